@@ -1,0 +1,98 @@
+"""The host: a Serve deployment whose replicas each hold one variant and run batches of it.
+
+Serve starts, checks and restarts the replica; the batches come over the link, not over Serve.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+from ray import serve
+from ray.util import get_node_ip_address
+
+from serving.batch import Arrays
+from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
+from serving.link import HostSocket
+from serving.logs import log_as_json
+from serving.settings import Settings
+from variants.catalog import Catalog, Model
+from variants.datatype import NUMPY
+from variants.runners import load_runner
+
+
+@dataclass(frozen=True)
+class HostDescription:
+    """What a host replica tells a gateway about itself. Memory is in bytes."""
+
+    address: str
+    pid: int
+    resident_bytes: int
+    gpu_memory_bytes: int | None
+
+
+class Host:
+    """One replica of one variant."""
+
+    def __init__(self, settings: Settings, variant: str) -> None:
+        log_as_json()
+        catalog = Catalog.load(settings.catalog)
+        if variant not in catalog.variants:
+            raise ValueError(f"the catalog {settings.catalog} has no variant {variant!r}")
+        runner = load_runner(
+            settings.catalog,
+            catalog.model,
+            catalog.variants[variant],
+            threads=settings.hosts.cpus,
+        )
+        for size in (1, settings.limits.batch_size):
+            runner(zeros(catalog.model, size))
+        bind = settings.hosts.bind
+        self._socket = HostSocket(runner, get_node_ip_address() if bind == "node" else bind)
+
+    def describe(self) -> HostDescription:
+        """Tell where batches can be sent, and how much memory this process has."""
+        return HostDescription(
+            address=self._socket.address,
+            pid=os.getpid(),
+            resident_bytes=psutil.Process().memory_info().rss,
+            gpu_memory_bytes=_gpu_memory_bytes(),
+        )
+
+    def check_health(self) -> None:
+        """Called by Serve: raise if no batches can be run any more."""
+        if not self._socket.is_alive:
+            raise RuntimeError("the compute thread has died")
+
+    def __del__(self) -> None:
+        if hasattr(self, "_socket"):
+            self._socket.close()
+
+
+def zeros(model: Model, size: int) -> Arrays:
+    """Return a batch of `size` samples of nothing; a variable dimension becomes 1."""
+    return {
+        spec.name: np.zeros(
+            (size, *(abs(dimension) for dimension in spec.shape[1:])), NUMPY[spec.datatype]
+        )
+        for spec in model.inputs
+    }
+
+
+def _gpu_memory_bytes() -> int | None:
+    """Return what torch has allocated on the GPU, or None in a process that uses none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.memory_allocated())
+
+
+HostDeployment = serve.deployment(
+    name="Host",
+    health_check_period_s=HEALTH_PERIOD_S,
+    health_check_timeout_s=HEALTH_TIMEOUT_S,
+    graceful_shutdown_wait_loop_s=STOP_POLL_S,
+)(Host)

@@ -1,0 +1,288 @@
+"""The path of a request, free of HTTP, gRPC and Ray.
+
+    check ─▶ which variants qualify ─▶ scheduler ─▶ explain, count
+
+`protocol/` parses what comes in and renders what goes out; the scheduler's `run` does the work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from serving.batch import Arrays
+from serving.errors import InvalidRequest, ModelNotFound, NotReady, ServingError, SloUnattainable
+from serving.experiment.assignment import ROUTER, Arm, Experiment
+from serving.latency import LatencyModel
+from serving.metrics import Answered, Metrics
+from serving.offer import Offer, qualifying
+from serving.policy.situation import LaneKey
+from serving.scheduler import Scheduler, Served
+from serving.slo import Slo
+from variants.catalog import Model, TensorSpec
+from variants.datatype import DATATYPE
+
+NO_ARM: Final = ""
+"""The label of requests that are in no experiment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request gets: its outputs, and why they are what they are."""
+
+    variant: str
+    outputs: Arrays
+    explanation: Mapping[str, str | float | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Enrolled:
+    """An arm of an experiment, and the variants it leaves to choose from."""
+
+    arm: Arm
+    variants: tuple[str, ...]
+
+
+class DataPlane:
+    """Answers requests for one model out of the variants that are offered."""
+
+    def __init__(
+        self,
+        model: Model,
+        offers: Mapping[str, Offer],
+        scheduler: Scheduler,
+        latency: LatencyModel,
+        metrics: Metrics,
+        now: Callable[[], float],
+        *,
+        max_batch: int,
+        experiment: Experiment | None = None,
+    ) -> None:
+        self.model = model
+        self.offers = offers
+        self.is_draining = False
+        self._scheduler = scheduler
+        self._latency = latency
+        self._metrics = metrics
+        self._now = now
+        self._max_batch = max_batch
+        self._experiment = experiment
+        self._inputs = {spec.name: spec for spec in model.inputs}
+        self._outputs = {spec.name for spec in model.outputs}
+        self._was_ready = False
+        self._qualifying = lru_cache(maxsize=1024)(lambda slo: qualifying(offers, slo))
+        targets = [arm.target for arm in experiment.arms] if experiment else []
+        unknown = {target for target in targets if target != ROUTER} - set(offers)
+        if unknown:
+            raise ValueError(
+                f"the experiment's arms name {', '.join(sorted(unknown))}; "
+                f"served here are {', '.join(offers)}"
+            )
+
+    @property
+    def is_ready(self) -> bool:
+        """True once every variant has had a live replica, until the gateway drains."""
+        if not self._was_ready:
+            self._was_ready = all(self._scheduler.slots(name) for name in self.offers)
+        return self._was_ready and not self.is_draining
+
+    def is_variant_ready(self, variant: str) -> bool:
+        """True if the variant has a live replica."""
+        return not self.is_draining and self._scheduler.slots(variant) > 0
+
+    def check_name(self, model: str, variant: str | None) -> None:
+        """Raise `ModelNotFound` unless this model, and this variant if one is named, is here."""
+        if model != self.model.name:
+            raise ModelNotFound(f"there is no model {model!r:.100}; there is {self.model.name!r}")
+        if variant is not None and variant not in self.offers:
+            known = ", ".join(self.offers)
+            raise ModelNotFound(f"there is no variant {variant!r:.100}; there are {known}")
+
+    async def infer(
+        self, inputs: Arrays, outputs: Collection[str], slo: Slo, unit: str | None, received: float
+    ) -> Answer:
+        """Answer one request.
+
+        `inputs` are arrays whose dimension 0 is the batch, `outputs` the names of those asked for
+        (none means all), `unit` whatever an experiment assigns arms by, `received` the time at
+        which the request came. Raises a leaf of `ServingError`.
+        """
+        arm = NO_ARM
+        try:
+            if not self.is_ready:
+                raise NotReady("the service is starting or stopping; try again in some seconds")
+            size = self._check(inputs, outputs)
+            slo_variants = self._qualify(slo)
+            enrolled = self._enroll(slo, slo_variants, unit)
+            if enrolled:
+                arm = enrolled.arm.name
+            variants = enrolled.variants if enrolled else slo_variants
+            self._check_deadline(slo, variants, size)
+            key = LaneKey(
+                variants,
+                fastest_first=slo.objective == "latency",
+                has_deadline=slo.latency_s < math.inf,
+                signature=_signature(inputs),
+            )
+            served = await self._scheduler.submit(
+                inputs,
+                key,
+                size=size,
+                deadline=received + slo.latency_s,
+                priority=slo.priority,
+            )
+        except ServingError as error:
+            self._metrics.failed(error, arm)
+            raise
+        return self._explain(served, slo, enrolled, variants, size, received)
+
+    def _check(self, inputs: Arrays, outputs: Collection[str]) -> int:
+        """Return the number of samples; raise `InvalidRequest` unless the model takes them."""
+        if inputs.keys() != self._inputs.keys():
+            raise InvalidRequest(
+                f"the model takes the inputs {', '.join(self._inputs)}; "
+                f"the request has {', '.join(inputs)}"
+            )
+        for name in outputs:
+            if name not in self._outputs:
+                known = ", ".join(sorted(self._outputs))
+                raise InvalidRequest(f"there is no output {name!r:.100}; there is {known}")
+        size = -1
+        for name, array in inputs.items():
+            spec = self._inputs[name]
+            datatype = DATATYPE[array.dtype]
+            if datatype != spec.datatype:
+                raise InvalidRequest(
+                    f"input {name!r} must be {spec.datatype}, the request has {datatype}"
+                )
+            if not _fits(array.shape, spec):
+                raise InvalidRequest(
+                    f"input {name!r} must have shape {list(spec.shape)}, where -1 is any size; "
+                    f"the request has {list(array.shape)}"
+                )
+            if size not in (-1, array.shape[0]):
+                raise InvalidRequest("all inputs must have the same size in their first dimension")
+            size = array.shape[0]
+        if not 1 <= size <= self._max_batch:
+            raise InvalidRequest(
+                f"a request must hold from 1 to {self._max_batch} samples, this one has {size}"
+            )
+        return size
+
+    def _qualify(self, slo: Slo) -> tuple[str, ...]:
+        if slo.variant is not None:
+            self.check_name(self.model.name, slo.variant)
+        variants: tuple[str, ...] = self._qualifying(slo)
+        if not variants:
+            best = max(self.offers.values(), key=lambda offer: offer.accuracy)
+            closest = min(self.offers.values(), key=lambda offer: offer.accuracy_drop)
+            raise SloUnattainable(
+                f"no variant has an accuracy of at least {slo.min_accuracy:g} and a drop of at "
+                f"most {slo.max_accuracy_drop:g}: the best accuracy is {best.accuracy:.4f} "
+                f"({best.variant}), the least drop {closest.accuracy_drop:.4f} ({closest.variant})"
+            )
+        return variants
+
+    def _enroll(self, slo: Slo, variants: tuple[str, ...], unit: str | None) -> _Enrolled | None:
+        """Assign an arm, unless the request pins a variant or rules one of the arms out."""
+        experiment = self._experiment
+        if experiment is None or slo.variant is not None or not experiment.is_fair_to(variants):
+            return None
+        arm = experiment.assign(unit)
+        return _Enrolled(arm, variants if arm.target == ROUTER else (arm.target,))
+
+    def _check_deadline(self, slo: Slo, variants: tuple[str, ...], size: int) -> None:
+        if slo.latency_s == math.inf:
+            return
+        idle_s = {name: self._latency.idle_s(name, size) for name in variants}
+        fastest = min(idle_s, key=idle_s.__getitem__)
+        if idle_s[fastest] > slo.latency_s:
+            best = max(self.offers[name].accuracy for name in variants)
+            raise SloUnattainable(
+                f"no qualifying variant answers within {slo.latency_s * 1e3:g} ms even when idle: "
+                f"the fastest is {fastest} with about {idle_s[fastest] * 1e3:.2f} ms; "
+                f"the best accuracy among them is {best:.4f}"
+            )
+
+    def _explain(
+        self,
+        served: Served,
+        slo: Slo,
+        enrolled: _Enrolled | None,
+        variants: tuple[str, ...],
+        size: int,
+        received: float,
+    ) -> Answer:
+        offer = self.offers[served.variant]
+        took_s = self._now() - received
+        is_on_time = took_s <= slo.latency_s
+        explanation: dict[str, str | float | bool] = {
+            "variant": served.variant,
+            "reason": _reason(served, slo, enrolled, variants),
+            "accuracy": offer.accuracy,
+            "predicted_latency_ms": round(served.predicted_s * 1e3, 3),
+            "latency_ms": round(took_s * 1e3, 3),
+            "queue_ms": round(served.queue_s * 1e3, 3),
+            "compute_ms": round(served.compute_s * 1e3, 3),
+            "batch_size": served.batch_size,
+            "deadline_met": is_on_time,
+        }
+        arm = NO_ARM
+        if enrolled and self._experiment:
+            arm = enrolled.arm.name
+            explanation["experiment"] = self._experiment.name
+            explanation["arm"] = arm
+        self._metrics.answered(
+            Answered(
+                variant=served.variant,
+                arm=arm,
+                took_s=took_s,
+                queue_s=served.queue_s,
+                compute_s=served.compute_s,
+                predicted_s=served.predicted_s,
+                accuracy=offer.accuracy,
+                agreement=offer.agreement,
+                batch_size=served.batch_size,
+                samples=size,
+                has_deadline=slo.latency_s < math.inf,
+                is_on_time=is_on_time,
+            )
+        )
+        return Answer(served.variant, served.answer, explanation)
+
+
+_BEST = {"accuracy": "most accurate", "latency": "fastest", "cost": "cheapest"}
+
+
+def _reason(served: Served, slo: Slo, enrolled: _Enrolled | None, variants: tuple[str, ...]) -> str:
+    """Say in words why this variant answered."""
+    if slo.variant is not None:
+        return "pinned by the request"
+    if enrolled and enrolled.arm.target != ROUTER:
+        return f"arm {enrolled.arm.name} of the experiment"
+    best = _BEST[slo.objective]
+    match served.reason:
+        case "preferred":
+            return f"{best} variant that qualifies"
+        case "in time":
+            passed = ", ".join(variants[: variants.index(served.variant)])
+            return f"{best} variant that meets the deadline: too slow for it now: {passed}"
+        case "behind":
+            return "the queue is behind: the variant that clears it fastest within the deadline"
+        case "at risk":
+            return "the deadline is at risk: the variant that is likeliest to meet it"
+        case other:
+            return other
+
+
+def _signature(inputs: Arrays) -> tuple[Any, ...]:
+    return tuple(sorted((name, array.shape[1:]) for name, array in inputs.items()))
+
+
+def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    return len(shape) == len(spec.shape) and all(
+        wanted in (-1, given) for wanted, given in zip(spec.shape, shape, strict=True)
+    )

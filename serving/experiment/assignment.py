@@ -1,0 +1,62 @@
+"""Which arm of an experiment a request belongs to.
+
+The same unit always gets the same arm: its salted hash is a point in [0, 1), and each arm owns a
+stretch of that line as long as its share of the weights. Without a unit the point is random.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from hashlib import blake2b
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from variants.recipe import VariantName
+from variants.record import Record
+
+ROUTER = "router"
+"""The target of an arm whose requests the router decides on."""
+
+
+class Arm(Record):
+    """One treatment: requests go to `target`, a variant or "router"."""
+
+    name: VariantName
+    target: str
+    weight: float = Field(gt=0)
+
+
+class Experiment(Record):
+    """An A/B test of compression levels. Another `salt` deals the units out anew."""
+
+    name: VariantName
+    salt: str = ""
+    arms: Annotated[tuple[Arm, ...], Field(min_length=2)]
+
+    @field_validator("arms")
+    @classmethod
+    def _names_are_unique(cls, arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
+        names = [arm.name for arm in arms]
+        if len(set(names)) != len(names):
+            raise ValueError(f"the names of arms must be unique, got {', '.join(names)}")
+        return arms
+
+    def assign(self, unit: str | None) -> Arm:
+        """Return the arm of a unit: a user, a session, whatever should see one treatment."""
+        place = random.random() if unit is None else self._place(unit)
+        place *= sum(arm.weight for arm in self.arms)
+        for arm in self.arms[:-1]:
+            place -= arm.weight
+            if place < 0:
+                return arm
+        return self.arms[-1]
+
+    def is_fair_to(self, qualifying: Collection[str]) -> bool:
+        """Say whether a request could be served by every arm, and so may be compared by arm."""
+        return all(arm.target == ROUTER or arm.target in qualifying for arm in self.arms)
+
+    def _place(self, unit: str) -> float:
+        digest = blake2b(f"{self.name}\0{self.salt}\0{unit}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest) / 2**64

@@ -1,0 +1,41 @@
+"""Logs as one JSON object a line, on standard error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final
+
+import orjson
+
+_ORDINARY: Final = frozenset(
+    vars(logging.LogRecord("", 0, "", 0, "", None, None)) | {"message": "", "taskName": None}
+)
+
+
+class JsonFormatter(logging.Formatter):
+    """Renders a record and whatever fields its `extra` gave it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line of JSON."""
+        fields = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: value for name, value in vars(record).items() if name not in _ORDINARY},
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(fields, default=str).decode()
+
+
+def log_as_json(level: int = logging.INFO) -> None:
+    """Send what this project logs to standard error; what libraries log stays where it is."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    for package in ("serving", "variants"):
+        logger = logging.getLogger(package)
+        logger.handlers = [handler]
+        logger.setLevel(level)
+        logger.propagate = False

@@ -1,0 +1,96 @@
+"""What each variant offers, and which of them qualify for an SLO.
+
+catalog + hardware ─▶ Offer per variant;   Slo ─▶ those that qualify, best first
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from serving.slo import Slo
+from variants.catalog import Catalog, ReportCard
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the report card of a variant promises, as far as routing cares."""
+
+    variant: str
+    accuracy: float
+    accuracy_drop: float
+    """Upper end of the 95 % interval of the drop against dense."""
+    agreement: float
+    weight_bytes: int
+    artifact_bytes: int
+    latencies_s: Mapping[int, float]
+    """95th percentile by batch size."""
+
+    @property
+    def seconds_per_sample(self) -> float:
+        """What a sample costs at best: replica-seconds."""
+        return min(latency / size for size, latency in self.latencies_s.items())
+
+
+def offers(catalog: Catalog, hardware_key: str, only: Sequence[str] = ()) -> dict[str, Offer]:
+    """Return by variant what it offers on this kind of hardware.
+
+    A variant that was measured on other hardware only is taken by that card, with a warning: its
+    accuracy holds, and its latencies are corrected by what is seen live. Raises `ValueError` if
+    `only` names a variant that the catalog lacks, or a variant was never measured.
+    """
+    unknown = set(only) - set(catalog.variants)
+    if unknown:
+        raise ValueError(
+            f"no such variant in the catalog: {', '.join(sorted(unknown))}; "
+            f"it has {', '.join(catalog.variants)}"
+        )
+    found = {}
+    for name, variant in catalog.variants.items():
+        if only and name not in only:
+            continue
+        if not variant.report_cards:
+            raise ValueError(f"variant {name} has no report card; run `paretoserve build`")
+        card = variant.report_card(hardware_key)
+        if card is None:
+            card = variant.report_cards[0]
+            logger.warning("measured on other hardware", extra={"variant": name})
+        found[name] = _offer(name, card)
+    return found
+
+
+def qualifying(offered: Mapping[str, Offer], slo: Slo) -> tuple[str, ...]:
+    """Return the variants that an SLO's floors allow, best first by its objective.
+
+    For `latency` the order is that of batch size 1; what is fastest right now is the policy's call.
+    """
+    if slo.variant is not None:
+        return (slo.variant,)
+    allowed = [
+        offer
+        for offer in offered.values()
+        if offer.accuracy >= slo.min_accuracy and offer.accuracy_drop <= slo.max_accuracy_drop
+    ]
+    match slo.objective:
+        case "accuracy":
+            allowed.sort(key=lambda offer: (-offer.accuracy, offer.seconds_per_sample))
+        case "latency":
+            allowed.sort(key=lambda offer: min(offer.latencies_s.values()))
+        case "cost":
+            allowed.sort(key=lambda offer: (offer.seconds_per_sample, -offer.accuracy))
+    return tuple(offer.variant for offer in allowed)
+
+
+def _offer(name: str, card: ReportCard) -> Offer:
+    return Offer(
+        variant=name,
+        accuracy=card.accuracy.value,
+        accuracy_drop=max(0.0, -card.accuracy_difference.low),
+        agreement=card.agreement.value,
+        weight_bytes=card.weight_bytes,
+        artifact_bytes=card.artifact_bytes,
+        latencies_s={latency.batch_size: latency.p95_s for latency in card.latencies},
+    )

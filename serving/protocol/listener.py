@@ -1,0 +1,72 @@
+"""The gateway's own HTTP listener: a uvicorn server on a socket of ours, inside a running loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Generator
+from typing import Any
+
+import uvicorn
+
+BACKLOG = 2048
+LAST_CONNECTIONS_S = 2
+"""How long open connections get to end when the listener closes: their requests were drained."""
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the process that it lives in."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class HttpListener:
+    """Accepts HTTP connections for an ASGI application, from `start` to `close`."""
+
+    def __init__(self, app: Any, host: str, port: int) -> None:
+        """Bind; port 0 takes a free one. Gateways on one node share a port by SO_REUSEPORT.
+
+        Raises `OSError` if the port is taken by anybody else.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._socket.bind((host, port))
+        self.port: int = self._socket.getsockname()[1]
+        config = uvicorn.Config(
+            app,
+            loop="none",
+            interface="asgi3",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=LAST_CONNECTIONS_S,
+        )
+        self._server = _Server(config)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to accept connections."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+
+    @property
+    def is_alive(self) -> bool:
+        """True while connections are accepted."""
+        return self._task is not None and not self._task.done()
+
+    async def close(self) -> None:
+        """Stop accepting, let open connections end, close them."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task

@@ -1,0 +1,93 @@
+"""The deadline queue: requests that wait, in lanes, each lane in the order in which to serve it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_right, insort
+from collections.abc import Collection
+from operator import attrgetter
+from typing import Any, Final
+
+from serving.policy.situation import Lane, LaneKey, Waiting
+
+AGEING_S: Final = 1.0
+"""A request without a deadline is served as if due this long after it came: it cannot starve."""
+
+
+class DeadlineQueue:
+    """Waiting requests by lane. `len()` counts the requests."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._numbers = itertools.count()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """The lanes; none of them is empty."""
+        return list(self._lanes.values())
+
+    def add(
+        self, entry: Any, *, key: LaneKey, size: int, deadline: float, priority: int, now: float
+    ) -> None:
+        """Queue a request of `size` samples that came at `now`, behind its equals."""
+        due = deadline if key.has_deadline else now + AGEING_S
+        self.put_back(Waiting(size, deadline, (due, priority, next(self._numbers)), key, entry))
+
+    def put_back(self, waiting: Waiting) -> None:
+        """Queue a request again that was taken out, at the place it had."""
+        lane = self._lanes.get(waiting.key)
+        if lane is None:
+            lane = self._lanes[waiting.key] = Lane(waiting.key)
+        insort(lane.requests, waiting, key=_order)
+        lane.samples += waiting.size
+        self._count += 1
+
+    def take(self, lane: Lane, count: int) -> list[Waiting]:
+        """Remove and return the first `count` requests of a lane."""
+        return self._remove(lane, slice(0, count))
+
+    def take_least_important(self, priority: int) -> Waiting | None:
+        """Remove and return the request to shed in favour of one with this priority, if any.
+
+        It is one of lower priority, and among those of the lowest the one that is due last.
+        """
+        worst: tuple[int, float] = (priority, math.inf)
+        found: tuple[Lane, int] | None = None
+        for lane in self._lanes.values():
+            for place, waiting in enumerate(lane.requests):
+                due, own_priority, _ = waiting.order
+                if (own_priority, due) > worst:
+                    worst, found = (own_priority, due), (lane, place)
+        if found is None:
+            return None
+        lane, place = found
+        return self._remove(lane, slice(place, place + 1))[0]
+
+    def samples_before(self, deadline: float, variants: Collection[str]) -> float:
+        """Return about how many samples are due before `deadline` that want one of `variants`."""
+        return sum(
+            lane.samples * bisect_right(lane.requests, deadline, key=_due) / len(lane.requests)
+            for lane in self._lanes.values()
+            if not set(lane.key.variants).isdisjoint(variants)
+        )
+
+    def _remove(self, lane: Lane, places: slice) -> list[Waiting]:
+        taken = lane.requests[places]
+        del lane.requests[places]
+        lane.samples -= sum(waiting.size for waiting in taken)
+        self._count -= len(taken)
+        if not lane.requests:
+            del self._lanes[lane.key]
+        return taken
+
+
+_order = attrgetter("order")
+
+
+def _due(waiting: Waiting) -> float:
+    return waiting.order[0]

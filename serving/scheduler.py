@@ -1,0 +1,334 @@
+"""From the deadline queue to the slots of the hosts, and back with an answer.
+
+    submit ─▶ queue ─▶ policy, whenever something changes ─▶ run(variant, batch) ─▶ answer
+
+Knows no protocol and no Ray; the clock is an argument. Everything happens on one event loop, so
+between two awaits nobody else changes the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias
+
+from serving.errors import DeadlineExceeded, InferenceFailed, NotReady, Overloaded, ServingError
+from serving.latency import LatencyModel
+from serving.policy.situation import Candidate, Dispatch, Drop, Lane, LaneKey, Policy, Wait, Waiting
+from serving.queue import DeadlineQueue
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS: Final = 2
+"""A batch whose host is lost is sent once more, elsewhere."""
+
+PATIENCE_S: Final = 30.0
+"""How long a request without a deadline waits for a variant whose replicas are all gone."""
+
+SHORTEST_WAIT_S: Final = 0.0005
+"""Between two looks at the queue when nothing happened in between."""
+
+
+class Timer(Protocol):
+    """What `Clock.call_later` returns."""
+
+    def cancel(self) -> None:
+        """Make sure that the callback is not called any more."""
+
+
+class Clock(Protocol):
+    """Time as the scheduler needs it; a test brings its own."""
+
+    def time(self) -> float:
+        """Return seconds on a monotonic clock, finer than a millisecond."""
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
+        """Call `callback` after `delay` seconds, never at once."""
+
+
+class LoopClock:
+    """The clock of the running event loop, which itself counts only milliseconds under uvloop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def time(self) -> float:
+        """Return seconds on a monotonic clock."""
+        return time.monotonic()
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
+        """Call `callback` from the loop, after `delay` seconds."""
+        return self._loop.call_later(delay, callback)
+
+
+class HostLost(Exception):
+    """A host went away, or fell silent, with a batch in its hands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One batch's answers, one for each payload, and the seconds that its host computed."""
+
+    answers: Sequence[Any]
+    compute_s: float
+
+
+Run: TypeAlias = Callable[[str, Sequence[Any]], Awaitable[Ran]]
+"""Runs payloads as one batch on a variant; raises `HostLost` where trying again may help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One request's answer, and how it came about. Times are in seconds."""
+
+    variant: str
+    answer: Any
+    reason: str
+    batch_size: int
+    queue_s: float
+    predicted_s: float
+    """From arrival to answer, as it looked when the batch was sent."""
+    compute_s: float
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    payload: Any
+    future: asyncio.Future[Served]
+    arrived: float
+    attempts: int = 0
+
+    def fail(self, error: ServingError) -> None:
+        if not self.future.done():  # its caller may have gone
+            self.future.set_exception(error)
+
+
+class Scheduler:
+    """Queues requests and sends them, in batches, to the variants that the policy picks."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        latency: LatencyModel,
+        run: Run,
+        clock: Clock,
+        *,
+        max_batch: int,
+        max_queue: int,
+        on_decision: Callable[[float], None] = lambda took_s: None,
+    ) -> None:
+        self._policy = policy
+        self._latency = latency
+        self._run = run
+        self._clock = clock
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._on_decision = on_decision
+        self._queue = DeadlineQueue()
+        self._slots: dict[str, int] = {}
+        self._in_flight: dict[str, dict[int, float]] = {}
+        """By variant: when each batch that its hosts hold is expected back."""
+        self._batch_numbers = itertools.count()
+        self._timer: Timer | None = None
+        self._is_due = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait."""
+        return len(self._queue)
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing waits and nothing runs."""
+        return not self._queue and not self._tasks
+
+    def slots(self, variant: str) -> int:
+        """Return how many batches a variant's live replicas take at a time."""
+        return self._slots.get(variant, 0)
+
+    def set_slots(self, variant: str, slots: int) -> None:
+        """Tell how many batches the live replicas of a variant take at a time; 0 if none lives."""
+        self._slots[variant] = slots
+        self._in_flight.setdefault(variant, {})
+        self._look_soon()
+
+    async def submit(
+        self, payload: Any, key: LaneKey, *, size: int, deadline: float, priority: int
+    ) -> Served:
+        """Queue one request of `size` samples and return its answer.
+
+        Raises `Overloaded` at once, or later `DeadlineExceeded`, `NotReady`, `InferenceFailed`.
+        """
+        now = self._clock.time()
+        if self.queued >= self._max_queue:
+            self._make_room(priority)
+        if self.queued and key.has_deadline:
+            self._refuse_if_behind(key.variants, size, deadline, now)
+        future: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
+        entry = _Entry(payload, future, now)
+        self._queue.add(entry, key=key, size=size, deadline=deadline, priority=priority, now=now)
+        self._look_soon()
+        return await future
+
+    def _make_room(self, priority: int) -> None:
+        full = f"the queue is full with {self._max_queue} requests; try again later"
+        shed = self._queue.take_least_important(priority)
+        if shed is None:
+            raise Overloaded(full)
+        shed.entry.fail(Overloaded(full))
+
+    def _refuse_if_behind(
+        self, variants: tuple[str, ...], size: int, deadline: float, now: float
+    ) -> None:
+        """Raise `Overloaded` if what is due before leaves no time, even shared by all variants."""
+        alive = [name for name in variants if self._slots.get(name)]
+        if not alive:
+            return
+        samples_per_s = sum(
+            self._slots[name] * self._max_batch / self._latency.predict_s(name, self._max_batch)
+            for name in alive
+        )
+        ahead_s = self._queue.samples_before(deadline, alive) / samples_per_s
+        late_s = now + ahead_s + min(self._latency.idle_s(name, size) for name in alive) - deadline
+        if late_s > 0:
+            raise Overloaded(
+                f"{self.queued} requests are queued: this one would be about "
+                f"{late_s * 1e3:.1f} ms late; try again later or allow more time",
+                retry_after_s=late_s,
+            )
+
+    def _look_soon(self) -> None:
+        """Look at the queue once everything that has arrived by now is in it."""
+        if not self._is_due:
+            self._is_due = True
+            self._clock.call_later(0, self._look)
+
+    def _look(self) -> None:
+        self._is_due = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._queue:
+            now = self._clock.time()
+            decision = self._policy(self._queue.lanes, self._candidates(now), now)
+            self._on_decision(self._clock.time() - now)
+            match decision:
+                case Dispatch():
+                    self._dispatch(decision, now)
+                case Drop(lane):
+                    self._drop(lane, now)
+                case Wait(until):
+                    self._look_again(min(until, self._give_up(now)), now)
+                    return
+
+    def _look_again(self, at: float, now: float) -> None:
+        if at < math.inf:
+            self._timer = self._clock.call_later(max(at - now, SHORTEST_WAIT_S), self._look)
+
+    def _candidates(self, now: float) -> dict[str, Candidate]:
+        return {
+            name: self._candidate(name, slots, now) for name, slots in self._slots.items() if slots
+        }
+
+    def _candidate(self, name: str, slots: int, now: float) -> Candidate:
+        in_flight = self._in_flight[name]
+        free_slots = max(0, slots - len(in_flight))
+        return Candidate(
+            name=name,
+            free_slots=free_slots,
+            free_in_s=0.0 if free_slots else max(0.0, min(in_flight.values()) - now),
+            max_batch=self._max_batch,
+            predict_s=partial(self._latency.predict_s, name),
+            idle_s=partial(self._latency.idle_s, name),
+        )
+
+    def _dispatch(self, decision: Dispatch, now: float) -> None:
+        batch = [
+            waiting for lane, count in decision.counts for waiting in self._queue.take(lane, count)
+        ]
+        number = next(self._batch_numbers)
+        self._in_flight[decision.variant][number] = now + decision.predicted_s
+        task = asyncio.get_running_loop().create_task(self._carry(decision, batch, number, now))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(
+        self, decision: Dispatch, batch: list[Waiting], number: int, sent: float
+    ) -> None:
+        try:
+            ran = await self._run(decision.variant, [waiting.entry.payload for waiting in batch])
+            self._latency.observe(decision.variant, decision.size, self._clock.time() - sent)
+        except HostLost:
+            self._send_again(batch)
+        except ServingError as refused:
+            self._fail(batch, refused)
+        except Exception:
+            logger.exception("a batch failed", extra={"variant": decision.variant})
+            self._fail(batch, InferenceFailed("inference failed; the cause was logged"))
+        else:
+            self._answer(decision, batch, ran, sent)
+        finally:
+            del self._in_flight[decision.variant][number]
+            # At once: the freed slot is filled before the answers are rendered.
+            self._look()
+
+    def _answer(self, decision: Dispatch, batch: list[Waiting], ran: Ran, sent: float) -> None:
+        for waiting, answer in zip(batch, ran.answers, strict=True):
+            entry: _Entry = waiting.entry
+            if entry.future.done():
+                continue
+            queue_s = sent - entry.arrived
+            entry.future.set_result(
+                Served(
+                    variant=decision.variant,
+                    answer=answer,
+                    reason=decision.reason,
+                    batch_size=decision.size,
+                    queue_s=queue_s,
+                    predicted_s=queue_s + decision.predicted_s,
+                    compute_s=ran.compute_s,
+                )
+            )
+
+    def _fail(self, batch: list[Waiting], error: ServingError) -> None:
+        for waiting in batch:
+            waiting.entry.fail(error)
+
+    def _send_again(self, batch: list[Waiting]) -> None:
+        for waiting in batch:
+            waiting.entry.attempts += 1
+            if waiting.entry.attempts < MAX_ATTEMPTS:
+                self._queue.put_back(waiting)
+            else:
+                waiting.entry.fail(InferenceFailed("the host was lost, and then the next one too"))
+
+    def _drop(self, lane: Lane, now: float) -> None:
+        (waiting,) = self._queue.take(lane, 1)
+        waited_ms = (now - waiting.entry.arrived) * 1e3
+        waiting.entry.fail(
+            DeadlineExceeded(
+                f"after {waited_ms:.1f} ms in the queue no variant could answer in time any more; "
+                "allow more time, or send fewer requests at once"
+            )
+        )
+
+    def _give_up(self, now: float) -> float:
+        """Fail requests that waited too long for the dead; return when to look for more."""
+        at = math.inf
+        for lane in self._queue.lanes:
+            if any(self._slots.get(name) for name in lane.key.variants):
+                continue
+            while lane.requests and lane.requests[0].entry.arrived + PATIENCE_S <= now:
+                (waiting,) = self._queue.take(lane, 1)
+                names = " or ".join(lane.key.variants)
+                waiting.entry.fail(NotReady(f"no replica of {names} is alive; try again later"))
+            if lane.requests:
+                at = min(at, lane.requests[0].entry.arrived + PATIENCE_S)
+        return at

@@ -1,0 +1,131 @@
+"""What can be configured, read once into one frozen object.
+
+    environment (PARETOSERVE_HTTP__PORT=8001) > config file (paretoserve.yaml) > the defaults here
+
+The config file is the one named by PARETOSERVE_CONFIG, else ./paretoserve.yaml if there is one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from serving.experiment.assignment import Experiment
+from serving.slo import PARAMETERS, Slo
+from serving.slo import parse as parse_slo
+from variants.record import Record
+
+CONFIG_VARIABLE: Final = "PARETOSERVE_CONFIG"
+CONFIG_FILE: Final = "paretoserve.yaml"
+
+
+class Http(Record):
+    """Where the gateway listens."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    """0 takes a free port."""
+
+
+class Hosts(Record):
+    """The replicas of every variant."""
+
+    replicas: int = Field(default=1, ge=1)
+    cpus: int = Field(default=1, ge=1)
+    """CPUs, and so compute threads, of one replica."""
+    slots: int = Field(default=1, ge=1)
+    """Batches that a gateway sends to one replica at a time."""
+    bind: str = "127.0.0.1"
+    """Address that a host listens on for gateways; `node` is that of its node in the cluster."""
+
+
+class Limits(Record):
+    """What a gateway refuses."""
+
+    batch_size: int = Field(default=64, ge=1)
+    """Samples in one batch, and so in one request."""
+    queue_length: int = Field(default=2000, ge=1)
+    body_bytes: int = Field(default=32 * 2**20, ge=1)
+
+
+class Settings(BaseSettings):
+    """Everything that a service can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PARETOSERVE_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+    )
+
+    catalog: Path = Path("catalog")
+    variants: tuple[str, ...] = ()
+    """Which of the catalog's variants to serve; none named means all."""
+    policy: str = "slack"
+    http: Http = Http()
+    hosts: Hosts = Hosts()
+    limits: Limits = Limits()
+    default_slo: dict[str, Any] = Field(default_factory=dict)
+    """What a request gets that does not say: request parameters, as in the protocol."""
+    experiment: Experiment | None = None
+    drain_s: float = Field(default=10.0, ge=0)
+    """How long a gateway that is shut down waits for the requests it has."""
+
+    @field_validator("default_slo")
+    @classmethod
+    def _default_slo_is_valid(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        unknown = set(parameters) - set(PARAMETERS)
+        if unknown:
+            known = ", ".join(sorted(PARAMETERS))
+            raise ValueError(f"unknown {', '.join(sorted(unknown))}; known: {known}")
+        parse_slo(parameters, {}, Slo())
+        return parameters
+
+    @property
+    def slo(self) -> Slo:
+        """The SLO of a request that asks for nothing."""
+        return parse_slo(self.default_slo, {}, Slo())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the config file below the environment."""
+        file = YamlConfigSettingsSource(settings_cls, yaml_file=_config_file())
+        return init_settings, env_settings, file
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; `overrides` win over everything.
+
+    Raises `ValueError` that names the setting and what it may be.
+    """
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named and not Path(named).is_file():
+        raise ValueError(f"{CONFIG_VARIABLE} names {named}, which is no file")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors()
+        ]
+        raise ValueError("the settings are wrong: " + "; ".join(lines)) from None
+
+
+def _config_file() -> Path:
+    return Path(os.environ.get(CONFIG_VARIABLE) or CONFIG_FILE)

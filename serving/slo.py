@@ -1,0 +1,138 @@
+"""What one request asks for: deadline, accuracy floor, objective, priority, or one variant.
+
+A parameter of the request wins over a header; what neither says comes from the configured default.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from serving.errors import InvalidRequest
+
+Objective: TypeAlias = Literal["accuracy", "latency", "cost"]
+
+DEFAULT_PRIORITY: Final = 10
+"""Where the protocol's priority 0 ("default") ranks: below 1 to 9, above everything from 11 on."""
+
+MAX_PRIORITY: Final = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """One request's service level objective; the defaults ask for nothing.
+
+    `latency_s` counts from the gateway's receipt of the request. `max_accuracy_drop` bounds the
+    upper end of the 95 % interval of a variant's drop against dense. `variant` overrides the
+    router and the floors, not the deadline.
+    """
+
+    latency_s: float = math.inf
+    min_accuracy: float = 0.0
+    max_accuracy_drop: float = 1.0
+    objective: Objective = "accuracy"
+    priority: int = DEFAULT_PRIORITY
+    variant: str | None = None
+
+
+def parse(parameters: Mapping[str, Any], headers: Mapping[str, str], default: Slo) -> Slo:
+    """Build the SLO of one request.
+
+    `headers` has lower-case names. Raises `InvalidRequest` naming the field and what it may be.
+    """
+    fields: dict[str, Any] = {}
+    for header, (field, read) in HEADERS.items():
+        if header in headers:
+            fields[field] = read(f"header {header}", _number_if_numeric(headers[header]))
+    for parameter, (field, read) in PARAMETERS.items():
+        if parameter in parameters:
+            fields[field] = read(f"parameter {parameter!r}", parameters[parameter])
+    if not fields:
+        return default
+    return Slo(**{**_as_dict(default), **fields})
+
+
+def _as_dict(slo: Slo) -> dict[str, Any]:
+    return {name: getattr(slo, name) for name in Slo.__slots__}
+
+
+def _number_if_numeric(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _number(where: str, value: Any, wanted: str) -> float:
+    # bool is an int to Python, and no number to anybody else
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidRequest(f"{where} must be {wanted}, got {value!r}")
+    return float(value)
+
+
+def _milliseconds(where: str, value: Any) -> float:
+    number = _number(where, value, "a number of milliseconds above 0")
+    if number <= 0:
+        raise InvalidRequest(f"{where} must be above 0 milliseconds, got {value!r}")
+    return number / 1e3
+
+
+def _microseconds(where: str, value: Any) -> float:
+    number = _number(where, value, "a number of microseconds above 0")
+    if number <= 0:
+        raise InvalidRequest(f"{where} must be above 0 microseconds, got {value!r}")
+    return number / 1e6
+
+
+def _share(where: str, value: Any) -> float:
+    number = _number(where, value, "a number from 0 to 1")
+    if not 0 <= number <= 1:
+        raise InvalidRequest(f"{where} must be from 0 to 1, got {value!r}")
+    return number
+
+
+def _objective(where: str, value: Any) -> Objective:
+    if value not in get_args(Objective):
+        known = ", ".join(get_args(Objective))
+        raise InvalidRequest(f"{where} must be one of {known}, got {value!r}")
+    objective: Objective = value
+    return objective
+
+
+def _priority(where: str, value: Any) -> int:
+    wanted = f"a whole number from 0 (default) or 1 (highest) to {MAX_PRIORITY}"
+    number = _number(where, value, wanted)
+    if number != int(number) or not 0 <= number <= MAX_PRIORITY:
+        raise InvalidRequest(f"{where} must be {wanted}, got {value!r}")
+    return int(number) or DEFAULT_PRIORITY
+
+
+def _variant(where: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"{where} must be the name of a variant, got {value!r}")
+    return value
+
+
+_Field: TypeAlias = tuple[str, Callable[[str, Any], Any]]
+
+# Later rows win: `slo_latency_ms` over the protocol's own `timeout`, which means the same.
+PARAMETERS: Final[Mapping[str, _Field]] = {
+    "timeout": ("latency_s", _microseconds),
+    "slo_latency_ms": ("latency_s", _milliseconds),
+    "min_accuracy": ("min_accuracy", _share),
+    "max_accuracy_drop": ("max_accuracy_drop", _share),
+    "objective": ("objective", _objective),
+    "priority": ("priority", _priority),
+    "variant": ("variant", _variant),
+}
+
+HEADERS: Final[Mapping[str, _Field]] = {
+    "x-slo-latency-ms": ("latency_s", _milliseconds),
+    "x-slo-min-accuracy": ("min_accuracy", _share),
+    "x-slo-max-accuracy-drop": ("max_accuracy_drop", _share),
+    "x-slo-objective": ("objective", _objective),
+    "x-slo-priority": ("priority", _priority),
+    "x-slo-variant": ("variant", _variant),
+}
