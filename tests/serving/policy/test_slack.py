@@ -101,7 +101,10 @@ def outcome(decision: Dispatch | Drop | Wait) -> object:
         pytest.param([0.1], [], Wait, id="nothing alive: wait, one may come back"),
         pytest.param([0.0], [], Drop, id="nothing alive and the time is up: drop"),
         pytest.param(
-            [0.1] * 40, [DENSE, INT8], ("dense", 40, "preferred"), id="the batch grows with the queue"
+            [0.1] * 40,
+            [DENSE, INT8],
+            ("dense", 40, "preferred"),
+            id="the batch grows with the queue",
         ),
         pytest.param(
             [0.1] * 100, [DENSE], ("dense", 64, "behind"), id="behind: the largest batch there is"

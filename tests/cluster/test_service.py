@@ -1,0 +1,194 @@
+"""The end-to-end path: a real Ray cluster, a real gateway, real hosts, real clients."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import psutil
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
+
+from tests.cluster.conftest import SIZE, Service, ready
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.cluster
+
+
+def images(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(seed).random((count, SIZE), dtype=np.float32)
+
+
+def triton_infer(
+    client: triton.InferenceServerClient,
+    model: str,
+    pixels: npt.NDArray[np.float32],
+    **options: object,
+) -> triton.InferResult:
+    tensor = triton.InferInput("input", list(pixels.shape), "FP32")
+    tensor.set_data_from_numpy(pixels, binary_data=True)
+    return client.infer(model, [tensor], **options)
+
+
+def test_no_slo_gets_the_most_accurate_variant(service: Service) -> None:
+    best = max(service.catalog.variants.values(), key=lambda v: v.report_cards[0].accuracy.value)
+    with service.client() as client:
+        answers = [
+            service.infer(client, images(1), headers=_control(client, service)) for _ in "ab"
+        ]
+    for answer in answers:
+        assert answer.status_code == 200
+        accuracy = answer.json()["parameters"]["accuracy"]
+        assert accuracy == best.report_cards[0].accuracy.value
+
+
+@pytest.mark.parametrize("variant", ["dense", "activation-pruned", "sparse-2:4", "int8"])
+def test_every_variant_answers_what_its_runner_answers(service: Service, variant: str) -> None:
+    pixels = images(3)
+    with service.client() as client:
+        answer = service.infer(client, pixels, {"variant": variant}).json()
+    assert answer["model_version"] == variant
+    got = np.array(answer["outputs"][0]["data"], np.float32).reshape(3, 10)
+    np.testing.assert_allclose(got, service.answers(variant, pixels), rtol=1e-4, atol=1e-4)
+
+
+def test_an_impossible_slo_is_refused_with_what_is_possible(service: Service) -> None:
+    with service.client() as client:
+        too_fast = service.infer(client, images(1), {"slo_latency_ms": 0.001})
+        too_good = service.infer(client, images(1), {"min_accuracy": 1.0})
+    assert too_fast.status_code == too_good.status_code == 422
+    assert "even when idle: the fastest is" in too_fast.json()["error"]
+    assert "the best accuracy is" in too_good.json()["error"]
+
+
+def test_an_unmodified_triton_client_is_served(service: Service) -> None:
+    model = service.catalog.model.name
+    pixels = images(5)
+    with triton.InferenceServerClient(f"127.0.0.1:{service.port}") as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready(model)
+        assert client.is_model_ready(model, "int8")
+        assert client.get_server_metadata()["name"] == "paretoserve"
+        metadata = client.get_model_metadata(model)
+        assert set(metadata["versions"]) == set(service.catalog.variants)
+        assert metadata["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, SIZE]}]
+        result = triton_infer(client, model, pixels, model_version="dense", request_id="seven")
+        np.testing.assert_allclose(
+            result.as_numpy("logits"), service.answers("dense", pixels), rtol=1e-4, atol=1e-4
+        )
+        assert result.get_response()["id"] == "seven"
+        assert result.get_response()["model_version"] == "dense"
+        with pytest.raises(InferenceServerException, match="there is no model 'other'"):
+            triton_infer(client, "other", pixels)
+        with pytest.raises(InferenceServerException, match="shape"):
+            triton_infer(client, model, pixels[:, :5].copy())
+
+
+def test_batches_hold_many_requests_and_no_answer_is_anothers(service: Service) -> None:
+    pixels = images(640)
+    expected = {name: service.answers(name, pixels) for name in service.catalog.variants}
+    sizes = Counter[int]()
+
+    def ask(client: httpx.Client, number: int) -> None:
+        answer = service.infer(client, pixels[number : number + 1]).json()
+        got = np.array(answer["outputs"][0]["data"], np.float32)
+        wanted = expected[answer["model_version"]][number]
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3)
+        sizes[answer["parameters"]["batch_size"]] += 1
+
+    with service.client() as client, ThreadPoolExecutor(64) as pool:
+        list(pool.map(lambda number: ask(client, number), range(len(pixels))))
+    assert sum(sizes.values()) == len(pixels)
+    assert max(sizes) > 1
+
+
+def test_a_killed_host_costs_nobody_an_answer_and_comes_back(
+    service: Service, in_background: Callable[[Callable[[], None]], None]
+) -> None:
+    ready(service)
+    statuses = Counter[int]()
+    lock = threading.Lock()
+    pixels = images(1)
+
+    def ask() -> None:
+        with service.client() as client:
+            for _ in range(20):
+                status = service.infer(client, pixels, {"slo_latency_ms": 2000}).status_code
+                with lock:
+                    statuses[status] += 1
+
+    for _ in range(4):
+        in_background(ask)
+    wait_until(lambda: statuses[200] > 100)
+    victim = _host_process(service, "dense")
+    os.kill(victim, signal.SIGKILL)
+    seen = statuses[200]
+    wait_until(lambda: statuses[200] > seen + 200)
+    wait_until(lambda: _host_process(service, "dense") not in (0, victim))
+    ready(service)
+    assert set(statuses) == {200}
+    with service.client() as client:
+        pinned = service.infer(client, pixels, {"variant": "dense"})
+    assert pinned.json()["model_version"] == "dense"
+
+
+def test_metrics_tell_of_every_variant_and_arm(service: Service) -> None:
+    with service.client() as client:
+        for number in range(200):
+            headers = {"x-experiment-unit": f"user-{number}"}
+            answer = service.infer(client, images(1), {"slo_latency_ms": 5000}, headers).json()
+            assert answer["parameters"]["experiment"] == "int8-or-not"
+            if answer["parameters"]["arm"] == "treatment":
+                assert answer["model_version"] == "int8"
+        text = client.get("/metrics").text
+    for name in service.catalog.variants:
+        for gauge in ("weight_bytes", "artifact_bytes", "resident_bytes", "replicas", "accuracy"):
+            assert _value(text, f"paretoserve_{gauge}", variant=name) > 0
+    assert _value(text, "paretoserve_slo_attained_total", variant="int8", arm="treatment") > 0
+    assert _value(text, "paretoserve_router_decision_seconds_count") > 0
+
+
+def _control(client: httpx.Client, service: Service) -> dict[str, str]:
+    """Return the header of a unit that the experiment leaves to the router."""
+    for number in range(100):
+        headers = {"x-experiment-unit": str(number)}
+        answer = service.infer(client, images(1), headers=headers).json()
+        if answer["parameters"]["arm"] == "control":
+            return headers
+    raise AssertionError("none of 100 units is in the larger arm")
+
+
+def _host_process(service: Service, variant: str) -> int:
+    """Return the process of the variant's one host, or 0 while it has none."""
+    from ray import serve
+
+    from serving.cluster.names import app_name
+
+    try:
+        handle = serve.get_app_handle(app_name(variant, 1))
+        pid = int(handle.describe.remote().result(timeout_s=1).pid)
+    except Exception:
+        return 0
+    return pid if psutil.pid_exists(pid) else 0
+
+
+def _value(text: str, name: str, **labels: str) -> float:
+    """Return the sum of the series of this name that have these labels."""
+    total = 0.0
+    for line in text.splitlines():
+        match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+        if match and match[1] == name:
+            found = dict(re.findall(r'(\w+)="([^"]*)"', match[2] or ""))
+            if labels.items() <= found.items():
+                total += float(match[3])
+    return total

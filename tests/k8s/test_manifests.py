@@ -1,0 +1,229 @@
+"""Every manifest against its schema, and the manifests against each other and the image."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import PurePosixPath
+
+import pytest
+import yaml
+
+from serving.cli import cli
+from tests.k8s import schema
+from tests.k8s.conftest import Manifest, Rendered
+from tests.k8s.dockerfile import ROOT, environment
+
+BASE = ROOT / "k8s" / "base"
+PODS = ("head", "worker", "catalog")
+CLUSTER = {"head", "worker"}
+TEMPLATE = ("spec", "rayClusterConfig", "headGroupSpec", "template")
+CLAIM = ("spec", "volumes", "items", "ephemeral", "volumeClaimTemplate", "spec")
+POLICY = ("spec", "rayClusterConfig", "networkPolicy", "head")
+
+
+def selects(selector: Manifest, labels: Mapping[str, str]) -> bool:
+    expressions = selector.get("matchExpressions", [])
+    assert all(e["operator"] == "In" for e in expressions)
+    return all(labels.get(k) == v for k, v in selector.get("matchLabels", {}).items()) and all(
+        labels.get(e["key"]) in e["values"] for e in expressions
+    )
+
+
+def selected(rendered: Rendered, selector: Manifest) -> set[str]:
+    """Name the pods that a selector means."""
+    return {
+        name for name, pod in rendered.pods.items() if selects(selector, pod["metadata"]["labels"])
+    }
+
+
+def ports(rendered: Rendered, pod: str) -> dict[str, int]:
+    (container,) = rendered.pods[pod]["spec"]["containers"]
+    return {port["name"]: port["containerPort"] for port in container["ports"]}
+
+
+def variables(container: Manifest) -> dict[str, str]:
+    """Return what a container's process sees: the image's environment and its own."""
+    return environment() | {v["name"]: v["value"] for v in container.get("env", [])}
+
+
+def test_the_ray_service_follows_its_schema(rendered: Rendered) -> None:
+    assert schema.errors(rendered.one("RayService")) == []
+
+
+def test_the_schema_refuses_a_misspelt_key_at_any_depth(rendered: Rendered) -> None:
+    service = yaml.safe_load(yaml.safe_dump(rendered.one("RayService")))
+    service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["hostnetwork"] = True
+    assert len(schema.errors(service)) == 1
+
+
+def test_the_other_manifests_follow_the_schemas_of_their_parts(rendered: Rendered) -> None:
+    assert schema.errors(rendered.one("Service"), "spec", "serveService") == []
+    assert schema.errors(rendered.one("Job")["spec"]["template"], *TEMPLATE) == []
+    claim = rendered.one("PersistentVolumeClaim")["spec"]
+    assert schema.errors(claim, *TEMPLATE, *CLAIM) == []
+    for policy in rendered.of("NetworkPolicy"):
+        for direction in ("ingress", "egress"):
+            for rule in policy["spec"].get(direction, []):
+                assert schema.errors(rule, *POLICY, f"{direction}Rules", "items") == []
+
+
+def test_versions_agree(rendered: Rendered) -> None:
+    pinned = re.search(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned
+    assert rendered.cluster["rayVersion"] == pinned[1] == version("ray")
+
+
+def test_every_container_runs_the_one_image_of_this_version(rendered: Rendered) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    images = {c["image"] for pod in PODS for c in rendered.containers(pod)}
+    assert images == {f"{project['name']}:{project['version']}"}
+
+
+@pytest.mark.parametrize("pod", PODS)
+def test_no_pod_can_do_more_than_it_must(rendered: Rendered, pod: str) -> None:
+    spec = rendered.pods[pod]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] == 1000
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in rendered.containers(pod):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        }
+        resources = container["resources"]
+        assert resources["requests"] == resources["limits"]
+        assert resources["limits"].keys() == {"cpu", "memory"}
+
+
+@pytest.mark.parametrize("pod", PODS)
+def test_every_mount_has_its_volume_and_every_volume_its_source(
+    rendered: Rendered, pod: str
+) -> None:
+    volumes = {volume["name"]: volume for volume in rendered.pods[pod]["spec"]["volumes"]}
+    mounted = {m["name"] for c in rendered.containers(pod) for m in c["volumeMounts"]}
+    assert mounted == volumes.keys()
+    for volume in volumes.values():
+        if "configMap" in volume:
+            rendered.one("ConfigMap", volume["configMap"]["name"])
+        if claim := volume.get("persistentVolumeClaim"):
+            rendered.one("PersistentVolumeClaim", claim["claimName"])
+
+
+@pytest.mark.parametrize("pod", PODS)
+def test_what_must_be_writable_is_and_the_catalog_only_for_its_job(
+    rendered: Rendered, pod: str
+) -> None:
+    (container,) = rendered.pods[pod]["spec"]["containers"]
+    mounts = {m["mountPath"]: m for m in container["volumeMounts"]}
+    for folder in ("/tmp", variables(container)["HOME"]):
+        assert not mounts[folder].get("readOnly")
+    for each in rendered.containers(pod):
+        catalogs = [m for m in each["volumeMounts"] if m["name"] == "catalog"]
+        assert len(catalogs) == (pod != "head")
+        for catalog in catalogs:
+            assert catalog["mountPath"] == variables(each)["PARETOSERVE_CATALOG"]
+            assert catalog.get("readOnly", False) is (pod != "catalog")
+
+
+@pytest.mark.parametrize("pod", sorted(CLUSTER))
+def test_the_config_is_mounted_where_the_service_looks(rendered: Rendered, pod: str) -> None:
+    (container,) = rendered.pods[pod]["spec"]["containers"]
+    config = PurePosixPath(variables(container)["PARETOSERVE_CONFIG"])
+    (mount,) = (m for m in container["volumeMounts"] if m["name"] == "config")
+    assert mount["mountPath"] == str(config.parent)
+    assert rendered.one("ConfigMap")["data"].keys() == {config.name}
+
+
+def test_head_and_workers_have_one_environment_and_ray_the_image_s(rendered: Rendered) -> None:
+    head, worker = (rendered.pods[p]["spec"]["containers"][0]["env"] for p in ("head", "worker"))
+    assert head == worker
+    said = {v["name"]: v["value"] for v in head if v["name"].startswith("RAY_")}
+    assert said == {k: v for k, v in environment().items() if k.startswith("RAY_")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "pods"),
+    [
+        pytest.param("PodDisruptionBudget", "paretoserve-worker", {"worker"}, id="disruption"),
+        pytest.param("PodMonitor", "paretoserve-gateway", {"worker"}, id="gateway's metrics"),
+        pytest.param("PodMonitor", "paretoserve-ray", CLUSTER, id="ray's metrics"),
+        pytest.param("NetworkPolicy", "paretoserve-deny", {*PODS}, id="deny"),
+        pytest.param("NetworkPolicy", "paretoserve-ray", CLUSTER, id="ray"),
+        pytest.param("NetworkPolicy", "paretoserve-head", {"head"}, id="operator"),
+        pytest.param("NetworkPolicy", "paretoserve-clients", {"worker"}, id="clients"),
+    ],
+)
+def test_selectors_mean_the_pods_they_should(
+    rendered: Rendered, kind: str, name: str, pods: set[str]
+) -> None:
+    spec = rendered.one(kind, name)["spec"]
+    assert selected(rendered, spec.get("selector") or spec["podSelector"]) == pods
+
+
+def test_the_pods_of_a_cluster_reach_each_other_on_all_ports(rendered: Rendered) -> None:
+    spec = rendered.one("NetworkPolicy", "paretoserve-ray")["spec"]
+    for direction, end in (("ingress", "from"), ("egress", "to")):
+        rules = [rule for rule in spec[direction] if "ports" not in rule]
+        peers = [p["podSelector"] for rule in rules for p in rule[end] if "podSelector" in p]
+        assert [selected(rendered, peer) for peer in peers] == [CLUSTER]
+
+
+def test_every_port_that_is_named_is_there(rendered: Rendered) -> None:
+    wanted: list[tuple[Manifest, str]] = []
+    service = rendered.one("Service")["spec"]
+    wanted += [({"matchLabels": service["selector"]}, p["targetPort"]) for p in service["ports"]]
+    for monitor in rendered.of("PodMonitor"):
+        spec = monitor["spec"]
+        wanted += [(spec["selector"], e["port"]) for e in spec["podMetricsEndpoints"]]
+    for policy in rendered.of("NetworkPolicy"):
+        rules = policy["spec"].get("ingress", [])
+        named = [p["port"] for rule in rules for p in rule.get("ports", [])]
+        wanted += [(policy["spec"]["podSelector"], port) for port in named]
+    assert len(wanted) == 6
+    for selector, port in wanted:
+        for pod in selected(rendered, selector):
+            assert port in ports(rendered, pod)
+
+
+def test_clients_get_to_the_gateways(rendered: Rendered) -> None:
+    selector = rendered.one("Service")["spec"]["selector"]
+    assert selected(rendered, {"matchLabels": selector}) == {"worker"}
+
+
+def test_the_config_map_s_name_changes_with_its_content(rendered: Rendered) -> None:
+    assert re.fullmatch(r"paretoserve-[a-z0-9]{10}", rendered.one("ConfigMap")["metadata"]["name"])
+
+
+@pytest.mark.parametrize("pod", PODS)
+def test_shell_scripts_parse(rendered: Rendered, pod: str) -> None:
+    for container in rendered.containers(pod):
+        hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
+        for script in (*container.get("args", []), *hook[2:]):
+            done = subprocess.run(["bash", "-n", "-c", script], capture_output=True, check=False)
+            assert done.returncode == 0, done.stderr
+
+
+def test_the_catalog_s_job_calls_what_there_is(rendered: Rendered) -> None:
+    (container,) = rendered.pods["catalog"]["spec"]["containers"]
+    (script,) = container["args"]
+    (module,) = re.findall(r"python -m (\S+)", script)
+    assert find_spec(module)
+    ((verb, project),) = re.findall(r"paretoserve (\S+) (\S+)", script)
+    (option,) = re.findall(r"(--\S+)", script)
+    assert option in {name for parameter in cli.commands[verb].params for name in parameter.opts}
+    assert (ROOT / project).is_file()
+
+
+def test_no_file_lies_there_that_kustomize_is_not_told_of() -> None:
+    listed = yaml.safe_load((BASE / "kustomization.yaml").read_text())
+    generated = [f for g in listed["configMapGenerator"] for f in g["files"]]
+    named = [*listed["resources"], *generated, *listed["configurations"], "kustomization.yaml"]
+    assert sorted(named) == sorted(path.name for path in BASE.iterdir())

@@ -1,0 +1,185 @@
+"""What the manifests tell Ray Serve and the service, against the code that is told."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from ray.serve import Application
+from ray.serve.schema import (
+    DeploymentSchema,
+    RayActorOptionsSchema,
+    ServeApplicationSchema,
+    ServeDeploySchema,
+)
+
+from serving.cluster.environment import ENVIRONMENT
+from serving.cluster.names import GATEWAY, app_name
+from serving.protocol.http import ROUTES
+from serving.settings import CONFIG_VARIABLE, Http, Settings, load_settings
+from tests.k8s.conftest import Manifest, Rendered
+from tests.k8s.dockerfile import ROOT, environment
+from variants.recipe import Project
+
+CONFIG = ROOT / "k8s" / "base" / "paretoserve.yaml"
+NESTED: Mapping[str, type[BaseModel]] = {
+    "applications": ServeApplicationSchema,
+    "deployments": DeploymentSchema,
+    "ray_actor_options": RayActorOptionsSchema,
+}
+
+
+def unknown(schema: type[BaseModel], data: Mapping[str, Any]) -> Iterator[str]:
+    """Name the keys that Serve would ignore without a word."""
+    for key, value in data.items():
+        if key not in schema.model_fields:
+            yield key
+        if key in NESTED:
+            for part in value if isinstance(value, list) else [value]:
+                yield from (f"{key}.{name}" for name in unknown(NESTED[key], part))
+
+
+def readable(model: type[BaseModel], prefix: str = "PARETOSERVE_") -> Iterator[str]:
+    """Name the variables that settings are read from."""
+    for name, field in model.model_fields.items():
+        yield prefix + name.upper()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from readable(field.annotation, f"{prefix}{name.upper()}__")
+
+
+def worker(rendered: Rendered) -> Manifest:
+    (container,) = rendered.pods["worker"]["spec"]["containers"]
+    found: Manifest = container
+    return found
+
+
+@pytest.fixture
+def settings(rendered: Rendered, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """What the service reads in a worker's pod."""
+    own = {variable["name"]: variable["value"] for variable in worker(rendered)["env"]}
+    for name, value in (environment() | own | {CONFIG_VARIABLE: str(CONFIG)}).items():
+        if name.startswith("PARETOSERVE_"):
+            monkeypatch.setenv(name, value)
+    return load_settings()
+
+
+def built(app: Mapping[str, Any]) -> Application:
+    module, _, name = app["import_path"].partition(":")
+    application = getattr(importlib.import_module(module), name)(app.get("args", {}))
+    assert isinstance(application, Application)
+    return application
+
+
+def test_the_serve_config_follows_its_schema_and_has_no_key_beside(rendered: Rendered) -> None:
+    ServeDeploySchema.model_validate(rendered.serve)
+    assert list(unknown(ServeDeploySchema, rendered.serve)) == []
+
+
+def test_a_misspelt_key_of_the_serve_config_is_found() -> None:
+    app = {"name": "a", "deployments": [{"name": "D", "num_replica": 1}]}
+    found = list(unknown(ServeDeploySchema, {"proxy": "Disabled", "applications": [app]}))
+    assert found == ["proxy", "applications.deployments.num_replica"]
+
+
+def test_serve_opens_no_port_of_its_own(rendered: Rendered) -> None:
+    assert rendered.serve["proxy_location"] == "Disabled"
+    assert [app["route_prefix"] for app in rendered.serve["applications"]] == [None] * 5
+
+
+def test_there_is_the_gateway_and_an_app_for_every_variant(
+    rendered: Rendered, settings: Settings
+) -> None:
+    recipes = Project.load(ROOT / "examples" / "fashion_mnist" / "recipes.yaml").recipes
+    apps = {app["name"]: app.get("args", {}) for app in rendered.serve["applications"]}
+    variants = {app_name(name, 1): {"variant": name} for name in recipes}
+    assert apps == {GATEWAY: {}, **variants}
+    assert set(settings.variants) == recipes.keys()
+
+
+def test_every_app_builds_and_has_the_deployments_that_are_configured(
+    rendered: Rendered, settings: Settings
+) -> None:
+    for app in rendered.serve["applications"]:
+        deployment = built(app)._bound_deployment
+        assert [d["name"] for d in app["deployments"]] == [deployment.name]
+        assert deployment.name == ("Gateway" if app["name"] == GATEWAY else "Host")
+
+
+def test_every_worker_has_one_gateway_and_one_host_of_each_variant_and_no_cpu_more(
+    rendered: Rendered, settings: Settings
+) -> None:
+    (group,) = rendered.cluster["workerGroupSpecs"]
+    cpus = 0.0
+    for app in rendered.serve["applications"]:
+        (configured,) = app["deployments"]
+        assert configured["num_replicas"] == group["replicas"]
+        assert configured["max_replicas_per_node"] == 1
+        options = built(app)._bound_deployment.ray_actor_options
+        assert options
+        cpus += options["num_cpus"]
+    assert int(worker(rendered)["resources"]["limits"]["cpu"]) == cpus
+    assert group["minReplicas"] == group["replicas"] == group["maxReplicas"]
+    assert rendered.cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_the_settings_agree_with_the_pod(rendered: Rendered, settings: Settings) -> None:
+    container = worker(rendered)
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert settings.http == Http(host="0.0.0.0", port=ports["serve"])
+    assert settings.catalog == Path("/catalog")
+    assert settings.hosts.bind == "node"
+
+
+def test_the_config_s_examples_are_valid_too(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = re.compile(r"^# (?=default_slo:|experiment:|  )", re.MULTILINE)
+    (tmp_path / "all.yaml").write_text(keys.sub("", CONFIG.read_text()))
+    monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "all.yaml"))
+    everything = load_settings()
+    assert everything.slo != settings.slo
+    assert everything.experiment
+    assert [arm.weight for arm in everything.experiment.arms] == [80, 20]
+    assert {arm.target for arm in everything.experiment.arms} <= {"router", *settings.variants}
+
+
+def test_the_config_map_holds_that_config(rendered: Rendered) -> None:
+    (text,) = rendered.one("ConfigMap")["data"].values()
+    assert yaml.safe_load(text) == yaml.safe_load(CONFIG.read_text())
+
+
+@pytest.mark.parametrize("pod", ["head", "worker", "catalog"])
+def test_every_variable_is_one_that_the_settings_read(rendered: Rendered, pod: str) -> None:
+    said = {v["name"] for c in rendered.containers(pod) for v in c["env"]} | environment().keys()
+    ours = {name for name in said if name.startswith("PARETOSERVE_")}
+    assert ours
+    assert ours <= {CONFIG_VARIABLE, *readable(Settings)}
+
+
+def test_every_pod_gets_the_environment_that_the_code_wants(rendered: Rendered) -> None:
+    said = {v["name"]: v["value"] for v in worker(rendered)["env"]}
+    assert {name: value for name, value in said.items() if name.startswith("RAY_")} == ENVIRONMENT
+
+
+def test_the_probe_and_prometheus_ask_for_paths_that_are_there(rendered: Rendered) -> None:
+    monitor = rendered.one("PodMonitor", "paretoserve-gateway")["spec"]["podMetricsEndpoints"][0]
+    probe = worker(rendered)["readinessProbe"]["httpGet"]
+    for endpoint in (monitor, probe):
+        assert endpoint["port"] in {port["name"] for port in worker(rendered)["ports"]}
+        assert any(m == "GET" and p.fullmatch(endpoint["path"]) for m, p, _ in ROUTES)
+
+
+def test_a_pod_has_time_to_drain(rendered: Rendered, settings: Settings) -> None:
+    command = worker(rendered)["lifecycle"]["preStop"]["exec"]["command"][-1]
+    found = re.fullmatch(r"sleep (\d+); ray stop", command)
+    assert found
+    unhurried_stop_s = 20
+    assert settings.drain_s < int(found[1])
+    grace_s = rendered.pods["worker"]["spec"]["terminationGracePeriodSeconds"]
+    assert int(found[1]) + unhurried_stop_s < grace_s

@@ -1,0 +1,153 @@
+"""Parts of a gateway made up for tests: only what a test is about has to be said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import CollectorRegistry
+
+from serving.batch import Arrays, join, part
+from serving.dataplane import DataPlane
+from serving.experiment.assignment import Experiment
+from serving.latency import LatencyModel
+from serving.metrics import Metrics
+from serving.offer import Offer
+from serving.policy.slack import slack
+from serving.protocol.http import HttpProtocol
+from serving.scheduler import LoopClock, Ran, Run, Scheduler
+from serving.slo import Slo
+from variants.catalog import Model, TensorSpec
+
+MODEL = Model(
+    name="shirts",
+    factory="m:f",
+    weights_sha256="",
+    datasets_sha256="",
+    inputs=(TensorSpec(name="pixels", datatype="FP32", shape=(-1, 4)),),
+    outputs=(
+        TensorSpec(name="logits", datatype="FP32", shape=(-1, 3)),
+        TensorSpec(name="label", datatype="INT64", shape=(-1,)),
+    ),
+)
+
+WEIGHTS: Mapping[str, npt.NDArray[np.float32]] = {
+    "dense": np.arange(12, dtype=np.float32).reshape(4, 3),
+    "int8": -np.arange(12, dtype=np.float32).reshape(4, 3),
+}
+"""One layer by variant, unlike each other: an answer shows which of them gave it."""
+
+LATENCIES_S = {1: 0.001, 8: 0.002, 64: 0.008}
+
+
+def offer(
+    variant: str = "dense",
+    accuracy: float = 0.9,
+    latencies_s: Mapping[int, float] | None = None,
+    *,
+    drop: float = 0.0,
+    agreement: float = 1.0,
+    weight_bytes: int = 4_000,
+    artifact_bytes: int = 5_000,
+) -> Offer:
+    return Offer(
+        variant=variant,
+        accuracy=accuracy,
+        accuracy_drop=drop,
+        agreement=agreement,
+        weight_bytes=weight_bytes,
+        artifact_bytes=artifact_bytes,
+        latencies_s=LATENCIES_S if latencies_s is None else latencies_s,
+    )
+
+
+OFFERS = {
+    "dense": offer("dense", 0.90),
+    "int8": offer("int8", 0.88, {1: 0.0005, 8: 0.001, 64: 0.004}, drop=0.03, agreement=0.97),
+}
+
+
+def pixels(samples: int = 1, start: float = 0.0) -> npt.NDArray[np.float32]:
+    """As many samples as asked for, all of them different."""
+    return np.arange(start, start + samples * 4, dtype=np.float32).reshape(samples, 4)
+
+
+def answers(variant: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """What the variant answers to these inputs, batched or not."""
+    logits = inputs["pixels"] @ WEIGHTS[variant]
+    return {"logits": logits, "label": logits.argmax(axis=1)}
+
+
+async def multiply(variant: str, requests: Sequence[Arrays]) -> Ran:
+    """The scheduler's `run` without a link: the variant's layer, applied here."""
+    sizes = [len(request["pixels"]) for request in requests]
+    await asyncio.sleep(0)
+    return Ran(part(answers(variant, join(requests)), sizes), compute_s=1e-4)
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """A gateway without listeners and hosts."""
+
+    protocol: HttpProtocol
+    dataplane: DataPlane
+    scheduler: Scheduler
+    registry: CollectorRegistry
+
+    def client(self) -> httpx.AsyncClient:
+        """An HTTP client that calls the application itself."""
+        transport = httpx.ASGITransport(self.protocol)
+        return httpx.AsyncClient(transport=transport, base_url="http://gateway")
+
+
+def in_process(
+    run: Run = multiply,
+    *,
+    offers: Mapping[str, Offer] = OFFERS,
+    slots: int = 1,
+    max_batch: int = 64,
+    max_queue: int = 100,
+    max_body_bytes: int = 100_000,
+    default_slo: Slo | None = None,
+    experiment: Experiment | None = None,
+) -> InProcess:
+    """Build a gateway in the running loop; each variant has `slots` slots from the start."""
+    clock = LoopClock()
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, MODEL.name)
+    latency = LatencyModel({name: offer.latencies_s for name, offer in offers.items()}, clock.time)
+    scheduler = Scheduler(
+        slack,
+        latency,
+        run,
+        clock,
+        max_batch=max_batch,
+        max_queue=max_queue,
+        on_decision=metrics.decided,
+    )
+    for name in offers:
+        scheduler.set_slots(name, slots)
+    dataplane = DataPlane(
+        MODEL,
+        offers,
+        scheduler,
+        latency,
+        metrics,
+        clock.time,
+        max_batch=max_batch,
+        experiment=experiment,
+    )
+    protocol = HttpProtocol(
+        dataplane,
+        registry,
+        version="1.2.3",
+        default_slo=default_slo or Slo(),
+        max_body_bytes=max_body_bytes,
+        now=clock.time,
+    )
+    return InProcess(protocol, dataplane, scheduler, registry)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from serving.errors import STATUS, Overloaded, ServingError, shown
+
+
+def leaves(cls: type[ServingError]) -> set[type[ServingError]]:
+    children = cls.__subclasses__()
+    return {cls} if not children else set().union(*(leaves(child) for child in children))
+
+
+def test_every_error_has_a_status_and_every_status_an_error() -> None:
+    assert set(STATUS) == leaves(ServingError)
+
+
+def test_no_two_errors_share_a_status() -> None:
+    assert len(set(STATUS.values())) == len(STATUS)
+
+
+def test_every_status_is_that_of_an_error() -> None:
+    assert [status for status in STATUS.values() if status < 400] == []
+
+
+@pytest.mark.parametrize("cls", STATUS, ids=lambda cls: cls.__name__)
+def test_errors_survive_a_process_boundary(cls: type[ServingError]) -> None:
+    copy = pickle.loads(pickle.dumps(cls("what went wrong")))
+    assert type(copy) is cls
+    assert str(copy) == "what went wrong"
+
+
+def test_retry_after_survives_too() -> None:
+    assert pickle.loads(pickle.dumps(Overloaded("busy", 3.0))).retry_after_s == 3.0
+
+
+def nested(depth: int) -> list[object]:
+    value: list[object] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("x" * 10_000, id="long text"),
+        pytest.param(list(range(10_000)), id="a long list"),
+        pytest.param({str(i): i for i in range(10_000)}, id="a large object"),
+        pytest.param(nested(5_000), id="deeper than the interpreter recurses"),
+        pytest.param(["x" * 10_000] * 100, id="long texts in a list"),
+    ],
+)
+def test_a_value_is_shown_short_however_long_or_deep_it_is(value: object) -> None:
+    assert len(shown(value)) < 1_000
+
+
+def test_an_ordinary_value_is_shown_whole() -> None:
+    assert shown("a name of some fifty characters, as a variant has") == (
+        "'a name of some fifty characters, as a variant has'"
+    )
+    assert (shown(-1), shown(None), shown(True), shown(0.25)) == ("-1", "None", "True", "0.25")
