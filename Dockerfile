@@ -19,6 +19,7 @@ RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))
 COPY LICENSE README.md ./
 COPY variants variants
 COPY serving serving
+COPY loadtests loadtests
 RUN pip install --prefix=/package --no-deps -c constraints.txt .
 
 

@@ -17,6 +17,7 @@ and names no path, no host and no library.
 from __future__ import annotations
 
 from http import HTTPStatus
+from reprlib import Repr
 from typing import Final
 
 
@@ -70,3 +71,12 @@ STATUS: Final[dict[type[ServingError], HTTPStatus]] = {
     DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
     InferenceFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
+
+_SHORT: Final = Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxstring = _SHORT.maxother = 100
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: short, however long or deep the caller made it."""
+    return _SHORT.repr(value)

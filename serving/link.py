@@ -59,7 +59,7 @@ class Result:
 def pack(tensors: Arrays, **fields: Any) -> list[bytes | memoryview]:
     """Return the frames of a message: its header, then the buffer of each tensor, uncopied."""
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    described = [[name, DATATYPE[array.dtype], array.shape] for name, array in arrays.items()]
+    described = [[name, DATATYPE[array.dtype], array.shape] for name, array in tensors.items()]
     header = orjson.dumps({**fields, "tensors": described})
     return [header, *(array.reshape(-1).view(np.uint8).data for array in arrays.values())]
 
@@ -85,7 +85,10 @@ def unpack(frames: Sequence[zmq.Frame]) -> tuple[dict[str, Any], Arrays]:
     for (name, dtype, shape), frame in zip(described, frames[1:], strict=True):
         if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(frame):
             raise BadFrames(f"{name!r:.100} of shape {shape} in {len(frame)} bytes")
-        tensors[name] = np.frombuffer(frame.buffer, dtype).reshape(shape)
+        try:
+            tensors[name] = np.frombuffer(frame.buffer, dtype).reshape(shape)
+        except ValueError as error:  # empty, and yet larger than numpy can count
+            raise BadFrames(f"{name!r:.100} of shape {shape}") from error
     return header, tensors
 
 
@@ -180,8 +183,13 @@ class HostConnection:
             self._answers.pop(number, None)
 
     def close(self) -> None:
-        """Let go of the host without telling anybody."""
+        """Let go of the host, whatever it holds, without a call of `on_lost`."""
+        if self.is_lost:
+            return
         self.is_lost = True
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(HostLost(self.address))
         for task in self._tasks:
             task.cancel()
         self._socket.disable_monitor()
@@ -192,9 +200,6 @@ class HostConnection:
         if self.is_lost:
             return
         self.close()
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(HostLost(self.address))
         self._on_lost()
 
     async def _receive(self) -> None:
@@ -203,7 +208,7 @@ class HostConnection:
             try:
                 header, outputs = unpack(frames)
                 self._resolve(header, outputs)
-            except BadFrames as error:
+            except (TypeError, ValueError) as error:
                 logger.error(
                     "a host answered nonsense", extra={"host": self.address, "cause": str(error)}
                 )

@@ -23,7 +23,12 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **{name: value for name, value in vars(record).items() if name not in _ORDINARY},
+            **{
+                name: value
+                for name, value in vars(record).items()
+                # Ray's own record factory adds private fields to every record.
+                if name not in _ORDINARY and not name.startswith("_")
+            },
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)

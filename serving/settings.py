@@ -11,14 +11,16 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    YamlConfigSettingsSource,
 )
 
+from serving.errors import InvalidRequest
 from serving.experiment.assignment import Experiment
 from serving.slo import PARAMETERS, Slo
 from serving.slo import parse as parse_slo
@@ -87,7 +89,10 @@ class Settings(BaseSettings):
         if unknown:
             known = ", ".join(sorted(PARAMETERS))
             raise ValueError(f"unknown {', '.join(sorted(unknown))}; known: {known}")
-        parse_slo(parameters, {}, Slo())
+        try:
+            parse_slo(parameters, {}, Slo())
+        except InvalidRequest as error:
+            raise ValueError(str(error)) from None
         return parameters
 
     @property
@@ -105,8 +110,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the config file below the environment."""
-        file = YamlConfigSettingsSource(settings_cls, yaml_file=_config_file())
-        return init_settings, env_settings, file
+        file_settings = InitSettingsSource(settings_cls, _read_config_file())
+        return init_settings, env_settings, file_settings
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -127,5 +132,14 @@ def load_settings(**overrides: Any) -> Settings:
         raise ValueError("the settings are wrong: " + "; ".join(lines)) from None
 
 
-def _config_file() -> Path:
-    return Path(os.environ.get(CONFIG_VARIABLE) or CONFIG_FILE)
+def _read_config_file() -> dict[str, Any]:
+    path = Path(os.environ.get(CONFIG_VARIABLE) or CONFIG_FILE)
+    if not path.is_file():
+        return {}
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(settings, dict | None):
+        raise ValueError(f"{path} must hold settings by name")
+    return settings or {}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from serving.errors import InvalidRequest
+from serving.errors import InvalidRequest, shown
 
 Objective: TypeAlias = Literal["accuracy", "latency", "cost"]
 
@@ -45,7 +45,7 @@ def parse(parameters: Mapping[str, Any], headers: Mapping[str, str], default: Sl
     fields: dict[str, Any] = {}
     for header, (field, read) in HEADERS.items():
         if header in headers:
-            fields[field] = read(f"header {header}", _number_if_numeric(headers[header]))
+            fields[field] = read(f"header {header}", headers[header])
     for parameter, (field, read) in PARAMETERS.items():
         if parameter in parameters:
             fields[field] = read(f"parameter {parameter!r}", parameters[parameter])
@@ -58,45 +58,38 @@ def _as_dict(slo: Slo) -> dict[str, Any]:
     return {name: getattr(slo, name) for name in Slo.__slots__}
 
 
-def _number_if_numeric(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
 def _number(where: str, value: Any, wanted: str) -> float:
     # bool is an int to Python, and no number to anybody else
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidRequest(f"{where} must be {wanted}, got {value!r}")
+        raise InvalidRequest(f"{where} must be {wanted}, got {shown(value)}")
     return float(value)
 
 
 def _milliseconds(where: str, value: Any) -> float:
     number = _number(where, value, "a number of milliseconds above 0")
     if number <= 0:
-        raise InvalidRequest(f"{where} must be above 0 milliseconds, got {value!r}")
+        raise InvalidRequest(f"{where} must be above 0 milliseconds, got {shown(value)}")
     return number / 1e3
 
 
 def _microseconds(where: str, value: Any) -> float:
     number = _number(where, value, "a number of microseconds above 0")
     if number <= 0:
-        raise InvalidRequest(f"{where} must be above 0 microseconds, got {value!r}")
+        raise InvalidRequest(f"{where} must be above 0 microseconds, got {shown(value)}")
     return number / 1e6
 
 
 def _share(where: str, value: Any) -> float:
     number = _number(where, value, "a number from 0 to 1")
     if not 0 <= number <= 1:
-        raise InvalidRequest(f"{where} must be from 0 to 1, got {value!r}")
+        raise InvalidRequest(f"{where} must be from 0 to 1, got {shown(value)}")
     return number
 
 
 def _objective(where: str, value: Any) -> Objective:
     if value not in get_args(Objective):
         known = ", ".join(get_args(Objective))
-        raise InvalidRequest(f"{where} must be one of {known}, got {value!r}")
+        raise InvalidRequest(f"{where} must be one of {known}, got {shown(value)}")
     objective: Objective = value
     return objective
 
@@ -105,17 +98,31 @@ def _priority(where: str, value: Any) -> int:
     wanted = f"a whole number from 0 (default) or 1 (highest) to {MAX_PRIORITY}"
     number = _number(where, value, wanted)
     if number != int(number) or not 0 <= number <= MAX_PRIORITY:
-        raise InvalidRequest(f"{where} must be {wanted}, got {value!r}")
+        raise InvalidRequest(f"{where} must be {wanted}, got {shown(value)}")
     return int(number) or DEFAULT_PRIORITY
 
 
 def _variant(where: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise InvalidRequest(f"{where} must be the name of a variant, got {value!r}")
+        raise InvalidRequest(f"{where} must be the name of a variant, got {shown(value)}")
     return value
 
 
-_Field: TypeAlias = tuple[str, Callable[[str, Any], Any]]
+_Read: TypeAlias = Callable[[str, Any], Any]
+_Field: TypeAlias = tuple[str, _Read]
+
+
+def _from_text(read: _Read) -> _Read:
+    """Read a number that came as text; what is no number is left for `read` to refuse."""
+
+    def read_text(where: str, text: str) -> Any:
+        try:
+            return read(where, float(text))
+        except ValueError:
+            return read(where, text)
+
+    return read_text
+
 
 # Later rows win: `slo_latency_ms` over the protocol's own `timeout`, which means the same.
 PARAMETERS: Final[Mapping[str, _Field]] = {
@@ -129,10 +136,10 @@ PARAMETERS: Final[Mapping[str, _Field]] = {
 }
 
 HEADERS: Final[Mapping[str, _Field]] = {
-    "x-slo-latency-ms": ("latency_s", _milliseconds),
-    "x-slo-min-accuracy": ("min_accuracy", _share),
-    "x-slo-max-accuracy-drop": ("max_accuracy_drop", _share),
+    "x-slo-latency-ms": ("latency_s", _from_text(_milliseconds)),
+    "x-slo-min-accuracy": ("min_accuracy", _from_text(_share)),
+    "x-slo-max-accuracy-drop": ("max_accuracy_drop", _from_text(_share)),
     "x-slo-objective": ("objective", _objective),
-    "x-slo-priority": ("priority", _priority),
+    "x-slo-priority": ("priority", _from_text(_priority)),
     "x-slo-variant": ("variant", _variant),
 }

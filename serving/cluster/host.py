@@ -51,7 +51,9 @@ class Host:
         for size in (1, settings.limits.batch_size):
             runner(zeros(catalog.model, size))
         bind = settings.hosts.bind
-        self._socket = HostSocket(runner, get_node_ip_address() if bind == "node" else bind)
+        if bind == "node":
+            bind = get_node_ip_address()  # type: ignore[no-untyped-call]
+        self._socket = HostSocket(runner, bind)
 
     def describe(self) -> HostDescription:
         """Tell where batches can be sent, and how much memory this process has."""

@@ -7,7 +7,6 @@ import threading
 from types import FrameType
 
 from rich.console import Console
-from variants.sample import sample_path
 
 from serving.cluster.start import (
     NotStarted,
@@ -19,7 +18,8 @@ from serving.cluster.start import (
 )
 from serving.settings import Settings
 from variants.catalog import Catalog
-from variants.report import render_table
+from variants.report import render_overview
+from variants.sample import sample_path
 
 
 def serve_until_stopped(settings: Settings) -> None:
@@ -60,7 +60,7 @@ def _say_hello(console: Console, settings: Settings, port: int) -> None:
     catalog = Catalog.load(settings.catalog)
     host = "127.0.0.1" if settings.http.host == "0.0.0.0" else settings.http.host
     url = f"http://{host}:{port}"
-    console.print(render_table(catalog))
+    console.print(render_overview(catalog))
     console.print(f"serving [bold]{catalog.model.name}[/] on [bold]{url}[/] (Ctrl-C stops it); try")
     console.print(
         f"  curl -s {url}/v2/models/{catalog.model.name}/infer "

@@ -17,13 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from serving.errors import InvalidRequest
+from serving.errors import InvalidRequest, shown
 from serving.protocol.messages import InferRequest, InferResponse
 from variants.datatype import DATATYPE, NUMPY
 
 Array = npt.NDArray[Any]
 
 MAX_DIMENSIONS = 8
+MAX_VALUES = 2**48
+"""In one tensor, an empty dimension not counted: numpy refuses what no address could reach."""
 
 
 def parse_request(body: bytes, json_length: int | None) -> InferRequest:
@@ -57,7 +59,7 @@ def parse_request(body: bytes, json_length: int | None) -> InferRequest:
 
     identifier = fields.get("id")
     if identifier is not None and not isinstance(identifier, str):
-        raise InvalidRequest(f"id must be a string, got {identifier!r:.100}")
+        raise InvalidRequest(f"id must be a string, got {shown(identifier)}")
     parameters = _parameters(fields, "parameters")
     binary_output = _flag(parameters, "binary_data_output", "parameters", default=False)
     outputs: dict[str, bool] = {}
@@ -131,7 +133,8 @@ class _Binary:
 
 def _array(fields: Mapping[str, Any], where: str, binary: _Binary) -> Array:
     shape = _shape(fields.get("shape"), where)
-    dtype = NUMPY.get(fields.get("datatype", ""))
+    datatype = fields.get("datatype")
+    dtype = NUMPY.get(datatype) if isinstance(datatype, str) else None
     if dtype is None:
         known = ", ".join(NUMPY)
         raise InvalidRequest(f"{where}: datatype must be one of {known}")
@@ -145,7 +148,7 @@ def _array(fields: Mapping[str, Any], where: str, binary: _Binary) -> Array:
     wanted = math.prod(shape) * dtype.itemsize
     if size != wanted:
         raise InvalidRequest(
-            f"{where}: shape {list(shape)} of {fields['datatype']} takes {wanted} bytes, "
+            f"{where}: shape {list(shape)} of {datatype} takes {wanted} bytes, "
             f"binary_data_size is {size}"
         )
     return np.frombuffer(binary.take(size, where), dtype).reshape(shape)
@@ -154,29 +157,45 @@ def _array(fields: Mapping[str, Any], where: str, binary: _Binary) -> Array:
 def _from_json(data: Any, dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> Array:
     if not isinstance(data, list):
         raise InvalidRequest(f"{where}: data must be a list of values, nested or flat")
+    # Before numpy sees it: it would pad every value to the length of the longest text.
+    types = _types(data)
+    if list in types:
+        raise InvalidRequest(f"{where}: data is nested over {MAX_DIMENSIONS} deep")
+    if not types <= _JSON_TYPES[dtype.kind]:
+        raise InvalidRequest(f"{where}: data must be {_WORDS[dtype.kind]}, without null or text")
     try:
-        given = np.array(data)
+        with np.errstate(over="ignore"):
+            array = np.array(data, dtype)
     except ValueError:
         raise InvalidRequest(f"{where}: data is nested unevenly") from None
-    if given.size != math.prod(shape):
+    except OverflowError:
+        raise InvalidRequest(f"{where}: {_RANGE}") from None
+    if array.size != math.prod(shape):
         raise InvalidRequest(
-            f"{where}: shape {list(shape)} holds {math.prod(shape)} values, data has {given.size}"
+            f"{where}: shape {list(shape)} holds {math.prod(shape)} values, data has {array.size}"
         )
-    if given.ndim != 1 and given.shape != shape:
+    if array.size and array.ndim != 1 and array.shape != shape:
         raise InvalidRequest(
-            f"{where}: data is nested as {list(given.shape)}, shape says {list(shape)}"
+            f"{where}: data is nested as {list(array.shape)}, shape says {list(shape)}"
         )
-    if given.size and given.dtype.kind not in _JSON_KINDS[dtype.kind]:
-        raise InvalidRequest(f"{where}: data must be {_WORDS[dtype.kind]}, without null or text")
-    with np.errstate(over="ignore", invalid="ignore"):
-        array = given.astype(dtype)
-    is_kept = np.isfinite(array).all() if dtype.kind == "f" else (array == given).all()
-    if not is_kept:
-        raise InvalidRequest(f"{where}: data has a value outside the range of its datatype")
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise InvalidRequest(f"{where}: {_RANGE}")
     return array.reshape(shape)
 
 
-_JSON_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
+def _types(data: list[Any], depth: int = 1) -> set[type]:
+    """Return the types of the values; `list` is one of them only where they lie too deep."""
+    types = set(map(type, data))
+    if list in types and depth < MAX_DIMENSIONS:
+        types.remove(list)
+        for item in data:
+            if isinstance(item, list):
+                types |= _types(item, depth + 1)
+    return types
+
+
+_JSON_TYPES: Mapping[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
+_RANGE = "data has a value outside the range of its datatype"
 _WORDS = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
 
 
@@ -185,10 +204,12 @@ def _shape(value: Any, where: str) -> tuple[int, ...]:
     for dimension in dimensions:
         if isinstance(dimension, bool) or not isinstance(dimension, int) or dimension < 0:
             raise InvalidRequest(
-                f"{where}: shape must hold whole numbers of at least 0, got {dimension!r:.100}"
+                f"{where}: shape must hold whole numbers of at least 0, got {shown(dimension)}"
             )
     if len(dimensions) > MAX_DIMENSIONS:
         raise InvalidRequest(f"{where}: shape has over {MAX_DIMENSIONS} dimensions")
+    if math.prod(max(1, dimension) for dimension in dimensions) > MAX_VALUES:
+        raise InvalidRequest(f"{where}: shape {dimensions} is larger than any tensor")
     return tuple(dimensions)
 
 
@@ -219,5 +240,5 @@ def _parameters(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _flag(parameters: Mapping[str, Any], name: str, where: str, default: bool) -> bool:
     value = parameters.get(name, default)
     if not isinstance(value, bool):
-        raise InvalidRequest(f"{where}: {name} must be true or false, got {value!r:.100}")
+        raise InvalidRequest(f"{where}: {name} must be true or false, got {shown(value)}")
     return value

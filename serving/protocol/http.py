@@ -205,6 +205,7 @@ class HttpProtocol:
             raise InvalidRequest("compressed bodies are not taken; send Content-Encoding: identity")
         chunks = []
         size = int(call.headers.get(b"content-length", b"0"))
+        arrived = 0
         while True:
             if size > self._max_body_bytes:
                 raise RequestTooLarge(
@@ -214,9 +215,10 @@ class HttpProtocol:
             if message["type"] == "http.disconnect":
                 raise ClientGone
             chunks.append(message.get("body", b""))
-            if not message.get("more_body", False):
+            arrived += len(chunks[-1])
+            size = max(size, arrived)
+            if size <= self._max_body_bytes and not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            size = max(size, sum(map(len, chunks)))
 
 
 def _json_length(headers: Mapping[bytes, bytes]) -> int | None:

@@ -35,7 +35,11 @@ class HttpListener:
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._socket.bind((host, port))
+        try:
+            self._socket.bind((host, port))
+        except OSError:
+            self._socket.close()
+            raise
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
             app,
@@ -68,5 +72,7 @@ class HttpListener:
     async def close(self) -> None:
         """Stop accepting, let open connections end, close them."""
         self._server.should_exit = True
-        if self._task is not None:
+        if self._task is None:
+            self._socket.close()
+        else:
             await self._task

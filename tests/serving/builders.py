@@ -101,7 +101,8 @@ class InProcess:
 
     def client(self) -> httpx.AsyncClient:
         """An HTTP client that calls the application itself."""
-        transport = httpx.ASGITransport(self.protocol)
+        application: Any = self.protocol  # ASGI's types are those of dictionaries, ours of mappings
+        transport = httpx.ASGITransport(application)
         return httpx.AsyncClient(transport=transport, base_url="http://gateway")
 
 
@@ -112,7 +113,7 @@ def in_process(
     slots: int = 1,
     max_batch: int = 64,
     max_queue: int = 100,
-    max_body_bytes: int = 100_000,
+    max_body_bytes: int = 1_000_000,
     default_slo: Slo | None = None,
     experiment: Experiment | None = None,
 ) -> InProcess:

@@ -1,11 +1,41 @@
-"""How the tests of `serving/` use hypothesis."""
+"""How the tests of `serving/` use hypothesis, and what those of the link share."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+import zmq.asyncio
 from hypothesis import HealthCheck, settings
+
+from serving.link import HostConnection
+from tests.serving.hosting import Connect
 
 # Tests may share their cores with anything: what an example takes says nothing about the code.
 settings.register_profile(
     "shared cores", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("shared cores")
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.asyncio.Context]:
+    context = zmq.asyncio.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+@pytest.fixture
+async def connect(context: zmq.asyncio.Context) -> AsyncIterator[Connect]:
+    """Connections that are closed in the end."""
+    made = []
+
+    def connect(address: str, on_lost: Callable[[], None] = lambda: None) -> HostConnection:
+        made.append(HostConnection(context, address, on_lost))
+        return made[-1]
+
+    yield connect
+    for connection in made:
+        connection.close()
+    await asyncio.sleep(0)  # their tasks end

@@ -104,9 +104,7 @@ def test_whatever_the_weights_a_unit_gets_one_of_the_arms(
 def test_a_request_is_compared_only_where_every_arm_could_serve_it(
     targets: tuple[str, str], qualifying: tuple[str, ...], is_fair: bool
 ) -> None:
-    arms = tuple(
-        Arm(name=f"arm-{i}", target=target, weight=1) for i, target in enumerate(targets)
-    )
+    arms = tuple(Arm(name=f"arm-{i}", target=target, weight=1) for i, target in enumerate(targets))
     assert Experiment(name="fair", arms=arms).is_fair_to(qualifying) is is_fair
 
 
@@ -114,7 +112,9 @@ def test_a_request_is_compared_only_where_every_arm_could_serve_it(
     ("arms", "message"),
     [
         pytest.param((ROUTED,), "at least 2", id="one arm compares nothing"),
-        pytest.param((ROUTED, ROUTED), "names of arms must be unique, got routed, routed", id="twins"),
+        pytest.param(
+            (ROUTED, ROUTED), "names of arms must be unique, got routed, routed", id="twins"
+        ),
     ],
 )
 def test_bad_experiments_are_refused(arms: tuple[Arm, ...], message: str) -> None:

@@ -66,6 +66,8 @@ def test_an_exception_comes_with_its_traceback_on_the_same_line() -> None:
     assert fields["exception"].endswith("ValueError: the cause")
 
 
+ROOT = Path(__file__).parents[2]
+
 SCRIPT = """
 import logging
 from serving.logs import log_as_json
@@ -81,7 +83,7 @@ print("an answer")
 
 
 def test_our_logs_and_only_ours_go_to_standard_error() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, check=True)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, check=True)
     lines = [orjson.loads(line) for line in done.stderr.splitlines()]
     assert [(line["logger"], line["message"]) for line in lines] == [
         ("serving.protocol", "ours"),

@@ -137,9 +137,7 @@ shares = st.floats(0, 1)
 def test_exactly_those_within_both_floors_qualify(
     cards: dict[str, tuple[float, float]], floor: float, most: float, objective: str
 ) -> None:
-    offered = {
-        name: offer(name, accuracy, drop=drop) for name, (accuracy, drop) in cards.items()
-    }
+    offered = {name: offer(name, accuracy, drop=drop) for name, (accuracy, drop) in cards.items()}
     slo = Slo(min_accuracy=floor, max_accuracy_drop=most, objective=objective)  # type: ignore[arg-type]
     found = qualifying(offered, slo)
     assert sorted(found) == sorted(

@@ -50,7 +50,9 @@ def test_parameters(parameters: dict[str, Any], expected: Slo) -> None:
         pytest.param({"x-slo-priority": "3"}, Slo(priority=3), id="a priority"),
         pytest.param({"x-slo-variant": "int8"}, Slo(variant="int8"), id="one variant"),
         pytest.param({"x-slo-variant": "8"}, Slo(variant="8"), id="a variant whose name is 8"),
-        pytest.param({"x-slo-variant": "nan"}, Slo(variant="nan"), id="a variant whose name is nan"),
+        pytest.param(
+            {"x-slo-variant": "nan"}, Slo(variant="nan"), id="a variant whose name is nan"
+        ),
         pytest.param({"x-slo-colour": "red"}, Slo(), id="a header that is none of ours"),
     ],
 )
@@ -181,6 +183,8 @@ def test_whatever_a_header_says_is_an_slo_or_refused(headers: dict[str, str]) ->
 
 
 def test_every_header_has_a_parameter_of_its_own() -> None:
-    by_header = {name: "x-slo-" + name.removeprefix("slo_").replace("_", "-") for name in PARAMETERS}
+    by_header = {
+        name: "x-slo-" + name.removeprefix("slo_").replace("_", "-") for name in PARAMETERS
+    }
     del by_header["timeout"]  # the protocol's own; gRPC and HTTP have theirs
     assert sorted(by_header.values()) == sorted(HEADERS)

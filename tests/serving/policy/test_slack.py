@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.policy.slack import slack
 from serving.policy.situation import Candidate, Dispatch, Drop, Lane, LaneKey, Wait, Waiting
+from serving.policy.slack import slack
 
 ALL = ("dense", "pruned", "int8")
 

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from serving.protocol.codec import MAX_DIMENSIONS, parse_request, render_response
+from serving.protocol.messages import InferRequest, InferResponse
+from variants.datatype import DATATYPE, NUMPY
+
+Array = npt.NDArray[Any]
+
+shapes = arrays.array_shapes(min_dims=0, max_dims=MAX_DIMENSIONS, min_side=0, max_side=3)
+
+
+def elements(dtype: np.dtype[Any]) -> st.SearchStrategy[Any]:
+    if dtype.kind == "f":
+        return arrays.from_dtype(dtype, allow_nan=False, allow_infinity=False)
+    return arrays.from_dtype(dtype)
+
+
+tensors = st.dictionaries(
+    st.text(min_size=1),
+    st.sampled_from(sorted(NUMPY)).flatmap(
+        lambda name: arrays.arrays(NUMPY[name], shapes, elements=elements(NUMPY[name]))
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+def described(name: str, array: Array, **more: Any) -> dict[str, Any]:
+    return {"name": name, "datatype": DATATYPE[array.dtype], "shape": array.shape, **more}
+
+
+def in_json(arrays: Mapping[str, Array], *, flat: bool) -> bytes:
+    """A request as a client without the binary extension writes it."""
+    return orjson.dumps(
+        {
+            "inputs": [
+                described(name, array, data=array.ravel().tolist() if flat else nested(array))
+                for name, array in arrays.items()
+            ]
+        }
+    )
+
+
+def nested(array: Array) -> list[Any]:
+    values = array.tolist()
+    return values if isinstance(values, list) else [values]
+
+
+def in_binary(arrays: Mapping[str, Array], **document: Any) -> tuple[bytes, int]:
+    """A request as a client with the binary extension writes it, and the length of its JSON."""
+    head = orjson.dumps(
+        {
+            "inputs": [
+                described(name, array, parameters={"binary_data_size": array.nbytes})
+                for name, array in arrays.items()
+            ],
+            **document,
+        }
+    )
+    return head + b"".join(array.tobytes() for array in arrays.values()), len(head)
+
+
+def read(body: bytes, json_length: int | None) -> dict[str, Array]:
+    """The outputs of a response, as a client reads them."""
+    document = orjson.loads(body[:json_length])
+    at = json_length or len(body)
+    found = {}
+    for output in document["outputs"]:
+        dtype = NUMPY[output["datatype"]]
+        size = output.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            array = np.array(output["data"], dtype)
+        else:
+            array = np.frombuffer(body[at : at + size], dtype)
+            at += size
+        found[output["name"]] = array.reshape(output["shape"])
+    assert at == len(body), "nothing follows the last tensor"
+    return found
+
+
+def assert_equal(found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, strict=True)
+
+
+@given(tensors, st.booleans())
+def test_json_inputs_are_read_as_they_were_meant(inputs: dict[str, Array], flat: bool) -> None:
+    assert_equal(parse_request(in_json(inputs, flat=flat), None).inputs, inputs)
+
+
+@given(tensors)
+def test_binary_inputs_are_read_as_they_were_meant(inputs: dict[str, Array]) -> None:
+    assert_equal(parse_request(*in_binary(inputs)).inputs, inputs)
+
+
+@given(tensors)
+def test_the_json_length_may_be_given_where_nothing_follows(inputs: dict[str, Array]) -> None:
+    body = in_json(inputs, flat=True)
+    assert_equal(parse_request(body, len(body)).inputs, inputs)
+
+
+@given(tensors, st.data())
+def test_json_and_binary_inputs_can_be_mixed(inputs: dict[str, Array], data: st.DataObject) -> None:
+    binary = {name for name in inputs if data.draw(st.booleans())}
+    described_inputs = [
+        described(name, array, parameters={"binary_data_size": array.nbytes})
+        if name in binary
+        else described(name, array, data=array.ravel().tolist())
+        for name, array in inputs.items()
+    ]
+    head = orjson.dumps({"inputs": described_inputs})
+    body = head + b"".join(inputs[name].tobytes() for name in inputs if name in binary)
+    assert_equal(parse_request(body, len(head)).inputs, inputs)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [
+        pytest.param("UINT64", [0, 2**63 + 1], id="that only some of fit INT64"),
+        pytest.param("UINT64", [2**64 - 1, 2**53 + 1], id="up to the last of UINT64"),
+        pytest.param("INT64", [-(2**63), 2**63 - 1], id="from the first to the last of INT64"),
+        pytest.param("INT64", [2**53 + 1, -(2**53) - 1], id="that no double could hold"),
+    ],
+)
+def test_json_inputs_keep_every_digit_of_whole_numbers(datatype: str, data: list[int]) -> None:
+    document = {"name": "x", "datatype": datatype, "shape": [2], "data": data}
+    body = orjson.dumps({"inputs": [document]})
+    assert parse_request(body, None).inputs["x"].tolist() == data
+
+
+def test_binary_inputs_are_views_of_the_body() -> None:
+    body, length = in_binary({"x": np.arange(6, dtype=np.float32).reshape(2, 3)})
+    array = parse_request(body, length).inputs["x"]
+    assert np.shares_memory(array, np.frombuffer(body, np.uint8))
+
+
+ONE = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        pytest.param({}, InferRequest({}), id="nothing more"),
+        pytest.param({"id": "a1"}, InferRequest({}, id="a1"), id="an id"),
+        pytest.param({"id": ""}, InferRequest({}, id=""), id="an empty id is one"),
+        pytest.param({"id": None, "parameters": None}, InferRequest({}), id="null is not given"),
+        pytest.param(
+            {"parameters": {"priority": 1, "sequence_id": "s"}},
+            InferRequest({}, parameters={"priority": 1, "sequence_id": "s"}),
+            id="parameters are passed on",
+        ),
+        pytest.param(
+            {"outputs": [{"name": "b"}, {"name": "a"}]},
+            InferRequest({}, outputs={"b": False, "a": False}),
+            id="outputs in the order asked for",
+        ),
+        pytest.param(
+            {"parameters": {"binary_data_output": True}},
+            InferRequest({}, parameters={"binary_data_output": True}, binary_output=True),
+            id="all outputs as binary",
+        ),
+        pytest.param(
+            {"outputs": [{"name": "a", "parameters": {"binary_data": True}}, {"name": "b"}]},
+            InferRequest({}, outputs={"a": True, "b": False}),
+            id="one output as binary",
+        ),
+        pytest.param(
+            {
+                "parameters": {"binary_data_output": True},
+                "outputs": [{"name": "a", "parameters": {"binary_data": False}}, {"name": "b"}],
+            },
+            InferRequest(
+                {},
+                parameters={"binary_data_output": True},
+                outputs={"a": False, "b": True},
+                binary_output=True,
+            ),
+            id="an output's own word wins",
+        ),
+        pytest.param(
+            {"model_name": "m", "x": [1]}, InferRequest({}), id="what is unknown is let be"
+        ),
+    ],
+)
+def test_what_else_a_request_says(document: dict[str, Any], expected: InferRequest) -> None:
+    request = parse_request(orjson.dumps({"inputs": [ONE], **document}), None)
+    assert_equal(request.inputs, {"x": np.array([1], np.float32)})
+    for name in ("id", "parameters", "outputs", "binary_output"):
+        assert getattr(request, name) == getattr(expected, name)
+    assert list(request.outputs) == list(expected.outputs)
+
+
+@given(tensors, st.booleans(), st.data())
+def test_outputs_are_written_as_they_are(
+    outputs: dict[str, Array], default: bool, data: st.DataObject
+) -> None:
+    binary = {name: data.draw(st.booleans()) for name in outputs if data.draw(st.booleans())}
+    response = InferResponse("shirts", "int8", outputs)
+    body, json_length = render_response(response, binary, default)
+    assert_equal(read(body, json_length), outputs)
+    as_binary = [name for name in outputs if binary.get(name, default)]
+    assert (json_length is not None) == bool(as_binary)
+    found = orjson.loads(body[:json_length])["outputs"]
+    assert [own["name"] for own in found if "data" not in own] == as_binary
+
+
+def test_a_response_names_model_variant_id_and_reasons() -> None:
+    response = InferResponse("shirts", "int8", {}, id="a1", parameters={"accuracy": 0.88})
+    assert orjson.loads(render_response(response, {}, False)[0]) == {
+        "model_name": "shirts",
+        "model_version": "int8",
+        "id": "a1",
+        "parameters": {"accuracy": 0.88},
+        "outputs": [],
+    }
+
+
+def test_a_response_without_an_id_has_none() -> None:
+    body, _ = render_response(InferResponse("shirts", "int8", {}), {}, False)
+    assert "id" not in orjson.loads(body)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pytest.param(np.arange(12, dtype=np.float32).reshape(3, 4).T, id="transposed"),
+        pytest.param(np.arange(12, dtype=np.float32)[::2], id="every other value"),
+        pytest.param(np.arange(4, dtype=np.float32)[::-1], id="backwards"),
+    ],
+)
+@pytest.mark.parametrize("binary", [True, False])
+def test_an_output_is_written_row_major_however_it_lies_in_memory(
+    array: Array, binary: bool
+) -> None:
+    response = InferResponse("shirts", "int8", {"y": array})
+    assert_equal(read(*render_response(response, {}, binary)), {"y": array})
+
+
+def test_what_json_cannot_say_is_written_as_null() -> None:
+    outputs = {"y": np.array([1.0, np.nan, np.inf, -np.inf], np.float32)}
+    body, _ = render_response(InferResponse("shirts", "int8", outputs), {}, False)
+    assert orjson.loads(body)["outputs"][0]["data"] == [1.0, None, None, None]
+
+
+def test_binary_outputs_keep_what_json_cannot_say() -> None:
+    outputs = {"y": np.array([1.0, np.nan, np.inf, -np.inf], np.float32)}
+    response = InferResponse("shirts", "int8", outputs)
+    assert_equal(read(*render_response(response, {}, True)), outputs)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.errors import InvalidRequest
+from serving.protocol.codec import parse_request
+from tests.serving.protocol.malformed import MALFORMED, WELL_FORMED, Malformed
+from variants.datatype import NUMPY
+
+
+@pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.rule)
+def test_a_malformed_request_is_refused_with_what_is_wrong(case: Malformed) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_request(case.body, case.json_length)
+    message = str(refused.value)
+    assert case.message in message
+    assert len(message) < 500, "a message is short, whatever was sent"
+
+
+def test_what_the_table_is_made_from_is_well_formed() -> None:
+    assert parse_request(WELL_FORMED, None).inputs["x"].tolist() == [1, 2]
+
+
+def test_no_rule_of_the_table_stands_there_twice() -> None:
+    assert len({case.rule for case in MALFORMED}) == len(MALFORMED)
+
+
+def test_a_long_text_costs_no_more_than_its_length() -> None:
+    # numpy would give each of the 20,000 values the 40 kB of the longest: 800 MB
+    data = ["x" * 10_000, *["a"] * 20_000]
+    body = orjson.dumps(
+        {"inputs": [{"name": "x", "shape": [20_001], "datatype": "FP32", "data": data}]}
+    )
+    start = time.process_time()
+    with pytest.raises(InvalidRequest, match="without null or text"):
+        parse_request(body, None)
+    assert time.process_time() - start < 0.5
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda values: (
+        st.lists(values, max_size=4) | st.dictionaries(st.text(max_size=5), values, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def nearly(usual: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Mostly what belongs there, sometimes anything."""
+    return st.one_of(usual, usual, usual, json_values)
+
+
+numbers = st.integers(-3, 300) | st.floats(allow_nan=False, allow_infinity=False)
+near_tensors = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": nearly(st.sampled_from(["x", "y"])),
+        "shape": nearly(st.lists(st.integers(-1, 3) | st.integers(0, 2**64 - 1), max_size=4)),
+        "datatype": nearly(st.sampled_from([*NUMPY, "BYTES"])),
+        "data": nearly(st.lists(nearly(numbers | st.lists(numbers, max_size=3)), max_size=4)),
+        "parameters": nearly(
+            st.fixed_dictionaries({}, optional={"binary_data_size": nearly(st.integers(0, 16))})
+        ),
+    },
+)
+near_requests = st.fixed_dictionaries(
+    {"inputs": nearly(st.lists(nearly(near_tensors), min_size=1, max_size=3))},
+    optional={
+        "id": nearly(st.text(max_size=5)),
+        "parameters": nearly(
+            st.fixed_dictionaries({}, optional={"binary_data_output": nearly(st.booleans())})
+        ),
+        "outputs": nearly(st.lists(nearly(near_tensors), max_size=3)),
+    },
+)
+
+
+def parse_or_refuse(body: bytes, json_length: int | None) -> None:
+    """Let through nothing but a request whose arrays can be worked with, or `InvalidRequest`."""
+    with contextlib.suppress(InvalidRequest):
+        request = parse_request(body, json_length)
+        for array in request.inputs.values():
+            assert array.dtype in NUMPY.values()
+            np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+@given(st.binary(), st.none() | st.integers(0, 20))
+def test_any_bytes_are_a_request_or_refused(body: bytes, json_length: int | None) -> None:
+    parse_or_refuse(body, json_length)
+
+
+@given(json_values)
+def test_any_document_is_a_request_or_refused(document: Any) -> None:
+    parse_or_refuse(orjson.dumps(document), None)
+
+
+@given(near_requests, st.binary(max_size=16))
+def test_what_is_nearly_a_request_is_one_or_refused(document: Any, raw: bytes) -> None:
+    head = orjson.dumps(document)
+    parse_or_refuse(head + raw, len(head))
+
+
+@given(st.data())
+def test_a_request_with_some_bytes_changed_is_one_or_refused(data: st.DataObject) -> None:
+    body = bytearray(WELL_FORMED)
+    for _ in range(data.draw(st.integers(1, 4))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    parse_or_refuse(bytes(body), None)
