@@ -137,7 +137,7 @@ class DataPlane:
         except ServingError as error:
             self._metrics.failed(error, arm)
             raise
-        return self._explain(served, slo, enrolled, variants, size, received)
+        return self._explain(served, slo, enrolled, variants, received)
 
     def _check(self, inputs: Arrays, outputs: Collection[str]) -> int:
         """Return the number of samples; raise `InvalidRequest` unless the model takes them."""
@@ -212,7 +212,6 @@ class DataPlane:
         slo: Slo,
         enrolled: _Enrolled | None,
         variants: tuple[str, ...],
-        size: int,
         received: float,
     ) -> Answer:
         offer = self.offers[served.variant]
@@ -240,12 +239,9 @@ class DataPlane:
                 arm=arm,
                 took_s=took_s,
                 queue_s=served.queue_s,
-                compute_s=served.compute_s,
                 predicted_s=served.predicted_s,
                 accuracy=offer.accuracy,
                 agreement=offer.agreement,
-                batch_size=served.batch_size,
-                samples=size,
                 has_deadline=slo.latency_s < math.inf,
                 is_on_time=is_on_time,
             )

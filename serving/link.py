@@ -246,12 +246,14 @@ class HostPool:
         self._hosts.setdefault(variant, []).append(host)
         self._on_change(variant, len(self._hosts[variant]))
 
-    def remove(self, variant: str, host: HostConnection) -> None:
-        """Send it no more; what it holds it may finish."""
+    def remove(self, variant: str, host: HostConnection) -> bool:
+        """Send it no more, though it may finish what it holds; return whether it was used so far."""
         hosts = self._hosts.get(variant, [])
-        if host in hosts:
-            hosts.remove(host)
-            self._on_change(variant, len(hosts))
+        if host not in hosts:
+            return False
+        hosts.remove(host)
+        self._on_change(variant, len(hosts))
+        return True
 
     async def run(self, variant: str, inputs: Arrays) -> Result:
         """Run one batch on the least loaded replica; raises as `HostConnection.run`."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
 from serving.offer import Offer
 
@@ -34,12 +34,9 @@ class Answered:
     arm: str
     took_s: float
     queue_s: float
-    compute_s: float
     predicted_s: float
     accuracy: float
     agreement: float
-    batch_size: int
-    samples: int
     has_deadline: bool
     is_on_time: bool
 
@@ -68,6 +65,10 @@ class Metrics:
             metric = Gauge(f"paretoserve_{name}", text, labels, registry=registry)
             return cache(lambda *values: metric.labels(model, *values))
 
+        def summary(name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Summary]:
+            metric = Summary(f"paretoserve_{name}", text, labels, registry=registry)
+            return cache(lambda *values: metric.labels(model, *values))
+
         self._requests = counter(
             "requests_total", "Requests by what became of them.", (*served, "outcome")
         )
@@ -82,7 +83,7 @@ class Metrics:
         )
         self._compute = histogram(
             "compute_duration_seconds",
-            "What the host computed for the batch.",
+            "What a host computed for a batch.",
             ("model", "variant"),
             SECONDS,
         )
@@ -90,7 +91,7 @@ class Metrics:
             "prediction_ratio", "Actual over predicted latency.", ("model", "variant"), RATIOS
         )
         self._batch = histogram(
-            "batch_size", "Samples in the batch of a request.", ("model", "variant"), BATCH_SIZES
+            "batch_size", "Samples in a batch.", ("model", "variant"), BATCH_SIZES
         )
         self._samples = counter(
             "samples_total", "Samples answered; its rate is the throughput.", ("model", "variant")
@@ -99,13 +100,13 @@ class Metrics:
             "slo_attained_total", "Answers within the deadline asked for.", served
         )
         self._missed = counter("slo_missed_total", "Answers after the deadline asked for.", served)
-        self._accuracy = counter(
-            "chosen_accuracy_sum", "Sum of the accuracies of the variants that answered.", served
+        self._accuracy = summary(
+            "chosen_accuracy", "Accuracy of the variants that answered.", ("model", "arm")
         )
-        self._agreement = counter(
-            "chosen_agreement_sum",
-            "Sum of the shares of answers on which those variants agree with dense.",
-            served,
+        self._agreement = summary(
+            "chosen_agreement",
+            "Share of samples on which the variants that answered agree with dense.",
+            ("model", "arm"),
         )
         self._decision = Histogram(
             "paretoserve_router_decision_seconds",
@@ -145,15 +146,18 @@ class Metrics:
         self._requests(variant, arm, outcome).inc()
         self._latency(variant, arm).observe(event.took_s)
         self._queue(variant).observe(event.queue_s)
-        self._compute(variant).observe(event.compute_s)
         self._prediction(variant).observe(event.took_s / event.predicted_s)
-        self._batch(variant).observe(event.batch_size)
-        self._samples(variant).inc(event.samples)
-        self._since_tick[variant] += event.samples
-        self._accuracy(variant, arm).inc(event.accuracy)
-        self._agreement(variant, arm).inc(event.agreement)
+        self._accuracy(arm).observe(event.accuracy)
+        self._agreement(arm).observe(event.agreement)
         if event.has_deadline:
             (self._attained if event.is_on_time else self._missed)(variant, arm).inc()
+
+    def ran(self, variant: str, samples: int, compute_s: float) -> None:
+        """Count one batch that a host has run."""
+        self._batch(variant).observe(samples)
+        self._compute(variant).observe(compute_s)
+        self._samples(variant).inc(samples)
+        self._since_tick[variant] += samples
 
     def failed(self, error: Exception, arm: str) -> None:
         """Count one request that got an error instead of an answer."""

@@ -264,6 +264,8 @@ class Scheduler:
     ) -> None:
         try:
             ran = await self._run(decision.variant, [waiting.entry.payload for waiting in batch])
+            if len(ran.answers) != len(batch):
+                raise ValueError(f"{len(ran.answers)} answers to {len(batch)} requests")
             self._latency.observe(decision.variant, decision.size, self._clock.time() - sent)
         except HostLost:
             self._send_again(batch)

@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from serving.errors import InvalidRequest
 from serving.experiment.assignment import Experiment
+from serving.policy import POLICIES
 from serving.slo import PARAMETERS, Slo
 from serving.slo import parse as parse_slo
 from variants.record import Record
@@ -94,6 +95,13 @@ class Settings(BaseSettings):
         except InvalidRequest as error:
             raise ValueError(str(error)) from None
         return parameters
+
+    @field_validator("policy")
+    @classmethod
+    def _policy_is_known(cls, name: str) -> str:
+        if name not in POLICIES:
+            raise ValueError(f"unknown policy {name!r}; known: {', '.join(POLICIES)}")
+        return name
 
     @property
     def slo(self) -> Slo:

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 from pydantic import Field, ValidationError, field_validator
 
 from variants.recipe import DENSE, Recipe, Reference, VariantName
-from variants.record import Record
-
-R = TypeVar("R", bound=Record)
+from variants.record import Record, read_record
 
 Datatype: TypeAlias = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
@@ -111,6 +109,8 @@ class Variant(Record):
     recipe: Recipe
     runner: Literal["onnx", "torch"]
     files: tuple[File, ...]
+    notes: tuple[str, ...] = ()
+    """What the techniques decided and a reader should know: layers left dense, and why."""
     report_cards: tuple[ReportCard, ...] = ()
 
     def report_card(self, hardware_key: str) -> ReportCard | None:
@@ -151,19 +151,10 @@ class Catalog(Record):
         """
         if not (folder / "catalog.json").is_file():
             raise ValueError(f"{folder} is no catalog: it has no catalog.json; run `make build`")
-        model = _read(Model, folder / "catalog.json")
-        variants = [_read(Variant, path) for path in folder.glob("*/variant.json")]
+        model = read_record(Model, folder / "catalog.json")
+        variants = [read_record(Variant, path) for path in folder.glob("*/variant.json")]
         variants.sort(key=lambda variant: (variant.name != DENSE, variant.name))
         try:
             return cls(model=model, variants={variant.name: variant for variant in variants})
         except ValidationError as error:
             raise ValueError(f"{folder}: {error.errors()[0]['msg']}") from None
-
-
-def _read(kind: type[R], path: Path) -> R:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{path}: {where or 'the file'}: {first['msg']}") from None

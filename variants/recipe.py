@@ -35,7 +35,7 @@ class Project(Record):
     """What the user brings: a model, its data, and the recipes to make variants from it.
 
     `factory` names a function that returns the untrained `nn.Module`; `datasets` one that returns
-    `variants.model.Datasets`; `weights` is a safetensors file, relative to the project file.
+    `variants.dataset.Datasets`; `weights` is a safetensors file, relative to the project file.
     """
 
     name: VariantName

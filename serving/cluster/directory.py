@@ -132,10 +132,10 @@ class Directory:
         """Warm a host up and time it through the link, as requests will use it; then use it."""
 
         def lost() -> None:
-            self._pool.remove(variant, host)
-            self._metrics.lost(variant)
-            logger.error("a host was lost", extra={"variant": variant, "host": address})
-            self._wake.set()
+            if self._pool.remove(variant, host):  # one that Serve has stopped is in no pool any more
+                self._metrics.lost(variant)
+                logger.error("a host was lost", extra={"variant": variant, "host": address})
+                self._wake.set()
 
         host = HostConnection(self._context, address, lost)
         try:

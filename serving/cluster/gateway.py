@@ -49,7 +49,7 @@ class Gateway:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
-        metrics = Metrics(registry, catalog.model.name)
+        self._metrics = metrics = Metrics(registry, catalog.model.name)
         metrics.offered(offered)
 
         latency = LatencyModel(
@@ -125,6 +125,7 @@ class Gateway:
     async def _run(self, variant: str, requests: Sequence[Arrays]) -> Ran:
         sizes = [len(next(iter(request.values()))) for request in requests]
         result = await self._pool.run(variant, join(requests))
+        self._metrics.ran(variant, sum(sizes), result.compute_s)
         return Ran(part(result.outputs, sizes), result.compute_s)
 
 

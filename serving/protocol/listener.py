@@ -26,7 +26,9 @@ class _Server(uvicorn.Server):
 class HttpListener:
     """Accepts HTTP connections for an ASGI application, from `start` to `close`."""
 
-    def __init__(self, app: Any, host: str, port: int) -> None:
+    def __init__(
+        self, app: Any, host: str, port: int, *, last_connections_s: int = LAST_CONNECTIONS_S
+    ) -> None:
         """Bind; port 0 takes a free one. Gateways on one node share a port by SO_REUSEPORT.
 
         Raises `OSError` if the port is taken by anybody else.
@@ -55,7 +57,7 @@ class HttpListener:
             proxy_headers=False,
             backlog=BACKLOG,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=LAST_CONNECTIONS_S,
+            timeout_graceful_shutdown=last_connections_s,
         )
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,4 +127,8 @@ def ready(service: Service) -> None:
     with service.client() as client:
         for name in service.catalog.variants:
             path = f"/v2/models/{service.catalog.model.name}/versions/{name}/ready"
-            wait_until(lambda path=path: client.get(path).status_code == 200)
+            wait_until(partial(_is_ok, client, path))
+
+
+def _is_ok(client: httpx.Client, path: str) -> bool:
+    return client.get(path).status_code == 200

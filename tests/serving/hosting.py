@@ -16,7 +16,7 @@ from serving.link import HostConnection, HostSocket
 
 T = TypeVar("T")
 
-ENOUGH_S = 8.0
+ENOUGH_S = 30.0
 """Nothing here takes so long, unless it hangs; less than what a host may take for a batch."""
 
 Connect = Callable[..., HostConnection]

@@ -247,14 +247,14 @@ async def test_the_metrics_tell_the_arms_apart() -> None:
         await infer(bench, Slo(latency_s=5.0), unit=str(number))
 
     def value(name: str, variant: str, arm: str) -> float:
-        labels = {"model": "shirts", "variant": variant, "arm": arm}
+        labels = {"model": "shirts", "arm": arm, **({"variant": variant} if variant else {})}
         return bench.registry.get_sample_value(f"paretoserve_{name}", labels) or 0.0
 
     control = value("slo_attained_total", "dense", "control")
     treatment = value("slo_attained_total", "int8", "treatment")
     assert control + treatment == 20
     assert value("request_duration_seconds_count", "dense", "control") == control
-    agreement = value("chosen_agreement_sum_total", "int8", "treatment") / treatment
+    agreement = value("chosen_agreement_sum", "", "treatment") / treatment
     assert agreement == pytest.approx(0.97)
 
 

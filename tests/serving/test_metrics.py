@@ -14,12 +14,9 @@ ON_TIME = Answered(
     arm="small",
     took_s=0.004,
     queue_s=0.001,
-    compute_s=0.002,
     predicted_s=0.005,
     accuracy=0.88,
     agreement=0.97,
-    batch_size=8,
-    samples=2,
     has_deadline=True,
     is_on_time=True,
 )
@@ -28,6 +25,7 @@ NO_DEADLINE = replace(ON_TIME, has_deadline=False)
 
 SERVED = '{arm="small",model="shirts",variant="int8"}'
 VARIANT = '{model="shirts",variant="int8"}'
+ARM = '{arm="small",model="shirts"}'
 
 
 @pytest.fixture
@@ -71,16 +69,29 @@ def test_an_answer_moves_every_series_it_should(
             f"paretoserve_request_duration_seconds_sum{SERVED}": 0.004,
             f"paretoserve_queue_duration_seconds_count{VARIANT}": 1,
             f"paretoserve_queue_duration_seconds_sum{VARIANT}": 0.001,
-            f"paretoserve_compute_duration_seconds_count{VARIANT}": 1,
-            f"paretoserve_compute_duration_seconds_sum{VARIANT}": 0.002,
             f"paretoserve_prediction_ratio_count{VARIANT}": 1,
             f"paretoserve_prediction_ratio_sum{VARIANT}": 0.8,
+            f"paretoserve_slo_attained_total{SERVED}": 1,
+            f"paretoserve_chosen_accuracy_count{ARM}": 1,
+            f"paretoserve_chosen_accuracy_sum{ARM}": 0.88,
+            f"paretoserve_chosen_agreement_count{ARM}": 1,
+            f"paretoserve_chosen_agreement_sum{ARM}": 0.97,
+        }
+    )
+
+
+def test_a_batch_moves_every_series_it_should(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    metrics.ran("int8", samples=8, compute_s=0.002)
+    found = {name: value for name, value in series(registry).items() if "_bucket" not in name}
+    assert found == pytest.approx(
+        {
+            f"paretoserve_compute_duration_seconds_count{VARIANT}": 1,
+            f"paretoserve_compute_duration_seconds_sum{VARIANT}": 0.002,
             f"paretoserve_batch_size_count{VARIANT}": 1,
             f"paretoserve_batch_size_sum{VARIANT}": 8,
-            f"paretoserve_samples_total{VARIANT}": 2,
-            f"paretoserve_slo_attained_total{SERVED}": 1,
-            f"paretoserve_chosen_accuracy_sum_total{SERVED}": 0.88,
-            f"paretoserve_chosen_agreement_sum_total{SERVED}": 0.97,
+            f"paretoserve_samples_total{VARIANT}": 8,
         }
     )
 
@@ -151,11 +162,11 @@ def test_any_other_error_is_a_failure(registry: CollectorRegistry, metrics: Metr
 def test_messages_make_no_labels(registry: CollectorRegistry, metrics: Metrics) -> None:
     for i in range(100):
         metrics.failed(Overloaded(f"about {i} ms late"), "")
-        metrics.answered(replace(ON_TIME, took_s=i / 1000, batch_size=1 + i))
+        metrics.answered(replace(ON_TIME, took_s=i / 1000))
     found = series(registry)
     assert [name for name in found if "late" in name] == []
     # one series by arm and variant, whatever the requests were; the rest are the buckets
-    assert len([name for name in found if "_bucket" not in name]) == 17
+    assert len([name for name in found if "_bucket" not in name]) == 14
 
 
 def test_decisions_and_lost_hosts_are_counted(
@@ -197,12 +208,12 @@ def test_throughput_is_that_since_the_last_tick(
 ) -> None:
     name = f"paretoserve_throughput_samples_per_second{VARIANT}"
     for _ in range(3):
-        metrics.answered(ON_TIME)
+        metrics.ran("int8", samples=8, compute_s=0.002)
     metrics.tick(0.5)
-    assert series(registry)[name] == 3 * ON_TIME.samples / 0.5
-    metrics.answered(ON_TIME)
+    assert series(registry)[name] == 3 * 8 / 0.5
+    metrics.ran("int8", samples=8, compute_s=0.002)
     metrics.tick(2.0)
-    assert series(registry)[name] == ON_TIME.samples / 2.0
+    assert series(registry)[name] == 8 / 2.0
     metrics.tick(1.0)
     assert name not in series(registry), "an idle variant shows 0"
 

@@ -44,10 +44,16 @@ def test_environment_over_file_over_defaults(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_argument_wins_over_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    write({"policy": "from the file"})
-    monkeypatch.setenv("PARETOSERVE_POLICY", "from the environment")
-    assert load_settings().policy == "from the environment"
-    assert load_settings(policy="an argument").policy == "an argument"
+    write({"drain_s": 1})
+    monkeypatch.setenv("PARETOSERVE_DRAIN_S", "2")
+    assert load_settings().drain_s == 2
+    assert load_settings(drain_s=3).drain_s == 3
+
+
+def test_a_policy_must_be_one_of_the_table() -> None:
+    write({"policy": "luck"})
+    with pytest.raises(ValueError, match="policy: .*unknown policy 'luck'; known: slack"):
+        load_settings()
 
 
 def test_the_config_file_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,53 @@
+"""The load test and the throughput measurement, against a real service."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from loadtests.classes import CLASSES
+from loadtests.run import load
+from loadtests.summary import Report
+from loadtests.throughput import PINNED, Setup, measure, setups
+from tests.cluster.conftest import Service, ready
+
+pytestmark = pytest.mark.cluster
+
+
+def test_every_slo_class_is_answered_and_shown(service: Service, tmp_path: Path) -> None:
+    ready(service)
+    shown = io.StringIO()
+    path = tmp_path / "summary.json"
+    report = load(
+        service.url, users=4, seconds=3, json_path=path, console=Console(file=shown, width=80)
+    )
+    assert tuple(report.classes) == CLASSES
+    assert report.model == service.catalog.model.name
+    assert report.failures == 0
+    for summary in report.classes.values():
+        assert summary.answered > 0
+        assert sum(summary.variant_ratios.values()) == pytest.approx(1)
+        assert set(summary.variant_ratios) <= set(service.catalog.variants)
+        assert summary.requests == summary.answered + sum(summary.refused.values())
+    best = max(v.report_cards[0].accuracy.value for v in service.catalog.variants.values())
+    assert report.classes["strict-accuracy"].mean_accuracy == pytest.approx(best)
+    assert report.classes["none"].on_time_ratio == 1.0
+    assert all(name in shown.getvalue() for name in CLASSES)
+    assert Report.model_validate_json(path.read_text()) == report
+
+
+def test_every_set_up_of_the_throughput_measurement_is_answered(service: Service) -> None:
+    ready(service)
+    ways = [way for way in setups(service.port, alone_port=0) if way.port]
+    assert PINNED in [way.name for way in ways]
+    points = measure(ways, clients=[1, 8], rounds=1, seconds=0.2)
+    assert len(points) == 2 * len(ways) == 8
+    assert all(point.requests_per_s > 0 for point in points.values())
+    broken = Setup(
+        "no such model", service.port, ways[0].request.replace(b"/v2/models/", b"/v2/x/")
+    )
+    with pytest.raises(RuntimeError, match="404"):
+        measure([broken], clients=[1], rounds=1, seconds=0.01)

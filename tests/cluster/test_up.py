@@ -1,0 +1,76 @@
+"""`paretoserve up` as a person uses it: start it, paste the line it prints, press Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.cluster
+
+PARETOSERVE = Path(sys.executable).with_name("paretoserve")
+
+
+@pytest.fixture
+def up(small_catalog: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """The command, running in a session of its own as in a terminal, and what it prints."""
+    output = tmp_path / "output"
+    command = [PARETOSERVE, "up", "--catalog", small_catalog, "--port", "0"]
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    yield process, output
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+def test_the_printed_line_works_when_pasted_and_ctrl_c_leaves_nothing_behind(
+    up: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    process, output = up
+    wait_until(lambda: "curl" in output.read_text() or process.poll() is not None)
+    printed = output.read_text()
+    assert process.poll() is None, printed
+    assert "activation-pruned" in printed
+    curl = next(line for line in printed.splitlines() if "curl" in line)
+    answer = json.loads(subprocess.run(shlex.split(curl), check=True, capture_output=True).stdout)
+    assert answer["model_name"] == "small"
+    assert answer["parameters"]["deadline_met"] in (True, False)
+
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) > 4, "Ray and the replicas should be running"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 0, output.read_text()
+    psutil.wait_procs(family, timeout=10)
+    assert [child for child in family if child.is_running()] == []
+    assert "Traceback" not in output.read_text()
+
+
+def test_a_taken_port_is_said_in_one_line(small_catalog: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        run = subprocess.run(
+            [PARETOSERVE, "up", "--catalog", small_catalog, "--port", port],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert run.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in run.stderr
+    assert "Traceback" not in run.stderr

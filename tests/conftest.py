@@ -1,0 +1,26 @@
+"""What many tests share: a small trained project, and its catalog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project file of a small trained network with four recipes; do not alter it."""
+    from tests.small import write_project  # imports torch, which most tests of serving/ do without
+
+    return write_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="session")
+def small_catalog(small_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog of four measured variants, as `paretoserve build` makes it; do not alter it."""
+    from tests.small import measure_lightly, quiet
+    from variants.build import build
+
+    catalog = tmp_path_factory.mktemp("catalog")
+    build(small_project, catalog, progress=quiet(), measure=measure_lightly)
+    return catalog

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from examples.fashion_mnist import data, model
+from variants.model import describe
+from variants.recipe import Project
+from variants.techniques import resolve_all
+
+PROJECT = Path(model.__file__).with_name("recipes.yaml")
+
+
+def test_the_splits_are_the_whole_of_fashion_mnist_and_disjoint() -> None:
+    datasets = data.load()
+    splits = (datasets.train, datasets.validation, datasets.test)
+    assert [len(split) for split in splits] == [54_000, 6_000, 10_000]
+    for split in splits:
+        assert split.samples.dtype == np.float32
+        assert split.samples.shape[1:] == (784,)
+        assert (split.samples.min(), split.samples.max()) == (0, 1)
+    labels = np.concatenate([datasets.train.labels, datasets.validation.labels])
+    assert np.bincount(labels).tolist() == [6_000] * 10
+    assert np.bincount(datasets.test.labels).tolist() == [1_000] * 10
+    assert np.bincount(datasets.validation.labels).min() > 500
+
+
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = shutil.copytree(data.FOLDER, tmp_path / "data")
+    monkeypatch.setattr(data, "FOLDER", copy)
+    path = copy / "t10k-labels-idx1-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte.gz is not the file"):
+        data.load()
+    path.unlink()
+    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte.gz is missing"):
+        data.load()
+
+
+def test_the_model_takes_plain_pixels() -> None:
+    network = model.build()
+    inputs, outputs = describe(network, np.zeros((1, 784), dtype=np.float32))
+    assert (inputs[0].shape, outputs[0].shape) == ((-1, 784), (-1, 10))
+    assert sum(parameter.numel() for parameter in network.parameters()) == 5_824_522
+    pixels = torch.tensor([[0.0, 0.286, 1.0]])
+    torch.testing.assert_close(
+        network[0](pixels), torch.tensor([[-0.286, 0.0, 0.714]]) / 0.353, atol=1e-6, rtol=0
+    )
+
+
+def test_every_recipe_of_the_demo_can_work() -> None:
+    project = Project.load(PROJECT)
+    assert set(project.recipes) == {"dense", "activation-pruned", "sparse-2:4", "int8"}
+    for recipe in project.recipes.values():
+        resolve_all(recipe)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import yaml
+
+from tests.small import RECIPES, datasets, measure_lightly, network, quiet
+from variants.artifact import RECORD, WORKSHOP, read_all
+from variants.build import build
+from variants.catalog import Catalog
+from variants.recipe import Project
+from variants.sample import sample_path
+
+
+@pytest.fixture
+def project(small_project: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of the small project, some of its entries changed."""
+
+    def write(**changes: Any) -> Path:
+        path = tmp_path / "recipes.yaml"
+        shutil.copy(small_project.with_name("weights.safetensors"), tmp_path)
+        path.write_text(yaml.safe_dump(yaml.safe_load(small_project.read_text()) | changes))
+        return path
+
+    return write
+
+
+def _build(project: Path, catalog: Path, *only: str) -> Catalog:
+    return build(project, catalog, progress=quiet(), only=only, measure=measure_lightly)
+
+
+def _never(*args: object, **kwargs: object) -> Any:
+    raise RuntimeError("interrupted")
+
+
+def test_a_build_holds_every_recipe_measured_and_whole(
+    small_project: Path, small_catalog: Path
+) -> None:
+    catalog = Catalog.load(small_catalog)
+    assert list(catalog.variants) == ["dense", "activation-pruned", "int8", "sparse-2:4"]
+    for name, variant in catalog.variants.items():
+        assert variant.recipe == Project.load(small_project).recipes[name]
+        assert len(variant.report_cards) == 1
+        on_disk = {path.name for path in (small_catalog / name).iterdir()}
+        assert read_all(small_catalog / name, variant).keys() | {RECORD} == on_disk
+    assert {name: variant.runner for name, variant in catalog.variants.items()} == {
+        "dense": "onnx", "activation-pruned": "onnx", "int8": "onnx", "sparse-2:4": "torch",
+    }  # fmt: skip
+
+
+def test_techniques_do_what_they_promise_to_the_artifacts(small_catalog: Path) -> None:
+    cards = {n: v.report_cards[0] for n, v in Catalog.load(small_catalog).variants.items()}
+    assert cards["activation-pruned"].parameters < 0.8 * cards["dense"].parameters
+    assert cards["sparse-2:4"].nonzeros < 0.52 * cards["dense"].nonzeros
+    assert cards["int8"].weight_bytes < 0.3 * cards["dense"].weight_bytes
+    assert all(card.accuracy.value > 0.75 for card in cards.values())
+
+
+def test_the_dense_weights_are_kept(small_project: Path, small_catalog: Path) -> None:
+    kept = safetensors.torch.load_file(small_catalog / "dense" / "weights.safetensors")
+    given = safetensors.torch.load_file(small_project.with_name("weights.safetensors"))
+    assert kept.keys() == given.keys() == network().state_dict().keys()
+    assert all(np.array_equal(kept[name], given[name]) for name in given)
+
+
+def test_a_catalog_brings_a_sample_request(small_catalog: Path) -> None:
+    (tensor,) = json.loads(sample_path(small_catalog).read_bytes())["inputs"]
+    assert (tensor["name"], tensor["datatype"], tensor["shape"]) == ("input", "FP32", [1, 784])
+    sent = np.array(tensor["data"], dtype=np.float32)
+    assert np.array_equal(sent, datasets().validation.samples[0])
+
+
+def test_only_what_is_asked_for_is_built_beside_what_is_there(
+    project: Callable[..., Path], tmp_path: Path
+) -> None:
+    catalog = tmp_path / "catalog"
+    first = _build(project(), catalog, "int8")
+    assert list(first.variants) == ["dense", "int8"]  # dense too: the others are measured with it
+    before = (catalog / "int8" / RECORD).read_bytes()
+    second = _build(project(), catalog, "sparse-2:4")
+    assert list(second.variants) == ["dense", "int8", "sparse-2:4"]
+    assert (catalog / "int8" / RECORD).read_bytes() == before
+    assert len(second.variants["dense"].report_cards) == 1
+
+
+def test_a_whole_build_leaves_no_variant_of_another_project(
+    project: Callable[..., Path], tmp_path: Path
+) -> None:
+    catalog = tmp_path / "catalog"
+    two = {name: RECIPES[name] for name in ("dense", "int8")}
+    _build(project(recipes=two), catalog)
+    assert list(_build(project(recipes={"dense": []}), catalog).variants) == ["dense"]
+    assert {path.name for path in catalog.iterdir()} == {
+        "dense",
+        "catalog.json",
+        "request.json",
+        WORKSHOP,
+    }
+
+
+def test_an_interrupted_build_is_no_catalog_and_is_built_anew(
+    project: Callable[..., Path], tmp_path: Path
+) -> None:
+    catalog, path = tmp_path / "catalog", project(recipes={"dense": []})
+    _build(path, catalog)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        build(path, catalog, progress=quiet(), measure=_never)
+    with pytest.raises(ValueError, match="is no catalog"):
+        Catalog.load(catalog)
+    assert list(_build(path, catalog).variants) == ["dense"]
+
+
+def test_variants_of_other_weights_are_not_mixed(
+    project: Callable[..., Path], tmp_path: Path
+) -> None:
+    catalog, path = tmp_path / "catalog", project(recipes={"dense": [], "same": []})
+    _build(path, catalog, "dense")
+    safetensors.torch.save_file(network().state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="another model, weights or datasets: build all"):
+        _build(path, catalog, "same")
+    assert list(Catalog.load(catalog).variants) == ["dense"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ([{"technique": "int3"}], r"recipes\.x: unknown technique 'int3'"),
+        ([{"technique": "int8"}, {"technique": "recover"}], r"step 2, 'recover', cannot"),
+        ([{"technique": "int8", "parameters": {"bits": 4}}], r"recipes\.x: bad parameters .*bits"),
+    ],
+)  # fmt: skip
+def test_a_wrong_recipe_is_refused_before_anything_is_built(
+    project: Callable[..., Path], tmp_path: Path, recipe: object, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        _build(project(recipes={"dense": [], "x": recipe}), tmp_path / "catalog", "dense")
+    assert not (tmp_path / "catalog").exists()
+
+
+def test_an_unknown_variant_is_refused_with_those_there_are(
+    project: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"no recipe for int7; there are .*dense"):
+        _build(project(), tmp_path / "catalog", "int7")
+
+
+def test_a_failing_step_is_named(project: Callable[..., Path], tmp_path: Path) -> None:
+    recipe = [{"technique": "sparse-2:4", "parameters": {"min_rows": 999}}]
+    with pytest.raises(ValueError, match="x: sparse-2:4: sparse-2:4 found no layer"):
+        _build(project(recipes={"dense": [], "x": recipe}), tmp_path / "catalog")

@@ -1,0 +1,48 @@
+"""A network of a few hundred weights and random data for it: for tests that train nothing real."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from variants.dataset import Datasets, Split
+from variants.model import describe
+from variants.workpiece import Workpiece
+
+INPUTS, HIDDEN, CLASSES = 8, 16, 3
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    """FP32 `[n, 8]` to FP32 `[n, 3]` by two hidden layers of 16."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Linear(INPUTS, HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.GELU(),
+            nn.Linear(HIDDEN, CLASSES),
+        ).eval()
+
+
+def split(count: int, seed: int = 0) -> Split:
+    """Normal samples of which the largest of the first three values is the class."""
+    samples = np.random.default_rng(seed).standard_normal((count, INPUTS)).astype(np.float32)
+    return Split(samples, samples[:, :CLASSES].argmax(axis=1))
+
+
+def datasets() -> Datasets:
+    return Datasets(train=split(400, 1), validation=split(120, 2), test=split(100, 3))
+
+
+def workpiece(seed: int = 0) -> Workpiece:
+    built = network(seed)
+    return Workpiece(built, *describe(built, split(1).samples))
+
+
+def answers(module: nn.Module, samples: np.ndarray) -> np.ndarray:
+    """Run the module in evaluation mode."""
+    with torch.inference_mode():
+        result: np.ndarray = module.eval()(torch.from_numpy(samples)).numpy()
+    return result

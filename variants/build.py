@@ -1,0 +1,202 @@
+"""From a project file to a catalog: every variant made, saved, and all of them measured together.
+
+    Project ─▶ for each recipe: Workpiece ─▶ techniques ─▶ artifact
+            ─▶ measure, in turns with dense ─▶ report cards ─▶ catalog.json, last
+
+`catalog.json` is what makes a folder a catalog: an interrupted build is none, and is built anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import safetensors.torch
+from numpy.typing import NDArray
+from rich.progress import Progress, TaskID
+
+from variants import artifact, plan
+from variants.catalog import Catalog, Model, ReportCard, Variant
+from variants.dataset import Datasets, Material
+from variants.export import export
+from variants.measurement import OnProgress, measure
+from variants.model import describe, load_datasets, load_network, load_weights
+from variants.recipe import DENSE, Project
+from variants.record import read_record
+from variants.runners.onnx import FILE as MODEL_FILE
+from variants.sample import write_sample
+from variants.techniques import Technique, resolve_all
+from variants.workpiece import Workpiece
+
+CATALOG_FILE = "catalog.json"
+RunnerName: TypeAlias = Literal["onnx", "torch"]
+
+
+class Measure(Protocol):
+    """Makes the report cards: `variants.measurement.measure`, or one with less time."""
+
+    def __call__(
+        self,
+        catalog: Path,
+        model: Model,
+        variants: Mapping[str, Variant],
+        samples: NDArray[Any],
+        labels: NDArray[np.int64],
+        *,
+        threads: int,
+        on_progress: OnProgress,
+    ) -> dict[str, ReportCard]:
+        """Return the card of every variant; `dense` must be among them."""
+        ...
+
+
+def build(
+    project_file: Path,
+    catalog: Path,
+    *,
+    progress: Progress,
+    only: Sequence[str] = (),
+    threads: int = 1,
+    measure: Measure = measure,
+) -> Catalog:
+    """Build and measure the variants of a project into the folder `catalog`; return what is there.
+
+    All of them, and then the catalog holds these and no others; or `only` those named (and dense,
+    if the catalog has none), beside what is there. `threads` is what a replica will have; training
+    uses all there are. Each variant is replaced whole, so a reader never meets half of one.
+
+    Raises `ValueError` that says what is wrong with the project, before anything long is begun.
+    """
+    project = Project.load(project_file)
+    recipes = _resolve(project_file, project, only)
+    network = load_network(project.factory)
+    load_weights(network, project.weights)
+    datasets = load_datasets(project.datasets)
+    inputs, outputs = describe(network, datasets.validation.samples)
+    model = Model(
+        name=project.name,
+        factory=project.factory,
+        weights_sha256=hashlib.sha256(project.weights.read_bytes()).hexdigest(),
+        datasets_sha256=datasets.sha256(),
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+    catalog.mkdir(parents=True, exist_ok=True)
+    artifact.recover(catalog)
+    if only and (catalog / CATALOG_FILE).exists():
+        _require_same_model(catalog, model)
+        recipes = {name: steps for name, steps in recipes.items() if name in only}
+    else:
+        recipes = {n: steps for n, steps in recipes.items() if not only or n in (DENSE, *only)}
+        _clear(catalog, keep=recipes)
+
+    dense = Workpiece(network, inputs, outputs)
+    built = {}
+    for name, techniques in recipes.items():
+        workpiece = _work(name, techniques, dense, datasets.material, progress)
+        runner, files = pack(workpiece, datasets.material)
+        if name == DENSE:
+            files[plan.WEIGHTS] = safetensors.torch.save(network.state_dict())
+        variant = Variant(
+            name=name, recipe=project.recipes[name], runner=runner, files=(), notes=workpiece.notes
+        )
+        built[name] = artifact.save(catalog, variant, files)
+    if DENSE not in built:
+        built[DENSE] = read_record(Variant, catalog / DENSE / artifact.RECORD)
+
+    _measure(catalog, model, built, datasets, threads, measure, progress)
+    write_sample(catalog, model, datasets.validation.samples)
+    artifact.write_record(catalog / CATALOG_FILE, model)
+    return Catalog.load(catalog)
+
+
+def pack(workpiece: Workpiece, material: Material) -> tuple[RunnerName, dict[str, bytes]]:
+    """Return what runs a finished workpiece and the files of its artifact by name."""
+    if workpiece.graph is not None:
+        return "onnx", {MODEL_FILE: workpiece.graph}
+    if workpiece.packed:
+        layers, tensors = plan.describe(workpiece.network, workpiece.packed)
+        files = {plan.WEIGHTS: safetensors.torch.save(tensors)}
+        return "torch", {plan.PLAN: layers.model_dump_json(indent=2).encode(), **files}
+    exported = export(
+        workpiece.network, material.validation.samples, workpiece.inputs, workpiece.outputs
+    )
+    return "onnx", {MODEL_FILE: exported.SerializeToString(deterministic=True)}
+
+
+def _resolve(path: Path, project: Project, only: Sequence[str]) -> dict[str, tuple[Technique, ...]]:
+    """Check every recipe of the project, whether it is to be built or not; dense comes first."""
+    if unknown := sorted(set(only) - project.recipes.keys()):
+        raise ValueError(
+            f"{path}: no recipe for {', '.join(unknown)}; there are {', '.join(project.recipes)}"
+        )
+    resolved = {}
+    for name in sorted(project.recipes, key=lambda name: name != DENSE):
+        try:
+            resolved[name] = resolve_all(project.recipes[name])
+        except ValueError as error:
+            raise ValueError(f"{path}: recipes.{name}: {error}") from None
+    return resolved
+
+
+def _require_same_model(catalog: Path, model: Model) -> None:
+    if read_record(Model, catalog / CATALOG_FILE) != model:
+        raise ValueError(
+            f"{catalog} holds variants of another model, weights or datasets: build all of them"
+        )
+
+
+def _clear(catalog: Path, keep: Mapping[str, object]) -> None:
+    """Make the folder no catalog until the build is done, and drop variants it will not have."""
+    (catalog / CATALOG_FILE).unlink(missing_ok=True)
+    for record in catalog.glob(f"*/{artifact.RECORD}"):
+        if record.parent.name not in keep:
+            artifact.remove(catalog, record.parent.name)
+
+
+def _work(
+    name: str,
+    techniques: Sequence[Technique],
+    workpiece: Workpiece,
+    material: Material,
+    progress: Progress,
+) -> Workpiece:
+    steps = " ─▶ ".join(technique.kind for technique in techniques) or "as trained"
+    progress.console.print(f"{name}: {steps}", highlight=False)
+    for technique in techniques:
+        try:
+            workpiece = technique.apply(workpiece, material, progress)
+        except ValueError as error:
+            raise ValueError(f"{name}: {technique.kind}: {error}") from error
+    return workpiece
+
+
+def _measure(
+    catalog: Path,
+    model: Model,
+    variants: Mapping[str, Variant],
+    datasets: Datasets,
+    threads: int,
+    measure: Measure,
+    progress: Progress,
+) -> None:
+    """Measure the variants together and write each one's card into its record."""
+    tasks: dict[str, TaskID] = {}
+
+    def report(what: str, share: float) -> None:
+        if what not in tasks:
+            tasks[what] = progress.add_task(f"measuring {what}", total=1.0)
+        progress.update(tasks[what], completed=share)
+
+    test = datasets.test
+    cards = measure(
+        catalog, model, variants, test.samples, test.labels, threads=threads, on_progress=report
+    )
+    for name, card in cards.items():
+        others = (c for c in variants[name].report_cards if c.hardware.key != card.hardware.key)
+        measured = variants[name].model_copy(update={"report_cards": (*others, card)})
+        artifact.write_record(catalog / name / artifact.RECORD, measured)

@@ -1,0 +1,29 @@
+"""One real sample of a model's data, as a request that anybody can send."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from variants import artifact
+from variants.catalog import Model
+from variants.dataset import Samples
+
+FILE = "request.json"
+
+
+def sample_path(catalog: Path) -> Path:
+    """Return where a catalog keeps its sample request."""
+    return catalog / FILE
+
+
+def write_sample(catalog: Path, model: Model, samples: Samples) -> None:
+    """Write the first of the samples `[n, ...]` as the body of an Open Inference V2 request."""
+    given = model.inputs[0]
+    tensor = {
+        "name": given.name,
+        "datatype": given.datatype,
+        "shape": [1, *samples.shape[1:]],
+        "data": samples[0].ravel().tolist(),
+    }
+    artifact.write_file(sample_path(catalog), json.dumps({"inputs": [tensor]}).encode())
