@@ -20,7 +20,8 @@ _ERRORS = 3
 class OnnxRunner:
     """A loaded ONNX model. Threads do not spin while they wait: replicas share the machine."""
 
-    def __init__(self, model: Path, *, threads: int) -> None:
+    def __init__(self, model: Path | bytes, *, threads: int) -> None:
+        """Load a model file; of one given as bytes onnxruntime keeps a second copy in memory."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -28,8 +29,7 @@ class OnnxRunner:
         options.log_severity_level = _ERRORS
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
-            # By its path: from bytes, onnxruntime keeps a second copy of the weights.
-            str(model),
+            model if isinstance(model, bytes) else str(model),
             options,
             providers=["CPUExecutionProvider"],
         )
