@@ -1,8 +1,11 @@
-"""How long will a batch take? Live quantiles by variant and batch size, seeded by report cards.
+"""How long will a batch take? Live quantiles by variant and batch size, as the gateway sees it.
 
-A batch counts towards the smallest measured size that holds it. While a size has too few fresh
-observations, its report card is used, scaled by how reality has compared to the card so far on
-that variant's other sizes. The times are seen from the gateway: dispatch to answer, link included.
+    report card ─▶ calibrated when a host joins ─▶ corrected by what was seen lately ─▶ predict_s
+
+A batch counts towards the smallest measured size that holds it. Where a size has enough fresh
+observations, they alone count. Where it has not, its baseline does, times the slowdown: how much
+slower than their baselines batches have been lately, of all variants, since what slows one down
+is mostly a busy machine.
 """
 
 from __future__ import annotations
@@ -13,6 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 QUANTILE: Final = 0.95
+TYPICAL: Final = 0.75
+"""Quantile of what stands for a tail already, or comes in handfuls: one outlier says nothing."""
+
 WINDOW: Final = 64
 ENOUGH: Final = 8
 FRESH_S: Final = 30.0
@@ -20,68 +26,73 @@ FRESH_S: Final = 30.0
 
 
 class LatencyModel:
-    """Predicts the time of a batch, in seconds, for each variant."""
+    """Predicts the time of a batch, in seconds from dispatch to answer, for each variant."""
 
     def __init__(self, cards: Mapping[str, Mapping[int, float]], now: Callable[[], float]) -> None:
         """`cards` gives by variant the measured seconds by batch size, at least one size each."""
-        self._variants = {name: _VariantLatency(sizes, now) for name, sizes in cards.items()}
+        self._now = now
+        self._slowdowns = _Window()
+        self._variants = {name: _Sizes(card) for name, card in cards.items()}
 
     def predict_s(self, variant: str, size: int) -> float:
         """Return the time that 95 % of batches of `size` samples stay within."""
-        return self._variants[variant].predict_s(size)
+        sizes = self._variants[variant]
+        place, beyond = sizes.place(size)
+        window = sizes.windows[place]
+        fresh_from = self._now() - FRESH_S
+        window.forget(fresh_from)
+        if len(window) >= ENOUGH:
+            return window.quantile(QUANTILE) * beyond
+        self._slowdowns.forget(fresh_from)
+        slowdown = max(1.0, self._slowdowns.quantile(TYPICAL, padding=1.0))
+        return sizes.baselines[place] * slowdown * beyond
 
     def idle_s(self, variant: str, size: int) -> float:
-        """Return about the least time that a batch of `size` samples has taken lately."""
-        return self._variants[variant].idle_s(size)
+        """Return the least time that a batch of `size` samples has ever taken."""
+        sizes = self._variants[variant]
+        place, beyond = sizes.place(size)
+        return sizes.best[place] * beyond
 
     def observe(self, variant: str, size: int, took_s: float) -> None:
         """Learn from a batch of `size` samples that took `took_s`."""
-        self._variants[variant].observe(size, took_s)
+        sizes = self._variants[variant]
+        place, beyond = sizes.place(size)
+        now = self._now()
+        took_s /= beyond
+        sizes.best[place] = min(sizes.best[place], took_s)
+        sizes.windows[place].add(now, took_s)
+        self._slowdowns.add(now, took_s / sizes.baselines[place])
+
+    def calibrate(self, variant: str, timings: Mapping[int, Sequence[float]]) -> None:
+        """Replace the report card by what batches of these sizes took on an idle host, here.
+
+        The card was measured without a link; and its machine may have been another.
+        """
+        sizes = self._variants[variant]
+        for size, took in timings.items():
+            place, beyond = sizes.place(size)
+            ordered = sorted(took)
+            sizes.baselines[place] = ordered[int(TYPICAL * len(ordered))] / beyond
+            sizes.best[place] = ordered[0] / beyond
 
 
-class _VariantLatency:
-    def __init__(self, card: Mapping[int, float], now: Callable[[], float]) -> None:
+class _Sizes:
+    """What is known of one variant, by measured batch size."""
+
+    def __init__(self, card: Mapping[int, float]) -> None:
         if not card:
             raise ValueError("a variant needs a measured latency for at least one batch size")
-        self._now = now
         self._sizes: Sequence[int] = sorted(card)
-        self._cards = [card[size] for size in self._sizes]
-        self._windows = [_Window() for _ in self._sizes]
-        self._ratios = _Window()
+        self.baselines = [card[size] for size in self._sizes]
+        self.best = list(self.baselines)
+        self.windows = [_Window() for _ in self._sizes]
 
-    def predict_s(self, size: int) -> float:
-        place, beyond = self._place(size)
-        window = self._windows[place]
-        window.forget(self._now() - FRESH_S)
-        if window.count >= ENOUGH:
-            return window.quantile(QUANTILE) * beyond
-        return self._scaled(place, QUANTILE) * beyond
-
-    def idle_s(self, size: int) -> float:
-        place, beyond = self._place(size)
-        window = self._windows[place]
-        window.forget(self._now() - FRESH_S)
-        if window.count >= ENOUGH:
-            return window.quantile(0.05) * beyond
-        return self._scaled(place, 0.05) * beyond
-
-    def observe(self, size: int, took_s: float) -> None:
-        place, beyond = self._place(size)
-        now = self._now()
-        self._windows[place].add(now, took_s / beyond)
-        self._ratios.add(now, took_s / beyond / self._cards[place])
-
-    def _place(self, size: int) -> tuple[int, float]:
+    def place(self, size: int) -> tuple[int, float]:
         """Return the place of the measured size, and the factor for a size beyond the last."""
         place = bisect_left(self._sizes, size)
         if place < len(self._sizes):
             return place, 1.0
         return place - 1, size / self._sizes[-1]
-
-    def _scaled(self, place: int, quantile: float) -> float:
-        self._ratios.forget(self._now() - FRESH_S)
-        ratio = self._ratios.quantile(quantile) if self._ratios.count else 1.0
-        return self._cards[place] * ratio
 
 
 class _Window:
@@ -93,8 +104,7 @@ class _Window:
         self._by_time: deque[tuple[float, float]] = deque()
         self._by_size: list[float] = []
 
-    @property
-    def count(self) -> int:
+    def __len__(self) -> int:
         return len(self._by_size)
 
     def add(self, at: float, value: float) -> None:
@@ -107,8 +117,12 @@ class _Window:
         while self._by_time and self._by_time[0][0] < before:
             self._drop_oldest()
 
-    def quantile(self, q: float) -> float:
-        return self._by_size[min(int(q * len(self._by_size)), len(self._by_size) - 1)]
+    def quantile(self, q: float, padding: float | None = None) -> float:
+        """Return a quantile; `padding` stands in for the values that `ENOUGH` would want more."""
+        values = self._by_size
+        if padding is not None and len(values) < ENOUGH:
+            values = sorted([*values, *[padding] * (ENOUGH - len(values))])
+        return values[min(int(q * len(values)), len(values) - 1)]
 
     def _drop_oldest(self) -> None:
         _, value = self._by_time.popleft()

@@ -247,7 +247,7 @@ class HostPool:
         self._on_change(variant, len(self._hosts[variant]))
 
     def remove(self, variant: str, host: HostConnection) -> bool:
-        """Send it no more, though it may finish what it holds; return whether it was used so far."""
+        """Send it no more, though it may finish what it holds; return whether it was in use."""
         hosts = self._hosts.get(variant, [])
         if host not in hosts:
             return False

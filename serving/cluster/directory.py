@@ -1,7 +1,7 @@
 """Keeps a gateway's pool of hosts in step with the replicas that Serve runs.
 
-About once a second, and at once when a host is lost: ask Serve which variants run, ask all their
-replicas for their addresses, connect and warm up the new ones, forget those that went.
+About once a second, and at once when a host is lost: ask all replicas of all variants for their
+addresses, connect and time the new ones, forget those that went.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from variants.catalog import Model
 logger = logging.getLogger(__name__)
 
 PERIOD_S: Final = 1.0
+
+LIST_PERIOD_S: Final = 30.0
+"""Which applications there are is asked for rarely: the answer keeps the interpreter for 15 ms."""
+
 ANSWER_WITHIN_S: Final = 5.0
+CALIBRATION_PAUSE_S: Final = 0.005
 
 
 class Directory:
@@ -49,6 +54,9 @@ class Directory:
         self._handles: dict[str, Any] = {}
         self._wake = asyncio.Event()
         self._has_begun = False
+        self._apps: dict[str, list[str]] = {}
+        self._list_at = 0.0
+        self._list_again = True
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -74,23 +82,32 @@ class Directory:
             self._context.destroy(linger=0)
 
     async def _refresh(self) -> None:
+        if self._list_again or time.monotonic() >= self._list_at:
+            self._apps = await self._list_apps()
+            self._list_at = time.monotonic() + LIST_PERIOD_S
+        answers = await asyncio.gather(*(self._describe_all(name) for name in self._sizes))
+        # An application that does not answer may have been replaced.
+        self._list_again = None in answers or [] in answers
+        await self._match(dict(zip(self._sizes, answers, strict=True)))
+
+    async def _list_apps(self) -> dict[str, list[str]]:
+        """Return the applications of each variant, as Serve knows them."""
         status = await asyncio.to_thread(serve.status)
         apps: dict[str, list[str]] = {}
         for app in status.applications:
             variant = variant_of(app)
             if variant in self._sizes:
                 apps.setdefault(variant, []).append(app)
-        for app in self._handles.keys() - {app for names in apps.values() for app in names}:
+        for app in self._handles.keys() - status.applications.keys():
             del self._handles[app]
-        answers = await asyncio.gather(
-            *(self._describe_all(apps.get(variant, [])) for variant in self._sizes)
-        )
-        await self._match(dict(zip(self._sizes, answers, strict=True)))
+        return apps
 
-    async def _match(self, described: dict[str, list[HostDescription]]) -> None:
-        """Make the pool what Serve describes."""
+    async def _match(self, described: dict[str, list[HostDescription] | None]) -> None:
+        """Make the pool what Serve describes; leave a variant alone where it gave no answer."""
         new = {}
         for variant, hosts in described.items():
+            if hosts is None:
+                continue
             known = {host.address: host for host in self._pool.hosts(variant)}
             new[variant] = [host.address for host in hosts if host.address not in known]
             for address in known.keys() - {host.address for host in hosts}:
@@ -113,38 +130,50 @@ class Directory:
             sum(memories) if memories else None,
         )
 
-    async def _describe_all(self, apps: list[str]) -> list[HostDescription]:
-        return [host for app in apps for host in await self._describe(app)]
+    async def _describe_all(self, variant: str) -> list[HostDescription] | None:
+        """Return what all hosts of a variant say, or None if not all of them could be asked."""
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                return [
+                    host
+                    for app in self._apps.get(variant, [])
+                    for host in await self._describe(app)
+                ]
+        except Exception as error:  # an application that starts has no replicas to ask yet
+            logger.debug("no answer from the hosts of %s: %r", variant, error)
+            return None
 
     async def _describe(self, app: str) -> list[HostDescription]:
-        try:
-            if app not in self._handles:
-                self._handles[app] = await asyncio.to_thread(serve.get_app_handle, app)
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                response = self._handles[app].broadcast("describe")
-                answers = await response.results_async(return_exceptions=True)
-        except Exception as error:  # an application that starts has no replicas to ask yet
-            logger.debug("no answer from %s: %r", app, error)
-            return []
-        return [answer for answer in answers if isinstance(answer, HostDescription)]
+        if app not in self._handles:
+            self._handles[app] = await asyncio.to_thread(serve.get_app_handle, app)
+        answers: list[HostDescription] = (
+            await self._handles[app].broadcast("describe").results_async()
+        )
+        return answers
 
     async def _connect(self, variant: str, address: str) -> None:
         """Warm a host up and time it through the link, as requests will use it; then use it."""
 
         def lost() -> None:
-            if self._pool.remove(variant, host):  # one that Serve has stopped is in no pool any more
+            if self._pool.remove(
+                variant, host
+            ):  # one that Serve has stopped is in no pool any more
                 self._metrics.lost(variant)
                 logger.error("a host was lost", extra={"variant": variant, "host": address})
                 self._wake.set()
 
         host = HostConnection(self._context, address, lost)
         try:
-            for size in self._sizes[variant]:
-                await host.run(zeros(self._model, size))
-            for size in self._sizes[variant] * ENOUGH:
-                start = time.monotonic()
-                await host.run(zeros(self._model, size))
-                self._latency.observe(variant, size, time.monotonic() - start)
+            timings: dict[int, list[float]] = {size: [] for size in self._sizes[variant]}
+            for round_ in range(1 + ENOUGH):
+                for size, took in timings.items():
+                    # Spaced out: a lone request meets a machine that has gone to sleep.
+                    await asyncio.sleep(CALIBRATION_PAUSE_S)
+                    start = time.monotonic()
+                    await host.run(zeros(self._model, size))
+                    if round_:  # the first only warms up
+                        took.append(time.monotonic() - start)
+            self._latency.calibrate(variant, timings)
         except (HostLost, BatchFailed) as error:
             host.close()
             logger.error(

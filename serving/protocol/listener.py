@@ -63,8 +63,10 @@ class HttpListener:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to accept connections."""
+        """Begin to accept connections; once it returns, they are."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        while not self._server.started and not self._task.done():
+            await asyncio.sleep(0.001)
 
     @property
     def is_alive(self) -> bool:

@@ -25,7 +25,7 @@ PARETOSERVE = Path(sys.executable).with_name("paretoserve")
 def up(small_catalog: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """The command, running in a session of its own as in a terminal, and what it prints."""
     output = tmp_path / "output"
-    command = [PARETOSERVE, "up", "--catalog", small_catalog, "--port", "0"]
+    command = [str(PARETOSERVE), "up", "--catalog", str(small_catalog), "--port", "0"]
     with output.open("wb") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True

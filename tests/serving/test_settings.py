@@ -52,7 +52,7 @@ def test_an_argument_wins_over_everything(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_policy_must_be_one_of_the_table() -> None:
     write({"policy": "luck"})
-    with pytest.raises(ValueError, match="policy: .*unknown policy 'luck'; known: slack"):
+    with pytest.raises(ValueError, match=r"policy: .*unknown policy 'luck'; known: slack"):
         load_settings()
 
 

@@ -1,0 +1,288 @@
+"""What each part of a request's way costs, in microseconds per request, measured in process.
+
+Each part is what production runs; only what is around it is made up: a scheduler that answers at
+once around the data plane, a host that computes nothing around the scheduler and the link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
+from statistics import median
+from typing import Any, Final, cast
+
+import numpy as np
+import uvloop
+import zmq.asyncio
+from prometheus_client import CollectorRegistry
+
+from loadtests import binary
+from loadtests.decisions import OFFERS, Simulation
+from loadtests.grid import Grid
+from serving.batch import Arrays, join
+from serving.dataplane import DataPlane
+from serving.latency import LatencyModel
+from serving.link import HostConnection, HostSocket
+from serving.metrics import Answered, Metrics
+from serving.policy.situation import LaneKey
+from serving.policy.slack import slack
+from serving.protocol.codec import parse_request, render_response
+from serving.protocol.http import HttpProtocol
+from serving.protocol.messages import InferResponse
+from serving.scheduler import LoopClock, Ran, Scheduler, Served
+from serving.slo import Slo
+from serving.slo import parse as parse_slo
+from variants.catalog import Model, TensorSpec
+
+BATCHES: Final = (1, 16, 64)
+QUEUED: Final = 1000
+TARGET_US: Final = 200.0
+
+MODEL: Final = Model(
+    name="mlp",
+    factory="m:f",
+    weights_sha256="",
+    datasets_sha256="",
+    inputs=(TensorSpec(name="input", datatype="FP32", shape=(-1, 784)),),
+    outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, 10)),),
+)
+INPUTS: Final[Arrays] = {"input": np.zeros((1, 784), np.float32)}
+OUTPUTS: Final[Arrays] = {"logits": np.zeros((1, 10), np.float32)}
+PARAMETERS: Final = {"slo_latency_ms": 1000, "min_accuracy": 0.5}
+SLO_HEADERS: Final = {"x-slo-latency-ms": "1000", "x-slo-min-accuracy": "0.5"}
+SERVED: Final = Served("dense", OUTPUTS, "preferred", 16, 0.001, 0.003, 0.001)
+
+Part = Callable[[float], float]
+"""Runs for about so many seconds, and returns the microseconds of one request."""
+
+
+def measure(
+    rounds: int, seconds: float, on_part: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """Return by part the median over rounds; the parts take turns."""
+    with _host() as address:
+        parts = {**_parts(), **_batched_parts(address)}
+        seen: dict[str, list[float]] = {name: [] for name in parts}
+        for _ in range(rounds):
+            for name, part in parts.items():
+                seen[name].append(part(seconds))
+                on_part()
+    return {name: median(values) for name, values in seen.items()}
+
+
+def count_parts() -> int:
+    """Return how many parts there are, for a progress bar."""
+    return len(_parts()) + len(_batched_parts(""))
+
+
+def costs_grid(costs: Mapping[str, float]) -> Grid:
+    """Show what each part costs."""
+    rows = [(name, f"{cost:.1f}") for name, cost in costs.items()]
+    return Grid("What each part costs", ("part", "µs per request"), rows)
+
+
+def decisions_grid(decisions: int) -> Grid:
+    """Measure and show how long a decision takes with many requests queued."""
+    run = Simulation(slack, QUEUED).run(decisions)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(run.kinds.items()))
+    rows = [(f"p{q * 100:g}", f"{run.quantile_us(q):.0f}") for q in (0.5, 0.99, 0.999)]
+    return Grid(
+        f"One decision of the router with {QUEUED:,} requests queued",
+        ("quantile", "µs"),
+        rows,
+        f"{decisions} decisions ({kinds}); the p99 is to stay under {TARGET_US:g} µs",
+    )
+
+
+class _Answering:
+    """In the scheduler's place: answers at once."""
+
+    async def submit(self, *_: Any, **__: Any) -> Served:
+        return SERVED
+
+    def slots(self, variant: str) -> int:
+        return 1
+
+
+class _NoMetrics:
+    """In the metrics' place: counts nothing, and keeps the last event."""
+
+    event: Answered
+
+    def answered(self, event: Answered) -> None:
+        self.event = event
+
+
+def _parts() -> dict[str, Part]:
+    request = binary.request(INPUTS, {"input": "FP32"}, PARAMETERS)
+    head = int(request.headers[binary.JSON_LENGTH])
+    slo = parse_slo(PARAMETERS, {}, Slo())
+    metrics = Metrics(CollectorRegistry(), "mlp")
+    no_metrics = _NoMetrics()
+    whole, uncounted = _dataplane(metrics), _dataplane(cast(Metrics, no_metrics))
+    answer = _now(uncounted.infer(INPUTS, (), slo, None, time.monotonic()))
+    response = InferResponse("mlp", "dense", OUTPUTS, None, answer.explanation)
+    protocol = HttpProtocol(
+        whole, CollectorRegistry(), version="", default_slo=Slo(), max_body_bytes=2**20
+    )
+
+    scope, receive = _scope(request), _receiver(request.body)
+
+    return {
+        "parse the body (binary tensors, 3.1 kB)": _timed(
+            lambda: parse_request(request.body, head)
+        ),
+        "parse the SLO from parameters": _timed(lambda: parse_slo(PARAMETERS, {}, Slo())),
+        "parse the SLO from headers": _timed(lambda: parse_slo({}, SLO_HEADERS, Slo())),
+        "check, qualify, explain (data plane, uncounted)": _timed(
+            lambda: _now(uncounted.infer(INPUTS, (), slo, None, time.monotonic()))
+        ),
+        "of that, explain": _timed(
+            # Its one caller is `infer`; timed apart because it is all routing adds to an answer.
+            lambda: uncounted._explain(SERVED, slo, None, ("dense", "int8"), time.monotonic())
+        ),
+        "count (metrics)": _timed(lambda: metrics.answered(no_metrics.event)),
+        "render the answer": _timed(lambda: render_response(response, {}, True)),
+        "all of these, routes and headers: the ASGI call": _timed(
+            lambda: _now(protocol(scope, receive, _send))
+        ),
+    }
+
+
+def _batched_parts(address: str) -> dict[str, Part]:
+    parts: dict[str, Part] = {}
+    for size in BATCHES:
+        parts[f"queue, decide, dispatch: {size} at a time"] = partial(
+            _in_loop, partial(_schedule, size)
+        )
+    for size in BATCHES:
+        parts[f"link, there and back: batch of {size}"] = partial(
+            _in_loop, partial(_round_trips, address, size)
+        )
+    return parts
+
+
+def _dataplane(metrics: Metrics) -> DataPlane:
+    latency = LatencyModel({n: o.latencies_s for n, o in OFFERS.items()}, time.monotonic)
+    scheduler = cast(Scheduler, _Answering())
+    return DataPlane(MODEL, OFFERS, scheduler, latency, metrics, time.monotonic, max_batch=64)
+
+
+def _timed(call: Callable[[], object]) -> Part:
+    def part(seconds: float) -> float:
+        calls = 0
+        start = time.perf_counter()
+        while (elapsed_s := time.perf_counter() - start) < seconds:
+            for _ in range(50):
+                call()
+            calls += 50
+        return elapsed_s / calls * 1e6
+
+    return part
+
+
+def _in_loop(measure: Callable[[float], Coroutine[Any, Any, float]], seconds: float) -> float:
+    return uvloop.run(measure(seconds))
+
+
+def _now(coroutine: Any) -> Any:
+    """Run a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("it waited")
+
+
+def _scope(request: binary.Request) -> Mapping[str, Any]:
+    headers = [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
+    headers.append((b"content-length", str(len(request.body)).encode()))
+    return {"path": "/v2/models/mlp/infer", "method": "POST", "headers": headers}
+
+
+def _receiver(body: bytes) -> Callable[[], Awaitable[Mapping[str, Any]]]:
+    async def receive() -> Mapping[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    return receive
+
+
+async def _send(message: Mapping[str, Any]) -> None:
+    if message.get("status", 200) != 200:
+        raise RuntimeError(f"the answer was no answer: {message}")
+
+
+async def _schedule(clients: int, seconds: float) -> float:
+    """Submit from so many clients in a closed loop, to hosts that compute nothing."""
+
+    async def run(variant: str, payloads: Sequence[Any]) -> Ran:
+        await asyncio.sleep(0)
+        return Ran(payloads, 0.0)
+
+    clock = LoopClock()
+    latency = LatencyModel({n: o.latencies_s for n, o in OFFERS.items()}, clock.time)
+    scheduler = Scheduler(slack, latency, run, clock, max_batch=64, max_queue=QUEUED)
+    for name in OFFERS:
+        scheduler.set_slots(name, 1)
+    key = LaneKey(tuple(OFFERS))
+    until = time.perf_counter() + seconds
+
+    async def client() -> int:
+        count = 0
+        while time.perf_counter() < until:
+            deadline = clock.time() + 1.0
+            await scheduler.submit(INPUTS, key, size=1, deadline=deadline, priority=10)
+            count += 1
+        return count
+
+    start = time.perf_counter()
+    counts = await asyncio.gather(*(client() for _ in range(clients)))
+    return (time.perf_counter() - start) / sum(counts) * 1e6
+
+
+async def _round_trips(address: str, size: int, seconds: float) -> float:
+    """Send batches to another process, one after the other."""
+    context = zmq.asyncio.Context()
+    host = HostConnection(context, address, on_lost=lambda: None)
+    inputs = [INPUTS] * size
+    until = time.perf_counter() + seconds
+    count = 0
+    try:
+        await host.run(join(inputs))
+        start = time.perf_counter()
+        while time.perf_counter() < until or not count:
+            await host.run(join(inputs))
+            count += 1
+        return (time.perf_counter() - start) / count / size * 1e6
+    finally:
+        host.close()
+        context.destroy(linger=0)
+
+
+@contextmanager
+def _host() -> Iterator[str]:
+    """Run a host that computes nothing in a process of its own; gives its address."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_compute_nothing, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        ours.send(None)
+        process.join()
+
+
+def _compute_nothing(pipe: Connection) -> None:
+    def run(inputs: Arrays) -> Arrays:
+        return {"logits": np.zeros((len(inputs["input"]), 10), np.float32)}
+
+    socket = HostSocket(run)
+    pipe.send(socket.address)
+    pipe.recv()
+    socket.close()
