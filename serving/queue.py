@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from serving.policy.situation import Lane, LaneKey, Waiting
 
+# Deadlines within one millisecond are equal: among them priority decides.
 AGEING_S: Final = 1.0
 """A request without a deadline is served as if due this long after it came: it cannot starve."""
 
@@ -26,6 +27,10 @@ class DeadlineQueue:
     def __len__(self) -> int:
         return self._count
 
+    def has_lane(self, key: LaneKey) -> bool:
+        """Return whether requests of this kind wait."""
+        return key in self._lanes
+
     @property
     def lanes(self) -> list[Lane]:
         """The lanes; none of them is empty."""
@@ -35,7 +40,7 @@ class DeadlineQueue:
         self, entry: Any, *, key: LaneKey, size: int, deadline: float, priority: int, now: float
     ) -> None:
         """Queue a request of `size` samples that came at `now`, behind its equals."""
-        due = deadline if key.has_deadline else now + AGEING_S
+        due = round(deadline if key.has_deadline else now + AGEING_S, 3)
         self.put_back(Waiting(size, deadline, (due, priority, next(self._numbers)), key, entry))
 
     def put_back(self, waiting: Waiting) -> None:
@@ -69,12 +74,18 @@ class DeadlineQueue:
         return self._remove(lane, slice(place, place + 1))[0]
 
     def samples_before(self, deadline: float, variants: Collection[str]) -> float:
-        """Return about how many samples are due before `deadline` that want one of `variants`."""
-        return sum(
-            lane.samples * bisect_right(lane.requests, deadline, key=_due) / len(lane.requests)
-            for lane in self._lanes.values()
-            if not set(lane.key.variants).isdisjoint(variants)
-        )
+        """Return about how many samples, due before `deadline`, will fall to these variants.
+
+        A lane's samples are taken to spread evenly over the variants that it may go to.
+        """
+        ours = set(variants)
+        total = 0.0
+        for lane in self._lanes.values():
+            shared = len(ours.intersection(lane.key.variants)) / len(lane.key.variants)
+            if shared:
+                before = bisect_right(lane.requests, deadline, key=_due) / len(lane.requests)
+                total += lane.samples * before * shared
+        return total
 
     def _remove(self, lane: Lane, places: slice) -> list[Waiting]:
         taken = lane.requests[places]

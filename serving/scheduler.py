@@ -31,6 +31,9 @@ MAX_ATTEMPTS: Final = 2
 PATIENCE_S: Final = 30.0
 """How long a request without a deadline waits for a variant whose replicas are all gone."""
 
+MAX_LANES: Final = 64
+"""Requests of so many kinds may wait at once: what a decision costs grows with the kinds."""
+
 SHORTEST_WAIT_S: Final = 0.0005
 """Between two looks at the queue when nothing happened in between."""
 
@@ -167,17 +170,20 @@ class Scheduler:
         Raises `Overloaded` at once, or later `DeadlineExceeded`, `NotReady`, `InferenceFailed`.
         """
         now = self._clock.time()
-        if self.queued >= self._max_queue:
-            self._make_room(priority)
-        if self.queued and key.has_deadline:
+        if key.has_deadline:
             self._refuse_if_behind(key.variants, size, deadline, now)
+        self._make_room(key, priority)
         future: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
         entry = _Entry(payload, future, now)
         self._queue.add(entry, key=key, size=size, deadline=deadline, priority=priority, now=now)
         self._look_soon()
         return await future
 
-    def _make_room(self, priority: int) -> None:
+    def _make_room(self, key: LaneKey, priority: int) -> None:
+        if len(self._queue.lanes) >= MAX_LANES and not self._queue.has_lane(key):
+            raise Overloaded("requests of too many different shapes are queued; try again later")
+        if self.queued < self._max_queue:
+            return
         full = f"the queue is full with {self._max_queue} requests; try again later"
         shed = self._queue.take_least_important(priority)
         if shed is None:
@@ -187,22 +193,47 @@ class Scheduler:
     def _refuse_if_behind(
         self, variants: tuple[str, ...], size: int, deadline: float, now: float
     ) -> None:
-        """Raise `Overloaded` if what is due before leaves no time, even shared by all variants."""
+        """Raise `Overloaded` if what is due before leaves no time, even shared by all variants.
+
+        The capacity is that of batches which take half of the time there is, as in Nexus
+        (SOSP'19): the other half is for waiting. Reckoned with the throughput of large batches and
+        the latency of small ones, more would be let in than can be served, and nearly all be late.
+        """
         alive = [name for name in variants if self._slots.get(name)]
-        if not alive:
+        if not alive or (not self.queued and any(self._free_slots(name) for name in alive)):
             return
-        samples_per_s = sum(
-            self._slots[name] * self._max_batch / self._latency.predict_s(name, self._max_batch)
-            for name in alive
-        )
-        ahead_s = self._queue.samples_before(deadline, alive) / samples_per_s
-        late_s = now + ahead_s + min(self._latency.idle_s(name, size) for name in alive) - deadline
+        round_samples, samples_per_s, last_s = 0, 0.0, math.inf
+        for name in alive:
+            batch, batch_s = self._batch_within((deadline - now) / 2, name, size)
+            round_samples += self._slots[name] * batch
+            samples_per_s += self._slots[name] * batch / batch_s
+            last_s = min(last_s, self._free_in_s(name, now) + batch_s)
+        # Whole rounds: whoever just misses a batch waits for all of the next.
+        rounds = math.ceil(self._queue.samples_before(deadline, alive) / round_samples)
+        late_s = now + rounds * round_samples / samples_per_s + last_s - deadline
         if late_s > 0:
             raise Overloaded(
                 f"{self.queued} requests are queued: this one would be about "
                 f"{late_s * 1e3:.1f} ms late; try again later or allow more time",
                 retry_after_s=late_s,
             )
+
+    def _batch_within(self, time_s: float, variant: str, size: int) -> tuple[int, float]:
+        """Return the largest batch that a variant runs in this time, and how long it takes."""
+        batch = self._max_batch
+        while batch > size and self._latency.predict_s(variant, batch) > time_s:
+            batch //= 2
+        batch = max(batch, size)
+        return batch, self._latency.predict_s(variant, batch)
+
+    def _free_slots(self, variant: str) -> int:
+        return max(0, self._slots[variant] - len(self._in_flight[variant]))
+
+    def _free_in_s(self, variant: str, now: float) -> float:
+        """Return when a slot is expected to be free."""
+        if self._free_slots(variant):
+            return 0.0
+        return max(0.0, min(self._in_flight[variant].values()) - now)
 
     def _look_soon(self) -> None:
         """Look at the queue once everything that has arrived by now is in it."""
@@ -233,17 +264,13 @@ class Scheduler:
             self._timer = self._clock.call_later(max(at - now, SHORTEST_WAIT_S), self._look)
 
     def _candidates(self, now: float) -> dict[str, Candidate]:
-        return {
-            name: self._candidate(name, slots, now) for name, slots in self._slots.items() if slots
-        }
+        return {name: self._candidate(name, now) for name, slots in self._slots.items() if slots}
 
-    def _candidate(self, name: str, slots: int, now: float) -> Candidate:
-        in_flight = self._in_flight[name]
-        free_slots = max(0, slots - len(in_flight))
+    def _candidate(self, name: str, now: float) -> Candidate:
         return Candidate(
             name=name,
-            free_slots=free_slots,
-            free_in_s=0.0 if free_slots else max(0.0, min(in_flight.values()) - now),
+            free_slots=self._free_slots(name),
+            free_in_s=self._free_in_s(name, now),
             max_batch=self._max_batch,
             predict_s=partial(self._latency.predict_s, name),
             idle_s=partial(self._latency.idle_s, name),
@@ -325,12 +352,16 @@ class Scheduler:
         """Fail requests that waited too long for the dead; return when to look for more."""
         at = math.inf
         for lane in self._queue.lanes:
-            if any(self._slots.get(name) for name in lane.key.variants):
+            if lane.key.has_deadline or any(self._slots.get(name) for name in lane.key.variants):
                 continue
-            while lane.requests and lane.requests[0].entry.arrived + PATIENCE_S <= now:
-                (waiting,) = self._queue.take(lane, 1)
-                names = " or ".join(lane.key.variants)
-                waiting.entry.fail(NotReady(f"no replica of {names} is alive; try again later"))
-            if lane.requests:
-                at = min(at, lane.requests[0].entry.arrived + PATIENCE_S)
+            # Without deadlines a lane is in order of arrival, but for priorities.
+            oldest = min(waiting.entry.arrived for waiting in lane.requests)
+            if oldest + PATIENCE_S > now:
+                at = min(at, oldest + PATIENCE_S)
+                continue
+            names = " or ".join(lane.key.variants)
+            self._fail(
+                self._queue.take(lane, len(lane.requests)),
+                NotReady(f"no replica of {names} is alive; try again later"),
+            )
         return at

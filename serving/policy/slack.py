@@ -87,11 +87,19 @@ def _decide(
     ]
     if soon:
         return Wait(now + min(map(attrgetter("free_in_s"), soon)))
-    hopeful = [candidate for candidate in free if candidate.idle_s(first.size) <= left_s]
-    if hopeful:
-        quickest = min(hopeful, key=lambda candidate: candidate.predict_s(first.size))
-        return _dispatch(lane, quickest, 1, lanes, now, "at risk")
-    return Drop(lane)
+    hopeful = [
+        candidate
+        for candidate in qualifying
+        if candidate.free_in_s + candidate.idle_s(first.size) <= left_s
+    ]
+    if not hopeful:
+        return Drop(lane)
+    quickest = min(
+        hopeful, key=lambda candidate: candidate.free_in_s + candidate.idle_s(first.size)
+    )
+    if not quickest.free_slots:
+        return Wait(now + quickest.free_in_s)
+    return _dispatch(lane, quickest, 1, lanes, now, "at risk")
 
 
 def _first_late(lane: Lane, candidate: Candidate, now: float) -> int | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import math
@@ -269,19 +270,65 @@ async def test_a_full_queue_sheds_the_least_important_first() -> None:
 
 async def test_requests_that_the_queue_leaves_no_time_for_are_refused() -> None:
     bench = Bench(max_queue=1000, int8=1)
-    tasks = [bench.submit("a", within=0.039, variants=("int8",)) for _ in range(200)]
+    tasks = [bench.submit("a", within=0.042, variants=("int8",)) for _ in range(200)]
     await settle()
-    # 64 take 20 ms, one alone 2 ms: behind 118 others there is still time, behind 119 no more.
-    assert bench.scheduler.queued == 119
+    # A batch of 64 takes 20 ms: behind 64 others there is time for the second, and for no third.
+    assert bench.scheduler.queued == 65
     error = await error_of(tasks[-1])
     assert isinstance(error, Overloaded)
-    assert 0 < error.retry_after_s < 0.001
+    assert error.retry_after_s == pytest.approx(0.018)
     assert "later" in str(error)
     while not bench.scheduler.is_idle:
         await bench.clock.advance(0.018)
         if bench.hosts.held:
             bench.hosts.finish()
-    assert sum(isinstance(task.exception(), Overloaded) for task in tasks) == 81
+    assert sum(isinstance(task.exception(), Overloaded) for task in tasks) == 135
+
+
+@pytest.mark.parametrize("load", [0.9, 1.2, 2.0])
+@pytest.mark.parametrize(
+    ("within", "least"),
+    [(0.006, 0.5), (0.010, 0.7), (0.030, 0.95)],
+    ids=["1.4 batches", "2.4 batches", "7 batches"],
+)
+async def test_overload_does_not_eat_the_capacity(load: float, within: float, least: float) -> None:
+    """Goodput as a share of what full batches could carry, by how many fit into the deadline."""
+    sizes = [1, 2, 4, 8, 16, 32, 64]
+    cost_s = {size: 0.001 + 0.00005 * size for size in sizes}
+    capacity = 64 / cost_s[64]
+    clock = ManualClock()
+
+    async def run(variant: str, payloads: Sequence[Any]) -> Ran:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        clock.call_later(0.001 + 0.00005 * len(payloads), lambda: done.set_result(None))
+        await done
+        return Ran(payloads, 0.0)
+
+    scheduler = Scheduler(
+        slack, LatencyModel({"only": cost_s}, clock.time), run, clock, max_batch=64, max_queue=9999
+    )
+    scheduler.set_slots("only", 1)
+    on_time: list[bool] = []
+
+    async def ask() -> None:
+        deadline = clock.now + within
+        with contextlib.suppress(Overloaded, DeadlineExceeded):
+            key = LaneKey(("only",))
+            await scheduler.submit("x", key, size=1, deadline=deadline, priority=10)
+            on_time.append(clock.now <= deadline + 1e-9)
+
+    tick_s, seconds, due = 0.0005, 0.3, 0.0
+    tasks = []
+    for _ in range(int(seconds / tick_s)):
+        due += load * capacity * tick_s
+        tasks += [asyncio.create_task(ask()) for _ in range(int(due))]
+        due -= int(due)
+        await clock.advance(tick_s)
+    while not scheduler.is_idle:
+        await clock.advance(tick_s)
+    await asyncio.gather(*tasks)
+    goodput = sum(on_time) / seconds / (min(load, 1.0) * capacity)
+    assert goodput > least
 
 
 async def test_a_request_for_a_variant_that_is_gone_waits_for_it_to_come_back() -> None:
