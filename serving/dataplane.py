@@ -14,7 +14,14 @@ from functools import lru_cache
 from typing import Any, Final
 
 from serving.batch import Arrays
-from serving.errors import InvalidRequest, ModelNotFound, NotReady, ServingError, SloUnattainable
+from serving.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    NotReady,
+    ServingError,
+    SloUnattainable,
+    shown,
+)
 from serving.experiment.assignment import ROUTER, Arm, Experiment
 from serving.latency import LatencyModel
 from serving.metrics import Answered, Metrics
@@ -24,6 +31,9 @@ from serving.scheduler import Scheduler, Served
 from serving.slo import Slo
 from variants.catalog import Model, TensorSpec
 from variants.datatype import DATATYPE
+
+START_GRACE_S: Final = 60.0
+"""After so long a service that starts goes on without the variants that do not come up."""
 
 NO_ARM: Final = ""
 """The label of requests that are in no experiment."""
@@ -72,7 +82,8 @@ class DataPlane:
         self._experiment = experiment
         self._inputs = {spec.name: spec for spec in model.inputs}
         self._outputs = {spec.name for spec in model.outputs}
-        self._was_ready = False
+        self._started = now()
+        self._seen: set[str] = set()
         self._qualifying = lru_cache(maxsize=1024)(lambda slo: qualifying(offers, slo))
         targets = [arm.target for arm in experiment.arms] if experiment else []
         unknown = {target for target in targets if target != ROUTER} - set(offers)
@@ -84,14 +95,21 @@ class DataPlane:
 
     @property
     def is_ready(self) -> bool:
-        """True once every variant has had a live replica, until the gateway drains."""
-        if not self._was_ready:
-            self._was_ready = all(self._scheduler.slots(name) for name in self.offers)
-        return self._was_ready and not self.is_draining
+        """True once every variant has been up, or some have and the rest keep away."""
+        if self.is_draining:
+            return False
+        if len(self._seen) < len(self.offers):
+            self._seen.update(name for name in self.offers if self._scheduler.slots(name))
+        is_late = self._now() - self._started > START_GRACE_S
+        return len(self._seen) == len(self.offers) or (is_late and bool(self._seen))
 
     def is_variant_ready(self, variant: str) -> bool:
         """True if the variant has a live replica."""
         return not self.is_draining and self._scheduler.slots(variant) > 0
+
+    def rejected(self, error: Exception) -> None:
+        """Count a request that failed before it could come to `infer`."""
+        self._metrics.failed(error, NO_ARM)
 
     def check_name(self, model: str, variant: str | None) -> None:
         """Raise `ModelNotFound` unless this model, and this variant if one is named, is here."""
@@ -116,7 +134,7 @@ class DataPlane:
                 raise NotReady("the service is starting or stopping; try again in some seconds")
             size = self._check(inputs, outputs)
             slo_variants = self._qualify(slo)
-            enrolled = self._enroll(slo, slo_variants, unit)
+            enrolled = self._enroll(slo, slo_variants, size, unit)
             if enrolled:
                 arm = enrolled.arm.name
             variants = enrolled.variants if enrolled else slo_variants
@@ -144,7 +162,7 @@ class DataPlane:
         if inputs.keys() != self._inputs.keys():
             raise InvalidRequest(
                 f"the model takes the inputs {', '.join(self._inputs)}; "
-                f"the request has {', '.join(inputs)}"
+                f"the request has {shown(list(inputs))}"
             )
         for name in outputs:
             if name not in self._outputs:
@@ -186,10 +204,19 @@ class DataPlane:
             )
         return variants
 
-    def _enroll(self, slo: Slo, variants: tuple[str, ...], unit: str | None) -> _Enrolled | None:
+    def _enroll(
+        self, slo: Slo, variants: tuple[str, ...], size: int, unit: str | None
+    ) -> _Enrolled | None:
         """Assign an arm, unless the request pins a variant or rules one of the arms out."""
         experiment = self._experiment
-        if experiment is None or slo.variant is not None or not experiment.is_fair_to(variants):
+        if experiment is None or slo.variant is not None:
+            return None
+        able = [
+            name
+            for name in variants
+            if self._scheduler.slots(name) and self._latency.idle_s(name, size) <= slo.latency_s
+        ]
+        if not experiment.is_fair_to(able):
             return None
         arm = experiment.assign(unit)
         return _Enrolled(arm, variants if arm.target == ROUTER else (arm.target,))
@@ -259,12 +286,12 @@ def _reason(served: Served, slo: Slo, enrolled: _Enrolled | None, variants: tupl
     if enrolled and enrolled.arm.target != ROUTER:
         return f"arm {enrolled.arm.name} of the experiment"
     best = _BEST[slo.objective]
+    passed = ", ".join(variants[: variants.index(served.variant)])
     match served.reason:
-        case "preferred":
+        case "preferred" | "in time" if not passed or slo.objective == "latency":
             return f"{best} variant that qualifies"
-        case "in time":
-            passed = ", ".join(variants[: variants.index(served.variant)])
-            return f"{best} variant that meets the deadline: too slow for it now: {passed}"
+        case "preferred" | "in time":
+            return f"{best} variant that meets the deadline: too slow for it now, or gone: {passed}"
         case "behind":
             return "the queue is behind: the variant that clears it fastest within the deadline"
         case "at risk":

@@ -10,6 +10,7 @@ is mostly a busy machine.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -48,10 +49,17 @@ class LatencyModel:
         return sizes.baselines[place] * slowdown * beyond
 
     def idle_s(self, variant: str, size: int) -> float:
-        """Return the least time that a batch of `size` samples has ever taken."""
+        """Return the least time that a batch of `size` samples has ever taken.
+
+        After a while without any batch that is doubted: the report card counts too, so that one
+        request is tried and the best time is measured anew.
+        """
         sizes = self._variants[variant]
         place, beyond = sizes.place(size)
-        return sizes.best[place] * beyond
+        best = sizes.best[place]
+        if self._now() - sizes.seen_at > FRESH_S:
+            best = min(best, sizes.card[place])
+        return best * beyond
 
     def observe(self, variant: str, size: int, took_s: float) -> None:
         """Learn from a batch of `size` samples that took `took_s`."""
@@ -60,6 +68,7 @@ class LatencyModel:
         now = self._now()
         took_s /= beyond
         sizes.best[place] = min(sizes.best[place], took_s)
+        sizes.seen_at = now
         sizes.windows[place].add(now, took_s)
         self._slowdowns.add(now, took_s / sizes.baselines[place])
 
@@ -69,6 +78,7 @@ class LatencyModel:
         The card was measured without a link; and its machine may have been another.
         """
         sizes = self._variants[variant]
+        sizes.seen_at = self._now()
         for size, took in timings.items():
             place, beyond = sizes.place(size)
             ordered = sorted(took)
@@ -83,8 +93,10 @@ class _Sizes:
         if not card:
             raise ValueError("a variant needs a measured latency for at least one batch size")
         self._sizes: Sequence[int] = sorted(card)
-        self.baselines = [card[size] for size in self._sizes]
-        self.best = list(self.baselines)
+        self.card = [card[size] for size in self._sizes]
+        self.baselines = list(self.card)
+        self.best = list(self.card)
+        self.seen_at = -math.inf
         self.windows = [_Window() for _ in self._sizes]
 
     def place(self, size: int) -> tuple[int, float]:

@@ -34,7 +34,9 @@ HEARTBEAT_MS: Final = 500
 SILENCE_MS: Final = 2000
 """A peer that is silent for so long is gone."""
 
-BATCH_TIMEOUT_S: Final = 10.0
+MAX_MESSAGE_BYTES: Final = 2**30
+
+BATCH_TIMEOUT_S: Final = 30.0
 """A host that holds a batch for so long is as good as gone, whatever its heart says."""
 
 STOP_POLL_MS: Final = 200
@@ -73,6 +75,8 @@ def unpack(frames: Sequence[zmq.Frame]) -> tuple[dict[str, Any], Arrays]:
         raise BadFrames("a message without a header")
     try:
         header = orjson.loads(frames[0].buffer)
+        if not isinstance(header["id"], int):
+            raise TypeError("an id that is no number")
         described = [
             (str(name), NUMPY[datatype], tuple(int(size) for size in shape))
             for name, datatype, shape in header["tensors"]
@@ -102,6 +106,7 @@ class HostSocket:
         _configure(self._socket)
         port = self._socket.bind_to_random_port(f"tcp://{bind}")
         self.address = f"tcp://{bind}:{port}"
+        self._last_batch_at = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="compute", daemon=True)
         self._thread.start()
@@ -110,6 +115,12 @@ class HostSocket:
     def is_alive(self) -> bool:
         """False if the thread has died, which it never should."""
         return self._thread.is_alive()
+
+    def drain(self, quiet_s: float, within_s: float) -> None:
+        """Return once no batch has come for `quiet_s`, or `within_s` are over."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < min(self._last_batch_at + quiet_s, deadline):
+            time.sleep(0.02)
 
     def close(self) -> None:
         """Finish the batch in hand, then stop."""
@@ -121,13 +132,14 @@ class HostSocket:
         while not self._stop.is_set():
             if self._socket.poll(STOP_POLL_MS):
                 identity, *frames = self._socket.recv_multipart(copy=False)
+                self._last_batch_at = time.monotonic()
                 self._socket.send_multipart([identity, *self._answer(frames)], copy=False)
 
     def _answer(self, frames: Sequence[zmq.Frame]) -> list[bytes | memoryview]:
-        number: object = None
+        number = 0  # which no gateway gives to a batch
         try:
             header, inputs = unpack(frames)
-            number = header.get("id")
+            number = header["id"]
             start = time.perf_counter()
             outputs = self._run(inputs)
             return pack(outputs, id=number, compute_s=time.perf_counter() - start)
@@ -216,7 +228,7 @@ class HostConnection:
                 return
 
     def _resolve(self, header: Mapping[str, Any], outputs: Arrays) -> None:
-        answer = self._answers.get(header.get("id", 0))
+        answer = self._answers.get(header["id"])
         if answer is None or answer.done():
             return  # whoever waited for it has given up
         if "error" in header:
@@ -267,5 +279,6 @@ def _configure(socket: zmq.Socket[Any]) -> None:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)

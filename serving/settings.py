@@ -57,7 +57,8 @@ class Limits(Record):
     batch_size: int = Field(default=64, ge=1)
     """Samples in one batch, and so in one request."""
     queue_length: int = Field(default=2000, ge=1)
-    body_bytes: int = Field(default=32 * 2**20, ge=1)
+    body_bytes: int = Field(default=8 * 2**20, ge=1)
+    """Of one request. JSON is parsed on the gateway's one loop: 8 MiB of it hold it for 0.5 s."""
 
 
 class Settings(BaseSettings):

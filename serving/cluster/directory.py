@@ -14,8 +14,10 @@ from typing import Any, Final
 import zmq.asyncio
 from ray import serve
 
-from serving.cluster.host import HostDescription, zeros
+from serving.batch import zeros
+from serving.cluster.host import HostDescription
 from serving.cluster.names import variant_of
+from serving.dataplane import START_GRACE_S
 from serving.latency import ENOUGH, LatencyModel
 from serving.link import BatchFailed, HostConnection, HostPool
 from serving.metrics import Metrics
@@ -54,6 +56,8 @@ class Directory:
         self._handles: dict[str, Any] = {}
         self._wake = asyncio.Event()
         self._has_begun = False
+        self._started = time.monotonic()
+        self._removed: set[HostConnection] = set()
         self._apps: dict[str, list[str]] = {}
         self._list_at = 0.0
         self._list_again = True
@@ -76,9 +80,8 @@ class Directory:
                 except TimeoutError:
                     continue
         finally:
-            for variant in self._sizes:
-                for host in self._pool.hosts(variant):
-                    host.close()
+            for host in [host for variant in self._sizes for host in self._pool.hosts(variant)]:
+                host.close()
             self._context.destroy(linger=0)
 
     async def _refresh(self) -> None:
@@ -93,6 +96,8 @@ class Directory:
     async def _list_apps(self) -> dict[str, list[str]]:
         """Return the applications of each variant, as Serve knows them."""
         status = await asyncio.to_thread(serve.status)
+        if not status.applications:  # there is at least the gateway's own
+            raise RuntimeError("Serve's controller is away")
         apps: dict[str, list[str]] = {}
         for app in status.applications:
             variant = variant_of(app)
@@ -113,8 +118,13 @@ class Directory:
             for address in known.keys() - {host.address for host in hosts}:
                 # Serve no longer counts it: it finishes what it holds, and gets no more.
                 self._pool.remove(variant, known[address])
+                self._removed.add(known[address])
             self._count(variant, hosts)
-        if not self._has_begun and not all(described.values()):
+        for host in [host for host in self._removed if not host.in_flight]:
+            host.close()
+            self._removed.discard(host)
+        is_late = time.monotonic() - self._started > START_GRACE_S
+        if not (self._has_begun or is_late or all(described.values())):
             return  # while hosts still start, what others take to answer means nothing
         self._has_begun = True
         for variant, addresses in new.items():
@@ -180,4 +190,8 @@ class Directory:
                 "a host failed to warm up", extra={"variant": variant, "cause": str(error)}
             )
             return
-        self._pool.add(variant, host)
+        except BaseException:
+            host.close()
+            raise
+        if not host.is_lost:
+            self._pool.add(variant, host)

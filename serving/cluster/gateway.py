@@ -112,7 +112,8 @@ class Gateway:
             raise RuntimeError("the hosts are not watched any more")
 
     async def __del__(self) -> None:
-        """Called by Serve on a graceful stop: drain, then close."""
+        """Called by Serve on a graceful stop: stop accepting, drain, close."""
+        self._listener.stop_accepting()
         self._dataplane.is_draining = True
         deadline = time.monotonic() + self._settings.drain_s
         while not self._scheduler.is_idle and time.monotonic() < deadline:

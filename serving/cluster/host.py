@@ -8,19 +8,18 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from typing import Final
 
-import numpy as np
 import psutil
 from ray import serve
 from ray.util import get_node_ip_address
 
-from serving.batch import Arrays
+from serving.batch import zeros
 from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
 from serving.link import HostSocket
 from serving.logs import log_as_json
 from serving.settings import Settings
-from variants.catalog import Catalog, Model
-from variants.datatype import NUMPY
+from variants.catalog import Catalog
 from variants.runners import load_runner
 
 
@@ -34,11 +33,18 @@ class HostDescription:
     gpu_memory_bytes: int | None
 
 
+DRAIN_QUIET_S: Final = 2.5
+"""A gateway looks for hosts every second: one that sent nothing for so long knows that we stop."""
+
+
 class Host:
     """One replica of one variant."""
 
+    _socket: HostSocket | None = None
+
     def __init__(self, settings: Settings, variant: str) -> None:
         log_as_json()
+        self._drain_s = settings.drain_s
         catalog = Catalog.load(settings.catalog)
         if variant not in catalog.variants:
             raise ValueError(f"the catalog {settings.catalog} has no variant {variant!r}")
@@ -57,6 +63,7 @@ class Host:
 
     def describe(self) -> HostDescription:
         """Tell where batches can be sent, and how much memory this process has."""
+        assert self._socket is not None
         return HostDescription(
             address=self._socket.address,
             pid=os.getpid(),
@@ -66,22 +73,14 @@ class Host:
 
     def check_health(self) -> None:
         """Called by Serve: raise if no batches can be run any more."""
-        if not self._socket.is_alive:
+        if self._socket is None or not self._socket.is_alive:
             raise RuntimeError("the compute thread has died")
 
     def __del__(self) -> None:
-        if hasattr(self, "_socket"):
+        """Called by Serve on a graceful stop: go on until the gateways send nothing more."""
+        if self._socket is not None:
+            self._socket.drain(DRAIN_QUIET_S, self._drain_s)
             self._socket.close()
-
-
-def zeros(model: Model, size: int) -> Arrays:
-    """Return a batch of `size` samples of nothing; a variable dimension becomes 1."""
-    return {
-        spec.name: np.zeros(
-            (size, *(abs(dimension) for dimension in spec.shape[1:])), NUMPY[spec.datatype]
-        )
-        for spec in model.inputs
-    }
 
 
 def _gpu_memory_bytes() -> int | None:

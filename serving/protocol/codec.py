@@ -158,6 +158,10 @@ def _from_json(data: Any, dtype: np.dtype[Any], shape: tuple[int, ...], where: s
     if not isinstance(data, list):
         raise InvalidRequest(f"{where}: data must be a list of values, nested or flat")
     # Before numpy sees it: it would pad every value to the length of the longest text.
+    if len(data) > max(1, *shape, math.prod(shape)):
+        raise InvalidRequest(
+            f"{where}: shape {list(shape)} holds {math.prod(shape)} values, data has {len(data)}"
+        )
     types = _types(data)
     if list in types:
         raise InvalidRequest(f"{where}: data is nested over {MAX_DIMENSIONS} deep")

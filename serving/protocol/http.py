@@ -98,6 +98,7 @@ class HttpProtocol:
         except ClientGone:
             return
         except Exception as error:
+            self._dataplane.rejected(error)
             reply = _error(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; it was logged")
             _log_failure(error, reply.status, scope)
         headers = [
@@ -125,13 +126,16 @@ class HttpProtocol:
 
     async def infer(self, call: Call, model: str, variant: str | None) -> Reply:
         """POST .../infer: tensors in, tensors out, and why."""
-        body = await self._body(call)
-        self._dataplane.check_name(model, variant)
-        request = parse_request(body, _json_length(call.headers))
-        parameters = dict(request.parameters)
-        if variant is not None:
-            parameters["variant"] = variant
-        slo = parse_slo(parameters, _slo_headers(call.headers), self._default_slo)
+        try:
+            body = await self._body(call)
+            self._dataplane.check_name(model, variant)
+            request = parse_request(body, _json_length(call.headers))
+            pin = {} if variant is None else {"variant": variant}
+            headers = _slo_headers(call.headers)
+            slo = parse_slo({**request.parameters, **pin}, headers, self._default_slo)
+        except ServingError as error:
+            self._dataplane.rejected(error)
+            raise
         unit = call.headers.get(UNIT)
         answer = await self._dataplane.infer(
             request.inputs,
@@ -164,8 +168,8 @@ class HttpProtocol:
 
     async def healthz(self, call: Call) -> Reply:
         """GET /-/healthz: what KubeRay asks of every pod that takes traffic."""
-        if self._dataplane.is_draining:
-            raise NotReady("the service is stopping")
+        if not self._dataplane.is_ready:
+            raise NotReady("the service is starting or stopping")
         return Reply(b"success", b"text/plain; charset=utf-8")
 
     async def server(self, call: Call) -> Reply:
@@ -268,7 +272,7 @@ def _refusal(error: ServingError) -> Reply:
 
 def _log_failure(error: Exception, status: int, scope: Scope) -> None:
     """Write one line per failed request; with a traceback only where the fault is ours."""
-    fields = {"path": scope["path"], "status": int(status), "error": type(error).__name__}
+    fields = {"path": scope["path"][:200], "status": int(status), "error": type(error).__name__}
     is_ours = not isinstance(error, ServingError)
     logger.log(
         logging.ERROR if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO,

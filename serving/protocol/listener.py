@@ -73,6 +73,11 @@ class HttpListener:
         """True while connections are accepted."""
         return self._task is not None and not self._task.done()
 
+    def stop_accepting(self) -> None:
+        """Take no more connections; those that are open go on."""
+        for server in self._server.servers:
+            server.close()
+
     async def close(self) -> None:
         """Stop accepting, let open connections end, close them."""
         self._server.should_exit = True

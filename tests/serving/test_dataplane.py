@@ -78,7 +78,7 @@ async def test_a_tighter_deadline_gets_a_faster_variant_and_is_told_why(
     bench = in_process(_anything, offers=FOUR)
     answer = await infer(bench, Slo(latency_s=latency_s))
     assert answer.variant == variant
-    assert "too slow for it now: dense" in str(answer.explanation["reason"])
+    assert "too slow for it now, or gone: dense" in str(answer.explanation["reason"])
 
 
 async def test_the_explanation_is_whole() -> None:

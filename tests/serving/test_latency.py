@@ -87,9 +87,20 @@ def test_prediction_is_a_high_quantile(model: LatencyModel) -> None:
 def test_idle_is_the_best_ever_seen_however_slow_it_is_now(model: LatencyModel, time: Time) -> None:
     observe(model, 1, 0.0007, times=1)
     observe(model, 1, 0.5, times=WINDOW)
-    time.now += 2 * FRESH_S
+    time.now += FRESH_S
     assert model.idle_s("dense", 1) == 0.0007
     assert model.idle_s("dense", 8) == 0.002, "of the other sizes only the card is known"
+
+
+def test_a_best_time_that_nobody_has_seen_for_long_is_doubted(
+    model: LatencyModel, time: Time
+) -> None:
+    model.calibrate("dense", {1: [0.020]})
+    assert model.idle_s("dense", 1) == 0.020
+    time.now += FRESH_S + 1
+    assert model.idle_s("dense", 1) == 0.001, "the card: one request gets tried"
+    observe(model, 1, 0.015, times=1)
+    assert model.idle_s("dense", 1) == 0.015
 
 
 def test_calibration_replaces_the_card(model: LatencyModel) -> None:

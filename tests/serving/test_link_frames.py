@@ -50,15 +50,15 @@ def test_what_was_packed_is_unpacked(
     ],
 )
 def test_an_array_arrives_whole_however_it_lies_in_memory(array: npt.NDArray[Any]) -> None:
-    _, found = unpack(sent(pack({"x": array})))
+    _, found = unpack(sent(pack({"x": array}, id=1)))
     np.testing.assert_array_equal(found["x"], array, strict=True)
 
 
 def test_buffers_are_not_copied() -> None:
     array = np.zeros((2, 3), np.float32)
-    _, buffer = pack({"x": array})
+    _, buffer = pack({"x": array}, id=1)
     assert np.shares_memory(np.frombuffer(buffer, np.uint8), array)
-    frames = sent(pack({"x": array}))
+    frames = sent(pack({"x": array}, id=1))
     _, found = unpack(frames)
     assert np.shares_memory(found["x"], np.frombuffer(frames[1].buffer, np.uint8))
 
@@ -77,6 +77,10 @@ BAD = {
     "a header that is a list": [b"[]", bytes(8)],
     "a header that is text": [b'"tensors"', bytes(8)],
     "a header deeper than anybody reads": [b"[" * 100_000, bytes(8)],
+    "no id": [b'{"tensors": []}'],
+    "an id that goes deeper than it can be written": [
+        b'{"id":' + b"[" * 300 + b"]" * 300 + b',"tensors":[]}'
+    ],
     "a header without tensors": [b'{"id": 1}', bytes(8)],
     "tensors that are a number": [header(5)],
     "tensors that are null": [header(None)],

@@ -29,7 +29,7 @@ def test_everything_has_a_default() -> None:
     assert settings.catalog == Path("catalog")
     assert settings.http == Http(host="127.0.0.1", port=8000)
     assert settings.hosts == Hosts(replicas=1, cpus=1, slots=1, bind="127.0.0.1")
-    assert settings.limits == Limits(batch_size=64, queue_length=2000, body_bytes=2**25)
+    assert settings.limits == Limits(batch_size=64, queue_length=2000, body_bytes=2**23)
     assert settings.slo == Slo()
     assert settings.experiment is None
 

@@ -139,7 +139,12 @@ MALFORMED = (
     tensor("objects among numbers", NUMBERS, data=[1, {}]),
     tensor("booleans for numbers", NUMBERS, data=[True, False]),
     tensor("a boolean among numbers", NUMBERS, data=[1, True]),
-    tensor("long text in a long list", NUMBERS, data=["x" * 50_000] + ["a"] * 10_000),
+    tensor(
+        "long text in a long list",
+        NUMBERS,
+        shape=[10_001],
+        data=["x" * 50_000] + ["a"] * 10_000,
+    ),
     tensor("a point in a whole number", WHOLE, datatype="INT32", data=[1, 2.5]),
     tensor("2.0 for a whole number", WHOLE, datatype="INT32", data=[1, 2.0]),
     tensor("booleans for whole numbers", WHOLE, datatype="UINT8", data=[True, False]),

@@ -204,3 +204,14 @@ async def test_a_caller_that_leaves_before_its_body_is_whole_is_not_answered() -
     scope = {"type": "http", "method": "POST", "path": INFER, "headers": []}
     await in_process().protocol(scope, receive, send)
     assert sent == []
+
+
+async def test_what_is_refused_before_it_is_a_request_is_counted_too() -> None:
+    gateway = in_process()
+    async with gateway.client() as client:
+        await client.post(INFER, content=b"{")
+        await client.post("/v2/models/trousers/infer", json=body())
+        await client.post(INFER, json=body() | {"parameters": {"slo_latency_ms": -1}})
+    for error, count in {"InvalidRequest": 2, "ModelNotFound": 1}.items():
+        labels = {"model": "shirts", "error": error}
+        assert gateway.registry.get_sample_value("paretoserve_errors_total", labels) == count

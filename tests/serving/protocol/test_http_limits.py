@@ -103,7 +103,7 @@ async def test_before_every_variant_was_up_nothing_is_ready() -> None:
     async with gateway.client() as client:
         for path, status in {
             "/v2/health/live": 200,
-            "/-/healthz": 200,
+            "/-/healthz": 503,
             "/v2/health/ready": 503,
             "/v2/models/shirts/ready": 503,
             "/v2/models/shirts/versions/int8/ready": 200,
@@ -124,7 +124,7 @@ async def test_a_gateway_that_drains_takes_no_more() -> None:
     gateway = in_process()
     gateway.dataplane.is_draining = True
     async with gateway.client() as client:
-        assert_refuses(await client.get("/-/healthz"), 503, "the service is stopping")
+        assert_refuses(await client.get("/-/healthz"), 503, "starting or stopping")
         assert (await client.get("/v2/health/ready")).json() == {"ready": False, "live": True}
         assert (await client.get("/v2/health/live")).status_code == 200
         assert_refuses(await client.post(INFER, json=body()), 503, "starting or stopping")
