@@ -37,7 +37,8 @@ class JsonFormatter(logging.Formatter):
 
 def log_as_json(level: int = logging.INFO) -> None:
     """Send what this project logs to standard error; what libraries log stays where it is."""
-    handler = logging.StreamHandler(sys.stderr)
+    # The real one: Serve puts its own logger in the place of `sys.stderr`.
+    handler = logging.StreamHandler(sys.__stderr__)
     handler.setFormatter(JsonFormatter())
     for package in ("serving", "variants"):
         logger = logging.getLogger(package)
