@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final, Protocol
 
 import zmq.asyncio
-from ray import serve
 
 from serving.batch import zeros
-from serving.cluster.host import HostDescription
-from serving.cluster.names import variant_of
+from serving.cluster.description import HostDescription
 from serving.dataplane import START_GRACE_S
 from serving.latency import ENOUGH, LatencyModel
 from serving.link import BatchFailed, HostConnection, HostPool
@@ -35,25 +34,36 @@ ANSWER_WITHIN_S: Final = 5.0
 CALIBRATION_PAUSE_S: Final = 0.005
 
 
+class Registry(Protocol):
+    """Who knows the applications and their hosts: Serve, in production."""
+
+    async def list_apps(self) -> dict[str, list[str]]:
+        """Return by variant the names of its applications; raise if that is not known now."""
+
+    async def describe(self, app: str) -> list[HostDescription]:
+        """Return what every replica of an application says; raise if not all of them answer."""
+
+
 class Directory:
-    """Watches Serve on behalf of one gateway."""
+    """Keeps one gateway's pool of hosts up to date."""
 
     def __init__(
         self,
         model: Model,
-        sizes: dict[str, tuple[int, ...]],
+        sizes: Mapping[str, tuple[int, ...]],
         pool: HostPool,
         latency: LatencyModel,
         metrics: Metrics,
+        registry: Registry,
     ) -> None:
-        """`sizes` gives by variant the batch sizes to warm a new host up with."""
+        """`sizes` gives by variant the batch sizes to time a new host with."""
         self._model = model
         self._sizes = sizes
         self._pool = pool
         self._latency = latency
         self._metrics = metrics
+        self._registry = registry
         self._context = zmq.asyncio.Context()
-        self._handles: dict[str, Any] = {}
         self._wake = asyncio.Event()
         self._has_begun = False
         self._started = time.monotonic()
@@ -86,26 +96,12 @@ class Directory:
 
     async def _refresh(self) -> None:
         if self._list_again or time.monotonic() >= self._list_at:
-            self._apps = await self._list_apps()
+            self._apps = await self._registry.list_apps()
             self._list_at = time.monotonic() + LIST_PERIOD_S
         answers = await asyncio.gather(*(self._describe_all(name) for name in self._sizes))
         # An application that does not answer may have been replaced.
         self._list_again = None in answers or [] in answers
         await self._match(dict(zip(self._sizes, answers, strict=True)))
-
-    async def _list_apps(self) -> dict[str, list[str]]:
-        """Return the applications of each variant, as Serve knows them."""
-        status = await asyncio.to_thread(serve.status)
-        if not status.applications:  # there is at least the gateway's own
-            raise RuntimeError("Serve's controller is away")
-        apps: dict[str, list[str]] = {}
-        for app in status.applications:
-            variant = variant_of(app)
-            if variant in self._sizes:
-                apps.setdefault(variant, []).append(app)
-        for app in self._handles.keys() - status.applications.keys():
-            del self._handles[app]
-        return apps
 
     async def _match(self, described: dict[str, list[HostDescription] | None]) -> None:
         """Make the pool what Serve describes; leave a variant alone where it gave no answer."""
@@ -147,19 +143,11 @@ class Directory:
                 return [
                     host
                     for app in self._apps.get(variant, [])
-                    for host in await self._describe(app)
+                    for host in await self._registry.describe(app)
                 ]
         except Exception as error:  # an application that starts has no replicas to ask yet
             logger.debug("no answer from the hosts of %s: %r", variant, error)
             return None
-
-    async def _describe(self, app: str) -> list[HostDescription]:
-        if app not in self._handles:
-            self._handles[app] = await asyncio.to_thread(serve.get_app_handle, app)
-        answers: list[HostDescription] = (
-            await self._handles[app].broadcast("describe").results_async()
-        )
-        return answers
 
     async def _connect(self, variant: str, address: str) -> None:
         """Warm a host up and time it through the link, as requests will use it; then use it."""

@@ -18,6 +18,7 @@ from ray import serve
 from serving.batch import Arrays, join, part
 from serving.cluster.directory import Directory
 from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
+from serving.cluster.registry import ServeRegistry
 from serving.dataplane import DataPlane
 from serving.latency import LatencyModel
 from serving.link import HostPool
@@ -83,8 +84,8 @@ class Gateway:
             name: tuple(size for size in offer.latencies_s if size <= settings.limits.batch_size)
             for name, offer in offered.items()
         }
-        self._directory = Directory(catalog.model, sizes, self._pool, latency, metrics)
-        self._watching = asyncio.create_task(self._directory.run())
+        directory = Directory(catalog.model, sizes, self._pool, latency, metrics, ServeRegistry())
+        self._watching = asyncio.create_task(directory.run())
         protocol = HttpProtocol(
             self._dataplane,
             registry,

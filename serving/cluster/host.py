@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from typing import Final
 
 import psutil
@@ -15,23 +14,13 @@ from ray import serve
 from ray.util import get_node_ip_address
 
 from serving.batch import zeros
+from serving.cluster.description import HostDescription
 from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
 from serving.link import HostSocket
 from serving.logs import log_as_json
 from serving.settings import Settings
 from variants.catalog import Catalog
 from variants.runners import load_runner
-
-
-@dataclass(frozen=True)
-class HostDescription:
-    """What a host replica tells a gateway about itself. Memory is in bytes."""
-
-    address: str
-    pid: int
-    resident_bytes: int
-    gpu_memory_bytes: int | None
-
 
 DRAIN_QUIET_S: Final = 2.5
 """A gateway looks for hosts every second: one that sent nothing for so long knows that we stop."""
