@@ -25,6 +25,7 @@ from loadtests import binary
 from loadtests.decisions import OFFERS, Simulation
 from loadtests.grid import Grid
 from serving.batch import Arrays, join
+from serving.clock import LoopClock
 from serving.dataplane import DataPlane
 from serving.latency import LatencyModel
 from serving.link import HostConnection, HostSocket
@@ -34,7 +35,7 @@ from serving.policy.slack import slack
 from serving.protocol.codec import parse_request, render_response
 from serving.protocol.http import HttpProtocol
 from serving.protocol.messages import InferResponse
-from serving.scheduler import LoopClock, Ran, Scheduler, Served
+from serving.scheduler import Ran, Scheduler, Served
 from serving.slo import Slo
 from serving.slo import parse as parse_slo
 from variants.catalog import Model, TensorSpec

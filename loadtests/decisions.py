@@ -120,6 +120,7 @@ class Simulation:
         return {
             name: Candidate(
                 name=name,
+                slots=1,
                 free_slots=0 if end > self._now else 1,
                 free_in_s=max(0.0, end - self._now),
                 max_batch=MAX_BATCH,

@@ -23,6 +23,7 @@ from serving.errors import (
     shown,
 )
 from serving.experiment.assignment import ROUTER, Arm, Experiment
+from serving.explanation import reason
 from serving.latency import LatencyModel
 from serving.metrics import Answered, Metrics
 from serving.offer import Offer, qualifying
@@ -246,7 +247,9 @@ class DataPlane:
         is_on_time = took_s <= slo.latency_s
         explanation: dict[str, str | float | bool] = {
             "variant": served.variant,
-            "reason": _reason(served, slo, enrolled, variants),
+            "reason": reason(
+                served.reason, served.variant, slo, variants, enrolled.arm if enrolled else None
+            ),
             "accuracy": offer.accuracy,
             "predicted_latency_ms": round(served.predicted_s * 1e3, 3),
             "latency_ms": round(took_s * 1e3, 3),
@@ -274,30 +277,6 @@ class DataPlane:
             )
         )
         return Answer(served.variant, served.answer, explanation)
-
-
-_BEST = {"accuracy": "most accurate", "latency": "fastest", "cost": "cheapest"}
-
-
-def _reason(served: Served, slo: Slo, enrolled: _Enrolled | None, variants: tuple[str, ...]) -> str:
-    """Say in words why this variant answered."""
-    if slo.variant is not None:
-        return "pinned by the request"
-    if enrolled and enrolled.arm.target != ROUTER:
-        return f"arm {enrolled.arm.name} of the experiment"
-    best = _BEST[slo.objective]
-    passed = ", ".join(variants[: variants.index(served.variant)])
-    match served.reason:
-        case "preferred" | "in time" if not passed or slo.objective == "latency":
-            return f"{best} variant that qualifies"
-        case "preferred" | "in time":
-            return f"{best} variant that meets the deadline: too slow for it now, or gone: {passed}"
-        case "behind":
-            return "the queue is behind: the variant that clears it fastest within the deadline"
-        case "at risk":
-            return "the deadline is at risk: the variant that is likeliest to meet it"
-        case other:
-            return other
 
 
 def _signature(inputs: Arrays) -> tuple[Any, ...]:

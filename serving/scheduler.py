@@ -12,12 +12,13 @@ import asyncio
 import itertools
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
+from serving.admission import time_needed_s
+from serving.clock import Clock, Timer
 from serving.errors import DeadlineExceeded, InferenceFailed, NotReady, Overloaded, ServingError
 from serving.latency import LatencyModel
 from serving.policy.situation import Candidate, Dispatch, Drop, Lane, LaneKey, Policy, Wait, Waiting
@@ -36,38 +37,6 @@ MAX_LANES: Final = 64
 
 SHORTEST_WAIT_S: Final = 0.0005
 """Between two looks at the queue when nothing happened in between."""
-
-
-class Timer(Protocol):
-    """What `Clock.call_later` returns."""
-
-    def cancel(self) -> None:
-        """Make sure that the callback is not called any more."""
-
-
-class Clock(Protocol):
-    """Time as the scheduler needs it; a test brings its own."""
-
-    def time(self) -> float:
-        """Return seconds on a monotonic clock, finer than a millisecond."""
-
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
-        """Call `callback` after `delay` seconds, never at once."""
-
-
-class LoopClock:
-    """The clock of the running event loop, which itself counts only milliseconds under uvloop."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-
-    def time(self) -> float:
-        """Return seconds on a monotonic clock."""
-        return time.monotonic()
-
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
-        """Call `callback` from the loop, after `delay` seconds."""
-        return self._loop.call_later(delay, callback)
 
 
 class HostLost(Exception):
@@ -193,47 +162,18 @@ class Scheduler:
     def _refuse_if_behind(
         self, variants: tuple[str, ...], size: int, deadline: float, now: float
     ) -> None:
-        """Raise `Overloaded` if what is due before leaves no time, even shared by all variants.
-
-        The capacity is that of batches which take half of the time there is, as in Nexus
-        (SOSP'19): the other half is for waiting. Reckoned with the throughput of large batches and
-        the latency of small ones, more would be let in than can be served, and nearly all be late.
-        """
-        alive = [name for name in variants if self._slots.get(name)]
-        if not alive or (not self.queued and any(self._free_slots(name) for name in alive)):
+        """Raise `Overloaded` if what is due before leaves no time, even shared by all variants."""
+        alive = [self._candidate(name, now) for name in variants if self._slots.get(name)]
+        if not alive or (not self.queued and any(candidate.free_slots for candidate in alive)):
             return
-        round_samples, samples_per_s, last_s = 0, 0.0, math.inf
-        for name in alive:
-            batch, batch_s = self._batch_within((deadline - now) / 2, name, size)
-            round_samples += self._slots[name] * batch
-            samples_per_s += self._slots[name] * batch / batch_s
-            last_s = min(last_s, self._free_in_s(name, now) + batch_s)
-        # Whole rounds: whoever just misses a batch waits for all of the next.
-        rounds = math.ceil(self._queue.samples_before(deadline, alive) / round_samples)
-        late_s = now + rounds * round_samples / samples_per_s + last_s - deadline
+        ahead = self._queue.samples_before(deadline, variants)
+        late_s = time_needed_s(alive, ahead, size, deadline - now) - (deadline - now)
         if late_s > 0:
             raise Overloaded(
                 f"{self.queued} requests are queued: this one would be about "
                 f"{late_s * 1e3:.1f} ms late; try again later or allow more time",
                 retry_after_s=late_s,
             )
-
-    def _batch_within(self, time_s: float, variant: str, size: int) -> tuple[int, float]:
-        """Return the largest batch that a variant runs in this time, and how long it takes."""
-        batch = self._max_batch
-        while batch > size and self._latency.predict_s(variant, batch) > time_s:
-            batch //= 2
-        batch = max(batch, size)
-        return batch, self._latency.predict_s(variant, batch)
-
-    def _free_slots(self, variant: str) -> int:
-        return max(0, self._slots[variant] - len(self._in_flight[variant]))
-
-    def _free_in_s(self, variant: str, now: float) -> float:
-        """Return when a slot is expected to be free."""
-        if self._free_slots(variant):
-            return 0.0
-        return max(0.0, min(self._in_flight[variant].values()) - now)
 
     def _look_soon(self) -> None:
         """Look at the queue once everything that has arrived by now is in it."""
@@ -267,10 +207,13 @@ class Scheduler:
         return {name: self._candidate(name, now) for name, slots in self._slots.items() if slots}
 
     def _candidate(self, name: str, now: float) -> Candidate:
+        slots, in_flight = self._slots[name], self._in_flight[name]
+        free_slots = max(0, slots - len(in_flight))
         return Candidate(
             name=name,
-            free_slots=self._free_slots(name),
-            free_in_s=self._free_in_s(name, now),
+            slots=slots,
+            free_slots=free_slots,
+            free_in_s=0.0 if free_slots else max(0.0, min(in_flight.values()) - now),
             max_batch=self._max_batch,
             predict_s=partial(self._latency.predict_s, name),
             idle_s=partial(self._latency.idle_s, name),

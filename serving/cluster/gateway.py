@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from ray import serve
 
 from serving.batch import Arrays, join, part
+from serving.clock import LoopClock
 from serving.cluster.directory import Directory
 from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
 from serving.cluster.registry import ServeRegistry
@@ -28,7 +29,7 @@ from serving.offer import offers
 from serving.policy import POLICIES
 from serving.protocol.http import HttpProtocol
 from serving.protocol.listener import HttpListener
-from serving.scheduler import LoopClock, Ran, Scheduler
+from serving.scheduler import Ran, Scheduler
 from serving.settings import Settings
 from variants.catalog import Catalog
 from variants.hardware import hardware

@@ -54,8 +54,10 @@ class Candidate:
     """A variant as it stands now. Times are in seconds."""
 
     name: str
+    slots: int
+    """Batches that its live replicas take at a time."""
     free_slots: int
-    """Batches that its live replicas could start at once."""
+    """Those of them that are free now."""
     free_in_s: float
     """When the next slot is expected to be free; 0 if one is."""
     max_batch: int

@@ -30,7 +30,7 @@ def test_every_slo_class_is_answered_and_shown(service: Service, tmp_path: Path)
     for summary in report.classes.values():
         # On a busy machine every strict deadline may be refused, and that is an answer, too.
         assert summary.requests > 0
-        assert sum(summary.variant_ratios.values()) == pytest.approx(bool(summary.answered))
+        assert sum(summary.variant_ratios.values()) == pytest.approx(float(summary.answered > 0))
         assert set(summary.variant_ratios) <= set(service.catalog.variants)
         assert summary.requests == summary.answered + sum(summary.refused.values())
     best = max(v.report_cards[0].accuracy.value for v in service.catalog.variants.values())

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from prometheus_client import CollectorRegistry
 
 from serving.batch import Arrays, join, part
+from serving.clock import LoopClock
 from serving.dataplane import DataPlane
 from serving.experiment.assignment import Experiment
 from serving.latency import LatencyModel
@@ -20,7 +21,7 @@ from serving.metrics import Metrics
 from serving.offer import Offer
 from serving.policy.slack import slack
 from serving.protocol.http import HttpProtocol
-from serving.scheduler import LoopClock, Ran, Run, Scheduler
+from serving.scheduler import Ran, Run, Scheduler
 from serving.slo import Slo
 from variants.catalog import Model, TensorSpec
 

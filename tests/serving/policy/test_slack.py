@@ -29,7 +29,13 @@ def variant(
         return first_s + each_s * (size - 1)
 
     return Candidate(
-        name, free, free_in_s, max_batch, predict_s, lambda size: best_case * predict_s(size)
+        name,
+        max(free, 1),
+        free,
+        free_in_s,
+        max_batch,
+        predict_s,
+        lambda size: best_case * predict_s(size),
     )
 
 
