@@ -23,7 +23,9 @@ from variants.hardware import hardware
 OBJECT_STORE_BYTES: Final = 80 * 2**20
 """Ray's least, nearly: nothing of ours goes through the object store."""
 
-READY_WITHIN_S: Final = 120.0
+RAY_FAILED: Final = "Ray could not be started; if the machine is busy, try again"
+
+READY_WITHIN_S: Final = 300.0
 POLL_S: Final = 0.05
 
 
@@ -46,17 +48,23 @@ def check_port_is_free(host: str, port: int) -> None:
 
 @contextmanager
 def local_cluster(cpus: int) -> Generator[None]:
-    """Run Ray and Serve on this machine, with as many logical CPUs, for the time of a `with`."""
+    """Run Ray and Serve on this machine, with as many logical CPUs, for the time of a `with`.
+
+    Raises `NotStarted` if Ray does not start.
+    """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     # Its one warning says that the cluster is protected by a token.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        configure_logging=False,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            configure_logging=False,
+        )
+    except Exception as error:  # Ray raises no narrower one when its node is not up within 30 s
+        raise NotStarted(f"{RAY_FAILED}: {error}") from error
     try:
         serve.start(proxy_location="Disabled")
         yield

@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.waiting import wait_until
+
+# As `serving.cluster.start` says it; importing that would import ray.
+RAY_FAILED = "Ray could not be started"
 
 pytestmark = pytest.mark.cluster
 
@@ -26,21 +30,28 @@ def up(small_catalog: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[b
     """The command, running in a session of its own as in a terminal, and what it prints."""
     output = tmp_path / "output"
     command = [str(PARETOSERVE), "up", "--catalog", str(small_catalog), "--port", "0"]
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    for _ in range(3):  # Ray gives itself 30 s, which a busy machine may not keep
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        wait_until(partial(_is_up_or_gone, process, output))
+        if RAY_FAILED not in output.read_text():
+            break
     yield process, output
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+        process.wait(300)
+
+
+def _is_up_or_gone(process: subprocess.Popen[bytes], output: Path) -> bool:
+    return "curl" in output.read_text() or process.poll() is not None
 
 
 def test_the_printed_line_works_when_pasted_and_ctrl_c_leaves_nothing_behind(
     up: tuple[subprocess.Popen[bytes], Path],
 ) -> None:
     process, output = up
-    wait_until(lambda: "curl" in output.read_text() or process.poll() is not None)
     printed = output.read_text()
     assert process.poll() is None, printed
     assert "activation-pruned" in printed
@@ -52,8 +63,8 @@ def test_the_printed_line_works_when_pasted_and_ctrl_c_leaves_nothing_behind(
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) > 4, "Ray and the replicas should be running"
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(60) == 0, output.read_text()
-    psutil.wait_procs(family, timeout=10)
+    assert process.wait(300) == 0, output.read_text()
+    psutil.wait_procs(family, timeout=60)
     assert [child for child in family if child.is_running()] == []
     assert "Traceback" not in output.read_text()
 
@@ -69,7 +80,7 @@ def test_a_taken_port_is_said_in_one_line(small_catalog: Path) -> None:
             [PARETOSERVE, "up", "--catalog", small_catalog, "--port", port],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
     assert run.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port}" in run.stderr
