@@ -8,9 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from variants.catalog import Model
-from variants.datatype import NUMPY
-
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -36,13 +33,3 @@ def part(outputs: Arrays, sizes: Sequence[int]) -> list[Arrays]:
         parts.append({name: array[start : start + size] for name, array in outputs.items()})
         start += size
     return parts
-
-
-def zeros(model: Model, size: int) -> Arrays:
-    """Return a batch of `size` samples of nothing; a variable dimension becomes 1."""
-    return {
-        spec.name: np.zeros(
-            (size, *(abs(dimension) for dimension in spec.shape[1:])), NUMPY[spec.datatype]
-        )
-        for spec in model.inputs
-    }

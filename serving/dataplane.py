@@ -101,8 +101,9 @@ class DataPlane:
             return False
         if len(self._seen) < len(self.offers):
             self._seen.update(name for name in self.offers if self._scheduler.slots(name))
-        is_late = self._now() - self._started > START_GRACE_S
-        return len(self._seen) == len(self.offers) or (is_late and bool(self._seen))
+        if len(self._seen) == len(self.offers):
+            return True
+        return bool(self._seen) and self._now() - self._started > START_GRACE_S
 
     def is_variant_ready(self, variant: str) -> bool:
         """True if the variant has a live replica."""

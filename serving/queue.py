@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from serving.policy.situation import Lane, LaneKey, Waiting
 
-# Deadlines within one millisecond are equal: among them priority decides.
 AGEING_S: Final = 1.0
 """A request without a deadline is served as if due this long after it came: it cannot starve."""
 
@@ -40,6 +39,7 @@ class DeadlineQueue:
         self, entry: Any, *, key: LaneKey, size: int, deadline: float, priority: int, now: float
     ) -> None:
         """Queue a request of `size` samples that came at `now`, behind its equals."""
+        # Deadlines within one millisecond are equal: among them priority decides.
         due = round(deadline if key.has_deadline else now + AGEING_S, 3)
         self.put_back(Waiting(size, deadline, (due, priority, next(self._numbers)), key, entry))
 

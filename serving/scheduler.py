@@ -149,7 +149,7 @@ class Scheduler:
         return await future
 
     def _make_room(self, key: LaneKey, priority: int) -> None:
-        if len(self._queue.lanes) >= MAX_LANES and not self._queue.has_lane(key):
+        if not self._queue.has_lane(key) and len(self._queue.lanes) >= MAX_LANES:
             raise Overloaded("requests of too many different shapes are queued; try again later")
         if self.queued < self._max_queue:
             return

@@ -18,14 +18,11 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import psutil
-from numpy.typing import NDArray
 
-from variants.catalog import Model, TensorSpec, Variant
-from variants.datatype import NUMPY
+from variants.blank import blank_batch
+from variants.catalog import Model, Variant
 from variants.profiling import BATCH_SIZES
 from variants.record import Record
 from variants.runners import load_runner
@@ -86,16 +83,11 @@ def growth(request: Request) -> int:
 
     runner = load_runner(request.catalog, request.model, request.variant, threads=request.threads)
     for batch_size in request.batch_sizes:
-        inputs = {spec.name: zeros(spec, batch_size) for spec in request.model.inputs}
+        inputs = blank_batch(request.model, batch_size)
         for _ in range(RUNS):
             runner(inputs)
     gc.collect()
     return max(0, process.memory_info().rss - before)
-
-
-def zeros(spec: TensorSpec, batch_size: int) -> NDArray[Any]:
-    """Return an input of `batch_size` samples; dimensions of variable size beside it are 1."""
-    return np.zeros((batch_size, *(max(size, 1) for size in spec.shape[1:])), NUMPY[spec.datatype])
 
 
 def _import_libraries(request: Request) -> None:

@@ -81,7 +81,7 @@ def render_table(catalog: Catalog) -> RenderableType:
 
 
 def render_overview(catalog: Catalog) -> RenderableType:
-    """Return one table with a line per variant, for a rich console of 80 columns or more."""
+    """Return one table with a line per variant, for a rich console of 90 columns or more."""
     return Group(*(_rich_table(_overview(cards)) for cards in _by_hardware(catalog)))
 
 

@@ -14,13 +14,13 @@ from typing import Final, Protocol
 
 import zmq.asyncio
 
-from serving.batch import zeros
 from serving.cluster.description import HostDescription
 from serving.dataplane import START_GRACE_S
 from serving.latency import ENOUGH, LatencyModel
 from serving.link import BatchFailed, HostConnection, HostPool
 from serving.metrics import Metrics
 from serving.scheduler import HostLost
+from variants.blank import blank_batch
 from variants.catalog import Model
 
 logger = logging.getLogger(__name__)
@@ -153,9 +153,8 @@ class Directory:
         """Warm a host up and time it through the link, as requests will use it; then use it."""
 
         def lost() -> None:
-            if self._pool.remove(
-                variant, host
-            ):  # one that Serve has stopped is in no pool any more
+            # One that Serve has stopped is in no pool any more.
+            if self._pool.remove(variant, host):
                 self._metrics.lost(variant)
                 logger.error("a host was lost", extra={"variant": variant, "host": address})
                 self._wake.set()
@@ -168,7 +167,7 @@ class Directory:
                     # Spaced out: a lone request meets a machine that has gone to sleep.
                     await asyncio.sleep(CALIBRATION_PAUSE_S)
                     start = time.monotonic()
-                    await host.run(zeros(self._model, size))
+                    await host.run(blank_batch(self._model, size))
                     if round_:  # the first only warms up
                         took.append(time.monotonic() - start)
             self._latency.calibrate(variant, timings)

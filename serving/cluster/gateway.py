@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -33,8 +32,6 @@ from serving.scheduler import Ran, Scheduler
 from serving.settings import Settings
 from variants.catalog import Catalog
 from variants.hardware import hardware
-
-logger = logging.getLogger(__name__)
 
 
 class Gateway:

@@ -13,12 +13,12 @@ import psutil
 from ray import serve
 from ray.util import get_node_ip_address
 
-from serving.batch import zeros
 from serving.cluster.description import HostDescription
 from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
 from serving.link import HostSocket
 from serving.logs import log_as_json
 from serving.settings import Settings
+from variants.blank import blank_batch
 from variants.catalog import Catalog
 from variants.runners import load_runner
 
@@ -44,7 +44,7 @@ class Host:
             threads=settings.hosts.cpus,
         )
         for size in (1, settings.limits.batch_size):
-            runner(zeros(catalog.model, size))
+            runner(blank_batch(catalog.model, size))
         bind = settings.hosts.bind
         if bind == "node":
             bind = get_node_ip_address()  # type: ignore[no-untyped-call]

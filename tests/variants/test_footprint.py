@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from variants.blank import zeros
 from variants.catalog import Catalog, TensorSpec
-from variants.footprint import resident_bytes, zeros
+from variants.footprint import resident_bytes
 
 
 def test_a_fresh_process_grows_by_at_least_the_weights(small_catalog: Path) -> None:
