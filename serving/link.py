@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import orjson
 import zmq
 import zmq.asyncio
@@ -27,6 +25,7 @@ from zmq.utils.monitor import recv_monitor_message
 from serving.batch import Arrays
 from serving.scheduler import HostLost
 from variants.datatype import DATATYPE, NUMPY
+from variants.raw import from_raw, to_raw
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +58,14 @@ class Result:
 
 
 def pack(tensors: Arrays, **fields: Any) -> list[bytes | memoryview]:
-    """Return the frames of a message: its header, then the buffer of each tensor, uncopied."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    """Return the frames of a message: its header, then each tensor as `to_raw` gives it."""
     described = [[name, DATATYPE[array.dtype], array.shape] for name, array in tensors.items()]
     header = orjson.dumps({**fields, "tensors": described})
-    return [header, *(array.reshape(-1).view(np.uint8).data for array in arrays.values())]
+    return [header, *map(to_raw, tensors.values())]
 
 
 def unpack(frames: Sequence[zmq.Frame]) -> tuple[dict[str, Any], Arrays]:
-    """Return the header and the tensors of a message, as views of its frames.
+    """Return the header and the tensors of a message, as views of its frames where they can be.
 
     Raises `BadFrames` if it is not a message of `pack`.
     """
@@ -87,12 +85,12 @@ def unpack(frames: Sequence[zmq.Frame]) -> tuple[dict[str, Any], Arrays]:
         raise BadFrames(f"{len(described)} tensors in {len(frames) - 1} buffers")
     tensors = {}
     for (name, dtype, shape), frame in zip(described, frames[1:], strict=True):
-        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(frame):
-            raise BadFrames(f"{name!r:.100} of shape {shape} in {len(frame)} bytes")
+        if min(shape, default=0) < 0:
+            raise BadFrames(f"{name!r:.100} of shape {shape!s:.100}")
         try:
-            tensors[name] = np.frombuffer(frame.buffer, dtype).reshape(shape)
-        except ValueError as error:  # empty, and yet larger than numpy can count
-            raise BadFrames(f"{name!r:.100} of shape {shape}") from error
+            tensors[name] = from_raw(frame.buffer, dtype, shape)
+        except ValueError as error:
+            raise BadFrames(f"{name!r:.100}: {error!s:.200}") from error
     return header, tensors
 
 

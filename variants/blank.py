@@ -12,8 +12,13 @@ from variants.datatype import NUMPY
 
 
 def zeros(spec: TensorSpec, batch_size: int) -> NDArray[Any]:
-    """Return an input of `batch_size` samples; dimensions of variable size beside it are 1."""
-    return np.zeros((batch_size, *(max(size, 1) for size in spec.shape[1:])), NUMPY[spec.datatype])
+    """Return an input of `batch_size` samples; dimensions of variable size beside it are 1.
+
+    An element of BYTES is empty.
+    """
+    shape = (batch_size, *(max(size, 1) for size in spec.shape[1:]))
+    dtype = NUMPY[spec.datatype]
+    return np.full(shape, b"", dtype) if dtype.kind == "O" else np.zeros(shape, dtype)
 
 
 def blank_batch(model: Model, batch_size: int) -> dict[str, NDArray[Any]]:

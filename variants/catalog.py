@@ -19,9 +19,9 @@ from variants.record import Record, read_record
 
 Datatype: TypeAlias = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
-    "FP16", "FP32", "FP64",
+    "FP16", "BF16", "FP32", "FP64", "BYTES",
 ]  # fmt: skip
-"""The Open Inference Protocol's names of the datatypes that a numpy array can hold."""
+"""The Open Inference Protocol's names of the datatypes."""
 
 
 class TensorSpec(Record):

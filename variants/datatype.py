@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import ml_dtypes
 import numpy as np
 
 NUMPY: Final[Mapping[str, np.dtype[Any]]] = {
@@ -18,9 +19,11 @@ NUMPY: Final[Mapping[str, np.dtype[Any]]] = {
     "INT32": np.dtype("<i4"),
     "INT64": np.dtype("<i8"),
     "FP16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
+    "BYTES": np.dtype("O"),
 }
-"""On the wire they are little-endian and row-major."""
+"""An element of BYTES is a `bytes`. How arrays look on the wire, `variants.raw` knows."""
 
 DATATYPE: Final[Mapping[np.dtype[Any], str]] = {dtype: name for name, dtype in NUMPY.items()}

@@ -19,8 +19,7 @@ from torch import nn
 
 from variants.catalog import TensorSpec
 from variants.dataset import Datasets, Samples
-
-_KINDS = {"f": "FP", "i": "INT", "u": "UINT"}
+from variants.datatype import DATATYPE
 
 
 def load_reference(reference: str) -> Callable[[], object]:
@@ -85,11 +84,7 @@ def describe(
 
 
 def _spec(name: str, array: Samples) -> TensorSpec:
-    dtype = np.dtype(array.dtype)
+    datatype = DATATYPE.get(np.dtype(array.dtype), str(array.dtype))  # an unknown one is refused
     return TensorSpec.model_validate(
-        {
-            "name": name,
-            "datatype": f"{_KINDS.get(dtype.kind, dtype.kind)}{8 * dtype.itemsize}",
-            "shape": (-1, *array.shape[1:]),
-        }
+        {"name": name, "datatype": datatype, "shape": (-1, *array.shape[1:])}
     )

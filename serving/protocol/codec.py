@@ -1,38 +1,45 @@
 """Bytes to messages and back: V2 JSON, and the binary tensor extension.
 
     body = JSON ‖ raw tensors in the order of the inputs, little-endian, row-major;
-    the header Inference-Header-Content-Length gives the length of the JSON part.
+    the header Inference-Header-Content-Length gives the length of the JSON part; 0 says that
+    the whole body is the one input.
 
-Binary tensors are views of the body: nothing is copied. Every fault in a request is an
-`InvalidRequest` that names the place and what would be right.
+Every fault in a request is an `InvalidRequest` that names the place and what would be right.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
-from serving.errors import InvalidRequest, shown
+from serving.errors import InvalidRequest, ServingError, shown
+from serving.protocol.extension import check_offered
+from serving.protocol.json_tensor import BINARY_ONLY, from_json, to_json
 from serving.protocol.messages import InferRequest, InferResponse
+from serving.protocol.tensor import Array, check_datatype, check_shape, from_raw, to_raw
+from variants.catalog import TensorSpec
 from variants.datatype import DATATYPE, NUMPY
 
-Array = npt.NDArray[Any]
-
-MAX_DIMENSIONS = 8
-MAX_VALUES = 2**48
-"""In one tensor, an empty dimension not counted: numpy refuses what no address could reach."""
+_SCALARS: Final = frozenset({str, int, float, bool})
 
 
-def parse_request(body: bytes, json_length: int | None) -> InferRequest:
-    """Read one request; `json_length` is None where the whole body is JSON."""
+def parse_request(
+    body: bytes, json_length: int | None, inputs: Sequence[TensorSpec] = ()
+) -> InferRequest:
+    """Read one request; `json_length` is None where the whole body is JSON.
+
+    If it is 0 the body is a raw request, of a model with these `inputs`. Raises `InvalidRequest`,
+    or `Unsupported` for an extension that is not offered; both carry the request's id.
+    """
     view = memoryview(body)
     if json_length is None:
         json_length = len(body)
+    elif json_length == 0 and body:
+        return parse_raw_request(body, inputs)
     elif not 0 < json_length <= len(body):
         raise InvalidRequest(
             f"the header Inference-Header-Content-Length says {json_length}, "
@@ -44,33 +51,49 @@ def parse_request(body: bytes, json_length: int | None) -> InferRequest:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
 
     fields = _object(document, "the body")
-    binary = _Binary(view[json_length:])
-    inputs = _list(fields.get("inputs"), "inputs")
-    if not inputs:
-        raise InvalidRequest("inputs must hold at least one tensor")
-    tensors: dict[str, Array] = {}
-    for i, item in enumerate(inputs):
-        tensor = _object(item, f"inputs[{i}]")
-        name = _name(tensor, f"inputs[{i}]")
-        if name in tensors:
-            raise InvalidRequest(f"input names must be unique, got {name!r:.100} twice")
-        tensors[name] = _array(tensor, f"input {name!r:.100}", binary)
-    binary.must_be_used_up()
-
     identifier = fields.get("id")
     if identifier is not None and not isinstance(identifier, str):
         raise InvalidRequest(f"id must be a string, got {shown(identifier)}")
-    parameters = _parameters(fields, "parameters")
-    binary_output = _flag(parameters, "binary_data_output", "parameters", default=False)
-    outputs: dict[str, bool] = {}
-    for i, item in enumerate(_list(fields.get("outputs", []), "outputs")):
-        output = _object(item, f"outputs[{i}]")
-        name = _name(output, f"outputs[{i}]")
-        if name in outputs:
-            raise InvalidRequest(f"output names must be unique, got {name!r:.100} twice")
-        own = _parameters(output, f"outputs[{i}].parameters")
-        outputs[name] = _flag(own, "binary_data", f"outputs[{i}].parameters", binary_output)
-    return InferRequest(tensors, identifier, parameters, outputs, binary_output)
+    try:
+        return _request(fields, identifier, _Binary(view[json_length:]))
+    except ServingError as error:
+        error.request_id = identifier
+        raise
+
+
+def parse_raw_request(body: bytes, inputs: Sequence[TensorSpec]) -> InferRequest:
+    """Read a body that is nothing but the one input of the model, for a single sample.
+
+    What size a variable dimension has follows from the length. For BYTES the body is the one
+    element, without its length before it. All outputs are to be sent as binary.
+    """
+    if len(inputs) != 1:
+        raise InvalidRequest(
+            f"a raw request is for a model with one input, this one takes {len(inputs)}; "
+            "describe the tensors in a JSON part and give its length"
+        )
+    spec = inputs[0]
+    where = f"input {spec.name!r}"
+    sizes = spec.shape[1:]
+    if sizes.count(-1) > 1:
+        raise InvalidRequest(
+            f"{where} has more than one variable dimension, so a raw request cannot tell its "
+            "shape; describe it in a JSON part and give its length"
+        )
+    fixed = math.prod(size for size in sizes if size != -1)
+    if spec.datatype == "BYTES":
+        if fixed != 1:
+            raise InvalidRequest(
+                f"{where} has {fixed} elements of BYTES, a raw request is a single one; "
+                "describe the tensor in a JSON part and give its length"
+            )
+        array = np.array([body], NUMPY["BYTES"]).reshape((1,) * len(spec.shape))
+    else:
+        step = fixed * NUMPY[spec.datatype].itemsize
+        variable = len(body) // max(1, step)
+        shape = (1, *(variable if size == -1 else size for size in sizes))
+        array = from_raw(spec.datatype, shape, body, f"the raw request for {where}")
+    return InferRequest({spec.name: array}, binary_output=True)
 
 
 def render_response(
@@ -79,21 +102,23 @@ def render_response(
     """Write one answer: the body, and the length of its JSON part where binary tensors follow.
 
     `binary` says per output whether it goes as binary; an output it does not name goes as
-    `default` says.
+    `default` says. FP16 and BF16 always go as binary, which JSON cannot say. Raises
+    `InvalidRequest` if BYTES that are no UTF-8 would have to go as JSON.
     """
     outputs = []
-    buffers: list[bytes] = []
+    buffers: list[bytes | memoryview] = []
     for name, array in response.outputs.items():
-        output: dict[str, Any] = {
-            "name": name,
-            "datatype": DATATYPE[array.dtype],
-            "shape": array.shape,
-        }
-        if binary.get(name, default):
-            buffers.append(array.tobytes())
+        datatype = DATATYPE[array.dtype]
+        output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": array.shape}
+        if binary.get(name, default) or datatype in BINARY_ONLY:
+            buffers.append(to_raw(array))
             output["parameters"] = {"binary_data_size": len(buffers[-1])}
         else:
-            output["data"] = np.ascontiguousarray(array).reshape(-1)
+            try:
+                output["data"] = to_json(array, name)
+            except InvalidRequest as error:
+                error.request_id = response.id
+                raise
         outputs.append(output)
     document: dict[str, Any] = {
         "model_name": response.model_name,
@@ -131,90 +156,43 @@ class _Binary:
             raise InvalidRequest(f"{left} bytes follow the tensors that the inputs describe")
 
 
+def _request(fields: Mapping[str, Any], identifier: str | None, binary: _Binary) -> InferRequest:
+    inputs = _list(fields.get("inputs"), "inputs")
+    if not inputs:
+        raise InvalidRequest("inputs must hold at least one tensor")
+    tensors: dict[str, Array] = {}
+    for i, item in enumerate(inputs):
+        tensor = _object(item, f"inputs[{i}]")
+        name = _name(tensor, f"inputs[{i}]")
+        if name in tensors:
+            raise InvalidRequest(f"input names must be unique, got {name!r:.100} twice")
+        tensors[name] = _array(tensor, f"input {name!r:.100}", binary)
+    binary.must_be_used_up()
+
+    parameters = _parameters(fields, "parameters")
+    binary_output = _flag(parameters, "binary_data_output", "parameters", default=False)
+    outputs: dict[str, bool] = {}
+    for i, item in enumerate(_list(fields.get("outputs", []), "outputs")):
+        output = _object(item, f"outputs[{i}]")
+        name = _name(output, f"outputs[{i}]")
+        if name in outputs:
+            raise InvalidRequest(f"output names must be unique, got {name!r:.100} twice")
+        own = _tensor_parameters(output, f"outputs[{i}].parameters")
+        outputs[name] = _flag(own, "binary_data", f"outputs[{i}].parameters", binary_output)
+    return InferRequest(tensors, identifier, parameters, outputs, binary_output)
+
+
 def _array(fields: Mapping[str, Any], where: str, binary: _Binary) -> Array:
-    shape = _shape(fields.get("shape"), where)
-    datatype = fields.get("datatype")
-    dtype = NUMPY.get(datatype) if isinstance(datatype, str) else None
-    if dtype is None:
-        known = ", ".join(NUMPY)
-        raise InvalidRequest(f"{where}: datatype must be one of {known}")
-    size = _parameters(fields, f"{where}: parameters").get("binary_data_size")
+    shape = check_shape(_list(fields.get("shape"), f"{where}: shape"), where)
+    datatype = check_datatype(fields.get("datatype"), where)
+    size = _tensor_parameters(fields, f"{where}: parameters").get("binary_data_size")
     if size is None:
-        return _from_json(fields.get("data"), dtype, shape, where)
+        return from_json(fields.get("data"), datatype, shape, where)
     if "data" in fields:
         raise InvalidRequest(f"{where}: give either data or binary_data_size, not both")
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise InvalidRequest(f"{where}: binary_data_size must be a whole number of bytes")
-    wanted = math.prod(shape) * dtype.itemsize
-    if size != wanted:
-        raise InvalidRequest(
-            f"{where}: shape {list(shape)} of {datatype} takes {wanted} bytes, "
-            f"binary_data_size is {size}"
-        )
-    return np.frombuffer(binary.take(size, where), dtype).reshape(shape)
-
-
-def _from_json(data: Any, dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> Array:
-    if not isinstance(data, list):
-        raise InvalidRequest(f"{where}: data must be a list of values, nested or flat")
-    # Before numpy sees it: it would pad every value to the length of the longest text.
-    if len(data) > max(1, *shape, math.prod(shape)):
-        raise InvalidRequest(
-            f"{where}: shape {list(shape)} holds {math.prod(shape)} values, data has {len(data)}"
-        )
-    types = _types(data)
-    if list in types:
-        raise InvalidRequest(f"{where}: data is nested over {MAX_DIMENSIONS} deep")
-    if not types <= _JSON_TYPES[dtype.kind]:
-        raise InvalidRequest(f"{where}: data must be {_WORDS[dtype.kind]}, without null or text")
-    try:
-        with np.errstate(over="ignore"):
-            array = np.array(data, dtype)
-    except ValueError:
-        raise InvalidRequest(f"{where}: data is nested unevenly") from None
-    except OverflowError:
-        raise InvalidRequest(f"{where}: {_RANGE}") from None
-    if array.size != math.prod(shape):
-        raise InvalidRequest(
-            f"{where}: shape {list(shape)} holds {math.prod(shape)} values, data has {array.size}"
-        )
-    if array.size and array.ndim != 1 and array.shape != shape:
-        raise InvalidRequest(
-            f"{where}: data is nested as {list(array.shape)}, shape says {list(shape)}"
-        )
-    if dtype.kind == "f" and not np.isfinite(array).all():
-        raise InvalidRequest(f"{where}: {_RANGE}")
-    return array.reshape(shape)
-
-
-def _types(data: list[Any], depth: int = 1) -> set[type]:
-    """Return the types of the values; `list` is one of them only where they lie too deep."""
-    types = set(map(type, data))
-    if list in types and depth < MAX_DIMENSIONS:
-        types.remove(list)
-        for item in data:
-            if isinstance(item, list):
-                types |= _types(item, depth + 1)
-    return types
-
-
-_JSON_TYPES: Mapping[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
-_RANGE = "data has a value outside the range of its datatype"
-_WORDS = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
-
-
-def _shape(value: Any, where: str) -> tuple[int, ...]:
-    dimensions = _list(value, f"{where}: shape")
-    for dimension in dimensions:
-        if isinstance(dimension, bool) or not isinstance(dimension, int) or dimension < 0:
-            raise InvalidRequest(
-                f"{where}: shape must hold whole numbers of at least 0, got {shown(dimension)}"
-            )
-    if len(dimensions) > MAX_DIMENSIONS:
-        raise InvalidRequest(f"{where}: shape has over {MAX_DIMENSIONS} dimensions")
-    if math.prod(max(1, dimension) for dimension in dimensions) > MAX_VALUES:
-        raise InvalidRequest(f"{where}: shape {dimensions} is larger than any tensor")
-    return tuple(dimensions)
+    return from_raw(datatype, shape, binary.take(size, where), where)
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
@@ -238,7 +216,17 @@ def _name(fields: Mapping[str, Any], where: str) -> str:
 
 def _parameters(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
     value = fields.get("parameters")
-    return {} if value is None else _object(value, where)
+    parameters = {} if value is None else _object(value, where)
+    for name, own in parameters.items():
+        if own.__class__ not in _SCALARS:
+            raise InvalidRequest(f"{where}: {name!r:.100} must be a string, a number or a boolean")
+    return parameters
+
+
+def _tensor_parameters(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    parameters = _parameters(fields, where)
+    check_offered(parameters)
+    return parameters
 
 
 def _flag(parameters: Mapping[str, Any], name: str, where: str, default: bool) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from variants import artifact
 from variants.catalog import Model, Variant
+from variants.datatype import NUMPY
 from variants.model import load_network
 from variants.plan import PLAN, WEIGHTS, Plan, rebuild
 from variants.runners import Runner, Tensors
@@ -31,7 +33,7 @@ class TorchRunner:
             outputs = self._network(*(_tensor(inputs[name]) for name in self._inputs))
         if isinstance(outputs, torch.Tensor):
             outputs = (outputs,)
-        return {name: output.numpy() for name, output in zip(self._outputs, outputs, strict=True)}
+        return {name: _array(output) for name, output in zip(self._outputs, outputs, strict=True)}
 
 
 def load_torch(folder: Path, model: Model, variant: Variant, *, threads: int) -> Runner:
@@ -47,4 +49,13 @@ def load_torch(folder: Path, model: Model, variant: Variant, *, threads: int) ->
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:
     """Share the array's memory, unless it is read-only as a received message is: torch warns."""
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    own = array if array.flags.writeable else array.copy()
+    if own.dtype == NUMPY["BF16"]:  # which torch has, but not by numpy's name
+        return torch.from_numpy(own.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(own)
+
+
+def _array(output: torch.Tensor) -> NDArray[Any]:
+    if output.dtype == torch.bfloat16:
+        return output.view(torch.int16).numpy().view(NUMPY["BF16"])
+    return output.numpy()

@@ -4,36 +4,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from serving.protocol.codec import MAX_DIMENSIONS, parse_request, render_response
+from serving.errors import InvalidRequest
+from serving.protocol.codec import parse_request, render_response
 from serving.protocol.messages import InferRequest, InferResponse
+from serving.protocol.tensor import MAX_DIMENSIONS
+from tests.tensors import IN_JSON, Array, assert_equal, named, some
 from variants.datatype import DATATYPE, NUMPY
-
-Array = npt.NDArray[Any]
+from variants.raw import from_raw, to_raw
 
 shapes = arrays.array_shapes(min_dims=0, max_dims=MAX_DIMENSIONS, min_side=0, max_side=3)
-
-
-def elements(dtype: np.dtype[Any]) -> st.SearchStrategy[Any]:
-    if dtype.kind == "f":
-        return arrays.from_dtype(dtype, allow_nan=False, allow_infinity=False)
-    return arrays.from_dtype(dtype)
-
-
-tensors = st.dictionaries(
-    st.text(min_size=1),
-    st.sampled_from(sorted(NUMPY)).flatmap(
-        lambda name: arrays.arrays(NUMPY[name], shapes, elements=elements(NUMPY[name]))
-    ),
-    min_size=1,
-    max_size=3,
-)
+names = st.text(min_size=1)
+tensors = named(names, NUMPY, shapes)
+json_tensors = named(names, IN_JSON, shapes, in_json=True)
 
 
 def described(name: str, array: Array, **more: Any) -> dict[str, Any]:
@@ -45,16 +33,23 @@ def in_json(arrays: Mapping[str, Array], *, flat: bool) -> bytes:
     return orjson.dumps(
         {
             "inputs": [
-                described(name, array, data=array.ravel().tolist() if flat else nested(array))
+                described(name, array, data=values(array.ravel() if flat else array))
                 for name, array in arrays.items()
             ]
         }
     )
 
 
-def nested(array: Array) -> list[Any]:
-    values = array.tolist()
-    return values if isinstance(values, list) else [values]
+def values(array: Array) -> list[Any]:
+    """The values as JSON has them, nested as the array is."""
+    found = as_text(array.tolist())
+    return found if isinstance(found, list) else [found]
+
+
+def as_text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [as_text(own) for own in value]
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def in_binary(arrays: Mapping[str, Array], **document: Any) -> tuple[bytes, int]:
@@ -62,13 +57,13 @@ def in_binary(arrays: Mapping[str, Array], **document: Any) -> tuple[bytes, int]
     head = orjson.dumps(
         {
             "inputs": [
-                described(name, array, parameters={"binary_data_size": array.nbytes})
+                described(name, array, parameters={"binary_data_size": len(to_raw(array))})
                 for name, array in arrays.items()
             ],
             **document,
         }
     )
-    return head + b"".join(array.tobytes() for array in arrays.values()), len(head)
+    return head + b"".join(map(to_raw, arrays.values())), len(head)
 
 
 def read(body: bytes, json_length: int | None) -> dict[str, Array]:
@@ -79,23 +74,19 @@ def read(body: bytes, json_length: int | None) -> dict[str, Array]:
     for output in document["outputs"]:
         dtype = NUMPY[output["datatype"]]
         size = output.get("parameters", {}).get("binary_data_size")
-        if size is None:
-            array = np.array(output["data"], dtype)
-        else:
-            array = np.frombuffer(body[at : at + size], dtype)
+        if size is not None:
+            array = from_raw(body[at : at + size], dtype, tuple(output["shape"]))
             at += size
+        elif dtype.kind == "O":
+            array = np.array([text.encode() for text in output["data"]], dtype)
+        else:
+            array = np.array(output["data"], dtype)
         found[output["name"]] = array.reshape(output["shape"])
     assert at == len(body), "nothing follows the last tensor"
     return found
 
 
-def assert_equal(found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
-    assert list(found) == list(expected)
-    for name, array in expected.items():
-        np.testing.assert_array_equal(found[name], array, strict=True)
-
-
-@given(tensors, st.booleans())
+@given(json_tensors, st.booleans())
 def test_json_inputs_are_read_as_they_were_meant(inputs: dict[str, Array], flat: bool) -> None:
     assert_equal(parse_request(in_json(inputs, flat=flat), None).inputs, inputs)
 
@@ -105,23 +96,23 @@ def test_binary_inputs_are_read_as_they_were_meant(inputs: dict[str, Array]) -> 
     assert_equal(parse_request(*in_binary(inputs)).inputs, inputs)
 
 
-@given(tensors)
+@given(json_tensors)
 def test_the_json_length_may_be_given_where_nothing_follows(inputs: dict[str, Array]) -> None:
     body = in_json(inputs, flat=True)
     assert_equal(parse_request(body, len(body)).inputs, inputs)
 
 
-@given(tensors, st.data())
+@given(json_tensors, st.data())
 def test_json_and_binary_inputs_can_be_mixed(inputs: dict[str, Array], data: st.DataObject) -> None:
     binary = {name for name in inputs if data.draw(st.booleans())}
     described_inputs = [
-        described(name, array, parameters={"binary_data_size": array.nbytes})
+        described(name, array, parameters={"binary_data_size": len(to_raw(array))})
         if name in binary
-        else described(name, array, data=array.ravel().tolist())
+        else described(name, array, data=values(array.ravel()))
         for name, array in inputs.items()
     ]
     head = orjson.dumps({"inputs": described_inputs})
-    body = head + b"".join(inputs[name].tobytes() for name in inputs if name in binary)
+    body = head + b"".join(to_raw(inputs[name]) for name in inputs if name in binary)
     assert_equal(parse_request(body, len(head)).inputs, inputs)
 
 
@@ -202,11 +193,14 @@ def test_what_else_a_request_says(document: dict[str, Any], expected: InferReque
     assert list(request.outputs) == list(expected.outputs)
 
 
-@given(tensors, st.booleans(), st.data())
+@given(tensors, json_tensors, st.data())
 def test_outputs_are_written_as_they_are(
-    outputs: dict[str, Array], default: bool, data: st.DataObject
+    any_tensors: dict[str, Array], in_json: dict[str, Array], data: st.DataObject
 ) -> None:
-    binary = {name: data.draw(st.booleans()) for name in outputs if data.draw(st.booleans())}
+    default = data.draw(st.booleans())
+    binary = {name: data.draw(st.booleans()) for name in in_json if data.draw(st.booleans())}
+    outputs = in_json | any_tensors
+    binary |= dict.fromkeys(any_tensors, True)
     response = InferResponse("shirts", "int8", outputs)
     body, json_length = render_response(response, binary, default)
     assert_equal(read(body, json_length), outputs)
@@ -248,10 +242,35 @@ def test_an_output_is_written_row_major_however_it_lies_in_memory(
     assert_equal(read(*render_response(response, {}, binary)), {"y": array})
 
 
-def test_what_json_cannot_say_is_written_as_null() -> None:
-    outputs = {"y": np.array([1.0, np.nan, np.inf, -np.inf], np.float32)}
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_json_cannot_say_is_written_as_null(dtype: type) -> None:
+    outputs: dict[str, Array] = {"y": np.array([[-0.0, np.nan], [np.inf, -np.inf]], dtype)}
     body, _ = render_response(InferResponse("shirts", "int8", outputs), {}, False)
-    assert orjson.loads(body)["outputs"][0]["data"] == [1.0, None, None, None]
+    assert b"[-0.0,null,null,null]" in body
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+def test_an_output_that_json_cannot_carry_is_binary_whatever_was_asked(datatype: str) -> None:
+    outputs = {"half": some(datatype, (4, 3)), "label": np.array([1])}
+    response = InferResponse("shirts", "int8", outputs)
+    body, length = render_response(response, {"half": False, "label": False}, False)
+    assert_equal(read(body, length), outputs)
+    assert ["data" in own for own in orjson.loads(body[:length])["outputs"]] == [False, True]
+
+
+def test_outputs_keep_every_digit_of_whole_numbers() -> None:
+    outputs = {"y": np.array([2**64 - 1, 2**53 + 1], np.uint64)}
+    body, _ = render_response(InferResponse("shirts", "int8", outputs), {}, False)
+    assert b"[18446744073709551615,9007199254740993]" in body
+
+
+def test_bytes_that_are_no_text_can_be_had_as_binary_only() -> None:
+    outputs = {"y": np.array([b"\xff\x00", b"ok"], "O")}
+    response = InferResponse("shirts", "int8", outputs, id="a1")
+    with pytest.raises(InvalidRequest, match=r"'y' holds bytes that are no UTF-8.*true") as refused:
+        render_response(response, {}, False)
+    assert refused.value.request_id == "a1"
+    assert_equal(read(*render_response(response, {"y": True}, False)), outputs)
 
 
 def test_binary_outputs_keep_what_json_cannot_say() -> None:

@@ -4,33 +4,53 @@ import contextlib
 import time
 from typing import Any
 
-import numpy as np
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.errors import InvalidRequest
+from serving.errors import InvalidRequest, ServingError, Unsupported
 from serving.protocol.codec import parse_request
-from tests.serving.protocol.malformed import MALFORMED, WELL_FORMED, Malformed
+from tests.serving.builders import MODEL
+from tests.serving.protocol.malformed import (
+    INPUTS,
+    MALFORMED,
+    UNSUPPORTED,
+    WELL_FORMED,
+    Malformed,
+)
 from variants.datatype import NUMPY
+from variants.raw import to_raw
 
 
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.rule)
 def test_a_malformed_request_is_refused_with_what_is_wrong(case: Malformed) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        parse_request(case.body, case.json_length)
+        parse_request(case.body, case.json_length, INPUTS)
     message = str(refused.value)
     assert case.message in message
     assert len(message) < 500, "a message is short, whatever was sent"
+    assert refused.value.request_id == case.id
+
+
+@pytest.mark.parametrize("case", UNSUPPORTED, ids=lambda case: case.rule)
+def test_an_extension_that_is_not_here_is_refused_by_its_name(case: Malformed) -> None:
+    with pytest.raises(Unsupported) as refused:
+        parse_request(case.body, case.json_length, INPUTS)
+    assert str(refused.value) == case.message
+    assert refused.value.request_id == case.id
 
 
 def test_what_the_table_is_made_from_is_well_formed() -> None:
     assert parse_request(WELL_FORMED, None).inputs["x"].tolist() == [1, 2]
 
 
+def test_the_table_is_about_the_model_that_tests_of_http_serve() -> None:
+    assert MODEL.inputs == INPUTS
+
+
 def test_no_rule_of_the_table_stands_there_twice() -> None:
-    assert len({case.rule for case in MALFORMED}) == len(MALFORMED)
+    assert len({case.rule for case in (*MALFORMED, *UNSUPPORTED)}) == len(MALFORMED + UNSUPPORTED)
 
 
 def test_a_long_text_costs_no_more_than_its_length() -> None:
@@ -63,14 +83,16 @@ def nearly(usual: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(usual, usual, usual, json_values)
 
 
-numbers = st.integers(-3, 300) | st.floats(allow_nan=False, allow_infinity=False)
+values = (
+    st.integers(-3, 300) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3)
+)
 near_tensors = st.fixed_dictionaries(
     {},
     optional={
         "name": nearly(st.sampled_from(["x", "y"])),
         "shape": nearly(st.lists(st.integers(-1, 3) | st.integers(0, 2**64 - 1), max_size=4)),
-        "datatype": nearly(st.sampled_from([*NUMPY, "BYTES"])),
-        "data": nearly(st.lists(nearly(numbers | st.lists(numbers, max_size=3)), max_size=4)),
+        "datatype": nearly(st.sampled_from(sorted(NUMPY))),
+        "data": nearly(st.lists(nearly(values | st.lists(values, max_size=3)), max_size=4)),
         "parameters": nearly(
             st.fixed_dictionaries({}, optional={"binary_data_size": nearly(st.integers(0, 16))})
         ),
@@ -89,12 +111,12 @@ near_requests = st.fixed_dictionaries(
 
 
 def parse_or_refuse(body: bytes, json_length: int | None) -> None:
-    """Let through nothing but a request whose arrays can be worked with, or `InvalidRequest`."""
-    with contextlib.suppress(InvalidRequest):
-        request = parse_request(body, json_length)
+    """Let through nothing but a request whose arrays can be worked with, or a refusal."""
+    with contextlib.suppress(ServingError):
+        request = parse_request(body, json_length, INPUTS)
         for array in request.inputs.values():
             assert array.dtype in NUMPY.values()
-            np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            to_raw(array)
 
 
 @given(st.binary(), st.none() | st.integers(0, 20))
