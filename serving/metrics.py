@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
+from serving.event import Answered, Counted, Executed
 from serving.offer import Offer
 
 # Seconds. Dense where deadlines of small models lie (0.5 to 100 ms): a quantile read from a
@@ -24,21 +24,6 @@ SECONDS = (
 DECISION_SECONDS = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """One request that got an answer. Times are in seconds."""
-
-    variant: str
-    arm: str
-    took_s: float
-    queue_s: float
-    predicted_s: float
-    accuracy: float
-    agreement: float
-    has_deadline: bool
-    is_on_time: bool
 
 
 class Metrics:
@@ -74,6 +59,14 @@ class Metrics:
         )
         self._errors = counter(
             "errors_total", "Requests answered with an error, by its name.", ("model", "error")
+        )
+        self._cancelled = counter(
+            "cancelled_total", "Requests whose callers left.", ("model", "stage")
+        )
+        self._saved = counter(
+            "saved_samples_total",
+            "Samples that were never computed because their callers had left.",
+            ("model",),
         )
         self._latency = histogram(
             "request_duration_seconds", "From receipt of a request to its answer.", served, SECONDS
@@ -152,18 +145,29 @@ class Metrics:
         if event.has_deadline:
             (self._attained if event.is_on_time else self._missed)(variant, arm).inc()
 
-    def ran(self, variant: str, samples: int, compute_s: float) -> None:
+    def executed(self, event: Executed) -> None:
         """Count one batch that a host has run."""
-        self._batch(variant).observe(samples)
-        self._compute(variant).observe(compute_s)
-        self._samples(variant).inc(samples)
-        self._since_tick[variant] += samples
+        variant = event.variant
+        self._batch(variant).observe(event.samples)
+        self._compute(variant).observe(event.compute_s)
+        self._samples(variant).inc(event.samples)
+        self._since_tick[variant] += event.samples
 
     def failed(self, error: Exception, arm: str) -> None:
         """Count one request that got an error instead of an answer."""
         name = type(error).__name__
         self._errors(name).inc()
         self._requests("", arm, _OUTCOMES.get(name, "failed")).inc()
+
+    def left(self, arm: str) -> None:
+        """Count one request whose caller did not wait for what became of it."""
+        self._requests("", arm, "cancelled").inc()
+
+    def cancelled(self, stage: str, samples: int) -> None:
+        """Count one cancelled request: "queued" ones are saved, "running" ones were computed."""
+        self._cancelled(stage).inc()
+        if stage == "queued":
+            self._saved().inc(samples)
 
     def decided(self, took_s: float) -> None:
         """Count one call of the policy."""
@@ -179,12 +183,12 @@ class Metrics:
             for field, gauge in self._offer_gauges.items():
                 gauge(name).set(getattr(offer, field))
 
-    def replicas(self, variant: str, count: int, resident: int, gpu: int | None) -> None:
+    def counted(self, event: Counted) -> None:
         """Show the live replicas of a variant and their memory in bytes."""
-        self._replicas(variant).set(count)
-        self._resident(variant).set(resident)
-        if gpu is not None:
-            self._gpu(variant).set(gpu)
+        self._replicas(event.variant).set(event.replicas)
+        self._resident(event.variant).set(event.resident_bytes)
+        if event.gpu_memory_bytes is not None:
+            self._gpu(event.variant).set(event.gpu_memory_bytes)
 
     def tick(self, elapsed_s: float) -> None:
         """Show the throughput since the last tick, `elapsed_s` ago."""
@@ -208,4 +212,5 @@ _OUTCOMES = {
     "RequestTooLarge": "rejected",
     "NotReady": "not_ready",
     "InferenceFailed": "failed",
+    "Unsupported": "rejected",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection
 from operator import attrgetter
 from typing import Any, Final
@@ -37,11 +37,13 @@ class DeadlineQueue:
 
     def add(
         self, entry: Any, *, key: LaneKey, size: int, deadline: float, priority: int, now: float
-    ) -> None:
+    ) -> Waiting:
         """Queue a request of `size` samples that came at `now`, behind its equals."""
         # Deadlines within one millisecond are equal: among them priority decides.
         due = round(deadline if key.has_deadline else now + AGEING_S, 3)
-        self.put_back(Waiting(size, deadline, (due, priority, next(self._numbers)), key, entry))
+        waiting = Waiting(size, deadline, (due, priority, next(self._numbers)), key, entry)
+        self.put_back(waiting)
+        return waiting
 
     def put_back(self, waiting: Waiting) -> None:
         """Queue a request again that was taken out, at the place it had."""
@@ -55,6 +57,17 @@ class DeadlineQueue:
     def take(self, lane: Lane, count: int) -> list[Waiting]:
         """Remove and return the first `count` requests of a lane."""
         return self._remove(lane, slice(0, count))
+
+    def remove(self, waiting: Waiting) -> bool:
+        """Remove one request, wherever it stands; return False if it does not wait here."""
+        lane = self._lanes.get(waiting.key)
+        if lane is None:
+            return False
+        place = bisect_left(lane.requests, waiting.order, key=_order)
+        if lane.requests[place : place + 1] != [waiting]:
+            return False
+        self._remove(lane, slice(place, place + 1))
+        return True
 
     def take_least_important(self, priority: int) -> Waiting | None:
         """Remove and return the request to shed in favour of one with this priority, if any.

@@ -13,9 +13,9 @@ import itertools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from serving.admission import time_needed_s
 from serving.clock import Clock, Timer
@@ -45,11 +45,18 @@ class HostLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One batch's answers, one for each payload, and the seconds that its host computed."""
+    """One batch's answers, one for each payload; in place of one that failed alone, its error.
+
+    `input_s` were spent on joining the payloads, `compute_s` by the host on computing.
+    """
 
     answers: Sequence[Any]
     compute_s: float
+    input_s: float = 0.0
 
+
+Stage: TypeAlias = Literal["queued", "running"]
+"""How far a request had come."""
 
 Run: TypeAlias = Callable[[str, Sequence[Any]], Awaitable[Ran]]
 """Runs payloads as one batch on a variant; raises `HostLost` where trying again may help."""
@@ -66,7 +73,10 @@ class Served:
     queue_s: float
     predicted_s: float
     """From arrival to answer, as it looked when the batch was sent."""
+    input_s: float
     compute_s: float
+    output_s: float
+    """The rest from dispatch to answer: the way to the host and back, and parting the batch."""
 
 
 @dataclass(eq=False, slots=True)
@@ -75,6 +85,7 @@ class _Entry:
     future: asyncio.Future[Served]
     arrived: float
     attempts: int = 0
+    stage: Stage = "queued"
 
     def fail(self, error: ServingError) -> None:
         if not self.future.done():  # its caller may have gone
@@ -94,6 +105,7 @@ class Scheduler:
         max_batch: int,
         max_queue: int,
         on_decision: Callable[[float], None] = lambda took_s: None,
+        on_cancelled: Callable[[Stage, int], None] = lambda stage, samples: None,
     ) -> None:
         self._policy = policy
         self._latency = latency
@@ -102,6 +114,7 @@ class Scheduler:
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._on_decision = on_decision
+        self._on_cancelled = on_cancelled
         self._queue = DeadlineQueue()
         self._slots: dict[str, int] = {}
         self._in_flight: dict[str, dict[int, float]] = {}
@@ -137,6 +150,7 @@ class Scheduler:
         """Queue one request of `size` samples and return its answer.
 
         Raises `Overloaded` at once, or later `DeadlineExceeded`, `NotReady`, `InferenceFailed`.
+        Cancelled while it waits, the request leaves the queue and is never computed.
         """
         now = self._clock.time()
         if key.has_deadline:
@@ -144,9 +158,20 @@ class Scheduler:
         self._make_room(key, priority)
         future: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
         entry = _Entry(payload, future, now)
-        self._queue.add(entry, key=key, size=size, deadline=deadline, priority=priority, now=now)
+        waiting = self._queue.add(
+            entry, key=key, size=size, deadline=deadline, priority=priority, now=now
+        )
         self._look_soon()
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._leave(waiting)
+            raise
+
+    def _leave(self, waiting: Waiting) -> None:
+        if self._queue.remove(waiting):
+            self._look_soon()  # what was planned with it may be different now
+        self._on_cancelled(waiting.entry.stage, waiting.size)
 
     def _make_room(self, key: LaneKey, priority: int) -> None:
         if not self._queue.has_lane(key) and len(self._queue.lanes) >= MAX_LANES:
@@ -220,9 +245,17 @@ class Scheduler:
         )
 
     def _dispatch(self, decision: Dispatch, now: float) -> None:
-        batch = [
+        taken = [
             waiting for lane, count in decision.counts for waiting in self._queue.take(lane, count)
         ]
+        # A caller that is leaving in this very turn of the loop could not take its request out yet.
+        batch = [waiting for waiting in taken if not waiting.entry.future.done()]
+        if not batch:
+            return
+        if len(batch) < len(taken):
+            decision = replace(decision, size=sum(waiting.size for waiting in batch))
+        for waiting in batch:
+            waiting.entry.stage = "running"
         number = next(self._batch_numbers)
         self._in_flight[decision.variant][number] = now + decision.predicted_s
         task = asyncio.get_running_loop().create_task(self._carry(decision, batch, number, now))
@@ -236,7 +269,9 @@ class Scheduler:
             ran = await self._run(decision.variant, [waiting.entry.payload for waiting in batch])
             if len(ran.answers) != len(batch):
                 raise ValueError(f"{len(ran.answers)} answers to {len(batch)} requests")
-            self._latency.observe(decision.variant, decision.size, self._clock.time() - sent)
+            took_s = self._clock.time() - sent
+            if not any(isinstance(answer, ServingError) for answer in ran.answers):
+                self._latency.observe(decision.variant, decision.size, took_s)
         except HostLost:
             self._send_again(batch)
         except ServingError as refused:
@@ -245,16 +280,22 @@ class Scheduler:
             logger.exception("a batch failed", extra={"variant": decision.variant})
             self._fail(batch, InferenceFailed("inference failed; the cause was logged"))
         else:
-            self._answer(decision, batch, ran, sent)
+            self._answer(decision, batch, ran, sent, took_s)
         finally:
             del self._in_flight[decision.variant][number]
             # At once: the freed slot is filled before the answers are rendered.
             self._look()
 
-    def _answer(self, decision: Dispatch, batch: list[Waiting], ran: Ran, sent: float) -> None:
+    def _answer(
+        self, decision: Dispatch, batch: list[Waiting], ran: Ran, sent: float, took_s: float
+    ) -> None:
+        output_s = max(0.0, took_s - ran.input_s - ran.compute_s)
         for waiting, answer in zip(batch, ran.answers, strict=True):
             entry: _Entry = waiting.entry
             if entry.future.done():
+                continue
+            if isinstance(answer, ServingError):
+                entry.fail(answer)
                 continue
             queue_s = sent - entry.arrived
             entry.future.set_result(
@@ -265,7 +306,9 @@ class Scheduler:
                     batch_size=decision.size,
                     queue_s=queue_s,
                     predicted_s=queue_s + decision.predicted_s,
+                    input_s=ran.input_s,
                     compute_s=ran.compute_s,
+                    output_s=output_s,
                 )
             )
 
@@ -275,11 +318,15 @@ class Scheduler:
 
     def _send_again(self, batch: list[Waiting]) -> None:
         for waiting in batch:
-            waiting.entry.attempts += 1
-            if waiting.entry.attempts < MAX_ATTEMPTS:
+            entry: _Entry = waiting.entry
+            entry.attempts += 1
+            if entry.future.done():
+                continue  # its caller has gone
+            if entry.attempts < MAX_ATTEMPTS:
+                entry.stage = "queued"
                 self._queue.put_back(waiting)
             else:
-                waiting.entry.fail(InferenceFailed("the host was lost, and then the next one too"))
+                entry.fail(InferenceFailed("the host was lost, and then the next one too"))
 
     def _drop(self, lane: Lane, now: float) -> None:
         (waiting,) = self._queue.take(lane, 1)

@@ -6,11 +6,16 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 import uvicorn
 
+from serving.protocol.connection import Connection
+
 BACKLOG = 2048
+MAX_HEADER_BYTES = 64 * 1024
+SILENCE_S = 60.0
 LAST_CONNECTIONS_S = 2
 """How long open connections get to end when the listener closes: their requests were drained."""
 
@@ -27,10 +32,20 @@ class HttpListener:
     """Accepts HTTP connections for an ASGI application, from `start` to `close`."""
 
     def __init__(
-        self, app: Any, host: str, port: int, *, last_connections_s: int = LAST_CONNECTIONS_S
+        self,
+        app: Any,
+        host: str,
+        port: int,
+        *,
+        max_header_bytes: int = MAX_HEADER_BYTES,
+        silence_s: float = SILENCE_S,
+        last_connections_s: int = LAST_CONNECTIONS_S,
     ) -> None:
         """Bind; port 0 takes a free one. Gateways on one node share a port by SO_REUSEPORT.
 
+        A request line and headers of more than `max_header_bytes` together are refused, and so is
+        a request of which nothing comes for `silence_s` before it is whole. The task that runs
+        `app` is cancelled when its client leaves.
         Raises `OSError` if the port is taken by anybody else.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -43,11 +58,12 @@ class HttpListener:
             self._socket.close()
             raise
         self.port: int = self._socket.getsockname()[1]
+        protocol: Any = partial(Connection, max_header_bytes=max_header_bytes, silence_s=silence_s)
         config = uvicorn.Config(
             app,
             loop="none",
             interface="asgi3",
-            http="httptools",
+            http=protocol,
             ws="none",
             lifespan="off",
             access_log=False,

@@ -6,7 +6,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from serving.errors import STATUS, Overloaded, ServingError
-from serving.metrics import Answered, Metrics
+from serving.event import Answered, Counted, Executed
+from serving.metrics import Metrics
 from tests.serving.builders import offer
 
 ON_TIME = Answered(
@@ -14,6 +15,9 @@ ON_TIME = Answered(
     arm="small",
     took_s=0.004,
     queue_s=0.001,
+    input_s=0.0001,
+    compute_s=0.002,
+    output_s=0.0009,
     predicted_s=0.005,
     accuracy=0.88,
     agreement=0.97,
@@ -22,6 +26,8 @@ ON_TIME = Answered(
 )
 LATE = replace(ON_TIME, is_on_time=False)
 NO_DEADLINE = replace(ON_TIME, has_deadline=False)
+
+BATCH = Executed("int8", samples=8, input_s=0.0001, compute_s=0.002, output_s=0.0009)
 
 SERVED = '{arm="small",model="shirts",variant="int8"}'
 VARIANT = '{model="shirts",variant="int8"}'
@@ -83,7 +89,7 @@ def test_an_answer_moves_every_series_it_should(
 def test_a_batch_moves_every_series_it_should(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
-    metrics.ran("int8", samples=8, compute_s=0.002)
+    metrics.executed(BATCH)
     found = {name: value for name, value in series(registry).items() if "_bucket" not in name}
     assert found == pytest.approx(
         {
@@ -138,6 +144,7 @@ OUTCOMES = {
     "NotReady": "not_ready",
     "DeadlineExceeded": "expired",
     "InferenceFailed": "failed",
+    "Unsupported": "rejected",
 }
 
 
@@ -193,9 +200,9 @@ def test_offers_are_shown(registry: CollectorRegistry, metrics: Metrics) -> None
 def test_replicas_and_memory_are_those_of_the_last_look(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
-    metrics.replicas("int8", 3, 3_000, None)
+    metrics.counted(Counted("int8", 3, 3_000, None))
     assert f"paretoserve_gpu_memory_bytes{VARIANT}" not in series(registry)
-    metrics.replicas("int8", 2, 2_000, 500)
+    metrics.counted(Counted("int8", 2, 2_000, 500))
     assert series(registry) == {
         f"paretoserve_replicas{VARIANT}": 2,
         f"paretoserve_resident_bytes{VARIANT}": 2_000,
@@ -208,10 +215,10 @@ def test_throughput_is_that_since_the_last_tick(
 ) -> None:
     name = f"paretoserve_throughput_samples_per_second{VARIANT}"
     for _ in range(3):
-        metrics.ran("int8", samples=8, compute_s=0.002)
+        metrics.executed(BATCH)
     metrics.tick(0.5)
     assert series(registry)[name] == 3 * 8 / 0.5
-    metrics.ran("int8", samples=8, compute_s=0.002)
+    metrics.executed(BATCH)
     metrics.tick(2.0)
     assert series(registry)[name] == 8 / 2.0
     metrics.tick(1.0)

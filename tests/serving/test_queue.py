@@ -25,8 +25,8 @@ def add(
     size: int = 1,
     priority: int = 10,
     now: float = 0.0,
-) -> None:
-    queue.add(entry, key=key, size=size, deadline=deadline, priority=priority, now=now)
+) -> Waiting:
+    return queue.add(entry, key=key, size=size, deadline=deadline, priority=priority, now=now)
 
 
 def entries(queue: DeadlineQueue) -> dict[LaneKey, list[Any]]:
@@ -84,6 +84,23 @@ def test_what_is_put_back_gets_the_place_it_had() -> None:
     for waiting in reversed(taken):
         queue.put_back(waiting)
     assert entries(queue)[BOTH] == ["first", "second", "third", "fourth"]
+
+
+def test_one_is_removed_from_among_its_equals() -> None:
+    queue = DeadlineQueue()
+    _, second, _ = (add(queue, entry) for entry in ("first", "second", "third"))
+    add(queue, "other", key=SMALL)
+    assert queue.remove(second)
+    assert entries(queue) == {BOTH: ["first", "third"], SMALL: ["other"]}
+
+
+def test_what_does_not_wait_is_not_removed() -> None:
+    queue = DeadlineQueue()
+    first, second = add(queue, "first"), add(queue, "second")
+    assert queue.remove(first)
+    assert not queue.remove(first), "its lane is there, it is not"
+    assert queue.remove(second)
+    assert not queue.remove(second), "nor is its lane"
 
 
 @pytest.mark.parametrize(
@@ -175,6 +192,18 @@ class Queue(RuleBasedStateMachine):
         taken = self.queue.take(lane, count)
         assert taken == first
         self._gone(taken)
+
+    @precondition(lambda self: self.expected)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        waiting = data.draw(st.sampled_from(self.expected))
+        assert self.queue.remove(waiting)
+        self._gone([waiting])
+
+    @precondition(lambda self: self.taken)
+    @rule(data=st.data())
+    def remove_what_is_gone(self, data: st.DataObject) -> None:
+        assert not self.queue.remove(data.draw(st.sampled_from(self.taken)))
 
     @precondition(lambda self: self.taken)
     @rule()

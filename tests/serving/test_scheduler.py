@@ -9,12 +9,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from serving.errors import DeadlineExceeded, InferenceFailed, NotReady, Overloaded, ServingError
 from serving.latency import LatencyModel
+from serving.metrics import Metrics
 from serving.policy.situation import LaneKey
 from serving.policy.slack import slack
-from serving.scheduler import PATIENCE_S, HostLost, Ran, Scheduler, Served
+from serving.scheduler import MAX_ATTEMPTS, PATIENCE_S, HostLost, Ran, Scheduler, Served, Stage
 
 CARDS = {"dense": {1: 0.010, 4: 0.016, 64: 0.100}, "int8": {1: 0.002, 4: 0.003, 64: 0.020}}
 ANY = ("dense", "int8")
@@ -69,8 +73,10 @@ class Hosts:
 
     def __init__(self) -> None:
         self.held: list[tuple[str, Sequence[Any], asyncio.Future[Ran]]] = []
+        self.seen: list[Any] = []
 
     async def run(self, variant: str, payloads: Sequence[Any]) -> Ran:
+        self.seen += payloads
         answer: asyncio.Future[Ran] = asyncio.get_running_loop().create_future()
         self.held.append((variant, payloads, answer))
         return await answer
@@ -94,8 +100,17 @@ class Bench:
         self.clock = ManualClock()
         self.hosts = Hosts()
         self.latency = LatencyModel(CARDS, self.clock.time)
+        self.left: list[tuple[Stage, int]] = []
+        self.decisions: list[float] = []
         self.scheduler = Scheduler(
-            slack, self.latency, self.hosts.run, self.clock, max_batch=64, max_queue=max_queue
+            slack,
+            self.latency,
+            self.hosts.run,
+            self.clock,
+            max_batch=64,
+            max_queue=max_queue,
+            on_decision=self.decisions.append,
+            on_cancelled=lambda stage, samples: self.left.append((stage, samples)),
         )
         for variant, count in slots.items():
             self.scheduler.set_slots(variant, count)
@@ -107,11 +122,12 @@ class Bench:
         within: float = math.inf,
         variants: tuple[str, ...] = ANY,
         priority: int = 10,
+        size: int = 1,
     ) -> asyncio.Task[Served]:
         key = LaneKey(variants, has_deadline=within < math.inf)
         return asyncio.create_task(
             self.scheduler.submit(
-                payload, key, size=1, deadline=self.clock.now + within, priority=priority
+                payload, key, size=size, deadline=self.clock.now + within, priority=priority
             )
         )
 
@@ -358,6 +374,257 @@ async def test_a_caller_that_went_away_takes_nobody_with_it() -> None:
     await settle()
     bench.hosts.finish()
     assert (await stays).answer == "answer to stays"
+    assert gone.cancelled()
+    assert bench.left == [("running", 1)]
+    assert bench.scheduler.is_idle
+
+
+async def test_a_request_whose_caller_leaves_the_queue_is_never_computed() -> None:
+    bench = Bench(dense=1)
+    running = bench.submit("running")
+    await bench.clock.advance()
+    gone, stays = bench.submit("gone", size=3), bench.submit("stays")
+    await bench.clock.advance()
+    gone.cancel()
+    await settle()
+    assert bench.scheduler.queued == 1
+    assert bench.left == [("queued", 3)]
+    bench.hosts.finish()
+    await bench.clock.advance()
+    bench.hosts.finish()
+    await asyncio.gather(running, stays)
+    assert bench.hosts.seen == ["running", "stays"]
+    assert bench.scheduler.is_idle
+
+
+async def test_when_a_caller_leaves_the_policy_looks_again() -> None:
+    bench = Bench(dense=1, int8=0)
+    held = bench.submit("held")
+    await bench.clock.advance()
+    gone = bench.submit("gone", variants=("int8",))
+    await bench.clock.advance()
+    stays = bench.submit("stays")
+    await bench.clock.advance()
+    bench.decisions.clear()
+    gone.cancel()
+    await bench.clock.advance()
+    assert len(bench.decisions) == 1
+    for _ in "held", "stays":
+        bench.hosts.finish()
+        await bench.clock.advance()
+    await asyncio.gather(held, stays)
+
+
+async def test_a_caller_that_leaves_just_when_its_turn_comes_is_not_sent() -> None:
+    bench = Bench(dense=1)
+    running = bench.submit("running")
+    await bench.clock.advance()
+    gone, stays = bench.submit("gone", size=5), bench.submit("stays", size=2)
+    await bench.clock.advance()
+    bench.hosts.finish()  # the slot is filled before the task of the caller hears that it ended
+    gone.cancel()
+    await settle()
+    assert bench.hosts.batches == [("dense", ["stays"])]
+    bench.hosts.finish()
+    assert (await stays).batch_size == 2
+    await running
+    assert bench.left == [("queued", 5)]
+
+
+async def test_a_turn_whose_every_caller_leaves_sends_nothing() -> None:
+    bench = Bench(dense=1)
+    running = bench.submit("running")
+    await bench.clock.advance()
+    gone = bench.submit("gone")
+    await bench.clock.advance()
+    bench.hosts.finish()
+    gone.cancel()
+    await running
+    await bench.clock.advance()
+    assert bench.hosts.seen == ["running"]
+    assert bench.scheduler.is_idle
+
+
+async def test_a_lost_batch_is_sent_again_without_those_who_left() -> None:
+    bench = Bench(dense=1, int8=1)
+    gone, stays = bench.submit("gone"), bench.submit("stays")
+    await bench.clock.advance()
+    gone.cancel()
+    bench.hosts.fail(HostLost("dense"))
+    await bench.clock.advance()
+    assert bench.hosts.batches == [("dense", ["stays"])]
+    bench.hosts.finish()
+    assert (await stays).answer == "answer to stays"
+    assert bench.left == [("running", 1)]
+
+
+async def test_who_left_does_not_wait_for_a_second_host() -> None:
+    bench = Bench(dense=1)
+    gone = bench.submit("gone")
+    await bench.clock.advance()
+    gone.cancel()
+    bench.scheduler.set_slots("dense", 0)
+    bench.hosts.fail(HostLost("dense"))
+    await settle()
+    assert bench.scheduler.is_idle
+    assert bench.left == [("running", 1)]
+
+
+async def test_a_request_that_waits_for_its_second_host_can_leave() -> None:
+    bench = Bench(dense=1)
+    task = bench.submit("a", size=4)
+    await bench.clock.advance()
+    bench.scheduler.set_slots("dense", 0)
+    bench.hosts.fail(HostLost("dense"))
+    await bench.clock.advance()
+    task.cancel()
+    await settle()
+    assert bench.scheduler.is_idle
+    assert bench.left == [("queued", 4)]
+
+
+async def test_a_caller_that_leaves_just_when_it_is_shed_is_saved_and_no_error() -> None:
+    bench = Bench(max_queue=1)
+    low = bench.submit("low", priority=50)
+    await bench.clock.advance()
+    important = bench.submit("important", priority=1)
+    asyncio.get_running_loop().call_soon(low.cancel)  # after the other has taken its place
+    await settle()
+    assert low.cancelled()
+    assert bench.left == [("queued", 1)]
+    assert bench.scheduler.queued == 1
+    important.cancel()
+    await settle()
+    assert bench.scheduler.is_idle
+
+
+async def test_what_leaves_is_counted() -> None:
+    registry, clock, hosts = CollectorRegistry(), ManualClock(), Hosts()
+    metrics = Metrics(registry, "shirts")
+    scheduler = Scheduler(
+        slack,
+        LatencyModel(CARDS, clock.time),
+        hosts.run,
+        clock,
+        max_batch=64,
+        max_queue=10,
+        on_cancelled=metrics.cancelled,
+    )
+    scheduler.set_slots("dense", 1)
+    for size in (4, 7):
+        task = asyncio.create_task(
+            scheduler.submit(
+                size, LaneKey(("dense",)), size=size, deadline=clock.now + 9, priority=10
+            )
+        )
+        await clock.advance()
+        task.cancel()
+        await settle()
+    stages = {
+        stage: registry.get_sample_value(
+            "paretoserve_cancelled_total", {"model": "shirts", "stage": stage}
+        )
+        for stage in ("queued", "running")
+    }
+    assert stages == {"queued": 1, "running": 1}
+    saved = registry.get_sample_value("paretoserve_saved_samples_total", {"model": "shirts"})
+    assert saved == 7
+    hosts.finish()
+    await settle()
+
+
+class Bustle:
+    """Callers that come and leave, hosts that answer and die; what must hold is checked here."""
+
+    def __init__(self) -> None:
+        self.bench = Bench(max_queue=6, dense=1, int8=1)
+        self.tasks: dict[str, asyncio.Task[Served]] = {}
+        self.cancelled: set[str] = set()
+        self.gone_for_good: set[str] = set()
+        self.seen = 0
+
+    def submit(self, number: int) -> None:
+        name = f"request {len(self.tasks)}"
+        self.tasks[name] = self.bench.submit(
+            name,
+            within=(math.inf, 0.020, 0.060)[number % 3],
+            variants=(ANY, ("dense",), ("int8",))[number // 3 % 3],
+            priority=1 + number % 20,
+            size=1 + number % 5,
+        )
+
+    def cancel(self, number: int) -> None:
+        open_ = [name for name, task in self.tasks.items() if not task.done()]
+        if open_:
+            name = open_[number % len(open_)]
+            held = {payload for _, payloads in self.bench.hosts.batches for payload in payloads}
+            self.tasks[name].cancel()
+            self.cancelled.add(name)
+            if name not in held:
+                self.gone_for_good.add(name)
+
+    def finish(self, number: int) -> None:
+        if self.bench.hosts.held:
+            self.bench.hosts.finish(number % len(self.bench.hosts.held))
+
+    def lose(self, number: int) -> None:
+        if self.bench.hosts.held:
+            place = number % len(self.bench.hosts.held)
+            self.bench.hosts.fail(HostLost("gone"), place)
+
+    def set_slots(self, number: int) -> None:
+        self.bench.scheduler.set_slots(ANY[number % 2], number // 2 % 3)
+
+    async def advance(self, number: int = 0) -> None:
+        before = set(self.gone_for_good)
+        await self.bench.clock.advance(number % 8 * 0.004)
+        seen = self.bench.hosts.seen
+        assert not before.intersection(seen[self.seen :]), "sent though its caller had left"
+        self.seen = len(seen)
+
+    async def end(self) -> None:
+        for name in ANY:
+            self.bench.scheduler.set_slots(name, 1)
+        await self.advance()
+        while not self.bench.scheduler.is_idle:
+            self.finish(0)
+            await self.advance(1)
+        seen = self.bench.hosts.seen
+        for name, task in self.tasks.items():
+            assert task.done()
+            assert task.cancelled() == (name in self.cancelled)
+            assert seen.count(name) <= MAX_ATTEMPTS
+            if name not in self.cancelled and task.exception() is None:
+                assert task.result().answer == f"answer to {name}"
+                assert name in seen
+            if not task.cancelled():
+                assert isinstance(task.exception(), ServingError | None)
+        assert self.bench.scheduler.queued == 0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["submit", "submit", "cancel", "finish", "lose", "set_slots"]),
+            st.integers(0, 999),
+            st.booleans(),
+        ),
+        max_size=40,
+    )
+)
+async def test_whoever_comes_and_leaves_nobody_is_lost_or_answered_twice(
+    steps: list[tuple[str, int, bool]],
+) -> None:
+    complaints: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: complaints.append(context))
+    bustle = Bustle()
+    for what, number, then_turn in steps:
+        getattr(bustle, what)(number)
+        if then_turn:
+            await bustle.advance(number)
+    await bustle.end()
+    assert complaints == []
 
 
 async def test_latencies_are_learned_from_what_came_back() -> None:

@@ -1,0 +1,109 @@
+"""Real listeners and real sockets, for the tests of what happens on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from serving.protocol.listener import HttpListener
+
+LOOPBACK = "127.0.0.1"
+ENOUGH_S = 30
+"""Nothing here takes so long, unless it hangs."""
+
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+
+class Named:
+    """The least application: it answers with its name."""
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+
+    async def __call__(self, scope: object, receive: object, send: Send) -> None:
+        length = (b"content-length", str(len(self.name)).encode())
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": self.name})
+
+
+async def is_open(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(LOOPBACK, port)
+    except ConnectionError:  # a reset, where it closes just now
+        return False
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    return True
+
+
+@asynccontextmanager
+async def listening(app: object, port: int = 0, **limits: Any) -> AsyncIterator[HttpListener]:
+    # However busy the machine is, a request that a test holds open is not cut off.
+    listener = HttpListener(app, LOOPBACK, port, last_connections_s=ENOUGH_S, **limits)
+    await listener.start()
+    try:
+        async with asyncio.timeout(ENOUGH_S):
+            while not await is_open(listener.port):
+                await asyncio.sleep(0.001)
+        yield listener
+    finally:
+        await listener.close()
+
+
+def client(port: int) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, verify=False)
+
+
+class Wire:
+    """A client that says exactly what it is told."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection((LOOPBACK, port))
+        self._socket.setblocking(False)
+
+    async def send(self, message: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._socket, message)
+
+    async def read(self) -> bytes:
+        """Read until the other side closes."""
+        received = b""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(ENOUGH_S):
+            while part := await loop.sock_recv(self._socket, 65536):
+                received += part
+        return received
+
+    async def read_until(self, end: bytes, times: int = 1) -> bytes:
+        received = b""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(ENOUGH_S):
+            while received.count(end) < times:
+                part = await loop.sock_recv(self._socket, 65536)
+                assert part, f"closed after {received!r}"
+                received += part
+        return received
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def reset(self) -> None:
+        """Close as a client that crashes: without a goodbye."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self._socket.close()
+
+    def shut_down(self) -> None:
+        """Say that no more will be sent, and go on listening."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(ENOUGH_S):
+        while not condition():
+            await asyncio.sleep(0.001)
