@@ -27,17 +27,21 @@ from loadtests.grid import Grid
 from serving.batch import Arrays, join
 from serving.clock import LoopClock
 from serving.dataplane import DataPlane
+from serving.event import Answered
 from serving.latency import LatencyModel
 from serving.link import HostConnection, HostSocket
-from serving.metrics import Answered, Metrics
+from serving.metrics import Metrics
 from serving.policy.situation import LaneKey
 from serving.policy.slack import slack
 from serving.protocol.codec import parse_request, render_response
+from serving.protocol.documents import Documents
 from serving.protocol.http import HttpProtocol
+from serving.protocol.inference import Inference
 from serving.protocol.messages import InferResponse
 from serving.scheduler import Ran, Scheduler, Served
 from serving.slo import Slo
 from serving.slo import parse as parse_slo
+from serving.statistics import Statistics
 from variants.catalog import Model, TensorSpec
 
 BATCHES: Final = (1, 16, 64)
@@ -56,7 +60,17 @@ INPUTS: Final[Arrays] = {"input": np.zeros((1, 784), np.float32)}
 OUTPUTS: Final[Arrays] = {"logits": np.zeros((1, 10), np.float32)}
 PARAMETERS: Final = {"slo_latency_ms": 1000, "min_accuracy": 0.5}
 SLO_HEADERS: Final = {"x-slo-latency-ms": "1000", "x-slo-min-accuracy": "0.5"}
-SERVED: Final = Served("dense", OUTPUTS, "preferred", 16, 0.001, 0.003, 0.001)
+SERVED: Final = Served(
+    "dense",
+    OUTPUTS,
+    "preferred",
+    batch_size=16,
+    queue_s=0.001,
+    predicted_s=0.003,
+    input_s=0.0001,
+    compute_s=0.001,
+    output_s=0.0009,
+)
 
 Part = Callable[[float], float]
 """Runs for about so many seconds, and returns the microseconds of one request."""
@@ -129,8 +143,13 @@ def _parts() -> dict[str, Part]:
     answer = _now(uncounted.infer(INPUTS, (), slo, None, time.monotonic()))
     response = InferResponse("mlp", "dense", OUTPUTS, None, answer.explanation)
     protocol = HttpProtocol(
-        whole, CollectorRegistry(), version="", default_slo=Slo(), max_body_bytes=2**20
+        whole,
+        Inference(whole, Slo()),
+        Documents(whole, ""),
+        CollectorRegistry(),
+        max_body_bytes=2**20,
     )
+    statistics = Statistics(OFFERS)
 
     scope, receive = _scope(request), _receiver(request.body)
 
@@ -148,6 +167,7 @@ def _parts() -> dict[str, Part]:
             lambda: uncounted._explain(SERVED, slo, None, ("dense", "int8"), time.monotonic())
         ),
         "count (metrics)": _timed(lambda: metrics.answered(no_metrics.event)),
+        "count (statistics)": _timed(lambda: statistics.answered(no_metrics.event)),
         "render the answer": _timed(lambda: render_response(response, {}, True)),
         "all of these, routes and headers: the ASGI call": _timed(
             lambda: _now(protocol(scope, receive, _send))
@@ -171,7 +191,16 @@ def _batched_parts(address: str) -> dict[str, Part]:
 def _dataplane(metrics: Metrics) -> DataPlane:
     latency = LatencyModel({n: o.latencies_s for n, o in OFFERS.items()}, time.monotonic)
     scheduler = cast(Scheduler, _Answering())
-    return DataPlane(MODEL, OFFERS, scheduler, latency, metrics, time.monotonic, max_batch=64)
+    return DataPlane(
+        MODEL,
+        OFFERS,
+        scheduler,
+        latency,
+        metrics,
+        Statistics(OFFERS),
+        time.monotonic,
+        max_batch=64,
+    )
 
 
 def _timed(call: Callable[[], object]) -> Part:

@@ -7,31 +7,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from functools import lru_cache, partial
+from typing import Final
 
 from serving.batch import Arrays
 from serving.errors import (
-    InvalidRequest,
     ModelNotFound,
     NotReady,
     ServingError,
     SloUnattainable,
-    shown,
 )
+from serving.event import Answered
 from serving.experiment.assignment import ROUTER, Arm, Experiment
 from serving.explanation import reason
 from serving.latency import LatencyModel
-from serving.metrics import Answered, Metrics
+from serving.metrics import Metrics
 from serving.offer import Offer, qualifying
 from serving.policy.situation import LaneKey
 from serving.scheduler import Scheduler, Served
-from serving.slo import Slo
-from variants.catalog import Model, TensorSpec
-from variants.datatype import DATATYPE
+from serving.slo import Objective, Slo
+from serving.statistics import Statistics
+from serving.tensors import ModelTensors, signature
+from variants.catalog import Model
 
 START_GRACE_S: Final = 60.0
 """After so long a service that starts goes on without the variants that do not come up."""
@@ -67,6 +68,7 @@ class DataPlane:
         scheduler: Scheduler,
         latency: LatencyModel,
         metrics: Metrics,
+        statistics: Statistics,
         now: Callable[[], float],
         *,
         max_batch: int,
@@ -78,14 +80,14 @@ class DataPlane:
         self._scheduler = scheduler
         self._latency = latency
         self._metrics = metrics
+        self.statistics = statistics
         self._now = now
-        self._max_batch = max_batch
+        self.max_batch = max_batch
         self._experiment = experiment
-        self._inputs = {spec.name: spec for spec in model.inputs}
-        self._outputs = {spec.name for spec in model.outputs}
+        self._tensors = ModelTensors(model, max_batch)
         self._started = now()
         self._seen: set[str] = set()
-        self._qualifying = lru_cache(maxsize=1024)(lambda slo: qualifying(offers, slo))
+        self._qualifying = lru_cache(maxsize=1024)(partial(_qualifying, offers))
         targets = [arm.target for arm in experiment.arms] if experiment else []
         unknown = {target for target in targets if target != ROUTER} - set(offers)
         if unknown:
@@ -109,6 +111,10 @@ class DataPlane:
         """True if the variant has a live replica."""
         return not self.is_draining and self._scheduler.slots(variant) > 0
 
+    def slots(self, variant: str) -> int:
+        """Return how many batches a variant's live replicas take at a time."""
+        return self._scheduler.slots(variant)
+
     def rejected(self, error: Exception) -> None:
         """Count a request that failed before it could come to `infer`."""
         self._metrics.failed(error, NO_ARM)
@@ -131,21 +137,21 @@ class DataPlane:
         which the request came. Raises a leaf of `ServingError`.
         """
         arm = NO_ARM
+        variants: tuple[str, ...] = ()
         try:
             if not self.is_ready:
                 raise NotReady("the service is starting or stopping; try again in some seconds")
-            size = self._check(inputs, outputs)
-            slo_variants = self._qualify(slo)
-            enrolled = self._enroll(slo, slo_variants, size, unit)
+            size = self._tensors.check(inputs, outputs)
+            variants = self._qualify(slo)
+            enrolled = self._enroll(slo, variants, size, unit)
             if enrolled:
-                arm = enrolled.arm.name
-            variants = enrolled.variants if enrolled else slo_variants
+                arm, variants = enrolled.arm.name, enrolled.variants
             self._check_deadline(slo, variants, size)
             key = LaneKey(
                 variants,
                 fastest_first=slo.objective == "latency",
                 has_deadline=slo.latency_s < math.inf,
-                signature=_signature(inputs),
+                signature=signature(inputs),
             )
             served = await self._scheduler.submit(
                 inputs,
@@ -154,48 +160,22 @@ class DataPlane:
                 deadline=received + slo.latency_s,
                 priority=slo.priority,
             )
+        except asyncio.CancelledError:
+            self._metrics.left(arm)
+            raise
         except ServingError as error:
             self._metrics.failed(error, arm)
+            if variants:
+                self.statistics.failed(variants[0], self._now() - received)
             raise
         return self._explain(served, slo, enrolled, variants, received)
-
-    def _check(self, inputs: Arrays, outputs: Collection[str]) -> int:
-        """Return the number of samples; raise `InvalidRequest` unless the model takes them."""
-        if inputs.keys() != self._inputs.keys():
-            raise InvalidRequest(
-                f"the model takes the inputs {', '.join(self._inputs)}; "
-                f"the request has {shown(list(inputs))}"
-            )
-        for name in outputs:
-            if name not in self._outputs:
-                known = ", ".join(sorted(self._outputs))
-                raise InvalidRequest(f"there is no output {name!r:.100}; there is {known}")
-        size = -1
-        for name, array in inputs.items():
-            spec = self._inputs[name]
-            datatype = DATATYPE[array.dtype]
-            if datatype != spec.datatype:
-                raise InvalidRequest(
-                    f"input {name!r} must be {spec.datatype}, the request has {datatype}"
-                )
-            if not _fits(array.shape, spec):
-                raise InvalidRequest(
-                    f"input {name!r} must have shape {list(spec.shape)}, where -1 is any size; "
-                    f"the request has {list(array.shape)}"
-                )
-            if size not in (-1, array.shape[0]):
-                raise InvalidRequest("all inputs must have the same size in their first dimension")
-            size = array.shape[0]
-        if not 1 <= size <= self._max_batch:
-            raise InvalidRequest(
-                f"a request must hold from 1 to {self._max_batch} samples, this one has {size}"
-            )
-        return size
 
     def _qualify(self, slo: Slo) -> tuple[str, ...]:
         if slo.variant is not None:
             self.check_name(self.model.name, slo.variant)
-        variants: tuple[str, ...] = self._qualifying(slo)
+        variants = self._qualifying(
+            slo.min_accuracy, slo.max_accuracy_drop, slo.objective, slo.variant
+        )
         if not variants:
             best = max(self.offers.values(), key=lambda offer: offer.accuracy)
             closest = min(self.offers.values(), key=lambda offer: offer.accuracy_drop)
@@ -264,27 +244,37 @@ class DataPlane:
             arm = enrolled.arm.name
             explanation["experiment"] = self._experiment.name
             explanation["arm"] = arm
-        self._metrics.answered(
-            Answered(
-                variant=served.variant,
-                arm=arm,
-                took_s=took_s,
-                queue_s=served.queue_s,
-                predicted_s=served.predicted_s,
-                accuracy=offer.accuracy,
-                agreement=offer.agreement,
-                has_deadline=slo.latency_s < math.inf,
-                is_on_time=is_on_time,
-            )
+        event = Answered(
+            variant=served.variant,
+            arm=arm,
+            took_s=took_s,
+            queue_s=served.queue_s,
+            input_s=served.input_s,
+            compute_s=served.compute_s,
+            output_s=served.output_s,
+            predicted_s=served.predicted_s,
+            accuracy=offer.accuracy,
+            agreement=offer.agreement,
+            has_deadline=slo.latency_s < math.inf,
+            is_on_time=is_on_time,
         )
+        self._metrics.answered(event)
+        self.statistics.answered(event)
         return Answer(served.variant, served.answer, explanation)
 
 
-def _signature(inputs: Arrays) -> tuple[Any, ...]:
-    return tuple(sorted((name, array.shape[1:]) for name, array in inputs.items()))
-
-
-def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
-    return len(shape) == len(spec.shape) and all(
-        wanted in (-1, given) for wanted, given in zip(spec.shape, shape, strict=True)
+def _qualifying(
+    offers: Mapping[str, Offer],
+    min_accuracy: float,
+    max_accuracy_drop: float,
+    objective: Objective,
+    variant: str | None,
+) -> tuple[str, ...]:
+    """Return what `qualifying` does, by what it depends on: hardly two deadlines are the same."""
+    slo = Slo(
+        min_accuracy=min_accuracy,
+        max_accuracy_drop=max_accuracy_drop,
+        objective=objective,
+        variant=variant,
     )
+    return qualifying(offers, slo)

@@ -8,6 +8,7 @@
     |- Overloaded         it could be met, but not now; retry later
     |- NotReady           starting, draining, or a variant's replicas are gone
     |- DeadlineExceeded   it was accepted and the time ran out
+    |- Unsupported        a part of the protocol that is not offered here
     `- InferenceFailed    our fault; the cause is logged, not returned
 
 Raise the leaves, catch the root. A message is shown to the caller: it says what would have worked,
@@ -18,11 +19,14 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from reprlib import Repr
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class ServingError(Exception):
     """The root: everything that is answered with an error body."""
+
+    request_id: str | None = None
+    """The id that the failed request gave itself, where it could be read: it is echoed."""
 
 
 class InvalidRequest(ServingError):
@@ -61,15 +65,28 @@ class InferenceFailed(ServingError):
     """Our fault; the cause goes to the log."""
 
 
-STATUS: Final[dict[type[ServingError], HTTPStatus]] = {
-    InvalidRequest: HTTPStatus.BAD_REQUEST,
-    ModelNotFound: HTTPStatus.NOT_FOUND,
-    RequestTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    SloUnattainable: HTTPStatus.UNPROCESSABLE_ENTITY,
-    Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
-    NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
-    DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
-    InferenceFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
+class Unsupported(ServingError):
+    """A part of the protocol that this service does not offer."""
+
+
+class Status(NamedTuple):
+    """What an error is on the wire."""
+
+    http: HTTPStatus
+    grpc: str
+    """A name in `grpc.StatusCode`; text, so that nothing here imports a server."""
+
+
+STATUS: Final[dict[type[ServingError], Status]] = {
+    InvalidRequest: Status(HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT"),
+    ModelNotFound: Status(HTTPStatus.NOT_FOUND, "NOT_FOUND"),
+    RequestTooLarge: Status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RESOURCE_EXHAUSTED"),
+    SloUnattainable: Status(HTTPStatus.UNPROCESSABLE_ENTITY, "FAILED_PRECONDITION"),
+    Overloaded: Status(HTTPStatus.TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED"),
+    NotReady: Status(HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+    DeadlineExceeded: Status(HTTPStatus.GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED"),
+    InferenceFailed: Status(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL"),
+    Unsupported: Status(HTTPStatus.NOT_IMPLEMENTED, "UNIMPLEMENTED"),
 }
 
 _SHORT: Final = Repr()

@@ -16,10 +16,12 @@ import zmq.asyncio
 
 from serving.cluster.description import HostDescription
 from serving.dataplane import START_GRACE_S
+from serving.event import Counted
 from serving.latency import ENOUGH, LatencyModel
 from serving.link import BatchFailed, HostConnection, HostPool
 from serving.metrics import Metrics
 from serving.scheduler import HostLost
+from serving.statistics import Statistics
 from variants.blank import blank_batch
 from variants.catalog import Model
 
@@ -54,6 +56,7 @@ class Directory:
         pool: HostPool,
         latency: LatencyModel,
         metrics: Metrics,
+        statistics: Statistics,
         registry: Registry,
     ) -> None:
         """`sizes` gives by variant the batch sizes to time a new host with."""
@@ -62,6 +65,7 @@ class Directory:
         self._pool = pool
         self._latency = latency
         self._metrics = metrics
+        self._statistics = statistics
         self._registry = registry
         self._context = zmq.asyncio.Context()
         self._wake = asyncio.Event()
@@ -129,12 +133,14 @@ class Directory:
 
     def _count(self, variant: str, hosts: list[HostDescription]) -> None:
         memories = [host.gpu_memory_bytes for host in hosts if host.gpu_memory_bytes is not None]
-        self._metrics.replicas(
+        counted = Counted(
             variant,
-            len(hosts),
-            sum(host.resident_bytes for host in hosts),
-            sum(memories) if memories else None,
+            replicas=len(hosts),
+            resident_bytes=sum(host.resident_bytes for host in hosts),
+            gpu_memory_bytes=sum(memories) if memories else None,
         )
+        self._metrics.counted(counted)
+        self._statistics.counted(counted)
 
     async def _describe_all(self, variant: str) -> list[HostDescription] | None:
         """Return what all hosts of a variant say, or None if not all of them could be asked."""

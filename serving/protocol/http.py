@@ -6,12 +6,13 @@ hot: a framework's routing, request and response objects cost more than all else
 
 from __future__ import annotations
 
-import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from math import ceil
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
@@ -23,27 +24,26 @@ from serving.errors import (
     InvalidRequest,
     NotReady,
     Overloaded,
-    RequestTooLarge,
     ServingError,
+    Unsupported,
 )
+from serving.protocol import openapi
+from serving.protocol.body import ClientGone, Receive, read_body
 from serving.protocol.codec import parse_request, render_response
-from serving.protocol.messages import InferResponse
-from serving.slo import Slo
-from serving.slo import parse as parse_slo
-from variants.catalog import TensorSpec
-
-logger = logging.getLogger(__name__)
+from serving.protocol.compression import encode
+from serving.protocol.documents import Documents
+from serving.protocol.failure import FAILED, log_failure
+from serving.protocol.inference import Inference
 
 Scope: TypeAlias = Mapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 Send: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
-Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"
+HTML: Final = b"text/html; charset=utf-8"
 JSON_LENGTH: Final = b"inference-header-content-length"
-UNIT: Final = b"x-experiment-unit"
-EXTENSIONS: Final = ("binary_tensor_data", "parameters", "schedule_policy")
+EXPLORER: Final = Path(__file__).with_name("explorer.html")
 
 
 class Call(NamedTuple):
@@ -63,44 +63,49 @@ class Reply(NamedTuple):
     headers: Headers = ()
 
 
-class ClientGone(Exception):
-    """The client left before its request was whole: there is nobody to answer."""
-
-
 class HttpProtocol:
     """The ASGI application of a gateway."""
 
     def __init__(
         self,
         dataplane: DataPlane,
+        inference: Inference,
+        documents: Documents,
         registry: CollectorRegistry,
         *,
-        version: str,
-        default_slo: Slo,
         max_body_bytes: int,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._dataplane = dataplane
+        self._inference = inference
+        self._documents = documents
         self._registry = registry
-        self._version = version
-        self._default_slo = default_slo
         self._max_body_bytes = max_body_bytes
         self._now = now
+        self._openapi = orjson.dumps(
+            openapi.document(
+                dataplane.model,
+                list(dataplane.offers),
+                version=documents.version,
+                max_batch=dataplane.max_batch,
+                max_body_bytes=max_body_bytes,
+            )
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        received = self._now()
+        call = Call(dict(scope["headers"]), receive, self._now())
         try:
-            reply = await self._reply(scope, Call(dict(scope["headers"]), receive, received))
+            reply = await self._reply(scope, call)
         except ServingError as error:
+            log_failure(error, scope["path"])
             reply = _refusal(error)
-            _log_failure(error, reply.status, scope)
         except ClientGone:
             return
         except Exception as error:
             self._dataplane.rejected(error)
-            reply = _error(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; it was logged")
-            _log_failure(error, reply.status, scope)
+            log_failure(error, scope["path"])
+            reply = _error(HTTPStatus.INTERNAL_SERVER_ERROR, FAILED)
         headers = [
             (b"content-type", reply.content_type),
             (b"content-length", str(len(reply.body)).encode()),
@@ -111,6 +116,8 @@ class HttpProtocol:
 
     async def _reply(self, scope: Scope, call: Call) -> Reply:
         path, method = scope["path"], scope["method"]
+        if method == "HEAD":  # the server leaves the body out
+            method = "GET"
         others = []
         for route_method, pattern, handler in ROUTES:
             match = pattern.fullmatch(path)
@@ -121,41 +128,32 @@ class HttpProtocol:
         if others:
             allow = ", ".join(others)
             text = f"{path!r:.200} takes {allow}, not {method:.20}"
-            return _error(HTTPStatus.METHOD_NOT_ALLOWED, text, ((b"allow", allow.encode()),))
+            allowed = ((b"allow", allow.encode()),)
+            return _error(HTTPStatus.METHOD_NOT_ALLOWED, text, headers=allowed)
         return _error(HTTPStatus.NOT_FOUND, f"there is nothing at {path!r:.200}; see GET /v2")
 
     async def infer(self, call: Call, model: str, variant: str | None) -> Reply:
         """POST .../infer: tensors in, tensors out, and why."""
         try:
-            body = await self._body(call)
-            self._dataplane.check_name(model, variant)
-            request = parse_request(body, _json_length(call.headers))
-            pin = {} if variant is None else {"variant": variant}
-            headers = _slo_headers(call.headers)
-            slo = parse_slo({**request.parameters, **pin}, headers, self._default_slo)
+            body = await read_body(call.headers, call.receive, self._max_body_bytes)
+            json_length = _json_length(call.headers)
         except ServingError as error:
             self._dataplane.rejected(error)
             raise
-        unit = call.headers.get(UNIT)
-        answer = await self._dataplane.infer(
-            request.inputs,
-            request.outputs,
-            slo,
-            None if unit is None else unit.decode("latin-1"),
-            call.received,
-        )
-        names = request.outputs or answer.outputs
-        response = InferResponse(
-            model_name=model,
-            model_version=answer.variant,
-            outputs={name: answer.outputs[name] for name in names},
-            id=request.id,
-            parameters=answer.explanation,
+        read = partial(parse_request, body, json_length, self._dataplane.model.inputs)
+        request, response = await self._inference.answer(
+            model, variant, read, _metadata(call.headers), call.received
         )
         content, json_length = render_response(response, request.outputs, request.binary_output)
-        if json_length is None:
-            return Reply(content)
-        return Reply(content, BINARY, headers=((JSON_LENGTH, str(json_length).encode()),))
+        content_type, headers = JSON, []
+        if json_length is not None:
+            content_type = BINARY
+            headers.append((JSON_LENGTH, str(json_length).encode()))
+        # Nothing else is compressed: tritonclient asks for it always, and unpacks only answers.
+        content, coding = encode(content, call.headers.get(b"accept-encoding"))
+        if coding is not None:
+            headers += [(b"content-encoding", coding), (b"vary", b"accept-encoding")]
+        return Reply(content, content_type, headers=headers)
 
     async def live(self, call: Call) -> Reply:
         """GET /v2/health/live: the process runs."""
@@ -174,55 +172,51 @@ class HttpProtocol:
 
     async def server(self, call: Call) -> Reply:
         """GET /v2: what this server is."""
-        return _json({"name": "paretoserve", "version": self._version, "extensions": EXTENSIONS})
+        return _json(self._documents.server())
+
+    async def models(self, call: Call) -> Reply:
+        """GET /v2/models: which models there are."""
+        return _json(self._documents.models())
 
     async def model(self, call: Call, model: str, variant: str | None) -> Reply:
-        """GET the metadata of the model; its versions are the variants."""
-        self._dataplane.check_name(model, variant)
-        description = self._dataplane.model
-        return _json(
-            {
-                "name": description.name,
-                "versions": list(self._dataplane.offers) if variant is None else [variant],
-                "platform": "paretoserve",
-                "inputs": [_tensor(spec) for spec in description.inputs],
-                "outputs": [_tensor(spec) for spec in description.outputs],
-            }
-        )
+        """GET the metadata of the model."""
+        return _json(self._documents.model(model, variant))
 
     async def model_ready(self, call: Call, model: str, variant: str | None) -> Reply:
         """GET .../ready: the model, or one variant, can answer."""
-        self._dataplane.check_name(model, variant)
-        if variant is None:
-            is_ready = self._dataplane.is_ready
-        else:
-            is_ready = self._dataplane.is_variant_ready(variant)
+        is_ready = self._documents.is_ready(model, variant)
         return _json({"name": model, "ready": is_ready}, _ready_status(is_ready))
+
+    async def config(self, call: Call, model: str, variant: str | None) -> Reply:
+        """GET .../config: the model's configuration, as Triton's clients want it."""
+        return _json(self._documents.config(model, variant))
+
+    async def statistics(
+        self, call: Call, model: str | None = None, variant: str | None = None
+    ) -> Reply:
+        """GET .../stats: what was counted since the gateway started."""
+        return _json(self._documents.statistics(model, variant))
+
+    async def index(self, call: Call) -> Reply:
+        """POST /v2/repository/index: the variants, and which can answer."""
+        body = await read_body(call.headers, call.receive, self._max_body_bytes)
+        return _json(self._documents.index(only_ready=_only_ready(body)))
+
+    async def change(self, call: Call, model: str) -> Reply:
+        """POST .../load and .../unload: not on the fly."""
+        raise Unsupported("models are not loaded or unloaded on the fly here")
+
+    async def openapi(self, call: Call) -> Reply:
+        """GET /openapi.json: what can be asked, for programs."""
+        return Reply(self._openapi)
+
+    async def explorer(self, call: Call) -> Reply:
+        """GET /docs: a page to try it, for people."""
+        return Reply(EXPLORER.read_bytes(), HTML)
 
     async def metrics(self, call: Call) -> Reply:
         """GET /metrics, for Prometheus."""
         return Reply(generate_latest(self._registry), CONTENT_TYPE_LATEST.encode())
-
-    async def _body(self, call: Call) -> bytes:
-        encoding = call.headers.get(b"content-encoding", b"identity")
-        if encoding != b"identity":
-            raise InvalidRequest("compressed bodies are not taken; send Content-Encoding: identity")
-        chunks = []
-        size = int(call.headers.get(b"content-length", b"0"))
-        arrived = 0
-        while True:
-            if size > self._max_body_bytes:
-                raise RequestTooLarge(
-                    f"the body is larger than {self._max_body_bytes} bytes; send fewer samples"
-                )
-            message = await call.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            chunks.append(message.get("body", b""))
-            arrived += len(chunks[-1])
-            size = max(size, arrived)
-            if size <= self._max_body_bytes and not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
@@ -237,53 +231,52 @@ def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
     return int(text)
 
 
-def _slo_headers(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+def _metadata(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Return the headers that say something about how to answer: all of ours begin with x-."""
     return {
         name.decode("latin-1"): value.decode("latin-1")
         for name, value in headers.items()
-        if name.startswith(b"x-slo-")
+        if name.startswith(b"x-")
     }
 
 
-def _tensor(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
+def _only_ready(body: bytes) -> bool:
+    """Return what a request for the repository's index asks for."""
+    try:
+        document = orjson.loads(body) if body else {}
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    only_ready = document.get("ready", False) if isinstance(document, dict) else None
+    if not isinstance(only_ready, bool):
+        raise InvalidRequest('the body must be a JSON object; its "ready", true or false')
+    return only_ready
 
 
 def _ready_status(is_ready: bool) -> int:
     return HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
 
 
-def _json(document: Mapping[str, Any], status: int = HTTPStatus.OK) -> Reply:
+def _json(document: Any, status: int = HTTPStatus.OK) -> Reply:
     return Reply(orjson.dumps(document), status=status)
 
 
-def _error(status: int, text: str, headers: Headers = ()) -> Reply:
+def _error(status: int, text: str, request_id: str | None = None, headers: Headers = ()) -> Reply:
     # A surrogate in a path or a name must not make the answer itself fail.
-    printable = text.encode("utf-8", "replace").decode()
-    return Reply(orjson.dumps({"error": printable}), status=status, headers=headers)
+    document = {"error": text.encode("utf-8", "replace").decode()}
+    if request_id is not None:
+        document["id"] = request_id
+    return Reply(orjson.dumps(document), status=status, headers=headers)
 
 
 def _refusal(error: ServingError) -> Reply:
     headers: Headers = ()
     if isinstance(error, Overloaded):
         headers = ((b"retry-after", str(max(1, ceil(error.retry_after_s))).encode()),)
-    return _error(STATUS[type(error)], str(error), headers)
+    return _error(STATUS[type(error)].http, str(error), error.request_id, headers)
 
 
-def _log_failure(error: Exception, status: int, scope: Scope) -> None:
-    """Write one line per failed request; with a traceback only where the fault is ours."""
-    fields = {"path": scope["path"][:200], "status": int(status), "error": type(error).__name__}
-    is_ours = not isinstance(error, ServingError)
-    logger.log(
-        logging.ERROR if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO,
-        "%s",
-        error,
-        extra=fields,
-        exc_info=error if is_ours else None,
-    )
-
-
-_MODEL: Final = r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<variant>[^/]+))?"
+_NAMED: Final = r"/v2/models/(?P<model>[^/]+)"
+_MODEL: Final = _NAMED + r"(?:/versions/(?P<variant>[^/]+))?"
 
 ROUTES: Final[tuple[tuple[str, re.Pattern[str], Callable[..., Awaitable[Reply]]], ...]] = (
     ("POST", re.compile(_MODEL + "/infer"), HttpProtocol.infer),
@@ -292,6 +285,14 @@ ROUTES: Final[tuple[tuple[str, re.Pattern[str], Callable[..., Awaitable[Reply]]]
     ("GET", re.compile("/v2/health/live"), HttpProtocol.live),
     ("GET", re.compile("/v2/health/ready"), HttpProtocol.ready),
     ("GET", re.compile("/v2/?"), HttpProtocol.server),
+    ("GET", re.compile(r"/openapi\.json"), HttpProtocol.openapi),
+    ("GET", re.compile("/docs"), HttpProtocol.explorer),
+    ("GET", re.compile("/v2/models/?"), HttpProtocol.models),
+    ("GET", re.compile("/v2/models/stats"), HttpProtocol.statistics),
     ("GET", re.compile(_MODEL), HttpProtocol.model),
     ("GET", re.compile(_MODEL + "/ready"), HttpProtocol.model_ready),
+    ("GET", re.compile(_MODEL + "/config"), HttpProtocol.config),
+    ("GET", re.compile(_MODEL + "/stats"), HttpProtocol.statistics),
+    ("POST", re.compile("/v2/repository/index"), HttpProtocol.index),
+    ("POST", re.compile("/v2/repository/models/(?P<model>[^/]+)/(?:un)?load"), HttpProtocol.change),
 )

@@ -20,9 +20,12 @@ from serving.latency import LatencyModel
 from serving.metrics import Metrics
 from serving.offer import Offer
 from serving.policy.slack import slack
+from serving.protocol.documents import Documents
 from serving.protocol.http import HttpProtocol
+from serving.protocol.inference import Inference
 from serving.scheduler import Ran, Run, Scheduler
 from serving.slo import Slo
+from serving.statistics import Statistics
 from variants.catalog import Model, TensorSpec
 
 MODEL = Model(
@@ -96,6 +99,8 @@ class InProcess:
     """A gateway without listeners and hosts."""
 
     protocol: HttpProtocol
+    inference: Inference
+    documents: Documents
     dataplane: DataPlane
     scheduler: Scheduler
     registry: CollectorRegistry
@@ -110,6 +115,7 @@ class InProcess:
 def in_process(
     run: Run = multiply,
     *,
+    model: Model = MODEL,
     offers: Mapping[str, Offer] = OFFERS,
     slots: int = 1,
     max_batch: int = 64,
@@ -121,7 +127,7 @@ def in_process(
     """Build a gateway in the running loop; each variant has `slots` slots from the start."""
     clock = LoopClock()
     registry = CollectorRegistry()
-    metrics = Metrics(registry, MODEL.name)
+    metrics = Metrics(registry, model.name)
     latency = LatencyModel({name: offer.latencies_s for name, offer in offers.items()}, clock.time)
     scheduler = Scheduler(
         slack,
@@ -131,25 +137,29 @@ def in_process(
         max_batch=max_batch,
         max_queue=max_queue,
         on_decision=metrics.decided,
+        on_cancelled=metrics.cancelled,
     )
     for name in offers:
         scheduler.set_slots(name, slots)
     dataplane = DataPlane(
-        MODEL,
+        model,
         offers,
         scheduler,
         latency,
         metrics,
+        Statistics(offers),
         clock.time,
         max_batch=max_batch,
         experiment=experiment,
     )
+    inference = Inference(dataplane, default_slo or Slo())
+    documents = Documents(dataplane, "1.2.3")
     protocol = HttpProtocol(
         dataplane,
+        inference,
+        documents,
         registry,
-        version="1.2.3",
-        default_slo=default_slo or Slo(),
         max_body_bytes=max_body_bytes,
         now=clock.time,
     )
-    return InProcess(protocol, dataplane, scheduler, registry)
+    return InProcess(protocol, inference, documents, dataplane, scheduler, registry)

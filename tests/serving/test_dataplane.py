@@ -15,7 +15,8 @@ from serving.errors import InvalidRequest, ModelNotFound, NotReady, SloUnattaina
 from serving.experiment.assignment import Arm, Experiment
 from serving.scheduler import Ran
 from serving.slo import Slo
-from tests.serving.builders import InProcess, answers, in_process, multiply, offer, pixels
+from tests.serving.builders import MODEL, InProcess, answers, in_process, multiply, offer, pixels
+from variants.catalog import TensorSpec
 
 FOUR = {
     "dense": offer("dense", 0.90, {1: 0.008, 64: 0.080}),
@@ -266,3 +267,12 @@ async def test_an_experiment_must_name_variants_that_are_served() -> None:
 
 async def test_an_infinite_deadline_is_never_unattainable() -> None:
     assert (await infer(in_process(), Slo(latency_s=math.inf))).variant == "dense"
+
+
+async def test_bytes_that_are_no_text_are_refused_before_they_meet_anybody_elses() -> None:
+    words = TensorSpec(name="words", datatype="BYTES", shape=(-1, -1))
+    bench = in_process(_anything, model=MODEL.model_copy(update={"inputs": (words,)}))
+    text = np.array([["hé".encode(), b""]], object)
+    assert (await infer(bench, inputs={"words": text})).variant == "dense"
+    with pytest.raises(InvalidRequest, match="'words' must be text in UTF-8"):
+        await infer(bench, inputs={"words": np.array([[b"h\xe9"]], object)})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 
+import grpc
 import pytest
 
 from serving.errors import STATUS, Overloaded, ServingError, shown
@@ -16,12 +17,17 @@ def test_every_error_has_a_status_and_every_status_an_error() -> None:
     assert set(STATUS) == leaves(ServingError)
 
 
-def test_no_two_errors_share_a_status() -> None:
-    assert len(set(STATUS.values())) == len(STATUS)
+def test_no_two_errors_share_an_http_status() -> None:
+    assert len({status.http for status in STATUS.values()}) == len(STATUS)
 
 
 def test_every_status_is_that_of_an_error() -> None:
-    assert [status for status in STATUS.values() if status < 400] == []
+    assert [status for status in STATUS.values() if status.http < 400] == []
+
+
+def test_every_grpc_status_exists_and_is_not_unknown() -> None:
+    names = {code.name for code in grpc.StatusCode} - {"OK", "UNKNOWN"}
+    assert {status.grpc for status in STATUS.values()} <= names
 
 
 @pytest.mark.parametrize("cls", STATUS, ids=lambda cls: cls.__name__)

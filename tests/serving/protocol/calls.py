@@ -50,11 +50,14 @@ def assert_answers(response: httpx.Response, variant: str, array: npt.NDArray[An
         np.testing.assert_array_equal(found[name], expected[name])
 
 
-def assert_refuses(response: httpx.Response, status: int, message: str) -> None:
+def assert_refuses(
+    response: httpx.Response, status: int, message: str, request_id: str | None = None
+) -> None:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     assert int(response.headers["content-length"]) == len(response.content)
-    assert list(response.json()) == ["error"]
+    echoed = {} if request_id is None else {"id": request_id}
+    assert response.json() == {"error": response.json()["error"], **echoed}
     assert message in response.json()["error"]
     assert "Traceback" not in response.text
 

@@ -37,7 +37,7 @@ METADATA = {
 SERVER = {
     "name": "paretoserve",
     "version": "1.2.3",
-    "extensions": ["binary_tensor_data", "parameters", "schedule_policy"],
+    "extensions": ["binary_tensor_data", "model_configuration", "parameters", "schedule_policy"],
 }
 
 
@@ -48,6 +48,7 @@ SERVER = {
         ("/v2/", SERVER),
         ("/v2/health/live", {"live": True}),
         ("/v2/health/ready", {"ready": True, "live": True}),
+        ("/v2/models", {"models": ["shirts"]}),
         ("/v2/models/shirts", {**METADATA, "versions": ["dense", "int8"]}),
         ("/v2/models/shirts/versions/int8", {**METADATA, "versions": ["int8"]}),
         ("/v2/models/shirts/ready", {"name": "shirts", "ready": True}),
