@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
@@ -32,6 +31,11 @@ def _progress() -> Progress:
         TimeElapsedColumn(),
         console=console,
     )
+
+
+def _given(**options: object) -> dict[str, object]:
+    """Return the options that the command line has."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -107,19 +111,23 @@ def sweep(project: Path, plots: Path) -> None:
 @cli.command()
 @CATALOG
 @click.option("--host", default=None, help="Address to listen on. [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), default=None, help="[default: 8000]")
-def up(catalog: Path | None, host: str | None, port: int | None) -> None:
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=None, help="For HTTP. [default: 8000]"
+)
+@click.option(
+    "--grpc-port", type=click.IntRange(0, 65535), default=None, help="For gRPC. [default: 9000]"
+)
+def up(catalog: Path | None, host: str | None, port: int | None, grpc_port: int | None) -> None:
     """Serve the variants of a catalog on this machine, until Ctrl-C."""
     from serving.settings import load_settings
 
-    overrides: dict[str, Any] = {}
-    if catalog is not None:
-        overrides["catalog"] = catalog
-    settings = load_settings(**overrides)
-    http = {
-        name: value for name, value in {"host": host, "port": port}.items() if value is not None
-    }
-    settings = settings.model_copy(update={"http": settings.http.model_copy(update=http)})
+    settings = load_settings(**_given(catalog=catalog))
+    settings = settings.model_copy(
+        update={
+            "http": settings.http.model_copy(update=_given(host=host, port=port)),
+            "grpc": settings.grpc.model_copy(update=_given(host=host, port=grpc_port)),
+        }
+    )
 
     from serving.cluster.environment import set_environment
 

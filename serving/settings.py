@@ -32,10 +32,18 @@ CONFIG_FILE: Final = "paretoserve.yaml"
 
 
 class Http(Record):
-    """Where the gateway listens."""
+    """Where the gateway listens for HTTP."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    """0 takes a free port."""
+
+
+class Grpc(Record):
+    """Where the gateway listens for gRPC."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=9000, ge=0, le=65535)
     """0 takes a free port."""
 
 
@@ -58,7 +66,14 @@ class Limits(Record):
     """Samples in one batch, and so in one request."""
     queue_length: int = Field(default=2000, ge=1)
     body_bytes: int = Field(default=8 * 2**20, ge=1)
-    """Of one request. JSON is parsed on the gateway's one loop: 8 MiB of it hold it for 0.5 s."""
+    """Of one request: an HTTP body, as sent and as decompressed, or one gRPC message.
+
+    JSON is parsed on the gateway's one loop: 8 MiB of it hold it for 0.5 s.
+    """
+    header_bytes: int = Field(default=64 * 1024, ge=1024)
+    """Of one HTTP request line and headers together."""
+    stream_requests: int = Field(default=64, ge=1)
+    """Requests of one gRPC stream that are answered at a time; more are not read before."""
 
 
 class Settings(BaseSettings):
@@ -76,6 +91,7 @@ class Settings(BaseSettings):
     """Which of the catalog's variants to serve; none named means all."""
     policy: str = "slack"
     http: Http = Http()
+    grpc: Grpc = Grpc()
     hosts: Hosts = Hosts()
     limits: Limits = Limits()
     default_slo: dict[str, Any] = Field(default_factory=dict)

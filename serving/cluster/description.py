@@ -1,4 +1,4 @@
-"""What hosts tell gateways about themselves, over Serve. Imports no ray."""
+"""What replicas tell about themselves, over Serve. Imports no ray."""
 
 from __future__ import annotations
 
@@ -13,3 +13,11 @@ class HostDescription:
     pid: int
     resident_bytes: int
     gpu_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where a gateway listens."""
+
+    http: int
+    grpc: int

@@ -14,6 +14,7 @@ from ray import serve
 from ray.serve.schema import ApplicationStatusOverview
 
 from serving.cluster.apps import gateway_app, host_app
+from serving.cluster.description import Ports
 from serving.cluster.names import GATEWAY, app_name
 from serving.offer import offers
 from serving.settings import Settings
@@ -33,7 +34,7 @@ class NotStarted(Exception):
     """The service could not be started; the message says why, and what would help."""
 
 
-def check_port_is_free(host: str, port: int) -> None:
+def check_port_is_free(host: str, port: int, option: str) -> None:
     """Raise `NotStarted` if anybody listens there already."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -42,7 +43,7 @@ def check_port_is_free(host: str, port: int) -> None:
         except OSError as error:
             raise NotStarted(
                 f"cannot listen on {host}:{port} ({error.strerror}): stop what listens there, "
-                "or choose another port with --port"
+                f"or choose another port with {option}"
             ) from None
 
 
@@ -86,8 +87,8 @@ def served_variants(settings: Settings) -> list[str]:
     return list(offers(catalog, hardware(settings.hosts.cpus).key, settings.variants))
 
 
-def start_service(settings: Settings) -> int:
-    """Start the gateway and the hosts in a running cluster; return the port listened on.
+def start_service(settings: Settings) -> Ports:
+    """Start the gateway and the hosts in a running cluster; return the ports listened on.
 
     Raises `NotStarted` if they are not all ready in good time.
     """
@@ -112,7 +113,8 @@ def start_service(settings: Settings) -> int:
         if status.applications[GATEWAY].status == "RUNNING":
             gateway = serve.get_app_handle(GATEWAY)
             if gateway.is_ready.remote().result(timeout_s=READY_WITHIN_S):
-                return int(gateway.port.remote().result(timeout_s=READY_WITHIN_S))
+                ports: Ports = gateway.ports.remote().result(timeout_s=READY_WITHIN_S)
+                return ports
         time.sleep(POLL_S)
     raise NotStarted(f"not ready within {READY_WITHIN_S:.0f} s; the logs above may say why")
 

@@ -8,6 +8,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from serving.cluster.description import Ports
 from serving.cluster.start import (
     NotStarted,
     check_port_is_free,
@@ -35,15 +36,16 @@ def serve_until_stopped(settings: Settings) -> None:
 
     try:
         variants = served_variants(settings)
-        check_port_is_free(settings.http.host, settings.http.port)
+        check_port_is_free(settings.http.host, settings.http.port, "--port")
+        check_port_is_free(settings.grpc.host, settings.grpc.port, "--grpc-port")
         with (
             console.status("starting Ray") as status,
             local_cluster(cpus_needed(settings, len(variants))),
         ):
             status.update("starting the gateway and the hosts")
-            port = start_service(settings)
+            ports = start_service(settings)
             status.stop()
-            _say_hello(console, settings, port)
+            _say_hello(console, settings, ports)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, stop_soon)
             stop.wait()
@@ -56,15 +58,24 @@ def serve_until_stopped(settings: Settings) -> None:
     console.print("stopped")
 
 
-def _say_hello(console: Console, settings: Settings, port: int) -> None:
+def _say_hello(console: Console, settings: Settings, ports: Ports) -> None:
     catalog = Catalog.load(settings.catalog)
-    host = "127.0.0.1" if settings.http.host == "0.0.0.0" else settings.http.host
-    url = f"http://{host}:{port}"
+    url = f"http://{_reachable(settings.http.host)}:{ports.http}"
     console.print(render_overview(catalog))
-    console.print(f"serving [bold]{catalog.model.name}[/] on [bold]{url}[/] (Ctrl-C stops it); try")
+    console.print(
+        f"serving [bold]{catalog.model.name}[/] on [bold]{url}[/] "
+        f"and gRPC on [bold]{_reachable(settings.grpc.host)}:{ports.grpc}[/] (Ctrl-C stops it)",
+        soft_wrap=True,
+    )
+    console.print(f"  {url}/docs in a browser, or", soft_wrap=True)
     console.print(
         f"  curl -s {url}/v2/models/{catalog.model.name}/infer "
         f"-H 'x-slo-latency-ms: 50' -d @{sample_path(settings.catalog)}",
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _reachable(host: str) -> str:
+    """Return a host name to connect to, for one to listen on."""
+    return "127.0.0.1" if host == "0.0.0.0" else host

@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from serving.experiment.assignment import Arm, Experiment
-from serving.settings import Hosts, Http, Limits, Settings, load_settings
+from serving.settings import Grpc, Hosts, Http, Limits, Settings, load_settings
 from serving.slo import Slo
 
 
@@ -28,8 +28,11 @@ def test_everything_has_a_default() -> None:
     settings = load_settings()
     assert settings.catalog == Path("catalog")
     assert settings.http == Http(host="127.0.0.1", port=8000)
+    assert settings.grpc == Grpc(host="127.0.0.1", port=9000)
     assert settings.hosts == Hosts(replicas=1, cpus=1, slots=1, bind="127.0.0.1")
-    assert settings.limits == Limits(batch_size=64, queue_length=2000, body_bytes=2**23)
+    assert settings.limits == Limits(
+        batch_size=64, queue_length=2000, body_bytes=2**23, header_bytes=2**16, stream_requests=64
+    )
     assert settings.slo == Slo()
     assert settings.experiment is None
 
@@ -41,6 +44,14 @@ def test_environment_over_file_over_defaults(monkeypatch: pytest.MonkeyPatch) ->
     assert settings.http == Http(host="0.0.0.0", port=8002)
     assert settings.drain_s == 3
     assert settings.hosts == Hosts()
+
+
+def test_http_and_grpc_are_set_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    write({"grpc": {"host": "0.0.0.0"}})
+    monkeypatch.setenv("PARETOSERVE_GRPC__PORT", "0")
+    settings = load_settings()
+    assert settings.grpc == Grpc(host="0.0.0.0", port=0)
+    assert settings.http == Http()
 
 
 def test_an_argument_wins_over_everything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,9 +111,14 @@ def test_an_experiment_is_read_with_its_arms() -> None:
         pytest.param({"polcy": "slack"}, "the settings are wrong: polcy: ", id="an unknown key"),
         pytest.param({"http": {"prot": 1}}, "http.prot: ", id="an unknown key of a group"),
         pytest.param({"http": {"port": 65536}}, "http.port: .* less than", id="no such port"),
+        pytest.param({"grpc": {"port": 65536}}, "grpc.port: .* less than", id="nor for gRPC"),
         pytest.param({"http": 8000}, "http: ", id="a value for a group"),
         pytest.param({"hosts": {"replicas": 0}}, "hosts.replicas: ", id="no replicas"),
         pytest.param({"limits": {"batch_size": 0}}, "limits.batch_size: ", id="empty batches"),
+        pytest.param({"limits": {"header_bytes": 1023}}, "limits.header_bytes: ", id="no headers"),
+        pytest.param(
+            {"limits": {"stream_requests": 0}}, "limits.stream_requests: ", id="a stream of none"
+        ),
         pytest.param({"drain_s": -1}, "drain_s: ", id="a negative time"),
         pytest.param(
             {"http": {"port": "x"}, "drain_s": -1}, "port.*; drain_s", id="all that is wrong"
@@ -133,6 +149,7 @@ def test_a_wrong_setting_is_named(settings: object, message: str) -> None:
     [
         ("PARETOSERVE_HTTP__PORT", "http", "http.port: "),
         ("PARETOSERVE_HTTP__PROT", "1", "http.prot: "),
+        ("PARETOSERVE_GRPC__PORT", "-1", "grpc.port: "),
         ("PARETOSERVE_VARIANTS", "int8", "variants"),
         ("PARETOSERVE_DEFAULT_SLO__PRIORITY", '"1"', "'priority' must be a whole number"),
     ],
