@@ -53,10 +53,11 @@ ENV PYTHONPATH=/app \
     RAY_SERVE_LOG_TO_STDERR=0 \
     RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD=0 \
     PARETOSERVE_CATALOG=/catalog \
-    PARETOSERVE_HTTP__HOST=0.0.0.0
+    PARETOSERVE_HTTP__HOST=0.0.0.0 \
+    PARETOSERVE_GRPC__HOST=0.0.0.0
 
 USER 1000:1000
-EXPOSE 8000
+EXPOSE 8000 9000
 
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
     CMD ["wget", "--quiet", "--tries=1", "--timeout=2", "--output-document=/dev/null", "http://127.0.0.1:8000/-/healthz"]

@@ -135,7 +135,13 @@ def test_the_health_check_asks_where_the_service_answers() -> None:
     found = re.fullmatch(rf"http://127\.0\.0\.1:{port}(/.*)", command[-1])
     assert found
     assert any(method == "GET" and path.fullmatch(found[1]) for method, path, _ in ROUTES)
-    assert final("EXPOSE") == [str(port)]
+
+
+def test_what_is_exposed_is_what_the_service_listens_on_and_from_outside() -> None:
+    listeners = [Settings.model_fields[name].default for name in ("http", "grpc")]
+    assert final("EXPOSE") == [" ".join(str(listener.port) for listener in listeners)]
+    for name in ("HTTP", "GRPC"):
+        assert environment()[f"PARETOSERVE_{name}__HOST"] == "0.0.0.0"
 
 
 def test_the_environment_is_what_the_code_wants() -> None:

@@ -62,7 +62,8 @@ def test_the_schema_refuses_a_misspelt_key_at_any_depth(rendered: Rendered) -> N
 
 
 def test_the_other_manifests_follow_the_schemas_of_their_parts(rendered: Rendered) -> None:
-    assert schema.errors(rendered.one("Service"), "spec", "serveService") == []
+    for service in rendered.of("Service"):
+        assert schema.errors(service, "spec", "serveService") == []
     assert schema.errors(rendered.one("Job")["spec"]["template"], *TEMPLATE) == []
     claim = rendered.one("PersistentVolumeClaim")["spec"]
     assert schema.errors(claim, *TEMPLATE, *CLAIM) == []
@@ -178,8 +179,9 @@ def test_the_pods_of_a_cluster_reach_each_other_on_all_ports(rendered: Rendered)
 
 def test_every_port_that_is_named_is_there(rendered: Rendered) -> None:
     wanted: list[tuple[Manifest, str]] = []
-    service = rendered.one("Service")["spec"]
-    wanted += [({"matchLabels": service["selector"]}, p["targetPort"]) for p in service["ports"]]
+    for service in (each["spec"] for each in rendered.of("Service")):
+        targets = [port["targetPort"] for port in service["ports"]]
+        wanted += [({"matchLabels": service["selector"]}, target) for target in targets]
     for monitor in rendered.of("PodMonitor"):
         spec = monitor["spec"]
         wanted += [(spec["selector"], e["port"]) for e in spec["podMetricsEndpoints"]]
@@ -187,15 +189,56 @@ def test_every_port_that_is_named_is_there(rendered: Rendered) -> None:
         rules = policy["spec"].get("ingress", [])
         named = [p["port"] for rule in rules for p in rule.get("ports", [])]
         wanted += [(policy["spec"]["podSelector"], port) for port in named]
-    assert len(wanted) == 6
+    assert len(wanted) == 9
     for selector, port in wanted:
         for pod in selected(rendered, selector):
             assert port in ports(rendered, pod)
 
 
 def test_clients_get_to_the_gateways(rendered: Rendered) -> None:
-    selector = rendered.one("Service")["spec"]["selector"]
-    assert selected(rendered, {"matchLabels": selector}) == {"worker"}
+    for service in rendered.of("Service"):
+        assert selected(rendered, {"matchLabels": service["spec"]["selector"]}) == {"worker"}
+
+
+def test_clients_may_use_every_port_that_a_service_sends_them_to(rendered: Rendered) -> None:
+    (rule,) = rendered.one("NetworkPolicy", "paretoserve-clients")["spec"]["ingress"]
+    allowed = {port["port"] for port in rule["ports"]}
+    targets = {p["targetPort"] for s in rendered.of("Service") for p in s["spec"]["ports"]}
+    assert targets == allowed == {"serve", "serve-grpc"}
+
+
+def test_clients_use_the_same_port_at_a_service_as_at_a_pod(rendered: Rendered) -> None:
+    """Where a Service has no address of its own, nothing translates its port."""
+    open_ports = ports(rendered, "worker")
+    for service in rendered.of("Service"):
+        for port in service["spec"]["ports"]:
+            assert port["port"] == open_ports[port["targetPort"]]
+
+
+def test_a_grpc_client_can_find_the_pods_one_by_one(rendered: Rendered) -> None:
+    service = rendered.one("Service", "paretoserve-pods")["spec"]
+    assert service["clusterIP"] == "None"
+    assert [port["targetPort"] for port in service["ports"]] == ["serve-grpc"]
+
+
+def test_the_head_names_the_ports_that_kuberay_s_own_service_has(rendered: Rendered) -> None:
+    head, worker = (
+        {name: port for name, port in ports(rendered, pod).items() if name.startswith("serve")}
+        for pod in ("head", "worker")
+    )
+    assert head == worker
+
+
+def test_what_the_docs_tell_a_grpc_client_to_call_is_there(rendered: Rendered) -> None:
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    called = {
+        (name, int(port)) for name, port in re.findall(r"\b(paretoserve[\w-]*):(\d{4})\b", text)
+    }
+    assert called == {
+        (service["metadata"]["name"], port["port"])
+        for service in rendered.of("Service")
+        for port in service["spec"]["ports"]
+    }
 
 
 def test_the_config_map_s_name_changes_with_its_content(rendered: Rendered) -> None:

@@ -22,7 +22,7 @@ from ray.serve.schema import (
 from serving.cluster.environment import ENVIRONMENT
 from serving.cluster.names import GATEWAY, app_name
 from serving.protocol.http import ROUTES
-from serving.settings import CONFIG_VARIABLE, Http, Settings, load_settings
+from serving.settings import CONFIG_VARIABLE, Grpc, Http, Settings, load_settings
 from tests.k8s.conftest import Manifest, Rendered
 from tests.k8s.dockerfile import ROOT, environment
 from variants.recipe import Project
@@ -132,6 +132,7 @@ def test_the_settings_agree_with_the_pod(rendered: Rendered, settings: Settings)
     container = worker(rendered)
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert settings.http == Http(host="0.0.0.0", port=ports["serve"])
+    assert settings.grpc == Grpc(host="0.0.0.0", port=ports["serve-grpc"])
     assert settings.catalog == Path("/catalog")
     assert settings.hosts.bind == "node"
 
