@@ -5,10 +5,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CATALOG ?= catalog
+URL ?= http://127.0.0.1:8000
+EXAMPLES ?= 1000
 PROJECT ?= examples/fashion_mnist/recipes.yaml
 WEIGHTS := examples/fashion_mnist/weights.safetensors
+CLIENTS := .clients
+PINS := tests/conformance/clients
+APT := apt-get -qq -o APT::Sandbox::User=root
 
-.PHONY: serve build report load test check format clean
+.PHONY: serve build report load fuzz test clients check format clean
 
 serve: $(CATALOG)/catalog.json  ## train, build and measure what is missing, then serve on 127.0.0.1:8000
 	$(BIN)/paretoserve up --catalog $(CATALOG)
@@ -22,8 +27,29 @@ report: $(CATALOG)/catalog.json  ## the report cards, as a table
 load: $(INSTALLED)  ## load the running service with a mix of SLO classes
 	$(BIN)/paretoserve load
 
+fuzz: $(INSTALLED)  ## fuzz the running service by its OpenAPI document
+	$(BIN)/st --config-file=tests/conformance/schemathesis.toml run $(URL)/openapi.json --max-examples=$(EXAMPLES)
+
 test: $(INSTALLED)  ## everything that needs no GPU
+	@$(MAKE) --no-print-directory --keep-going clients || echo "some clients could not be fetched: their tests skip"
 	$(BIN)/python -m pytest
+
+clients: $(CLIENTS)/kserve/.fetched $(CLIENTS)/perf_analyzer/.fetched  ## other people's clients, for tests/conformance (280 MB)
+
+$(CLIENTS)/kserve/.fetched: $(PINS)/kserve.txt | $(INSTALLED)
+	$(BIN)/python -m venv --clear --without-pip $(@D)
+	$(BIN)/pip --python $(@D)/bin/python install --quiet --no-deps --no-compile -r $<
+	touch $@
+
+# Debian's libb64 comes first: where there is no apt, nothing else need be fetched.
+$(CLIENTS)/perf_analyzer/.fetched: $(PINS)/perf_analyzer.txt | $(INSTALLED)
+	rm -rf $(@D) && mkdir -p $(@D)
+	cd $(@D) && { $(APT) download libb64-0d || { $(APT) update && $(APT) download libb64-0d; }; }
+	cd $(@D) && dpkg-deb -x libb64-0d_*.deb libb64
+	$(BIN)/pip install --quiet --no-deps --no-compile --only-binary :all: --target $(@D)/wheels -r $<
+	find $(CURDIR)/$(@D) -name libb64.so.0d -o -name libcudart.so.12 | xargs ln -s -t $(@D)/wheels/bin
+	LD_LIBRARY_PATH=$(@D)/wheels/bin $(@D)/wheels/bin/perf_analyzer --version
+	touch $@
 
 check: $(INSTALLED)  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -35,8 +61,8 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:  ## forget the environment, the trained weights and the catalog
-	rm -rf $(VENV) $(CATALOG) $(WEIGHTS)
+clean:  ## forget the environments, the trained weights and the catalog
+	rm -rf $(VENV) $(CLIENTS) $(CATALOG) $(WEIGHTS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

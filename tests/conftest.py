@@ -1,10 +1,15 @@
-"""What many tests share: a small trained project, and its catalog."""
+"""What many tests share: a small trained project, its catalog, and one service of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.service import Service
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +29,12 @@ def small_catalog(small_project: Path, tmp_path_factory: pytest.TempPathFactory)
     catalog = tmp_path_factory.mktemp("catalog")
     build(small_project, catalog, progress=quiet(), measure=measure_lightly)
     return catalog
+
+
+@pytest.fixture(scope="session")
+def service(small_catalog: Path) -> Iterator[Service]:
+    """All four variants, served by the one Ray cluster that every test with a real one shares."""
+    from tests.service import run_service  # what it imports is for these tests only
+
+    with run_service(small_catalog) as running:
+        yield running

@@ -17,6 +17,7 @@ from serving.cluster.directory import Directory
 from serving.latency import LatencyModel
 from serving.link import HostPool, HostSocket
 from serving.metrics import Metrics
+from serving.statistics import Statistics
 from tests.serving.builders import MODEL, answers
 
 SIZES = {"dense": (1, 4), "int8": (1, 4)}
@@ -51,7 +52,10 @@ class Bench:
             {name: dict.fromkeys(sizes, 99.0) for name, sizes in SIZES.items()}, lambda: 0.0
         )
         metrics = Metrics(self.registry, "shirts")
-        self.directory = Directory(MODEL, SIZES, self.pool, self.latency, metrics, told)
+        self.statistics = Statistics(SIZES)
+        self.directory = Directory(
+            MODEL, SIZES, self.pool, self.latency, metrics, self.statistics, told
+        )
 
     def lost(self, variant: str) -> float:
         labels = {"model": "shirts", "variant": variant}

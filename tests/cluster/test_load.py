@@ -12,7 +12,7 @@ from loadtests.classes import CLASSES
 from loadtests.run import load
 from loadtests.summary import Report
 from loadtests.throughput import PINNED, Setup, measure, setups
-from tests.cluster.conftest import Service, ready
+from tests.service import Service, ready
 
 pytestmark = pytest.mark.cluster
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 from collections import Counter
@@ -18,14 +17,10 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.cluster.conftest import SIZE, Service, ready
+from tests.service import SIZE, Service, images, metric, ready
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
-
-
-def images(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
-    return np.random.default_rng(seed).random((count, SIZE), dtype=np.float32)
 
 
 def triton_infer(
@@ -153,9 +148,9 @@ def test_metrics_tell_of_every_variant_and_arm(service: Service) -> None:
         text = client.get("/metrics").text
     for name in service.catalog.variants:
         for gauge in ("weight_bytes", "artifact_bytes", "resident_bytes", "replicas", "accuracy"):
-            assert _value(text, f"paretoserve_{gauge}", variant=name) > 0
-    assert _value(text, "paretoserve_slo_attained_total", variant="int8", arm="treatment") > 0
-    assert _value(text, "paretoserve_router_decision_seconds_count") > 0
+            assert metric(text, f"paretoserve_{gauge}", variant=name) > 0
+    assert metric(text, "paretoserve_slo_attained_total", variant="int8", arm="treatment") > 0
+    assert metric(text, "paretoserve_router_decision_seconds_count") > 0
 
 
 def _control(client: httpx.Client, service: Service) -> dict[str, str]:
@@ -180,15 +175,3 @@ def _host_process(service: Service, variant: str) -> int:
     except Exception:
         return 0
     return pid if psutil.pid_exists(pid) else 0
-
-
-def _value(text: str, name: str, **labels: str) -> float:
-    """Return the sum of the series of this name that have these labels."""
-    total = 0.0
-    for line in text.splitlines():
-        match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
-        if match and match[1] == name:
-            found = dict(re.findall(r'(\w+)="([^"]*)"', match[2] or ""))
-            if labels.items() <= found.items():
-                total += float(match[3])
-    return total

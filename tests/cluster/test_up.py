@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import tritonclient.grpc as triton
 
 from tests.waiting import wait_until
 
@@ -29,7 +32,8 @@ PARETOSERVE = Path(sys.executable).with_name("paretoserve")
 def up(small_catalog: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """The command, running in a session of its own as in a terminal, and what it prints."""
     output = tmp_path / "output"
-    command = [str(PARETOSERVE), "up", "--catalog", str(small_catalog), "--port", "0"]
+    free = ("--port", "0", "--grpc-port", "0")
+    command = [str(PARETOSERVE), "up", "--catalog", str(small_catalog), *free]
     for _ in range(3):  # Ray gives itself 30 s, which a busy machine may not keep
         with output.open("wb") as file:
             process = subprocess.Popen(
@@ -59,6 +63,10 @@ def test_the_printed_line_works_when_pasted_and_ctrl_c_leaves_nothing_behind(
     answer = json.loads(subprocess.run(shlex.split(curl), check=True, capture_output=True).stdout)
     assert answer["model_name"] == "small"
     assert answer["parameters"]["deadline_met"] in (True, False)
+    grpc = re.search(r"gRPC on (127\.0\.0\.1:\d+)", printed)
+    assert grpc
+    with triton.InferenceServerClient(grpc[1]) as client:
+        assert client.is_server_ready()
 
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) > 4, "Ray and the replicas should be running"
@@ -69,19 +77,21 @@ def test_the_printed_line_works_when_pasted_and_ctrl_c_leaves_nothing_behind(
     assert "Traceback" not in output.read_text()
 
 
-def test_a_taken_port_is_said_in_one_line(small_catalog: Path) -> None:
-    import socket
-
+@pytest.mark.parametrize(
+    ("option", "other"), [("--port", "--grpc-port"), ("--grpc-port", "--port")]
+)
+def test_a_taken_port_is_said_in_one_line(small_catalog: Path, option: str, other: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
         run = subprocess.run(
-            [PARETOSERVE, "up", "--catalog", small_catalog, "--port", port],
+            [PARETOSERVE, "up", "--catalog", small_catalog, option, port, other, "0"],
             capture_output=True,
             text=True,
             timeout=300,
         )
     assert run.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port}" in run.stderr
+    assert f"another port with {option}" in run.stderr
     assert "Traceback" not in run.stderr

@@ -1,0 +1,133 @@
+"""A running service for tests, and what its answers are compared with."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+
+from serving.settings import Settings
+from tests.waiting import wait_until
+from variants.catalog import Catalog
+from variants.runners import load_runner
+
+SIZE = 784
+
+Pixels = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service, and the catalog it serves."""
+
+    port: int
+    grpc_port: int
+    catalog: Catalog
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60)
+
+    def infer(
+        self,
+        client: httpx.Client,
+        pixels: Pixels,
+        parameters: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        document = {
+            "parameters": parameters or {},
+            "inputs": [
+                {
+                    "name": "input",
+                    "datatype": "FP32",
+                    "shape": list(pixels.shape),
+                    "data": pixels.reshape(-1).tolist(),
+                }
+            ],
+        }
+        path = f"/v2/models/{self.catalog.model.name}/infer"
+        return client.post(path, json=document, headers=headers)
+
+    def answers(self, variant: str, pixels: Pixels) -> Pixels:
+        """What the variant itself answers, without a service."""
+        runner = load_runner(
+            self.folder, self.catalog.model, self.catalog.variants[variant], threads=1
+        )
+        return runner({"input": pixels})["logits"]
+
+    def check(self, variant: str, pixels: Pixels, logits: Pixels) -> None:
+        """Fail unless these are the logits of the variant, as near as a batch of others allows."""
+        np.testing.assert_allclose(logits, self.answers(variant, pixels), rtol=1e-4, atol=1e-4)
+
+
+@contextmanager
+def run_service(folder: Path) -> Iterator[Service]:
+    """Serve all variants of the catalog in `folder` on free ports, with an experiment at 80/20."""
+    from serving.cluster.environment import set_environment
+
+    set_environment()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of ray and what it imports are not ours to mend
+        from serving.cluster.start import cpus_needed, local_cluster, start_service
+
+        catalog = Catalog.load(folder)
+        settings = Settings.model_validate(
+            {
+                "catalog": folder,
+                "http": {"port": 0},
+                "grpc": {"port": 0},
+                "drain_s": 5.0,
+                "experiment": {
+                    "name": "int8-or-not",
+                    "arms": [
+                        {"name": "control", "target": "router", "weight": 80},
+                        {"name": "treatment", "target": "int8", "weight": 20},
+                    ],
+                },
+            }
+        )
+        with local_cluster(cpus_needed(settings, len(catalog.variants))):
+            ports = start_service(settings)
+            yield Service(ports.http, ports.grpc, catalog, folder)
+
+
+def images(count: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).random((count, SIZE), dtype=np.float32)
+
+
+def metric(text: str, name: str, **labels: str) -> float:
+    """Return the sum of the series of this name that have these labels."""
+    total = 0.0
+    for line in text.splitlines():
+        match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+        if match and match[1] == name:
+            found = dict(re.findall(r'(\w+)="([^"]*)"', match[2] or ""))
+            if labels.items() <= found.items():
+                total += float(match[3])
+    return total
+
+
+def ready(service: Service) -> None:
+    """Wait until every variant has a live replica."""
+    with service.client() as client:
+        for name in service.catalog.variants:
+            path = f"/v2/models/{service.catalog.model.name}/versions/{name}/ready"
+            wait_until(partial(_is_ok, client, path))
+
+
+def _is_ok(client: httpx.Client, path: str) -> bool:
+    return client.get(path).status_code == 200
