@@ -29,6 +29,7 @@ from loadtests import alone, binary, costs
 from loadtests.client import drive, post
 from loadtests.grid import Grid, show
 from loadtests.service import connect
+from serving.cluster.description import Ports
 from variants.hardware import hardware
 
 PROJECT: Final = Path(__file__).with_name("throughput.yaml")
@@ -136,8 +137,8 @@ def throughput_grid(points: Points, note: str) -> Grid:
 
 
 @contextmanager
-def running_service(progress: Progress) -> Iterator[int]:
-    """Build the variants, and serve them on a free port, which this gives."""
+def running_service(progress: Progress) -> Iterator[Ports]:
+    """Build the variants, and serve them on free ports, which this gives."""
     from serving.cluster.environment import set_environment
 
     set_environment()
@@ -146,7 +147,8 @@ def running_service(progress: Progress) -> Iterator[int]:
 
     with tempfile.TemporaryDirectory(prefix="paretoserve-throughput-") as folder:
         catalog = build_catalog(Path(folder), progress)
-        settings = Settings.model_validate({"catalog": catalog, "http": {"port": 0}})
+        free = {"http": {"port": 0}, "grpc": {"port": 0}}
+        settings = Settings.model_validate({"catalog": catalog, **free})
         with local_cluster(cpus_needed(settings, 2)):
             yield start_service(settings)
 
@@ -190,8 +192,8 @@ def main(rounds: int, seconds: float, as_markdown: bool, only: str | None) -> No
     grids = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         if only != "costs":
-            with running_service(progress) as port, alone.running() as alone_port:
-                ways = setups(port, alone_port)
+            with running_service(progress) as ports, alone.running() as alone_port:
+                ways = setups(ports.http, alone_port)
                 task = progress.add_task("driving", total=rounds * len(CLIENTS) * len(ways))
                 points = measure(ways, CLIENTS, rounds, seconds, partial(progress.advance, task))
             note = f"Medians of {rounds} rounds of {seconds:g} s. {before} before."
