@@ -119,7 +119,7 @@ def _add_options(parser: LocustArgumentParser, **_: Any) -> None:
             f"--{name}", env_var=f"LOAD_{name.upper().replace('-', '_')}", **options
         )
 
-    add("model", default="", help="The model to ask. Found in the service's metrics if not given.")
+    add("model", default="", help="The model to ask; the service's first if not given.")
     add(
         "rate",
         type=float,

@@ -11,7 +11,6 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import numpy as np
-from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests import binary
 from loadtests.classes import Probe
@@ -35,7 +34,7 @@ class Service:
 
 
 def connect(url: str, model: str = "") -> Service:
-    """Find the service at a URL; its model is found in its metrics where none is named.
+    """Find the service at a URL; its model is its first where none is named.
 
     Raises `ValueError` that says what would help: nothing listens, not ready, no such model.
     """
@@ -45,19 +44,11 @@ def connect(url: str, model: str = "") -> Service:
     if status != 200:
         raise ValueError(f"what listens at {url} is no Paretoserve: its readiness is {status}")
     if not model:
-        model = find_model(_get(f"{url}/metrics")[1].decode())
+        model = json.loads(_get(f"{url}/v2/models")[1])["models"][0]
     status, body, _ = _get(f"{url}/v2/models/{model}")
     if status != 200:
         raise ValueError(f"the service at {url} has no model {model!r}: {body.decode()[:200]}")
     return Service(url, json.loads(body))
-
-
-def find_model(metrics: str) -> str:
-    """Return the model that a gateway's metrics are about; raises `ValueError` if none is."""
-    for family in text_string_to_metric_families(metrics):
-        if family.name == "paretoserve_accuracy":
-            return str(family.samples[0].labels["model"])
-    raise ValueError("the service's /metrics names no model; name it with --model")
 
 
 def probe(

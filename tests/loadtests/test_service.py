@@ -8,15 +8,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 
 from loadtests.run import load
-from loadtests.service import connect, find_model, probe
+from loadtests.service import connect, probe
 from serving.cli import cli
-from serving.metrics import Metrics
 from tests.loadtests.server import free_port, ok, tiny_server
-from tests.serving.builders import OFFERS
 
 METADATA = {
     "name": "shirts",
@@ -26,19 +23,13 @@ METADATA = {
 ACCURACIES = {"dense": 0.9, "int8": 0.85}
 
 
-def metrics() -> str:
-    registry = CollectorRegistry()
-    Metrics(registry, "shirts").offered(OFFERS)
-    return generate_latest(registry).decode()
-
-
 def gateway(number: int, head: bytes) -> bytes:
     """Answer as a gateway would whose int8 is four times as fast."""
     path = head.split()[1].decode()
     if path == "/v2/health/ready":
         return ok(b'{"ready": true}')
-    if path == "/metrics":
-        return ok(metrics().encode())
+    if path == "/v2/models":
+        return ok(b'{"models": ["shirts"]}')
     if path == "/v2/models/shirts":
         return ok(json.dumps(METADATA).encode())
     if path.startswith("/v2/models/shirts/versions/"):
@@ -46,12 +37,6 @@ def gateway(number: int, head: bytes) -> bytes:
         why = {"accuracy": ACCURACIES[variant], "latency_ms": 4 if variant == "dense" else 1}
         return ok(json.dumps({"model_version": variant, "parameters": why}).encode())
     return ok(b'{"error": "there is no such model"}', 404)
-
-
-def test_the_model_is_found_in_the_metrics() -> None:
-    assert find_model(metrics()) == "shirts"
-    with pytest.raises(ValueError, match="--model"):
-        find_model("# nothing\n")
 
 
 def test_a_service_tells_its_metadata() -> None:

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from loadtests.service import connect
+from loadtests.transports import REFERENCE, measure, transports_grid, ways
+from serving.cluster.description import Ports
+from tests.service import Service
+
+pytestmark = pytest.mark.cluster
+
+
+def test_every_way_to_ask_is_answered_and_compared_with_binary_over_http(service: Service) -> None:
+    found = ways(Ports(service.port, service.grpc_port), connect(service.url), samples=2)
+    points = measure(found, clients=[2], rounds=1, seconds=0.05)
+    grid = transports_grid(points, "")
+    assert [row[0] for row in grid.rows] == [way.name for way in found]
+    assert [row[-1] for row in grid.rows if row[0] == REFERENCE] == ["1.00"]
+
+
+def test_a_refusal_makes_the_measurement_void(service: Service) -> None:
+    description = connect(service.url)
+    description.metadata["inputs"][0]["shape"][1] = 5
+    for way in ways(Ports(service.port, service.grpc_port), description, samples=1):
+        with pytest.raises(RuntimeError, match=f"{way.name}: requests failed"):
+            measure([way], clients=[1], rounds=1, seconds=0.05)
