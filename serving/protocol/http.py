@@ -124,7 +124,7 @@ class HttpProtocol:
             if match and route_method == method:
                 return await handler(self, call, **match.groupdict())
             if match:
-                others.append(route_method)
+                others += ["GET", "HEAD"] if route_method == "GET" else [route_method]
         if others:
             allow = ", ".join(others)
             text = f"{path!r:.200} takes {allow}, not {method:.20}"

@@ -20,7 +20,7 @@ from serving.slo import parse as parse_slo
 
 UNIT: Final = "x-experiment-unit"
 
-_OWN: Final = {*PARAMETERS, "binary_data_output", "headers"}
+_OWN: Final = {*PARAMETERS, "binary_data_output", "headers", "experiment", "arm"}
 _RESERVED: Final = ("sequence_", "triton_")
 """Parameters that begin so have a meaning in the protocol, though none here."""
 

@@ -240,3 +240,15 @@ async def test_who_pins_a_variant_is_in_no_experiment() -> None:
 
 def test_the_model_of_these_tests_is_what_the_routes_name() -> None:
     assert f"/v2/models/{MODEL.name}/infer" == INFER
+
+
+async def test_a_clients_own_parameters_come_back_and_none_of_the_protocols_or_ours(
+    client: httpx.AsyncClient,
+) -> None:
+    own = {"tenant": "a", "attempt": 2, "dry": False}
+    others = {"sequence_id": 7, "triton_x": True, "arm": "b", "experiment": "c", "timeout": 10**9}
+    answer = (await client.post(INFER, json=body(parameters={**own, **others, "reason": 1}))).json()
+    parameters = answer["parameters"]
+    assert own.items() <= parameters.items()
+    assert parameters.keys().isdisjoint(others)
+    assert parameters["reason"] == "most accurate variant that qualifies"

@@ -129,12 +129,12 @@ async def test_a_malformed_request_is_refused_and_the_next_is_answered(
     [
         ("GET", INFER, "POST"),
         ("PUT", INFER, "POST"),
-        ("POST", "/v2", "GET"),
-        ("DELETE", "/v2/models/shirts", "GET"),
-        ("POST", "/v2/models/shirts/versions/int8/ready", "GET"),
-        ("POST", "/v2/health/live", "GET"),
-        ("PATCH", "/metrics", "GET"),
-        ("POST", "/-/healthz", "GET"),
+        ("POST", "/v2", "GET, HEAD"),
+        ("DELETE", "/v2/models/shirts", "GET, HEAD"),
+        ("POST", "/v2/models/shirts/versions/int8/ready", "GET, HEAD"),
+        ("POST", "/v2/health/live", "GET, HEAD"),
+        ("PATCH", "/metrics", "GET, HEAD"),
+        ("POST", "/-/healthz", "GET, HEAD"),
     ],
 )
 async def test_another_method_is_refused_with_the_one_that_works(
