@@ -48,7 +48,9 @@ def parse(parameters: Mapping[str, Any], headers: Mapping[str, str], default: Sl
             fields[field] = read(f"header {header}", headers[header])
     for parameter, (field, read) in PARAMETERS.items():
         if parameter in parameters:
-            fields[field] = read(f"parameter {parameter!r}", parameters[parameter])
+            value = read(f"parameter {parameter!r}", parameters[parameter])
+            if value is not None:
+                fields[field] = value
     if not fields:
         return default
     return Slo(**{**_as_dict(default), **fields})
@@ -72,11 +74,12 @@ def _milliseconds(where: str, value: Any) -> float:
     return number / 1e3
 
 
-def _microseconds(where: str, value: Any) -> float:
-    number = _number(where, value, "a number of microseconds above 0")
-    if number <= 0:
-        raise InvalidRequest(f"{where} must be above 0 microseconds, got {shown(value)}")
-    return number / 1e6
+def _microseconds(where: str, value: Any) -> float | None:
+    """Read the protocol's own timeout, of which 0 says that there is none."""
+    number = _number(where, value, "a number of microseconds")
+    if number < 0:
+        raise InvalidRequest(f"{where} must be at least 0 microseconds, got {shown(value)}")
+    return number / 1e6 or None
 
 
 def _share(where: str, value: Any) -> float:

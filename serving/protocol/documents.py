@@ -76,9 +76,8 @@ class Documents:
 
     def statistics(self, model: str | None, variant: str | None) -> Document:
         """Return what was counted of the variants since the gateway started."""
-        if model is not None:
-            self._dataplane.check_name(model, variant)
         name = self._dataplane.model.name
+        self._dataplane.check_name(name if model is None else model, variant)
         of = self._dataplane.statistics.of
         return {"model_stats": [_statistics(name, v, of[v]) for v in self._variants(variant)]}
 

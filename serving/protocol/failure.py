@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from serving.errors import STATUS, InferenceFailed, ServingError, Unsupported
+from serving.errors import STATUS, InferenceFailed, ServingError
 
 logger = logging.getLogger(__name__)
 
@@ -16,12 +16,14 @@ FAILED: Final = "the service failed; it was logged"
 def log_failure(error: Exception, called: str) -> None:
     """Write one line on a call that failed; with a traceback only where the fault is ours."""
     kind = type(error) if isinstance(error, ServingError) else InferenceFailed
-    status = STATUS[kind].http
-    is_callers = status < 500 or kind is Unsupported
     logger.log(
-        logging.INFO if is_callers else logging.ERROR,
+        logging.ERROR if kind is InferenceFailed else logging.INFO,
         "%s",
         error,
-        extra={"path": called[:200], "status": int(status), "error": type(error).__name__},
+        extra={
+            "path": called[:200],
+            "status": int(STATUS[kind].http),
+            "error": type(error).__name__,
+        },
         exc_info=None if isinstance(error, ServingError) else error,
     )

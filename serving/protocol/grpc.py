@@ -55,17 +55,19 @@ class GrpcProtocol:
         self._documents = documents
         self._stream_requests = stream_requests
         self._now = now
-        self._health = Health(lambda: dataplane.is_ready, [SERVICE], dataplane.rejected)
+        self._health = Health(lambda: dataplane.is_ready, [SERVICE])
         self._is_stopping = False
         self._readers: set[asyncio.Task[None]] = set()
 
     def services(self) -> Services:
         """Return the handlers of every service."""
-        rejected = self._dataplane.rejected
         own = {
-            name: unary(f"/{SERVICE}/{name}", message, partial(answer, self), rejected)
+            name: unary(f"/{SERVICE}/{name}", message, partial(answer, self))
             for name, message, answer in RPCS
         }
+        own["ModelInfer"] = unary(
+            f"/{SERVICE}/ModelInfer", pb.ModelInferRequest, self.infer, self._dataplane.rejected
+        )
         own["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream)
         services = {SERVICE: own, **self._health.services()}
         return {**services, **_reflection([*services, reflection.SERVICE_NAME])}
@@ -234,7 +236,6 @@ _TRACED: Final = _without("the trace settings cannot be asked for or changed her
 _LOGGED: Final = _without("the log settings cannot be asked for or changed here")
 
 RPCS: Final[tuple[tuple[str, Any, _Answer], ...]] = (
-    ("ModelInfer", pb.ModelInferRequest, GrpcProtocol.infer),
     ("ServerLive", pb.ServerLiveRequest, GrpcProtocol.server_live),
     ("ServerReady", pb.ServerReadyRequest, GrpcProtocol.server_ready),
     ("ModelReady", pb.ModelReadyRequest, GrpcProtocol.model_ready),
@@ -254,4 +255,4 @@ RPCS: Final[tuple[tuple[str, Any, _Answer], ...]] = (
     ("TraceSetting", pb.TraceSettingRequest, _TRACED),
     ("LogSettings", pb.LogSettingsRequest, _LOGGED),
 )
-"""All but ModelStreamInfer, which is no call with one answer."""
+"""All but ModelInfer, which counts, and ModelStreamInfer, which is no call with one answer."""

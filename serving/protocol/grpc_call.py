@@ -42,7 +42,7 @@ def unary(
     path: str,
     message: Any,
     answer: Callable[[Any, Context], Awaitable[Any]],
-    rejected: Callable[[Exception], None],
+    rejected: Callable[[Exception], None] = lambda error: None,
 ) -> Handler:
     """Return the handler of an RPC at `path` that takes such a message and answers with another.
 

@@ -29,19 +29,17 @@ class Health:
         self,
         is_ready: Callable[[], bool],
         services: Collection[str],
-        rejected: Callable[[Exception], None],
         *,
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         self._is_ready = is_ready
         self._services = {OVERALL, SERVICE, *services}
-        self._rejected = rejected
         self._look_every_s = look_every_s
         self._stopping = asyncio.Event()
 
     def services(self) -> Services:
         """Return the handlers."""
-        check = unary(f"/{SERVICE}/Check", pb.HealthCheckRequest, self._check, self._rejected)
+        check = unary(f"/{SERVICE}/Check", pb.HealthCheckRequest, self._check)
         return {
             SERVICE: {"Check": check, "Watch": grpc.unary_stream_rpc_method_handler(self._watch)}
         }

@@ -118,13 +118,13 @@ class HttpProtocol:
         path, method = scope["path"], scope["method"]
         if method == "HEAD":  # the server leaves the body out
             method = "GET"
-        others = []
+        others: dict[str, None] = {}
         for route_method, pattern, handler in ROUTES:
             match = pattern.fullmatch(path)
             if match and route_method == method:
                 return await handler(self, call, **match.groupdict())
             if match:
-                others += ["GET", "HEAD"] if route_method == "GET" else [route_method]
+                others |= dict.fromkeys(["GET", "HEAD"] if route_method == "GET" else ["POST"])
         if others:
             allow = ", ".join(others)
             text = f"{path!r:.200} takes {allow}, not {method:.20}"

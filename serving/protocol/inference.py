@@ -44,11 +44,11 @@ class Inference:
         """Answer the request that `read` parses, which came at `received`; return both.
 
         `within_s` is how long the client will wait, where the transport tells: the deadline, if
-        the request names none or a later one. Raises a leaf of `ServingError`, which carries the
+        there is none or a later one. Raises a leaf of `ServingError`, which carries the
         request's id as far as it could be read.
         """
         try:
-            self._dataplane.check_name(model, variant)
+            self._check_name(model, variant, read)
             request = read()
             slo = self._slo(request, variant, metadata, within_s)
         except ServingError as error:
@@ -71,6 +71,18 @@ class Inference:
         )
         return request, response
 
+    def _check_name(
+        self, model: str, variant: str | None, read: Callable[[], InferRequest]
+    ) -> None:
+        try:
+            self._dataplane.check_name(model, variant)
+        except ServingError as error:
+            try:
+                error.request_id = read().id
+            except ServingError as unread:
+                error.request_id = unread.request_id
+            raise
+
     def _slo(
         self,
         request: InferRequest,
@@ -78,12 +90,9 @@ class Inference:
         metadata: Mapping[str, str],
         within_s: float,
     ) -> Slo:
-        default = self._default_slo
-        if within_s < math.inf:
-            default = replace(default, latency_s=within_s)
         pin = {} if variant is None else {"variant": variant}
         try:
-            slo = parse_slo({**request.parameters, **pin}, metadata, default)
+            slo = parse_slo({**request.parameters, **pin}, metadata, self._default_slo)
         except ServingError as error:
             error.request_id = request.id
             raise

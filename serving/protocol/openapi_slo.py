@@ -18,8 +18,9 @@ _SHARE: Final = {"type": "number", "minimum": 0, "maximum": 1}
 _PARAMETERS: Final[Mapping[str, Schema]] = {
     "timeout": {
         "type": "number",
-        "exclusiveMinimum": 0,
-        "description": "Microseconds: the protocol's own word for `slo_latency_ms`, which wins.",
+        "minimum": 0,
+        "description": "Microseconds: the protocol's own word for `slo_latency_ms`, which wins; 0 "
+        "is none.",
     },
     "slo_latency_ms": {
         "type": "number",

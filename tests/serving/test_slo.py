@@ -20,6 +20,7 @@ DEFAULT = Slo(latency_s=0.5, min_accuracy=0.7, objective="cost")
         pytest.param({}, Slo(), id="nothing said: nothing asked for"),
         pytest.param({"slo_latency_ms": 20}, Slo(latency_s=0.020), id="milliseconds"),
         pytest.param({"slo_latency_ms": 0.5}, Slo(latency_s=0.0005), id="a part of a millisecond"),
+        pytest.param({"timeout": 0}, Slo(), id="V2's timeout of 0: none"),
         pytest.param({"timeout": 20_000}, Slo(latency_s=0.020), id="V2's timeout: microseconds"),
         pytest.param(
             {"slo_latency_ms": 5, "timeout": 20_000}, Slo(latency_s=0.005), id="ours over timeout"
@@ -86,8 +87,8 @@ PRIORITY = f"a whole number from 0 (default) or 1 (highest) to {MAX_PRIORITY}"
         ("slo_latency_ms", math.nan, f"must be {MILLISECONDS}, got nan"),
         ("slo_latency_ms", math.inf, f"must be {MILLISECONDS}, got inf"),
         ("slo_latency_ms", [20], f"must be {MILLISECONDS}, got [20]"),
-        ("timeout", 0, "must be above 0 microseconds, got 0"),
-        ("timeout", {}, "must be a number of microseconds above 0, got {}"),
+        ("timeout", -1, "must be at least 0 microseconds, got -1"),
+        ("timeout", {}, "must be a number of microseconds, got {}"),
         ("min_accuracy", 1.01, "must be from 0 to 1, got 1.01"),
         ("min_accuracy", -0.01, "must be from 0 to 1, got -0.01"),
         ("min_accuracy", "high", "must be a number from 0 to 1, got 'high'"),

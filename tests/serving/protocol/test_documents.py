@@ -125,3 +125,8 @@ async def test_a_head_request_is_a_get_without_a_body() -> None:
         head = await client.head("/v2/health/live")
     assert head.status_code == 200
     assert head.headers["content-type"] == "application/json"
+
+
+async def test_statistics_of_no_model_and_an_unknown_version_are_refused() -> None:
+    with pytest.raises(ModelNotFound, match="no variant 'int4'"):
+        in_process().documents.statistics(None, "int4")

@@ -44,7 +44,7 @@ async def channel(gateway: InProcess) -> AsyncIterator[grpc.aio.Channel]:
 
 def test_every_rpc_of_the_service_is_there() -> None:
     methods = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods
-    assert sorted([*(name for name, _, _ in RPCS), "ModelStreamInfer"]) == sorted(
+    assert sorted([*(name for name, _, _ in RPCS), "ModelInfer", "ModelStreamInfer"]) == sorted(
         method.name for method in methods
     )
     for method in methods:

@@ -76,8 +76,6 @@ async def test_what_cannot_be_had_is_refused_with_what_can(
 ) -> None:
     response = await client.post(path, json=body(parameters=parameters))
     assert_refuses(response, status, message)
-    if "hats" in path or "int4" in path:
-        return  # a name that is not here is refused before the body is read
     response = await client.post(path, json=body(parameters=parameters, id="a1"))
     assert_refuses(response, status, message, "a1")
 
