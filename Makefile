@@ -11,7 +11,8 @@ PROJECT ?= examples/fashion_mnist/recipes.yaml
 WEIGHTS := examples/fashion_mnist/weights.safetensors
 CLIENTS := .clients
 PINS := tests/conformance/clients
-APT := apt-get -qq -o APT::Sandbox::User=root
+APT := apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=0 -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10
+FETCH := --quiet --no-deps --no-compile --retries 1 --timeout 10
 
 .PHONY: serve build report load fuzz test clients check format clean
 
@@ -38,7 +39,7 @@ clients: $(CLIENTS)/kserve/.fetched $(CLIENTS)/perf_analyzer/.fetched  ## other 
 
 $(CLIENTS)/kserve/.fetched: $(PINS)/kserve.txt | $(INSTALLED)
 	$(BIN)/python -m venv --clear --without-pip $(@D)
-	$(BIN)/pip --python $(@D)/bin/python install --quiet --no-deps --no-compile -r $<
+	$(BIN)/pip --python $(@D)/bin/python install $(FETCH) -r $<
 	touch $@
 
 # Debian's libb64 comes first: where there is no apt, nothing else need be fetched.
@@ -46,7 +47,7 @@ $(CLIENTS)/perf_analyzer/.fetched: $(PINS)/perf_analyzer.txt | $(INSTALLED)
 	rm -rf $(@D) && mkdir -p $(@D)
 	cd $(@D) && { $(APT) download libb64-0d || { $(APT) update && $(APT) download libb64-0d; }; }
 	cd $(@D) && dpkg-deb -x libb64-0d_*.deb libb64
-	$(BIN)/pip install --quiet --no-deps --no-compile --only-binary :all: --target $(@D)/wheels -r $<
+	$(BIN)/pip install $(FETCH) --only-binary :all: --target $(@D)/wheels -r $<
 	find $(CURDIR)/$(@D) -name libb64.so.0d -o -name libcudart.so.12 | xargs ln -s -t $(@D)/wheels/bin
 	LD_LIBRARY_PATH=$(@D)/wheels/bin $(@D)/wheels/bin/perf_analyzer --version
 	touch $@

@@ -27,6 +27,7 @@ from loadtests.grid import Grid
 from serving.batch import Arrays, join
 from serving.clock import LoopClock
 from serving.dataplane import DataPlane
+from serving.entry import Served
 from serving.event import Answered
 from serving.latency import LatencyModel
 from serving.link import HostConnection, HostSocket
@@ -38,7 +39,8 @@ from serving.protocol.documents import Documents
 from serving.protocol.http import HttpProtocol
 from serving.protocol.inference import Inference
 from serving.protocol.messages import InferResponse
-from serving.scheduler import Ran, Scheduler, Served
+from serving.run import Ran
+from serving.scheduler import Scheduler
 from serving.slo import Slo
 from serving.slo import parse as parse_slo
 from serving.statistics import Statistics

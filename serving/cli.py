@@ -121,12 +121,12 @@ def up(catalog: Path | None, host: str | None, port: int | None, grpc_port: int 
     """Serve the variants of a catalog on this machine, until Ctrl-C."""
     from serving.settings import load_settings
 
-    settings = load_settings(**_given(catalog=catalog))
-    settings = settings.model_copy(
-        update={
-            "http": settings.http.model_copy(update=_given(host=host, port=port)),
-            "grpc": settings.grpc.model_copy(update=_given(host=host, port=grpc_port)),
-        }
+    settings = load_settings(
+        **_given(
+            catalog=catalog,
+            http=_given(host=host, port=port),
+            grpc=_given(host=host, port=grpc_port),
+        )
     )
 
     from serving.cluster.environment import set_environment

@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from typing import Final
 
 from serving.batch import Arrays
+from serving.entry import Served
 from serving.errors import (
     ModelNotFound,
     NotReady,
@@ -28,7 +29,7 @@ from serving.latency import LatencyModel
 from serving.metrics import Metrics
 from serving.offer import Offer, qualifying
 from serving.policy.situation import LaneKey
-from serving.scheduler import Scheduler, Served
+from serving.scheduler import Scheduler
 from serving.slo import Objective, Slo
 from serving.statistics import Statistics
 from serving.tensors import ModelTensors, signature

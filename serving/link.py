@@ -23,7 +23,7 @@ import zmq.asyncio
 from zmq.utils.monitor import recv_monitor_message
 
 from serving.batch import Arrays
-from serving.scheduler import HostLost
+from serving.run import HostLost
 from variants.datatype import DATATYPE, NUMPY
 from variants.raw import from_raw, to_raw
 

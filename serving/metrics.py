@@ -65,7 +65,7 @@ class Metrics:
         )
         self._saved = counter(
             "saved_samples_total",
-            "Samples that were never computed because their callers had left.",
+            "Samples never computed: their callers had left, or their time had run out.",
             ("model",),
         )
         self._latency = histogram(
@@ -87,7 +87,7 @@ class Metrics:
             "batch_size", "Samples in a batch.", ("model", "variant"), BATCH_SIZES
         )
         self._samples = counter(
-            "samples_total", "Samples answered; its rate is the throughput.", ("model", "variant")
+            "samples_total", "Samples computed; its rate is the throughput.", ("model", "variant")
         )
         self._attained = counter(
             "slo_attained_total", "Answers within the deadline asked for.", served
@@ -128,7 +128,7 @@ class Metrics:
         )
         self._rate = gauge(
             "throughput_samples_per_second",
-            "Samples answered per second, over the last second or so.",
+            "Samples computed per second, over the last second or so.",
             ("model", "variant"),
         )
 
@@ -168,6 +168,10 @@ class Metrics:
         self._cancelled(stage).inc()
         if stage == "queued":
             self._saved().inc(samples)
+
+    def expired(self, samples: int) -> None:
+        """Count one request whose time ran out in the queue: it was not computed either."""
+        self._saved().inc(samples)
 
     def decided(self, took_s: float) -> None:
         """Count one call of the policy."""

@@ -12,17 +12,19 @@ import asyncio
 import itertools
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 from serving.admission import time_needed_s
 from serving.clock import Clock, Timer
+from serving.entry import Entry, Served, Stage
 from serving.errors import DeadlineExceeded, InferenceFailed, NotReady, Overloaded, ServingError
 from serving.latency import LatencyModel
 from serving.policy.situation import Candidate, Dispatch, Drop, Lane, LaneKey, Policy, Wait, Waiting
 from serving.queue import DeadlineQueue
+from serving.run import HostLost, Ran, Run
 
 logger = logging.getLogger(__name__)
 
@@ -39,59 +41,6 @@ SHORTEST_WAIT_S: Final = 0.0005
 """Between two looks at the queue when nothing happened in between."""
 
 
-class HostLost(Exception):
-    """A host went away, or fell silent, with a batch in its hands."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """One batch's answers, one for each payload; in place of one that failed alone, its error.
-
-    `input_s` were spent on joining the payloads, `compute_s` by the host on computing.
-    """
-
-    answers: Sequence[Any]
-    compute_s: float
-    input_s: float = 0.0
-
-
-Stage: TypeAlias = Literal["queued", "running"]
-"""How far a request had come."""
-
-Run: TypeAlias = Callable[[str, Sequence[Any]], Awaitable[Ran]]
-"""Runs payloads as one batch on a variant; raises `HostLost` where trying again may help."""
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """One request's answer, and how it came about. Times are in seconds."""
-
-    variant: str
-    answer: Any
-    reason: str
-    batch_size: int
-    queue_s: float
-    predicted_s: float
-    """From arrival to answer, as it looked when the batch was sent."""
-    input_s: float
-    compute_s: float
-    output_s: float
-    """The rest from dispatch to answer: the way to the host and back, and parting the batch."""
-
-
-@dataclass(eq=False, slots=True)
-class _Entry:
-    payload: Any
-    future: asyncio.Future[Served]
-    arrived: float
-    attempts: int = 0
-    stage: Stage = "queued"
-
-    def fail(self, error: ServingError) -> None:
-        if not self.future.done():  # its caller may have gone
-            self.future.set_exception(error)
-
-
 class Scheduler:
     """Queues requests and sends them, in batches, to the variants that the policy picks."""
 
@@ -104,8 +53,10 @@ class Scheduler:
         *,
         max_batch: int,
         max_queue: int,
+        max_lanes: int = MAX_LANES,
         on_decision: Callable[[float], None] = lambda took_s: None,
         on_cancelled: Callable[[Stage, int], None] = lambda stage, samples: None,
+        on_expired: Callable[[int], None] = lambda samples: None,
     ) -> None:
         self._policy = policy
         self._latency = latency
@@ -113,8 +64,10 @@ class Scheduler:
         self._clock = clock
         self._max_batch = max_batch
         self._max_queue = max_queue
+        self._max_lanes = max_lanes
         self._on_decision = on_decision
         self._on_cancelled = on_cancelled
+        self._on_expired = on_expired
         self._queue = DeadlineQueue()
         self._slots: dict[str, int] = {}
         self._in_flight: dict[str, dict[int, float]] = {}
@@ -157,7 +110,7 @@ class Scheduler:
             self._refuse_if_behind(key.variants, size, deadline, now)
         self._make_room(key, priority)
         future: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
-        entry = _Entry(payload, future, now)
+        entry = Entry(payload, future, now)
         waiting = self._queue.add(
             entry, key=key, size=size, deadline=deadline, priority=priority, now=now
         )
@@ -174,7 +127,7 @@ class Scheduler:
         self._on_cancelled(waiting.entry.stage, waiting.size)
 
     def _make_room(self, key: LaneKey, priority: int) -> None:
-        if not self._queue.has_lane(key) and len(self._queue.lanes) >= MAX_LANES:
+        if not self._queue.has_lane(key) and len(self._queue.lanes) >= self._max_lanes:
             raise Overloaded("requests of too many different shapes are queued; try again later")
         if self.queued < self._max_queue:
             return
@@ -266,36 +219,45 @@ class Scheduler:
         self, decision: Dispatch, batch: list[Waiting], number: int, sent: float
     ) -> None:
         try:
+            if not await self._attempt(decision, batch, sent):
+                # One of them may be at fault: it shall pay for it alone.
+                for waiting in batch:
+                    own = replace(decision, size=waiting.size)
+                    if not waiting.entry.future.done():
+                        await self._attempt(own, [waiting], self._clock.time())
+        finally:
+            del self._in_flight[decision.variant][number]
+            # At once: the freed slot is filled before the answers are rendered.
+            self._look()
+
+    async def _attempt(self, decision: Dispatch, batch: list[Waiting], sent: float) -> bool:
+        """Run a batch and settle its requests; False if they should be run one by one."""
+        try:
             ran = await self._run(decision.variant, [waiting.entry.payload for waiting in batch])
             if len(ran.answers) != len(batch):
                 raise ValueError(f"{len(ran.answers)} answers to {len(batch)} requests")
-            took_s = self._clock.time() - sent
-            if not any(isinstance(answer, ServingError) for answer in ran.answers):
-                self._latency.observe(decision.variant, decision.size, took_s)
         except HostLost:
             self._send_again(batch)
         except ServingError as refused:
             self._fail(batch, refused)
         except Exception:
             logger.exception("a batch failed", extra={"variant": decision.variant})
+            if len(batch) > 1:
+                return False
             self._fail(batch, InferenceFailed("inference failed; the cause was logged"))
         else:
+            took_s = self._clock.time() - sent
+            self._latency.observe(decision.variant, decision.size, took_s)
             self._answer(decision, batch, ran, sent, took_s)
-        finally:
-            del self._in_flight[decision.variant][number]
-            # At once: the freed slot is filled before the answers are rendered.
-            self._look()
+        return True
 
     def _answer(
         self, decision: Dispatch, batch: list[Waiting], ran: Ran, sent: float, took_s: float
     ) -> None:
         output_s = max(0.0, took_s - ran.input_s - ran.compute_s)
         for waiting, answer in zip(batch, ran.answers, strict=True):
-            entry: _Entry = waiting.entry
+            entry: Entry = waiting.entry
             if entry.future.done():
-                continue
-            if isinstance(answer, ServingError):
-                entry.fail(answer)
                 continue
             queue_s = sent - entry.arrived
             entry.future.set_result(
@@ -318,7 +280,7 @@ class Scheduler:
 
     def _send_again(self, batch: list[Waiting]) -> None:
         for waiting in batch:
-            entry: _Entry = waiting.entry
+            entry: Entry = waiting.entry
             entry.attempts += 1
             if entry.future.done():
                 continue  # its caller has gone
@@ -330,6 +292,7 @@ class Scheduler:
 
     def _drop(self, lane: Lane, now: float) -> None:
         (waiting,) = self._queue.take(lane, 1)
+        self._on_expired(waiting.size)
         waited_ms = (now - waiting.entry.arrived) * 1e3
         waiting.entry.fail(
             DeadlineExceeded(

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -65,6 +65,9 @@ class Limits(Record):
     batch_size: int = Field(default=64, ge=1)
     """Samples in one batch, and so in one request."""
     queue_length: int = Field(default=2000, ge=1)
+    lanes: int = Field(default=64, ge=1)
+    """Requests that differ in shape, or in which variants would do, wait apart: so many kinds at
+    once. What a decision of the router costs grows with them."""
     body_bytes: int = Field(default=8 * 2**20, ge=1)
     """Of one request: an HTTP body, as sent and as decompressed, or one gRPC message.
 
@@ -120,6 +123,15 @@ class Settings(BaseSettings):
             raise ValueError(f"unknown policy {name!r}; known: {', '.join(POLICIES)}")
         return name
 
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.http.port == self.grpc.port != 0:
+            raise ValueError(
+                f"HTTP and gRPC cannot both listen on port {self.http.port}; give another with "
+                "--port or --grpc-port, PARETOSERVE_HTTP__PORT or PARETOSERVE_GRPC__PORT"
+            )
+        return self
+
     @property
     def slo(self) -> Slo:
         """The SLO of a request that asks for nothing."""
@@ -151,10 +163,14 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         lines = [
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            ": ".join(filter(None, [".".join(map(str, item["loc"])), _said(item["msg"])]))
             for item in error.errors()
         ]
         raise ValueError("the settings are wrong: " + "; ".join(lines)) from None
+
+
+def _said(message: str) -> str:
+    return message.removeprefix("Value error, ")
 
 
 def _read_config_file() -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -19,10 +18,9 @@ from serving.batch import Arrays, join, part
 from serving.clock import LoopClock
 from serving.cluster.directory import Directory, Registry
 from serving.dataplane import DataPlane
-from serving.errors import InferenceFailed
 from serving.event import Executed
 from serving.latency import LatencyModel
-from serving.link import BatchFailed, HostPool
+from serving.link import HostPool
 from serving.metrics import Metrics
 from serving.offer import offers
 from serving.policy import POLICIES
@@ -32,13 +30,12 @@ from serving.protocol.grpc_listener import GrpcListener
 from serving.protocol.http import HttpProtocol
 from serving.protocol.inference import Inference
 from serving.protocol.listener import HttpListener
-from serving.scheduler import Ran, Scheduler
+from serving.run import Ran
+from serving.scheduler import Scheduler
 from serving.settings import Settings
 from serving.statistics import Statistics
 from variants.catalog import Catalog
 from variants.hardware import hardware
-
-logger = logging.getLogger(__name__)
 
 DRAIN_POLL_S: Final = 0.02
 
@@ -80,8 +77,10 @@ class Assembly:
             clock,
             max_batch=limits.batch_size,
             max_queue=limits.queue_length,
+            max_lanes=limits.lanes,
             on_decision=metrics.decided,
             on_cancelled=metrics.cancelled,
+            on_expired=metrics.expired,
         )
         metrics.queue_length(lambda: self._scheduler.queued)
         self._dataplane = DataPlane(
@@ -165,38 +164,20 @@ class Assembly:
             raise RuntimeError("the hosts are not watched any more")
 
     async def close(self) -> None:
-        """Stop accepting, answer what was accepted, close."""
+        """Refuse what comes, answer what was accepted, close."""
         self._http.stop_accepting()
         self._grpc.stop_accepting()
+        await asyncio.sleep(0)  # what was read of streams is accepted
         self._dataplane.is_draining = True
         deadline = time.monotonic() + self._drain_s
         while not self._scheduler.is_idle and time.monotonic() < deadline:
             await asyncio.sleep(DRAIN_POLL_S)
-        await self._http.close()
-        await self._grpc.close()
+        await asyncio.gather(self._http.close(), self._grpc.close())
         self._watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._watching
 
     async def _run(self, variant: str, requests: Sequence[Arrays]) -> Ran:
-        try:
-            return await self._run_together(variant, requests)
-        except BatchFailed:
-            if len(requests) == 1:
-                raise
-        # One of them may be at fault: it shall pay for it alone.
-        return Ran([await self._run_alone(variant, request) for request in requests], 0.0)
-
-    async def _run_alone(self, variant: str, request: Arrays) -> Arrays | InferenceFailed:
-        try:
-            (answer,) = (await self._run_together(variant, [request])).answers
-        except BatchFailed as error:
-            logger.error("a request failed", extra={"variant": variant, "cause": str(error)})
-            return InferenceFailed("inference failed; the cause was logged")
-        own: Arrays = answer
-        return own
-
-    async def _run_together(self, variant: str, requests: Sequence[Arrays]) -> Ran:
         start = self._now()
         sizes = [len(next(iter(request.values()))) for request in requests]
         batch = join(requests)

@@ -20,7 +20,7 @@ from serving.event import Counted
 from serving.latency import ENOUGH, LatencyModel
 from serving.link import BatchFailed, HostConnection, HostPool
 from serving.metrics import Metrics
-from serving.scheduler import HostLost
+from serving.run import HostLost
 from serving.statistics import Statistics
 from variants.blank import blank_batch
 from variants.catalog import Model
@@ -112,6 +112,8 @@ class Directory:
         new = {}
         for variant, hosts in described.items():
             if hosts is None:
+                if not self._pool.hosts(variant):
+                    self._count(variant, [])
                 continue
             known = {host.address: host for host in self._pool.hosts(variant)}
             new[variant] = [host.address for host in hosts if host.address not in known]

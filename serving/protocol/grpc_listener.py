@@ -14,7 +14,8 @@ from serving.protocol.grpc import GrpcProtocol
 LAST_CALLS_S: Final = 2.0
 """How long open calls get to end when the listener closes: their requests were drained."""
 
-FOREVER_S: Final = 1e6
+QUIET_S: Final = 0.3
+"""So long after everything is refused hardly anybody calls any more."""
 
 LEAST_PING_INTERVAL_MS: Final = 100
 """Clients that keep their connections alive ping every second at most. By its own defaults grpc
@@ -36,7 +37,6 @@ class GrpcListener:
         self._max_message_bytes = max_message_bytes
         self._server: grpc.aio.Server | None = None
         self._serving: asyncio.Task[bool] | None = None
-        self._stopping: asyncio.Task[None] | None = None
         # It does not listen: it keeps the port until grpc shares it, and tells what is wrong.
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._place = socket.socket(family, socket.SOCK_STREAM)
@@ -85,16 +85,19 @@ class GrpcListener:
         return self._serving is not None and not self._serving.done()
 
     def stop_accepting(self) -> None:
-        """Take no more calls; those that are open go on until they are answered."""
-        if self._server is not None and self._stopping is None:
-            self._protocol.stop()
-            self._stopping = asyncio.create_task(self._server.stop(grace=FOREVER_S))
+        """Tell who watches, and end the streams once what was read of them is answered.
+
+        Other calls are still taken, for the data plane to refuse: grpc would cancel those that have
+        arrived, and their callers could not tell that from their own doing.
+        """
+        self._protocol.stop()
 
     async def close(self, grace_s: float = LAST_CALLS_S) -> None:
-        """Stop accepting, let open calls end for `grace_s` seconds, close."""
+        """Stop accepting, wait until refusals are read, let open calls end for `grace_s`, close."""
         self._place.close()
         if self._server is None or self._serving is None:
             return
         self.stop_accepting()
+        await asyncio.sleep(QUIET_S)
         await self._server.stop(grace_s)
-        await asyncio.gather(self._serving, *filter(None, [self._stopping]))
+        await self._serving

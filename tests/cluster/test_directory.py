@@ -57,9 +57,20 @@ class Bench:
             MODEL, SIZES, self.pool, self.latency, metrics, self.statistics, told
         )
 
-    def lost(self, variant: str) -> float:
+    def metric(self, name: str, variant: str) -> float:
         labels = {"model": "shirts", "variant": variant}
-        return self.registry.get_sample_value("paretoserve_hosts_lost_total", labels) or 0.0
+        return self.registry.get_sample_value(f"paretoserve_{name}", labels) or 0.0
+
+    def lost(self, variant: str) -> float:
+        return self.metric("hosts_lost_total", variant)
+
+    def counted(self, variant: str) -> tuple[float, float, int]:
+        """The replicas, and their memory by the metrics and by the statistics."""
+        return (
+            self.metric("replicas", variant),
+            self.metric("resident_bytes", variant),
+            self.statistics.of[variant].resident_bytes,
+        )
 
 
 @pytest.fixture
@@ -158,3 +169,32 @@ async def test_a_host_that_is_lost_is_counted_and_its_successor_found(host: Any)
         told.hosts["dense"] = [second]
         await until(lambda: bench.counts["dense"] == 1)
         assert [one.address for one in bench.pool.hosts("dense")] == [second.address]
+
+
+async def test_the_memory_is_that_of_the_hosts_there_are(host: Any) -> None:
+    told = Told()
+    told.hosts = {"dense": [host("dense")], "int8": [host("int8"), host("int8")]}
+    async with watching(told) as bench:
+        await until(lambda: bench.counted("int8") == (2, 2_000, 2_000))
+        assert bench.counted("dense") == (1, 1_000, 1_000)
+        told.hosts["int8"] = told.hosts["int8"][:1]
+        await until(lambda: bench.counted("int8") == (1, 1_000, 1_000))
+        assert bench.counted("dense") == (1, 1_000, 1_000)
+
+
+async def test_a_variant_whose_last_host_is_lost_has_no_replica_whatever_the_registry_knows(
+    host: Any,
+) -> None:
+    told = Told()
+    last, other = host("dense"), host("int8")
+    told.hosts = {"dense": [last], "int8": [other]}
+    async with watching(told) as bench:
+        await until(lambda: bench.counts == {"dense": 1, "int8": 1})
+        for variant in ("dense", "int8"):
+            told.hosts[variant] = TimeoutError()
+        await rounds(told)
+        assert bench.counted("dense") == (1, 1_000, 1_000), "it does not answer, and it is there"
+        last.close()
+        await until(lambda: bench.lost("dense") == 1)
+        await until(lambda: bench.counted("dense") == (0, 0, 0))
+        assert bench.counted("int8") == (1, 1_000, 1_000)

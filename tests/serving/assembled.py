@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from serving.link import HostSocket
 from serving.settings import Settings
 from tests.serving.hosting import hosting, until
 from variants.catalog import Catalog
-from variants.runners import load_runner
+from variants.runners import Runner, load_runner
 
 
 class Told:
@@ -31,14 +31,19 @@ class Told:
 
 
 @asynccontextmanager
-async def assembled(catalog: Path, **settings: Any) -> AsyncIterator[Assembly]:
-    """Serve every variant of a catalog on free ports of this loop, each on a thread of its own."""
+async def assembled(
+    catalog: Path, wrap: Callable[[Runner], Runner] = lambda run: run, **settings: Any
+) -> AsyncIterator[Assembly]:
+    """Serve every variant of a catalog on free ports of this loop, each on a thread of its own.
+
+    What runs a variant is first wrapped by `wrap`.
+    """
     described = Catalog.load(catalog)
     free = {"http": {"port": 0}, "grpc": {"port": 0}, "drain_s": 1.0}
     with ExitStack() as stack:
         hosts = {
             name: stack.enter_context(
-                hosting(load_runner(catalog, described.model, variant, threads=1))
+                hosting(wrap(load_runner(catalog, described.model, variant, threads=1)))
             )
             for name, variant in described.variants.items()
         }

@@ -23,7 +23,8 @@ from serving.policy.slack import slack
 from serving.protocol.documents import Documents
 from serving.protocol.http import HttpProtocol
 from serving.protocol.inference import Inference
-from serving.scheduler import Ran, Run, Scheduler
+from serving.run import Ran, Run
+from serving.scheduler import Scheduler
 from serving.slo import Slo
 from serving.statistics import Statistics
 from variants.catalog import Model, TensorSpec

@@ -1,9 +1,10 @@
-"""How the tests of `serving/` use hypothesis, and what those of the link share."""
+"""How the tests of `serving/` use hypothesis, and what several of them share."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 import zmq.asyncio
@@ -39,3 +40,11 @@ async def connect(context: zmq.asyncio.Context) -> AsyncIterator[Connect]:
     for connection in made:
         connection.close()
     await asyncio.sleep(0)  # their tasks end
+
+
+@pytest.fixture(scope="session")
+def two_inputs_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The catalog of the model of `tests.serving.two_inputs`; do not alter it."""
+    from tests.serving.two_inputs import write_catalog  # imports onnx, which few tests need
+
+    return write_catalog(tmp_path_factory.mktemp("two") / "catalog")

@@ -13,7 +13,7 @@ from serving.batch import Arrays
 from serving.dataplane import Answer
 from serving.errors import InvalidRequest, ModelNotFound, NotReady, SloUnattainable
 from serving.experiment.assignment import Arm, Experiment
-from serving.scheduler import Ran
+from serving.run import Ran
 from serving.slo import Slo
 from tests.serving.builders import MODEL, InProcess, answers, in_process, multiply, offer, pixels
 from variants.catalog import TensorSpec

@@ -12,7 +12,7 @@ import zmq.asyncio
 
 from serving.batch import Arrays
 from serving.link import BatchFailed, pack
-from serving.scheduler import HostLost
+from serving.run import HostLost
 from tests.serving.hosting import (
     ENOUGH_S,
     Connect,

@@ -15,7 +15,7 @@ import pytest
 import zmq.asyncio
 
 from serving.link import BATCH_TIMEOUT_S, SILENCE_MS, HostConnection, HostPool
-from serving.scheduler import HostLost
+from serving.run import HostLost
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from serving.link import HostConnection, HostPool
-from serving.scheduler import HostLost
+from serving.run import HostLost
 from tests.serving.hosting import Connect, Gate, doubled, echo, hosting, numbers, until
 
 

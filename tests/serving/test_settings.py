@@ -61,6 +61,22 @@ def test_an_argument_wins_over_everything(monkeypatch: pytest.MonkeyPatch) -> No
     assert load_settings(drain_s=3).drain_s == 3
 
 
+def test_an_argument_leaves_the_rest_of_its_section_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARETOSERVE_HTTP__HOST", "0.0.0.0")
+    settings = load_settings(http={"port": 8001}, grpc={})
+    assert (settings.http.host, settings.http.port) == ("0.0.0.0", 8001)
+    assert settings.grpc.port == 9000
+
+
+def test_http_and_grpc_do_not_share_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="wrong: HTTP and gRPC cannot both listen"):
+        load_settings(http={"port": 9000})
+    monkeypatch.setenv("PARETOSERVE_GRPC__PORT", "8000")
+    with pytest.raises(ValueError, match="port 8000; give another with --port or --grpc-port"):
+        load_settings()
+    assert load_settings(http={"port": 0}, grpc={"port": 0}).http.port == 0
+
+
 def test_a_policy_must_be_one_of_the_table() -> None:
     write({"policy": "luck"})
     with pytest.raises(ValueError, match=r"policy: .*unknown policy 'luck'; known: slack"):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.batch import Arrays
-from serving.scheduler import Ran
+from serving.run import Ran
 from tests.serving.builders import answers, multiply, pixels
 
 INFER = "/v2/models/shirts/infer"

@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2 as pb
 from serving.batch import Arrays
 from serving.errors import STATUS, Overloaded, ServingError
 from serving.protocol.grpc import SERVICE
-from serving.scheduler import Ran
+from serving.run import Ran
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.grpc_calls import (
     LIMIT,

@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from serving.batch import Arrays
 from serving.protocol.grpc import STREAM
-from serving.scheduler import Ran
+from serving.run import Ran
 from tests.serving.builders import InProcess, in_process, multiply, pixels
 from tests.serving.protocol.calls import Gate
 from tests.serving.protocol.grpc_calls import (

@@ -9,7 +9,7 @@ import pytest
 
 from serving.batch import Arrays
 from serving.errors import STATUS, Overloaded, ServingError
-from serving.scheduler import Ran
+from serving.run import Ran
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.calls import INFER, assert_answers, assert_refuses, body
 from tests.serving.protocol.malformed import MALFORMED, UNSUPPORTED, Malformed
