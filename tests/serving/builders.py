@@ -139,6 +139,7 @@ def in_process(
         max_queue=max_queue,
         on_decision=metrics.decided,
         on_cancelled=metrics.cancelled,
+        on_expired=metrics.expired,
     )
     for name in offers:
         scheduler.set_slots(name, slots)

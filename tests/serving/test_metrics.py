@@ -240,3 +240,14 @@ def test_two_gateways_share_nothing() -> None:
     Metrics(first, "shirts").lost("int8")
     Metrics(second, "shirts")
     assert series(second) == {}
+
+
+def test_what_was_never_computed_is_saved(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.cancelled("queued", 3)
+    metrics.cancelled("running", 5)
+    metrics.expired(2)
+    assert series(registry) == {
+        'paretoserve_cancelled_total{model="shirts",stage="queued"}': 1,
+        'paretoserve_cancelled_total{model="shirts",stage="running"}': 1,
+        'paretoserve_saved_samples_total{model="shirts"}': 5,
+    }

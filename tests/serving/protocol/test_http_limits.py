@@ -93,6 +93,8 @@ async def test_a_full_queue_sheds_and_a_passed_deadline_is_told() -> None:
         assert_refuses(shed, 429, "the queue is full with 1 requests")
         assert shed.headers["retry-after"] == "1"
         assert_refuses(await waiting, 504, "no variant could answer in time any more")
+        metrics = (await client.get("/metrics")).text
+        assert 'paretoserve_saved_samples_total{model="shirts"} 1.0' in metrics
         gate.open.set()
         assert_answers(await running, "dense", pixels())
 
