@@ -15,7 +15,14 @@ LEAST_BYTES: Final = 1024
 LEVEL: Final = 1
 """Compressing holds the gateway's one loop: the fastest level there is."""
 
+MAX_MEMBERS: Final = 1000
+"""Of one gzip body: those who compress in blocks need some hundred for the largest body."""
+
+_PIECE_BYTES: Final = 2**16
+"""What is read at once: what follows a member is copied, and may have many members itself."""
+
 _GZIP: Final = 16 + zlib.MAX_WBITS
+_GZIP_STARTS: Final = b"\x1f\x8b"
 _ZLIB: Final = zlib.MAX_WBITS
 _BARE: Final = -zlib.MAX_WBITS
 """Deflate without zlib's header: not what the standard says, but what some clients send."""
@@ -64,20 +71,31 @@ def choose(accepted: bytes) -> str | None:
 
 
 def _inflate(body: bytes, window: int, limit: int) -> bytes:
-    reader = zlib.decompressobj(window)
-    try:
-        content = reader.decompress(body, limit + 1)
-    except zlib.error:
-        raise InvalidRequest("the body is not what its Content-Encoding says") from None
-    if len(content) > limit:
-        raise RequestTooLarge(
-            f"the body unpacks to more than {limit} bytes; send fewer samples at once"
-        )
-    if not reader.eof:
-        raise InvalidRequest("the compressed body ends too early")
-    if reader.unused_data:
-        raise InvalidRequest("something follows the compressed body")
-    return content
+    """Unpack a body; one of gzip may be several, one after the other, as RFC 1952 has it."""
+    view = memoryview(body)
+    contents: list[bytes] = []
+    at, left = 0, limit
+    for _ in range(MAX_MEMBERS):
+        reader = zlib.decompressobj(window)
+        while not reader.eof:
+            piece = view[at : at + _PIECE_BYTES]
+            if not piece:
+                raise InvalidRequest("the compressed body ends too early")
+            try:
+                contents.append(reader.decompress(piece, left + 1))
+            except zlib.error:
+                raise InvalidRequest("the body is not what its Content-Encoding says") from None
+            left -= len(contents[-1])
+            if left < 0:
+                raise RequestTooLarge(
+                    f"the body unpacks to more than {limit} bytes; send fewer samples at once"
+                )
+            at += len(piece) - len(reader.unused_data)
+        if at == len(body):
+            return b"".join(contents)
+        if window != _GZIP or not body.startswith(_GZIP_STARTS, at):
+            raise InvalidRequest("something follows the compressed body")
+    raise InvalidRequest(f"the body has over {MAX_MEMBERS} members of gzip; compress it as one")
 
 
 def _is_zero(parameter: str) -> bool:

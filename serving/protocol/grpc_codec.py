@@ -19,7 +19,14 @@ from tritonclient.grpc import service_pb2 as pb
 from serving.errors import InvalidRequest, ServingError
 from serving.protocol.extension import check_offered
 from serving.protocol.messages import InferRequest, InferResponse
-from serving.protocol.tensor import Array, check_datatype, check_shape, from_raw, to_raw
+from serving.protocol.tensor import (
+    Array,
+    check_count,
+    check_datatype,
+    check_shape,
+    from_raw,
+    to_raw,
+)
 from variants.datatype import DATATYPE, NUMPY
 
 CONTENTS: Final[Mapping[str, str]] = {
@@ -73,6 +80,8 @@ def _request(message: Any, identifier: str | None) -> InferRequest:
     inputs = message.inputs
     if not inputs:
         raise InvalidRequest("inputs must hold at least one tensor")
+    asked = message.outputs
+    check_count(len(inputs), len(asked))
     raw = message.raw_input_contents
     if raw and len(raw) != len(inputs):
         raise InvalidRequest(
@@ -88,7 +97,7 @@ def _request(message: Any, identifier: str | None) -> InferRequest:
             raise InvalidRequest(f"input names must be unique, got {name!r:.100} twice")
         tensors[name] = _array(tensor, raw[i] if raw else None, f"input {name!r:.100}")
     outputs: dict[str, bool] = {}
-    for i, output in enumerate(message.outputs):
+    for i, output in enumerate(asked):
         name = output.name
         if not name:
             raise InvalidRequest(f"outputs[{i}] must have a name")
@@ -101,7 +110,7 @@ def _request(message: Any, identifier: str | None) -> InferRequest:
 
 
 def _array(tensor: Any, raw: bytes | None, where: str) -> Array:
-    shape = check_shape(list(tensor.shape), where)
+    shape = check_shape(tensor.shape, where)
     datatype = check_datatype(tensor.datatype, where)
     check_offered(_parameters(tensor.parameters, f"{where}: parameters"))
     # Without a look at the field itself: to read it where it is unset costs a message.

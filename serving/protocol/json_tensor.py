@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -49,34 +50,25 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], where: str) -> A
         )
     if not isinstance(data, list):
         raise InvalidRequest(f"{where}: data must be a list of values, nested or flat")
-    # Before numpy sees it: it would pad every value to the length of the longest text.
-    if len(data) > max(1, *shape, math.prod(shape)):
+    if data and data[0].__class__ is list:
+        data = _flattened(data, shape, where)
+    count = math.prod(shape)
+    if len(data) != count:
         raise InvalidRequest(
-            f"{where}: shape {list(shape)} holds {math.prod(shape)} values, data has {len(data)}"
+            f"{where}: shape {list(shape)} holds {count} values, data has {len(data)}"
         )
     dtype = NUMPY[datatype]
-    types = _types(data)
-    if list in types:
-        raise InvalidRequest(f"{where}: data is nested over {MAX_DIMENSIONS} deep")
+    types = set(map(type, data))
     if not types <= _JSON_TYPES[dtype.kind]:
-        raise InvalidRequest(f"{where}: data must be {_WORDS[dtype.kind]}")
+        fault = _UNEVEN if list in types else f"data must be {_WORDS[dtype.kind]}"
+        raise InvalidRequest(f"{where}: {fault}")
+    if dtype.kind == "O":
+        data = [text.encode() for text in data]
     try:
         with np.errstate(over="ignore"):
-            array = np.array(data, dtype)
-    except ValueError:
-        raise InvalidRequest(f"{where}: {_UNEVEN}") from None
+            array = np.fromiter(data, dtype, count)
     except OverflowError:
         raise InvalidRequest(f"{where}: {_RANGE}") from None
-    if dtype.kind == "O":
-        array = _encoded(array, where)
-    if array.size != math.prod(shape):
-        raise InvalidRequest(
-            f"{where}: shape {list(shape)} holds {math.prod(shape)} values, data has {array.size}"
-        )
-    if array.size and array.ndim != 1 and array.shape != shape:
-        raise InvalidRequest(
-            f"{where}: data is nested as {list(array.shape)}, shape says {list(shape)}"
-        )
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise InvalidRequest(f"{where}: {_RANGE}")
     return array.reshape(shape)
@@ -98,20 +90,36 @@ def to_json(array: Array, name: str) -> Any:
         ) from None
 
 
-def _encoded(array: Array, where: str) -> Array:
-    """Return text as BYTES; where it is nested unevenly, numpy has left lists in the array."""
-    texts = array.reshape(-1).tolist()
-    if list in set(map(type, texts)):
-        raise InvalidRequest(f"{where}: {_UNEVEN}")
-    return np.array([text.encode() for text in texts], array.dtype).reshape(array.shape)
+def _flattened(data: list[Any], shape: tuple[int, ...], where: str) -> list[Any]:
+    """Return the values of nested data, if it is nested as the shape says.
+
+    Level by level and not list by list: a body may hold millions of lists.
+    """
+    nesting: list[int] = []
+    first: Any = data
+    while first.__class__ is list:
+        if len(nesting) == MAX_DIMENSIONS:
+            raise InvalidRequest(f"{where}: data is nested over {MAX_DIMENSIONS} deep")
+        nesting.append(len(first))
+        first = first[0] if first else None
+    # Nothing is nested within an empty list, whatever follows in the shape.
+    if tuple(nesting) != shape[: shape.index(0) + 1 if 0 in shape else None]:
+        raise InvalidRequest(f"{where}: data is nested as {nesting}, shape says {list(shape)}")
+    try:
+        for size in nesting[1:]:
+            data = _unnested(data, size)
+    except ValueError:
+        raise InvalidRequest(f"{where}: {_UNEVEN}") from None
+    return data
 
 
-def _types(data: list[Any], depth: int = 1) -> set[type]:
-    """Return the types of the values; `list` is one of them only where they lie too deep."""
-    types = set(map(type, data))
-    if list in types and depth < MAX_DIMENSIONS:
-        types.remove(list)
-        for item in data:
-            if isinstance(item, list):
-                types |= _types(item, depth + 1)
-    return types
+def _unnested(lists: list[Any], size: int) -> list[Any]:
+    """Return the items of lists that have so many each; raises `ValueError` for anything else."""
+    if set(map(type, lists)) != {list}:
+        raise ValueError
+    # Only where each holds one can lists outnumber the values by far, so that way is the fastest.
+    if size == 1:
+        return [item for [item] in lists]
+    if set(map(len, lists)) != {size}:
+        raise ValueError
+    return list(chain.from_iterable(lists))

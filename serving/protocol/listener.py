@@ -16,6 +16,7 @@ from serving.protocol.connection import Connection
 BACKLOG = 2048
 MAX_HEADER_BYTES = 64 * 1024
 SILENCE_S = 60.0
+KEEP_ALIVE_S = 75.0
 LAST_CONNECTIONS_S = 2
 """How long open connections get to end when the listener closes: their requests were drained."""
 
@@ -39,13 +40,15 @@ class HttpListener:
         *,
         max_header_bytes: int = MAX_HEADER_BYTES,
         silence_s: float = SILENCE_S,
+        keep_alive_s: float = KEEP_ALIVE_S,
         last_connections_s: int = LAST_CONNECTIONS_S,
     ) -> None:
         """Bind; port 0 takes a free one. Gateways on one node share a port by SO_REUSEPORT.
 
         A request line and headers of more than `max_header_bytes` together are refused, and so is
-        a request of which nothing comes for `silence_s` before it is whole. The task that runs
-        `app` is cancelled when its client leaves.
+        a request of which nothing comes for `silence_s` before it is whole. A connection on which
+        no request begins for `keep_alive_s` is closed. The task that runs `app` is cancelled when
+        its client leaves.
         Raises `OSError` if the port is taken by anybody else.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -73,7 +76,7 @@ class HttpListener:
             date_header=False,
             proxy_headers=False,
             backlog=BACKLOG,
-            timeout_keep_alive=75,
+            timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type]  # any number will do
             timeout_graceful_shutdown=last_connections_s,
         )
         self._server = _Server(config)

@@ -45,7 +45,7 @@ def infer_request(variants: Sequence[str]) -> Schema:
                 "additionalProperties": _SCALAR,
             },
             "inputs": {"$ref": "#/components/schemas/Inputs"},
-            "outputs": {"$ref": "#/components/schemas/Outputs"},
+            "outputs": {"anyOf": [{"$ref": "#/components/schemas/Outputs"}, {"type": "null"}]},
         },
     }
 

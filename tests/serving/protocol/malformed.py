@@ -64,6 +64,7 @@ NUMBERS = "input 'x': data must be numbers, without null or text"
 WHOLE = "input 'x': data must be whole numbers, without null or text"
 TEXT = "input 'x': data must be strings, without null or numbers"
 RANGE = "input 'x': data has a value outside the range of its datatype"
+UNEVEN = "input 'x': data is nested unevenly"
 DIMENSION = "input 'x': shape must hold whole numbers of at least 0, got"
 DATATYPES = f"input 'x': datatype must be one of {', '.join(NUMPY)}"
 WELL_FORMED = orjson.dumps({"inputs": [X]})
@@ -97,6 +98,16 @@ MALFORMED = (
     request("an input that is no object", "inputs[1] must be a JSON object", inputs=[X, 5]),
     request("an input without a name", "inputs[0] must have a name", inputs=[without("name")]),
     request("two inputs of one name", "input names must be unique, got 'x' twice", inputs=[X, X]),
+    request(
+        "more inputs than are taken",
+        "at most 1000 inputs may be sent at once, the request has 1001",
+        inputs=[X] * 1001,
+    ),
+    request(
+        "more outputs than are taken",
+        "at most 1000 outputs may be asked for at once, the request has 1001",
+        outputs=[{"name": "y"}] * 1001,
+    ),
     request("an id that is a number", "id must be a string, got 7", id=7),
     request("parameters that are a list", "parameters must be a JSON object", parameters=[]),
     request(
@@ -141,6 +152,7 @@ MALFORMED = (
     tensor("a dimension with a point", f"{DIMENSION} 2.0", shape=[2.0]),
     tensor("a dimension that is true", f"{DIMENSION} True", shape=[True, 2]),
     tensor("too many dimensions", "input 'x': shape has over 8 dimensions", shape=[1] * 8 + [2]),
+    tensor("too many dimensions, none a number", "shape has over 8 dimensions", shape=["2"] * 9),
     tensor("an empty shape beyond any address", "is larger than any tensor", shape=[0, 2**63]),
     tensor("a product beyond any address", "is larger than any tensor", shape=[2**40, 2**40, 0]),
     request("no datatype", DATATYPES, inputs=[without("datatype")]),
@@ -155,8 +167,29 @@ MALFORMED = (
     tensor("too much data", "input 'x': shape [2] holds 2 values, data has 3", data=[1, 2, 3]),
     tensor("data for an empty shape", "shape [0] holds 0 values, data has 2", shape=[0]),
     tensor("no data for a scalar", "shape [] holds 1 values, data has 0", shape=[], data=[]),
-    tensor("rows of unequal length", "data is nested unevenly", shape=[3], data=[[1, 2], [3]]),
-    tensor("numbers among rows", "data is nested unevenly", shape=[2], data=[1, [2]]),
+    tensor("rows of unequal length", UNEVEN, shape=[2, 2], data=[[1, 2], [3]]),
+    tensor("a row of two among rows of one", UNEVEN, shape=[2, 1], data=[[1], [2, 3]]),
+    tensor("numbers among rows", UNEVEN, shape=[2], data=[1, [2]]),
+    tensor("a number among rows of one", UNEVEN, shape=[2, 1], data=[[1], 2]),
+    tensor("an object among rows", UNEVEN, shape=[2, 2], data=[[1, 2], {"3": 4, "5": 6}]),
+    tensor("a row among the numbers of a row", UNEVEN, shape=[2, 2], data=[[1, 2], [3, [4]]]),
+    tensor(
+        "rows where the shape has none",
+        "input 'x': data is nested as [2, 1], shape says [2]",
+        data=[[1], [2]],
+    ),
+    tensor(
+        "a level more than the shape's",
+        "input 'x': data is nested as [2, 1, 1], shape says [2, 1]",
+        shape=[2, 1],
+        data=[[[1]], [[2]]],
+    ),
+    tensor(
+        "an empty row for no rows",
+        "input 'x': data is nested as [1, 0], shape says [0, 4]",
+        shape=[0, 4],
+        data=[[]],
+    ),
     tensor(
         "another nesting than the shape's",
         "input 'x': data is nested as [3, 2], shape says [2, 3]",
@@ -188,10 +221,11 @@ MALFORMED = (
     tensor("a number among text", TEXT, datatype="BYTES", data=["a", 2]),
     tensor("null among text", TEXT, datatype="BYTES", data=["a", None]),
     tensor("too much text", "holds 2 values, data has 3", datatype="BYTES", data=["a", "b", "c"]),
-    tensor("text among rows", "nested unevenly", datatype="BYTES", data=["a", ["b"]]),
+    tensor("rows among text", UNEVEN, datatype="BYTES", data=["a", ["b"]]),
+    tensor("text among rows", UNEVEN, datatype="BYTES", shape=[2, 1], data=[["a"], "b"]),
     tensor(
         "rows of text of unequal length",
-        "data is nested unevenly",
+        UNEVEN,
         datatype="BYTES",
         shape=[2, 2],
         data=[["a", "b"], ["c"]],

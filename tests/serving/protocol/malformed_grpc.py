@@ -82,6 +82,17 @@ MALFORMED = (
         raw=[bytes(8)] * 2,
     ),
     request(
+        "more inputs than are taken",
+        "at most 1000 inputs may be sent at once, the request has 1001",
+        inputs=[X] * 1001,
+        raw=[bytes(8)] * 1001,
+    ),
+    request(
+        "more outputs than are taken",
+        "at most 1000 outputs may be asked for at once, the request has 1001",
+        outputs=[output()] * 1001,
+    ),
+    request(
         "fewer raw contents than inputs",
         f"{ENTRIES}: there are 2 inputs and 1 entries",
         inputs=[X, {**X, "name": "z"}],
@@ -124,6 +135,7 @@ MALFORMED = (
     ),
     tensor("a negative dimension", "shape must hold whole numbers of at least 0", shape=[-1]),
     tensor("too many dimensions", "input 'x': shape has over 8 dimensions", shape=[1] * 8 + [2]),
+    tensor("too many dimensions, all negative", "shape has over 8 dimensions", shape=[-1] * 9),
     tensor("an empty shape beyond any address", "larger than any tensor", shape=[0, 2**62]),
     tensor("an unknown datatype", f"must be one of {', '.join(NUMPY)}", datatype="FP8"),
     tensor("no datatype", f"must be one of {', '.join(NUMPY)}", datatype=""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -12,12 +13,14 @@ from typing import Any
 import httpx
 
 from serving.protocol.listener import HttpListener
+from tests.serving.protocol.calls import INFER, body
 
 LOOPBACK = "127.0.0.1"
 ENOUGH_S = 30
 """Nothing here takes so long, unless it hangs."""
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 class Named:
@@ -30,6 +33,13 @@ class Named:
         length = (b"content-length", str(len(self.name)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [length]})
         await send({"type": "http.response.body", "body": self.name})
+
+
+async def whole_bodies_only(scope: object, receive: Receive, send: Send) -> None:
+    """An application that reads what it is sent before it answers."""
+    while (await receive()).get("more_body"):
+        pass
+    await Named(b"taken")(scope, receive, send)
 
 
 async def is_open(port: int) -> bool:
@@ -101,6 +111,35 @@ class Wire:
     def shut_down(self) -> None:
         """Say that no more will be sent, and go on listening."""
         self._socket.shutdown(socket.SHUT_WR)
+
+
+async def send_for_ever(wire: Wire, message: bytes) -> None:
+    async with asyncio.timeout(ENOUGH_S):
+        while True:
+            await wire.send(message)
+            await asyncio.sleep(0.001)
+
+
+def post(content: bytes) -> bytes:
+    """A request to infer, as it goes over the wire."""
+    return f"POST {INFER} HTTP/1.1\r\ncontent-length: {len(content)}\r\n\r\n".encode() + content
+
+
+SMALL = json.dumps(body()).encode()
+
+
+def assert_error(answer: bytes, status: int) -> str:
+    """One answer, in the form of all our errors, after which the connection closes."""
+    head, _, content = answer.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    assert lines[0].startswith(f"HTTP/1.1 {status} ")
+    headers = dict(line.split(": ") for line in lines[1:])
+    assert headers["content-type"] == "application/json"
+    assert headers["connection"] == "close"
+    assert int(headers["content-length"]) == len(content)
+    document = json.loads(content)
+    assert list(document) == ["error"]
+    return str(document["error"])
 
 
 async def until(condition: Callable[[], bool]) -> None:

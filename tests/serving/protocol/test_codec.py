@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from serving.errors import InvalidRequest
 from serving.protocol.codec import parse_request, render_response
 from serving.protocol.messages import InferRequest, InferResponse
-from serving.protocol.tensor import MAX_DIMENSIONS
+from serving.protocol.tensor import MAX_DIMENSIONS, MAX_TENSORS
 from tests.tensors import IN_JSON, Array, assert_equal, named, some
 from variants.datatype import DATATYPE, NUMPY
 from variants.raw import from_raw, to_raw
@@ -146,7 +146,11 @@ ONE = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}
         pytest.param({}, InferRequest({}), id="nothing more"),
         pytest.param({"id": "a1"}, InferRequest({}, id="a1"), id="an id"),
         pytest.param({"id": ""}, InferRequest({}, id=""), id="an empty id is one"),
-        pytest.param({"id": None, "parameters": None}, InferRequest({}), id="null is not given"),
+        pytest.param(
+            {"id": None, "parameters": None, "outputs": None},
+            InferRequest({}),
+            id="null is not given",
+        ),
         pytest.param(
             {"parameters": {"priority": 1, "sequence_id": "s"}},
             InferRequest({}, parameters={"priority": 1, "sequence_id": "s"}),
@@ -191,6 +195,13 @@ def test_what_else_a_request_says(document: dict[str, Any], expected: InferReque
     for name in ("id", "parameters", "outputs", "binary_output"):
         assert getattr(request, name) == getattr(expected, name)
     assert list(request.outputs) == list(expected.outputs)
+
+
+def test_as_many_inputs_and_outputs_as_are_taken() -> None:
+    inputs = [{**ONE, "name": str(i)} for i in range(MAX_TENSORS)]
+    outputs = [{"name": str(i)} for i in range(MAX_TENSORS)]
+    request = parse_request(orjson.dumps({"inputs": inputs, "outputs": outputs}), None)
+    assert len(request.inputs) == len(request.outputs) == MAX_TENSORS
 
 
 @given(tensors, json_tensors, st.data())

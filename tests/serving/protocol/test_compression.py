@@ -3,11 +3,12 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 import zlib
+from random import Random
 
 import pytest
 
 from serving.errors import InvalidRequest, RequestTooLarge
-from serving.protocol.compression import choose, decompress, encode
+from serving.protocol.compression import MAX_MEMBERS, choose, decompress, encode
 
 TEXT = b"the same again, " * 100
 
@@ -29,6 +30,35 @@ PACKED = {
 @pytest.mark.parametrize("coding", PACKED)
 def test_a_body_is_unpacked(coding: str) -> None:
     assert decompress(PACKED[coding], coding.encode(), len(TEXT)) == TEXT
+
+
+def noise(size: int) -> bytes:
+    """What does not pack."""
+    return Random(0).randbytes(size)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        pytest.param([TEXT, TEXT], id="two"),
+        pytest.param([b"", TEXT, b""], id="empty ones beside one"),
+        pytest.param([b""], id="nothing"),
+        pytest.param([noise(200_000)], id="one of several pieces"),
+        pytest.param([noise(50_000)] * 5, id="some across pieces"),
+        pytest.param([b"a"] * MAX_MEMBERS, id="as many as are taken"),
+    ],
+)
+def test_the_members_of_a_gzip_body_are_one_body(members: list[bytes]) -> None:
+    body = b"".join(map(gzip.compress, members))
+    assert decompress(body, b"gzip", sum(map(len, members))) == b"".join(members)
+
+
+@pytest.mark.parametrize("size", [1000, 100_000])
+def test_the_limit_is_that_of_all_members(size: int) -> None:
+    body = gzip.compress(noise(size)) * 3
+    assert len(decompress(body, b"gzip", 3 * size)) == 3 * size
+    with pytest.raises(RequestTooLarge, match=f"unpacks to more than {3 * size - 1} bytes"):
+        decompress(body, b"gzip", 3 * size - 1)
 
 
 def test_deflate_without_its_header_is_unpacked_too() -> None:
@@ -59,6 +89,15 @@ def test_a_bomb_is_refused_before_it_is_unpacked(coding: str) -> None:
         (PACKED["gzip"][:-1] + b"x", "gzip", "not what its Content-Encoding says"),
         (PACKED["deflate"][:-1], "deflate", "ends too early"),
         (PACKED["gzip"] + b"more", "gzip", "something follows"),
+        (PACKED["gzip"] + bytes(100_000), "gzip", "something follows"),
+        (PACKED["gzip"] + b"\x1f", "gzip", "something follows"),
+        (PACKED["gzip"] + b"\x1f\x8b", "gzip", "ends too early"),
+        (PACKED["gzip"] + b"\x1f\x8bmore", "gzip", "not what its Content-Encoding says"),
+        (PACKED["gzip"] + PACKED["gzip"][:-1], "gzip", "ends too early"),
+        (PACKED["gzip"] + PACKED["deflate"], "gzip", "something follows"),
+        (PACKED["deflate"] * 2, "deflate", "something follows"),
+        (PACKED["deflate"] + PACKED["gzip"], "deflate", "something follows"),
+        (gzip.compress(b"") * (MAX_MEMBERS + 1), "gzip", "over 1000 members of gzip"),
         (TEXT, "br", "must be gzip, deflate or identity, got 'br'"),
         (PACKED["gzip"], "gzip, deflate", "must be gzip, deflate or identity"),
     ],

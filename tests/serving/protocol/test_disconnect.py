@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from serving.batch import Arrays
-from serving.scheduler import Ran
+from serving.run import Ran
 from tests.serving.builders import InProcess, in_process, pixels
 from tests.serving.protocol.calls import INFER, Gate, assert_answers, body
 from tests.serving.protocol.sockets import ENOUGH_S, Named, Send, Wire, client, listening, until

@@ -11,7 +11,7 @@ import pytest
 import uvloop
 from tritonclient.grpc import service_pb2 as pb
 
-from serving.protocol.grpc_listener import LEAST_PING_INTERVAL_MS, GrpcListener
+from serving.protocol.grpc_listener import LEAST_PING_INTERVAL_MS, QUIET_S, GrpcListener
 from serving.protocol.listener import HttpListener
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.calls import Gate
@@ -106,23 +106,64 @@ async def test_when_one_of_two_closes_the_other_gets_every_connection() -> None:
             assert await is_answered(one.port)
 
 
-async def test_stop_accepting_lets_open_calls_go_on_and_takes_no_other() -> None:
+async def test_after_stop_accepting_calls_go_on_and_new_ones_are_refused_by_the_data_plane() -> (
+    None
+):
+    gate = Gate()
+    gateway = in_process(gate)
+    async with (
+        listening(protocol(gateway)) as listener,
+        channel(listener.port) as own,
+        channel(listener.port) as other,
+    ):
+        running = asyncio.create_task(call(own, "ModelInfer", infer_request()))
+        await gate.entered.wait()
+        listener.stop_accepting()
+        gateway.dataplane.is_draining = True
+        assert listener.is_alive
+        for opened in (own, other):  # one has a connection already
+            error = await refused(opened, "ModelInfer", infer_request())
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert error.details() == (
+                "the service is starting or stopping; try again in some seconds"
+            )
+        gate.open.set()
+        assert_answers(await running, "dense", pixels())
+
+
+async def test_close_waits_for_open_calls_and_then_nobody_is_answered() -> None:
     gate = Gate()
     async with listening(protocol(in_process(gate))) as listener, channel(listener.port) as own:
         running = asyncio.create_task(call(own, "ModelInfer", infer_request()))
         await gate.entered.wait()
-        listener.stop_accepting()
-        assert listener.is_alive
-        async with channel(listener.port) as other:
-            error = await refused(other, "ServerLive", pb.ServerLiveRequest())
-        assert error.code() is grpc.StatusCode.UNAVAILABLE
         closing = asyncio.create_task(listener.close(ENOUGH_S))
-        done, _ = await asyncio.wait([running, closing], timeout=0.3)
+        done, _ = await asyncio.wait([running, closing], timeout=2 * QUIET_S)
         assert not done, "it waits for the call, and the call goes on"
         gate.open.set()
         assert_answers(await running, "dense", pixels())
         await closing
         assert not listener.is_alive
+        error = await refused(own, "ServerLive", pb.ServerLiveRequest())
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_who_calls_while_it_goes_quiet_is_answered() -> None:
+    # What arrives as its server stops, grpc would cancel.
+    gateway = in_process()
+    async with listening(protocol(gateway)) as listener, channel(listener.port) as own:
+        assert_answers(await call(own, "ModelInfer", infer_request()), "dense", pixels())
+        gateway.dataplane.is_draining = True
+        closing = asyncio.create_task(listener.close())
+        await asyncio.sleep(0)
+        errors = await asyncio.gather(
+            *(refused(own, "ModelInfer", infer_request()) for _ in range(100))
+        )
+        assert not closing.done()
+        assert {error.code() for error in errors} == {grpc.StatusCode.UNAVAILABLE}
+        assert {error.details() for error in errors} == {
+            "the service is starting or stopping; try again in some seconds"
+        }
+        await closing
 
 
 async def test_close_cuts_off_what_outlasts_its_grace(caplog: pytest.LogCaptureFixture) -> None:
@@ -133,7 +174,7 @@ async def test_close_cuts_off_what_outlasts_its_grace(caplog: pytest.LogCaptureF
         await gate.entered.wait()
         await listener.close(0.05)
         error = await running
-        assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
         gate.open.set()
         await until(lambda: gateway.scheduler.is_idle)
     assert "Traceback" not in caplog.text

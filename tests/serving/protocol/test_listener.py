@@ -1,25 +1,30 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import socket
-from typing import Any
 
 import pytest
 
+from serving.protocol.connection import MAX_TAKEN
 from serving.protocol.listener import HttpListener
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.calls import INFER, Gate, assert_answers, body, chunks
 from tests.serving.protocol.sockets import (
     ENOUGH_S,
     LOOPBACK,
+    SMALL,
     Named,
+    Receive,
     Send,
     Wire,
+    assert_error,
     client,
     is_open,
     listening,
+    post,
+    send_for_ever,
+    whole_bodies_only,
 )
 
 
@@ -86,20 +91,6 @@ async def test_nonsense_on_the_wire_leaves_the_gateway_alive(message: bytes) -> 
             assert_answers(await own.post(INFER, json=body()), "dense", pixels())
 
 
-def assert_error(answer: bytes, status: int) -> str:
-    """One answer, in the form of all our errors, after which the connection closes."""
-    head, _, content = answer.partition(b"\r\n\r\n")
-    lines = head.decode().split("\r\n")
-    assert lines[0].startswith(f"HTTP/1.1 {status} ")
-    headers = dict(line.split(": ") for line in lines[1:])
-    assert headers["content-type"] == "application/json"
-    assert headers["connection"] == "close"
-    assert int(headers["content-length"]) == len(content)
-    document = json.loads(content)
-    assert list(document) == ["error"]
-    return str(document["error"])
-
-
 LIMIT = 2_000
 
 
@@ -118,6 +109,34 @@ async def test_headers_may_be_as_large_as_the_limit_and_no_larger(piece: int) ->
         assert "2000 bytes" in assert_error(await wire.read(), 431)
         wire.close()
         assert await ask(listener.port) == b"taken"
+
+
+async def test_a_request_that_comes_with_another_has_the_same_limit() -> None:
+    gate = asyncio.Event()
+
+    async def waits(scope: object, receive: object, send: Send) -> None:
+        await gate.wait()
+        await Named(b"taken")(scope, receive, send)
+
+    async with listening(waits, max_header_bytes=LIMIT) as listener:
+        splits, whole = Wire(listener.port), Wire(listener.port)
+        await whole.send(get(10) + get(LIMIT + 1))
+        assert await whole.read() == b"", "nobody could tell which of the two is refused"
+        gate.set()
+        await whole_and_too_large(splits)
+        for wire in (splits, whole):
+            wire.close()
+
+
+async def whole_and_too_large(wire: Wire) -> None:
+    """A request with one as large as may be, and one that is too large and comes in two reads."""
+    await wire.send(get(10) + get(LIMIT))
+    await wire.read_until(b"taken", times=2)
+    message = get(LIMIT + 1)
+    await wire.send(get(10) + message[:500])
+    await wire.read_until(b"taken")
+    await wire.send(message[500:])
+    assert_error(await wire.read(), 431)
 
 
 async def send_in_pieces(wire: Wire, message: bytes, size: int) -> None:
@@ -141,13 +160,6 @@ CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n
     ],
 )
 async def test_what_never_ends_is_cut_off(begin: bytes, more: bytes) -> None:
-    answered = asyncio.Event()
-
-    async def whole_bodies_only(scope: object, receive: Any, send: Send) -> None:
-        while (await receive()).get("more_body"):
-            pass
-        answered.set()
-
     async with listening(whole_bodies_only, max_header_bytes=LIMIT) as listener:
         wire = Wire(listener.port)
         await wire.send(begin)
@@ -159,7 +171,6 @@ async def test_what_never_ends_is_cut_off(begin: bytes, more: bytes) -> None:
             await asyncio.sleep(0.001)
         assert_error(await reading, 431)
         assert sent < 1_000_000
-        assert not answered.is_set()
         wire.close()
 
 
@@ -180,22 +191,16 @@ async def test_a_client_that_is_refused_and_does_not_leave_is_left(
         await wire.send(b"nonsense\r\n\r\n")
         assert_error(await wire.read(), 400)
         with pytest.raises(ConnectionError):
-            await send_for_ever(wire)
+            await send_for_ever(wire, b"more")
         wire.close()
 
 
-async def send_for_ever(wire: Wire) -> None:
-    async with asyncio.timeout(ENOUGH_S):
-        while True:
-            await wire.send(b"more")
-            await asyncio.sleep(0.001)
-
-
-def post(content: bytes) -> bytes:
-    return f"POST {INFER} HTTP/1.1\r\ncontent-length: {len(content)}\r\n\r\n".encode() + content
-
-
-SMALL = json.dumps(body()).encode()
+async def test_empty_lines_between_requests_are_no_headers() -> None:
+    async with listening(Named(b"taken"), max_header_bytes=LIMIT) as listener:
+        wire = Wire(listener.port)
+        await send_in_pieces(wire, b"\r\n" * LIMIT + get(LIMIT), LIMIT // 2)
+        await wire.read_until(b"taken")
+        wire.close()
 
 
 async def test_a_large_body_is_no_header_nor_are_requests_that_were_sent_ahead() -> None:
@@ -210,69 +215,45 @@ async def test_a_large_body_is_no_header_nor_are_requests_that_were_sent_ahead()
         wire.close()
 
 
-@pytest.mark.parametrize(
-    "begun",
-    [
-        pytest.param(b"GET /v2 HTTP/1.1\r\nhost", id="in its headers"),
-        pytest.param(
-            b"POST " + INFER.encode() + b" HTTP/1.1\r\ncontent-length: 5\r\n\r\n{",
-            id="in its body",
-        ),
-    ],
-)
-async def test_a_request_that_stops_arriving_is_given_up_and_a_slow_answer_is_not(
-    begun: bytes,
-) -> None:
-    gate = Gate()
-    app = in_process(gate).protocol
-    async with (
-        listening(app, silence_s=0.2) as listener,
-        client(listener.port) as own,
-    ):
-        running = asyncio.create_task(own.post(INFER, json=body()))
-        await gate.entered.wait()
-        idle = Wire(listener.port)
-        await idle.send(b"GET /v2 HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n")
-        await idle.read_until(b"extensions")
-        await idle.send(b"0\r\n\r\n")
-        stops = Wire(listener.port)
-        await stops.send(begun)
-        assert "0.2 s" in assert_error(await stops.read(), 408)
-        assert not running.done()
-        gate.open.set()
-        assert_answers(await running, "dense", pixels())
-        await idle.send(b"GET /v2 HTTP/1.1\r\n\r\n")
-        await idle.read_until(b"extensions")
-        for wire in (idle, stops):
-            wire.close()
-
-
-async def test_a_request_that_stops_arriving_after_its_answer_gets_no_other() -> None:
-    app = in_process(max_body_bytes=10).protocol
-    async with listening(app, silence_s=0.2) as listener:
+async def test_what_is_no_request_is_told_so_after_an_answer_too() -> None:
+    async with listening(Named(b"taken")) as listener:
         wire = Wire(listener.port)
-        await wire.send(f"POST {INFER} HTTP/1.1\r\ncontent-length: 50\r\n\r\n{{".encode())
-        received = await wire.read()
-        assert received.startswith(b"HTTP/1.1 413")
-        assert received.count(b"HTTP/1.1") == 1
+        await wire.send(get(10))
+        await wire.read_until(b"taken")
+        await wire.send(b"GET http://x HTTP/1.1\r\n\r\n")
+        assert_error(await wire.read(), 400)
         wire.close()
 
 
-async def test_a_client_that_is_not_listened_to_has_not_stopped() -> None:
-    gate = Gate()
-    async with listening(in_process(gate).protocol, silence_s=0.2) as listener:
-        ahead, stops = Wire(listener.port), Wire(listener.port)
-        await ahead.send(post(SMALL))
-        await gate.entered.wait()
-        large = post(b" " * 200_000 + SMALL)
-        await ahead.send(large[:-5])  # so much is kept for later that reading pauses
-        await stops.send(large[:5])
-        await stops.read()
-        gate.open.set()
-        await ahead.send(large[-5:])
-        await ahead.read_until(b'"model_name"', times=2)
-        for wire in (ahead, stops):
-            wire.close()
+async def reads_and_works(scope: object, receive: Receive, send: Send) -> None:
+    await receive()
+    for _ in range(3):  # in which more could be read
+        await asyncio.sleep(0)
+    await Named(b"taken")(scope, receive, send)
+
+
+@pytest.mark.parametrize("app", [Named(b"taken"), reads_and_works])
+async def test_no_more_is_read_while_enough_requests_wait(app: object) -> None:
+    """Each read holds dozens of requests; with one more per answer there would be too many."""
+    async with listening(app) as listener:
+        wire = Wire(listener.port)
+        sending = asyncio.create_task(wire.send(post(b" " * 5_000) * 1_000))
+        await wire.read_until(b"taken", times=1_000)
+        await sending
+        wire.close()
+
+
+async def test_more_requests_at_once_than_are_taken_end_the_connection_after_the_last() -> None:
+    async with listening(Named(b"taken")) as listener:
+        wire = Wire(listener.port)
+        await wire.send(get(10) * 1_000)
+        *answers, last, rest = (await wire.read()).split(b"taken")
+        wire.close()
+        assert len(answers) == MAX_TAKEN, "one was answered, and so many waited"
+        assert b"connection: close" in last
+        assert not any(b"connection" in answer for answer in answers)
+        assert rest == b""
+        assert await ask(listener.port) == b"taken"
 
 
 async def test_nonsense_behind_a_good_request_is_not_taken_for_its_answer() -> None:

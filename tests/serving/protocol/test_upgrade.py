@@ -10,7 +10,7 @@ import pytest
 
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.calls import INFER, body
-from tests.serving.protocol.sockets import Wire, client, listening
+from tests.serving.protocol.sockets import Named, Wire, client, listening
 
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 """As Java's HTTP client says it with every request, and `curl --http2`."""
@@ -51,6 +51,25 @@ async def test_a_connection_that_is_to_be_closed_still_is() -> None:
         wire = Wire(listener.port)
         await wire.send(post(body(), b"Connection: close, Upgrade\r\nUpgrade: h2c\r\n"))
         assert (await wire.read()).startswith(b"HTTP/1.1 200")
+        wire.close()
+
+
+async def test_any_number_of_requests_that_offer_an_upgrade_can_come_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.protocol.connection.MAX_TAKEN", 2_000)
+    async with listening(Named(b"taken")) as listener:
+        wire = Wire(listener.port)
+        await wire.send((b"GET / HTTP/1.1\r\n" + H2C + b"\r\n") * 2_000)
+        await wire.read_until(b"taken", times=2_000)
+        wire.close()
+
+
+async def test_a_client_that_speaks_an_older_version_is_answered_in_its_own() -> None:
+    async with listening(in_process().protocol) as listener:
+        wire = Wire(listener.port)
+        await wire.send(b"GET /v2 HTTP/1.0\r\n" + H2C + b"\r\n")
+        assert b"connection: close" in await wire.read()
         wire.close()
 
 
