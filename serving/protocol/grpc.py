@@ -156,9 +156,9 @@ class GrpcProtocol:
                     left.append(answer)
             await asyncio.gather(*left, return_exceptions=True)
         if reader.cancelled():
-            await fail(NotReady("the service is stopping"), STREAM, context)
-        if isinstance(error := reader.exception(), Exception):
-            await fail(error, STREAM, context)
+            fail(NotReady("the service is stopping"), STREAM, context)
+        elif isinstance(error := reader.exception(), Exception):
+            fail(error, STREAM, context)
 
     async def _read(
         self,

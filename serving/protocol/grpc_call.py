@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from math import ceil
-from typing import Any, Final, Never, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -65,7 +65,9 @@ def unary(
             except Exception as error:
                 rejected(error)
                 failed = error
-        return await fail(failed, path, context)
+        fail(failed, path, context)
+        del failed  # its traceback has this frame, and this frame the message
+        return b""  # which is not sent
 
     return grpc.unary_unary_rpc_method_handler(handle)
 
@@ -77,8 +79,12 @@ def told(error: Exception) -> str:
     return text.encode("utf-8", "replace")[:MAX_DETAILS_BYTES].decode("utf-8", "ignore")
 
 
-async def fail(error: Exception, path: str, context: Context) -> Never:
-    """End a call with the status of this error, and log it."""
+def fail(error: Exception, path: str, context: Context) -> None:
+    """Give a call that ends now the status of this error, and log it.
+
+    Not by `context.abort`: its exception would keep the frames, and so the message, until the
+    garbage collector comes by.
+    """
     log_failure(error, path)
     status = grpc.StatusCode.INTERNAL
     trailing: list[tuple[str, str]] = []
@@ -89,4 +95,6 @@ async def fail(error: Exception, path: str, context: Context) -> Never:
             trailing.append((REQUEST_ID, name))
     if isinstance(error, Overloaded):
         trailing.append((RETRY_AFTER, str(max(1, ceil(error.retry_after_s * 1e3)))))
-    await context.abort(status, told(error), tuple(trailing))
+    context.set_code(status)
+    context.set_details(told(error))
+    context.set_trailing_metadata(tuple(trailing))

@@ -57,7 +57,8 @@ class Health:
         try:
             request = parse_message(pb.HealthCheckRequest, raw)
         except InvalidRequest as error:
-            await fail(error, f"/{SERVICE}/Watch", context)
+            fail(error, f"/{SERVICE}/Watch", context)
+            return
         last = None
         while True:
             status = self._status(request.service)

@@ -202,6 +202,15 @@ async def test_the_statistics_count_samples_batches_and_requests(client: Client)
     assert set(await _statistics(client)) == set(VARIANTS)
 
 
+async def test_the_statistics_tell_the_memory_of_every_variant(client: Client) -> None:
+    for variant in VARIANTS:
+        await client.infer(MODEL, client.input(images(1)), model_version=variant)
+    for entry in (await _statistics(client, MODEL)).values():
+        (memory,) = entry["memory_usage"]
+        assert memory["type"] == "CPU"
+        assert int(memory["byte_size"]) > 2**20, "a process with a model has more than this"
+
+
 def _check(client: Client, error: InferenceServerException, refusal: Refusal) -> None:
     status = f"StatusCode.{refusal.grpc}" if client.is_grpc else str(refusal.http)
     assert error.status() == status

@@ -139,21 +139,6 @@ async def test_an_asynchronous_stream_answers_every_request(
     assert seen == set(range(len(batches)))
 
 
-async def test_a_request_that_is_cancelled_ends_and_the_next_is_answered(
-    service: Service, blocking: Client
-) -> None:
-    done: queue.Queue[Any] = queue.Queue()
-    call = blocking.raw.async_infer(
-        MODEL, [blocking.input(images(64))], lambda result, error: done.put(error)
-    )
-    call.cancel()
-    error = done.get(timeout=WITHIN_S)
-    assert error is None or error.status() == "StatusCode.CANCELLED"
-    pixels = images(1)
-    answer = await blocking.infer(MODEL, blocking.input(pixels), model_version="dense")
-    service.check("dense", pixels, answer.logits)
-
-
 def deadlines_met(service: Service) -> float:
     """How many requests with a deadline dense has answered in time."""
     with service.client() as client:

@@ -11,10 +11,10 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from serving.cluster.assembly import Assembly
-from tests.serving import two_inputs
 from tests.serving.assembled import assembled
 from tests.serving.two_inputs import Arrays, answers, inputs
 from tests.serving.two_inputs_client import Client, assert_close
+
 
 @pytest.fixture
 async def gateway(two_inputs_catalog: Path) -> AsyncIterator[Assembly]:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import gzip
 import logging
+import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -19,11 +21,16 @@ from tests.serving.protocol.grpc_calls import (
     assert_answers,
     call,
     infer_request,
+    listening,
+    protocol,
     refused,
     serving,
     with_parameters,
 )
+from tests.serving.protocol.grpc_calls import channel as open_channel
 from tests.serving.protocol.malformed_grpc import MALFORMED, Malformed
+
+MIB = 2**20
 
 
 @pytest.fixture
@@ -213,6 +220,26 @@ async def test_a_message_over_the_limit_is_refused(channel: grpc.aio.Channel) ->
     assert caught.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "larger than max" in caught.details()
     assert_answers(await call(channel, "ModelInfer", infer_request()), "dense", pixels())
+
+
+async def test_what_was_refused_is_let_go_without_the_garbage_collector() -> None:
+    large = bytes([0xFF]) * 4 * MIB
+    async with (
+        listening(protocol(in_process()), max_message_bytes=5 * MIB) as listener,
+        open_channel(listener.port) as channel,
+    ):
+        await refused(channel, "ModelInfer", large)
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(5):
+                await refused(channel, "ModelInfer", large)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert held < MIB
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
