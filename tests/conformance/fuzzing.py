@@ -44,8 +44,8 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
         body: Any = case.body
         for tensor in body["inputs"]:
             _tie(tensor)
-        if "outputs" in body:
-            body["outputs"] = list({output["name"]: output for output in body["outputs"]}.values())
+        if outputs := body.get("outputs"):
+            body["outputs"] = list({output["name"]: output for output in outputs}.values())
 
 
 @schemathesis.serializer(JSON, BINARY)
