@@ -6,10 +6,15 @@ construction, and a request that asks for nothing else gets it.
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -38,6 +43,16 @@ def network() -> nn.Sequential:
 
 
 @cache
+def weights() -> Path:
+    """Write the weights of the network into a folder that is gone when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="paretoserve-mlp-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "weights.safetensors"
+    safetensors.torch.save_file(network().state_dict(), path)
+    return path
+
+
+@cache
 def datasets() -> Datasets:
     """Normal noise, three times."""
     rng = np.random.default_rng(0)
@@ -48,4 +63,4 @@ def _split(rng: np.random.Generator) -> Split:
     samples = rng.standard_normal((SAMPLES, INPUTS), dtype=np.float32)
     with torch.inference_mode():
         labels = network()(torch.from_numpy(samples)).argmax(dim=1).numpy()
-    return Split(samples, labels)
+    return Split({"input": samples}, labels)

@@ -10,7 +10,6 @@ clients, gateway and hosts share, only their ratios say much.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -155,16 +154,11 @@ def running_service(progress: Progress) -> Iterator[Ports]:
 
 def build_catalog(folder: Path, progress: Progress) -> Path:
     """Build the project in a folder; return the catalog. Its most accurate variant is dense."""
-    import safetensors.torch
-
-    from loadtests.mlp import network
     from variants.build import build
     from variants.measurement import measure
 
-    safetensors.torch.save_file(network().state_dict(), folder / "weights.safetensors")
-    project = Path(shutil.copy(PROJECT, folder))
     lightly = partial(measure, seconds_per_point=SECONDS_PER_POINT)
-    catalog = build(project, folder / "catalog", progress=progress, measure=lightly)
+    catalog = build(PROJECT, folder / "catalog", progress=progress, measure=lightly)
     accuracies = {
         name: variant.report_cards[0].accuracy.value for name, variant in catalog.variants.items()
     }

@@ -20,6 +20,12 @@ class ModelTensors:
         self._inputs = {spec.name: spec for spec in model.inputs}
         self._outputs = {spec.name for spec in model.outputs}
         self._max_batch = max_batch
+        self._axes: dict[str, list[tuple[str, int]]] = {}
+        """By its name, where each dimension of variable size is that several inputs share."""
+        for name, axes in model.axes.items():
+            for axis, own in axes.items():
+                self._axes.setdefault(own, []).append((name, axis))
+        self._axes = {own: places for own, places in self._axes.items() if len(places) > 1}
 
     def check(self, inputs: Arrays, outputs: Collection[str]) -> int:
         """Return the number of samples; raise `InvalidRequest` unless the model takes them."""
@@ -50,11 +56,20 @@ class ModelTensors:
             if size not in (-1, array.shape[0]):
                 raise InvalidRequest("all inputs must have the same size in their first dimension")
             size = array.shape[0]
+        if self._axes:
+            self._check_axes(inputs)
         if not 1 <= size <= self._max_batch:
             raise InvalidRequest(
                 f"a request must hold from 1 to {self._max_batch} samples, this one has {size}"
             )
         return size
+
+    def _check_axes(self, inputs: Arrays) -> None:
+        for own, places in self._axes.items():
+            sizes = {name: inputs[name].shape[axis] for name, axis in places}
+            if len(set(sizes.values())) > 1:
+                found = ", ".join(f"{name} {size}" for name, size in sizes.items())
+                raise InvalidRequest(f"the size of {own!r} must be one for all inputs, got {found}")
 
 
 def signature(inputs: Arrays) -> Hashable:

@@ -5,6 +5,9 @@ Built by the production code in a few seconds; `tests.conftest.small_catalog` is
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from functools import cache, partial
 from pathlib import Path
 
@@ -34,13 +37,15 @@ RECIPES = {
         {"technique": "recover", "parameters": {"epochs": 1}},
     ],
     "sparse-2:4": [
-        {"technique": "sparse-2:4"},
+        {"technique": "sparse-n:m"},
         {"technique": "recover", "parameters": {"epochs": 1}},
     ],
     "int8": [{"technique": "int8", "parameters": {"samples": 128}}],
 }
 
-measure_lightly: Measure = partial(measure, seconds_per_point=0.02, batch_sizes=(1, 8, 64))
+measure_lightly: Measure = partial(
+    measure, seconds_per_point=0.02, batch_sizes=(1, 8, 64), processes=1
+)
 """Every field of a report card, for a hundredth of the time."""
 
 
@@ -67,25 +72,27 @@ def datasets() -> Datasets:
     )
 
 
+@cache
+def weights() -> Path:
+    """Train the network; its weights are gone when the process ends."""
+    torch.manual_seed(0)
+    trained = network()
+    schedule = Schedule(epochs=4, batch_size=64, learning_rate=3e-3)
+    fit(trained, datasets().train, schedule, quiet())
+    folder = Path(tempfile.mkdtemp(prefix="paretoserve-small-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    safetensors.torch.save_file(trained.state_dict(), folder / "weights.safetensors")
+    return folder / "weights.safetensors"
+
+
 def quiet() -> Progress:
     """Progress bars that nobody sees."""
     return Progress(console=Console(quiet=True), disable=True)
 
 
 def write_project(folder: Path) -> Path:
-    """Train the network and write a project file beside its weights; return the project file."""
-    torch.manual_seed(0)
-    trained = network()
-    schedule = Schedule(epochs=4, batch_size=64, learning_rate=3e-3)
-    fit(trained, datasets().train, schedule, quiet())
-    safetensors.torch.save_file(trained.state_dict(), folder / "weights.safetensors")
-    project = {
-        "name": "small",
-        "factory": "tests.small:network",
-        "datasets": "tests.small:datasets",
-        "weights": "weights.safetensors",
-        "recipes": RECIPES,
-    }
+    """Write the project file of this module; return its path."""
+    project = {"name": "small", "model": "tests.small", "recipes": RECIPES}
     path = folder / "recipes.yaml"
     path.write_text(yaml.safe_dump(project, sort_keys=False))
     return path

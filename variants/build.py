@@ -1,34 +1,33 @@
 """From a project file to a catalog: every variant made, saved, and all of them measured together.
 
     Project ─▶ for each recipe: Workpiece ─▶ techniques ─▶ artifact
-            ─▶ measure, in turns with dense ─▶ report cards ─▶ catalog.json, last
+            ─▶ measure, in turns with dense ─▶ report cards ─▶ catalog ─▶ catalog.json, last
 
-`catalog.json` is what makes a folder a catalog: an interrupted build is none, and is built anew.
+`catalog.json` is what makes a folder a catalog: an interrupted build of all is none, and is built
+anew. Variants enter the catalog with their cards, so one of some leaves it as it was till measured.
 """
 
 from __future__ import annotations
 
-import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
-import numpy as np
 import safetensors.torch
-from numpy.typing import NDArray
 from rich.progress import Progress, TaskID
 
 from variants import artifact, plan
 from variants.catalog import Catalog, Model, ReportCard, Variant
-from variants.dataset import Datasets, Material
+from variants.check import load_checked
+from variants.dataset import Datasets, Material, Split
 from variants.export import export
 from variants.measurement import OnProgress, measure
-from variants.model import describe, load_datasets, load_network, load_weights
 from variants.recipe import DENSE, Project
 from variants.record import read_record
 from variants.runners.onnx import FILE as MODEL_FILE
 from variants.sample import write_sample
-from variants.techniques import Technique, resolve_all
+from variants.techniques.technique import Technique
 from variants.workpiece import Workpiece
 
 CATALOG_FILE = "catalog.json"
@@ -43,8 +42,7 @@ class Measure(Protocol):
         catalog: Path,
         model: Model,
         variants: Mapping[str, Variant],
-        samples: NDArray[Any],
-        labels: NDArray[np.int64],
+        split: Split,
         *,
         threads: int,
         on_progress: OnProgress,
@@ -70,20 +68,11 @@ def build(
 
     Raises `ValueError` that says what is wrong with the project, before anything long is begun.
     """
-    project = Project.load(project_file)
-    recipes = _resolve(project_file, project, only)
-    network = load_network(project.factory)
-    load_weights(network, project.weights)
-    datasets = load_datasets(project.datasets)
-    inputs, outputs = describe(network, datasets.validation.samples)
-    model = Model(
-        name=project.name,
-        factory=project.factory,
-        weights_sha256=hashlib.sha256(project.weights.read_bytes()).hexdigest(),
-        datasets_sha256=datasets.sha256(),
-        inputs=inputs,
-        outputs=outputs,
-    )
+    checked = load_checked(project_file)
+    project, network, datasets = checked.project, checked.network, checked.datasets
+    interface, recipes = checked.interface, checked.recipes
+    _require_known(project_file, project, only)
+    model = checked.model()
 
     catalog.mkdir(parents=True, exist_ok=True)
     artifact.recover(catalog)
@@ -94,21 +83,28 @@ def build(
         recipes = {n: steps for n, steps in recipes.items() if not only or n in (DENSE, *only)}
         _clear(catalog, keep=recipes)
 
-    dense = Workpiece(network, inputs, outputs)
-    built = {}
-    for name, techniques in recipes.items():
-        workpiece = _work(name, techniques, dense, datasets.material, progress)
-        runner, files = pack(workpiece, datasets.material)
-        if name == DENSE:
-            files[plan.WEIGHTS] = safetensors.torch.save(network.state_dict())
-        variant = Variant(
-            name=name, recipe=project.recipes[name], runner=runner, files=(), notes=workpiece.notes
-        )
-        built[name] = artifact.save(catalog, variant, files)
-    if DENSE not in built:
-        built[DENSE] = read_record(Variant, catalog / DENSE / artifact.RECORD)
+    dense = Workpiece(network, interface, dense=network)
+    workshop = catalog / artifact.WORKSHOP
+    workshop.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=workshop) as folder:
+        drafts, built = Path(folder), {}
+        for name, techniques in recipes.items():
+            workpiece = _work(name, techniques, dense, datasets.material, progress)
+            runner, files = pack(workpiece, datasets.material)
+            if name == DENSE:
+                files[plan.WEIGHTS] = safetensors.torch.save(plan.storable(network))
+            recipe, notes = project.recipes[name], workpiece.notes
+            variant = Variant(name=name, recipe=recipe, runner=runner, files=(), notes=notes)
+            built[name] = artifact.save(drafts, variant, files)
+        if DENSE not in built:
+            built[DENSE] = read_record(Variant, catalog / DENSE / artifact.RECORD)
+            (drafts / DENSE).symlink_to((catalog / DENSE).absolute())
 
-    _measure(catalog, model, built, datasets, threads, measure, progress)
+        for name, variant in _measure(drafts, model, built, datasets, threads, measure, progress):
+            if name in recipes:
+                artifact.save(catalog, variant, artifact.read_all(drafts / name, variant))
+            else:
+                artifact.write_record(catalog / name / artifact.RECORD, variant)
     write_sample(catalog, model, datasets.validation.samples)
     artifact.write_record(catalog / CATALOG_FILE, model)
     return Catalog.load(catalog)
@@ -122,25 +118,15 @@ def pack(workpiece: Workpiece, material: Material) -> tuple[RunnerName, dict[str
         layers, tensors = plan.describe(workpiece.network, workpiece.packed)
         files = {plan.WEIGHTS: safetensors.torch.save(tensors)}
         return "torch", {plan.PLAN: layers.model_dump_json(indent=2).encode(), **files}
-    exported = export(
-        workpiece.network, material.validation.samples, workpiece.inputs, workpiece.outputs
-    )
+    exported = export(workpiece.network, material.validation.samples, workpiece.interface)
     return "onnx", {MODEL_FILE: exported.SerializeToString(deterministic=True)}
 
 
-def _resolve(path: Path, project: Project, only: Sequence[str]) -> dict[str, tuple[Technique, ...]]:
-    """Check every recipe of the project, whether it is to be built or not; dense comes first."""
+def _require_known(path: Path, project: Project, only: Sequence[str]) -> None:
     if unknown := sorted(set(only) - project.recipes.keys()):
         raise ValueError(
             f"{path}: no recipe for {', '.join(unknown)}; there are {', '.join(project.recipes)}"
         )
-    resolved = {}
-    for name in sorted(project.recipes, key=lambda name: name != DENSE):
-        try:
-            resolved[name] = resolve_all(project.recipes[name])
-        except ValueError as error:
-            raise ValueError(f"{path}: recipes.{name}: {error}") from None
-    return resolved
 
 
 def _require_same_model(catalog: Path, model: Model) -> None:
@@ -183,8 +169,8 @@ def _measure(
     threads: int,
     measure: Measure,
     progress: Progress,
-) -> None:
-    """Measure the variants together and write each one's card into its record."""
+) -> list[tuple[str, Variant]]:
+    """Measure the variants together; return each by name, with its card."""
     tasks: dict[str, TaskID] = {}
 
     def report(what: str, share: float) -> None:
@@ -192,11 +178,10 @@ def _measure(
             tasks[what] = progress.add_task(f"measuring {what}", total=1.0)
         progress.update(tasks[what], completed=share)
 
-    test = datasets.test
-    cards = measure(
-        catalog, model, variants, test.samples, test.labels, threads=threads, on_progress=report
-    )
+    cards = measure(catalog, model, variants, datasets.test, threads=threads, on_progress=report)
+    measured = []
     for name, card in cards.items():
         others = (c for c in variants[name].report_cards if c.hardware.key != card.hardware.key)
-        measured = variants[name].model_copy(update={"report_cards": (*others, card)})
-        artifact.write_record(catalog / name / artifact.RECORD, measured)
+        variant = variants[name].model_copy(update={"report_cards": (*others, card)})
+        measured.append((name, variant))
+    return measured

@@ -9,37 +9,70 @@ Plain numpy: importing this does not import torch.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Samples: TypeAlias = NDArray[Any]
-"""Inputs of the model, one row per sample; what a client would send, before any normalisation."""
+Samples: TypeAlias = Mapping[str, NDArray[Any]]
+"""Inputs of the model by name, in the order in which its `forward` takes them, each `[n, ...]` with
+one row per sample: what a client would send, before any normalisation."""
+
+Axes: TypeAlias = Mapping[str, Mapping[int, str]]
+"""Dimensions of variable size, beside the first, by input: `{"ids": {1: "tokens"}}`. Those of one
+name have one size in any one request."""
+
+
+def count(samples: Samples) -> int:
+    """Return how many samples there are."""
+    return len(next(iter(samples.values())))
+
+
+def rows(samples: Samples, which: slice | NDArray[np.integer[Any]]) -> dict[str, NDArray[Any]]:
+    """Return some of the samples, by their numbers or as a slice."""
+    return {name: array[which] for name, array in samples.items()}
+
+
+def shortened(samples: Samples, axes: Axes) -> dict[str, NDArray[Any]]:
+    """Return the first half, at least 1, along every dimension that the axes name."""
+    short = dict(samples)
+    for name, named in axes.items():
+        for axis in named:
+            size = max(1, short[name].shape[axis] // 2)
+            short[name] = np.take(short[name], range(size), axis=axis)
+    return short
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Samples `[n, ...]` with the class of each, INT64 `[n]`."""
+    """Samples, `[n, ...]` for each input, with the class of each, INT64 `[n]`."""
 
     samples: Samples
     labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.samples, Mapping) or not self.samples:
+            raise ValueError('samples must be arrays by input, as in {"input": images}')
         if self.labels.dtype != np.int64 or self.labels.ndim != 1:
             raise ValueError(
                 f"labels must be INT64 [n], got {self.labels.dtype} {list(self.labels.shape)}"
             )
-        if len(self.samples) != len(self.labels):
-            raise ValueError(f"{len(self.samples)} samples with {len(self.labels)} labels")
+        for name, array in self.samples.items():
+            if len(array) != len(self.labels):
+                raise ValueError(f"{len(array)} samples of {name!r}, {len(self.labels)} labels")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def part(self, start: int, stop: int) -> Split:
         """The samples from `start` up to `stop`, as a view."""
-        return Split(self.samples[start:stop], self.labels[start:stop])
+        return self.take(slice(start, stop))
+
+    def take(self, which: slice | NDArray[np.integer[Any]]) -> Split:
+        """Some of the samples, by their numbers or as a slice."""
+        return Split(rows(self.samples, which), self.labels[which])
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +90,23 @@ class Datasets:
     train: Split
     validation: Split
     test: Split
+    axes: Axes = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wanted = self._layout(self.train)
+        for name, split in (("validation", self.validation), ("test", self.test)):
+            if (layout := self._layout(split)) != wanted:
+                raise ValueError(f"the {name} split has {layout}, the train split {wanted}")
+        if not (len(self.train) and len(self.validation) and len(self.test)):
+            raise ValueError("each of the three splits must have samples")
+
+    def _layout(self, split: Split) -> str:
+        """Say what every split must have alike: inputs, datatypes, and shapes but for the axes."""
+        inputs = []
+        for name, array in split.samples.items():
+            sizes = dict(enumerate(array.shape)) | {0: "n"} | dict(self.axes.get(name, {}))
+            inputs.append(f"{name} {array.dtype} [{', '.join(map(str, sizes.values()))}]")
+        return ", ".join(inputs)
 
     @property
     def material(self) -> Material:
@@ -67,7 +117,7 @@ class Datasets:
         """One hash over the bytes, types and shapes of all splits, in order."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            for array in (split.samples, split.labels):
-                digest.update(f"{array.dtype.str}{array.shape}".encode())
+            for name, array in (*split.samples.items(), ("labels", split.labels)):
+                digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from variants.sparsity.patterns import keep_n_of_m
+
 GROUP = 4
 KEPT = 2
 _PER_BYTE = 4
@@ -25,10 +27,7 @@ def mask24(weight: Tensor) -> Tensor:
     group. Of equal magnitudes the one further left is kept. Raises `ValueError` if `in` is not a
     multiple of 4.
     """
-    groups = _grouped(weight).abs()
-    order = groups.sort(dim=-1, descending=True, stable=True).indices
-    mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, order[..., :KEPT], True)
-    return mask.reshape(weight.shape)
+    return keep_n_of_m(weight.abs(), KEPT, GROUP)
 
 
 def pack(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,12 @@ from typing import Annotated, Any, TypeAlias
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from variants.record import Record
 
 VariantName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.:-]{0,62}$")]
+Module: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
 Reference: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
 DENSE = "dense"
@@ -32,16 +34,14 @@ Recipe: TypeAlias = tuple[Step, ...]
 
 
 class Project(Record):
-    """What the user brings: a model, its data, and the recipes to make variants from it.
+    """What the user brings: a model with its data, and the recipes to make variants from it.
 
-    `factory` names a function that returns the untrained `nn.Module`; `datasets` one that returns
-    `variants.dataset.Datasets`; `weights` is a safetensors file, relative to the project file.
+    `model` is the import path of a Python file with the functions `network`, `weights` and
+    `datasets`, as `variants.model` describes them.
     """
 
     name: VariantName
-    factory: Reference
-    datasets: Reference
-    weights: Path
+    model: Module
     recipes: dict[VariantName, Recipe]
 
     @field_validator("recipes")
@@ -57,16 +57,26 @@ class Project(Record):
     def load(cls, path: Path) -> Project:
         """Read a project file.
 
-        Raises `ValueError` with the file, the place in it and what would be right.
+        Raises `ValueError` with the file, and on a line for each: the place in it, what is wrong.
         """
         try:
-            project = cls.model_validate(yaml.safe_load(path.read_text()))
+            return cls.model_validate(yaml.safe_load(path.read_text()))
         except FileNotFoundError:
             raise ValueError(f"there is no project file {path}") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not valid YAML: {error}") from None
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"{path}: {where or 'the file'}: {first['msg']}") from None
-        return project.model_copy(update={"weights": path.parent / project.weights})
+            wrong = [
+                f"{path}: {'.'.join(map(str, one['loc'])) or 'the file'}: {_words(one)}"
+                for one in error.errors()
+            ]
+            raise ValueError("\n".join(wrong)) from None
+
+
+def _words(error: ErrorDetails) -> str:
+    if error["type"] != "extra_forbidden":
+        return error["msg"]
+    return f"no such field; there are {', '.join(_FIELDS if len(error['loc']) == 1 else _STEP)}"
+
+
+_FIELDS, _STEP = tuple(Project.model_fields), tuple(Step.model_fields)

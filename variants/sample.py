@@ -18,12 +18,14 @@ def sample_path(catalog: Path) -> Path:
 
 
 def write_sample(catalog: Path, model: Model, samples: Samples) -> None:
-    """Write the first of the samples `[n, ...]` as the body of an Open Inference V2 request."""
-    given = model.inputs[0]
-    tensor = {
-        "name": given.name,
-        "datatype": given.datatype,
-        "shape": [1, *samples.shape[1:]],
-        "data": samples[0].ravel().tolist(),
-    }
-    artifact.write_file(sample_path(catalog), json.dumps({"inputs": [tensor]}).encode())
+    """Write the first of the samples as the body of an Open Inference V2 request."""
+    inputs = [
+        {
+            "name": spec.name,
+            "datatype": spec.datatype,
+            "shape": [1, *samples[spec.name].shape[1:]],
+            "data": samples[spec.name][0].ravel().tolist(),
+        }
+        for spec in model.inputs
+    ]
+    artifact.write_file(sample_path(catalog), json.dumps({"inputs": inputs}).encode())

@@ -14,7 +14,9 @@ from onnx import numpy_helper
 from variants import artifact
 from variants.catalog import Variant
 from variants.plan import PLAN, WEIGHTS, Plan
+from variants.quantization.layer import QUANTIZED
 from variants.runners.onnx import FILE
+from variants.shared_weights import find
 
 _SCALED = ("QuantizeLinear", "DequantizeLinear")
 
@@ -25,7 +27,7 @@ class Size:
 
     `parameters` counts them as the layers' shapes have them, so that a packed layer counts those
     it leaves out too; `nonzeros` those stored that do not stand for 0; `weight_bytes` everything
-    stored to say what they are: values, indices, scales and zero points.
+    stored to say what they are: values, indices, codes, scales and zero points.
     """
 
     parameters: int
@@ -47,16 +49,22 @@ def onnx_size(model: bytes) -> Size:
     """Count the initialisers of an ONNX model.
 
     Scales and zero points are bytes but no parameters, and so are INT64 initialisers: they are
-    shapes and axes. A quantised value stands for 0 where it equals its zero point.
+    shapes and axes. A quantised value stands for 0 where it equals its zero point, a code where
+    its shared value is 0.
     """
     graph = onnx.load_model_from_string(model).graph
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     scaling = {name for node in graph.node if node.op_type in _SCALED for name in node.input[1:]}
+    quantised = {name.removesuffix(QUANTIZED) for name in tensors if name.endswith(QUANTIZED)}
+    scaling |= {name + part for name in quantised for part in ("_scale", "_zero_point")}
     zero_points = _zero_points(graph, tensors)
+    shared = find(graph).values()
+    in_codes = {name for weight in shared for name in weight.initializers}
 
-    parameters = nonzeros = 0
+    parameters = sum(weight.book.codes.size for weight in shared)
+    nonzeros = sum(int(np.count_nonzero(weight.book.decode())) for weight in shared)
     for name, values in tensors.items():
-        if name in scaling or values.dtype == np.int64:
+        if name in scaling or name in in_codes or values.dtype == np.int64:
             continue
         parameters += values.size
         nonzeros += int(np.count_nonzero(values != zero_points.get(name, 0)))

@@ -6,7 +6,8 @@ Weights that a mask holds at zero are zero after every step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -16,11 +17,13 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from variants.dataset import Samples, Split
+from variants.forward import all_scores, scores, tensors
 from variants.hardware import hardware
 from variants.record import Record
 
+_LEAST_STEPS = 6
+"""The one-cycle schedule needs a step to rise in: a shorter training goes but part of the way."""
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
-_SCORED_AT_ONCE = 2048
 
 
 class Schedule(Record):
@@ -34,6 +37,16 @@ class Schedule(Record):
     seed: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A network to learn from, and how much the answers of it count against the labels."""
+
+    network: nn.Module
+    share: float
+    """Of the loss, 0 to 1."""
+    temperature: float
+
+
 def fit(
     network: nn.Module,
     split: Split,
@@ -41,51 +54,97 @@ def fit(
     progress: Progress,
     *,
     masks: Mapping[str, Tensor] | None = None,
+    teacher: Teacher | None = None,
+    steps: range | None = None,
     label: str = "training",
 ) -> None:
     """Train the network in place on cross-entropy; afterwards it is in evaluation mode.
 
+    A `teacher` adds its share of T² KL(teacher || network), both softened by the temperature T.
+
+    `steps` are those of the schedule's steps to take, if not all: samples and learning rates are
+    theirs; what the optimizer remembers of steps before is not.
+
+    Raises `ValueError` if every parameter is frozen.
+
     `masks` are by parameter name, BOOL of the parameter's shape: where False, the weight stays
     zero. On processors that multiply BF16, products are in BF16; weights and updates stay FP32.
     """
-    samples, labels = torch.from_numpy(split.samples), torch.from_numpy(split.labels)
+    samples, labels = tensors(split.samples), torch.from_numpy(split.labels)
     parameters = dict(network.named_parameters())
     held = [(parameters[name], mask) for name, mask in (masks or {}).items()]
-    shuffle = torch.Generator().manual_seed(schedule.seed)
-    steps = -(-len(split) // schedule.batch_size)
+    every = range(count_steps(len(split), schedule))
+    taken = every if steps is None else every[steps.start : steps.stop]
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise ValueError("nothing can be trained: every parameter has requires_grad=False")
     optimizer = torch.optim.AdamW(
         parameters.values(), schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
     )
     rate = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, schedule.learning_rate, total_steps=steps * schedule.epochs, pct_start=0.2
+        optimizer, schedule.learning_rate, total_steps=max(len(every), _LEAST_STEPS), pct_start=0.2
     )
     is_bf16_fast = not _BF16_FLAGS.isdisjoint(hardware(1).flags)
-    task = progress.add_task(label, total=steps * schedule.epochs)
+    task = progress.add_task(label, total=len(taken))
     network.train()
+    if teacher is not None:
+        teacher.network.eval()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(schedule.seed)
-        for _ in range(schedule.epochs):
-            order = torch.randperm(len(split), generator=shuffle)
-            for batch in torch.split(order, schedule.batch_size):
-                with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16_fast):
-                    loss = F.cross_entropy(network(samples[batch]), labels[batch])
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
-                optimizer.step()
+        optimizer.zero_grad()
+        batches = _batches(len(split), schedule)
+        for step, batch in zip(range(taken.stop), batches, strict=False):
+            if step < taken.start:
+                optimizer.step()  # there is no gradient yet, so nothing moves
                 rate.step()
-                with torch.no_grad():
-                    for parameter, mask in held:
-                        parameter.mul_(mask)
-                progress.advance(task)
+                continue
+            with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16_fast):
+                given = tuple(tensor[batch] for tensor in samples)
+                answers = scores(network, given)
+                loss = F.cross_entropy(answers, labels[batch])
+                if teacher is not None:
+                    distance = _distance(answers, teacher, given).to(loss.dtype)
+                    loss = torch.lerp(loss, distance, teacher.share)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+            optimizer.step()
+            rate.step()
+            with torch.no_grad():
+                for parameter, mask in held:
+                    parameter.mul_(mask)
+            progress.advance(task)
     network.eval()
+
+
+def count_steps(samples: int, schedule: Schedule) -> int:
+    """Return how many steps the schedule takes over so many samples."""
+    return -(-samples // schedule.batch_size) * schedule.epochs
+
+
+def _batches(samples: int, schedule: Schedule) -> Iterator[Tensor]:
+    """Yield the numbers of the samples of each step, INT64 `[batch]`."""
+    shuffle = torch.Generator().manual_seed(schedule.seed)
+    for _ in range(schedule.epochs):
+        order = torch.randperm(samples, generator=shuffle)
+        batches = list(torch.split(order, schedule.batch_size))
+        if len(batches[-1]) == 1 and samples > 1:
+            # BatchNorm cannot learn from one sample: another batch's joins it.
+            batches[-1] = order[-2:]
+        yield from batches
+
+
+def _distance(answers: Tensor, teacher: Teacher, given: tuple[Tensor, ...]) -> Tensor:
+    with torch.no_grad():
+        wanted = scores(teacher.network, given)
+    softened, softly_wanted = (
+        F.log_softmax(some.float() / teacher.temperature, dim=1) for some in (answers, wanted)
+    )
+    distance = F.kl_div(softened, softly_wanted, reduction="batchmean", log_target=True)
+    return distance * teacher.temperature**2
 
 
 def predict(network: nn.Module, samples: Samples) -> Tensor:
     """Return the class of the largest score for each of the samples, INT64 `[n]`."""
-    network.eval()
-    with torch.inference_mode():
-        parts = torch.split(torch.from_numpy(samples), _SCORED_AT_ONCE)
-        return torch.cat([network(part).argmax(1) for part in parts])
+    return all_scores(network, samples).argmax(1)
 
 
 def accuracy(network: nn.Module, split: Split) -> float:

@@ -28,24 +28,24 @@ _UNSIGNED_BYTES = 0x08  # IDX's code of the element type; these files hold no ot
 
 
 def load() -> Datasets:
-    """Return the three splits: samples FP32 `[n, 784]` of pixels from 0 to 1, labels INT64 `[n]`.
+    """Return the three splits: `input` FP32 `[n, 784]`, pixels from 0 to 1; labels INT64 `[n]`.
 
     Raises `ValueError` that names the file if one is missing or is not the canonical one.
     """
-    images, labels = _split("train")
+    images = _split("train")
     order = np.random.default_rng(SEED).permutation(len(images))
-    validation, train = order[:VALIDATION_SAMPLES], order[VALIDATION_SAMPLES:]
     return Datasets(
-        train=Split(images[train], labels[train]),
-        validation=Split(images[validation], labels[validation]),
-        test=Split(*_split("t10k")),
+        train=images.take(order[VALIDATION_SAMPLES:]),
+        validation=images.take(order[:VALIDATION_SAMPLES]),
+        test=_split("t10k"),
     )
 
 
-def _split(prefix: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _split(prefix: str) -> Split:
     pixels = _read(f"{prefix}-images-idx3-ubyte.gz")
     images = pixels.reshape(len(pixels), -1).astype(np.float32) / np.float32(255)
-    return images, _read(f"{prefix}-labels-idx1-ubyte.gz").astype(np.int64)
+    labels = _read(f"{prefix}-labels-idx1-ubyte.gz").astype(np.int64)
+    return Split({"input": images}, labels)
 
 
 def _read(name: str) -> NDArray[np.uint8]:

@@ -5,7 +5,12 @@ Deliberately larger than the task needs, so that there is something to compress.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor, nn
+
+from examples.fashion_mnist import data
+from variants.dataset import Datasets
 
 HIDDEN = 2048
 
@@ -26,7 +31,7 @@ class Normalize(nn.Module):
         return (pixels - self._mean) / self._deviation
 
 
-def build() -> nn.Sequential:
+def network() -> nn.Sequential:
     """Return the untrained network: pixels FP32 `[n, 784]` to logits FP32 `[n, 10]`."""
     return nn.Sequential(
         Normalize(0.2860, 0.3530),
@@ -36,3 +41,13 @@ def build() -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(HIDDEN, 10),
     )
+
+
+def weights() -> Path:
+    """What `python -m examples.fashion_mnist.train` writes."""
+    return Path(__file__).with_name("weights.safetensors")
+
+
+def datasets() -> Datasets:
+    """Return the images shipped beside this file: `input` FP32 `[n, 784]`, pixels from 0 to 1."""
+    return data.load()

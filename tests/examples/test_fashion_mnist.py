@@ -20,9 +20,11 @@ def test_the_splits_are_the_whole_of_fashion_mnist_and_disjoint() -> None:
     splits = (datasets.train, datasets.validation, datasets.test)
     assert [len(split) for split in splits] == [54_000, 6_000, 10_000]
     for split in splits:
-        assert split.samples.dtype == np.float32
-        assert split.samples.shape[1:] == (784,)
-        assert (split.samples.min(), split.samples.max()) == (0, 1)
+        assert split.samples.keys() == {"input"}
+        pixels = split.samples["input"]
+        assert pixels.dtype == np.float32
+        assert pixels.shape[1:] == (784,)
+        assert (pixels.min(), pixels.max()) == (0, 1)
     labels = np.concatenate([datasets.train.labels, datasets.validation.labels])
     assert np.bincount(labels).tolist() == [6_000] * 10
     assert np.bincount(datasets.test.labels).tolist() == [1_000] * 10
@@ -42,9 +44,9 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_model_takes_plain_pixels() -> None:
-    network = model.build()
-    inputs, outputs = describe(network, np.zeros((1, 784), dtype=np.float32))
-    assert (inputs[0].shape, outputs[0].shape) == ((-1, 784), (-1, 10))
+    network = model.network()
+    interface = describe(network, {"input": np.zeros((1, 784), dtype=np.float32)}, {})
+    assert [spec.shape for spec in (*interface.inputs, *interface.outputs)] == [(-1, 784), (-1, 10)]
     assert sum(parameter.numel() for parameter in network.parameters()) == 5_824_522
     pixels = torch.tensor([[0.0, 0.286, 1.0]])
     torch.testing.assert_close(

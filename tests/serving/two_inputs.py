@@ -18,10 +18,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from variants import artifact
 from variants.catalog import (
+    Answers,
     BatchLatency,
+    Calibration,
+    ClassDifference,
     Hardware,
     Interval,
+    LoadTime,
     Model,
+    Provenance,
     ReportCard,
     TensorSpec,
     Variant,
@@ -118,11 +123,23 @@ def _card(measured_on: Hardware, accuracy: float) -> ReportCard:
     return ReportCard(
         hardware=measured_on,
         libraries={},
+        provenance=Provenance(commit=None, load_average=None, seed=0),
         measured_at="2026-01-01T00:00:00Z",
         test_samples=1,
         accuracy=Interval(value=accuracy, low=accuracy, high=accuracy),
         accuracy_difference=none,
         agreement=Interval(value=1.0, low=1.0, high=1.0),
+        answers=Answers(
+            lost=0,
+            gained=0,
+            classes=(
+                ClassDifference(label=0, samples=1, accuracy=1.0, difference=none, p_value=1.0),
+            ),
+            divergence=none,
+            largest_score_difference=0.0,
+            calibration=Calibration(error=0.0, brier=0.0, confidence=1.0),
+            most_hit=(),
+        ),
         latencies=tuple(
             BatchLatency(
                 batch_size=size,
@@ -130,12 +147,18 @@ def _card(measured_on: Hardware, accuracy: float) -> ReportCard:
                 p95_s=latency_s,
                 p99_s=latency_s,
                 speedup=Interval(value=1.0, low=1.0, high=1.0),
+                dense_p50_s={"onnx": latency_s},
             )
             for size in (1, 8)
         ),
+        load=LoadTime(median_s=latency_s, least_s=latency_s, most_s=latency_s, processes=1),
+        macs=None,
         parameters=TOKENS * 3,
         nonzeros=TOKENS * 3,
         weight_bytes=TOKENS * 12,
         artifact_bytes=TOKENS * 12,
+        served_bytes=TOKENS * 12,
+        compressed_bytes=TOKENS * 12,
         resident_bytes=0,
+        peak_bytes=None,
     )

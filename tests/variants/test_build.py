@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ import pytest
 import safetensors.torch
 import yaml
 
-from tests.small import RECIPES, datasets, measure_lightly, network, quiet
+from tests.small import RECIPES, datasets, measure_lightly, network, quiet, weights
+from tests.variants.brought import bring, write_project
 from variants.artifact import RECORD, WORKSHOP, read_all
 from variants.build import build
 from variants.catalog import Catalog
+from variants.plan import storable
 from variants.recipe import Project
 from variants.sample import sample_path
 
@@ -25,7 +27,6 @@ def project(small_project: Path, tmp_path: Path) -> Callable[..., Path]:
 
     def write(**changes: Any) -> Path:
         path = tmp_path / "recipes.yaml"
-        shutil.copy(small_project.with_name("weights.safetensors"), tmp_path)
         path.write_text(yaml.safe_dump(yaml.safe_load(small_project.read_text()) | changes))
         return path
 
@@ -63,9 +64,9 @@ def test_techniques_do_what_they_promise_to_the_artifacts(small_catalog: Path) -
     assert all(card.accuracy.value > 0.75 for card in cards.values())
 
 
-def test_the_dense_weights_are_kept(small_project: Path, small_catalog: Path) -> None:
+def test_the_dense_weights_are_kept(small_catalog: Path) -> None:
     kept = safetensors.torch.load_file(small_catalog / "dense" / "weights.safetensors")
-    given = safetensors.torch.load_file(small_project.with_name("weights.safetensors"))
+    given = safetensors.torch.load_file(weights())
     assert kept.keys() == given.keys() == network().state_dict().keys()
     assert all(np.array_equal(kept[name], given[name]) for name in given)
 
@@ -74,7 +75,7 @@ def test_a_catalog_brings_a_sample_request(small_catalog: Path) -> None:
     (tensor,) = json.loads(sample_path(small_catalog).read_bytes())["inputs"]
     assert (tensor["name"], tensor["datatype"], tensor["shape"]) == ("input", "FP32", [1, 784])
     sent = np.array(tensor["data"], dtype=np.float32)
-    assert np.array_equal(sent, datasets().validation.samples[0])
+    assert np.array_equal(sent, datasets().validation.samples["input"][0])
 
 
 def test_only_what_is_asked_for_is_built_beside_what_is_there(
@@ -117,14 +118,56 @@ def test_an_interrupted_build_is_no_catalog_and_is_built_anew(
     assert list(_build(path, catalog).variants) == ["dense"]
 
 
-def test_variants_of_other_weights_are_not_mixed(
+def test_an_interrupted_build_of_one_variant_leaves_the_catalog_as_it_was(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
-    catalog, path = tmp_path / "catalog", project(recipes={"dense": [], "same": []})
-    _build(path, catalog, "dense")
+    catalog, path = tmp_path / "catalog", project(recipes={"dense": [], "a": [], "b": []})
+    before = _build(path, catalog, "a")
+    for name in ("a", "b"):
+        with pytest.raises(RuntimeError, match="interrupted"):
+            build(path, catalog, progress=quiet(), only=(name,), measure=_never)
+        assert Catalog.load(catalog) == before
+        assert list((catalog / WORKSHOP).iterdir()) == []
+
+
+TIED = """
+class Images(nn.Module):
+    def __init__(self):
+        super().__init__()
+        one, two = nn.Conv2d(2, 2, 2, padding=1), nn.Conv2d(2, 2, 2, padding=1)
+        two.weight = one.weight
+        self.layers = nn.Sequential(one, two, nn.Flatten(), nn.Linear(32, 3))
+        self.layers.to(memory_format=torch.channels_last)
+    def forward(self, given):
+        return self.layers(given.view(-1, 2, 2, 2))
+def network(): return Images()
+"""
+
+
+def test_tied_and_channels_last_networks_are_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = bring(tmp_path, monkeypatch, network=TIED)
+    given = import_module(model).network()
+    safetensors.torch.save_file(storable(given), tmp_path / "weights.safetensors")
+    path = write_project(tmp_path, model, {})
+    assert list(_build(path, tmp_path / "catalog").variants) == ["dense"]
+
+
+def test_variants_of_other_weights_are_not_mixed(
+    project: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, recipes = tmp_path / "catalog", {"dense": RECIPES["dense"], "same": RECIPES["dense"]}
+    _build(project(recipes=recipes), catalog, "dense")
     safetensors.torch.save_file(network().state_dict(), tmp_path / "weights.safetensors")
+    (tmp_path / "small_otherwise.py").write_text(
+        "from pathlib import Path\n"
+        "from tests.small import datasets, network\n"
+        "def weights(): return Path(__file__).with_name('weights.safetensors')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match="another model, weights or datasets: build all"):
-        _build(path, catalog, "same")
+        _build(project(model="small_otherwise", recipes=recipes), catalog, "same")
     assert list(Catalog.load(catalog).variants) == ["dense"]
 
 
@@ -132,7 +175,7 @@ def test_variants_of_other_weights_are_not_mixed(
     ("recipe", "message"),
     [
         ([{"technique": "int3"}], r"recipes\.x: unknown technique 'int3'"),
-        ([{"technique": "int8"}, {"technique": "recover"}], r"step 2, 'recover', cannot"),
+        ([{"technique": "int8"}, {"technique": "sparse-n:m"}], r"step 2, 'sparse-n:m', cannot"),
         ([{"technique": "int8", "parameters": {"bits": 4}}], r"recipes\.x: bad parameters .*bits"),
     ],
 )  # fmt: skip
@@ -152,6 +195,6 @@ def test_an_unknown_variant_is_refused_with_those_there_are(
 
 
 def test_a_failing_step_is_named(project: Callable[..., Path], tmp_path: Path) -> None:
-    recipe = [{"technique": "sparse-2:4", "parameters": {"min_rows": 999}}]
-    with pytest.raises(ValueError, match="x: sparse-2:4: sparse-2:4 found no layer"):
+    recipe = [{"technique": "sparse-n:m", "parameters": {"min_rows": 999}}]
+    with pytest.raises(ValueError, match="x: sparse-n:m: sparse-n:m found no layer"):
         _build(project(recipes={"dense": [], "x": recipe}), tmp_path / "catalog")

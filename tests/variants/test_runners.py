@@ -15,7 +15,7 @@ from variants.model import load_network, load_weights
 from variants.record import read_record
 from variants.runners import load_runner
 
-SAMPLES = small.datasets().test.samples[:64]
+SAMPLES = small.datasets().test.samples["input"][:64]
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_dense_in_onnxruntime_answers_as_torch_does(small_catalog: Path, catalog
     from tests.variants.tiny import answers
 
     outputs = runner({"input": SAMPLES})
-    np.testing.assert_allclose(outputs["logits"], answers(network, SAMPLES), atol=1e-4)
+    np.testing.assert_allclose(outputs["logits"], answers(network, {"input": SAMPLES}), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["dense", "activation-pruned", "sparse-2:4", "int8"])

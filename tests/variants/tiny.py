@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from variants.dataset import Datasets, Split
+from variants.dataset import Datasets, Samples, Split
+from variants.forward import all_scores
 from variants.model import describe
 from variants.workpiece import Workpiece
 
@@ -29,7 +31,7 @@ def network(seed: int = 0) -> nn.Sequential:
 def split(count: int, seed: int = 0) -> Split:
     """Normal samples of which the largest of the first three values is the class."""
     samples = np.random.default_rng(seed).standard_normal((count, INPUTS)).astype(np.float32)
-    return Split(samples, samples[:, :CLASSES].argmax(axis=1))
+    return Split({"input": samples}, samples[:, :CLASSES].argmax(axis=1))
 
 
 def datasets() -> Datasets:
@@ -38,11 +40,10 @@ def datasets() -> Datasets:
 
 def workpiece(seed: int = 0) -> Workpiece:
     built = network(seed)
-    return Workpiece(built, *describe(built, split(1).samples))
+    return Workpiece(built, describe(built, split(1).samples, {}), dense=built)
 
 
-def answers(module: nn.Module, samples: np.ndarray) -> np.ndarray:
+def answers(module: nn.Module, samples: Samples) -> NDArray[np.float32]:
     """Run the module in evaluation mode."""
-    with torch.inference_mode():
-        result: np.ndarray = module.eval()(torch.from_numpy(samples)).numpy()
+    result: NDArray[np.float32] = all_scores(module, samples).numpy()
     return result

@@ -1,0 +1,66 @@
+"""A small text classifier: two inputs of variable length, an embedding, a masked mean, two layers.
+
+    ids INT64 [n, tokens], mask INT64 [n, tokens]  ─▶  logits FP32 [n, 3]
+
+All texts of a split are padded to one length; another split may have another.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from variants.dataset import Axes, Datasets, Split
+from variants.model import describe
+from variants.workpiece import Workpiece
+
+VOCABULARY, TOKENS, WIDTH, HIDDEN, CLASSES = 30, 12, 8, 16, 3
+AXES: Final[Axes] = {"ids": {1: "tokens"}, "mask": {1: "tokens"}}
+
+
+class TwoInputs(nn.Module):
+    """Averages the embeddings of the tokens that the mask holds at 1, then classifies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
+        self.hidden = nn.Linear(WIDTH, HIDDEN)
+        self.head = nn.Linear(HIDDEN, CLASSES)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        there = mask.unsqueeze(-1).to(self.embedding.weight.dtype)
+        mean = (self.embedding(ids) * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+        logits: Tensor = self.head(torch.relu(self.hidden(mean)))
+        return logits
+
+
+def network(seed: int = 0) -> TwoInputs:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return TwoInputs().eval()
+
+
+def split(count: int, seed: int = 0, tokens: int = TOKENS) -> Split:
+    """Texts of which two thirds of the tokens, and more, are of the text's class: id % 3.
+
+    Lengths are 3 to `tokens`. What the mask hides is of another class, to be overlooked.
+    """
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, CLASSES, count)
+    mask = np.arange(tokens) < random.integers(3, tokens + 1, (count, 1))
+    ids = random.integers(0, VOCABULARY, (count, tokens))
+    kind = np.where(mask, labels[:, None], labels[:, None] + 1) % CLASSES
+    ids = np.where(random.random(ids.shape) < 0.5, ids - ids % CLASSES + kind, ids)
+    return Split({"ids": ids, "mask": mask.astype(np.int64)}, labels)
+
+
+def datasets() -> Datasets:
+    return Datasets(train=split(400, 1), validation=split(120, 2), test=split(100, 3), axes=AXES)
+
+
+def workpiece(seed: int = 0) -> Workpiece:
+    built = network(seed)
+    return Workpiece(built, describe(built, split(1).samples, AXES), dense=built)
