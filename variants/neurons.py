@@ -1,36 +1,33 @@
-"""Hidden neurons: what they do on real data, and how to take some of them out.
+"""What hidden neurons say on real data, and biases that speak for those about to go.
 
-    stack ─▶ measure_neurons ─▶ Moments of each neuron ─▶ remove_neurons ─▶ a smaller network
+    groups, samples ─▶ measure_neurons ─▶ moments of what each layer reads
+                       ├▶ by_group: of every neuron         ├▶ fold_means: its mean, as a bias
 
-For an `nn.Sequential` of Linear layers with elementwise modules between them, in which neuron i of
-a layer is exactly row i of its weight and column i of the next one's. Other structures couple
-channels in ways that need a dependency graph; they are refused, never guessed at.
+A neuron or channel is seen where it is read, so after its activation and whatever else is between.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
-from torch import Tensor, nn
+from torch import nn
 
-from variants.dataset import Samples
-from variants.plan import linears
+from variants.dataset import Samples, count
+from variants.forward import batches
+from variants.structure.group import Group, Kept
+from variants.structure.score import channels_last
+from variants.structure.shape import CONVOLUTIONS
 
-_BATCH = 512
-
-ELEMENTWISE = (
-    nn.Dropout, nn.ELU, nn.GELU, nn.Hardswish, nn.Hardtanh, nn.Identity, nn.LeakyReLU, nn.Mish,
-    nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Tanh,
-)  # fmt: skip
-"""Modules that treat every neuron alike and by itself, so that removing one leaves the others."""
+_BATCH: Final = 128
+_ROWS: Final = 1 << 14
+"""Values are summed up in FP64 this many rows at a time: an image has a row for each pixel."""
 
 
 class Moments:
@@ -41,130 +38,119 @@ class Moments:
     """
 
     def __init__(self, width: int) -> None:
-        self.count = 0
+        self.count: NDArray[np.float64] = np.zeros(width)
+        """How many values were seen of each quantity."""
         self.mean: NDArray[np.float64] = np.zeros(width)
         self._squares: NDArray[np.float64] = np.zeros(width)
 
     def update(self, batch: NDArray[np.floating]) -> None:
         """Take in `[n, width]` more values."""
         batch = batch.astype(np.float64)
-        count, mean = len(batch), batch.mean(axis=0)
-        total, delta = self.count + count, mean - self.mean
-        self.mean = self.mean + delta * (count / total)
-        self._squares = (
-            self._squares
-            + ((batch - mean) ** 2).sum(axis=0)
-            + delta**2 * (self.count * count / total)
-        )
-        self.count = total
+        mean = batch.mean(axis=0)
+        count = np.full(len(mean), float(len(batch)))
+        self._merge(count, mean, ((batch - mean) ** 2).sum(axis=0))
+
+    def merge(self, other: Moments, places: NDArray[np.int64]) -> None:
+        """Take in all that `other` saw: its quantity i as our quantity `places[i]`, if not -1."""
+        width, there = len(self.mean), places >= 0
+        at, count, means = places[there], other.count[there], other.mean[there]
+        total = np.bincount(at, count, width).astype(np.float64)
+        mean = np.bincount(at, count * means, width) / np.maximum(total, 1)
+        spread = other._squares[there] + count * (means - mean[at]) ** 2
+        self._merge(total, mean, np.bincount(at, spread, width).astype(np.float64))
 
     @property
     def deviation(self) -> NDArray[np.float64]:
         """Standard deviation of what was seen (divided by n, as `numpy.std`), `[width]`."""
-        return np.sqrt(self._squares / max(self.count, 1))
+        return np.sqrt(self._squares / np.maximum(self.count, 1))
+
+    def _merge(
+        self, count: NDArray[np.float64], mean: NDArray[np.float64], squares: NDArray[np.float64]
+    ) -> None:
+        total, delta = self.count + count, mean - self.mean
+        share = count / np.maximum(total, 1)
+        self._squares = self._squares + squares + delta**2 * self.count * share
+        self.mean = self.mean + delta * share
+        self.count = total
 
 
-@dataclass(frozen=True)
-class Hidden:
-    """A layer of hidden neurons: the Linear that computes them, and the one that reads them."""
+def measure_neurons(
+    network: nn.Module, groups: Sequence[Group], samples: Samples, progress: Progress
+) -> dict[str, Moments]:
+    """Return, for every layer that reads a group, the moments of each of its inputs.
 
-    name: str
-    reader: str
-
-
-def stack(network: nn.Module) -> list[Hidden]:
-    """Return the hidden layers of a sequential network, first to last.
-
-    Raises `ValueError` that names the module for which this is not a simple stack.
-    """
-    if not isinstance(network, nn.Sequential):
-        raise ValueError(
-            f"neurons can be removed from an nn.Sequential of Linear layers and elementwise "
-            f"modules, got {type(network).__name__}"
-        )
-    names = [name for name, module in network.named_children() if isinstance(module, nn.Linear)]
-    if len(names) < 2:
-        raise ValueError("there are no hidden neurons: the network has fewer than 2 Linear layers")
-    children = list(network.named_children())
-    first, last = (
-        next(i for i, c in enumerate(children) if c[0] == n) for n in (names[0], names[-1])
-    )
-    for name, module in children[first:last]:
-        if not isinstance(module, (nn.Linear, *ELEMENTWISE)):
-            raise ValueError(
-                f"neurons cannot be removed around module {name!r}, a {type(module).__name__}: "
-                f"between Linear layers only elementwise modules are understood"
-            )
-    return [Hidden(name, reader) for name, reader in pairwise(names)]
-
-
-def measure_neurons(network: nn.Module, samples: Samples, progress: Progress) -> dict[str, Moments]:
-    """Return the moments of every hidden neuron after its activation, by its layer's name.
-
-    The samples `[n, ...]` are passed through in batches, the network in evaluation mode.
+    Over all samples, and all positions of images and texts alike, padded ones included. The
+    network is run in evaluation mode. Raises `ValueError` if such a layer is never called, as by
+    code that takes its weight and computes with that.
     """
     network.eval()
-    moments = {}
-    hooks = []
-    for layer in stack(network):
-        moments[layer.name] = Moments(linears(network)[layer.name].out_features)
-        # What the next Linear reads is what this layer says, its activation applied.
-        observe = partial(_observe, moments[layer.name])
-        hooks.append(linears(network)[layer.reader].register_forward_pre_hook(observe))
-    batches = torch.split(torch.from_numpy(samples), _BATCH)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it runs around the layers and their hooks
+    moments = {
+        name: Moments(len(units)) for group in groups for name, units in group.readers.items()
+    }
+    hooks = [
+        network.get_submodule(name).register_forward_pre_hook(
+            partial(_observe, layer), with_kwargs=True
+        )
+        for name, layer in moments.items()
+    ]
+    number = -(-count(samples) // _BATCH)
+    description = "neuron statistics"
     try:
         with torch.inference_mode():
-            for batch in progress.track(batches, description="neuron statistics"):
-                network(batch)
+            for batch in progress.track(batches(samples, _BATCH), number, description=description):
+                network(*batch)
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for hook in hooks:
             hook.remove()
+    if unseen := [name for name, layer in moments.items() if not layer.count.all()]:
+        raise ValueError(f"what {', '.join(unseen)} read cannot be seen: they are never called")
     return moments
 
 
-def remove_neurons(network: nn.Module, kept: Mapping[str, NDArray[np.bool_]]) -> nn.Module:
-    """Return a copy without the neurons that `kept`, BOOL `[neurons]` by layer, marks False.
-
-    Its answers are those of the given network with these neurons' outputs set to zero.
-    Raises `ValueError` if a layer would be left with none.
-    """
-    network = copy.deepcopy(network)
-    found = linears(network)
-    for layer in stack(network):
-        if layer.name not in kept:
-            continue
-        keep = torch.from_numpy(kept[layer.name].nonzero()[0])
-        if not len(keep):
-            raise ValueError(f"layer {layer.name!r} would be left without neurons")
-        linear, reader = found[layer.name], found[layer.reader]
-        linear.weight = _parameter(linear.weight[keep])
-        if linear.bias is not None:
-            linear.bias = _parameter(linear.bias[keep])
-        linear.out_features = reader.in_features = len(keep)
-        reader.weight = _parameter(reader.weight[:, keep])
-    return network
+def by_group(groups: Sequence[Group], moments: Mapping[str, Moments]) -> dict[str, Moments]:
+    """Return the moments of every neuron by group, over all that any layer reads of it."""
+    found = {}
+    for group in groups:
+        found[group.name] = Moments(group.size)
+        for reader, units in group.readers.items():
+            found[group.name].merge(moments[reader], units)
+    return found
 
 
 def fold_means(
-    network: nn.Module,
-    kept: Mapping[str, NDArray[np.bool_]],
-    moments: Mapping[str, Moments],
-) -> nn.Module:
-    """Return a copy in which the reader's biases stand in for what is about to be removed.
+    network: nn.Module, groups: Sequence[Group], kept: Kept, moments: Mapping[str, Moments]
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return a copy in which biases stand in for what `kept` marks False, and notes.
 
-    A removed neuron still says something: on average its mean. Adding its column of the reader's
-    weight times that mean to the reader's bias makes the reader's input exact in the mean.
+    A removed neuron still says something: on average its mean. A reader's weights for it times
+    that mean, added to the reader's bias, make what the reader says exact for a neuron that is
+    constant, and exact on average for a Linear. A reader that has no bias, or a convolution that
+    pads (its edges see less), is left as it is, and a note says so.
     """
     network = copy.deepcopy(network)
-    found = linears(network)
-    for layer in stack(network):
-        reader = found[layer.reader]
-        if layer.name not in kept or reader.bias is None:
+    absent: dict[str, NDArray[np.float64]] = {}
+    for group in groups:
+        if group.name not in kept or kept[group.name].all():
             continue
-        absent = np.where(kept[layer.name], 0.0, moments[layer.name].mean)
+        for name, units in group.readers.items():
+            goes = (units >= 0) & ~kept[group.name][units]
+            means = absent.setdefault(name, np.zeros(len(units)))
+            means[goes] = moments[name].mean[goes]
+    notes = []
+    for name, means in absent.items():
+        reader = network.get_submodule(name)
+        if why := _cannot_fold(reader):
+            notes.append(f"means not folded into {name}: {why}")
+            continue
         with torch.no_grad():
-            reader.bias.add_(reader.weight @ torch.from_numpy(absent).to(reader.weight.dtype))
-    return network
+            weight = reader.get_parameter("weight")
+            taps = weight.reshape(*weight.shape[:2], -1).sum(2)  # a kernel sees its mean at each
+            bias = taps @ torch.from_numpy(means).to(weight.dtype)
+            reader.get_parameter("bias").add_(bias)
+    return network, tuple(notes)
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -172,9 +158,18 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _parameter(values: Tensor) -> nn.Parameter:
-    return nn.Parameter(values.detach().clone())
+def _cannot_fold(reader: nn.Module) -> str:
+    if reader.bias is None:
+        return "it has no bias"
+    if isinstance(reader, CONVOLUTIONS) and set(reader.padding) - {0} and reader.padding != "valid":
+        return "it pads, and its edges see less"
+    return ""
 
 
-def _observe(moments: Moments, reader: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    moments.update(inputs[0].numpy())
+def _observe(
+    moments: Moments, reader: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    values = channels_last(reader, args[0] if args else kwargs["input"]).numpy()
+    values = values.reshape(-1, values.shape[-1])
+    for start in range(0, len(values), _ROWS):
+        moments.update(values[start : start + _ROWS])

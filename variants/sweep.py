@@ -20,19 +20,14 @@ from rich.progress import Progress
 from torch import nn
 
 from variants.catalog import Interval
-from variants.dataset import Material, Split
+from variants.dataset import Material, Split, rows
 from variants.evaluation import accuracy_difference
-from variants.model import load_datasets, load_network, load_weights
-from variants.neurons import (
-    Moments,
-    count_parameters,
-    fold_means,
-    measure_neurons,
-    remove_neurons,
-)
+from variants.model import load_model
+from variants.neurons import Moments, by_group, count_parameters, fold_means, measure_neurons
 from variants.recipe import Project
+from variants.structure.group import remove
 from variants.techniques import resolve
-from variants.techniques.activation import ActivationPruning
+from variants.techniques.activation import ActivationPruning, neurons
 from variants.techniques.recovery import Recover
 from variants.training import Schedule, fit, predict
 
@@ -61,7 +56,7 @@ class Point:
     mean_below: float
     deviation_below: float
     kept: Mapping[str, int]
-    """Neurons left, by layer."""
+    """Neurons left, by group."""
     removed: float
     """Share of the dense network's parameters that is gone."""
     pruned: Interval
@@ -100,24 +95,28 @@ def sweep(
 ) -> Sweep:
     """Try every pair of thresholds; pairs that choose the same neurons are tried once.
 
-    Raises `ValueError` if neurons cannot be removed from a network of this structure.
+    Raises `ValueError` if no neurons can be removed from a network of this structure.
     """
     validation = material.validation
     border = int(len(validation) * STATISTICS_SHARE)
     held_out = validation.part(border, len(validation))
-    moments = measure_neurons(network, validation.samples[:border], progress)
+    statistics = rows(validation.samples, slice(0, border))
+    groups = neurons(network, statistics).groups
+    heard = measure_neurons(network, groups, statistics, progress)
+    moments = by_group(groups, heard)
     dense = predict(network, held_out.samples).numpy()
 
     pairs = _distinct(means, deviations, moments)
     points = []
-    for pruning, kept in progress.track(pairs, description="thresholds"):
-        pruned = remove_neurons(fold_means(network, kept, moments), kept)
+    for mean_below, deviation_below, kept in progress.track(pairs, description="thresholds"):
+        folded, _ = fold_means(network, groups, kept, heard)
+        pruned = remove(folded, groups, kept)
         before = _difference(pruned, dense, held_out)
         fit(pruned, material.train, recovery, _SILENT)
         points.append(
             Point(
-                mean_below=pruning.mean_below,
-                deviation_below=pruning.deviation_below,
+                mean_below=mean_below,
+                deviation_below=deviation_below,
                 kept={name: int(keep.sum()) for name, keep in kept.items()},
                 removed=1 - count_parameters(pruned) / count_parameters(network),
                 pruned=before,
@@ -146,12 +145,10 @@ def run_sweep(
     Raises `ValueError` that says what is wrong with the project.
     """
     project = Project.load(project_file)
-    network = load_network(project.factory)
-    load_weights(network, project.weights)
-    material = load_datasets(project.datasets).material
+    brought = load_model(project.model)
     return sweep(
-        network,
-        material,
+        brought.network,
+        brought.datasets.material,
         progress,
         means=means,
         deviations=deviations,
@@ -164,7 +161,7 @@ _SILENT: Final = Progress(disable=True)
 
 def _distinct(
     means: Sequence[float], deviations: Sequence[float], moments: Mapping[str, Moments]
-) -> list[tuple[ActivationPruning, dict[str, NDArray[np.bool_]]]]:
+) -> list[tuple[float, float, dict[str, NDArray[np.bool_]]]]:
     seen = set()
     pairs = []
     for mean, deviation in product(means, deviations):
@@ -173,7 +170,7 @@ def _distinct(
         chosen = b"".join(keep.tobytes() for keep in kept.values())
         if chosen not in seen:
             seen.add(chosen)
-            pairs.append((pruning, kept))
+            pairs.append((mean, deviation, kept))
     return pairs
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from rich.markup import escape
 from rich.table import Table
 
 from variants.catalog import Interval
@@ -14,11 +15,15 @@ from variants.sweep import TO_BEAT, Point, Sweep
 CURVE = "sweep.png"
 HISTOGRAM = "neurons.png"
 _BINS = 60
+_GROUPS = 6
+"""Of more groups, the table shows the sum, and the histograms the widest ones."""
 
 
 def table(sweep: Sweep) -> Table:
     """One row for each pair of thresholds; the accuracy in points against dense."""
-    layers = " + ".join(sweep.points[0].kept) if sweep.points else ""
+    groups = list(sweep.moments)
+    is_short = len(groups) <= _GROUPS
+    layers = f"layers {' + '.join(groups)}" if is_short else f"of all {len(groups)} groups"
     caption = (
         f"Validation split: statistics of {sweep.statistics_samples} samples, accuracy on "
         f"{sweep.accuracy_samples} others, paired with dense, 95 % intervals. "
@@ -28,17 +33,18 @@ def table(sweep: Sweep) -> Table:
     for heading in (
         "|mean| <",
         "deviation <",
-        f"neurons kept (layers {layers})",
+        escape(f"neurons kept ({layers})"),
         "parameters removed",
         "accuracy, pruned",
         "accuracy, recovered",
     ):
         rendered.add_column(heading, justify="right")
     for point in sweep.points:
+        left = point.kept.values()
         rendered.add_row(
             f"{point.mean_below:g}",
             f"{point.deviation_below:g}",
-            " + ".join(str(count) for count in point.kept.values()),
+            " + ".join(str(count) for count in left) if is_short else str(sum(left)),
             f"{point.removed:.1%}",
             points(point.pruned),
             points(point.recovered),
@@ -120,9 +126,11 @@ def _curve(sweep: Sweep) -> Figure:
 
 
 def _histogram(sweep: Sweep) -> Figure:
-    figure = Figure(figsize=(9, 2.6 * len(sweep.moments)), layout="constrained")
-    grid = figure.subplots(len(sweep.moments), 2, squeeze=False)
-    for row, (name, moments) in zip(grid, sweep.moments.items(), strict=True):
+    widest = sorted(sweep.moments, key=lambda name: -len(sweep.moments[name].mean))[:_GROUPS]
+    shown = {name: moments for name, moments in sweep.moments.items() if name in widest}
+    figure = Figure(figsize=(9, 2.6 * len(shown)), layout="constrained")
+    grid = figure.subplots(len(shown), 2, squeeze=False)
+    for row, (name, moments) in zip(grid, shown.items(), strict=True):
         for axes, values, what in (
             (row[0], np.abs(moments.mean), "|mean|"),
             (row[1], moments.deviation, "deviation"),

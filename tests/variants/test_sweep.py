@@ -9,9 +9,11 @@ from rich.console import Console
 from torch import nn
 
 from tests.small import quiet
-from tests.variants import tiny
+from tests.variants import tiny, tiny_conv
 from variants.evaluation import accuracy_difference
-from variants.neurons import fold_means, measure_neurons, remove_neurons
+from variants.neurons import by_group, fold_means, measure_neurons
+from variants.structure.graph import find
+from variants.structure.group import remove
 from variants.sweep import Sweep, run_sweep, sweep
 from variants.sweep_report import plot, table, verdicts
 from variants.techniques.activation import ActivationPruning
@@ -48,10 +50,11 @@ def test_statistics_and_accuracy_come_from_different_samples() -> None:
     assert (swept().statistics_samples, swept().accuracy_samples) == (30, 90)
     statistics, held_out = MATERIAL.validation.part(0, 30), MATERIAL.validation.part(30, 120)
     point = swept().points[1]
-    moments = measure_neurons(trained(), statistics.samples, quiet())
+    groups = find(trained(), statistics.samples).groups
+    heard = measure_neurons(trained(), groups, statistics.samples, quiet())
     pruning = ActivationPruning(mean_below=point.mean_below, deviation_below=point.deviation_below)
-    kept = pruning.choose(moments)
-    pruned = remove_neurons(fold_means(trained(), kept, moments), kept)
+    kept = pruning.choose(by_group(groups, heard))
+    pruned = remove(fold_means(trained(), groups, kept, heard)[0], groups, kept)
     dense = predict(trained(), held_out.samples).numpy()
 
     def difference() -> object:
@@ -103,3 +106,19 @@ def test_a_project_is_swept_with_the_recovery_of_its_recipe(small_project: Path)
     assert result.recovery.epochs == 1
     assert len(result.points) == 1
     assert np.isfinite(result.points[0].recovered.value)
+
+
+def test_a_convolutional_network_is_swept_and_drawn(tmp_path: Path) -> None:
+    material = tiny_conv.datasets().material
+    found = sweep(
+        tiny_conv.network(),
+        material,
+        quiet(),
+        means=(0.2, 9.0),
+        deviations=(0.3, 9.0),
+        recovery=Schedule(epochs=1, batch_size=64),
+    )
+    assert list(found.moments) == ["stem + narrow", "widen"]
+    assert found.points[-1].kept == {"stem + narrow": 1, "widen": 1}
+    assert 0.9 < found.points[-1].removed < 1
+    assert plot(found, tmp_path)[1].stat().st_size > 5_000

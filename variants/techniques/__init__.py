@@ -7,44 +7,47 @@ To add one: write `variants/techniques/<name>.py` and list it in `TECHNIQUES`; t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Final, Protocol
+from typing import Final
 
 from pydantic import ValidationError
-from rich.progress import Progress
 
-from variants.dataset import Material
 from variants.recipe import Recipe, Step
 from variants.techniques.activation import ActivationPruning
+from variants.techniques.half import Bf16, Fp16
 from variants.techniques.int8 import Int8
+from variants.techniques.lottery import LotteryTicket
+from variants.techniques.low_rank import LowRankFactors
+from variants.techniques.n_m import SparseNM
 from variants.techniques.recovery import Recover
-from variants.techniques.sparse24 import Sparse24
-from variants.workpiece import Stage, Workpiece
+from variants.techniques.smoothquant import SmoothQuant
+from variants.techniques.structured import Structured
+from variants.techniques.technique import Technique
+from variants.techniques.unstructured import Unstructured
+from variants.techniques.weight_sharing import WeightSharing
+from variants.workpiece import Converter, Stage
 
-
-class Technique(Protocol):
-    """Makes a model cheaper, or better again. Parameters are fields; `apply` has no options."""
-
-    kind: ClassVar[str]
-    accepts: ClassVar[Stage]
-    """The last stage of a workpiece that it can still work on."""
-    yields: ClassVar[Stage]
-    """The stage it takes a workpiece to, if that was not further along."""
-
-    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
-        """Return another workpiece; the given one, network and all, is left as it was.
-
-        Raises `ValueError` if the network is of a structure that it does not understand.
-        """
-        ...
-
-
-TECHNIQUES: Final[Mapping[str, type[ActivationPruning | Sparse24 | Recover | Int8]]] = {
-    cls.kind: cls for cls in (ActivationPruning, Sparse24, Recover, Int8)
+TECHNIQUES: Final[Mapping[str, type[Technique]]] = {
+    cls.kind: cls
+    for cls in (
+        ActivationPruning,
+        Structured,
+        Unstructured,
+        SparseNM,
+        Recover,
+        SmoothQuant,
+        Int8,
+        Fp16,
+        Bf16,
+        LowRankFactors,
+        LotteryTicket,
+        WeightSharing,
+    )
 }
 
 _WHY_NOT: Final = {
     Stage.MASKED: "some weights must stay zero by then, and it would undo their pattern",
-    Stage.GRAPH: "the model is a quantised ONNX graph by then, which it cannot work on",
+    Stage.GRAPH: "the model is an ONNX graph by then, and a change of the network would not reach "
+    "it; put it before",
 }
 
 
@@ -73,12 +76,21 @@ def resolve_all(recipe: Recipe) -> tuple[Technique, ...]:
     Raises `ValueError` as `resolve` does, and for an order that cannot work, with the reason.
     """
     techniques = tuple(resolve(step) for step in recipe)
-    stage, since = Stage.FREE, ""
+    stage, since = Stage.FREE, None
     for number, technique in enumerate(techniques, start=1):
-        if stage > technique.accepts:
+        if since is not None and (reason := _why_not(technique, stage, since)):
             raise ValueError(
-                f"step {number}, {technique.kind!r}, cannot follow {since!r}: {_WHY_NOT[stage]}"
+                f"step {number}, {technique.kind!r}, cannot follow {since.kind!r}: {reason}"
             )
         if technique.yields > stage:
-            stage, since = technique.yields, technique.kind
+            stage, since = technique.yields, technique
     return techniques
+
+
+def _why_not(technique: Technique, stage: Stage, since: Technique) -> str:
+    """Return why a technique cannot work at this stage, to which `since` has led, or nothing."""
+    if stage > technique.accepts:
+        return _WHY_NOT[stage]
+    if stage is Stage.GRAPH and not isinstance(since, Converter):
+        return "that makes its graph once, and not anew from a network that has learnt more"
+    return ""

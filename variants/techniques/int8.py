@@ -1,48 +1,51 @@
-"""INT8 by onnxruntime's static quantisation: QDQ, unsigned activations, signed weights (U8S8)."""
+"""INT8 by onnxruntime's quantisation: unsigned activations, signed weights (U8S8)."""
 
 from __future__ import annotations
 
-import logging
-import sys
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
 from pydantic import Field
-from rich.console import Console
-from rich.file_proxy import FileProxy
 from rich.progress import Progress
+from torch import nn
 
-from variants.dataset import Material, Samples
+from variants.dataset import Material, Samples, Split, count, rows
 from variants.export import export
 from variants.hardware import hardware
-from variants.record import Record
-from variants.workpiece import Stage, Workpiece
+from variants.quantization.calibration import METHODS, Method, calibrate
+from variants.quantization.fake import read_grids, simulated
+from variants.quantization.judgement import Judge, Write, keep_within, most_agreeing
+from variants.quantization.layer import (
+    Layer,
+    convolved_share,
+    find_layers,
+    is_excluded,
+    name_weights,
+)
+from variants.quantization.writing import Bits, write_dynamic, write_static
+from variants.techniques.technique import Technique
+from variants.workpiece import Conversion, Stage, Workpiece, unpacked
 
-_METHODS = {
-    "minmax": CalibrationMethod.MinMax,
-    "entropy": CalibrationMethod.Entropy,
-    "percentile": CalibrationMethod.Percentile,
-}
-_VNNI_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
+_VNNI_FLAGS: Final = {"avx512_vnni", "avx_vnni", "amx_int8"}
+_MOST_CONVOLVED: Final = 0.5
 
 
-class Int8(Record):
-    """Quantises the exported graph's Linear layers; ranges come from the validation split.
+class Int8(Technique):
+    """Quantises the exported graph's layers: convolutions, Linear layers and embeddings.
+
+    `static` has ranges of activations that samples of the validation split have shown; `dynamic`
+    finds them in each request, which suits transformers and knows no convolution. Layers that fit
+    a pattern in `exclude`, as in `head` or `blocks.0.*`, stay in FP32. So do, with `max_drop`,
+    those that lose most when quantised alone, until the INT8 graph's accuracy is at most that
+    share below the FP32 graph's, both on validation samples that gave no ranges. The notes
+    name them.
 
     Without VNNI, x86 adds pairs of products in 16 bits, which saturate; weights then get 7 bits
     (`reduce_range`). Left out, that is decided by the machine that builds, and noted: an INT8
@@ -53,77 +56,148 @@ class Int8(Record):
     accepts: ClassVar[Stage] = Stage.MASKED
     yields: ClassVar[Stage] = Stage.GRAPH
 
+    mode: Literal["static", "dynamic"] = "static"
     samples: int = Field(default=512, ge=1)
-    """How many validation samples calibrate the ranges of activations."""
-    method: Literal["minmax", "entropy", "percentile"] = "minmax"
+    """How many validation samples calibrate; at most half of them, where others are held out."""
+    method: Literal["minmax", "entropy", "percentile", "auto"] = "minmax"
+    """How ranges are found (static). `auto` tries all, and takes the one whose graph puts most of
+    the held-out samples into the class that the FP32 graph does."""
+    held_out: int = Field(default=1000, ge=1)
+    """How many validation samples compare graphs, at most: for `auto` and `max_drop`."""
+    max_drop: float | None = Field(default=None, ge=0, le=1)
+    """Accuracy that may be lost on the held-out samples, as a share: 0.005 is half a point."""
+    exclude: tuple[str, ...] = ()
     per_channel: bool = True
     reduce_range: bool | None = None
     seed: int = 0
 
     def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
         """Return the workpiece with a quantised graph, which from here on is the model."""
-        validation = material.validation.samples
-        count = min(self.samples, len(validation))
-        chosen = np.random.default_rng(self.seed).choice(len(validation), count, replace=False)
-        samples = validation[np.sort(chosen)]
-        model = export(workpiece.network, samples, workpiece.inputs, workpiece.outputs)
+        calibrating, held_out = self._divide(material.validation)
+        exported = export(workpiece.network, calibrating.samples, workpiece.interface)
+        model = name_weights(exported, workpiece.network)
+        if self.mode == "dynamic":
+            _require_few_convolutions(workpiece.network, rows(calibrating.samples, slice(0, 1)))
+        layers, notes = self._choose(model)
+        judge = None
+        if held_out is not None:
+            scores = workpiece.interface.outputs[0].name
+            judge = Judge(model.SerializeToString(), held_out, scores)
+        with tempfile.TemporaryDirectory() as folder:
+            writers = self._writers(model, calibrating.samples, Path(folder), progress)
+            graph, decided = self._decide(writers, layers, judge, progress)
+        return replace(
+            workpiece,
+            graph=graph,
+            conversion=Conversion(self, workpiece),
+            notes=(
+                *workpiece.notes,
+                self._describe(count(calibrating.samples)),
+                *notes,
+                *decided,
+                *unpacked(workpiece),
+            ),
+        )
+
+    def simulate(self, network: nn.Module, converted: Workpiece) -> AbstractContextManager[None]:
+        """Let the network round its weights and inputs as the graph of `converted` does."""
+        assert converted.graph is not None
+        return simulated(network, read_grids(converted.graph), self._bits)
+
+    @property
+    def _bits(self) -> Bits:
         reduce_range = self.reduce_range
         if reduce_range is None:
             reduce_range = _VNNI_FLAGS.isdisjoint(hardware(1).flags)
-        reader = _Reader(workpiece.inputs[0].name, samples, progress)
-        bits = 7 if reduce_range else 8
-        return replace(
-            workpiece,
-            graph=self._quantize(model, reader, reduce_range),
-            notes=(*workpiece.notes, f"weights of {bits} bits; {count} calibration samples"),
+        return Bits(self.per_channel, reduce_range)
+
+    def _describe(self, number: int) -> str:
+        weights = f"weights of {7 if self._bits.reduce_range else 8} bits"
+        if self.mode == "dynamic":
+            return f"{weights}; ranges of activations from each request"
+        return f"{weights}; {number} calibration samples"
+
+    def _divide(self, validation: Split) -> tuple[Split, Split | None]:
+        """Draw the samples that calibrate, and others that compare graphs where any are to be."""
+        there = len(validation)
+        order = np.random.default_rng(self.seed).permutation(there)
+        is_auto = self.mode == "static" and self.method == "auto"
+        if not is_auto and self.max_drop is None:
+            return validation.take(np.sort(order[: self.samples])), None
+        if there < 2:
+            raise ValueError(
+                "graphs are compared on validation samples that gave no ranges: two at least"
+            )
+        number = min(self.samples, there // 2)
+        return (
+            validation.take(np.sort(order[:number])),
+            validation.take(np.sort(order[number : number + self.held_out])),
         )
 
-    def _quantize(self, model: onnx.ModelProto, reader: _Reader, reduce_range: bool) -> bytes:
-        with tempfile.TemporaryDirectory() as folder, _quiet():
-            path = Path(folder) / "model.onnx"
-            quantize_static(
-                model,
-                path,
-                reader,
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=["Gemm", "MatMul", "Relu"],
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=self.per_channel,
-                reduce_range=reduce_range,
-                calibrate_method=_METHODS[self.method],
+    def _choose(self, model: onnx.ModelProto) -> tuple[list[Layer], tuple[str, ...]]:
+        found, notes = find_layers(model)
+        if self.mode == "dynamic":
+            notes += tuple(
+                f"layer {layer.name} stays in FP32: a convolution, which has no dynamic kernel"
+                for layer in found
+                if layer.operator == "Conv"
             )
-            return path.read_bytes()
+        for pattern in self.exclude:
+            if not any(is_excluded(layer, (pattern,)) for layer in found):
+                names = ", ".join(layer.name for layer in found)
+                raise ValueError(f"exclude: no layer is called {pattern!r}; there are {names}")
+        if self.mode == "dynamic":
+            found = [layer for layer in found if layer.operator != "Conv"]
+        left = [layer for layer in found if is_excluded(layer, self.exclude)]
+        layers = [layer for layer in found if layer not in left]
+        if not layers:
+            reason = "; ".join(notes) or "all are excluded, or there is none"
+            raise ValueError(f"there is no layer to quantise: {reason}")
+        return layers, (*notes, *(f"layer {one.name} stays in FP32: as told" for one in left))
+
+    def _writers(
+        self, model: onnx.ModelProto, samples: Samples, folder: Path, progress: Progress
+    ) -> dict[str, Write]:
+        """Return what writes the graph, by the calibrator that it heeds."""
+        if self.mode == "dynamic":
+            return {"dynamic": partial(write_dynamic, model, bits=self._bits)}
+        methods: Iterable[Method] = METHODS if self.method == "auto" else (self.method,)
+        return {
+            method: partial(
+                write_static,
+                model,
+                bits=self._bits,
+                ranges=calibrate(model, samples, method, folder, progress),
+                method=method,
+            )
+            for method in methods
+        }
+
+    def _decide(
+        self,
+        writers: Mapping[str, Write],
+        layers: Sequence[Layer],
+        judge: Judge | None,
+        progress: Progress,
+    ) -> tuple[bytes, tuple[str, ...]]:
+        """Return the graph, and notes on what was compared."""
+        write: Write = next(iter(writers.values()))
+        notes: tuple[str, ...] = ()
+        if judge is None:
+            return write(layers), notes
+        if len(writers) > 1:
+            name, note = most_agreeing(writers, layers, judge)
+            write, notes = writers[name], (note,)
+        if self.max_drop is None:
+            return write(layers), notes
+        kept = keep_within(self.max_drop, layers, write, judge, progress)
+        return kept.graph, (*notes, *kept.describe())
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """Hands samples to onnxruntime one by one (histograms want equal shapes), then None."""
-
-    def __init__(self, name: str, samples: Samples, progress: Progress) -> None:
-        batches = np.split(samples, len(samples))
-        self._batches = iter(progress.track(batches, description="calibration"))
-        self._name = name
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {self._name: batch}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence onnxruntime: prints, and advice to run what a graph of ours does not need.
-
-    Progress bars stay: rich looks through its own proxy to the terminal.
-    """
-    disabled = logging.root.manager.disable
-    terminal = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            redirect_stdout(FileProxy(Console(quiet=True), terminal)),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
+def _require_few_convolutions(network: nn.Module, sample: Samples) -> None:
+    share = convolved_share(network, sample)
+    if share > _MOST_CONVOLVED:
+        raise ValueError(
+            f"convolutions do {share:.0%} of the multiplications, and have no dynamic INT8 kernel "
+            "worth its time: use mode: static"
+        )

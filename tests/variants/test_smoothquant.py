@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.small import quiet
+from tests.variants import tiny, tiny_conv
+from tests.variants.quantization.test_smoothing import WIDTH, network, samples
+from variants.dataset import Material, Split
+from variants.forward import all_scores
+from variants.model import describe
+from variants.quantization.judgement import signal_to_noise
+from variants.runners.onnx import OnnxRunner
+from variants.techniques.int8 import Int8
+from variants.techniques.n_m import SparseNM
+from variants.techniques.smoothquant import SmoothQuant
+from variants.workpiece import Workpiece
+
+
+def brought() -> tuple[Workpiece, Material]:
+    built, given = network(), samples(200)
+    split = Split(given, all_scores(built, given).argmax(1).numpy())
+    return Workpiece(built, describe(built, given, {}), dense=built), Material(split, split)
+
+
+def noise(workpiece: Workpiece, material: Material, dense: nn.Module, mode: str) -> float:
+    graph = Int8.model_validate({"mode": mode}).apply(workpiece, material, quiet()).graph
+    assert graph is not None
+    given = material.validation.samples
+    scores = OnnxRunner(graph, threads=1)(given)["logits"]
+    return signal_to_noise(scores, all_scores(dense, given).numpy())
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_int8_after_it_is_nearer_to_fp32(mode: str) -> None:
+    given, material = brought()
+    smoothed = SmoothQuant().apply(given, material, quiet())
+    before = noise(given, material, given.network, mode)
+    after = noise(smoothed, material, given.network, mode)
+    assert after > before + 3  # half the power of the error
+
+
+def test_the_function_stays_and_the_notes_say_by_how_much_outliers_shrank() -> None:
+    given, material = brought()
+    smoothed = SmoothQuant().apply(given, material, quiet())
+    test = samples(30)
+    assert torch.allclose(
+        all_scores(smoothed.network, test), all_scores(given.network, test), atol=1e-5
+    )
+    assert len(smoothed.notes) == 3
+    assert smoothed.notes[0].startswith("norm smoothed: its largest channel was 7.")
+    assert not torch.equal(
+        smoothed.network.get_parameter("norm.weight"), given.network.get_parameter("norm.weight")
+    )
+
+
+def test_masked_weights_stay_zero() -> None:
+    given, material = brought()
+    sparse = SparseNM(min_rows=1).apply(given, material, quiet())
+    smoothed = SmoothQuant().apply(sparse, material, quiet())
+    for name, mask in sparse.masks.items():
+        weight = smoothed.network.get_parameter(name)
+        assert torch.equal(weight != 0, mask & (sparse.network.get_parameter(name) != 0))
+    assert smoothed.masks == sparse.masks
+
+
+def test_a_network_in_which_nothing_is_exact_is_refused() -> None:
+    conv = tiny_conv.workpiece()
+    with pytest.raises(ValueError, match="there is nothing to smooth: no LayerNorm"):
+        SmoothQuant().apply(conv, tiny_conv.datasets().material, quiet())
+
+
+class PostNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x)
+        logits: Tensor = (normed + self.head(normed)).mean(1)
+        return logits
+
+
+def test_a_post_norm_block_is_refused_with_the_reason() -> None:
+    built, given = PostNorm().eval(), samples(40)
+    split = Split(given, np.zeros(40, np.int64))
+    workpiece = Workpiece(built, describe(built, given, {}), dense=built)
+    reason = "nothing to smooth: norm is not smoothed: add.Tensor reads it too, not only Linears"
+    with pytest.raises(ValueError, match=reason):
+        SmoothQuant().apply(workpiece, Material(split, split), quiet())
+
+
+def test_equal_seeds_give_equal_weights() -> None:
+    weights: Callable[[Workpiece], Tensor] = lambda made: made.network.get_parameter("0.weight")  # noqa: E731
+    material = tiny.datasets().material
+    first, second, other = (
+        SmoothQuant(samples=40, seed=seed).apply(tiny.workpiece(), material, quiet())
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(weights(first), weights(second))
+    assert not torch.equal(weights(first), weights(other))

@@ -1,0 +1,173 @@
+"""Moves the outliers of activations into weights, where INT8 has a scale for each channel.
+
+    producer (LayerNorm, Linear) ─▶ x ─▶ readers (Linears)
+    producer / s, readers * s: the same function, with x / s between them
+
+Xiao et al. 2022, SmoothQuant (arXiv:2211.10438), equation 4: s_j = max|x_j|^a / max|w_j|^(1 - a).
+Which producer feeds which readers is read from torch's exported program, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from rich.progress import Progress
+from torch import Tensor, fx, nn
+from torch.export import export
+
+from variants.dataset import Samples, count, rows
+from variants.forward import tensors
+
+_ATEN: Final = torch.ops.aten
+_KEEP_CHANNELS: Final = (
+    _ATEN.alias.default, _ATEN.clone.default, _ATEN.contiguous.default, _ATEN.detach.default,
+    _ATEN.dropout.default, _ATEN.relu.default,
+)  # fmt: skip
+"""Operators f with f(x / s) = f(x) / s for every positive s, dropout when it does nothing."""
+_BATCH: Final = 32
+
+
+@dataclass(frozen=True)
+class Group:
+    """Who computes an activation, and all who read it, by the names of their parameters."""
+
+    weight: str
+    bias: str | None
+    readers: tuple[str, ...]
+    """Weights `[outputs, channels]` of Linears that read the activation and nothing else does."""
+
+
+def find_groups(network: nn.Module, samples: Samples) -> tuple[dict[str, Group], tuple[str, ...]]:
+    """Return the groups that can be smoothed, by the node that computes the activation, and notes.
+
+    The notes name the LayerNorms that cannot be, and why. Raises `ValueError` if the network
+    cannot be traced.
+    """
+    return _groups(_trace(network, samples))
+
+
+def largest_activations(
+    network: nn.Module, samples: Samples, groups: Mapping[str, Group], progress: Progress
+) -> dict[str, Tensor]:
+    """Return max|x_j| over the samples, FP32 `[channels]`, by the node of each group.
+
+    A last batch that is not full is left out, if it is not the only one.
+    """
+    size = min(_BATCH, count(samples))
+    observer = _Observer(_trace(network, samples), groups)
+    with torch.inference_mode():
+        for number in progress.track(range(count(samples) // size), description="outliers"):
+            batch = rows(samples, slice(number * size, (number + 1) * size))
+            observer.run(*tensors(batch))
+    return observer.largest
+
+
+def smooth(network: nn.Module, group: Group, largest: Tensor, alpha: float) -> Tensor:
+    """Divide the activation by s, in place: the producer by it, the readers' columns times it.
+
+    Returns s, FP32 `[channels]`. Channels that are silent or unread keep s = 1.
+    """
+    readers = [network.get_parameter(name) for name in group.readers]
+    with torch.no_grad():
+        weights = torch.stack([reader.abs().amax(0) for reader in readers]).amax(0)
+        scales = largest**alpha / weights ** (1 - alpha)
+        scales = torch.where((largest > 0) & (weights > 0), scales, 1.0)
+        weight = network.get_parameter(group.weight)
+        weight.div_(scales.reshape(-1, *[1] * (weight.ndim - 1)))
+        if group.bias is not None:
+            network.get_parameter(group.bias).div_(scales)
+        for reader in readers:
+            reader.mul_(scales)
+    return scales
+
+
+def _trace(network: nn.Module, samples: Samples) -> fx.GraphModule:
+    size = min(_BATCH, count(samples))
+    try:
+        program = export(network.eval(), tensors(rows(samples, slice(0, size))))
+    except Exception as error:  # torch raises errors of its own, of many kinds
+        raise ValueError(f"the network cannot be traced: {error}") from error
+    return program.module()
+
+
+def _groups(traced: fx.GraphModule) -> tuple[dict[str, Group], tuple[str, ...]]:
+    groups, notes = {}, []
+    for node in traced.graph.nodes:
+        if node.target is _ATEN.layer_norm.default:
+            weight, bias = (*node.args[2:4], None, None)[:2]
+        elif node.target is _ATEN.linear.default:
+            weight, bias = (*node.args[1:3], None)[:2]
+        else:
+            continue
+        is_norm = node.target is _ATEN.layer_norm.default
+        try:
+            parameter = _own(weight)
+            if is_norm and len(node.args[1]) > 1:
+                raise _NotExact("it normalises over several dimensions")
+            readers = tuple(_own(reader.args[1]) for reader in _readers(node))
+            groups[node.name] = Group(parameter, None if bias is None else _own(bias), readers)
+        except _NotExact as reason:
+            if is_norm:
+                name = weight.target if isinstance(weight, fx.Node) else node.name
+                notes.append(f"{str(name).removesuffix('.weight')} is not smoothed: {reason}")
+    return groups, tuple(notes)
+
+
+class _NotExact(Exception):
+    """Folding here would change what the network computes."""
+
+
+def _own(parameter: Any) -> str:
+    """Return the name of a parameter that is read once."""
+    if not isinstance(parameter, fx.Node) or parameter.op != "get_attr":
+        raise _NotExact("it has no weights of its own")
+    if len(parameter.users) > 1:
+        raise _NotExact(f"{parameter.target} is used more than once")
+    return str(parameter.target)
+
+
+def _readers(node: fx.Node) -> list[fx.Node]:
+    """Return the Linears that read what a node computes, if nothing else does."""
+    found = []
+    for user in node.users:
+        if user.target is _ATEN.linear.default and user.args[0] is node:
+            found.append(user)
+        elif user.target in _KEEP_CHANNELS or _swaps_others(user):
+            found += _readers(user)
+        else:
+            raise _NotExact(f"{_operation(user)} reads it too, not only Linears")
+    if not found:
+        raise _NotExact("nothing reads it")
+    return found
+
+
+def _swaps_others(node: fx.Node) -> bool:
+    """Say whether a node exchanges dimensions before the last one, the channels'."""
+    if node.target is not _ATEN.transpose.int:
+        return False
+    dimensions = node.meta["val"].ndim
+    return all(int(axis) % dimensions != dimensions - 1 for axis in node.args[1:3])  # type: ignore[arg-type]
+
+
+def _operation(node: fx.Node) -> str:
+    return "the output" if node.op == "output" else str(node.target).removeprefix("aten.")
+
+
+class _Observer(fx.Interpreter):
+    """Runs a traced network and keeps the largest magnitude of each channel of some nodes."""
+
+    def __init__(self, traced: fx.GraphModule, groups: Mapping[str, Group]) -> None:
+        super().__init__(traced)
+        self.largest: dict[str, Tensor] = {}
+        self._groups = groups
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self._groups:
+            largest = result.abs().flatten(0, -2).amax(0)
+            before = self.largest.get(n.name)
+            self.largest[n.name] = largest if before is None else torch.maximum(before, largest)
+        return result

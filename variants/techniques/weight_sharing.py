@@ -1,0 +1,114 @@
+"""Weights that share few values: each tensor becomes a codebook and small codes into it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import ClassVar
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+from pydantic import Field
+from rich.progress import Progress
+from torch import nn
+
+from variants.codebook import MOST, Codebook, Start, share
+from variants.dataset import Material
+from variants.export import export
+from variants.shared_weights import find, store
+from variants.techniques.technique import Technique
+from variants.workpiece import Stage, Workpiece, unpacked
+
+
+class WeightSharing(Technique):
+    """Stores each weight of the exported graph as codes into `values` numbers, found by k-means.
+
+    After Han, Mao and Dally 2015 (arXiv:1510.00149), section 3, without its training of the shared
+    values afterwards and without its Huffman code. The file shrinks, to an eighth with 16 values
+    or fewer and to a quarter with more; once loaded, the model is dense, and as fast as dense.
+    Zeros stay zeros. Vectors (biases, normalisations) are too small to gain, and keep their values.
+    """
+
+    kind: ClassVar[str] = "weight-sharing"
+    accepts: ClassVar[Stage] = Stage.MASKED
+    yields: ClassVar[Stage] = Stage.GRAPH
+
+    values: int = Field(default=256, ge=2, le=MOST)
+    """How many different values a tensor may have."""
+    start: Start = "quantile"
+    """From where k-means starts: values spread evenly over the ranks, or over the range."""
+    exclude: tuple[str, ...] = ()
+    """Names of layers to leave alone, as patterns: `head`, `blocks.0.*`."""
+
+    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+        """Return the workpiece with a graph of codes, which from here on is the model."""
+        samples = material.validation.samples
+        model = export(workpiece.network, samples, workpiece.interface)
+        layers = _layers(model, workpiece.network)
+        for pattern in self.exclude:
+            if not any(fnmatchcase(layer, pattern) for layer in layers.values()):
+                raise ValueError(
+                    f"exclude: no layer is called {pattern!r}; there are "
+                    f"{', '.join(dict.fromkeys(layers.values()))}"
+                )
+        weights = {
+            tensor.name: tensor
+            for tensor in model.graph.initializer
+            if tensor.name in layers
+            and not any(fnmatchcase(layers[tensor.name], pattern) for pattern in self.exclude)
+        }
+        books = {
+            name: share(numpy_helper.to_array(weights[name]), self.values, self.start)
+            for name in progress.track(weights, description="sharing weights")
+        }
+        made = store(model, books)
+        shared = find(made.graph)
+        if not shared:
+            raise ValueError(
+                f"{self.kind} found no weight that codes make smaller: all are excluded, or too few"
+            )
+        off = _relative_error([(weights[name], books[name]) for name in shared])
+        note = (
+            f"weights stored as codes: {len(shared)}, of at most {self.values} values each; they "
+            f"differ by {off:.2%} of their size (root mean square)"
+        )
+        return replace(
+            workpiece,
+            graph=made.SerializeToString(deterministic=True),
+            notes=(*workpiece.notes, *unpacked(workpiece), note),
+        )
+
+
+def _layers(model: onnx.ModelProto, network: nn.Module) -> dict[str, str]:
+    """Return the names of the layers whose FP32 weights the initialisers are, by their own.
+
+    The exporter turns matrices around, and then calls them as it likes; one that cannot be traced
+    goes by what the exporter calls it.
+    """
+    parameters = {name: p.detach().numpy() for name, p in network.named_parameters()}
+    buffers = {name for name, _ in network.named_buffers()}
+    matrices = {name: array.T for name, array in parameters.items() if array.ndim == 2}
+    layers = {}
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        name = tensor.name
+        if name in buffers:
+            continue
+        if name not in parameters:
+            weight = numpy_helper.to_array(tensor)
+            same = (key for key, array in matrices.items() if np.array_equal(array, weight))
+            name = next(same, name)
+        layers[tensor.name] = name.rpartition(".")[0] or name
+    return layers
+
+
+def _relative_error(pairs: list[tuple[onnx.TensorProto, Codebook]]) -> float:
+    """Return the root mean square of what the shared values differ by, over that of the weights."""
+    off = whole = 0.0
+    for tensor, book in pairs:
+        weight = numpy_helper.to_array(tensor).astype(np.float64)
+        off += float(np.square(weight - book.decode()).sum())
+        whole += float(np.square(weight).sum())
+    return float(np.sqrt(off / whole)) if whole else 0.0
