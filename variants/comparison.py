@@ -6,10 +6,10 @@ interval leaves out "no difference". Cards of different hardware never compare.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-from variants.catalog import BatchLatency, Catalog, Interval, ReportCard
+from variants.catalog import BatchLatency, Catalog, ClassDifference, Interval, ReportCard
 from variants.frontier import Point, frontier
 
 Cards: TypeAlias = Mapping[str, ReportCard]
@@ -22,15 +22,41 @@ FASTER: Final = "faster"
 SAME: Final = "same within noise"
 SLOWER: Final = "slower"
 
+_ALPHA: Final = 0.05
+
 
 def accuracy_verdict(difference: Interval) -> str:
     """Say whether a difference of accuracy to dense's is more than noise."""
     return _verdict(difference, 0.0, above=BETTER, between=WITHIN_NOISE, below=WORSE)
 
 
+def class_verdict(difference: ClassDifference) -> str:
+    """Say whether a class is more than noise away from dense, with all classes looked at."""
+    if difference.p_value >= _ALPHA:
+        return WITHIN_NOISE
+    return BETTER if difference.difference.value > 0 else WORSE
+
+
 def speed_verdict(speedup: Interval) -> str:
     """Say whether a speedup over dense is more than noise."""
     return _verdict(speedup, 1.0, above=FASTER, between=SAME, below=SLOWER)
+
+
+def faster_batches(latencies: Sequence[BatchLatency]) -> tuple[tuple[int, int], ...]:
+    """Return from which to which batch size a variant is faster than dense, beyond noise.
+
+    Each pair is the first and the last of a run of measured sizes, ascending; where one ends or
+    begins, the variant and dense cross over.
+    """
+    runs: list[tuple[int, int]] = []
+    was_faster = False
+    for latency in latencies:
+        is_faster = speed_verdict(latency.speedup) == FASTER
+        if is_faster:
+            begin = runs.pop()[0] if was_faster else latency.batch_size
+            runs.append((begin, latency.batch_size))
+        was_faster = is_faster
+    return tuple(runs)
 
 
 def hardware_keys(catalog: Catalog) -> tuple[str, ...]:

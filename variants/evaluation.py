@@ -1,19 +1,22 @@
 """How good are a variant's answers, and how do they differ from dense's, on the same samples.
 
-    runner, samples ─▶ predict ─▶ predictions ─▶ accuracy, accuracy_difference, agreement
+    runner, samples ─▶ answer ─▶ scores, their argmax ─▶ predictions
+    predictions, dense's, labels ─▶ accuracy, accuracy_difference, agreement
 
-Everything but `predict` is a pure function of arrays. Every share comes with its 95 % interval.
+Everything but `answer` is a pure function of arrays. Every share comes with its 95 % interval.
 """
 
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from variants.catalog import Interval, Model
+from variants.dataset import Samples, count, rows
 from variants.progress import OnShare, unheard
 from variants.runners import Runner
 
@@ -26,32 +29,33 @@ Z: Final = 1.959963984540054
 BATCH_SIZE: Final = 256
 
 
-def predict(
+def answer(
     runner: Runner,
     model: Model,
-    samples: NDArray[Any],
+    samples: Samples,
     on_share: OnShare = unheard,
-) -> NDArray[np.int64]:
-    """Run `samples` `[n, ...]` in batches; return the class of the largest score for each, `[n]`.
+) -> NDArray[np.floating[Any]]:
+    """Run `samples` in batches; return the scores of all, `[n, classes]`.
 
-    The samples go to the model's first input; its first output must be scores, `[batch, classes]`.
-    `on_share` hears the share of samples done. Raises `ValueError` if the scores are not such an
-    array, or hold a NaN: then there is no largest.
+    The model's first output must be scores, `[batch, classes]`. `on_share` hears the share of
+    samples done. Raises `ValueError` if the scores are not such an array, or are not finite: then
+    there is no largest, or no probability.
     """
-    given, asked = model.inputs[0].name, model.outputs[0].name
-    predictions = np.empty(len(samples), dtype=np.int64)
-    for start in range(0, len(samples), BATCH_SIZE):
-        batch = samples[start : start + BATCH_SIZE]
-        scores = runner({given: batch})[asked]
-        if scores.ndim != 2 or len(scores) != len(batch):
+    asked = model.outputs[0].name
+    total = count(samples)
+    parts = []
+    for start in range(0, total, BATCH_SIZE):
+        batch = rows(samples, slice(start, start + BATCH_SIZE))
+        scores = runner(batch)[asked]
+        if scores.ndim != 2 or len(scores) != count(batch):
             raise ValueError(
-                f"output {asked!r} must be [{len(batch)}, classes], got {list(scores.shape)}"
+                f"output {asked!r} must be [{count(batch)}, classes], got {list(scores.shape)}"
             )
-        if np.isnan(scores).any():
-            raise ValueError(f"output {asked!r} holds NaN for samples from {start} on")
-        predictions[start : start + len(batch)] = scores.argmax(axis=1)
-        on_share((start + len(batch)) / len(samples))
-    return predictions
+        if not np.isfinite(scores).all():
+            raise ValueError(f"output {asked!r} holds NaN or infinity for samples from {start} on")
+        parts.append(scores)
+        on_share((start + count(batch)) / total)
+    return np.concatenate(parts)
 
 
 def accuracy(predictions: Classes, labels: Classes) -> Interval:
@@ -66,8 +70,13 @@ def agreement(predictions: Classes, dense: Classes) -> Interval:
     return wilson(int(np.count_nonzero(predictions == dense)), len(dense))
 
 
-def accuracy_difference(predictions: Classes, dense: Classes, labels: Classes) -> Interval:
-    """Return the accuracy of `predictions` minus that of `dense`, paired by sample."""
+def accuracy_difference(
+    predictions: Classes, dense: Classes, labels: Classes, *, z: float = Z
+) -> Interval:
+    """Return the accuracy of `predictions` minus that of `dense`, paired by sample.
+
+    `z` says how sure the interval is to be; see `z_of`.
+    """
     _require_same_length(predictions, labels)
     _require_same_length(dense, labels)
     right, dense_right = predictions == labels, dense == labels
@@ -76,11 +85,17 @@ def accuracy_difference(predictions: Classes, dense: Classes, labels: Classes) -
         first=int(np.count_nonzero(right & ~dense_right)),
         second=int(np.count_nonzero(~right & dense_right)),
         neither=int(np.count_nonzero(~right & ~dense_right)),
+        z=z,
     )
 
 
-def wilson(successes: int, trials: int) -> Interval:
-    """Return `successes / trials` with the 95 % score interval.
+def z_of(confidence: float) -> float:
+    """Return how many standard deviations a normal interval of this confidence reaches out."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def wilson(successes: int, trials: int, *, z: float = Z) -> Interval:
+    """Return `successes / trials` with the score interval, of 95 % unless `z` says otherwise.
 
     E. B. Wilson, Probable inference, JASA 22 (1927): it stays in 0..1 and is sane at 0 and at 1.
     Raises `ValueError` unless 0 <= successes <= trials and trials >= 1.
@@ -88,9 +103,9 @@ def wilson(successes: int, trials: int) -> Interval:
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"{successes} of {trials} is no share")
     share = successes / trials
-    shrink = 1 + Z**2 / trials
-    middle = (share + Z**2 / (2 * trials)) / shrink
-    reach = Z / shrink * math.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
+    shrink = 1 + z**2 / trials
+    middle = (share + z**2 / (2 * trials)) / shrink
+    reach = z / shrink * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
     # In exact arithmetic the share lies inside and the ends in 0..1; rounding may break both.
     return Interval(
         value=share,
@@ -99,8 +114,8 @@ def wilson(successes: int, trials: int) -> Interval:
     )
 
 
-def newcombe(*, both: int, first: int, second: int, neither: int) -> Interval:
-    """Return the difference of two shares of the same samples with its 95 % interval.
+def newcombe(*, both: int, first: int, second: int, neither: int, z: float = Z) -> Interval:
+    """Return the difference of two shares of the same samples, with its interval as in `wilson`.
 
     The arguments count the samples that both got right, only the first, only the second, neither.
     R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions
@@ -110,7 +125,7 @@ def newcombe(*, both: int, first: int, second: int, neither: int) -> Interval:
     not (Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014), recommend it).
     """
     samples = both + first + second + neither
-    one, two = wilson(both + first, samples), wilson(both + second, samples)
+    one, two = wilson(both + first, samples, z=z), wilson(both + second, samples, z=z)
     phi = _correlation(both, first, second, neither)
     one_down, one_up = one.value - one.low, one.high - one.value
     two_down, two_up = two.value - two.low, two.high - two.value

@@ -1,8 +1,8 @@
 """A report card for every variant, measured together: answers, speed, memory and size.
 
-    artifacts ─▶ runners ─▶ answers   (evaluation, paired with dense)  ─┐
-                        ─▶ latency   (profiling, in turns with dense)  ├─▶ ReportCard
-              ─▶ memory (footprint, in a fresh process), size ──────────┘
+    artifacts ─▶ runners ─▶ answers   (evaluation, quality: paired with dense)  ─┐
+                        ─▶ latency    (profiling, in turns with dense)           ├─▶ ReportCard
+              ─▶ load time and memory (footprint, in fresh processes), size ─────┘
 
 The samples must be test samples, which no technique has seen.
 """
@@ -10,117 +10,171 @@ The samples must be test samples, which no technique has seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from variants.catalog import Interval, Model, ReportCard, Variant
-from variants.evaluation import accuracy, accuracy_difference, agreement, predict
-from variants.footprint import resident_bytes
+from variants.catalog import Answers, Interval, Macs, Model, ReportCard, Variant
+from variants.dataset import Samples, Split, count, rows
+from variants.evaluation import accuracy, accuracy_difference, agreement, answer
+from variants.footprint import PROCESSES, measure_footprint
 from variants.hardware import hardware, libraries
+from variants.macs import count_macs
 from variants.profiling import BATCH_SIZES, SECONDS_PER_POINT, profile
 from variants.progress import part
+from variants.provenance import provenance
+from variants.quality import compare, of_dense
 from variants.recipe import DENSE
+from variants.reference import dense_loaders
 from variants.runners import Runner, load_runner
+from variants.served import compressed_bytes, graph, served_files
 from variants.size import measure_size
 
 OnProgress: TypeAlias = Callable[[str, float], None]
 """Hears what is being measured (answers, latency, memory) and which share of it is done, 0 to 1."""
+
+_EXPORTED: Final = 2
+"""Samples to export a network with: from one the exporter would take a batch to be of one."""
 
 
 def measure(
     catalog: Path,
     model: Model,
     variants: Mapping[str, Variant],
-    samples: NDArray[Any],
-    labels: NDArray[np.int64],
+    split: Split,
     *,
     threads: int = 1,
     seconds_per_point: float = SECONDS_PER_POINT,
     batch_sizes: Sequence[int] = BATCH_SIZES,
+    processes: int = PROCESSES,
+    seed: int = 0,
     on_progress: OnProgress = lambda what, share: None,
 ) -> dict[str, ReportCard]:
     """Measure variants whose artifacts lie in the folder `catalog`; `dense` must be among them.
 
-    `samples` are the test samples `[n, ...]` and `labels` their classes, INT64 `[n]`. Time goes
-    mostly to latency: `seconds_per_point` for each variant at each batch size.
+    `split` are the test samples. Time goes mostly to latency: `seconds_per_point` for each variant
+    at each batch size. Load time and memory are seen in so many fresh `processes` each.
 
     Raises `ValueError` if `dense` is missing, there are no samples, or an artifact is damaged.
     """
     if DENSE not in variants:
         raise ValueError("the variant `dense` must be measured with the others: they are paired")
-    if len(samples) == 0:
+    if len(split) == 0:
         raise ValueError("there are no test samples to measure on")
 
     machine = hardware(threads)
+    circumstances = provenance(Path.cwd(), seed=seed)
     now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
     loaders = {
         name: partial(load_runner, catalog, model, variant, threads=threads)
         for name, variant in variants.items()
     }
-    answers = _answers(loaders, model, samples, on_progress)
+    judged = _judge(loaders, model, split, seed, on_progress)
+    # Dense may be faster in torch than as it is served; a name with a space is no variant's.
+    dense = {
+        runtime: (DENSE if runtime == variants[DENSE].runner else f"{DENSE} in {runtime}", load)
+        for runtime, load in dense_loaders(catalog, model, variants[DENSE], threads=threads).items()
+    }
     latencies = profile(
-        loaders,
-        model,
-        samples,
+        loaders | dict(dense.values()),
+        split.samples,
+        dense={runtime: name for runtime, (name, _) in dense.items()},
         seconds_per_point=seconds_per_point,
         batch_sizes=batch_sizes,
+        seed=seed,
         on_share=partial(on_progress, "latency"),
     )
 
     cards = {}
     for done, (name, variant) in enumerate(variants.items(), start=1):
         size = measure_size(catalog, variant)
+        files = served_files(catalog, variant)
+        footprint = measure_footprint(
+            catalog,
+            model,
+            variant,
+            split.samples,
+            threads=threads,
+            batch_sizes=batch_sizes,
+            processes=processes,
+        )
         cards[name] = ReportCard(
             hardware=machine,
             libraries=libraries(),
+            provenance=circumstances,
             measured_at=now,
-            test_samples=len(samples),
-            accuracy=accuracy(answers[name], labels),
-            accuracy_difference=_difference(name, answers, labels),
-            agreement=_agreement(name, answers),
+            test_samples=len(split),
+            accuracy=judged[name].accuracy,
+            accuracy_difference=judged[name].difference,
+            agreement=judged[name].agreement,
+            answers=judged[name].answers,
             latencies=latencies[name],
+            load=footprint.load,
+            macs=_macs(model, variant, files, split.samples),
             parameters=size.parameters,
             nonzeros=size.nonzeros,
             weight_bytes=size.weight_bytes,
             artifact_bytes=sum(file.size_bytes for file in variant.files),
-            resident_bytes=resident_bytes(
-                catalog, model, variant, threads=threads, batch_sizes=batch_sizes
-            ),
+            served_bytes=sum(len(content) for content in files.values()),
+            compressed_bytes=compressed_bytes(files),
+            resident_bytes=footprint.resident_bytes,
+            peak_bytes=footprint.peak_bytes,
         )
         on_progress("memory", done / len(variants))
     return cards
 
 
-def _answers(
+@dataclass(frozen=True)
+class _Judgement:
+    """What the scores of a variant say, paired with dense's."""
+
+    accuracy: Interval
+    difference: Interval
+    agreement: Interval
+    answers: Answers
+
+
+def _judge(
     loaders: Mapping[str, Callable[[], Runner]],
     model: Model,
-    samples: NDArray[Any],
+    split: Split,
+    seed: int,
     on_progress: OnProgress,
-) -> dict[str, NDArray[np.int64]]:
+) -> dict[str, _Judgement]:
+    """Run every variant on all samples, dense first; the scores of two are held at a time."""
     on_share = partial(on_progress, "answers")
-    return {
-        name: predict(load(), model, samples, part(on_share, index, len(loaders)))
-        for index, (name, load) in enumerate(loaders.items())
-    }
+    names = sorted(loaders, key=lambda name: name != DENSE)
+    judged = {}
+    for index, name in enumerate(names):
+        scores = answer(loaders[name](), model, split.samples, part(on_share, index, len(names)))
+        predictions = scores.argmax(axis=1)
+        share = accuracy(predictions, split.labels)
+        if name == DENSE:
+            dense_scores, dense_predictions = scores, predictions
+            # Dense differs from itself by nothing: known, not estimated.
+            nothing, all_of_them = (Interval(value=v, low=v, high=v) for v in (0.0, 1.0))
+            answers = of_dense(scores, split.labels)
+            judged[name] = _Judgement(share, nothing, all_of_them, answers)
+        else:
+            judged[name] = _Judgement(
+                accuracy=share,
+                difference=accuracy_difference(predictions, dense_predictions, split.labels),
+                agreement=agreement(predictions, dense_predictions),
+                answers=compare(scores, dense_scores, split.labels, seed=seed),
+            )
+    return judged
 
 
-# Dense differs from itself by nothing: known, not estimated, so these intervals have no width.
-
-
-def _difference(
-    name: str, answers: Mapping[str, NDArray[np.int64]], labels: NDArray[np.int64]
-) -> Interval:
-    if name == DENSE:
-        return Interval(value=0.0, low=0.0, high=0.0)
-    return accuracy_difference(answers[name], answers[DENSE], labels)
-
-
-def _agreement(name: str, answers: Mapping[str, NDArray[np.int64]]) -> Interval:
-    if name == DENSE:
-        return Interval(value=1.0, low=1.0, high=1.0)
-    return agreement(answers[name], answers[DENSE])
+def _macs(
+    model: Model, variant: Variant, files: Mapping[str, bytes], samples: Samples
+) -> Macs | None:
+    few = rows(samples, np.arange(_EXPORTED) % count(samples))
+    try:
+        whole = graph(model, variant, files, few)
+    except ValueError:  # a packed layer may have no form in ONNX
+        return None
+    return count_macs(whole, rows(samples, slice(0, 1)))

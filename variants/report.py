@@ -1,14 +1,13 @@
 """The report cards of a catalog, for people and for programs.
 
 catalog ─▶ sections (plain tables of text) ─▶ terminal
-                                           ─▶ Markdown
+                                           ─▶ Markdown    (HTML: `variants.report_html`)
         ─▶ JSON: the catalog itself, as the router reads it
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Final
 
 from rich import box
@@ -16,41 +15,29 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from variants.catalog import BatchLatency, Catalog, Interval, ReportCard
+from variants.catalog import BatchLatency, Catalog, Model, ReportCard, Variant
 from variants.comparison import (
     BETTER,
     FASTER,
-    SAME,
     SLOWER,
     WORSE,
     Cards,
-    accuracy_verdict,
     batch_sizes,
     cards_on,
-    frontier_at,
     hardware_keys,
     latencies_at,
-    speed_verdict,
 )
-from variants.recipe import DENSE
+from variants.report_answers import answer_sections
+from variants.report_costs import cost_sections
+from variants.report_text import NOTHING, REFERENCE, Section, interval, megabytes, milliseconds
 
-PLOT: Final = "frontier.png"
-"""Where the Markdown looks for the plot: beside itself."""
+PLOTS: Final = {
+    "frontier.png": "Accuracy against latency",
+    "speedups.png": "Speedup over dense by batch size",
+}
+"""What the plots show, by where the Markdown looks for them: beside itself."""
 
-_REFERENCE: Final = "reference"
-_STAR: Final = "★"
-_STYLES: Final = {BETTER: "green", FASTER: "green", WORSE: "red", SLOWER: "red", _REFERENCE: "dim"}
-
-
-@dataclass(frozen=True)
-class Section:
-    """A table of text. A row whose first cell is empty belongs to the row before it."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    is_last_column_words: bool
-    note: str = ""
+_STYLES: Final = {BETTER: "green", FASTER: "green", WORSE: "red", SLOWER: "red", REFERENCE: "dim"}
 
 
 def render_json(catalog: Catalog) -> str:
@@ -59,8 +46,9 @@ def render_json(catalog: Catalog) -> str:
 
 
 def render_markdown(catalog: Catalog) -> str:
-    """Return the report as Markdown, with the plot `PLOT` that lies beside it."""
-    parts = [f"# Report cards of {catalog.model.name}", f"![Accuracy against latency]({PLOT})"]
+    """Return the report as Markdown, with the plots `PLOTS` that lie beside it."""
+    parts = [f"# Report cards of {catalog.model.name}"]
+    parts += [f"![{shows}]({file})" for file, shows in PLOTS.items()]
     for key in hardware_keys(catalog):
         parts.append(f"## {key}")
         for section in sections(catalog, key):
@@ -97,15 +85,13 @@ def _by_hardware(catalog: Catalog) -> list[Cards]:
 def sections(catalog: Catalog, hardware_key: str) -> Iterator[Section]:
     """Yield the tables of one kind of hardware, in reading order."""
     cards = cards_on(catalog, hardware_key)
-    sizes = batch_sizes(cards)
-    yield _answers(cards)
-    for size in dict.fromkeys((sizes[0], sizes[-1])):
-        yield _speed(cards, size)
-    yield _size(cards)
-    yield _latencies(cards, sizes)
-    if notes := [(name, note) for name in cards for note in catalog.variants[name].notes]:
+    yield from answer_sections(cards)
+    yield from cost_sections(cards)
+    variants = [catalog.variants[name] for name in cards]
+    yield _recipes(variants)
+    if notes := [(variant.name, note) for variant in variants for note in variant.notes]:
         yield Section("Notes", ("variant", "note"), tuple(notes), is_last_column_words=True)
-    yield _circumstances(cards)
+    yield _circumstances(catalog.model, cards)
 
 
 def _overview(cards: Cards) -> Section:
@@ -125,7 +111,7 @@ def _overview(cards: Cards) -> Section:
             (
                 name,
                 f"{card.accuracy.value:.2%}",
-                _interval(card.accuracy_difference, "{:+.2f}", scale=100),
+                interval(card.accuracy_difference, "{:+.2f}", scale=100),
                 _median(first.get(name)),
                 _median(last.get(name)),
                 megabytes(card.weight_bytes),
@@ -139,89 +125,27 @@ def _overview(cards: Cards) -> Section:
 def _median(latency: BatchLatency | None) -> str:
     """Return the median latency and, in brackets, how many times as fast as dense that is."""
     if latency is None:
-        return "-"
+        return NOTHING
     return f"{milliseconds(latency.p50_s)} ({latency.speedup.value:.2f}x)"
 
 
-def _answers(cards: Cards) -> Section:
+def _recipes(variants: list[Variant]) -> Section:
+    def written(variant: Variant) -> str:
+        steps = []
+        for step in variant.recipe:
+            parameters = ", ".join(f"{name}={value}" for name, value in step.parameters.items())
+            steps.append(f"{step.technique}({parameters})" if parameters else step.technique)
+        return ", then ".join(steps) or "as trained"
+
     return Section(
-        "Answers",
-        ("variant", "accuracy, %", "vs dense, points", "agreement, %", "accuracy is"),
-        tuple(
-            (
-                name,
-                _interval(card.accuracy, "{:.2f}", scale=100),
-                _interval(card.accuracy_difference, "{:+.2f}", scale=100),
-                _interval(card.agreement, "{:.2f}", scale=100),
-                _REFERENCE if name == DENSE else accuracy_verdict(card.accuracy_difference),
-            )
-            for name, card in cards.items()
-        ),
+        "Recipes",
+        ("variant", "runs in", "made by"),
+        tuple((variant.name, variant.runner, written(variant)) for variant in variants),
         is_last_column_words=True,
-        note="[ ] are 95 % intervals; the difference is paired by sample. "
-        "Agreement: same answer as dense.",
     )
 
 
-def _speed(cards: Cards, size: int) -> Section:
-    best = frontier_at(cards, size)
-    return Section(
-        f"Speed at batch {size}",
-        ("  variant", "p50, ms", "p95, ms", "p99, ms", "samples/s", "speedup", "than dense"),
-        tuple(
-            (
-                f"{_STAR if name in best else ' '} {name}",
-                milliseconds(latency.p50_s),
-                milliseconds(latency.p95_s),
-                milliseconds(latency.p99_s),
-                f"{latency.samples_per_s:,.0f}",
-                _interval(latency.speedup, "{:.2f}"),
-                _REFERENCE if name == DENSE else speed_verdict(latency.speedup),
-            )
-            for name, latency in latencies_at(cards, size).items()
-        ),
-        is_last_column_words=True,
-        note=f"{_STAR} on the Pareto frontier: none is as accurate and as fast, and better in one.",
-    )
-
-
-def _size(cards: Cards) -> Section:
-    return Section(
-        "Size",
-        ("variant", "parameters", "non-zeros", "weights, MB", "artifact, MB", "resident, MB"),
-        tuple(
-            (
-                name,
-                f"{card.parameters:,}",
-                f"{card.nonzeros:,}",
-                megabytes(card.weight_bytes),
-                megabytes(card.artifact_bytes),
-                megabytes(card.resident_bytes),
-            )
-            for name, card in cards.items()
-        ),
-        is_last_column_words=False,
-        note="Resident: what a fresh process grows by when it loads and runs the variant.",
-    )
-
-
-def _latencies(cards: Cards, sizes: Sequence[int]) -> Section:
-    at = {size: latencies_at(cards, size) for size in sizes}
-    rows = []
-    for name in cards:
-        for label in ("p50", "p95", "p99", "speedup"):
-            cells = [_latency(at[size].get(name), label) for size in sizes]
-            rows.append((name if label == "p50" else "", label, *cells))
-    return Section(
-        "Latency by batch size, ms",
-        ("variant", "", *(f"{size}" for size in sizes)),
-        tuple(rows),
-        is_last_column_words=False,
-        note="(1.00x) is a speedup within noise.",
-    )
-
-
-def _circumstances(cards: Cards) -> Section:
+def _circumstances(model: Model, cards: Cards) -> Section:
     def each(*values: str) -> str:
         return "; ".join(dict.fromkeys(values))
 
@@ -233,7 +157,12 @@ def _circumstances(cards: Cards) -> Section:
             ("processor", each(*(card.hardware.processor for card in every))),
             ("flags", each(*(" ".join(card.hardware.flags) or "none known" for card in every))),
             ("threads", each(*(f"{card.hardware.threads}" for card in every))),
+            ("load average", each(*(_load(card) for card in every))),
             ("libraries", each(*(_versions(card) for card in every))),
+            ("commit", each(*(card.provenance.commit or "none known" for card in every))),
+            ("seed", each(*(f"{card.provenance.seed}" for card in every))),
+            ("weights, sha256", model.weights_sha256 or "none known"),
+            ("datasets, sha256", model.datasets_sha256 or "none known"),
             ("test samples", each(*(f"{card.test_samples:,}" for card in every))),
             ("date", each(*(card.measured_at for card in every))),
         ),
@@ -241,34 +170,9 @@ def _circumstances(cards: Cards) -> Section:
     )
 
 
-def milliseconds(seconds: float) -> str:
-    """Write a duration in milliseconds with three digits that matter: `0.0712`, `4.25`, `1,340`."""
-    milli = seconds * 1e3
-    digits = next((n for limit, n in ((0.1, 4), (1, 3), (10, 2), (100, 1)) if milli < limit), 0)
-    return f"{milli:,.{digits}f}"
-
-
-def megabytes(size_bytes: int) -> str:
-    """Write a size in MB of a million bytes."""
-    return f"{size_bytes / 1e6:,.2f}"
-
-
-def _interval(interval: Interval, form: str, *, scale: float = 1) -> str:
-    value, low, high = (
-        form.format(scale * end) for end in (interval.value, interval.low, interval.high)
-    )
-    # Dense against itself is known, not estimated.
-    return value if interval.low == interval.high else f"{value} [{low}, {high}]"
-
-
-def _latency(latency: BatchLatency | None, label: str) -> str:
-    if latency is None:
-        return "-"
-    if label == "speedup":
-        times = f"{latency.speedup.value:.2f}x"
-        is_known = latency.speedup.low == latency.speedup.high
-        return f"({times})" if speed_verdict(latency.speedup) == SAME and not is_known else times
-    return milliseconds({"p50": latency.p50_s, "p95": latency.p95_s, "p99": latency.p99_s}[label])
+def _load(card: ReportCard) -> str:
+    load = card.provenance.load_average
+    return "none known" if load is None else f"{load:.2f}"
 
 
 def _versions(card: ReportCard) -> str:
@@ -276,10 +180,9 @@ def _versions(card: ReportCard) -> str:
 
 
 def _markdown_table(section: Section) -> str:
-    numbers = len(section.columns) - 1 - section.is_last_column_words
-    rule = ("---", *["---:"] * numbers, *["---"] * section.is_last_column_words)
+    rule = ["---" if section.is_words(n) else "---:" for n in range(len(section.columns))]
     return "\n".join(
-        f"| {' | '.join(cell.strip() for cell in line)} |"
+        f"| {' | '.join(cell.strip().replace('|', chr(92) + '|') for cell in line)} |"
         for line in (section.columns, rule, *section.rows)
     )
 
@@ -294,9 +197,7 @@ def _rich_table(section: Section) -> Table:
         show_header=any(section.columns),
     )
     for index, column in enumerate(section.columns):
-        is_words = index == 0 or (
-            section.is_last_column_words and index == len(section.columns) - 1
-        )
+        is_words = section.is_words(index)
         table.add_column(column, justify="left" if is_words else "right", no_wrap=index == 0)
     for index, row in enumerate(section.rows):
         if index and row[0] and not section.rows[index - 1][0]:

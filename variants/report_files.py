@@ -1,4 +1,4 @@
-"""The report in the folder of the catalog: `report.md`, and the plot that it shows."""
+"""The report in the folder of the catalog, in every form: Markdown, HTML, JSON, and the plots."""
 
 from __future__ import annotations
 
@@ -6,14 +6,28 @@ from pathlib import Path
 from typing import Final
 
 from variants.catalog import Catalog
-from variants.report import PLOT, render_markdown
+from variants.report import PLOTS, render_json, render_markdown
+from variants.report_html import render_html
 from variants.report_plot import plot_frontier
+from variants.report_speedups import plot_speedups
 
-REPORT: Final = "report.md"
+MARKDOWN: Final = "report.md"
+HTML: Final = "report.html"
+JSON: Final = "report.json"
+
+_DRAW: Final = {"frontier.png": plot_frontier, "speedups.png": plot_speedups}
 
 
 def write_report(catalog: Catalog, folder: Path) -> Path:
-    """Write the report of a catalog into its folder; return the Markdown file."""
-    plot_frontier(catalog, folder / PLOT)
-    (folder / REPORT).write_text(render_markdown(catalog))
-    return folder / REPORT
+    """Write the report of a catalog into its folder; return the HTML file.
+
+    Raises `ValueError` if no variant has a report card.
+    """
+    plots = {}
+    for name, shows in PLOTS.items():
+        _DRAW[name](catalog, folder / name)
+        plots[shows] = (folder / name).read_bytes()
+    (folder / MARKDOWN).write_text(render_markdown(catalog))
+    (folder / JSON).write_text(render_json(catalog) + "\n")
+    (folder / HTML).write_text(render_html(catalog, plots))
+    return folder / HTML

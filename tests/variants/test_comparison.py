@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.variants.cards import around, card, catalog, latency
+from tests.variants.cards import around, card, catalog, latency, of_class
 from variants.catalog import Interval
 from variants.comparison import (
     accuracy_verdict,
     batch_sizes,
     cards_on,
+    class_verdict,
+    faster_batches,
     frontier_at,
     hardware_keys,
     latencies_at,
@@ -40,6 +42,40 @@ def test_the_word_for_an_accuracy_difference(low: float, high: float, word: str)
 )
 def test_the_word_for_a_speedup(low: float, high: float, word: str) -> None:
     assert speed_verdict(Interval(value=(low + high) / 2, low=low, high=high)) == word
+
+
+@pytest.mark.parametrize(
+    ("difference", "p_value", "word"),
+    [
+        pytest.param(-0.03, 0.049, "worse", id="unlikely to be chance"),
+        pytest.param(0.03, 0.049, "better", id="unlikely to be chance, the other way"),
+        pytest.param(-0.03, 0.05, "within noise", id="not unlikely enough"),
+        pytest.param(0.0, 1.0, "within noise", id="no difference"),
+    ],
+)
+def test_the_word_for_a_class_goes_by_its_p_value(
+    difference: float, p_value: float, word: str
+) -> None:
+    assert class_verdict(of_class(3, around(difference, 0.1), p_value)) == word
+
+
+@pytest.mark.parametrize(
+    ("speedups", "runs"),
+    [
+        pytest.param((2, 2, 2, 2), ((1, 8),), id="everywhere"),
+        pytest.param((0.5, 1, 0.9, 0.5), (), id="nowhere"),
+        pytest.param((2, 2, 1.05, 0.5), ((1, 2),), id="no longer from 4 on, by the interval"),
+        pytest.param((0.5, 1.05, 2, 2), ((4, 8),), id="from 4 on, by the interval"),
+        pytest.param((2, 0.5, 0.5, 2), ((1, 1), (8, 8)), id="at both ends"),
+        pytest.param((0.5, 2, 2, 0.5), ((2, 4),), id="in the middle"),
+    ],
+)
+def test_where_a_variant_crosses_over(
+    speedups: tuple[float, ...], runs: tuple[tuple[int, int], ...]
+) -> None:
+    sizes = (1, 2, 4, 8)
+    latencies = [latency(n, 0.001, around(s, 0.1)) for n, s in zip(sizes, speedups, strict=True)]
+    assert faster_batches(latencies) == runs
 
 
 def test_hardware_comes_newest_first_and_never_mixes() -> None:

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from variants.catalog import Model, TensorSpec
 from variants.evaluation import (
     BATCH_SIZE,
+    Z,
     accuracy,
     accuracy_difference,
     agreement,
+    answer,
     newcombe,
-    predict,
     wilson,
+    z_of,
 )
 
 MODEL = Model(
@@ -137,17 +139,22 @@ def test_arrays_of_unequal_length_are_refused() -> None:
         accuracy(np.zeros(3, dtype=np.int64), np.zeros(1, dtype=np.int64))
 
 
-def test_predict_takes_the_largest_score_of_every_sample_in_order() -> None:
-    samples = np.random.default_rng(0).random((2 * BATCH_SIZE + 7, 3), dtype=np.float32)
+def test_the_scores_of_every_sample_come_in_order() -> None:
+    rng = np.random.default_rng(0)
+    count = 2 * BATCH_SIZE + 7
+    samples = {
+        "pixels": rng.random((count, 3), dtype=np.float32),
+        "scale": rng.random((count, 1), dtype=np.float32),
+    }
     sizes: list[int] = []
     shares: list[float] = []
 
     def runner(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         sizes.append(len(inputs["pixels"]))
-        return {"scores": -inputs["pixels"]}
+        return {"scores": inputs["pixels"] * inputs["scale"]}
 
-    predictions = predict(runner, MODEL, samples, shares.append)
-    assert predictions.tolist() == [row.index(min(row)) for row in samples.tolist()]
+    scores = answer(runner, MODEL, samples, shares.append)
+    assert np.array_equal(scores, samples["pixels"] * samples["scale"])
     assert sizes == [BATCH_SIZE, BATCH_SIZE, 7]
     assert shares == sorted(shares)
     assert shares[-1] == 1
@@ -156,11 +163,23 @@ def test_predict_takes_the_largest_score_of_every_sample_in_order() -> None:
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        pytest.param(np.full((2, 3), np.nan), "NaN", id="NaN has no largest"),
+        pytest.param(np.full((2, 3), np.nan), "NaN or infinity", id="NaN has no largest"),
+        pytest.param(np.full((2, 3), np.inf), "NaN or infinity", id="infinity has no probability"),
         pytest.param(np.zeros(2), r"must be \[2, classes\], got \[2\]", id="one score each"),
         pytest.param(np.zeros((1, 3)), r"got \[1, 3\]", id="an answer is missing"),
     ],
 )
-def test_predict_refuses_what_is_not_scores(scores: NDArray[Any], message: str) -> None:
+def test_what_is_not_scores_is_refused(scores: NDArray[Any], message: str) -> None:
+    samples = {"pixels": np.zeros((2, 3), dtype=np.float32)}
     with pytest.raises(ValueError, match=message):
-        predict(lambda inputs: {"scores": scores}, MODEL, np.zeros((2, 3), dtype=np.float32))
+        answer(lambda inputs: {"scores": scores}, MODEL, samples)
+
+
+def test_a_surer_interval_is_wider_by_as_much_as_the_normal_distribution_says() -> None:
+    assert z_of(0.95) == pytest.approx(Z)
+    assert z_of(0.99) == pytest.approx(2.575829)
+    usual, surer = wilson(500, 1000), wilson(500, 1000, z=z_of(0.99))
+    assert (surer.high - surer.low) / (usual.high - usual.low) == pytest.approx(1.3131, abs=1e-3)
+    counts = {"both": 90_000, "first": 4_000, "second": 4_000, "neither": 2_000}
+    usual, surer = (newcombe(**counts, z=z) for z in (Z, 2 * Z))
+    assert surer.high / usual.high == pytest.approx(2, abs=0.01)

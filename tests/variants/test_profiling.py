@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from variants.catalog import Model, TensorSpec
+from variants.catalog import Runtime
 from variants.profiling import (
     _TAIL,
     CALLS_PER_TURN,
@@ -28,15 +28,8 @@ from variants.profiling import (
 )
 from variants.runners import Runner
 
-MODEL = Model(
-    name="m",
-    factory="m:f",
-    weights_sha256="",
-    datasets_sha256="",
-    inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 2)),),
-    outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, 2)),),
-)
-SAMPLES = np.arange(6, dtype=np.float32).reshape(3, 2)
+DENSE: dict[Runtime, str] = {"onnx": "dense"}
+SAMPLES = {"x": np.arange(6, dtype=np.float32).reshape(3, 2)}
 
 
 @dataclass
@@ -66,12 +59,37 @@ def test_the_speedup_is_the_ratio_of_medians_at_each_batch_size() -> None:
         "dense": machine.loader("dense", lambda size: 0.004 * size),
         "int8": machine.loader("int8", lambda size: 0.002 * size + 0.001),
     }
-    latencies = profile(loaders, MODEL, SAMPLES, batch_sizes=(1, 4), clock=machine.clock)
+    latencies = profile(loaders, SAMPLES, dense=DENSE, batch_sizes=(1, 4), clock=machine.clock)
     assert [one.batch_size for one in latencies["int8"]] == [1, 4]
     assert [one.p50_s for one in latencies["int8"]] == pytest.approx([0.003, 0.009])
     assert [one.speedup.value for one in latencies["int8"]] == pytest.approx([4 / 3, 16 / 9])
     assert [one.speedup.low for one in latencies["dense"]] == [1, 1]
     assert [one.speedup.high for one in latencies["dense"]] == [1, 1]
+
+
+def test_the_reference_is_dense_in_the_runtime_that_is_faster_at_the_batch_size() -> None:
+    machine = Machine()
+    loaders = {
+        "dense": machine.loader("dense", lambda size: 0.004 * size),
+        "dense in torch": machine.loader("dense in torch", lambda size: 0.002 * size + 0.006),
+        "int8": machine.loader("int8", lambda size: 0.002 * size),
+    }
+    latencies = profile(
+        loaders,
+        SAMPLES,
+        dense={"onnx": "dense", "torch": "dense in torch"},
+        batch_sizes=(1, 8),
+        clock=machine.clock,
+    )
+    small, large = latencies["int8"]
+    assert small.dense_p50_s == pytest.approx({"onnx": 0.004, "torch": 0.008})
+    assert small.reference == "onnx"
+    assert small.speedup.value == pytest.approx(2)
+    assert large.dense_p50_s == pytest.approx({"onnx": 0.032, "torch": 0.022})
+    assert large.reference == "torch"
+    assert large.speedup.value == pytest.approx(22 / 16)
+    # As it is served, dense is itself slower than the reference.
+    assert latencies["dense"][1].speedup.high == pytest.approx(22 / 32)
 
 
 def test_first_calls_and_calls_after_another_variant_are_not_timed() -> None:
@@ -88,7 +106,7 @@ def test_first_calls_and_calls_after_another_variant_are_not_timed() -> None:
         return machine.loader(name, seconds)
 
     loaders = {name: loader(name) for name in ("dense", "int8", "sparse-2:4")}
-    latencies = profile(loaders, MODEL, SAMPLES, batch_sizes=(1, 8), clock=machine.clock)
+    latencies = profile(loaders, SAMPLES, dense=DENSE, batch_sizes=(1, 8), clock=machine.clock)
     p99 = [one.p99_s for measured in latencies.values() for one in measured]
     assert p99 == pytest.approx([0.001] * 6)
 
@@ -99,7 +117,7 @@ def test_a_machine_that_slows_down_changes_latencies_but_no_speedup() -> None:
         "dense": machine.loader("dense", lambda size: 0.004 * (1 + machine.now)),
         "int8": machine.loader("int8", lambda size: 0.002 * (1 + machine.now)),
     }
-    latencies = profile(loaders, MODEL, SAMPLES, batch_sizes=(1,), clock=machine.clock)
+    latencies = profile(loaders, SAMPLES, dense=DENSE, batch_sizes=(1,), clock=machine.clock)
     assert latencies["int8"][0].p99_s > 1.5 * latencies["int8"][0].p50_s
     assert latencies["int8"][0].speedup.value == pytest.approx(2, rel=0.03)
 
@@ -146,7 +164,7 @@ def test_the_interval_holds_the_estimate(seed: int) -> None:
 
 def test_quantiles_are_of_all_calls_of_all_loads() -> None:
     seconds = np.random.default_rng(0).permutation(np.arange(1, 1001) / 1e3).reshape(LOADS, 100)
-    latency = summarize(16, seconds, seconds, np.random.default_rng(0))
+    latency = summarize(16, seconds, {"onnx": seconds}, np.random.default_rng(0))
     assert latency.p50_s == pytest.approx(0.5005)
     assert latency.p95_s == pytest.approx(0.95005)
     assert latency.p99_s == pytest.approx(0.99001)
@@ -181,7 +199,9 @@ def test_a_profile_takes_about_the_time_it_is_given() -> None:
         "int8": machine.loader("int8", lambda size: 0.001),
     }
     sizes = (1, 2, 4)
-    profile(loaders, MODEL, SAMPLES, seconds_per_point=0.5, batch_sizes=sizes, clock=machine.clock)
+    profile(
+        loaders, SAMPLES, dense=DENSE, seconds_per_point=0.5, batch_sizes=sizes, clock=machine.clock
+    )
     assert machine.now == pytest.approx(0.5 * len(loaders) * len(sizes), rel=0.2)
 
 
@@ -216,7 +236,12 @@ def test_every_load_is_a_new_one_and_few_samples_fill_a_large_batch() -> None:
         return run
 
     profile(
-        {"dense": load}, MODEL, SAMPLES, seconds_per_point=0, batch_sizes=(4,), clock=machine.clock
+        {"dense": load},
+        SAMPLES,
+        dense=DENSE,
+        seconds_per_point=0,
+        batch_sizes=(4,),
+        clock=machine.clock,
     )
     assert loads == LOADS
     assert len(batches) == LOADS * (WARM_UP_CALLS + 1 + CALLS_PER_TURN) + 3 * (1 + CALLS_PER_TURN)
@@ -228,8 +253,8 @@ def test_the_share_done_rises_to_1() -> None:
     shares: list[float] = []
     profile(
         {"dense": machine.loader("dense", lambda size: 0.1)},
-        MODEL,
         SAMPLES,
+        dense=DENSE,
         batch_sizes=(1, 2),
         clock=machine.clock,
         on_share=shares.append,
