@@ -73,6 +73,7 @@ def _say_hello(console: Console, settings: Settings, ports: Ports) -> None:
         f"-H 'x-slo-latency-ms: 50' -d @{sample_path(settings.catalog)}",
         soft_wrap=True,
         highlight=False,
+        markup=False,
     )
 
 
