@@ -10,11 +10,12 @@ EXAMPLES ?= 1000
 PROJECT ?= examples/fashion_mnist/recipes.yaml
 WEIGHTS := examples/fashion_mnist/weights.safetensors
 CLIENTS := .clients
+MODELS := .models
 PINS := tests/conformance/clients
 APT := apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=0 -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10
 FETCH := --quiet --no-deps --no-compile --retries 1 --timeout 10
 
-.PHONY: serve build report load fuzz test clients check format clean
+.PHONY: serve build report load fuzz test clients models check format clean
 
 serve: $(CATALOG)/catalog.json  ## train, build and measure what is missing, then serve on 127.0.0.1:8000
 	$(BIN)/paretoserve up --catalog $(CATALOG)
@@ -52,6 +53,10 @@ $(CLIENTS)/perf_analyzer/.fetched: $(PINS)/perf_analyzer.txt | $(INSTALLED)
 	LD_LIBRARY_PATH=$(@D)/wheels/bin $(@D)/wheels/bin/perf_analyzer --version
 	touch $@
 
+models: $(INSTALLED)  ## the other examples: their data and weights (320 MB), and MiniLM fine-tuned (minutes)
+	$(BIN)/python -m examples.fetch cifar10 minilm
+	test -e $(MODELS)/minilm/weights.safetensors || $(BIN)/python -m examples.minilm.train
+
 check: $(INSTALLED)  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -62,8 +67,8 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:  ## forget the environments, the trained weights and the catalog
-	rm -rf $(VENV) $(CLIENTS) $(CATALOG) $(WEIGHTS)
+clean:  ## forget the environments, what was fetched and trained, and the catalog
+	rm -rf $(VENV) $(CLIENTS) $(MODELS) $(CATALOG) $(WEIGHTS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

