@@ -5,7 +5,7 @@
     python -m loadtests.seeds [--markdown]
 
 Differences are averaged over seeds, with Student's 95 % interval of the mean. The control is dense
-itself, trained on for as long as the others recover.
+itself, trained on for as long as the others recover; pruning in rounds trains two epochs more.
 """
 
 from __future__ import annotations
