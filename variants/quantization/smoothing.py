@@ -1,6 +1,6 @@
 """Moves the outliers of activations into weights, where INT8 has a scale for each channel.
 
-    producer (LayerNorm, Linear) ─▶ x ─▶ readers (Linears)
+    producer (LayerNorm, Linear) ─▶ x ─▶ readers (Linears), and of an attention: value ─▶ output
     producer / s, readers * s: the same function, with x / s between them
 
 Xiao et al. 2022, SmoothQuant (arXiv:2211.10438), equation 4: s_j = max|x_j|^a / max|w_j|^(1 - a).
@@ -20,13 +20,9 @@ from torch.export import export
 
 from variants.dataset import Samples, count, rows
 from variants.forward import tensors
+from variants.quantization.channels import NotExact, find_readers
 
 _ATEN: Final = torch.ops.aten
-_KEEP_CHANNELS: Final = (
-    _ATEN.alias.default, _ATEN.clone.default, _ATEN.contiguous.default, _ATEN.detach.default,
-    _ATEN.dropout.default, _ATEN.relu.default,
-)  # fmt: skip
-"""Operators f with f(x / s) = f(x) / s for every positive s, dropout when it does nothing."""
 _BATCH: Final = 32
 
 
@@ -54,7 +50,9 @@ def largest_activations(
 ) -> dict[str, Tensor]:
     """Return max|x_j| over the samples, FP32 `[channels]`, by the node of each group.
 
-    A last batch that is not full is left out, if it is not the only one.
+    x is as the readers read it, which is what INT8 rounds: behind a ReLU or an attention it is
+    smaller than what the producer computes. A last batch that is not full is left out, if it is
+    not the only one.
     """
     size = min(_BATCH, count(samples))
     observer = _Observer(_trace(network, samples), groups)
@@ -106,68 +104,40 @@ def _groups(traced: fx.GraphModule) -> tuple[dict[str, Group], tuple[str, ...]]:
         try:
             parameter = _own(weight)
             if is_norm and len(node.args[1]) > 1:
-                raise _NotExact("it normalises over several dimensions")
-            readers = tuple(_own(reader.args[1]) for reader in _readers(node))
+                raise NotExact("it normalises over several dimensions")
+            readers = tuple(_own(reader.args[1]) for reader in find_readers(node))
             groups[node.name] = Group(parameter, None if bias is None else _own(bias), readers)
-        except _NotExact as reason:
+        except NotExact as reason:
             if is_norm:
                 name = weight.target if isinstance(weight, fx.Node) else node.name
                 notes.append(f"{str(name).removesuffix('.weight')} is not smoothed: {reason}")
     return groups, tuple(notes)
 
 
-class _NotExact(Exception):
-    """Folding here would change what the network computes."""
-
-
 def _own(parameter: Any) -> str:
     """Return the name of a parameter that is read once."""
     if not isinstance(parameter, fx.Node) or parameter.op != "get_attr":
-        raise _NotExact("it has no weights of its own")
+        raise NotExact("it has no weights of its own")
     if len(parameter.users) > 1:
-        raise _NotExact(f"{parameter.target} is used more than once")
+        raise NotExact(f"{parameter.target} is used more than once")
     return str(parameter.target)
 
 
-def _readers(node: fx.Node) -> list[fx.Node]:
-    """Return the Linears that read what a node computes, if nothing else does."""
-    found = []
-    for user in node.users:
-        if user.target is _ATEN.linear.default and user.args[0] is node:
-            found.append(user)
-        elif user.target in _KEEP_CHANNELS or _swaps_others(user):
-            found += _readers(user)
-        else:
-            raise _NotExact(f"{_operation(user)} reads it too, not only Linears")
-    if not found:
-        raise _NotExact("nothing reads it")
-    return found
-
-
-def _swaps_others(node: fx.Node) -> bool:
-    """Say whether a node exchanges dimensions before the last one, the channels'."""
-    if node.target is not _ATEN.transpose.int:
-        return False
-    dimensions = node.meta["val"].ndim
-    return all(int(axis) % dimensions != dimensions - 1 for axis in node.args[1:3])  # type: ignore[arg-type]
-
-
-def _operation(node: fx.Node) -> str:
-    return "the output" if node.op == "output" else str(node.target).removeprefix("aten.")
-
-
 class _Observer(fx.Interpreter):
-    """Runs a traced network and keeps the largest magnitude of each channel of some nodes."""
+    """Runs a traced network and keeps the largest magnitude of each channel that readers read."""
 
     def __init__(self, traced: fx.GraphModule, groups: Mapping[str, Group]) -> None:
         super().__init__(traced)
         self.largest: dict[str, Tensor] = {}
-        self._groups = groups
+        self._groups = {reader: node for node, group in groups.items() for reader in group.readers}
 
     def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n.name in self._groups:
-            largest = result.abs().flatten(0, -2).amax(0)
-            before = self.largest.get(n.name)
-            self.largest[n.name] = largest if before is None else torch.maximum(before, largest)
-        return result
+        if n.target is _ATEN.linear.default and (group := self._group(n.args[1])) is not None:
+            (read, *_), _ = self.fetch_args_kwargs_from_env(n)
+            largest = read.abs().flatten(0, -2).amax(0)
+            before = self.largest.get(group)
+            self.largest[group] = largest if before is None else torch.maximum(before, largest)
+        return super().run_node(n)
+
+    def _group(self, weight: Any) -> str | None:
+        return self._groups.get(str(weight.target)) if isinstance(weight, fx.Node) else None

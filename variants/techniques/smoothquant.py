@@ -20,8 +20,9 @@ class SmoothQuant(Technique):
     """Divides activations by a scale for each channel, and multiplies it into what reads them.
 
     Xiao et al. 2022 (arXiv:2211.10438). The network computes what it did, up to rounding. Only
-    where that is exact: a LayerNorm, or a Linear with or without a ReLU, that nothing but Linears
-    reads. The notes name the LayerNorms for which it is not, as those before a residual addition.
+    where that is exact: from a LayerNorm or a Linear to the Linears that alone read it, if between
+    them is nothing, a ReLU, or an attention that mixes tokens, as from its value to its output. The
+    notes name the LayerNorms for which it is not, as those before a residual addition.
     """
 
     kind: ClassVar[str] = "smoothquant"
