@@ -19,7 +19,7 @@ from variants.forward import all_scores
 from variants.neurons import measure_neurons
 from variants.structure.graph import find
 from variants.structure.score import Criterion, score
-from variants.techniques.structured import Structured, ramp
+from variants.techniques.structured import Structured
 from variants.training import Schedule, accuracy, fit
 from variants.workpiece import Workpiece
 
@@ -201,12 +201,6 @@ def test_a_layer_that_is_never_called_cannot_be_scored_by_what_it_reads() -> Non
         score(network, groups, tiny.split(9), "taylor", 0, quiet())
 
 
-def test_the_share_grows_by_a_cubic_fast_at_first() -> None:
-    assert [ramp(0.8, done, 4) for done in range(5)] == pytest.approx(
-        [0, 0.8 * 37 / 64, 0.8 * 56 / 64, 0.8 * 63 / 64, 0.8]
-    )
-
-
 def test_rounds_reach_the_share_and_recover_between() -> None:
     schedule = Schedule(epochs=2, batch_size=32, learning_rate=1e-2)
     given, material = _given(_trained()), tiny.datasets().material
@@ -275,7 +269,7 @@ def test_pruning_says_nothing_and_warns_of_nothing() -> None:
     code = """if True:
         from tests.small import quiet
         from tests.variants import tiny_attention
-        from variants.techniques.structured import Structured, ramp
+        from variants.techniques.structured import Structured
         material = tiny_attention.datasets().material
         Structured(share=0.3, samples=32).apply(tiny_attention.workpiece(), material, quiet())
     """

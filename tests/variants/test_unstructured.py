@@ -14,8 +14,9 @@ from variants.sparsity.criteria import Criterion, score
 from variants.sparsity.layers import find_layers
 from variants.techniques import resolve
 from variants.techniques.int8 import Int8
+from variants.techniques.ramp import ramp
 from variants.techniques.recovery import Recover
-from variants.techniques.unstructured import Unstructured, ramp
+from variants.techniques.unstructured import Unstructured
 from variants.training import Schedule, accuracy, fit
 from variants.workpiece import Workpiece
 
@@ -121,16 +122,6 @@ def test_layers_are_left_alone_when_told() -> None:
     assert made.masks.keys() == {"0.weight"}
     with pytest.raises(ValueError, match="no layer to work on"):
         Unstructured(share=0.5, exclude=("*",)).apply(tiny.workpiece(), MATERIAL, quiet())
-
-
-def test_the_share_rises_fast_at_first() -> None:
-    assert [ramp(number, 4) for number in range(1, 5)] == [
-        pytest.approx(1 - 0.75**3),
-        pytest.approx(1 - 0.5**3),
-        pytest.approx(1 - 0.25**3),
-        1.0,
-    ]
-    assert ramp(1, 1) == 1.0
 
 
 def test_one_after_the_other_it_takes_what_is_missing_and_revives_nothing() -> None:

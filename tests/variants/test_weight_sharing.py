@@ -139,10 +139,34 @@ def test_exclude_knows_a_weight_that_the_exporter_renamed() -> None:
     network = _Tokens().eval()
     given = Workpiece(network, describe(network, tiny.split(4).samples, {}), dense=network)
     both = _shared(WeightSharing(values=16).apply(given, MATERIAL, quiet()))
-    assert len(both) == 2
-    assert "each.weight" not in both
+    assert set(both) == {"each.weight", "head.weight"}
+    assert both["each.weight"].shape == (8, 64)
     left = _shared(WeightSharing(values=16, exclude=("each",)).apply(given, MATERIAL, quiet()))
     assert set(left) == {"head.weight"}
+
+
+class _Scaled(torch.nn.Module):
+    """A table of constants between two layers, as large as they are."""
+
+    table: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Linear(tiny.INPUTS, 64)
+        self.register_buffer("table", torch.randn(64, 64))
+        self.head = torch.nn.Linear(64, 3)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.body(values).relu() @ self.table)
+        return logits
+
+
+def test_a_table_of_constants_is_no_weight() -> None:
+    torch.manual_seed(0)
+    network = _Scaled().eval()
+    given = Workpiece(network, describe(network, tiny.split(4).samples, {}), dense=network)
+    shared = _shared(WeightSharing(values=16).apply(given, MATERIAL, quiet()))
+    assert set(shared) == {"body.weight", "head.weight"}
 
 
 def test_exclude_refuses_a_name_that_no_layer_has() -> None:

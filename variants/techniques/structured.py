@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from rich.progress import Progress
 from torch import nn
 
-from variants.dataset import Material, Split
+from variants.dataset import Material
+from variants.sparsity.calibration import choose_samples
 from variants.structure.choice import Limits, Scope, choose
 from variants.structure.graph import Structure, find
 from variants.structure.group import Budget, Group, remaining, remove
-from variants.structure.score import Criterion, score
+from variants.structure.score import SAMPLES, Criterion, score
+from variants.techniques.ramp import BetweenRounds, ramp
 from variants.techniques.technique import Technique
-from variants.training import Schedule, fit
+from variants.training import fit
 from variants.workpiece import Stage, Workpiece
 
 
@@ -53,19 +54,12 @@ class Structured(Technique):
     """Whether whole attention heads go too."""
     through_norms: bool = False
     """Whether channels that a LayerNorm runs over may go: those which stay then change as well."""
-    samples: int = Field(default=2048, ge=1)
+    samples: int = Field(default=SAMPLES, ge=1)
     """How many validation samples, with labels, tell activations and gradients."""
     rounds: int = Field(default=1, ge=1)
-    recover: Schedule | None = None
+    recover: BetweenRounds = None
     """Training between rounds; none after the last: that is a step of its own."""
     seed: int = 0
-
-    @field_validator("recover")
-    @classmethod
-    def _has_a_time(cls, recover: Schedule | None, info: ValidationInfo) -> Schedule | None:
-        if recover is not None and info.data.get("rounds") == 1:
-            raise ValueError("it trains between rounds, and there is 1: use a step `recover`")
-        return recover
 
     def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
         """Return the workpiece with a smaller network.
@@ -73,7 +67,7 @@ class Structured(Technique):
         Raises `ValueError` if so many parameters cannot be removed, and says how many can.
         """
         structure = self._structure(workpiece.network, material)
-        calibration = self._calibration(material.validation)
+        calibration = choose_samples(material.validation, self.samples, self.seed)
         network = workpiece.network
         total = Budget(network, ()).total
         sizes = {group.name: group.size for group in structure.groups}
@@ -81,7 +75,7 @@ class Structured(Technique):
         limits = Limits(self.round_to, least)
         groups: Sequence[Group] = structure.groups
         for done in range(1, self.rounds + 1):
-            gone = ramp(self.share, done, self.rounds)
+            gone = self.share * ramp(done, self.rounds)
             budget = Budget(network, groups)
             share = 1 - (1 - gone) * total / budget.total
             if share > 0:
@@ -113,13 +107,3 @@ class Structured(Technique):
         if not groups:
             raise ValueError(f"no units can be removed: {'; '.join(notes) or 'nothing is hidden'}")
         return Structure(tuple(groups), tuple(notes))
-
-    def _calibration(self, split: Split) -> Split:
-        number = min(self.samples, len(split))
-        chosen = np.random.default_rng(self.seed).choice(len(split), number, replace=False)
-        return split.take(np.sort(chosen))
-
-
-def ramp(share: float, done: int, rounds: int) -> float:
-    """Return the share that is to be gone after `done` of `rounds` rounds."""
-    return share * (1 - (1 - done / rounds) ** 3)

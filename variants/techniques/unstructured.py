@@ -18,8 +18,9 @@ from variants.sparsity.criteria import Criterion, score
 from variants.sparsity.layers import Layer, find_layers, mask_layers, unobserved
 from variants.sparsity.patterns import keep_share, keep_share_of_all, keep_share_of_rows
 from variants.sparsity.sparsegpt import BLOCK, reconstruct
+from variants.techniques.ramp import BetweenRounds, ramp
 from variants.techniques.technique import Technique
-from variants.training import Schedule, fit
+from variants.training import fit
 from variants.workpiece import Stage, Workpiece
 
 _NOT_GLOBAL = {
@@ -59,7 +60,7 @@ class Unstructured(Technique):
     """How many samples of the train split the criterion may look at."""
     seed: int = 0
     rounds: int = Field(default=1, ge=1)
-    recover: Schedule | None = None
+    recover: BetweenRounds = None
 
     @field_validator("shares")
     @classmethod
@@ -79,13 +80,6 @@ class Unstructured(Technique):
         if scope == "global" and info.data.get("shares"):
             raise ValueError("the shares are by layer already; use layer")
         return scope
-
-    @field_validator("recover")
-    @classmethod
-    def _has_a_time(cls, recover: Schedule | None, info: ValidationInfo) -> Schedule | None:
-        if recover is not None and info.data.get("rounds") == 1:
-            raise ValueError("it trains between rounds, and there is 1: use a step `recover`")
-        return recover
 
     def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
         """Return the workpiece with masked weights."""
@@ -150,11 +144,6 @@ class Unstructured(Technique):
         is_even = self.scope == "layer" and self.shares is None
         by_layer = "" if is_even else f" (by layer: {layers})"
         return f"{gone:,} of {total:,} weights are masked, by {self.criterion}{by_layer}"
-
-
-def ramp(number: int, rounds: int) -> float:
-    """Return what share of the whole is removed after round `number` of `rounds`; the last: 1."""
-    return float(1 - (1 - number / rounds) ** 3)
 
 
 def _share(mask: Tensor) -> float:

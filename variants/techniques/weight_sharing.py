@@ -16,6 +16,7 @@ from torch import nn
 from variants.codebook import MOST, Codebook, Start, share
 from variants.dataset import Material
 from variants.export import export
+from variants.quantization.layer import layer_name, name_weights
 from variants.shared_weights import find, store
 from variants.techniques.technique import Technique
 from variants.workpiece import Stage, Workpiece, unpacked
@@ -43,21 +44,10 @@ class WeightSharing(Technique):
 
     def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
         """Return the workpiece with a graph of codes, which from here on is the model."""
-        samples = material.validation.samples
-        model = export(workpiece.network, samples, workpiece.interface)
-        layers = _layers(model, workpiece.network)
-        for pattern in self.exclude:
-            if not any(fnmatchcase(layer, pattern) for layer in layers.values()):
-                raise ValueError(
-                    f"exclude: no layer is called {pattern!r}; there are "
-                    f"{', '.join(dict.fromkeys(layers.values()))}"
-                )
-        weights = {
-            tensor.name: tensor
-            for tensor in model.graph.initializer
-            if tensor.name in layers
-            and not any(fnmatchcase(layers[tensor.name], pattern) for pattern in self.exclude)
-        }
+        network = workpiece.network
+        exported = export(network, material.validation.samples, workpiece.interface)
+        model = name_weights(exported, network)
+        weights = self._choose(model, network)
         books = {
             name: share(numpy_helper.to_array(weights[name]), self.values, self.start)
             for name in progress.track(weights, description="sharing weights")
@@ -79,29 +69,23 @@ class WeightSharing(Technique):
             notes=(*workpiece.notes, *unpacked(workpiece), note),
         )
 
-
-def _layers(model: onnx.ModelProto, network: nn.Module) -> dict[str, str]:
-    """Return the names of the layers whose FP32 weights the initialisers are, by their own.
-
-    The exporter turns matrices around, and then calls them as it likes; one that cannot be traced
-    goes by what the exporter calls it.
-    """
-    parameters = {name: p.detach().numpy() for name, p in network.named_parameters()}
-    buffers = {name for name, _ in network.named_buffers()}
-    matrices = {name: array.T for name, array in parameters.items() if array.ndim == 2}
-    layers = {}
-    for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
-            continue
-        name = tensor.name
-        if name in buffers:
-            continue
-        if name not in parameters:
-            weight = numpy_helper.to_array(tensor)
-            same = (key for key, array in matrices.items() if np.array_equal(array, weight))
-            name = next(same, name)
-        layers[tensor.name] = name.rpartition(".")[0] or name
-    return layers
+    def _choose(self, model: onnx.ModelProto, network: nn.Module) -> dict[str, onnx.TensorProto]:
+        """Return the FP32 weights of a graph in which they have their names, less the excluded."""
+        buffers = {name for name, _ in network.named_buffers()}
+        weights = {
+            tensor.name: tensor
+            for tensor in model.graph.initializer
+            if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 2
+            if tensor.name not in buffers
+        }
+        excluded = set()
+        for pattern in self.exclude:
+            named = {name for name in weights if fnmatchcase(layer_name(name), pattern)}
+            if not named:
+                there = ", ".join(map(layer_name, weights))
+                raise ValueError(f"exclude: no layer is called {pattern!r}; there are {there}")
+            excluded |= named
+        return {name: weight for name, weight in weights.items() if name not in excluded}
 
 
 def _relative_error(pairs: list[tuple[onnx.TensorProto, Codebook]]) -> float:
