@@ -3,8 +3,9 @@
     Project ─▶ for each recipe: Workpiece ─▶ techniques ─▶ artifact
             ─▶ measure, in turns with dense ─▶ report cards ─▶ catalog ─▶ catalog.json, last
 
-`catalog.json` is what makes a folder a catalog: an interrupted build of all is none, and is built
-anew. Variants enter the catalog with their cards, so one of some leaves it as it was till measured.
+A catalog that is there stays as it was until all that is new is measured. Then variants enter it
+one by one, each whole, with its card; `catalog.json` is gone meanwhile if all are replaced, since
+it is what makes a folder a catalog.
 """
 
 from __future__ import annotations
@@ -76,12 +77,12 @@ def build(
 
     catalog.mkdir(parents=True, exist_ok=True)
     artifact.recover(catalog)
-    if only and (catalog / CATALOG_FILE).exists():
+    is_addition = bool(only) and (catalog / CATALOG_FILE).exists()
+    if is_addition:
         _require_same_model(catalog, model)
         recipes = {name: steps for name, steps in recipes.items() if name in only}
     else:
         recipes = {n: steps for n, steps in recipes.items() if not only or n in (DENSE, *only)}
-        _clear(catalog, keep=recipes)
 
     dense = Workpiece(network, interface, dense=network)
     workshop = catalog / artifact.WORKSHOP
@@ -100,13 +101,41 @@ def build(
             built[DENSE] = read_record(Variant, catalog / DENSE / artifact.RECORD)
             (drafts / DENSE).symlink_to((catalog / DENSE).absolute())
 
-        for name, variant in _measure(drafts, model, built, datasets, threads, measure, progress):
+        measured = _measure(drafts, model, built, datasets, threads, measure, progress)
+        if not is_addition:
+            _clear(catalog, keep=recipes)
+        for name, variant in measured:
             if name in recipes:
                 artifact.save(catalog, variant, artifact.read_all(drafts / name, variant))
             else:
                 artifact.write_record(catalog / name / artifact.RECORD, variant)
     write_sample(catalog, model, datasets.validation.samples)
     artifact.write_record(catalog / CATALOG_FILE, model)
+    return Catalog.load(catalog)
+
+
+def measure_again(
+    project_file: Path,
+    catalog: Path,
+    *,
+    progress: Progress,
+    threads: int = 1,
+    measure: Measure = measure,
+) -> Catalog:
+    """Measure all variants of a catalog on this machine; return the catalog with the new cards.
+
+    Cards of other hardware stay beside them. Raises `ValueError` if the folder is no catalog, or
+    one of another model, weights or data than the project has.
+    """
+    checked = load_checked(project_file)
+    artifact.recover(catalog)
+    variants = Catalog.load(catalog).variants
+    model = checked.model()
+    _require_same_model(catalog, model)
+    for name, variant in _measure(
+        catalog, model, variants, checked.datasets, threads, measure, progress
+    ):
+        artifact.write_record(catalog / name / artifact.RECORD, variant)
     return Catalog.load(catalog)
 
 
@@ -132,7 +161,8 @@ def _require_known(path: Path, project: Project, only: Sequence[str]) -> None:
 def _require_same_model(catalog: Path, model: Model) -> None:
     if read_record(Model, catalog / CATALOG_FILE) != model:
         raise ValueError(
-            f"{catalog} holds variants of another model, weights or datasets: build all of them"
+            f"{catalog} holds variants of another model, weights or datasets than the project's: "
+            "build all of them"
         )
 
 

@@ -20,13 +20,28 @@ def test_an_error_is_printed_as_it_is() -> None:
     assert done.stderr.startswith(f"error: {folder} is no catalog")
 
 
-@pytest.mark.parametrize("option", ["--target", "--max-drop"])
-@pytest.mark.parametrize("percent", ["150", "-1"])
-def test_a_share_is_checked_before_anything_is_measured(
-    tmp_path: Path, option: str, percent: str
+@pytest.mark.parametrize(
+    ("verb", "option", "number", "message"),
+    [
+        ("sensitivity", "--target", "95.1", "95.1 is not in the range 0<=x<=95"),
+        ("sensitivity", "--target", "-1", "-1.0 is not in the range 0<=x<=95"),
+        ("sensitivity", "--target", "nan", "nan is not a finite number"),
+        ("sensitivity", "--max-drop", "150", "150.0 is not in the range 0<=x<=100"),
+        ("sensitivity", "--max-drop", "nan", "nan is not a finite number"),
+        ("search", "--max-drop", "0", "0.0 is not in the range 0<x<=100"),
+        ("search", "--max-drop", "nan", "nan is not a finite number"),
+        ("search", "--confidence", "100", "100.0 is not in the range 50<=x<100"),
+        ("search", "--confidence", "nan", "nan is not a finite number"),
+        ("search", "--latency-ms", "0", "0.0 is not in the range x>0"),
+        ("search", "--latency-ms", "nan", "nan is not a finite number"),
+        ("search", "--latency-ms", "inf", "inf is not a finite number"),
+    ],
+)
+def test_numbers_are_checked_before_anything_is_measured(
+    tmp_path: Path, verb: str, option: str, number: str, message: str
 ) -> None:
     project = tmp_path / "recipes.yaml"
     project.write_text("")
-    result = CliRunner().invoke(cli, ["sensitivity", str(project), option, percent])
+    result = CliRunner().invoke(cli, [verb, str(project), option, number])
     assert result.exit_code == 2
-    assert "is not in the range 0<=x<=100" in result.output
+    assert f"Invalid value for '{option}': {message}" in result.output

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -13,8 +17,9 @@ import yaml
 
 from tests.small import RECIPES, datasets, measure_lightly, network, quiet, weights
 from tests.variants.brought import bring, write_project
-from variants.artifact import RECORD, WORKSHOP, read_all
-from variants.build import build
+from tests.waiting import wait_until
+from variants.artifact import RECORD, WORKSHOP, read_all, write_record
+from variants.build import build, measure_again
 from variants.catalog import Catalog
 from variants.plan import storable
 from variants.recipe import Project
@@ -106,16 +111,39 @@ def test_a_whole_build_leaves_no_variant_of_another_project(
     }
 
 
-def test_an_interrupted_build_is_no_catalog_and_is_built_anew(
+def test_a_first_build_that_is_interrupted_is_no_catalog(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
     catalog, path = tmp_path / "catalog", project(recipes={"dense": []})
-    _build(path, catalog)
     with pytest.raises(RuntimeError, match="interrupted"):
         build(path, catalog, progress=quiet(), measure=_never)
     with pytest.raises(ValueError, match="is no catalog"):
         Catalog.load(catalog)
     assert list(_build(path, catalog).variants) == ["dense"]
+
+
+def test_a_killed_build_leaves_the_catalog_as_it_was_and_the_next_one_succeeds(
+    project: Callable[..., Path], tmp_path: Path
+) -> None:
+    catalog = tmp_path / "catalog"
+    before = _build(project(recipes={"dense": [], "a": []}), catalog)
+    endless = [{"technique": "recover", "parameters": {"epochs": 1_000_000}}]
+    path = project(recipes={"dense": [], "b": [], "c": endless})
+    paretoserve = Path(sys.executable).with_name("paretoserve")
+    command = [str(paretoserve), "build", str(path), "--catalog", str(catalog)]
+    child = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    try:
+        wait_until(
+            lambda: child.poll() is not None or any(catalog.glob(f"{WORKSHOP}/build-*/b/{RECORD}"))
+        )
+        assert child.poll() is None
+    finally:
+        child.kill()
+        child.wait()
+    assert Catalog.load(catalog) == before
+    assert list(_build(project(recipes={"dense": [], "b": []}), catalog).variants) == ["dense", "b"]
+    assert list((catalog / WORKSHOP).iterdir()) == []
+    assert not (catalog / "a").exists()
 
 
 def test_an_interrupted_build_of_one_variant_leaves_the_catalog_as_it_was(
@@ -166,9 +194,45 @@ def test_variants_of_other_weights_are_not_mixed(
         "def weights(): return Path(__file__).with_name('weights.safetensors')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match="another model, weights or datasets: build all"):
+    with pytest.raises(ValueError, match="another model, weights or datasets than"):
         _build(project(model="small_otherwise", recipes=recipes), catalog, "same")
     assert list(Catalog.load(catalog).variants) == ["dense"]
+
+
+def test_measuring_again_replaces_the_cards_of_this_machine_only(
+    small_project: Path, small_catalog: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(small_catalog, tmp_path / "catalog")
+    before = Catalog.load(copy)
+    dense = before.variants["dense"]
+    (card,) = dense.report_cards
+    elsewhere = card.model_copy(
+        update={"hardware": card.hardware.model_copy(update={"key": "another"})}
+    )
+    both = dense.model_copy(update={"report_cards": (elsewhere, card)})
+    write_record(copy / "dense" / RECORD, both)
+
+    after = measure_again(small_project, copy, progress=quiet(), measure=measure_lightly)
+    assert after.variants.keys() == before.variants.keys()
+    kept, new = after.variants["dense"].report_cards
+    assert kept == elsewhere
+    assert new.hardware == card.hardware
+    assert new.measured_at >= card.measured_at
+    assert new.latencies != card.latencies
+    for name, variant in after.variants.items():
+        assert variant.files == before.variants[name].files
+        assert variant.report_cards[-1].accuracy == before.variants[name].report_cards[0].accuracy
+    assert after == Catalog.load(copy)
+
+
+def test_a_catalog_of_other_weights_is_not_measured_again(
+    project: Callable[..., Path], small_catalog: Path
+) -> None:
+    other = project(name="another")
+    before = Catalog.load(small_catalog)
+    with pytest.raises(ValueError, match="another model, weights or datasets than the project's"):
+        measure_again(other, small_catalog, progress=quiet(), measure=_never)
+    assert Catalog.load(small_catalog) == before
 
 
 @pytest.mark.parametrize(

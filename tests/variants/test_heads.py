@@ -14,7 +14,7 @@ from variants.forward import all_scores
 from variants.structure.attention import attentions, heads
 from variants.structure.graph import find
 from variants.structure.group import remove
-from variants.structure.heads import head_importance, table
+from variants.structure.heads import HeadImportance, head_importance, table
 from variants.structure.score import Criterion
 from variants.techniques.structured import Structured
 from variants.workpiece import Workpiece
@@ -83,7 +83,22 @@ def test_the_table_shows_every_head_with_its_rank() -> None:
     assert "Importance of attention heads by taylor" in text
     assert "layers.0.attention" in text
     for row in rows:
-        assert f"{row.importance:.2f} ({row.rank})" in text
+        assert f"{row.head}: {row.importance:.2f} ({row.rank})" in text
+
+
+def test_the_table_fits_a_terminal_and_layers_are_in_the_order_of_their_numbers() -> None:
+    rows = [
+        HeadImportance(layer=f"layers.{layer}", head=head, importance=1.25, rank=100 + head)
+        for layer in (10, 9)
+        for head in range(16)
+    ]
+    console = Console(width=60)
+    with console.capture() as capture:
+        console.print(table(rows, "taylor"))
+    text = capture.get()
+    assert text.index("layers.9 ") < text.index("layers.10 ")
+    assert all(text.count(f"{head}: 1.25 ({100 + head})") == 2 for head in range(16))
+    assert "…" not in text
 
 
 def test_a_network_without_attention_has_no_table() -> None:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from pydantic import Field
+from rich.columns import Columns
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from variants.dataset import Split
+from variants.record import Record
 from variants.structure.attention import attentions, heads
 from variants.structure.score import Criterion, score
 
 
-@dataclass(frozen=True)
-class HeadImportance:
+class HeadImportance(Record):
     """One head of one layer."""
 
     layer: str
-    head: int
-    importance: float
+    head: int = Field(ge=0)
+    importance: float = Field(ge=0)
     """Relative to the mean of its layer's heads, which is 1."""
-    rank: int
+    rank: int = Field(ge=1)
     """1 is the least important head of the network."""
 
 
@@ -51,27 +54,32 @@ def head_importance(
     pairs = [(worth, name, head) for name in found for head, worth in enumerate(found[name])]
     ordered = sorted(pairs, key=lambda pair: pair[0])
     return [
-        HeadImportance(name, head, float(worth), rank)
+        HeadImportance(layer=name, head=head, importance=float(worth), rank=rank)
         for rank, (worth, name, head) in enumerate(ordered, start=1)
     ]
 
 
 def table(rows: Sequence[HeadImportance], criterion: Criterion) -> Table:
-    """One row for each layer, one column for each head: importance, and rank from the least."""
-    by_layer: dict[str, dict[int, HeadImportance]] = {}
-    for row in rows:
-        by_layer.setdefault(row.layer, {})[row.head] = row
+    """One row for each layer: its heads in the order of `rows`, as many abreast as there is room.
+
+    Each with its importance, and its rank in the network.
+    """
     rendered = Table(
         title=f"Importance of attention heads by {criterion}",
         caption="Relative to the mean of the layer; in brackets the rank, 1 the least important.",
     )
     rendered.add_column("layer")
-    width = max((row.head for row in rows), default=-1) + 1
-    for head in range(width):
-        rendered.add_column(f"head {head}", justify="right")
-    for layer in sorted(by_layer):
-        cells = (by_layer[layer].get(head) for head in range(width))
-        rendered.add_row(
-            layer, *(f"{cell.importance:.2f} ({cell.rank})" if cell else "" for cell in cells)
-        )
+    rendered.add_column("head: importance (rank)")
+    for layer in sorted({row.layer for row in rows}, key=_by_number):
+        cells = [
+            Text(f"{row.head}: {row.importance:.2f} ({row.rank})")
+            for row in rows
+            if row.layer == layer
+        ]
+        rendered.add_row(Text(layer), Columns(cells, padding=(0, 2), equal=True, align="right"))
     return rendered
+
+
+def _by_number(name: str) -> list[tuple[str, int]]:
+    """Sort `layers.10` after `layers.9`."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]

@@ -31,6 +31,9 @@ from variants.forward import tensors
 from variants.structure.group import Group
 
 Criterion: TypeAlias = Literal["magnitude", "gradient", "activation", "taylor", "random"]
+SAMPLES: Final = 2048
+"""How many validation samples tell what units are worth, unless more or fewer are asked for."""
+
 _BATCH: Final = 16
 """Samples whose Taylor terms are summed before they are squared."""
 

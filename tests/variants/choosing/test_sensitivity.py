@@ -11,10 +11,16 @@ from rich.console import Console
 from torch import nn
 
 from serving.cli import cli
+from serving.commands.choosing import MOST_MEASURED
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv, two_inputs
 from variants.choosing.budget import allocate
-from variants.choosing.sensitivity import Sensitivity, measure_sensitivity, run_sensitivity
+from variants.choosing.sensitivity import (
+    SPARSITIES,
+    Sensitivity,
+    measure_sensitivity,
+    run_sensitivity,
+)
 from variants.choosing.sensitivity_report import allocation_yaml, table, write_files
 from variants.evaluation import accuracy_difference
 from variants.record import read_record
@@ -119,6 +125,15 @@ def test_the_command_prints_a_path_as_it_is(small_project: Path, tmp_path: Path)
     result = CliRunner().invoke(cli, ["sensitivity", str(small_project), "--out", str(out)])
     assert result.exception is None, result.output
     assert f"{out}/sensitivity.json" in "".join(result.stdout.split())
+
+
+def test_the_largest_target_is_the_largest_sparsity_of_each_layer() -> None:
+    assert 100 * SPARSITIES[-1] == MOST_MEASURED
+    found = allocate(
+        measure_sensitivity(trained(), VALIDATION.part(0, 20), quiet()),
+        target_share=MOST_MEASURED / 100,
+    )
+    assert set(found.shares.values()) == {SPARSITIES[-1]}
 
 
 def test_a_project_is_measured_on_its_validation_split(small_project: Path) -> None:

@@ -1,0 +1,81 @@
+"""Verbs that make variants and their report cards: build, measure, check, report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from serving.commands.shared import CATALOG, DEFAULT_CATALOG, PROJECT, console, progress_bars
+
+
+@click.command()
+@PROJECT
+@CATALOG
+@click.option("--only", multiple=True, metavar="VARIANT", help="Build these; may be repeated.")
+def build(project: Path, catalog: Path | None, only: tuple[str, ...]) -> None:
+    """Build the variants of PROJECT, a recipes file, measure them, and write the report."""
+    from variants.build import build
+    from variants.report import render_overview
+    from variants.report_files import write_report
+
+    with progress_bars() as progress:
+        built = build(project, catalog or DEFAULT_CATALOG, progress=progress, only=only)
+    write_report(built, catalog or DEFAULT_CATALOG)
+    console.print(render_overview(built))
+
+
+@click.command()
+@PROJECT
+@CATALOG
+def measure(project: Path, catalog: Path | None) -> None:
+    """Measure the variants of a catalog of PROJECT anew, on this machine, and write the report.
+
+    Nothing is built. Report cards of other kinds of hardware are kept.
+    """
+    from variants.build import measure_again
+    from variants.report import render_overview
+    from variants.report_files import write_report
+
+    with progress_bars() as progress:
+        measured = measure_again(project, catalog or DEFAULT_CATALOG, progress=progress)
+    write_report(measured, catalog or DEFAULT_CATALOG)
+    console.print(render_overview(measured))
+
+
+@click.command()
+@PROJECT
+def check(project: Path) -> None:
+    """Check all that PROJECT needs to be built, and say what is missing or wrong.
+
+    The exit status is 2 if it cannot be built; a warning alone is none.
+    """
+    from variants.check import check
+
+    if not check(project, lambda finding: console.print(finding.line(), soft_wrap=True)):
+        sys.exit(2)
+
+
+@click.command()
+@click.argument(
+    "catalog", type=click.Path(path_type=Path, file_okay=False), default=DEFAULT_CATALOG
+)
+@click.option("--json", "form", flag_value="json", help="Print JSON, as the router reads it.")
+@click.option("--markdown", "form", flag_value="markdown", help="Print Markdown.")
+@click.option("--brief", is_flag=True, help="One line per variant.")
+def report(catalog: Path, form: str | None, brief: bool) -> None:
+    """Show the report cards of CATALOG, and write them there as HTML, Markdown and JSON."""
+    from variants import report
+    from variants.catalog import Catalog
+    from variants.report_files import write_report
+
+    cards = Catalog.load(catalog)
+    write_report(cards, catalog)
+    match form:
+        case "json":
+            click.echo(report.render_json(cards))
+        case "markdown":
+            click.echo(report.overview_markdown(cards) if brief else report.render_markdown(cards))
+        case _:
+            console.print(report.render_overview(cards) if brief else report.render_table(cards))
