@@ -1,0 +1,75 @@
+"""What each technique does to each model: the report cards of several catalogs in one table.
+
+    python -m loadtests.techniques CATALOG... [--markdown]
+
+Nothing is measured here; `paretoserve build` and `paretoserve measure` have done that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+
+from loadtests.grid import Grid, show
+from variants.catalog import BatchLatency, Catalog, ReportCard
+from variants.comparison import cards_on, hardware_keys, latencies_at
+from variants.recipe import DENSE
+from variants.report_text import NOTHING, interval, megabytes, millions
+
+BATCHES: Final = (1, 16)
+COLUMNS: Final = (
+    "model and variant",
+    "parameters, M",
+    "not zero",
+    "weights, MB",
+    "of dense",
+    "vs dense, points",
+    *(f"x dense at {batch}" for batch in BATCHES),
+)
+
+
+def rows(catalog: Catalog) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each variant, of the hardware that was measured on last."""
+    cards = cards_on(catalog, hardware_keys(catalog)[0])
+    latencies = [latencies_at(cards, batch) for batch in BATCHES]
+    dense = cards[DENSE]
+    for name, card in cards.items():
+        yield (
+            f"{catalog.model.name}: {name}",
+            millions(card.parameters),
+            f"{card.nonzeros / card.parameters:.0%}",
+            megabytes(card.weight_bytes),
+            f"{card.weight_bytes / dense.weight_bytes:.1%}",
+            _accuracy(name, card),
+            *(_speedup(at.get(name)) for at in latencies),
+        )
+
+
+def _accuracy(name: str, card: ReportCard) -> str:
+    if name == DENSE:
+        return f"{card.accuracy.value:.2%} of {card.test_samples:,}"
+    return interval(card.accuracy_difference, "{:+.2f}", scale=100)
+
+
+def _speedup(latency: BatchLatency | None) -> str:
+    return NOTHING if latency is None else interval(latency.speedup, "{:.2f}")
+
+
+@click.command()
+@click.argument("catalogs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
+def main(catalogs: tuple[Path, ...], as_markdown: bool) -> None:
+    """Put the report cards of CATALOGS into one table."""
+    loaded = [Catalog.load(folder) for folder in catalogs]
+    lines = [row for catalog in loaded for row in rows(catalog)]
+    measured = sorted({key for catalog in loaded for key in hardware_keys(catalog)[:1]})
+    note = f"Measured on {'; '.join(measured)}. Intervals are of 95 %, differences are paired."
+    show([Grid("Techniques", COLUMNS, lines, note)], Console(), as_markdown=as_markdown)
+
+
+if __name__ == "__main__":
+    main()
