@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from serving.slo import Slo
 from variants.catalog import Catalog, ReportCard
+from variants.comparison import hardware_keys
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,11 @@ def offers(catalog: Catalog, hardware_key: str, only: Sequence[str] = ()) -> dic
     """Return by variant what it offers on this kind of hardware.
 
     A variant that was measured on other hardware only is taken by that card, with a warning: its
-    accuracy holds, and its latencies are corrected by what is seen live. Raises `ValueError` if
-    `only` names a variant that the catalog lacks, or a variant was never measured.
+    accuracy holds, and its latencies are corrected by what is seen live. Of several other kinds of
+    hardware, one that every variant was measured on comes first, then the newest.
+
+    Raises `ValueError` if `only` names a variant that the catalog lacks, or a variant was never
+    measured.
     """
     unknown = set(only) - set(catalog.variants)
     if unknown:
@@ -48,16 +52,20 @@ def offers(catalog: Catalog, hardware_key: str, only: Sequence[str] = ()) -> dic
             f"no such variant in the catalog: {', '.join(sorted(unknown))}; "
             f"it has {', '.join(catalog.variants)}"
         )
+    variants = {n: variant for n, variant in catalog.variants.items() if not only or n in only}
+    newest = hardware_keys(catalog)
+    on_all = [key for key in newest if all(v.report_card(key) for v in variants.values())]
     found = {}
-    for name, variant in catalog.variants.items():
-        if only and name not in only:
-            continue
-        if not variant.report_cards:
-            raise ValueError(f"variant {name} has no report card; run `paretoserve build`")
-        card = variant.report_card(hardware_key)
+    for name, variant in variants.items():
+        cards = (variant.report_card(key) for key in (hardware_key, *on_all, *newest))
+        card = next(filter(None, cards), None)
         if card is None:
-            card = variant.report_cards[0]
-            logger.warning("measured on other hardware", extra={"variant": name})
+            raise ValueError(f"variant {name} has no report card; run `paretoserve measure`")
+        if card.hardware.key != hardware_key:
+            logger.warning(
+                "measured on other hardware; `paretoserve measure` would measure it here",
+                extra={"variant": name},
+            )
         found[name] = _offer(name, card)
     return found
 

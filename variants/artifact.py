@@ -41,7 +41,7 @@ def save(catalog: Path, variant: Variant, files: Mapping[str, bytes]) -> Variant
         _write(draft / RECORD, _json(variant))
         draft.chmod(0o755)  # mkdtemp's 0700 would hide the variant from a service's own user
         _sync(draft)
-        _move_into_place(draft, catalog / variant.name)
+        move(draft, catalog / variant.name)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -95,24 +95,13 @@ def remove(catalog: Path, name: str) -> None:
     shutil.rmtree(grave)
 
 
-def recover(catalog: Path) -> None:
-    """Undo what a killed writer left behind. Call it before writing, with no other writer about."""
-    workshop = catalog / WORKSHOP
-    if not workshop.is_dir():
-        return
-    for replaced in workshop.glob(f"{_REPLACED}*"):
-        name = replaced.name.removeprefix(_REPLACED)
-        if not (catalog / name).exists():
-            replaced.rename(catalog / name)
-    shutil.rmtree(workshop)
+def move(draft: Path, target: Path) -> None:
+    """Rename the folder `draft` to `target`, a variant's place in a catalog on the same disk.
 
-
-def _move_into_place(draft: Path, target: Path) -> None:
-    """Rename `draft` to `target`. POSIX cannot replace a full folder, so an old one steps aside.
-
-    Killed between the two renames, the old one waits for `recover` to put it back.
+    POSIX cannot replace a full folder, so an old one steps aside. Killed between the two renames,
+    the old one waits for `recover` to put it back.
     """
-    replaced = draft.with_name(f"{_REPLACED}{target.name}")
+    replaced = target.parent / WORKSHOP / f"{_REPLACED}{target.name}"
     if target.exists():
         target.rename(replaced)
     try:
@@ -123,6 +112,18 @@ def _move_into_place(draft: Path, target: Path) -> None:
         raise
     _sync(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def recover(catalog: Path) -> None:
+    """Undo what a killed writer left behind. Call it before writing, with no other writer about."""
+    workshop = catalog / WORKSHOP
+    if not workshop.is_dir():
+        return
+    for replaced in workshop.glob(f"{_REPLACED}*"):
+        name = replaced.name.removeprefix(_REPLACED)
+        if not (catalog / name).exists():
+            replaced.rename(catalog / name)
+    shutil.rmtree(workshop)
 
 
 def _describe(name: str, content: bytes) -> File:

@@ -3,9 +3,9 @@
     Project ─▶ for each recipe: Workpiece ─▶ techniques ─▶ artifact
             ─▶ measure, in turns with dense ─▶ report cards ─▶ catalog ─▶ catalog.json, last
 
-A catalog that is there stays as it was until all that is new is measured. Then variants enter it
-one by one, each whole, with its card; `catalog.json` is gone meanwhile if all are replaced, since
-it is what makes a folder a catalog.
+A catalog that is there stays as it was until all that is new is measured, and then renamed into
+place: variant by variant, each whole and with its card. While all are replaced there is no
+`catalog.json`, which is what makes a folder a catalog.
 """
 
 from __future__ import annotations
@@ -101,14 +101,12 @@ def build(
             built[DENSE] = read_record(Variant, catalog / DENSE / artifact.RECORD)
             (drafts / DENSE).symlink_to((catalog / DENSE).absolute())
 
-        measured = _measure(drafts, model, built, datasets, threads, measure, progress)
+        for name, variant in _measure(drafts, model, built, datasets, threads, measure, progress):
+            artifact.write_record(drafts / name / artifact.RECORD, variant)
         if not is_addition:
             _clear(catalog, keep=recipes)
-        for name, variant in measured:
-            if name in recipes:
-                artifact.save(catalog, variant, artifact.read_all(drafts / name, variant))
-            else:
-                artifact.write_record(catalog / name / artifact.RECORD, variant)
+        for name in recipes:
+            artifact.move(drafts / name, catalog / name)
     write_sample(catalog, model, datasets.validation.samples)
     artifact.write_record(catalog / CATALOG_FILE, model)
     return Catalog.load(catalog)
@@ -124,14 +122,15 @@ def measure_again(
 ) -> Catalog:
     """Measure all variants of a catalog on this machine; return the catalog with the new cards.
 
-    Cards of other hardware stay beside them. Raises `ValueError` if the folder is no catalog, or
-    one of another model, weights or data than the project has.
+    Cards of other hardware stay beside them. They are written variant by variant, dense first, once
+    all are measured. Raises `ValueError` if the folder is no catalog, or one of another model,
+    weights or data than the project has.
     """
     checked = load_checked(project_file)
-    artifact.recover(catalog)
-    variants = Catalog.load(catalog).variants
     model = checked.model()
     _require_same_model(catalog, model)
+    artifact.recover(catalog)
+    variants = Catalog.load(catalog).variants
     for name, variant in _measure(
         catalog, model, variants, checked.datasets, threads, measure, progress
     ):
@@ -159,7 +158,7 @@ def _require_known(path: Path, project: Project, only: Sequence[str]) -> None:
 
 
 def _require_same_model(catalog: Path, model: Model) -> None:
-    if read_record(Model, catalog / CATALOG_FILE) != model:
+    if Catalog.load(catalog).model != model:
         raise ValueError(
             f"{catalog} holds variants of another model, weights or datasets than the project's: "
             "build all of them"

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from variants.choosing.goal import Cost
     from variants.structure.score import Criterion
 
-MOST_MEASURED = 95
-"""The largest sparsity of each layer that `sensitivity` measures, in percent."""
+LARGEST_SPARSITY = 95
+"""In percent: the last of `variants.choosing.sensitivity.SPARSITIES`, which would bring torch."""
 
 
 @click.command()
@@ -49,10 +49,10 @@ def sweep(project: Path, plots: Path) -> None:
 @PROJECT
 @click.option(
     "--target",
-    type=click.FloatRange(0, MOST_MEASURED),
+    type=click.FloatRange(0, LARGEST_SPARSITY),
     callback=finite,
     metavar="PERCENT",
-    help=f"Share of the weights to allot; each layer is measured up to {MOST_MEASURED} %.",
+    help=f"Share of the weights to allot; each layer is measured up to {LARGEST_SPARSITY} %.",
 )
 @click.option(
     "--max-drop",

@@ -7,21 +7,31 @@ from pathlib import Path
 
 import click
 
-from serving.commands.shared import CATALOG, DEFAULT_CATALOG, PROJECT, console, progress_bars
+from serving.commands.shared import (
+    CATALOG,
+    DEFAULT_CATALOG,
+    PROJECT,
+    THREADS,
+    console,
+    progress_bars,
+)
 
 
 @click.command()
 @PROJECT
 @CATALOG
 @click.option("--only", multiple=True, metavar="VARIANT", help="Build these; may be repeated.")
-def build(project: Path, catalog: Path | None, only: tuple[str, ...]) -> None:
+@THREADS
+def build(project: Path, catalog: Path | None, only: tuple[str, ...], threads: int) -> None:
     """Build the variants of PROJECT, a recipes file, measure them, and write the report."""
     from variants.build import build
     from variants.report import render_overview
     from variants.report_files import write_report
 
     with progress_bars() as progress:
-        built = build(project, catalog or DEFAULT_CATALOG, progress=progress, only=only)
+        built = build(
+            project, catalog or DEFAULT_CATALOG, progress=progress, only=only, threads=threads
+        )
     write_report(built, catalog or DEFAULT_CATALOG)
     console.print(render_overview(built))
 
@@ -29,7 +39,8 @@ def build(project: Path, catalog: Path | None, only: tuple[str, ...]) -> None:
 @click.command()
 @PROJECT
 @CATALOG
-def measure(project: Path, catalog: Path | None) -> None:
+@THREADS
+def measure(project: Path, catalog: Path | None, threads: int) -> None:
     """Measure the variants of a catalog of PROJECT anew, on this machine, and write the report.
 
     Nothing is built. Report cards of other kinds of hardware are kept.
@@ -39,7 +50,9 @@ def measure(project: Path, catalog: Path | None) -> None:
     from variants.report_files import write_report
 
     with progress_bars() as progress:
-        measured = measure_again(project, catalog or DEFAULT_CATALOG, progress=progress)
+        measured = measure_again(
+            project, catalog or DEFAULT_CATALOG, progress=progress, threads=threads
+        )
     write_report(measured, catalog or DEFAULT_CATALOG)
     console.print(render_overview(measured))
 

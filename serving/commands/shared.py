@@ -18,6 +18,13 @@ CATALOG = click.option(
     default=None,
     help="The folder of variants. [default: catalog]",
 )
+THREADS = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="What a replica computes with, `hosts.cpus` of the settings: cards are for so many.",
+)
 PROJECT = click.argument("project", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 
 console = Console()
@@ -47,7 +54,7 @@ def given(**options: object) -> dict[str, object]:
 
 
 def finite(context: click.Context, option: click.Parameter, number: float | None) -> float | None:
-    """Refuse NaN: it compares with no bound, and so is in every range."""
+    """Refuse infinity, and NaN, which compares with no bound and so is in every range."""
     if number is not None and not math.isfinite(number):
         raise click.BadParameter(f"{number} is not a finite number.", context, option)
     return number

@@ -70,6 +70,25 @@ def test_what_was_measured_on_other_hardware_is_taken_with_a_warning(
     assert [vars(record)["variant"] for record in caplog.records] == ["dense", "better"]
 
 
+def test_on_unknown_hardware_all_are_taken_by_cards_of_one_kind() -> None:
+    new, old = "new-t1", "old-t1"
+    measured = catalog(
+        {
+            "dense": (
+                card(0.9, latency(1, 0.001), key=old),
+                card(0.9, latency(1, 0.0003), key=new).model_copy(update={"measured_at": "9999"}),
+            ),
+            "int8": (card(0.88, latency(1, 0.0005), key=old),),
+        }
+    )
+    offered = offers(measured, HERE)
+    assert {name: one.latencies_s[1] for name, one in offered.items()} == {
+        "dense": 0.002,
+        "int8": 0.001,
+    }
+    assert offers(measured, HERE, only=["dense"])["dense"].latencies_s[1] == 0.0006
+
+
 def test_what_a_sample_costs_is_that_of_the_best_batch_size() -> None:
     assert offer(latencies_s={1: 0.001, 8: 0.004, 64: 0.064}).seconds_per_sample == 0.0005
 

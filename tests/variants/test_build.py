@@ -122,6 +122,17 @@ def test_a_first_build_that_is_interrupted_is_no_catalog(
     assert list(_build(path, catalog).variants) == ["dense"]
 
 
+def test_a_build_that_fails_while_it_measures_leaves_the_catalog_as_it_was(
+    project: Callable[..., Path], tmp_path: Path
+) -> None:
+    catalog = tmp_path / "catalog"
+    before = _build(project(recipes={"dense": [], "a": []}), catalog)
+    path = project(recipes={"dense": [], "b": []})
+    with pytest.raises(RuntimeError, match="interrupted"):
+        build(path, catalog, progress=quiet(), measure=_never)
+    assert Catalog.load(catalog) == before
+
+
 def test_a_killed_build_leaves_the_catalog_as_it_was_and_the_next_one_succeeds(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -131,12 +142,19 @@ def test_a_killed_build_leaves_the_catalog_as_it_was_and_the_next_one_succeeds(
     path = project(recipes={"dense": [], "b": [], "c": endless})
     paretoserve = Path(sys.executable).with_name("paretoserve")
     command = [str(paretoserve), "build", str(path), "--catalog", str(catalog)]
-    child = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    said = tmp_path / "said.txt"
+    with said.open("wb") as file:
+        child = subprocess.Popen(
+            command,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=file,
+            stderr=file,
+        )
     try:
         wait_until(
             lambda: child.poll() is not None or any(catalog.glob(f"{WORKSHOP}/build-*/b/{RECORD}"))
         )
-        assert child.poll() is None
+        assert child.poll() is None, said.read_text()
     finally:
         child.kill()
         child.wait()
@@ -182,11 +200,9 @@ def test_tied_and_channels_last_networks_are_built(
     assert list(_build(path, tmp_path / "catalog").variants) == ["dense"]
 
 
-def test_variants_of_other_weights_are_not_mixed(
-    project: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    catalog, recipes = tmp_path / "catalog", {"dense": RECIPES["dense"], "same": RECIPES["dense"]}
-    _build(project(recipes=recipes), catalog, "dense")
+@pytest.fixture
+def other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module like the small project's but for its weights."""
     safetensors.torch.save_file(network().state_dict(), tmp_path / "weights.safetensors")
     (tmp_path / "small_otherwise.py").write_text(
         "from pathlib import Path\n"
@@ -194,8 +210,16 @@ def test_variants_of_other_weights_are_not_mixed(
         "def weights(): return Path(__file__).with_name('weights.safetensors')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    return "small_otherwise"
+
+
+def test_variants_of_other_weights_are_not_mixed(
+    project: Callable[..., Path], tmp_path: Path, other_weights: str
+) -> None:
+    catalog, recipes = tmp_path / "catalog", {"dense": RECIPES["dense"], "same": RECIPES["dense"]}
+    _build(project(recipes=recipes), catalog, "dense")
     with pytest.raises(ValueError, match="another model, weights or datasets than"):
-        _build(project(model="small_otherwise", recipes=recipes), catalog, "same")
+        _build(project(model=other_weights, recipes=recipes), catalog, "same")
     assert list(Catalog.load(catalog).variants) == ["dense"]
 
 
@@ -226,13 +250,21 @@ def test_measuring_again_replaces_the_cards_of_this_machine_only(
 
 
 def test_a_catalog_of_other_weights_is_not_measured_again(
-    project: Callable[..., Path], small_catalog: Path
+    project: Callable[..., Path], tmp_path: Path, other_weights: str
 ) -> None:
-    other = project(name="another")
-    before = Catalog.load(small_catalog)
+    catalog, recipes = tmp_path / "catalog", {"dense": RECIPES["dense"]}
+    before = _build(project(recipes=recipes), catalog)
+    other = project(model=other_weights, recipes=recipes)
     with pytest.raises(ValueError, match="another model, weights or datasets than the project's"):
-        measure_again(other, small_catalog, progress=quiet(), measure=_never)
-    assert Catalog.load(small_catalog) == before
+        measure_again(other, catalog, progress=quiet(), measure=_never)
+    assert Catalog.load(catalog) == before
+
+
+def test_what_is_no_catalog_is_not_measured(small_project: Path, tmp_path: Path) -> None:
+    (tmp_path / WORKSHOP / "build-of-another").mkdir(parents=True)
+    with pytest.raises(ValueError, match="is no catalog"):
+        measure_again(small_project, tmp_path, progress=quiet(), measure=_never)
+    assert (tmp_path / WORKSHOP / "build-of-another").exists()
 
 
 @pytest.mark.parametrize(

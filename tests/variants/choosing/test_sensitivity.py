@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from serving.cli import cli
-from serving.commands.choosing import MOST_MEASURED
+from serving.commands.choosing import LARGEST_SPARSITY
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv, two_inputs
 from variants.choosing.budget import allocate
@@ -128,10 +128,10 @@ def test_the_command_prints_a_path_as_it_is(small_project: Path, tmp_path: Path)
 
 
 def test_the_largest_target_is_the_largest_sparsity_of_each_layer() -> None:
-    assert 100 * SPARSITIES[-1] == MOST_MEASURED
+    assert 100 * SPARSITIES[-1] == LARGEST_SPARSITY
     found = allocate(
         measure_sensitivity(trained(), VALIDATION.part(0, 20), quiet()),
-        target_share=MOST_MEASURED / 100,
+        target_share=LARGEST_SPARSITY / 100,
     )
     assert set(found.shares.values()) == {SPARSITIES[-1]}
 
