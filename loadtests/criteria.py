@@ -29,13 +29,16 @@ from variants.workpiece import Workpiece
 
 CRITERIA: Final = ("random", "magnitude", "wanda", "sparsegpt")
 SHARES: Final = (0.5, 0.7, 0.8, 0.9)
+SAMPLES: Final = 1024
+"""Of the train split, for criteria that look at data."""
 
 
 def patterns(criterion: str) -> dict[str, Step]:
     """Return one step for each pattern of zeros, by the pattern's name."""
-    found = {"2:4": Step(technique="sparse-n:m", parameters={"criterion": criterion})}
+    same = {"criterion": criterion, "samples": SAMPLES}
+    found = {"2:4": Step(technique="sparse-n:m", parameters=same)}
     for share in SHARES:
-        parameters = {"criterion": criterion, "share": share}
+        parameters = {"share": share, **same}
         found[f"{share:.0%}"] = Step(technique="unstructured", parameters=parameters)
     return found
 
@@ -76,8 +79,10 @@ def main(projects: tuple[Path, ...], as_markdown: bool) -> None:
             checked = load_checked(project)
             lines += rows(checked.project.name, compare(checked, progress))
     note = (
-        "Points of accuracy against dense with paired 95 % intervals, on the test split; 1,024 "
-        f"calibration samples of the train split; the share is by layer. {machine()}."
+        f"Points of accuracy against dense, paired, on the test split; {SAMPLES:,} samples of the "
+        "train split tell the criteria. The share is of each layer, for wanda of each row, for "
+        "sparsegpt of each 128 columns; 2:4 leaves out layers that it does not fit and heads of "
+        f"fewer than 16 outputs. {machine()}."
     )
     columns = ("model", "zeros", *CRITERIA)
     show([Grid("Criteria of sparsity", columns, lines, note)], Console(), as_markdown=as_markdown)

@@ -32,9 +32,17 @@ COLUMNS: Final = (
 )
 
 
-def rows(catalog: Catalog) -> Iterator[tuple[str, ...]]:
-    """Yield a row for each variant, of the hardware that was measured on last."""
-    cards = cards_on(catalog, hardware_keys(catalog)[0])
+def rows(folder: Path, catalog: Catalog) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each variant, of the hardware that was measured on last.
+
+    Raises `ValueError` if not all variants were measured there.
+    """
+    key = _measured_on(folder, catalog)
+    cards = cards_on(catalog, key)
+    if missing := sorted(catalog.variants.keys() - cards.keys()):
+        raise ValueError(
+            f"{folder}: no card on {key} of {', '.join(missing)}; run `paretoserve measure`"
+        )
     latencies = [latencies_at(cards, batch) for batch in BATCHES]
     dense = cards[DENSE]
     for name, card in cards.items():
@@ -47,6 +55,13 @@ def rows(catalog: Catalog) -> Iterator[tuple[str, ...]]:
             _accuracy(name, card),
             *(_speedup(at.get(name)) for at in latencies),
         )
+
+
+def _measured_on(folder: Path, catalog: Catalog) -> str:
+    keys = hardware_keys(catalog)
+    if not keys:
+        raise ValueError(f"{folder}: nothing was measured; run `paretoserve measure`")
+    return keys[0]
 
 
 def _accuracy(name: str, card: ReportCard) -> str:
@@ -64,10 +79,12 @@ def _speedup(latency: BatchLatency | None) -> str:
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
 def main(catalogs: tuple[Path, ...], as_markdown: bool) -> None:
     """Put the report cards of CATALOGS into one table."""
-    loaded = [Catalog.load(folder) for folder in catalogs]
-    lines = [row for catalog in loaded for row in rows(catalog)]
-    measured = sorted({key for catalog in loaded for key in hardware_keys(catalog)[:1]})
-    note = f"Measured on {'; '.join(measured)}. Intervals are of 95 %, differences are paired."
+    loaded = {folder: Catalog.load(folder) for folder in catalogs}
+    lines = [row for folder, catalog in loaded.items() for row in rows(folder, catalog)]
+    machines = {_measured_on(folder, catalog) for folder, catalog in loaded.items()}
+    if len(machines) > 1:
+        raise ValueError(f"measured on different machines: {', '.join(sorted(machines))}")
+    note = f"Measured on {machines.pop()}. Intervals are of 95 %, differences are paired."
     show([Grid("Techniques", COLUMNS, lines, note)], Console(), as_markdown=as_markdown)
 
 

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from loadtests.techniques import COLUMNS, main, rows
+from variants.artifact import RECORD, write_record
 from variants.catalog import Catalog
 
 
 def test_every_variant_has_a_row_of_what_its_card_says(small_catalog: Path) -> None:
     catalog = Catalog.load(small_catalog)
-    lines = {line[0].removeprefix("small: "): line for line in rows(catalog)}
+    lines = {line[0].removeprefix("small: "): line for line in rows(small_catalog, catalog)}
     assert lines.keys() == catalog.variants.keys()
     assert {len(line) for line in lines.values()} == {len(COLUMNS)}
     cards = {name: variant.report_cards[0] for name, variant in catalog.variants.items()}
@@ -24,8 +27,22 @@ def test_every_variant_has_a_row_of_what_its_card_says(small_catalog: Path) -> N
     assert lines["sparse-2:4"][2] != lines["dense"][2]
 
 
-def test_catalogs_come_one_after_the_other_in_one_table(small_catalog: Path) -> None:
-    folder = str(small_catalog)
-    said = CliRunner().invoke(main, [folder, folder, "--markdown"], catch_exceptions=False).output
+def test_catalogs_come_one_after_the_other_in_one_table(
+    small_catalog: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(small_catalog, tmp_path / "copy")
+    asked = [str(small_catalog), str(copy), "--markdown"]
+    said = CliRunner().invoke(main, asked, catch_exceptions=False).output
     assert said.count("| small: dense |") == 2
     assert said.count("| model and variant |") == 1
+
+
+def test_a_variant_that_was_not_measured_there_is_named(
+    small_catalog: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(small_catalog, tmp_path / "copy")
+    whole = Catalog.load(copy)
+    never = whole.variants["int8"].model_copy(update={"report_cards": ()})
+    write_record(copy / "int8" / RECORD, never)
+    with pytest.raises(ValueError, match=r"no card on .* of int8; run `paretoserve measure`"):
+        list(rows(copy, Catalog.load(copy)))
