@@ -17,6 +17,7 @@ from variants.forward import all_scores
 from variants.model import describe, load_model
 from variants.quantization.judgement import signal_to_noise
 from variants.runners.onnx import OnnxRunner
+from variants.sparsity.calibration import choose_samples
 from variants.techniques.int8 import Int8
 from variants.techniques.n_m import SparseNM
 from variants.techniques.smoothquant import SmoothQuant
@@ -145,3 +146,13 @@ def test_equal_seeds_give_equal_weights() -> None:
     )
     assert torch.equal(weights(first), weights(second))
     assert not torch.equal(weights(first), weights(other))
+
+
+def test_samples_are_chosen_as_by_other_techniques() -> None:
+    given, material = brought()
+    chosen = choose_samples(material.validation, 40, 3)
+    made = SmoothQuant(samples=40, seed=3).apply(given, material, quiet())
+    expected = SmoothQuant().apply(given, Material(chosen, chosen), quiet())
+    assert made.notes == expected.notes
+    for name, weight in expected.network.named_parameters():
+        assert torch.equal(made.network.get_parameter(name), weight)

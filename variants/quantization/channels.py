@@ -20,7 +20,7 @@ _KEEP: Final = (
     _ATEN.alias.default, _ATEN.clone.default, _ATEN.contiguous.default, _ATEN.detach.default,
     _ATEN.dropout.default, _ATEN.relu.default,
 )  # fmt: skip
-"""Operators f with f(x / s) = f(x) / s for every positive s, dropout when it does nothing."""
+"""Operators f with f(x / s) = f(x) / s for every positive s, as dropout for a given mask."""
 _RESHAPE: Final = (
     _ATEN.flatten.using_ints, _ATEN.reshape.default, _ATEN.squeeze.default, _ATEN.squeeze.dim,
     _ATEN.squeeze.dims, _ATEN.unflatten.int, _ATEN.unsqueeze.default, _ATEN.view.default,
@@ -57,7 +57,10 @@ def find_readers(node: fx.Node) -> list[fx.Node]:
     """
     *others, channels = node.meta["val"].shape
     layout = (*((Part(size, 0),) for size in others), (Part(channels, 1),))
-    return _follow(node, layout, channels)
+    found = _follow(node, layout, channels)
+    if not found:
+        raise NotExact("no Linear reads it")
+    return found
 
 
 def _follow(node: fx.Node, layout: Layout, channels: int) -> list[fx.Node]:
@@ -74,8 +77,6 @@ def _follow(node: fx.Node, layout: Layout, channels: int) -> list[fx.Node]:
             found.append(user)
         else:
             found += _follow(user, _layout(user, places, layout), channels)
-    if not found:
-        raise NotExact("nothing reads it")
     return found
 
 
@@ -153,8 +154,10 @@ def _spread(given: Layout, sizes: Sequence[int]) -> Layout:
 
 def _mixed(given: Layout, sizes: Sequence[int]) -> Layout:
     """Return the layout of `weights @ given`, `[..., rows, columns]`: rows are added up."""
-    if not 2 <= len(given) <= len(sizes) or _has_channels(given[-2]):
+    if len(given) < 2 or _has_channels(given[-2]):
         raise NotExact("a product adds its channels up")
+    if len(sizes) < len(given):
+        raise NotExact("a product with a vector takes a dimension away")
     return _spread((*given[:-2], (), given[-1]), sizes)
 
 

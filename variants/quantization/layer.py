@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from typing import Final
 
 import onnx
@@ -96,7 +96,7 @@ def layer_name(weight: str) -> str:
 
 def is_excluded(layer: Layer, patterns: tuple[str, ...]) -> bool:
     """Say whether the name of the layer fits one of the patterns, as in `head` or `blocks.0.*`."""
-    return any(fnmatch(layer.name, pattern) for pattern in patterns)
+    return any(fnmatchcase(layer.name, pattern) for pattern in patterns)
 
 
 def convolved_share(network: nn.Module, sample: Samples) -> float:

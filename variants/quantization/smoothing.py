@@ -9,7 +9,7 @@ Which producer feeds which readers is read from torch's exported program, never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,7 +42,8 @@ def find_groups(network: nn.Module, samples: Samples) -> tuple[dict[str, Group],
     The notes name the LayerNorms that cannot be, and why. Raises `ValueError` if the network
     cannot be traced.
     """
-    return _groups(_trace(network, samples))
+    names = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    return _groups(_trace(network, samples), names)
 
 
 def largest_activations(
@@ -91,7 +92,9 @@ def _trace(network: nn.Module, samples: Samples) -> fx.GraphModule:
     return program.module()
 
 
-def _groups(traced: fx.GraphModule) -> tuple[dict[str, Group], tuple[str, ...]]:
+def _groups(
+    traced: fx.GraphModule, names: Collection[str]
+) -> tuple[dict[str, Group], tuple[str, ...]]:
     groups, notes = {}, []
     for node in traced.graph.nodes:
         if node.target is _ATEN.layer_norm.default:
@@ -102,11 +105,12 @@ def _groups(traced: fx.GraphModule) -> tuple[dict[str, Group], tuple[str, ...]]:
             continue
         is_norm = node.target is _ATEN.layer_norm.default
         try:
-            parameter = _own(weight)
+            parameter = _own(weight, names)
             if is_norm and len(node.args[1]) > 1:
                 raise NotExact("it normalises over several dimensions")
-            readers = tuple(_own(reader.args[1]) for reader in find_readers(node))
-            groups[node.name] = Group(parameter, None if bias is None else _own(bias), readers)
+            shift = None if bias is None else _own(bias, names)
+            readers = tuple(_own(reader.args[1], names) for reader in find_readers(node))
+            groups[node.name] = Group(parameter, shift, readers)
         except NotExact as reason:
             if is_norm:
                 name = weight.target if isinstance(weight, fx.Node) else node.name
@@ -114,13 +118,19 @@ def _groups(traced: fx.GraphModule) -> tuple[dict[str, Group], tuple[str, ...]]:
     return groups, tuple(notes)
 
 
-def _own(parameter: Any) -> str:
-    """Return the name of a parameter that is read once."""
+def _own(parameter: Any, names: Collection[str]) -> str:
+    """Return the name of a parameter, one of `names`, that is read once."""
     if not isinstance(parameter, fx.Node) or parameter.op != "get_attr":
         raise NotExact("it has no weights of its own")
-    if len(parameter.users) > 1:
-        raise NotExact(f"{parameter.target} is used more than once")
-    return str(parameter.target)
+    name = str(parameter.target)
+    if name not in names:  # a buffer, or a tensor that the network knows nothing of
+        raise NotExact(f"{name} is no parameter")
+    read: list[fx.Node] = []
+    for user in parameter.users:  # one may read it twice, as its input and as its weight
+        fx.node.map_arg((user.args, user.kwargs), read.append)
+    if read.count(parameter) != 1:
+        raise NotExact(f"{name} is used more than once")
+    return name
 
 
 class _Observer(fx.Interpreter):
@@ -134,7 +144,7 @@ class _Observer(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         if n.target is _ATEN.linear.default and (group := self._group(n.args[1])) is not None:
             (read, *_), _ = self.fetch_args_kwargs_from_env(n)
-            largest = read.abs().flatten(0, -2).amax(0)
+            largest = read.abs().reshape(-1, read.shape[-1]).amax(0)
             before = self.largest.get(group)
             self.largest[group] = largest if before is None else torch.maximum(before, largest)
         return super().run_node(n)

@@ -99,8 +99,8 @@ def _readings(
             for reader, units in group.readers.items():
                 if reader not in heard:
                     raise ValueError(
-                        f"what {reader} reads cannot be seen: it is never called; the criteria "
-                        f"magnitude and random do without"
+                        f"what {reader} reads cannot be seen: it is never called; the criterion "
+                        f"magnitude does without"
                     )
                 for values in heard[reader]:
                     said += _by_unit(_read(values, criterion), units, group.size)

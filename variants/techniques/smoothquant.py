@@ -6,12 +6,12 @@ import copy
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
 from pydantic import Field
 from rich.progress import Progress
 
-from variants.dataset import Material, count, rows
+from variants.dataset import Material
 from variants.quantization.smoothing import find_groups, largest_activations, smooth
+from variants.sparsity.calibration import choose_samples
 from variants.techniques.technique import Technique
 from variants.workpiece import Stage, Workpiece
 
@@ -37,9 +37,7 @@ class SmoothQuant(Technique):
 
     def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
         """Return the workpiece with other weights for the same function."""
-        validation = material.validation.samples
-        order = np.random.default_rng(self.seed).permutation(count(validation))
-        samples = rows(validation, np.sort(order[: self.samples]))
+        samples = choose_samples(material.validation, self.samples, self.seed).samples
         network = copy.deepcopy(workpiece.network)
         groups, skipped = find_groups(network, samples)
         if not groups:

@@ -40,7 +40,10 @@ class WeightSharing(Technique):
     start: Start = "quantile"
     """From where k-means starts: values spread evenly over the ranks, or over the range."""
     exclude: tuple[str, ...] = ()
-    """Names of layers to leave alone, as patterns: `head`, `blocks.0.*`."""
+    """Names of layers to leave alone, as patterns: `head`, `blocks.0.*`.
+
+    A matrix of a module that holds several goes by its parameter's name: `attn.in_proj_weight`.
+    """
 
     def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
         """Return the workpiece with a graph of codes, which from here on is the model."""

@@ -265,6 +265,41 @@ def test_the_note_on_a_layer_norm_says_what_is_in_the_way(case: str, reason: str
     assert find_groups(given, SAMPLES) == ({}, (f"value is not smoothed: {reason}",))
 
 
+class Falling(Attention):
+    """A vector of weights takes the dimension of tokens away."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.output(x.mean((0, 2)).softmax(0) @ self.value(x))
+        return scores
+
+
+def test_a_product_with_a_vector_is_refused_as_one() -> None:
+    given = Falling(by_head).eval()
+    given.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # notes are on LayerNorms alone
+    reason = "a product with a vector takes a dimension away"
+    assert find_groups(given, SAMPLES) == ({}, (f"value is not smoothed: {reason}",))
+
+
+class Unread(Attention):
+    """Heads of the values are made, and nothing reads them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.value(x)
+        heads(value)
+        scores: Tensor = self.output(value).mean(1)
+        return scores
+
+
+def test_a_part_that_nothing_reads_is_in_nobodys_way() -> None:
+    assert list(find_groups(Unread(by_head).eval(), SAMPLES)[0].values()) == [FOLD]
+
+
+def test_an_activation_that_nothing_reads_is_refused() -> None:
+    given = Attention(lambda x, value: (heads(value), x)[1]).eval()
+    given.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # notes are on LayerNorms alone
+    assert find_groups(given, SAMPLES) == ({}, ("value is not smoothed: no Linear reads it",))
+
+
 class Residual(Attention):
     def forward(self, x: Tensor) -> Tensor:
         mixed = self.mix(x, self.value(x))

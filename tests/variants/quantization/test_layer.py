@@ -73,7 +73,7 @@ def test_a_weight_that_two_layers_read_stays_as_it_is() -> None:
 def test_layers_are_excluded_by_pattern() -> None:
     layer = Layer("blocks.0.up", "node", "MatMul", "blocks.0.up.weight")
     assert is_excluded(layer, ("head", "blocks.*"))
-    assert not is_excluded(layer, ("head", "blocks.1.*"))
+    assert not is_excluded(layer, ("head", "blocks.1.*", "Blocks.*"))
 
 
 def test_which_share_of_the_work_is_convolution() -> None:

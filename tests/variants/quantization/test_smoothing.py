@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.small import quiet
@@ -119,3 +120,63 @@ def test_a_relu_between_two_linears_lets_scales_through() -> None:
 def test_other_activations_do_not(activation: nn.Module) -> None:
     stack = nn.Sequential(nn.Linear(WIDTH, 4), activation, nn.Linear(4, 2)).eval()
     assert find_groups(stack, {"x": samples()["x"][:, 0]}) == ({}, ())
+
+
+class Twice(nn.Module):
+    """Read twice by one operator: a matrix as input and weight, a vector as weight and bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.eye(WIDTH) + 1)
+        self.vector = nn.Parameter(torch.ones(WIDTH))
+        self.first, self.second = nn.Linear(WIDTH, 3), nn.Linear(WIDTH, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        read: Tensor = self.first(F.linear(self.matrix, self.matrix)).sum()
+        normed = F.layer_norm(x, (WIDTH,), self.vector, self.vector)
+        scores: Tensor = self.second(normed).mean(1) + read
+        return scores
+
+
+def test_a_parameter_that_one_operator_reads_twice_is_refused() -> None:
+    groups, notes = find_groups(Twice().eval(), samples())
+    assert (groups, notes) == ({}, ("vector is not smoothed: vector is used more than once",))
+
+
+class Constants(nn.Module):
+    """Weights that are a buffer, a tensor, and a parameter that is in no module."""
+
+    buffer: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("buffer", torch.ones(WIDTH, WIDTH))
+        self.tensor, self.listed = torch.ones(WIDTH), [nn.Parameter(torch.ones(3, WIDTH))]
+
+    def forward(self, x: Tensor) -> Tensor:
+        read = F.linear(F.linear(x, self.buffer), self.listed[0])
+        normed = F.linear(F.layer_norm(x, (WIDTH,), self.tensor), self.listed[0])
+        return (read + normed).mean(1)
+
+
+def test_a_weight_that_is_no_parameter_is_refused() -> None:
+    groups, notes = find_groups(Constants().eval(), samples())
+    assert (groups, notes) == ({}, ("tensor is not smoothed: tensor is no parameter",))
+
+
+class OneVector(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.start, self.hidden = nn.Parameter(torch.ones(WIDTH)), nn.Linear(WIDTH, 4)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = x.mean((1, 2))[:, None] + self.last(self.hidden(self.start))
+        return scores
+
+
+def test_readers_may_read_one_vector() -> None:
+    built = OneVector().eval()
+    groups, _ = find_groups(built, samples())
+    (largest,) = largest_activations(built, samples(), groups, quiet()).values()
+    assert torch.allclose(largest, built.hidden(built.start).abs())
