@@ -265,11 +265,11 @@ async def _schedule(clients: int, seconds: float) -> float:
     until = time.perf_counter() + seconds
 
     async def client() -> int:
-        count = 0
-        while time.perf_counter() < until:
+        count, is_over = 0, False
+        while not is_over:
             deadline = clock.time() + 1.0
             await scheduler.submit(INPUTS, key, size=1, deadline=deadline, priority=10)
-            count += 1
+            count, is_over = count + 1, time.perf_counter() >= until
         return count
 
     start = time.perf_counter()

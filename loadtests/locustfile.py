@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import gevent
 import psutil
 from locust import FastHttpUser, events, task
 from locust.argument_parser import LocustArgumentParser
@@ -126,6 +127,12 @@ def _add_options(parser: LocustArgumentParser, **_: Any) -> None:
         default=PER_USER_PER_S,
         help="Of each user per second, at most.",
     )
+    add(
+        "seconds",
+        type=float,
+        default=None,
+        help="End so long after the probes, which --run-time counts as well.",
+    )
     add("summary-json", default="", help="Write the summary here, instead of printing a table.")
     for option in OPTIONS:
         add(option.replace("_", "-"), type=float, default=None, help="Set this, derive the others.")
@@ -153,6 +160,8 @@ def _prepare(environment: Environment, **_: Any) -> None:
     }
     requests = list(binary.random_requests(service.metadata, REQUESTS))
     _tests[environment] = Test(service, slos, requests, headers)
+    if options.seconds is not None and environment.runner is not None:
+        gevent.spawn_later(options.seconds, environment.runner.quit)
 
 
 def _sum_up(environment: Environment, **_: Any) -> None:

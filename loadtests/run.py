@@ -56,7 +56,7 @@ def _run_locust(url: str, users: int, seconds: int, folder: Path, console: Conso
     command = [
         *(sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), "--headless"),
         *("--host", url, "--users", str(users), "--spawn-rate", str(users)),
-        *("--run-time", f"{seconds}s", "--stop-timeout", str(LAST_ANSWERS_S)),
+        *("--seconds", str(seconds), "--stop-timeout", str(LAST_ANSWERS_S)),
         *("--only-summary", "--loglevel", "WARNING", "--summary-json", str(summary)),
     ]
     # Our packages must be importable there, installed or not.

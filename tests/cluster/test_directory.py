@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from serving.link import HostPool, HostSocket
 from serving.metrics import Metrics
 from serving.statistics import Statistics
 from tests.serving.builders import MODEL, answers
+from tests.waiting import until
 
 SIZES = {"dense": (1, 4), "int8": (1, 4)}
 ENOUGH_S = 30.0
@@ -100,12 +101,6 @@ async def watching(told: Told) -> AsyncIterator[Bench]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(ENOUGH_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def rounds(told: Told) -> None:

@@ -12,7 +12,8 @@ from serving.cluster.assembly import Assembly
 from serving.cluster.description import HostDescription
 from serving.link import HostSocket
 from serving.settings import Settings
-from tests.serving.hosting import hosting, until
+from tests.serving.hosting import hosting
+from tests.waiting import until
 from variants.catalog import Catalog
 from variants.runners import Runner, load_runner
 

@@ -63,11 +63,5 @@ async def soon(awaited: Awaitable[T]) -> T:
     return await asyncio.wait_for(awaited, ENOUGH_S)
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(ENOUGH_S):
-        while not holds():
-            await asyncio.sleep(0.001)
-
-
 async def entered(gate: Gate) -> None:
     assert await asyncio.to_thread(gate.entered.acquire, timeout=ENOUGH_S)

@@ -22,9 +22,10 @@ from serving.cluster.assembly import Assembly
 from serving.protocol.grpc_listener import QUIET_S
 from tests.service import metric
 from tests.serving.assembled import assembled
-from tests.serving.hosting import ENOUGH_S, soon, until
+from tests.serving.hosting import ENOUGH_S, soon
 from tests.serving.two_inputs import TOKENS, answers, inputs
 from tests.serving.two_inputs_client import Client, assert_close
+from tests.waiting import until
 from variants.runners import Runner, Tensors
 
 both = pytest.mark.parametrize("transport", ["http", "grpc"])

@@ -23,10 +23,10 @@ from tests.serving.hosting import (
     hosting,
     numbers,
     soon,
-    until,
 )
 from tests.serving.test_link_frames import BAD
 from tests.tensors import some
+from tests.waiting import until
 from variants.datatype import NUMPY
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from serving.link import HostConnection, HostPool
 from serving.run import HostLost
-from tests.serving.hosting import Connect, Gate, doubled, echo, hosting, numbers, until
+from tests.serving.hosting import Connect, Gate, doubled, echo, hosting, numbers
+from tests.waiting import until
 
 
 def holds(hosts: list[HostConnection], held: list[int]) -> bool:

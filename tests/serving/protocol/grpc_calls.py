@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -55,13 +54,6 @@ def channel(port: int, *options: tuple[str, Any]) -> grpc.aio.Channel:
     # Each has connections of its own: grpc would share them within a process.
     own = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0), *options)
     return grpc.aio.insecure_channel(f"{LOOPBACK}:{port}", options=own)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Return once the condition holds."""
-    async with asyncio.timeout(ENOUGH_S):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def call(own: grpc.aio.Channel, rpc: str, message: Any, **settings: Any) -> Any:

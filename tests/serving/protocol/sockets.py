@@ -140,9 +140,3 @@ def assert_error(answer: bytes, status: int) -> str:
     document = json.loads(content)
     assert list(document) == ["error"]
     return str(document["error"])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(ENOUGH_S):
-        while not condition():
-            await asyncio.sleep(0.001)

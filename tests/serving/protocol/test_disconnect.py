@@ -12,7 +12,8 @@ from serving.batch import Arrays
 from serving.run import Ran
 from tests.serving.builders import InProcess, in_process, pixels
 from tests.serving.protocol.calls import INFER, Gate, assert_answers, body
-from tests.serving.protocol.sockets import ENOUGH_S, Named, Send, Wire, client, listening, until
+from tests.serving.protocol.sockets import ENOUGH_S, Named, Send, Wire, client, listening
+from tests.waiting import until
 
 PINNED = "/v2/models/shirts/versions/dense/infer"
 MARK = 1_000.0

@@ -25,10 +25,10 @@ from tests.serving.protocol.grpc_calls import (
     protocol,
     refused,
     serving,
-    until,
     value,
     with_parameters,
 )
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ from tests.serving.protocol.grpc_calls import (
     listening,
     protocol,
     refused,
-    until,
 )
+from tests.waiting import until
 
 
 async def is_answered(port: int) -> bool:

@@ -26,9 +26,9 @@ from tests.serving.protocol.grpc_calls import (
     listening,
     protocol,
     serving,
-    until,
     with_parameters,
 )
+from tests.waiting import until
 
 
 @asynccontextmanager
