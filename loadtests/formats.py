@@ -115,7 +115,7 @@ def computable(found: Mapping[str, Format], inputs: int) -> tuple[dict[str, Form
     for name, form in found.items():
         try:
             form.load()(samples)
-        except (RuntimeError, NotImplementedError) as error:
+        except RuntimeError as error:
             reasons.append(f"{name}: torch cannot compute it here: {_first_line(error)}")
         else:
             able[name] = form

@@ -32,12 +32,11 @@ COLUMNS: Final = (
 )
 
 
-def rows(folder: Path, catalog: Catalog) -> Iterator[tuple[str, ...]]:
-    """Yield a row for each variant, of the hardware that was measured on last.
+def rows(folder: Path, catalog: Catalog, key: str) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each variant, as measured on the hardware of this key.
 
     Raises `ValueError` if not all variants were measured there.
     """
-    key = _measured_on(folder, catalog)
     cards = cards_on(catalog, key)
     if missing := sorted(catalog.variants.keys() - cards.keys()):
         raise ValueError(
@@ -57,7 +56,8 @@ def rows(folder: Path, catalog: Catalog) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _measured_on(folder: Path, catalog: Catalog) -> str:
+def measured_on(folder: Path, catalog: Catalog) -> str:
+    """Return the key of the hardware that was measured on last."""
     keys = hardware_keys(catalog)
     if not keys:
         raise ValueError(f"{folder}: nothing was measured; run `paretoserve measure`")
@@ -80,11 +80,12 @@ def _speedup(latency: BatchLatency | None) -> str:
 def main(catalogs: tuple[Path, ...], as_markdown: bool) -> None:
     """Put the report cards of CATALOGS into one table."""
     loaded = {folder: Catalog.load(folder) for folder in catalogs}
-    lines = [row for folder, catalog in loaded.items() for row in rows(folder, catalog)]
-    machines = {_measured_on(folder, catalog) for folder, catalog in loaded.items()}
+    machines = {measured_on(folder, catalog) for folder, catalog in loaded.items()}
     if len(machines) > 1:
         raise ValueError(f"measured on different machines: {', '.join(sorted(machines))}")
-    note = f"Measured on {machines.pop()}. Intervals are of 95 %, differences are paired."
+    (key,) = machines
+    lines = [row for folder, catalog in loaded.items() for row in rows(folder, catalog, key)]
+    note = f"Measured on {key}. Intervals are of 95 %, differences are paired."
     show([Grid("Techniques", COLUMNS, lines, note)], Console(), as_markdown=as_markdown)
 
 

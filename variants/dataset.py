@@ -74,6 +74,16 @@ class Split:
         """Some of the samples, by their numbers or as a slice."""
         return Split(rows(self.samples, which), self.labels[which])
 
+    def draw(self, seed: int, *sizes: int) -> tuple[Split, ...]:
+        """Parts of these sizes that share no sample, drawn at random, each in its order.
+
+        Where there are too few samples the last parts are smaller.
+        """
+        order = np.random.default_rng(seed).permutation(len(self))
+        ends = np.cumsum(sizes)
+        parts = zip((0, *ends[:-1]), ends, strict=True)
+        return tuple(self.take(np.sort(order[start:end])) for start, end in parts)
+
 
 @dataclass(frozen=True, eq=False)
 class Material:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,15 @@ Z: Final = 1.959963984540054
 """The normal distribution's 97.5 % point: two-sided 95 %."""
 
 BATCH_SIZE: Final = 256
+
+
+class Counts(NamedTuple):
+    """Samples by who of two got them right."""
+
+    both: int
+    first: int
+    second: int
+    neither: int
 
 
 def answer(
@@ -77,15 +86,19 @@ def accuracy_difference(
 
     `z` says how sure the interval is to be; see `z_of`.
     """
+    return newcombe(**count_pairs(predictions, dense, labels)._asdict(), z=z)
+
+
+def count_pairs(predictions: Classes, dense: Classes, labels: Classes) -> Counts:
+    """Count the samples that both got right, only the first, only dense, neither."""
     _require_same_length(predictions, labels)
     _require_same_length(dense, labels)
     right, dense_right = predictions == labels, dense == labels
-    return newcombe(
+    return Counts(
         both=int(np.count_nonzero(right & dense_right)),
         first=int(np.count_nonzero(right & ~dense_right)),
         second=int(np.count_nonzero(~right & dense_right)),
         neither=int(np.count_nonzero(~right & ~dense_right)),
-        z=z,
     )
 
 

@@ -10,6 +10,8 @@ import click
 from serving.commands.shared import (
     CATALOG,
     DEFAULT_CATALOG,
+    FILE,
+    FOLDER,
     PROJECT,
     console,
     finite,
@@ -29,7 +31,7 @@ LARGEST_SPARSITY = 95
 @PROJECT
 @click.option(
     "--plots",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("sweep"),
     show_default=True,
     help="Folder for the plots.",
@@ -69,7 +71,7 @@ def sweep(project: Path, plots: Path) -> None:
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("sensitivity"),
     show_default=True,
     help="Folder for sensitivity.json and the plot, or for heads.json.",
@@ -144,7 +146,7 @@ def _rank_heads(project: Path, criterion: Criterion, out: Path) -> None:
 @click.option("--time-limit", default="10m", show_default=True, help="As in 90s, 10m or 1.5h.")
 @click.option(
     "--state",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("search"),
     show_default=True,
     help="Folder of what was tried; a search goes on from there.",
@@ -153,7 +155,7 @@ def _rank_heads(project: Path, criterion: Criterion, out: Path) -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--write",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Write the recipes found into this file, too.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

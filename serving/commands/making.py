@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from serving.commands.shared import (
     CATALOG,
     DEFAULT_CATALOG,
+    FOLDER,
     PROJECT,
     THREADS,
     console,
     progress_bars,
 )
+
+if TYPE_CHECKING:
+    from variants.catalog import Catalog
 
 
 @click.command()
@@ -25,15 +30,12 @@ from serving.commands.shared import (
 def build(project: Path, catalog: Path | None, only: tuple[str, ...], threads: int) -> None:
     """Build the variants of PROJECT, a recipes file, measure them, and write the report."""
     from variants.build import build
-    from variants.report import render_overview
-    from variants.report_files import write_report
 
     with progress_bars() as progress:
         built = build(
             project, catalog or DEFAULT_CATALOG, progress=progress, only=only, threads=threads
         )
-    write_report(built, catalog or DEFAULT_CATALOG)
-    console.print(render_overview(built))
+    _publish(built, catalog or DEFAULT_CATALOG)
 
 
 @click.command()
@@ -46,15 +48,20 @@ def measure(project: Path, catalog: Path | None, threads: int) -> None:
     Nothing is built. Report cards of other kinds of hardware are kept.
     """
     from variants.build import measure_again
-    from variants.report import render_overview
-    from variants.report_files import write_report
 
     with progress_bars() as progress:
         measured = measure_again(
             project, catalog or DEFAULT_CATALOG, progress=progress, threads=threads
         )
-    write_report(measured, catalog or DEFAULT_CATALOG)
-    console.print(render_overview(measured))
+    _publish(measured, catalog or DEFAULT_CATALOG)
+
+
+def _publish(catalog: Catalog, folder: Path) -> None:
+    from variants.report import render_overview
+    from variants.report_files import write_report
+
+    write_report(catalog, folder)
+    console.print(render_overview(catalog))
 
 
 @click.command()
@@ -71,9 +78,7 @@ def check(project: Path) -> None:
 
 
 @click.command()
-@click.argument(
-    "catalog", type=click.Path(path_type=Path, file_okay=False), default=DEFAULT_CATALOG
-)
+@click.argument("catalog", type=FOLDER, default=DEFAULT_CATALOG)
 @click.option("--json", "form", flag_value="json", help="Print JSON, as the router reads it.")
 @click.option("--markdown", "form", flag_value="markdown", help="Print Markdown.")
 @click.option("--brief", is_flag=True, help="One line per variant.")

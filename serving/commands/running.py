@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from serving.commands.shared import CATALOG, given
+from serving.commands.shared import CATALOG, FILE, given
 
 
 @click.command()
@@ -46,7 +46,7 @@ def up(catalog: Path | None, host: str | None, port: int | None, grpc_port: int 
 @click.option(
     "--json",
     "json_path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Write the summary into this file, too.",
 )
 def load(url: str, users: int, seconds: int, json_path: Path | None) -> None:

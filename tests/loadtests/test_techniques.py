@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from loadtests.techniques import COLUMNS, main, rows
+from loadtests.techniques import COLUMNS, main, measured_on, rows
 from variants.artifact import RECORD, write_record
 from variants.catalog import Catalog
 
 
 def test_every_variant_has_a_row_of_what_its_card_says(small_catalog: Path) -> None:
     catalog = Catalog.load(small_catalog)
-    lines = {line[0].removeprefix("small: "): line for line in rows(small_catalog, catalog)}
+    lines = {
+        line[0].removeprefix("small: "): line
+        for line in rows(small_catalog, catalog, measured_on(small_catalog, catalog))
+    }
     assert lines.keys() == catalog.variants.keys()
     assert {len(line) for line in lines.values()} == {len(COLUMNS)}
     cards = {name: variant.report_cards[0] for name, variant in catalog.variants.items()}
@@ -44,5 +47,6 @@ def test_a_variant_that_was_not_measured_there_is_named(
     whole = Catalog.load(copy)
     never = whole.variants["int8"].model_copy(update={"report_cards": ()})
     write_record(copy / "int8" / RECORD, never)
+    partly, key = Catalog.load(copy), measured_on(small_catalog, whole)
     with pytest.raises(ValueError, match=r"no card on .* of int8; run `paretoserve measure`"):
-        list(rows(copy, Catalog.load(copy)))
+        list(rows(copy, partly, key))

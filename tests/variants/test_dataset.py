@@ -142,3 +142,15 @@ def test_the_splits_must_have_the_same_inputs(changed: Samples, message: str) ->
 def test_a_split_without_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="each of the three splits must have samples"):
         replace(TEXTS, validation=TEXTS.validation.part(0, 0))
+
+
+def test_drawn_parts_share_no_sample_and_keep_their_order() -> None:
+    numbers = np.arange(10)
+    split = Split({"x": numbers}, numbers)
+    first, second = split.draw(0, 4, 20)
+    assert (len(first), len(second)) == (4, 6)
+    for part in (first, second):
+        assert np.array_equal(part.samples["x"], np.sort(part.labels))
+    assert sorted([*first.labels, *second.labels]) == list(numbers)
+    assert np.array_equal(split.draw(0, 4)[0].labels, first.labels)
+    assert not np.array_equal(split.draw(1, 4)[0].labels, first.labels)

@@ -28,7 +28,7 @@ from variants.catalog import BatchLatency, Model, Runtime, Variant
 from variants.check import Checked
 from variants.choosing.ledger import Measured, Pairs
 from variants.dataset import Material, Split
-from variants.evaluation import answer
+from variants.evaluation import answer, count_pairs
 from variants.hardware import hardware
 from variants.plan import WEIGHTS, storable
 from variants.profiling import profile
@@ -128,9 +128,9 @@ def divide(validation: Split, seed: int) -> tuple[Split, Split]:
         raise ValueError(
             f"a search needs 2 validation samples or more, there are {len(validation)}"
         )
-    order = np.random.default_rng(seed).permutation(len(validation))
-    border = len(validation) - max(1, int(len(validation) * CONFIRMATION_SHARE))
-    return validation.take(np.sort(order[:border])), validation.take(np.sort(order[border:]))
+    confirming = max(1, int(len(validation) * CONFIRMATION_SHARE))
+    selection, confirmation = validation.draw(seed, len(validation) - confirming, confirming)
+    return selection, confirmation
 
 
 def try_recipe(bench: Bench, recipe: Recipe, on_step: Callable[[str], None]) -> Measured:
@@ -202,10 +202,5 @@ def _threads_kept() -> Iterator[None]:
 def _pairs(
     predictions: NDArray[np.int64], dense: NDArray[np.int64], labels: NDArray[np.int64]
 ) -> Pairs:
-    right, dense_right = predictions == labels, dense == labels
-    return Pairs(
-        both=int(np.count_nonzero(right & dense_right)),
-        candidate=int(np.count_nonzero(right & ~dense_right)),
-        dense=int(np.count_nonzero(~right & dense_right)),
-        neither=int(np.count_nonzero(~right & ~dense_right)),
-    )
+    both, candidate_only, dense_only, neither = count_pairs(predictions, dense, labels)
+    return Pairs(both=both, candidate=candidate_only, dense=dense_only, neither=neither)

@@ -10,7 +10,7 @@ channels at one place of the kernel: the axis along which N:M groups weights.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
@@ -51,6 +51,11 @@ def find_layers(
         else:
             chosen[name] = layer
     return chosen, notes
+
+
+def no_layer(kind: str, notes: Iterable[str]) -> ValueError:
+    """Return what a technique of this kind raises if every layer had to be left out."""
+    return ValueError(f"{kind} found no layer to work on: {'; '.join(notes) or 'none'}")
 
 
 def groups_of(layer: Layer) -> int:

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-import numpy as np
 import onnx
 from pydantic import Field
 from rich.progress import Progress
@@ -119,20 +118,17 @@ class Int8(Technique):
 
     def _divide(self, validation: Split) -> tuple[Split, Split | None]:
         """Draw the samples that calibrate, and others that compare graphs where any are to be."""
-        there = len(validation)
-        order = np.random.default_rng(self.seed).permutation(there)
         is_auto = self.mode == "static" and self.method == "auto"
         if not is_auto and self.max_drop is None:
-            return validation.take(np.sort(order[: self.samples])), None
-        if there < 2:
+            (calibrating,) = validation.draw(self.seed, self.samples)
+            return calibrating, None
+        if len(validation) < 2:
             raise ValueError(
                 "graphs are compared on validation samples that gave no ranges: two at least"
             )
-        number = min(self.samples, there // 2)
-        return (
-            validation.take(np.sort(order[:number])),
-            validation.take(np.sort(order[number : number + self.held_out])),
-        )
+        number = min(self.samples, len(validation) // 2)
+        calibrating, held_out = validation.draw(self.seed, number, self.held_out)
+        return calibrating, held_out
 
     def _choose(self, model: onnx.ModelProto) -> tuple[list[Layer], tuple[str, ...]]:
         found, notes = find_layers(model)

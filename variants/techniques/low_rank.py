@@ -15,7 +15,7 @@ from variants.dataset import Material
 from variants.inputs import Inputs, measure_inputs
 from variants.low_rank import Decomposition, break_even, replacement
 from variants.sparsity.calibration import choose_samples
-from variants.sparsity.layers import find_layers
+from variants.sparsity.layers import find_layers, no_layer
 from variants.techniques.technique import Technique
 from variants.workpiece import Stage, Workpiece
 
@@ -81,7 +81,7 @@ class LowRankFactors(Technique):
             for place in _places(workpiece.network, linear):
                 network.set_submodule(place, made)
         if not ranks:
-            raise ValueError(f"{self.kind} found no layer to work on: {'; '.join(notes) or 'none'}")
+            raise no_layer(self.kind, notes)
         unseen = ", ".join(name for name in ranks if self.whiten and name not in inputs)
         if unseen:
             notes.append(f"inputs not observed, so not whitened: {unseen}")

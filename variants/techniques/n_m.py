@@ -18,7 +18,14 @@ from variants.forward import all_scores
 from variants.linear24 import GROUP, KEPT
 from variants.sparsity.calibration import choose_samples
 from variants.sparsity.criteria import Criterion, score
-from variants.sparsity.layers import Layer, find_layers, input_channels, mask_layers, unobserved
+from variants.sparsity.layers import (
+    Layer,
+    find_layers,
+    input_channels,
+    mask_layers,
+    no_layer,
+    unobserved,
+)
 from variants.sparsity.order import find_order, retained
 from variants.sparsity.patterns import keep_n_of_m
 from variants.sparsity.permutation import find_joints, permute
@@ -74,7 +81,7 @@ class SparseNM(Technique):
         layers = {name: layer for name, layer in found.items() if not reasons[name]}
         notes += [f"layer {name} stays dense: {why}" for name, why in reasons.items() if why]
         if not layers:
-            raise ValueError(f"{self.kind} found no layer to work on: {'; '.join(notes) or 'none'}")
+            raise no_layer(self.kind, notes)
         masks = dict(workpiece.masks)
         split = choose_samples(material.train, self.samples, self.seed)
         if self.permute:
@@ -83,7 +90,7 @@ class SparseNM(Technique):
         kept = self._choose(network, layers, masks, split, progress)
         notes += unobserved(layers, kept)
         if not kept:
-            raise ValueError(f"{self.kind} found no layer to work on: {'; '.join(notes)}")
+            raise no_layer(self.kind, notes)
         masks |= mask_layers(layers, kept)
         return replace(
             workpiece,

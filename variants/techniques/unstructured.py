@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from variants.dataset import Material, Split
 from variants.sparsity.calibration import choose_samples
 from variants.sparsity.criteria import Criterion, score
-from variants.sparsity.layers import Layer, find_layers, mask_layers, unobserved
+from variants.sparsity.layers import Layer, find_layers, mask_layers, no_layer, unobserved
 from variants.sparsity.patterns import keep_share, keep_share_of_all, keep_share_of_rows
 from variants.sparsity.sparsegpt import BLOCK, reconstruct
 from variants.techniques.ramp import BetweenRounds, ramp
@@ -86,7 +86,7 @@ class Unstructured(Technique):
         network = copy.deepcopy(workpiece.network)
         layers, notes = find_layers(network, self.exclude)
         if not layers:
-            raise ValueError(f"{self.kind} found no layer to work on: {'; '.join(notes) or 'none'}")
+            raise no_layer(self.kind, notes)
         shares = self._shares(layers)
         layers = {name: layer for name, layer in layers.items() if name in shares}
         masks = dict(workpiece.masks)
@@ -96,8 +96,7 @@ class Unstructured(Technique):
             removed = {name: share * ramp(number, self.rounds) for name, share in shares.items()}
             kept = self._choose(network, layers, masks, removed, split, progress)
             if not kept:
-                blind = "; ".join((*notes, *unobserved(layers, kept)))
-                raise ValueError(f"{self.kind} found no layer to work on: {blind}")
+                raise no_layer(self.kind, (*notes, *unobserved(layers, kept)))
             masks |= mask_layers(layers, kept)
             if self.recover is not None and number < self.rounds:
                 fit(network, material.train, self.recover, progress, masks=masks, label="recovery")
