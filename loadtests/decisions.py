@@ -1,25 +1,27 @@
-"""How long the policy takes to decide with many requests queued, in a simulated gateway.
+"""How long the router takes to decide with many requests queued, in a simulated gateway.
 
 The queue is kept full with requests of mixed SLOs; time is simulated, the decisions are real.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from serving.errors import Overloaded
 from serving.latency import LatencyModel
-from serving.offer import Offer, qualifying
-from serving.policy.situation import Candidate, Dispatch, Drop, LaneKey, Policy, Wait
-from serving.queue import DeadlineQueue
+from serving.offer import Latency, Offer, qualifying
+from serving.planner import Abandoned, Idle, Late, Planner, Send
+from serving.policy.situation import LaneKey, Policy
 from serving.slo import Slo
 
 MAX_BATCH: Final = 64
@@ -28,8 +30,9 @@ SHORTEST_S: Final = 1e-4
 
 def _offer(variant: str, accuracy: float, fastest_s: float) -> Offer:
     # About what an MLP does: 64 samples take eight times as long as one.
-    latencies_s = {size: fastest_s * size**0.5 for size in (1, 2, 4, 8, 16, 32, 64)}
-    return Offer(variant, accuracy, 0.95 - accuracy, accuracy, 1, 1, latencies_s)
+    typical_s = {size: fastest_s * size**0.5 for size in (1, 2, 4, 8, 16, 32, 64)}
+    latencies = {size: Latency(s, 1.3 * s, 1.5 * s) for size, s in typical_s.items()}
+    return Offer(variant, accuracy, 0.95 - accuracy, accuracy, 1, 1, latencies)
 
 
 OFFERS: Final[Mapping[str, Offer]] = {
@@ -65,17 +68,14 @@ class Decisions:
 
 
 class Simulation:
-    """A queue that is always full, and one busy host per variant."""
+    """A queue that is always full, and one host per variant that is busy or becomes so."""
 
     def __init__(self, policy: Policy, queued: int, seed: int = 0) -> None:
-        self._policy = policy
         self._queued = queued
         self._rng = np.random.default_rng(seed)
         self._now = 0.0
-        self._queue = DeadlineQueue()
-        self._busy_until = dict.fromkeys(OFFERS, 0.0)
-        cards = {name: offer.latencies_s for name, offer in OFFERS.items()}
-        self._latency = LatencyModel(cards, lambda: self._now)
+        self._running: list[tuple[float, int]] = []
+        self._planner = new_planner(policy, lambda: self._now, queued)
 
     def run(self, decisions: int, timer: Callable[[], float] = time.perf_counter) -> Decisions:
         """Decide so many times; each time is of lanes, candidates and policy together."""
@@ -84,26 +84,31 @@ class Simulation:
         for number in range(decisions):
             self._fill()
             start = timer()
-            decision = self._policy(self._queue.lanes, self._candidates(), self._now)
+            step = self._planner.step(self._now)
             seconds[number] = timer() - start
-            kinds[type(decision).__name__] += 1
-            match decision:
-                case Dispatch(variant, counts, size):
-                    for lane, count in counts:
-                        self._queue.take(lane, count)
-                    took_s = self._latency.idle_s(variant, size) * self._rng.lognormal(0, 0.2)
-                    self._latency.observe(variant, size, took_s)
-                    self._busy_until[variant] = self._now + took_s
-                case Drop(lane):
-                    self._queue.take(lane, 1)
-                case Wait():
-                    busy = [end for end in self._busy_until.values() if end > self._now]
-                    self._now = min(busy, default=self._now + SHORTEST_S)
+            kinds[type(step).__name__] += 1
+            match step:
+                case Send():
+                    typical_s = OFFERS[step.variant].latencies[1].p50_s * step.size**0.5
+                    took_s = typical_s * self._rng.lognormal(0, 0.2)
+                    heapq.heappush(self._running, (self._now + took_s, step.number))
+                case Idle(until):
+                    self._planner.look_back(self._now)
+                    self._pass(until)
+                case Late() | Abandoned():
+                    pass
         return Decisions(seconds, kinds)
 
+    def _pass(self, until: float) -> None:
+        """Let time pass until a batch ends, or it is time to look again."""
+        end = self._running[0][0] if self._running else math.inf
+        self._now = min(end, max(until, self._now + SHORTEST_S))
+        while self._running and self._running[0][0] <= self._now:
+            self._planner.ended(heapq.heappop(self._running)[1], self._now)
+
     def _fill(self) -> None:
-        for number in self._rng.integers(0, len(SLOS), self._queued - len(self._queue)):
-            slo = SLOS[number]
+        while self._planner.queued < self._queued:
+            slo = SLOS[self._rng.integers(len(SLOS))]
             key = LaneKey(
                 qualifying(OFFERS, slo),
                 fastest_first=slo.objective == "latency",
@@ -112,20 +117,21 @@ class Simulation:
             # Some have waited already.
             deadline = self._now + slo.latency_s * self._rng.uniform(0.3, 1.0)
             priority = int(self._rng.integers(1, 12))
-            self._queue.add(
-                None, key=key, size=1, deadline=deadline, priority=priority, now=self._now
-            )
+            with suppress(Overloaded):  # then another one
+                self._planner.admit(
+                    None, key, size=1, deadline=deadline, priority=priority, now=self._now
+                )
 
-    def _candidates(self) -> dict[str, Candidate]:
-        return {
-            name: Candidate(
-                name=name,
-                slots=1,
-                free_slots=0 if end > self._now else 1,
-                free_in_s=max(0.0, end - self._now),
-                max_batch=MAX_BATCH,
-                predict_s=partial(self._latency.predict_s, name),
-                idle_s=partial(self._latency.idle_s, name),
-            )
-            for name, end in self._busy_until.items()
-        }
+
+def new_planner(policy: Policy, now: Callable[[], float], max_queue: int) -> Planner:
+    """Return a planner of these offers, with one slot for each."""
+    planner = Planner(
+        policy,
+        LatencyModel({name: offer.latencies for name, offer in OFFERS.items()}, now),
+        {name: offer.accuracy for name, offer in OFFERS.items()},
+        max_batch=MAX_BATCH,
+        max_queue=max_queue,
+    )
+    for name in OFFERS:
+        planner.set_slots(name, 1)
+    return planner

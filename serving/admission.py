@@ -1,4 +1,4 @@
-"""Could one more request still be in time? Asked before it is queued."""
+"""Could everyone be in time with one more request? Asked before it is queued."""
 
 from __future__ import annotations
 
@@ -8,24 +8,44 @@ from collections.abc import Sequence
 from serving.policy.situation import Candidate
 
 
-def time_needed_s(candidates: Sequence[Candidate], ahead: float, size: int, left_s: float) -> float:
-    """Return how long a request of `size` samples takes behind `ahead` others.
+def lateness_s(
+    candidates: Sequence[Candidate], ahead: float, size: int, left_s: float, cores: float
+) -> float:
+    """Return by how much `size` samples behind `ahead` others miss a deadline `left_s` away.
 
-    All of the variants work off what is ahead.
+    Not above 0 if they are in time: one batch may do for all. If not, the fastest variants work
+    off what is ahead, as many of them at a time as there are cores.
 
     They are taken to run batches that fill half of the `left_s` there is, as in Nexus (SOSP'19):
     the other half is for waiting. Reckoned with the throughput of larger batches and the latency
     of smaller ones, more would be let in than can be served, and nearly all would be late.
     """
-    round_samples, samples_per_s, last_s = 0, 0.0, math.inf
+    together = math.ceil(ahead) + size
+    if any(
+        together <= each.max_batch and each.free_in_s + each.times.typical_s(together) <= left_s
+        for each in candidates
+    ):
+        return -math.inf
+    rates = []
     for candidate in candidates:
-        batch = candidate.max_batch
-        while batch > size and candidate.predict_s(batch) > left_s / 2:
-            batch //= 2
-        batch = max(batch, size)
-        batch_s = candidate.predict_s(batch)
-        round_samples += candidate.slots * batch
-        samples_per_s += candidate.slots * batch / batch_s
-        last_s = min(last_s, candidate.free_in_s + batch_s)
-    # Whole rounds: whoever just misses a batch waits for all of the next.
-    return math.ceil(ahead / round_samples) * round_samples / samples_per_s + last_s
+        batch = max(size, candidate.fits(candidate.max_batch, left_s / 2))
+        rates.append((batch / candidate.times.typical_s(batch), batch, candidate))
+    rates.sort(key=lambda each: -each[0])
+    working, round_samples, samples_per_s = 0.0, 0.0, 0.0
+    for each_per_s, batch, candidate in rates:
+        slots = min(candidate.slots, cores)
+        cores -= slots
+        working += slots
+        round_samples += slots * batch
+        samples_per_s += slots * each_per_s
+        if cores <= 0:
+            break
+    # Whole rounds: whoever just misses a batch waits for all of the next. Then one batch more.
+    rounds, rest = divmod(ahead + size, round_samples)
+    if not rest:
+        rounds, rest = rounds - 1, round_samples
+    last_s = min(
+        candidate.free_in_s + candidate.times.typical_s(max(1, math.ceil(rest / working)))
+        for _, _, candidate in rates
+    )
+    return rounds * round_samples / samples_per_s + last_s - left_s

@@ -13,8 +13,12 @@ from serving.commands.choosing import explain, search, sensitivity, sweep
 from serving.commands.making import build, check, measure, report
 from serving.commands.running import load, up
 from serving.commands.shared import errors
+from serving.commands.trials import replay, simulate
 
-VERBS: Final = (build, measure, check, report, sweep, sensitivity, search, explain, up, load)
+VERBS: Final = (
+    *(build, measure, check, report, sweep, sensitivity, search, explain, up, load),
+    *(simulate, replay),
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

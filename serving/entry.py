@@ -35,8 +35,6 @@ class Entry:
 
     payload: Any
     future: asyncio.Future[Served]
-    arrived: float
-    attempts: int = 0
     stage: Stage = "queued"
 
     def fail(self, error: ServingError) -> None:

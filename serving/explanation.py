@@ -27,11 +27,15 @@ def reason(code: str, variant: str, slo: Slo, qualifying: Sequence[str], arm: Ar
     best = BEST[slo.objective]
     passed = ", ".join(qualifying[: qualifying.index(variant)])
     match code:
+        case "exploring":
+            return "tried to see how fast it is now: it was not used lately"
         case "behind":
-            return "the queue is behind: the variant that clears it fastest within the deadline"
+            return "the queue is behind: the variant that serves most of those who wait in time"
         case "at risk":
             return "the deadline is at risk: the variant that is likeliest to meet it"
-        case _ if not passed or slo.objective == "latency":
+        case "preferred" | "in time" if not passed or slo.objective == "latency":
             return f"{best} variant that qualifies"
+        case "preferred" | "in time":
+            return f"{best} variant that meets the deadline: too slow now, or gone: {passed}"
         case _:
-            return f"{best} variant that meets the deadline: too slow for it now, or gone: {passed}"
+            return f"chosen by the policy {code}"

@@ -8,12 +8,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from serving.slo import Slo
 from variants.catalog import Catalog, ReportCard
 from variants.comparison import hardware_keys
 
 logger = logging.getLogger(__name__)
+
+
+class Latency(NamedTuple):
+    """What batches of one size take, as quantiles."""
+
+    p50_s: float
+    p95_s: float
+    p99_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +36,18 @@ class Offer:
     agreement: float
     weight_bytes: int
     artifact_bytes: int
-    latencies_s: Mapping[int, float]
-    """95th percentile by batch size."""
+    latencies: Mapping[int, Latency]
+    """By batch size."""
 
     @property
     def seconds_per_sample(self) -> float:
         """What a sample costs at best: replica-seconds."""
-        return min(latency / size for size, latency in self.latencies_s.items())
+        return min(latency.p95_s / size for size, latency in self.latencies.items())
+
+    @property
+    def quickest_s(self) -> float:
+        """What its quickest batch takes: the 95th percentile."""
+        return min(latency.p95_s for latency in self.latencies.values())
 
 
 def offers(catalog: Catalog, hardware_key: str, only: Sequence[str] = ()) -> dict[str, Offer]:
@@ -86,7 +100,7 @@ def qualifying(offered: Mapping[str, Offer], slo: Slo) -> tuple[str, ...]:
         case "accuracy":
             allowed.sort(key=lambda offer: (-offer.accuracy, offer.seconds_per_sample))
         case "latency":
-            allowed.sort(key=lambda offer: min(offer.latencies_s.values()))
+            allowed.sort(key=lambda offer: offer.quickest_s)
         case "cost":
             allowed.sort(key=lambda offer: (offer.seconds_per_sample, -offer.accuracy))
     return tuple(offer.variant for offer in allowed)
@@ -100,5 +114,8 @@ def _offer(name: str, card: ReportCard) -> Offer:
         agreement=card.agreement.value,
         weight_bytes=card.weight_bytes,
         artifact_bytes=card.artifact_bytes,
-        latencies_s={latency.batch_size: latency.p95_s for latency in card.latencies},
+        latencies={
+            measured.batch_size: Latency(measured.p50_s, measured.p95_s, measured.p99_s)
+            for measured in card.latencies
+        },
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Collection
 from operator import attrgetter
 from typing import Any, Final
@@ -22,6 +23,7 @@ class DeadlineQueue:
         self._lanes: dict[LaneKey, Lane] = {}
         self._numbers = itertools.count()
         self._count = 0
+        self._priorities = Counter[int]()
 
     def __len__(self) -> int:
         return self._count
@@ -41,7 +43,8 @@ class DeadlineQueue:
         """Queue a request of `size` samples that came at `now`, behind its equals."""
         # Deadlines within one millisecond are equal: among them priority decides.
         due = round(deadline if key.has_deadline else now + AGEING_S, 3)
-        waiting = Waiting(size, deadline, (due, priority, next(self._numbers)), key, entry)
+        order = (due, priority, next(self._numbers))
+        waiting = Waiting(size, deadline, order, key, entry, arrived=now)
         self.put_back(waiting)
         return waiting
 
@@ -52,11 +55,12 @@ class DeadlineQueue:
             lane = self._lanes[waiting.key] = Lane(waiting.key)
         insort(lane.requests, waiting, key=_order)
         lane.samples += waiting.size
+        self._priorities[waiting.order[1]] += 1
         self._count += 1
 
-    def take(self, lane: Lane, count: int) -> list[Waiting]:
-        """Remove and return the first `count` requests of a lane."""
-        return self._remove(lane, slice(0, count))
+    def take(self, lane: Lane, count: int, skip: int = 0) -> list[Waiting]:
+        """Remove and return `count` requests of a lane, from the one at `skip` on."""
+        return self._remove(lane, slice(skip, skip + count))
 
     def remove(self, waiting: Waiting) -> bool:
         """Remove one request, wherever it stands; return False if it does not wait here."""
@@ -69,17 +73,33 @@ class DeadlineQueue:
         self._remove(lane, slice(place, place + 1))
         return True
 
-    def take_least_important(self, priority: int) -> Waiting | None:
+    def last_deadlines(self) -> list[float]:
+        """Return by lane the deadline of its last request, sorted."""
+        return sorted(lane.requests[-1].deadline for lane in self._lanes.values())
+
+    def take_least_important(
+        self,
+        priority: int,
+        *,
+        before: float = math.inf,
+        variants: Collection[str] | None = None,
+    ) -> Waiting | None:
         """Remove and return the request to shed in favour of one with this priority, if any.
 
-        It is one of lower priority, and among those of the lowest the one that is due last.
+        It is one of lower priority, due before some time, for which one of `variants` qualifies
+        (any, if none are given), and among those of the lowest priority the one that is due last.
         """
+        self._priorities = +self._priorities  # forgets those that nobody has any more
+        if max(self._priorities, default=priority) <= priority:
+            return None
         worst: tuple[int, float] = (priority, math.inf)
         found: tuple[Lane, int] | None = None
         for lane in self._lanes.values():
+            if variants is not None and not set(variants).intersection(lane.key.variants):
+                continue
             for place, waiting in enumerate(lane.requests):
                 due, own_priority, _ = waiting.order
-                if (own_priority, due) > worst:
+                if (own_priority, due) > worst and due <= before:
                     worst, found = (own_priority, due), (lane, place)
         if found is None:
             return None
@@ -104,6 +124,7 @@ class DeadlineQueue:
         taken = lane.requests[places]
         del lane.requests[places]
         lane.samples -= sum(waiting.size for waiting in taken)
+        self._priorities.subtract(waiting.order[1] for waiting in taken)
         self._count -= len(taken)
         if not lane.requests:
             del self._lanes[lane.key]

@@ -55,6 +55,9 @@ class Hosts(Record):
     """CPUs, and so compute threads, of one replica."""
     slots: int = Field(default=1, ge=1)
     """Batches that a gateway sends to one replica at a time."""
+    cores: int | None = Field(default=None, ge=1)
+    """Batches that all hosts together run at once without slowing each other, where they share
+    CPUs; none: each has its own, as Ray reserves them."""
     bind: str = "127.0.0.1"
     """Address that a host listens on for gateways; `node` is that of its node in the cluster."""
 
@@ -92,7 +95,7 @@ class Settings(BaseSettings):
     catalog: Path = Path("catalog")
     variants: tuple[str, ...] = ()
     """Which of the catalog's variants to serve; none named means all."""
-    policy: str = "slack"
+    policy: str = "pareto"
     http: Http = Http()
     grpc: Grpc = Grpc()
     hosts: Hosts = Hosts()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from serving.latency import LatencyModel
 from serving.link import HostPool
 from serving.metrics import Metrics
 from serving.offer import offers
+from serving.planner import Planner
 from serving.policy import POLICIES
 from serving.protocol.documents import Documents
 from serving.protocol.grpc import GrpcProtocol
@@ -64,20 +66,25 @@ class Assembly:
         self._statistics = Statistics(offered)
 
         latency = LatencyModel(
-            {name: offer.latencies_s for name, offer in offered.items()}, clock.time
+            {name: offer.latencies for name, offer in offered.items()}, clock.time
         )
         slots = settings.hosts.slots
         self._pool = HostPool(
             lambda variant, hosts: self._scheduler.set_slots(variant, hosts * slots)
         )
-        self._scheduler = Scheduler(
+        planner = Planner(
             POLICIES[settings.policy],
             latency,
-            self._run,
-            clock,
+            {name: offer.accuracy for name, offer in offered.items()},
             max_batch=limits.batch_size,
             max_queue=limits.queue_length,
             max_lanes=limits.lanes,
+            cores=settings.hosts.cores or math.inf,
+        )
+        self._scheduler = Scheduler(
+            planner,
+            self._run,
+            clock,
             on_decision=metrics.decided,
             on_cancelled=metrics.cancelled,
             on_expired=metrics.expired,
@@ -97,7 +104,7 @@ class Assembly:
         self._directory = Directory(
             catalog.model,
             {
-                name: tuple(size for size in offer.latencies_s if size <= limits.batch_size)
+                name: tuple(size for size in offer.latencies if size <= limits.batch_size)
                 for name, offer in offered.items()
             },
             self._pool,

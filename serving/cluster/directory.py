@@ -17,7 +17,7 @@ import zmq.asyncio
 from serving.cluster.description import HostDescription
 from serving.dataplane import START_GRACE_S
 from serving.event import Counted
-from serving.latency import ENOUGH, LatencyModel
+from serving.latency import LatencyModel
 from serving.link import BatchFailed, HostConnection, HostPool
 from serving.metrics import Metrics
 from serving.run import HostLost
@@ -34,6 +34,9 @@ LIST_PERIOD_S: Final = 30.0
 
 ANSWER_WITHIN_S: Final = 5.0
 CALIBRATION_PAUSE_S: Final = 0.005
+
+TIMINGS: Final = 8
+"""Of each batch size, on a host that joins."""
 
 
 class Registry(Protocol):
@@ -170,7 +173,7 @@ class Directory:
         host = HostConnection(self._context, address, lost)
         try:
             timings: dict[int, list[float]] = {size: [] for size in self._sizes[variant]}
-            for round_ in range(1 + ENOUGH):
+            for round_ in range(1 + TIMINGS):
                 for size, took in timings.items():
                     # Spaced out: a lone request meets a machine that has gone to sleep.
                     await asyncio.sleep(CALIBRATION_PAUSE_S)

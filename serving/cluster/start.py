@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from collections.abc import Generator
@@ -87,11 +88,24 @@ def served_variants(settings: Settings) -> list[str]:
     return list(offers(catalog, hardware(settings.hosts.cpus).key, settings.variants))
 
 
+def sharing_cpus(settings: Settings, cpus: int) -> Settings:
+    """Return the settings with `hosts.cores`, where that is not set, for so many CPUs in all.
+
+    Ray is told of more CPUs than there are, so what it reserves for a host is no host's own.
+    """
+    hosts = settings.hosts
+    if hosts.cores is not None:
+        return settings
+    cores = max(1, cpus // hosts.cpus)
+    return settings.model_copy(update={"hosts": hosts.model_copy(update={"cores": cores})})
+
+
 def start_service(settings: Settings) -> Ports:
     """Start the gateway and the hosts in a running cluster; return the ports listened on.
 
     Raises `NotStarted` if they are not all ready in good time.
     """
+    settings = sharing_cpus(settings, len(os.sched_getaffinity(0)))
     apps = {
         app_name(variant, 1): host_app(settings, variant) for variant in served_variants(settings)
     }

@@ -1,6 +1,6 @@
 """What a policy is shown, and what it may answer.
 
-    lanes of waiting requests + candidates + now ─▶ policy ─▶ Dispatch | Drop | Wait
+    Situation: lanes of waiting requests, candidates, cores, now ─▶ policy ─▶ Dispatch | Drop | Wait
 
 A lane holds the requests that the same variants qualify for, with the same preference among them,
 and that can share a batch; they all have a deadline or none has, and they stand in the order in
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 
 class LaneKey(NamedTuple):
@@ -38,6 +38,9 @@ class Waiting:
     key: LaneKey
     entry: Any = None
     """The scheduler's own; no business of a policy."""
+    arrived: float = 0.0
+    attempts: int = 0
+    """How often it was sent to a host that was lost."""
 
 
 @dataclass(eq=False, slots=True)
@@ -49,33 +52,87 @@ class Lane:
     samples: int = 0
 
 
+class Times(Protocol):
+    """What batches of a variant take, from dispatch to answer."""
+
+    def typical_s(self, size: int) -> float:
+        """Return the median time of a batch of `size` samples."""
+
+    def within_s(self, size: int, quantile: float = ...) -> float:
+        """Return the time that this share of batches stays within; 95 % if it is not said."""
+
+    def lateness(self, size: int, left_s: float) -> float:
+        """Return the probability that a batch of `size` samples takes longer than `left_s`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A variant as it stands now. Times are in seconds."""
 
     name: str
+    accuracy: float
     slots: int
     """Batches that its live replicas take at a time."""
     free_slots: int
-    """Those of them that are free now."""
+    """Those of them that are free now, with a core free to work on."""
     free_in_s: float
-    """When the next slot is expected to be free; 0 if one is."""
+    """When the next slot, with a core, is expected to be free; 0 if one is."""
     max_batch: int
-    predict_s: Callable[[int], float]
-    """The time within which a batch of that many samples will very likely be answered."""
+    times: Times
     idle_s: Callable[[int], float]
     """The time that a batch of that many samples takes at best."""
+    unseen_s: float = 0.0
+    """How long ago a batch of it was last answered."""
+    sent: int = 0
+    """How many batches it was sent so far."""
+
+    def fits(self, most: int, within_s: float) -> int:
+        """Return the largest batch, of at most `most` samples, very likely answered in that time.
+
+        A power of two, or `most`; at least 1, whether that is in time or not.
+        """
+        size = max(1, min(most, self.max_batch))
+        while size > 1 and self.times.within_s(size) > within_s:
+            size = 1 << (size - 1).bit_length() - 1
+        return size
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything that a policy may look at."""
+
+    lanes: Sequence[Lane]
+    """None of them is empty."""
+    candidates: Mapping[str, Candidate]
+    """The variants that are alive, best first."""
+    now: float
+    free_cores: float = math.inf
+    """So many more batches can run without slowing those that do."""
+    losses: Callable[[float], float] = lambda held_s: 0.0
+    """How many requests yet to come are expected to be late if a core is held for so long."""
+    tightest_s: float = math.inf
+    """Most of what may come allows at least so much time."""
+    arrivals_per_s: float = 0.0
+    """Samples, of late."""
+    load: float = 0.0
+    """What arrived of late, in what all cores could serve with the fastest variant for each."""
+    earned: float = 0.0
+    """Mean accuracy of the variants that requests were sent to of late."""
+    last: str | None = None
+    """The variant of the last batch that was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Send the first `count` requests of each lane in one batch."""
+    """Send `count` requests of each lane, from the one at `skip` on, in one batch."""
 
     variant: str
     counts: tuple[tuple[Lane, int], ...]
     size: int
     predicted_s: float
     reason: str
+    skip: int = 0
+    """Of the first lane: its first requests would be late anyway, and would delay these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,5 +151,5 @@ class Wait:
 
 Decision: TypeAlias = Dispatch | Drop | Wait
 
-Policy: TypeAlias = Callable[[Sequence[Lane], Mapping[str, Candidate], float], Decision]
-"""Pure: no clock, no I/O, nothing remembered. `candidates` holds only variants that are alive."""
+Policy: TypeAlias = Callable[[Situation], Decision]
+"""Pure: no clock, no I/O, nothing remembered. Called until it says `Wait`."""

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 
-from serving.errors import STATUS, InferenceFailed, ServingError
+from serving.errors import STATUS, DeadlineExceeded, InferenceFailed, Overloaded, ServingError
 
 logger = logging.getLogger(__name__)
 
 FAILED: Final = "the service failed; it was logged"
 """All that a caller is told of a fault of ours."""
 
+# Load, not a fault, refuses thousands a second: a line would cost more than the refusal. The
+# metrics count them, by class.
+_LEVEL: Final[Mapping[type[ServingError], int]] = {
+    InferenceFailed: logging.ERROR,
+    Overloaded: logging.DEBUG,
+    DeadlineExceeded: logging.DEBUG,
+}
+
 
 def log_failure(error: Exception, called: str) -> None:
-    """Write one line on a call that failed; with a traceback only where the fault is ours."""
+    """Write one line on a call that failed; with a traceback only where the fault is ours.
+
+    Its level is DEBUG where load is the reason, so by default it is not written.
+    """
     kind = type(error) if isinstance(error, ServingError) else InferenceFailed
+    level = _LEVEL.get(kind, logging.INFO)
+    if not logger.isEnabledFor(level):
+        return
     logger.log(
-        logging.ERROR if kind is InferenceFailed else logging.INFO,
+        level,
         "%s",
         error,
         extra={

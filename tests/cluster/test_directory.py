@@ -18,7 +18,7 @@ from serving.latency import LatencyModel
 from serving.link import HostPool, HostSocket
 from serving.metrics import Metrics
 from serving.statistics import Statistics
-from tests.serving.builders import MODEL, answers
+from tests.serving.builders import MODEL, answers, exactly
 from tests.waiting import until
 
 SIZES = {"dense": (1, 4), "int8": (1, 4)}
@@ -50,7 +50,8 @@ class Bench:
         self.registry = CollectorRegistry()
         self.pool = HostPool(self.counts.__setitem__)
         self.latency = LatencyModel(
-            {name: dict.fromkeys(sizes, 99.0) for name, sizes in SIZES.items()}, lambda: 0.0
+            {name: exactly(dict.fromkeys(sizes, 99.0)) for name, sizes in SIZES.items()},
+            lambda: 0.0,
         )
         metrics = Metrics(self.registry, "shirts")
         self.statistics = Statistics(SIZES)

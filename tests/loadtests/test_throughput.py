@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import pytest
 
 from loadtests import alone, costs
@@ -9,8 +7,8 @@ from loadtests.client import post
 from loadtests.decisions import SLOS, Simulation
 from loadtests.grid import Grid
 from loadtests.throughput import Point, Setup, measure, middle, throughput_grid
-from serving.policy.situation import Candidate, Decision, Lane
-from serving.policy.slack import slack
+from serving.policy.pareto import pareto
+from serving.policy.situation import Decision, Situation
 from tests.loadtests.server import ok, tiny_server
 
 
@@ -69,12 +67,10 @@ def test_the_simulated_queue_is_always_full_of_every_slo() -> None:
     lanes: list[int] = []
     queued: list[int] = []
 
-    def policy(
-        waiting: Sequence[Lane], candidates: Mapping[str, Candidate], now: float
-    ) -> Decision:
-        lanes.append(len(waiting))
-        queued.append(sum(len(lane.requests) for lane in waiting))
-        return slack(waiting, candidates, now)
+    def policy(situation: Situation) -> Decision:
+        lanes.append(len(situation.lanes))
+        queued.append(sum(len(lane.requests) for lane in situation.lanes))
+        return pareto(situation)
 
     ticks = iter(range(10_000))
     decisions = Simulation(policy, queued=500).run(300, timer=lambda: float(next(ticks)))
@@ -82,8 +78,15 @@ def test_the_simulated_queue_is_always_full_of_every_slo() -> None:
     assert max(lanes) == len(SLOS) - 1, "two differ in nothing but their deadline"
     assert decisions.quantile_us(0.5) == 1e6
     assert sum(decisions.kinds.values()) == 300
-    assert decisions.kinds["Dispatch"] > 0
-    assert decisions.kinds["Wait"] > 0
+    assert decisions.kinds["Send"] > 0
+    assert decisions.kinds["Idle"] > 0
+
+
+def test_decisions_are_shown_by_the_number_of_requests_queued() -> None:
+    grid = costs.decisions_grid(50)
+    assert [row[0] for row in grid.rows] == ["10", "100", "1,000"]
+    for _, p50, p99, p999, _ in grid.rows:
+        assert 0 < int(p50) <= int(p99) <= int(p999)
 
 
 def test_every_part_of_a_request_is_measured() -> None:

@@ -18,8 +18,9 @@ from serving.dataplane import DataPlane
 from serving.experiment.assignment import Experiment
 from serving.latency import LatencyModel
 from serving.metrics import Metrics
-from serving.offer import Offer
-from serving.policy.slack import slack
+from serving.offer import Latency, Offer
+from serving.planner import Planner
+from serving.policy.pareto import pareto
 from serving.protocol.documents import Documents
 from serving.protocol.http import HttpProtocol
 from serving.protocol.inference import Inference
@@ -50,6 +51,11 @@ WEIGHTS: Mapping[str, npt.NDArray[np.float32]] = {
 LATENCIES_S = {1: 0.001, 8: 0.002, 64: 0.008}
 
 
+def exactly(latencies_s: Mapping[int, float]) -> dict[int, Latency]:
+    """A report card of batches that always take the same time."""
+    return {size: Latency(took_s, took_s, took_s) for size, took_s in latencies_s.items()}
+
+
 def offer(
     variant: str = "dense",
     accuracy: float = 0.9,
@@ -67,7 +73,7 @@ def offer(
         agreement=agreement,
         weight_bytes=weight_bytes,
         artifact_bytes=artifact_bytes,
-        latencies_s=LATENCIES_S if latencies_s is None else latencies_s,
+        latencies=exactly(LATENCIES_S if latencies_s is None else latencies_s),
     )
 
 
@@ -129,19 +135,24 @@ def in_process(
     clock = LoopClock()
     registry = CollectorRegistry()
     metrics = Metrics(registry, model.name)
-    latency = LatencyModel({name: offer.latencies_s for name, offer in offers.items()}, clock.time)
-    scheduler = Scheduler(
-        slack,
+    latency = LatencyModel({name: offer.latencies for name, offer in offers.items()}, clock.time)
+    planner = Planner(
+        pareto,
         latency,
-        run,
-        clock,
+        {name: offer.accuracy for name, offer in offers.items()},
         max_batch=max_batch,
         max_queue=max_queue,
+    )
+    scheduler = Scheduler(
+        planner,
+        run,
+        clock,
         on_decision=metrics.decided,
         on_cancelled=metrics.cancelled,
         on_expired=metrics.expired,
     )
-    for name in offers:
+    for name, offered in offers.items():
+        latency.calibrate(name, {size: [one.p50_s] for size, one in offered.latencies.items()})
         scheduler.set_slots(name, slots)
     dataplane = DataPlane(
         model,

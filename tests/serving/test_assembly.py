@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +88,17 @@ async def client(transport: str, gateway: Assembly) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def seen(gateway: Assembly) -> AsyncIterator[Callable[..., Any]]:
+def seen(gateway: Assembly) -> Callable[..., Any]:
     """Wait until a metric of the gateway has a value."""
+    return partial(has_come, gateway)
+
+
+async def has_come(gateway: Assembly, value: float, name: str, **labels: str) -> None:
+    """Wait until a metric has a value."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.http_port}") as http:
-
-        async def seen(value: float, name: str, **labels: str) -> None:
-            async with asyncio.timeout(ENOUGH_S):
-                while metric((await http.get("/metrics")).text, name, **labels) != value:
-                    await asyncio.sleep(0.01)
-
-        yield seen
+        async with asyncio.timeout(ENOUGH_S):
+            while metric((await http.get("/metrics")).text, name, **labels) != value:
+                await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -184,6 +186,23 @@ async def test_only_so_many_different_shapes_wait_at_once(
     for own, one in zip(await soon(asked), given, strict=True):
         assert_close(own, answers("dense", one))
     await soon(first)
+
+
+async def test_where_hosts_share_one_core_one_of_them_computes_at_a_time(
+    two_inputs_catalog: Path, hold: Hold
+) -> None:
+    shared = {"cores": 1}
+    async with assembled(two_inputs_catalog, hold.wrap, hosts=shared, drain_s=DRAIN_S) as gateway:
+        hold.calls.clear()
+        async with Client("http", gateway) as client:
+            with hold.closed():
+                first = await occupied(client, hold)
+                second = asyncio.create_task(client.infer(inputs(2, 4), "coarse"))
+                await has_come(gateway, 1, "paretoserve_queue_length")
+                assert hold.samples == 1, "the other host is free, its core is not"
+            await soon(first)
+            assert_close(await soon(second), answers("coarse", inputs(2, 4)))
+        assert hold.samples == 3
 
 
 async def test_both_transports_tell_the_same_statistics(gateway: Assembly) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.offer import Offer, offers, qualifying
+from serving.offer import Latency, Offer, offers, qualifying
 from serving.slo import Slo
 from tests.serving.builders import offer
 from tests.variants.cards import around, card, catalog, latency
@@ -34,7 +34,7 @@ def test_an_offer_is_what_the_report_card_of_this_hardware_says() -> None:
         agreement=0.98,
         weight_bytes=23_298_088,
         artifact_bytes=23_298_790,
-        latencies_s={1: 0.002, 64: 0.032},
+        latencies={1: Latency(0.001, 0.002, 0.003), 64: Latency(0.016, 0.032, 0.048)},
     )
     assert offers(CATALOG, HERE)["int8"].accuracy == 0.88
 
@@ -82,11 +82,11 @@ def test_on_unknown_hardware_all_are_taken_by_cards_of_one_kind() -> None:
         }
     )
     offered = offers(measured, HERE)
-    assert {name: one.latencies_s[1] for name, one in offered.items()} == {
+    assert {name: one.latencies[1].p95_s for name, one in offered.items()} == {
         "dense": 0.002,
         "int8": 0.001,
     }
-    assert offers(measured, HERE, only=["dense"])["dense"].latencies_s[1] == 0.0006
+    assert offers(measured, HERE, only=["dense"])["dense"].latencies[1].p95_s == 0.0006
 
 
 def test_what_a_sample_costs_is_that_of_the_best_batch_size() -> None:

@@ -75,6 +75,15 @@ def test_what_is_taken_comes_in_order_and_an_emptied_lane_is_gone() -> None:
     assert (len(queue), queue.lanes) == (0, [])
 
 
+def test_the_first_ones_of_a_lane_can_be_left_out() -> None:
+    queue = DeadlineQueue()
+    for entry in "abcd":
+        add(queue, entry, size=2)
+    assert [waiting.entry for waiting in queue.take(queue.lanes[0], 2, skip=1)] == ["b", "c"]
+    assert entries(queue)[BOTH] == ["a", "d"]
+    assert (len(queue), queue.lanes[0].samples) == (2, 4)
+
+
 def test_what_is_put_back_gets_the_place_it_had() -> None:
     queue = DeadlineQueue()
     for entry in ("first", "second", "third"):
@@ -123,8 +132,38 @@ def test_who_is_shed_for_a_request_of_this_priority(priority: int, shed: str | N
     assert len(queue) == (4 if shed is None else 3)
 
 
+@pytest.mark.parametrize(
+    ("before", "variants", "shed"),
+    [
+        pytest.param(9.0, ["dense"], "late", id="the lowest priority"),
+        pytest.param(8.0, ["dense"], "early", id="of those that are due before"),
+        pytest.param(9.0, ["int8"], "elsewhere", id="and for which these variants will do"),
+        pytest.param(0.5, ["dense"], None, id="nobody is due so early"),
+        pytest.param(9.0, ["int4"], None, id="nobody wants that variant"),
+    ],
+)
+def test_who_is_shed_of_those_in_the_way(
+    before: float, variants: list[str], shed: str | None
+) -> None:
+    queue = DeadlineQueue()
+    dense = LaneKey(("dense",))
+    add(queue, "early", 2.0, priority=20, key=dense)
+    add(queue, "late", 9.0, priority=30, key=dense)
+    add(queue, "elsewhere", 3.0, priority=40, key=SMALL)
+    found = queue.take_least_important(1, before=before, variants=variants)
+    assert (found and found.entry) == shed
+    assert len(queue) == (3 if shed is None else 2)
+
+
 def test_an_empty_queue_sheds_nobody() -> None:
     assert DeadlineQueue().take_least_important(1) is None
+
+
+def test_the_last_deadlines_are_those_of_each_lane() -> None:
+    queue = DeadlineQueue()
+    for deadline, key in ((3.0, BOTH), (9.0, BOTH), (5.0, SMALL), (math.inf, PATIENT)):
+        add(queue, deadline, deadline, key=key)
+    assert queue.last_deadlines() == [5.0, 9.0, math.inf]
 
 
 @pytest.mark.parametrize(
@@ -185,11 +224,12 @@ class Queue(RuleBasedStateMachine):
         ]
 
     @precondition(lambda self: self.expected)
-    @rule(data=st.data(), count=st.integers(1, 5))
-    def take(self, data: st.DataObject, count: int) -> None:
+    @rule(data=st.data(), count=st.integers(1, 5), skip=st.integers(0, 2))
+    def take(self, data: st.DataObject, count: int, skip: int) -> None:
         lane = data.draw(st.sampled_from(self.queue.lanes))
-        first = lane.requests[:count]
-        taken = self.queue.take(lane, count)
+        skip = min(skip, len(lane.requests) - 1)
+        first = lane.requests[skip : skip + count]
+        taken = self.queue.take(lane, count, skip)
         assert taken == first
         self._gone(taken)
 

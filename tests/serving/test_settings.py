@@ -29,7 +29,7 @@ def test_everything_has_a_default() -> None:
     assert settings.catalog == Path("catalog")
     assert settings.http == Http(host="127.0.0.1", port=8000)
     assert settings.grpc == Grpc(host="127.0.0.1", port=9000)
-    assert settings.hosts == Hosts(replicas=1, cpus=1, slots=1, bind="127.0.0.1")
+    assert settings.hosts == Hosts(replicas=1, cpus=1, slots=1, cores=None, bind="127.0.0.1")
     assert settings.limits == Limits(
         batch_size=64, queue_length=2000, body_bytes=2**23, header_bytes=2**16, stream_requests=64
     )
@@ -79,7 +79,7 @@ def test_http_and_grpc_do_not_share_a_port(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_policy_must_be_one_of_the_table() -> None:
     write({"policy": "luck"})
-    with pytest.raises(ValueError, match=r"policy: .*unknown policy 'luck'; known: slack"):
+    with pytest.raises(ValueError, match=r"policy: .*unknown policy 'luck'; known: pareto"):
         load_settings()
 
 
@@ -124,12 +124,13 @@ def test_an_experiment_is_read_with_its_arms() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        pytest.param({"polcy": "slack"}, "the settings are wrong: polcy: ", id="an unknown key"),
+        pytest.param({"polcy": "pareto"}, "the settings are wrong: polcy: ", id="an unknown key"),
         pytest.param({"http": {"prot": 1}}, "http.prot: ", id="an unknown key of a group"),
         pytest.param({"http": {"port": 65536}}, "http.port: .* less than", id="no such port"),
         pytest.param({"grpc": {"port": 65536}}, "grpc.port: .* less than", id="nor for gRPC"),
         pytest.param({"http": 8000}, "http: ", id="a value for a group"),
         pytest.param({"hosts": {"replicas": 0}}, "hosts.replicas: ", id="no replicas"),
+        pytest.param({"hosts": {"cores": 0}}, "hosts.cores: ", id="nothing to run on"),
         pytest.param({"limits": {"batch_size": 0}}, "limits.batch_size: ", id="empty batches"),
         pytest.param({"limits": {"header_bytes": 1023}}, "limits.header_bytes: ", id="no headers"),
         pytest.param(
@@ -151,7 +152,7 @@ def test_an_experiment_is_read_with_its_arms() -> None:
         ),
         pytest.param({"experiment": {"name": "e", "arms": []}}, "experiment.arms: ", id="no arms"),
         pytest.param(["policy"], "paretoserve.yaml must hold settings by name", id="a list"),
-        pytest.param("slack", "paretoserve.yaml must hold settings by name", id="a word"),
+        pytest.param("pareto", "paretoserve.yaml must hold settings by name", id="a word"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: object, message: str) -> None:

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from serving.batch import Arrays
-from serving.errors import STATUS, Overloaded, ServingError
+from serving.errors import STATUS, DeadlineExceeded, Overloaded, ServingError
+from serving.protocol import failure
 from serving.run import Ran
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.calls import INFER, assert_answers, assert_refuses, body
@@ -197,6 +198,22 @@ async def test_a_fault_of_the_service_is_an_error_without_a_traceback(
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert "KeyError: 'label'" in caplog.text
     assert (vars(record)["path"], vars(record)["status"]) == (INFER, 500)
+
+
+@pytest.mark.parametrize("error", STATUS, ids=lambda error: error.__name__)
+async def test_a_refusal_for_load_is_logged_for_debugging_only(
+    error: type[ServingError], caplog: pytest.LogCaptureFixture
+) -> None:
+    is_for_load = error in (Overloaded, DeadlineExceeded)
+    async with in_process(Raises(error("busy"))).client() as client:
+        for level, count in ((logging.INFO, 0 if is_for_load else 1), (logging.DEBUG, 1)):
+            with caplog.at_level(level, "serving"):
+                caplog.clear()
+                await client.post(INFER, json=body())
+            found = [each for each in caplog.records if each.name == failure.__name__]
+            assert len(found) == count, level
+    assert (vars(found[0])["error"], vars(found[0])["path"]) == (error.__name__, INFER)
+    assert vars(found[0])["status"] == STATUS[error].http
 
 
 async def test_a_caller_that_leaves_before_its_body_is_whole_is_not_answered() -> None:

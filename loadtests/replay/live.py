@@ -1,0 +1,162 @@
+"""A live trial for a terminal: one demand against a running service, and against its simulation.
+
+URL, Demand ─▶ replay ─▶ Run, accuracies, timings;   Run, simulated Run ─▶ the gap between them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from loadtests.grid import Grid
+from loadtests.replay.batches import batches
+from loadtests.replay.lag import Lag
+from loadtests.replay.replay import replay_now
+from loadtests.replay.timings import Timings, timings
+from loadtests.service import connect, probe
+from loadtests.simulated import title, write_each
+from loadtests.simulator.compare import Compared, compare
+from loadtests.simulator.simulate import Service
+from loadtests.trial.calibration import calibration
+from loadtests.trial.conditions import condition_of
+from loadtests.trial.files import write_trial
+from loadtests.trial.metric import METRICS
+from loadtests.trial.outcomes import Outcomes, Status
+from loadtests.trial.runs import Run, Trial
+from loadtests.trial.scores import Score, score
+from loadtests.trial.tables import NOTHING
+from loadtests.workload.demand import Demand
+from serving.offer import Offer
+
+TIMINGS: Final = "timings.json"
+GAP: Final = ("attainment", "mean_accuracy", "p50_s", "p99_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What came of it; `lag.check()` tells whether it is the service's doing."""
+
+    run: Run
+    outcomes: Outcomes
+    accuracy: Mapping[str, float]
+    """By variant."""
+    lag: Lag
+    timings: Timings
+    unserved: int
+    """Requests that failed or were lost."""
+    first_failure: str
+    """What the first that failed was told."""
+
+
+def served(url: str) -> tuple[str, ...]:
+    """Return the variants of the service at a URL; raises `ValueError` as `connect` does."""
+    return tuple(connect(url.rstrip("/")).metadata["versions"])
+
+
+def replay_live(
+    url: str,
+    demand: Demand,
+    *,
+    policy: str,
+    seed: int,
+    offers: Mapping[str, Offer] | None = None,
+) -> Live:
+    """Replay the requests that a seed draws to a service that has this policy.
+
+    The accuracies are those of `offers`; without them each variant is asked for its own.
+
+    Raises `ValueError` as `draw`, `replay` and `probe` do.
+    """
+    accuracy = _accuracy(url, offers)
+    workload = demand.draw(seed)
+    replayed = replay_now(url, workload, policy=f"{policy} live", seed=seed)
+    outcomes = replace(replayed.outcomes, batches=batches(replayed))
+    found = outcomes.batches
+    return Live(
+        run=Run(
+            condition=condition_of(demand),
+            seed=seed,
+            score=score(outcomes, accuracy),
+            calibration=found and calibration(found, outcomes.variants, workload.seconds),
+        ),
+        outcomes=outcomes,
+        accuracy=accuracy,
+        lag=replayed.lag,
+        timings=timings(found, outcomes.variants) if found else Timings(variants={}),
+        unserved=sum(int((outcomes.status == bad).sum()) for bad in (Status.LOST, Status.FAILED)),
+        first_failure=replayed.first_failure,
+    )
+
+
+def simulate_same(service: Service, demand: Demand, *, policy: str, seed: int) -> Compared:
+    """Simulate the requests that `replay_live` sends; raises as `compare` does."""
+    compared = compare(service, demand, [policy], seed, is_bounded=False)
+    name = f"{policy} simulated"
+    run = compared.runs[0]
+    return replace(
+        compared,
+        runs=(run.model_copy(update={"score": run.score.model_copy(update={"policy": name})}),),
+        outcomes=(replace(compared.outcomes[0], policy=name),),
+    )
+
+
+def live_trial(live: Live, simulated: Compared | None, demand: Demand, url: str) -> Trial:
+    """Return both as one trial, the live run first."""
+    return Trial(
+        title=f"{title(demand, live.outcomes)}, at {url}",
+        note=describe_lag(live.lag),
+        runs=(live.run, *(simulated.runs if simulated else ())),
+    )
+
+
+def write_live(live: Live, simulated: Compared | None, trial: Trial, folder: Path) -> list[Path]:
+    """Write tables, plots, outcomes, and what batches took; return the files."""
+    outcomes = (live.outcomes, *(simulated.outcomes if simulated else ()))
+    written = write_trial(folder, trial, outcomes, live.accuracy)
+    path = folder / TIMINGS
+    path.write_text(live.timings.model_dump_json(indent=1) + "\n")
+    return [*written, *write_each(outcomes, folder), path]
+
+
+def _accuracy(url: str, offers: Mapping[str, Offer] | None) -> dict[str, float]:
+    if offers is not None:
+        return {name: offer.accuracy for name, offer in offers.items()}
+    probed = probe(connect(url.rstrip("/")), rounds=1)
+    return {name: each.accuracy for name, each in probed.items()}
+
+
+def describe_lag(lag: Lag) -> str:
+    """Say in a sentence how well the client kept up."""
+    waited = f"{lag.waited:,} waited for a connection, {lag.waited_max_s * 1e3:.2f} ms at most"
+    return (
+        f"The client was {lag.p50_s * 1e3:.3f} ms late at the median, {lag.p99_s * 1e3:.3f} ms at "
+        f"the 99th percentile, {lag.max_s * 1e3:.2f} ms at most; {lag.connections} connections, "
+        f"{waited if lag.waited else 'nobody waited for one'}; {lag.cpu_s:.1f} s of CPU, "
+        f"{'with' if lag.is_urgent else 'without'} real-time priority."
+    )
+
+
+def gap(live: Score, simulated: Score) -> Grid:
+    """Return a table of how far a simulation is from the live run of the same requests."""
+    metrics = [METRICS[name] for name in GAP]
+    rows = []
+    for name, values in (
+        ("live", [metric.get(live) for metric in metrics]),
+        ("simulated", [metric.get(simulated) for metric in metrics]),
+    ):
+        cells = zip(metrics, values, strict=True)
+        rows.append((name, *(_cell(v, m.scale, m.digits) for m, v in cells)))
+    differences = [_minus(metric.get(live), metric.get(simulated)) for metric in metrics]
+    cells = zip(metrics, differences, strict=True)
+    rows.append(("live minus simulated", *(_cell(v, m.scale, m.digits, "+") for m, v in cells)))
+    return Grid("Simulation and reality", ("", *(metric.title for metric in metrics)), rows)
+
+
+def _minus(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
+def _cell(value: float | None, scale: float, digits: int, sign: str = "") -> str:
+    return NOTHING if value is None else f"{value * scale:{sign},.{digits}f}"

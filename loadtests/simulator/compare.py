@@ -1,0 +1,121 @@
+"""Several policies on the same requests, simulated and held against the clairvoyant bound.
+
+Service, Demand, policies, seeds ─▶ compare ─▶ Runs, Outcomes, simulated requests a second
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from loadtests.simulator.simulate import Death, Happening, Service, simulate
+from loadtests.trial.bound import Bound, Outage, clairvoyant
+from loadtests.trial.calibration import calibration
+from loadtests.trial.conditions import condition_of
+from loadtests.trial.outcomes import Outcomes
+from loadtests.trial.runs import Run
+from loadtests.trial.scores import score
+from loadtests.workload.demand import Demand
+from loadtests.workload.workload import Workload
+from serving.policy import POLICIES
+
+ALL: Final = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What some policies did on one workload, in the order in which they were asked for."""
+
+    runs: tuple[Run, ...]
+    outcomes: tuple[Outcomes, ...]
+    seconds: float
+    """Of real time that simulating took, without the bound and the counting."""
+
+    @property
+    def requests(self) -> int:
+        """How many were simulated."""
+        return sum(len(each.workload) for each in self.outcomes)
+
+
+def parse_policies(texts: Collection[str]) -> tuple[str, ...]:
+    """Read names, in each text separated by commas; none, or `all`, are all there are.
+
+    They are in the order of `POLICIES`, ours first. Raises `ValueError` as `check_policy` does.
+    """
+    names = {name.strip() for text in texts for name in text.split(",")} or {ALL}
+    for name in sorted(names - {ALL}):
+        check_policy(name)
+    return tuple(name for name in POLICIES if name in names or ALL in names)
+
+
+def check_policy(name: str) -> None:
+    """Raise `ValueError` if there is no such policy."""
+    if name not in POLICIES:
+        raise ValueError(f"no policy {name!r}; there are {', '.join(POLICIES)}")
+
+
+def compare(
+    service: Service,
+    demand: Demand,
+    policies: Sequence[str],
+    seed: int,
+    *,
+    happenings: Sequence[Happening] = (),
+    is_bounded: bool = True,
+) -> Compared:
+    """Simulate each policy on the requests that this seed draws.
+
+    Raises `ValueError` if no request arrives or one cannot fit into a batch, and as `draw` does.
+    """
+    workload = demand.draw(seed)
+    _check(workload, service)
+    bound = _bound(service, workload, happenings) if is_bounded else None
+    accuracy = {name: offer.accuracy for name, offer in service.offers.items()}
+    outcomes, took_s = [], 0.0
+    for name in policies:
+        start = time.perf_counter()
+        outcomes.append(
+            simulate(service, workload, POLICIES[name], name=name, seed=seed, happenings=happenings)
+        )
+        took_s += time.perf_counter() - start
+    runs = (
+        Run(
+            condition=condition_of(demand),
+            seed=seed,
+            score=score(each, accuracy, bound.utility if bound else None),
+            attainable=bound.attainment if bound else None,
+            calibration=each.batches and calibration(each.batches, each.variants, workload.seconds),
+        )
+        for each in outcomes
+    )
+    return Compared(tuple(runs), tuple(outcomes), took_s)
+
+
+def _check(workload: Workload, service: Service) -> None:
+    if not len(workload):
+        raise ValueError(f"no request arrives in {workload.seconds:g} s; make it longer, or denser")
+    largest = max(each.size for each in workload.classes)
+    if largest > service.max_batch:
+        raise ValueError(
+            f"a request of {largest} samples fits into no batch of {service.max_batch} at most: "
+            "raise --max-batch, or make it smaller"
+        )
+
+
+def _bound(service: Service, workload: Workload, happenings: Sequence[Happening]) -> Bound:
+    """Return the bound; it does not know slowdowns, which only make it looser."""
+    return clairvoyant(
+        workload,
+        service.offers,
+        service.times(),
+        cores=service.cores,
+        slots=dict.fromkeys(service.offers, service.slots),
+        max_batch=service.max_batch,
+        outages=[
+            Outage(each.variant, each.at_s, each.at_s + each.for_s, service.slots)
+            for each in happenings
+            if isinstance(each, Death)
+        ],
+    )

@@ -1,0 +1,76 @@
+"""Notes what becomes of every request, and that it happens once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from loadtests.simulator.machine import Batch
+from loadtests.trial.outcomes import Batches, Outcomes, Status
+from loadtests.workload.workload import Workload
+from serving.planner import Send
+
+
+class Recorder:
+    """The outcomes of a simulation as it goes on."""
+
+    def __init__(self, workload: Workload, policy: str, variants: tuple[str, ...]) -> None:
+        count = len(workload)
+        self._workload = workload
+        self._policy = policy
+        self._variants = variants
+        self._places = {name: place for place, name in enumerate(variants)}
+        self._status = [int(Status.LOST)] * count
+        self._variant = [-1] * count
+        self._finished_s = [float("nan")] * count
+        self._batch_size = [0] * count
+        self._sent_s: dict[Batch, float] = {}
+        self._batches: list[tuple[int, int, float, float, float]] = []
+
+    def refused(self, request: int, status: Status, now: float) -> None:
+        """Note that a request got an error."""
+        self._settle(request, status, now)
+
+    def sent(self, batch: Batch, now: float) -> None:
+        """Note that a batch was sent."""
+        self._sent_s[batch] = now
+
+    def answered(self, batch: Batch, send: Send, now: float) -> None:
+        """Note that a batch was answered."""
+        variant, sent_s = self._places[send.variant], self._sent_s.pop(batch)
+        self._batches.append((variant, send.size, sent_s, send.predicted_s, now - sent_s))
+        for waiting in send.batch:
+            self._settle(waiting.entry, Status.ANSWERED, now)
+            self._variant[waiting.entry] = variant
+            self._batch_size[waiting.entry] = send.size
+
+    def check(self) -> None:
+        """Raise `RuntimeError` if a request was never answered."""
+        lost = self._status.count(int(Status.LOST))
+        if lost:
+            raise RuntimeError(f"{lost} requests were never answered")
+
+    def outcomes(self) -> Outcomes:
+        """Return what was noted."""
+        columns = list(zip(*self._batches, strict=True)) or [(), (), (), (), ()]
+        return Outcomes(
+            workload=self._workload,
+            policy=self._policy,
+            variants=self._variants,
+            status=np.array(self._status, dtype=np.int8),
+            variant=np.array(self._variant, dtype=np.int16),
+            finished_s=np.array(self._finished_s),
+            batch_size=np.array(self._batch_size, dtype=np.int32),
+            batches=Batches(
+                variant=np.array(columns[0], dtype=np.int16),
+                size=np.array(columns[1], dtype=np.int32),
+                sent_s=np.array(columns[2], dtype=np.float64),
+                predicted_s=np.array(columns[3], dtype=np.float64),
+                took_s=np.array(columns[4], dtype=np.float64),
+            ),
+        )
+
+    def _settle(self, request: int, status: Status, now: float) -> None:
+        if self._status[request] != Status.LOST:
+            raise RuntimeError(f"request {request} was answered twice")
+        self._status[request] = int(status)
+        self._finished_s[request] = now

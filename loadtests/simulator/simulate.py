@@ -1,0 +1,261 @@
+"""A service on a virtual clock: the planner, policy and latency code of the real one.
+
+    workload ─▶ Planner ─▶ Machine, which takes as long as report cards say ─▶ Outcomes
+
+Deterministic by its seed. Time passes from event to event, so a simulated second costs what its
+decisions do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from loadtests.simulator.machine import Batch, Machine
+from loadtests.simulator.record import Recorder
+from loadtests.simulator.timing import CardTimes
+from loadtests.trial.outcomes import Outcomes, Status
+from loadtests.workload.workload import Workload
+from serving.errors import Overloaded
+from serving.latency import LatencyModel
+from serving.offer import Offer, qualifying
+from serving.planner import Abandoned, Idle, Late, Planner, Send
+from serving.policy.situation import LaneKey, Policy, Waiting
+from serving.scheduler import SHORTEST_WAIT_S
+
+DRAWS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What is simulated: variants, and the machine that their hosts share."""
+
+    offers: Mapping[str, Offer]
+    cores: float
+    """Batches that run at once without slowing each other."""
+    slots: int = 1
+    """Batches that a variant's hosts take at a time."""
+    max_batch: int = 64
+    max_queue: int = 2000
+    link_s: float = 0.0
+    """The way to a host and back, for every batch."""
+    gateways: int = 1
+    """Each has a queue of its own, and gets an equal part of the requests, by chance."""
+
+    def times(self) -> dict[str, CardTimes]:
+        """Return by variant how long its batches take."""
+        return {n: CardTimes(offer.latencies, self.link_s) for n, offer in self.offers.items()}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Death:
+    """All hosts of a variant die at `at_s`, and are back `for_s` later."""
+
+    at_s: float
+    variant: str
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Slowdown:
+    """From `at_s` on everything takes `factor` times as long as the report cards say."""
+
+    at_s: float
+    factor: float
+
+
+Happening = Death | Slowdown
+
+
+def simulate(
+    service: Service,
+    workload: Workload,
+    policy: Policy,
+    *,
+    name: str,
+    seed: int = 0,
+    happenings: Sequence[Happening] = (),
+) -> Outcomes:
+    """Return what becomes of every request of a workload under a policy.
+
+    Raises `RuntimeError` if a request is answered twice, or never: a defect of the scheduler.
+    """
+    simulation = _Simulation(service, workload, policy, name, seed, happenings)
+    simulation.run()
+    return simulation.recorder.outcomes()
+
+
+class _Simulation:
+    def __init__(
+        self,
+        service: Service,
+        workload: Workload,
+        policy: Policy,
+        name: str,
+        seed: int,
+        happenings: Sequence[Happening],
+    ) -> None:
+        self._service = service
+        self._workload = workload
+        self._now = 0.0
+        self._gateways = [
+            _Gateway(service, policy, lambda: self._now) for _ in range(service.gateways)
+        ]
+        self._machine = Machine(service.cores, dict.fromkeys(service.offers, service.slots))
+        self._times = service.times()
+        self._rng = np.random.default_rng(seed)
+        self._draws: list[float] = []
+        self._sent: dict[Batch, Send] = {}
+        self._keys = [
+            LaneKey(
+                qualifying(service.offers, each.slo),
+                fastest_first=each.slo.objective == "latency",
+                has_deadline=math.isfinite(each.slo.latency_s),
+            )
+            for each in workload.classes
+        ]
+        self._happenings = sorted(
+            [(each.at_s, place, each, False) for place, each in enumerate(happenings)]
+        )
+        self.recorder = Recorder(workload, name, tuple(service.offers))
+
+    def run(self) -> None:
+        arrivals = self._workload.arrivals_s.tolist()
+        class_of = self._workload.class_of.tolist()
+        gateway_of = self._rng.integers(0, len(self._gateways), len(arrivals)).tolist()
+        place, count = 0, len(arrivals)
+        while True:
+            arrival = arrivals[place] if place < count else math.inf
+            end, batch = self._machine.next_end()
+            happening = self._happenings[0][0] if self._happenings else math.inf
+            wake = min(gateway.wake_at for gateway in self._gateways)
+            self._now = now = min(arrival, end, wake, happening)
+            if now == math.inf:
+                break
+            if now == happening:
+                self._happen()
+            elif now == end:
+                self._end(batch)
+            elif now == arrival:
+                to = gateway_of[place]
+                self._arrive(self._gateways[to], place, class_of[place])
+                place += 1
+                if place < count and arrivals[place] == now and gateway_of[place] == to:
+                    continue  # what arrives together is looked at together
+                self._look(to)
+            else:
+                for to, gateway in enumerate(self._gateways):
+                    if gateway.wake_at == now:
+                        self._look(to)
+        self.recorder.check()
+
+    def _arrive(self, gateway: _Gateway, request: int, class_: int) -> None:
+        now, key = self._now, self._keys[class_]
+        each = self._workload.classes[class_]
+        allowed_s = each.slo.latency_s
+        idle_s = gateway.latency.idle_s
+        if not any(idle_s(name, each.size) <= allowed_s for name in key.variants):
+            self.recorder.refused(request, Status.UNATTAINABLE, now)
+            return
+        try:
+            _, shed = gateway.planner.admit(
+                request,
+                key,
+                size=each.size,
+                deadline=now + allowed_s,
+                priority=each.slo.priority,
+                now=now,
+            )
+        except Overloaded:
+            self.recorder.refused(request, Status.SHED, now)
+            return
+        for waiting, _ in shed:
+            self.recorder.refused(waiting.entry, Status.SHED, now)
+
+    def _look(self, to: int) -> None:
+        now, gateway = self._now, self._gateways[to]
+        gateway.wake_at = math.inf
+        while True:
+            match gateway.planner.step(now):
+                case Send() as send:
+                    self._start((to, send.number), send)
+                case Late(waiting):
+                    self.recorder.refused(waiting.entry, Status.EXPIRED, now)
+                case Abandoned(batch):
+                    self._fail(batch)
+                case Idle(until):
+                    gateway.planner.look_back(now)
+                    if until < math.inf:
+                        gateway.wake_at = max(until, now + SHORTEST_WAIT_S)
+                    return
+
+    def _start(self, batch: Batch, send: Send) -> None:
+        if not self._draws:
+            self._draws = self._rng.random(DRAWS).tolist()
+        work_s = self._times[send.variant].draw_s(send.size, self._draws.pop())
+        self._machine.start(batch, send.variant, work_s, self._now)
+        self._sent[batch] = send
+        self.recorder.sent(batch, self._now)
+
+    def _end(self, batch: Batch) -> None:
+        to, number = batch
+        self._machine.stop(batch, self._now)
+        send = self._sent.pop(batch)
+        self._gateways[to].planner.ended(number, self._now)
+        self.recorder.answered(batch, send, self._now)
+        self._look(to)
+
+    def _happen(self) -> None:
+        _, place, happening, is_over = self._happenings.pop(0)
+        match happening:
+            case Slowdown(_, factor):
+                self._machine.slow_down(factor, self._now)
+            case Death(_, variant, for_s) if not is_over:
+                self._set_slots(variant, 0)
+                for batch in [b for b, send in self._sent.items() if send.variant == variant]:
+                    self._lose(batch)
+                self._happenings.append((self._now + for_s, place, happening, True))
+                self._happenings.sort()
+            case Death(_, variant, _):
+                self._set_slots(variant, self._service.slots)
+        for to in range(len(self._gateways)):
+            self._look(to)
+
+    def _set_slots(self, variant: str, slots: int) -> None:
+        for gateway in self._gateways:
+            gateway.planner.set_slots(variant, slots)
+
+    def _lose(self, batch: Batch) -> None:
+        to, number = batch
+        self._machine.stop(batch, self._now)
+        send = self._sent.pop(batch)
+        self._gateways[to].planner.ended(number, self._now, is_telling=False)
+        self._fail(self._gateways[to].planner.retry(send.batch))
+
+    def _fail(self, batch: Sequence[Waiting]) -> None:
+        for waiting in batch:
+            self.recorder.refused(waiting.entry, Status.FAILED, self._now)
+
+
+class _Gateway:
+    """One gateway: what it knows and decides, and when it wants to look again."""
+
+    def __init__(self, service: Service, policy: Policy, now: Callable[[], float]) -> None:
+        self.latency = LatencyModel(
+            {name: offer.latencies for name, offer in service.offers.items()}, now
+        )
+        self.planner = Planner(
+            policy,
+            self.latency,
+            {name: offer.accuracy for name, offer in service.offers.items()},
+            max_batch=service.max_batch,
+            max_queue=service.max_queue,
+            cores=service.cores,
+        )
+        self.wake_at = math.inf
+        for variant in service.offers:
+            self.planner.set_slots(variant, service.slots)

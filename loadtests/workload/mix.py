@@ -1,0 +1,154 @@
+"""What requests ask for: classes of them with their SLOs, read from text and written as such.
+
+`name=strict,share=0.3,latency_x=2,min_accuracy=0.9`: the values mean, and may be, what they do for
+a request to the service (`serving.slo`); what is left out is not asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import Any, Final, TypeAlias
+
+from loadtests.workload.notation import number, pairs
+from loadtests.workload.workload import SloClass
+from serving.errors import InvalidRequest
+from serving.offer import Offer
+from serving.slo import HEADERS, Slo
+from variants.recipe import DENSE
+
+Offers: TypeAlias = Mapping[str, Offer]
+
+MAX_SIZE: Final = 1_000_000
+
+ASKS_NOTHING: Final = "anything"
+"""Text, and the name where none is given, of a class without an SLO."""
+
+
+def parse_class(text: str, offers: Offers | None = None) -> SloClass:
+    """Read a class from `key=value,...`; an empty text, or `anything`, asks for nothing.
+
+    The keys are `KEYS`. Of `latency_ms`, `latency_x` (times the 95th percentile at batch size 1 of
+    the fastest variant) and `dense_x` (times that of dense) one may be given; without any there is
+    no deadline. A class without a name is called by what it asks for.
+
+    Raises `ValueError` that names the key and what it may be, also where a deadline is relative to
+    `offers` that are not given, and where these lack the variant that is pinned.
+    """
+    try:
+        written = {} if text.strip() in ("", ASKS_NOTHING) else pairs(text, KEYS)
+        return _read(written, offers)
+    except (ValueError, InvalidRequest) as error:
+        raise ValueError(f"class {text!r}: {error}") from None
+
+
+def parse_mix(texts: Iterable[str], offers: Offers | None = None) -> tuple[SloClass, ...]:
+    """Read several classes; one that asks for nothing if there are none.
+
+    Raises `ValueError` as `parse_class` does, and if two have the same name.
+    """
+    classes = tuple(parse_class(text, offers) for text in texts) or (parse_class(ASKS_NOTHING),)
+    names = [each.name for each in classes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two classes are called {twice!r}; tell them apart by name=NAME")
+    return classes
+
+
+def describe_class(each: SloClass) -> str:
+    """Return what a class asks for, as a text that `parse_class` reads; without name and share.
+
+    Numbers are shortened to six digits.
+    """
+    default = Slo()
+    words = []
+    for field in fields(Slo):
+        value = getattr(each.slo, field.name)
+        if value == getattr(default, field.name):
+            continue
+        if field.name == "latency_s":
+            words.append(f"latency_ms={value * 1e3:g}")
+        else:
+            shown = f"{value:g}" if isinstance(value, float) else value
+            words.append(f"{field.name}={shown}")
+    if each.size != 1:
+        words.append(f"size={each.size}")
+    return ",".join(words) or ASKS_NOTHING
+
+
+def _read(written: Mapping[str, str], offers: Offers | None) -> SloClass:
+    deadlines = [key for key in written if key in (*_RELATIVE, "latency_ms")]
+    if len(deadlines) > 1:
+        raise ValueError(f"{' and '.join(deadlines)} both set the deadline; give one of them")
+    asked: dict[str, Any] = {}
+    for key, value in written.items():
+        if key in _SLO:
+            field, read = HEADERS[_SLO[key]]
+            asked[field] = read(key, value)
+        elif key in _RELATIVE:
+            asked["latency_s"] = _factor(key, value) * _RELATIVE[key](key, offers)
+    slo = Slo(**asked)
+    if slo.variant is not None and offers is not None and slo.variant not in offers:
+        raise ValueError(f"variant must be one of {', '.join(offers)}, got {slo.variant!r}")
+    what = [f"{key}={value}" for key, value in written.items() if key not in ("name", "share")]
+    return SloClass(
+        name=written.get("name") or ",".join(what) or ASKS_NOTHING,
+        slo=slo,
+        share=_factor("share", written.get("share", "1")),
+        size=_size(written.get("size", "1")),
+    )
+
+
+def _fastest_s(key: str, offers: Offers | None) -> float:
+    if not offers:
+        raise ValueError(f"{key} needs a catalog; without one give latency_ms")
+    return min(_single_s(key, offer) for offer in offers.values())
+
+
+def _dense_s(key: str, offers: Offers | None) -> float:
+    if not offers or DENSE not in offers:
+        raise ValueError(f"{key} needs a catalog with the variant {DENSE}; else give latency_ms")
+    return _single_s(key, offers[DENSE])
+
+
+def _single_s(key: str, offer: Offer) -> float:
+    if 1 not in offer.latencies:
+        sizes = ", ".join(map(str, offer.latencies))
+        raise ValueError(
+            f"{key} needs variant {offer.variant} measured at batch size 1, and it was at {sizes}; "
+            "give latency_ms"
+        )
+    return offer.latencies[1].p95_s
+
+
+def _factor(key: str, text: str) -> float:
+    value = number(key, text)
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{key} must be a number above 0, got {text!r}")
+    return value
+
+
+def _size(text: str) -> int:
+    value = number("size", text)
+    if not (1 <= value <= MAX_SIZE and value == int(value)):
+        raise ValueError(f"size must be a whole number from 1 to {MAX_SIZE}, got {text!r}")
+    return int(value)
+
+
+_SLO: Final = {
+    "latency_ms": "x-slo-latency-ms",
+    "min_accuracy": "x-slo-min-accuracy",
+    "max_accuracy_drop": "x-slo-max-accuracy-drop",
+    "objective": "x-slo-objective",
+    "priority": "x-slo-priority",
+    "variant": "x-slo-variant",
+}
+"""Key here, and header that says the same to the service."""
+
+_RELATIVE: Final[Mapping[str, Callable[[str, Offers | None], float]]] = {
+    "latency_x": _fastest_s,
+    "dense_x": _dense_s,
+}
+
+KEYS: Final = ("name", "share", *_SLO, *_RELATIVE, "size")

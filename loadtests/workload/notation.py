@@ -1,0 +1,33 @@
+"""Text such as `cv2=4,extra=2`: how workloads are written on a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+
+def pairs(text: str, known: Collection[str]) -> dict[str, str]:
+    """Return the values by key, in the order written; blanks around either do not count.
+
+    Raises `ValueError` for a part without `=` or without a value, for a key that is not `known`,
+    and for one that is given twice.
+    """
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if key not in known:
+            offered = f"the keys are {', '.join(known)}" if known else "it takes none"
+            raise ValueError(f"unknown key {key!r}; {offered}")
+        if not equals or not value:
+            raise ValueError(f"{key} needs a value: {key}=VALUE")
+        if key in found:
+            raise ValueError(f"{key} is given twice")
+        found[key] = value
+    return found
+
+
+def number(key: str, text: str) -> float:
+    """Read a number; raises `ValueError` naming the key."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{key} must be a number, got {text!r}") from None

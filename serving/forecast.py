@@ -1,0 +1,181 @@
+"""What came of late, and so what may come while a core is held.
+
+A batch cannot be interrupted: whatever arrives while it runs has to wait. `losses(held_s)` says how
+many requests that is expected to make late: windows of the arrivals of late, each beginning with an
+arrival, since after one the next is likeliest, are replayed against a core that is free only after
+`held_s`, and then serves all of them by the fastest variant of each. Bursts need no model that way.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+MEMORY: Final = 512
+"""Arrivals that are remembered."""
+
+FEW: Final = 8
+"""Fewer arrivals say nothing of a rate."""
+
+SHORTEST_S: Final = 1e-6
+
+STARTS: Final = 32
+AHEAD: Final = 64
+"""Windows that are replayed, and arrivals in each."""
+
+SIZES: Final = (1, 2, 4, 8, 16, 32, AHEAD)
+"""Numbers of samples that clearing times are asked for; in between they are linear."""
+
+REFRESH_S: Final = 0.1
+"""It costs half a millisecond: about once in so long."""
+
+BEYOND: Final = 4.0
+"""Losses are computed from a part of the shortest batch to so many times the longest deadline."""
+
+TIGHT: Final = 0.1
+"""Quantile of the times that arrivals allow: nearly all allow more."""
+
+HOLDS: Final = 10
+"""Holding times that losses are computed for; in between it is linear."""
+
+FRESH_S: Final = 30.0
+
+Clear = Callable[[int], float]
+"""The time that the fastest variant needs for so many samples, one batch after another."""
+
+
+class Forecast:
+    """Remembers arrivals: when, how many samples, and how long they could wait."""
+
+    def __init__(self) -> None:
+        self._arrivals: deque[tuple[float, int, float, int]] = deque(maxlen=MEMORY)
+        self._samples = 0
+        self._kinds: dict[tuple[str, ...], int] = {}
+        self._holds: list[float] = [0.0]
+        self._losses: list[float] = [0.0]
+        self.tightest_s = math.inf
+        """Most arrivals allow at least so much time."""
+        self.load = 0.0
+        """What arrived, in what all cores could serve with the fastest variant for each."""
+        self._computed_at = -math.inf
+        self._is_new = False
+        self._known = 0
+        """As many arrivals were remembered at the last computation."""
+
+    def arrived(self, now: float, size: int, left_s: float, variants: tuple[str, ...]) -> None:
+        """Remember a request of `size` samples, due in `left_s`, for which `variants` qualify."""
+        kind = self._kinds.setdefault(variants, len(self._kinds))
+        if len(self._arrivals) == MEMORY:
+            self._samples -= self._arrivals[0][1]
+        self._arrivals.append((now, size, left_s, kind))
+        self._samples += size
+        self._is_new = True
+
+    def arrivals_per_s(self, now: float) -> float:
+        """Return the samples that arrived per second, over what is remembered; 0 for too few."""
+        if len(self._arrivals) < FEW:
+            return 0.0
+        first_at, first_size, *_ = self._arrivals[0]
+        return (self._samples - first_size) / max(now - first_at, SHORTEST_S)
+
+    def is_due(self, now: float) -> bool:
+        """Return whether it is time to `refresh`."""
+        if now - self._computed_at >= REFRESH_S:
+            return self._is_new
+        # While little is known, every doubling tells much.
+        return len(self._arrivals) >= max(FEW, 2 * self._known)
+
+    def refresh(self, now: float, clear: Callable[[tuple[str, ...]], Clear], cores: float) -> None:
+        """Compute anew what holding a core may cost, from the arrivals that are remembered.
+
+        `clear` gives, by the variants that qualify, the time to clear so many samples on one core;
+        `cores` is how many batches run at a time.
+        """
+        self._computed_at, self._is_new, self._known = now, False, len(self._arrivals)
+        arrivals = [each for each in self._arrivals if each[0] > now - FRESH_S]
+        if len(arrivals) < 2 or all(math.isinf(each[2]) for each in arrivals):
+            self._holds, self._losses, self.load = [0.0], [0.0], 0.0
+            return
+        clear_s = np.empty((len(self._kinds), AHEAD))
+        for variants, kind in self._kinds.items():
+            needed_s = [clear(variants)(size) for size in SIZES]
+            clear_s[kind] = np.interp(np.arange(1, AHEAD + 1), SIZES, needed_s)
+        at, size, left_s, kinds = (np.array(column) for column in zip(*arrivals, strict=True))
+        finite = left_s[np.isfinite(left_s)]
+        self.tightest_s = float(np.quantile(finite, TIGHT))
+        longest_s = BEYOND * float(finite.max())
+        shortest_s = min(float(clear_s.min()), longest_s) / BEYOND
+        self._holds = list(np.geomspace(SHORTEST_S + shortest_s, SHORTEST_S + longest_s, HOLDS))
+        each_s = _each_s(clear_s, left_s, kinds)
+        span_s = max(SHORTEST_S, at[-1] - at[0])
+        self.load = float((each_s * size)[1:].sum() / span_s) / max(1.0, cores)
+        self._losses = _losses(at, size, left_s, kinds, clear_s / max(1.0, cores), self._holds)
+
+    def losses(self, held_s: float) -> float:
+        """Return how many requests are expected to be late if a core is held for so long."""
+        holds, losses = self._holds, self._losses
+        place = bisect_left(holds, held_s)
+        if place == 0:
+            return losses[0] * held_s / holds[0] if holds[0] else 0.0
+        if place == len(holds):
+            return losses[-1] * held_s / holds[-1] if holds[-1] else 0.0
+        low, high = holds[place - 1], holds[place]
+        return losses[place - 1] + (losses[place] - losses[place - 1]) * (held_s - low) / (
+            high - low
+        )
+
+
+def _each_s(
+    clear_s: npt.NDArray[np.float64],
+    left_s: npt.NDArray[np.float64],
+    kinds: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float64]:
+    """Return by arrival the time that a sample takes in batches of half the time it allows.
+
+    That half is for the batch, the other for waiting (Nexus, SOSP'19).
+    """
+    sizes = np.arange(1, clear_s.shape[1] + 1)
+    fitting = [np.searchsorted(row, left_s / 2, side="right") for row in clear_s]
+    size = np.maximum(1, np.stack(fitting)[kinds, np.arange(len(kinds))])
+    each_s: npt.NDArray[np.float64] = clear_s[kinds, size - 1] / sizes[size - 1]
+    return each_s
+
+
+def _losses(
+    at: npt.NDArray[np.float64],
+    size: npt.NDArray[np.int64],
+    left_s: npt.NDArray[np.float64],
+    kind: npt.NDArray[np.int64],
+    clear_s: npt.NDArray[np.float64],
+    holds: Sequence[float],
+) -> list[float]:
+    """Return by holding time how many more are late than if the core were free at once."""
+    ahead = min(AHEAD, len(at) - 1)
+    last = len(at) - ahead
+    starts = np.unique(np.linspace(0, last - 1, STARTS).astype(np.int64))
+    window = starts[:, None] + np.arange(1, ahead + 1)
+    window = np.minimum(window, len(at) - 1)
+    offset = at[window] - at[starts][:, None]
+    served = np.minimum(np.cumsum(size[window], axis=1), AHEAD) - 1
+    needed = clear_s[kind[window], served]
+    alone = clear_s[kind[window], np.minimum(size[window], AHEAD) - 1]
+    due = offset + left_s[window]
+
+    def late(held_s: float) -> float:
+        # Who arrived while the core was held is cleared with the others, who came later after them.
+        finish = np.maximum(held_s + needed, offset + alone)
+        return float(np.count_nonzero(finish > due)) / len(starts)
+
+    free = late(0.0)
+    losses = [max(0.0, late(held_s) - free) for held_s in holds]
+    for place in range(1, len(losses)):
+        # A window ends, arrivals do not: losses grow at least as the time does.
+        least = losses[place - 1] * holds[place] / holds[place - 1]
+        losses[place] = max(losses[place], least)
+    return losses

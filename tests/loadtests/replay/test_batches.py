@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from loadtests.replay.batches import batches
+from loadtests.replay.lag import Lag
+from loadtests.replay.replay import Replayed
+from loadtests.replay.said import Said
+from loadtests.trial.outcomes import Outcomes, Status
+from loadtests.workload.workload import SloClass, Workload
+from serving.slo import Slo
+
+LAG = Lag(0.0, 0.0, 0.0, 0, 0.0, 1, 0.0, False)
+
+
+def replayed(
+    rows: Sequence[tuple[float, float, int, int, float, float]], size: int = 1
+) -> Replayed:
+    """By request: sent, queued for, variant, batch size, predicted, latency; all in ms."""
+    columns = np.array(rows, np.float64).T
+    count = len(rows)
+    said = Said.nothing(count)
+    said.queue_s[:], said.predicted_s[:], said.latency_s[:] = columns[[1, 4, 5]] / 1e3
+    said.compute_s[:] = 1e-4
+    outcomes = Outcomes(
+        workload=Workload(
+            "made", columns[0] / 1e3, np.zeros(count, np.int16), (SloClass("a", Slo(), 1, size),), 1
+        ),
+        policy="live",
+        variants=("dense", "int8"),
+        status=np.where(columns[3] > 0, Status.ANSWERED, Status.SHED).astype(np.int8),
+        variant=columns[2].astype(np.int16),
+        finished_s=(columns[0] + columns[5]) / 1e3,
+        batch_size=columns[3].astype(np.int32),
+        batches=None,
+    )
+    return Replayed(outcomes, said, LAG, columns[0] / 1e3, "")
+
+
+def test_answers_that_were_told_the_same_make_up_batches_in_order_of_dispatch() -> None:
+    found = batches(
+        replayed(
+            [
+                (0, 3, 0, 2, 5, 8),  # dispatched at 3 for 5 ms, with the next
+                (1, 2, 0, 2, 5, 7),
+                (2, 6, 0, 2, 5, 12),  # at 8 for 6 ms, told the same
+                (4, 4, 0, 2, 5, 10),
+                (5, 0, 1, 1, 5, 4),  # another variant, at 5 for 4 ms
+                (6, 2, 0, 1, 5, 3.5),  # another size, at 8 for 1.5 ms
+                (7, 0, -1, 0, 5, 1),  # shed
+                (6, 9, 0, 1, 5, 11),  # told as the one before, at 15 for 2 ms
+                (7, 3, 0, 1, 9, 4),  # another prediction, at 10 for 1 ms
+            ]
+        )
+    )
+    assert found is not None
+    assert found.variant.tolist() == [0, 1, 0, 0, 0, 0]
+    assert found.size.tolist() == [2, 1, 1, 1, 2, 1]
+    np.testing.assert_allclose(found.sent_s * 1e3, [3, 5, 8, 10, 8, 15])
+    np.testing.assert_allclose(found.took_s * 1e3, [5, 4, 1.5, 1, 6, 2])
+    np.testing.assert_allclose(found.predicted_s * 1e3, [5, 5, 5, 9, 5, 5])
+
+
+def test_requests_of_several_samples_fill_a_batch_sooner() -> None:
+    found = batches(replayed([(n, 0, 0, 4, 5, 2) for n in range(4)], size=2))
+    assert found is not None
+    np.testing.assert_allclose(found.sent_s, [0, 0.002])
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_without_answers_there_are_no_batches(batch_size: int) -> None:
+    assert batches(replayed([(0, 0, -1, batch_size, 5, 1)])) is None

@@ -1,0 +1,26 @@
+"""Offers of a catalog that is made up, for tests of what depends on them."""
+
+from serving.offer import Latency, Offer
+
+
+def offer(variant: str, **p95_s: float) -> Offer:
+    """Return an offer by p95 of its batch sizes (`b1=0.01`); medians are half of these."""
+    return Offer(
+        variant=variant,
+        accuracy=0.9,
+        accuracy_drop=0.0,
+        agreement=1.0,
+        weight_bytes=1,
+        artifact_bytes=1,
+        latencies={
+            int(size.removeprefix("b")): Latency(p50_s=s / 2, p95_s=s, p99_s=s * 2)
+            for size, s in p95_s.items()
+        },
+    )
+
+
+OFFERS = {
+    "dense": offer("dense", b1=0.010, b8=0.040, b64=0.400),
+    "int8": offer("int8", b1=0.004, b8=0.010),
+    "sparse": offer("sparse", b1=0.005, b8=0.009),
+}

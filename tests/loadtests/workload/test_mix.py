@@ -1,0 +1,125 @@
+import math
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtests.workload.mix import describe_class, parse_class, parse_mix
+from loadtests.workload.workload import SloClass
+from serving.slo import Objective, Slo
+from tests.loadtests.workload.offered import OFFERS, offer
+
+
+def test_a_class_is_read_with_everything_it_can_ask() -> None:
+    text = (
+        "name=strict, share=0.3, latency_ms=20, min_accuracy=0.9, max_accuracy_drop=0.01,"
+        "priority=1, objective=latency, variant=int8, size=4"
+    )
+    slo = Slo(
+        latency_s=0.02,
+        min_accuracy=0.9,
+        max_accuracy_drop=0.01,
+        priority=1,
+        objective="latency",
+        variant="int8",
+    )
+    assert parse_class(text) == SloClass("strict", slo, share=0.3, size=4)
+
+
+def test_what_is_left_out_is_not_asked_for() -> None:
+    for text in ("", " ", "anything"):
+        assert parse_class(text) == SloClass("anything", Slo())
+    assert parse_class("priority=0").slo == Slo()  # the protocol's default
+    assert parse_class("latency_ms=20").slo.min_accuracy == 0
+    assert parse_class("size=2").slo.latency_s == math.inf
+
+
+def test_a_class_without_a_name_is_called_by_what_it_asks_for() -> None:
+    assert parse_class("share=2,latency_x=2,size=4", OFFERS).name == "latency_x=2,size=4"
+    assert parse_class("share=2").name == "anything"
+
+
+def test_deadlines_are_multiples_of_the_fastest_and_of_dense_at_batch_size_1() -> None:
+    assert parse_class("latency_x=2", OFFERS).slo.latency_s == pytest.approx(0.008)
+    assert parse_class("dense_x=1.5", OFFERS).slo.latency_s == pytest.approx(0.015)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("latency=20", "unknown key 'latency'; the keys are name, share, latency_ms, min_accuracy"),
+        ("latency_ms=0", "latency_ms must be above 0 milliseconds, got 0.0"),
+        ("latency_ms=inf", "latency_ms must be a number of milliseconds above 0, got inf"),
+        ("latency_ms=soon", "latency_ms must be a number of milliseconds above 0, got 'soon'"),
+        ("min_accuracy=90", "min_accuracy must be from 0 to 1, got 90.0"),
+        ("max_accuracy_drop=-1", "max_accuracy_drop must be from 0 to 1, got -1.0"),
+        ("objective=speed", "objective must be one of accuracy, latency, cost, got 'speed'"),
+        ("priority=1.5", "priority must be a whole number from 0"),
+        ("share=0", "share must be a number above 0, got '0'"),
+        ("share=nan", "share must be a number above 0, got 'nan'"),
+        ("share=all", "share must be a number, got 'all'"),
+        ("size=1.5", "size must be a whole number from 1 to 1000000, got '1.5'"),
+        ("size=inf", "size must be a whole number from 1 to 1000000, got 'inf'"),
+        ("size=0", "size must be a whole number from 1 to 1000000, got '0'"),
+        ("latency_x=0", "latency_x must be a number above 0, got '0'"),
+        ("latency_ms=1,latency_x=1", "latency_ms and latency_x both set the deadline; give one"),
+        ("variant=int4", "variant must be one of dense, int8, sparse, got 'int4'"),
+        ("name=", "name needs a value: name=VALUE"),
+        ("size=1,size=1", "size is given twice"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_key_and_what_it_may_be(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match="class ") as caught:
+        parse_class(text, OFFERS)
+    assert repr(text) in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_a_relative_deadline_needs_a_catalog_with_what_it_is_relative_to() -> None:
+    with pytest.raises(ValueError, match="latency_x needs a catalog; without one give latency_ms"):
+        parse_class("latency_x=2")
+    with pytest.raises(ValueError, match="dense_x needs a catalog with the variant dense"):
+        parse_class("dense_x=2", {"int8": OFFERS["int8"]})
+    with pytest.raises(ValueError, match="int4 measured at batch size 1, and it was at 2, 8; give"):
+        parse_class("latency_x=2", {"int4": offer("int4", b2=0.1, b8=0.2)})
+
+
+def test_a_mix_is_its_classes_in_order_and_by_default_one_that_asks_nothing() -> None:
+    classes = parse_mix(["name=a,share=2", "dense_x=2"], OFFERS)
+    assert [each.name for each in classes] == ["a", "dense_x=2"]
+    assert parse_mix([]) == (SloClass("anything", Slo()),)
+
+
+def test_classes_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="two classes are called 'size=2'; tell them apart by nam"):
+        parse_mix(["share=1,size=2", "share=2,size=2"])
+
+
+def test_a_description_is_short() -> None:
+    assert describe_class(parse_class("name=a,share=3,dense_x=0.3333333,size=2", OFFERS)) == (
+        "latency_ms=3.33333,size=2"
+    )
+    assert describe_class(parse_class("")) == "anything"
+
+
+SHORT = st.integers(1, 999_999).map(lambda digits: digits / 1e6)
+SLOS = st.builds(
+    Slo,
+    latency_s=SHORT | st.just(math.inf),
+    min_accuracy=SHORT,
+    max_accuracy_drop=SHORT,
+    objective=st.sampled_from(get_args(Objective)),
+    priority=st.integers(1, 2**32 - 1),
+    variant=st.sampled_from([None, "int8"]),
+)
+
+
+@given(SLOS, st.integers(1, 1_000_000))
+def test_a_description_reads_back_as_what_it_describes(slo: Slo, size: int) -> None:
+    read = parse_class(describe_class(SloClass("a", slo, size=size)))
+    assert read.size == size
+    for field in Slo.__slots__:
+        value = getattr(slo, field)
+        expected = pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
+        assert getattr(read.slo, field) == expected
