@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from serving.policy.options import NEGLIGIBLE, Option, Options, Outlook
+from serving.policy.options import CERTAIN, NEGLIGIBLE, Option, Options, Outlook
 from serving.policy.patience import is_overdue, serve_patiently
 from serving.policy.situation import Candidate, Decision, Dispatch, Drop, Lane, Situation, Wait
 
@@ -23,6 +23,9 @@ TOLERATED: Final = 0.05
 
 LANES_TO_TRY: Final = 2
 """So many lanes are tried where the first would make somebody late."""
+
+AMPLE: Final = 12.0
+"""So many times as long as is typical: time enough for a batch, for the next, and to spare."""
 
 EXPLORE_AFTER_S: Final = 10.0
 """A variant that was not seen for so long is tried, where nobody can come to harm by it."""
@@ -58,6 +61,8 @@ def pareto(situation: Situation) -> Decision:
         explored = _explore(lane, qualifying, situation)
         if explored is not None:
             return explored
+        if len(lanes) == 1 and _is_plain(lane, qualifying[0], situation):
+            return _send_all(lane, qualifying[0])
         best = _best(Options(lane, outlook))
         if best.loss > TOLERATED and best.candidate.free_slots:
             best = _better(best, lanes, outlook)
@@ -80,6 +85,21 @@ def _is_hopeless(lane: Lane, qualifying: Sequence[Candidate], situation: Situati
         return left_s <= 0
     # When a busy one is free is a guess; nobody is given up for a guess.
     return not any(each.idle_s(first.size) <= left_s for each in qualifying)
+
+
+def _is_plain(lane: Lane, preferred: Candidate, situation: Situation) -> bool:
+    """Return whether all can go to the best variant: nobody is anywhere near a deadline."""
+    if not preferred.free_slots or lane.samples > preferred.max_batch:
+        return False
+    typical_s = preferred.times.typical_s(lane.samples)
+    left_s = lane.requests[0].deadline - situation.now
+    return left_s > AMPLE * typical_s and situation.losses(CERTAIN * typical_s) < NEGLIGIBLE
+
+
+def _send_all(lane: Lane, preferred: Candidate) -> Dispatch:
+    size = lane.samples
+    predicted_s = preferred.times.within_s(size)
+    return Dispatch(preferred.name, ((lane, len(lane.requests)),), size, predicted_s, "preferred")
 
 
 def _best(options: Options) -> Option:
