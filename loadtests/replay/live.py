@@ -5,7 +5,7 @@ URL, Demand ─▶ replay ─▶ Run, accuracies, timings;   Run, simulated Run 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from loadtests.replay.timings import Timings, timings
 from loadtests.service import connect, probe
 from loadtests.simulated import title, write_each
 from loadtests.simulator.compare import Compared, compare
-from loadtests.simulator.simulate import Service
+from loadtests.simulator.simulate import Happening, Service
 from loadtests.trial.calibration import calibration
 from loadtests.trial.conditions import condition_of
 from loadtests.trial.files import write_trial
@@ -48,6 +48,8 @@ class Live:
     """Requests that failed or were lost."""
     first_failure: str
     """What the first that failed was told."""
+    started_s: float
+    """When the workload started, by `time.monotonic()`."""
 
 
 def served(url: str) -> tuple[str, ...]:
@@ -87,12 +89,20 @@ def replay_live(
         timings=timings(found, outcomes.variants) if found else Timings(variants={}),
         unserved=sum(int((outcomes.status == bad).sum()) for bad in (Status.LOST, Status.FAILED)),
         first_failure=replayed.first_failure,
+        started_s=replayed.started_s,
     )
 
 
-def simulate_same(service: Service, demand: Demand, *, policy: str, seed: int) -> Compared:
+def simulate_same(
+    service: Service,
+    demand: Demand,
+    *,
+    policy: str,
+    seed: int,
+    happenings: Sequence[Happening] = (),
+) -> Compared:
     """Simulate the requests that `replay_live` sends; raises as `compare` does."""
-    compared = compare(service, demand, [policy], seed, is_bounded=False)
+    compared = compare(service, demand, [policy], seed, happenings=happenings, is_bounded=False)
     name = f"{policy} simulated"
     run = compared.runs[0]
     return replace(

@@ -52,6 +52,8 @@ class Replayed:
     """By request: seconds from the start; NaN where it waited for a connection for ever."""
     first_failure: str
     """What the first request that failed was told; empty where none did."""
+    started_s: float
+    """When the workload started, by `time.monotonic()`."""
 
 
 def replay_now(
@@ -146,7 +148,7 @@ async def replay(
         is_urgent=is_urgent,
     )
     sent_s = np.array(ledger.sent_s) - start_s
-    return Replayed(outcomes, answers.said, own, sent_s, answers.first_failure)
+    return Replayed(outcomes, answers.said, own, sent_s, answers.first_failure, start_s)
 
 
 async def _send_all(workload: Workload, pool: Pool, ledger: Ledger, start_s: float) -> None:

@@ -39,7 +39,7 @@ def overview(trial: Trial) -> list[Grid]:
             (
                 *(row[place] for place in places),
                 _predicted(found.get(policy, ())),
-                _variants(scores),
+                answered_by(scores),
             )
             for row, (policy, scores) in zip(grid.rows, by_policy.items(), strict=True)
         ]
@@ -60,7 +60,8 @@ def _predicted(found: Sequence[Coverage]) -> str:
     return f"{100 * within / batches:.1f}"
 
 
-def _variants(scores: Sequence[Score]) -> str:
+def answered_by(scores: Sequence[Score]) -> str:
+    """Write the share of the answers that each variant gave, averaged over scores."""
     names = dict.fromkeys(name for score in scores for name in score.variant_shares)
     shares = {
         name: fmean(score.variant_shares.get(name, 0.0) for score in scores) for name in names

@@ -37,7 +37,7 @@ def replayed(
         batch_size=columns[3].astype(np.int32),
         batches=None,
     )
-    return Replayed(outcomes, said, LAG, columns[0] / 1e3, "")
+    return Replayed(outcomes, said, LAG, columns[0] / 1e3, "", 0.0)
 
 
 def test_answers_that_were_told_the_same_make_up_batches_in_order_of_dispatch() -> None:

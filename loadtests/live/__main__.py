@@ -1,0 +1,240 @@
+"""Policies on real services, in turns: the same requests, open loop, each beside its simulation.
+
+    python -m loadtests.live [--catalog DIR] [--arrivals trace:path=FILE] [--out DIR]
+    python -m loadtests.live --find-rate          how much the fastest variant can hold
+    python -m loadtests.live --kill-every 12      a host is killed every 12 s
+
+Each turn starts Ray, the gateway and the hosts anew, on free ports of 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+
+from loadtests.grid import Grid, show
+from loadtests.live.aftermath import survival_grids
+from loadtests.live.rate import HELD, Point, climb, rates_grid
+from loadtests.live.service import running
+from loadtests.live.tables import gaps_grid, live_grid, live_trial
+from loadtests.live.turn import Plan, Turn, take_turn, warm_up, why_invalid
+from loadtests.replay.live import TIMINGS, describe_lag, replay_live
+from loadtests.simulated import title, write_each
+from loadtests.simulator.compare import parse_policies
+from loadtests.throughput import machine
+from loadtests.trial.files import write_trial
+from loadtests.workload.arrivals import Poisson
+from loadtests.workload.demand import parse_demand
+from serving.offer import offers
+from serving.settings import Settings
+from variants.catalog import Catalog
+from variants.hardware import hardware
+
+POLICIES: Final = ("pareto", "fixed", "fastest", "slack_fit")
+TABLES: Final = "live.md"
+FOLDER: Final = click.Path(path_type=Path, file_okay=False)
+ABOVE_0: Final = click.FloatRange(0, min_open=True)
+RATE: Final = 200.0
+RATE_SECONDS: Final = 5.0
+
+
+@click.command()
+@click.option("--catalog", type=FOLDER, default=Path("catalog"), show_default=True)
+@click.option("--variants", default="", help="Names, separated by commas. [default: all]")
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    default=POLICIES,
+    show_default=True,
+    help="Repeatable, or separated by commas.",
+)
+@click.option(
+    "--arrivals",
+    default="gamma:cv2=4",
+    show_default=True,
+    help="uniform, poisson, gamma, bursts, acceleration, or trace:path=FILE.",
+)
+@click.option(
+    "--rate", type=ABOVE_0, default=RATE, show_default=True, help="Requests a second; the first."
+)
+@click.option(
+    "--seconds", type=ABOVE_0, help=f"Of a replay. [default: 30; {RATE_SECONDS:g} to find the rate]"
+)
+@click.option(
+    "--slo",
+    "slos",
+    multiple=True,
+    default=("latency_ms=20",),
+    show_default=True,
+    help="A class of requests, as latency_ms=20,share=0.3,min_accuracy=0.9; repeatable.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Policies take turns so often, each time with the next seed.",
+)
+@click.option(
+    "--cores",
+    type=click.IntRange(min=1),
+    default=lambda: len(os.sched_getaffinity(0)),
+    help="Batches that all hosts run at once, live and simulated. [default: the CPUs]",
+)
+@click.option("--slots", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--lag-ms",
+    type=ABOVE_0,
+    default=2.0,
+    show_default=True,
+    help="A run is invalid if 1 % of its requests were sent later than this.",
+)
+@click.option("--kill-every", type=ABOVE_0, metavar="SECONDS", help="Kill a host process so often.")
+@click.option(
+    "--find-rate", is_flag=True, help="Only find what policy `fastest` holds, of Poisson arrivals."
+)
+@click.option(
+    "--step",
+    type=click.FloatRange(1, min_open=True),
+    default=1.1,
+    show_default=True,
+    help="Each rate is so many times the one before.",
+)
+@click.option("--out", type=FOLDER, help="Folder for tables, plots, outcomes and timings.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
+def main(
+    catalog: Path,
+    variants: str,
+    policies: Sequence[str],
+    arrivals: str,
+    rate: float,
+    seconds: float | None,
+    slos: Sequence[str],
+    seed: int,
+    rounds: int,
+    cores: int,
+    slots: int,
+    lag_ms: float,
+    kill_every: float | None,
+    find_rate: bool,
+    step: float,
+    out: Path | None,
+    as_markdown: bool,
+) -> None:
+    """Compare policies on real services that get the same requests.
+
+    The exit status is 1 if a request was lost or failed, or if a run is invalid.
+    """
+    named = parse_policies(policies)
+    only = tuple(name.strip() for name in variants.split(",") if name.strip())
+    offered = offers(Catalog.load(catalog), hardware(1).key, only)
+    settings = Settings.model_validate(
+        {
+            "catalog": catalog,
+            "variants": only,
+            "http": {"port": 0},
+            "grpc": {"port": 0},
+            "hosts": {"slots": slots, "cores": cores},
+        }
+    )
+    default_s = RATE_SECONDS if find_rate else 30.0
+    demand = parse_demand(
+        arrivals, slos, rate_per_s=rate, seconds=seconds or default_s, offers=offered
+    )
+    plan = Plan(settings, offered, demand, lag_ms / 1e3, kill_every)
+    if find_rate:
+        show([_find_rate(plan, seed, step)], Console(), as_markdown=as_markdown)
+        return
+    turns: list[Turn] = []
+    for number in range(rounds):
+        for policy in named:
+            turns.append(take_turn(plan, policy, seed + number))
+            _tell(turns[-1])
+            if out is not None:
+                _write_turn(turns[-1], out / f"seed-{seed + number}")
+    note = f"{', '.join(offered)}; cores {cores}, slots {slots}; {machine()} after"
+    called = title(demand, turns[0].live.outcomes)
+    grids = _grids(turns, f"{called}, live", note)
+    show(grids, Console(), as_markdown=as_markdown)
+    if out is not None:
+        _write_all(turns, grids, called, note, out)
+    unserved = sum(turn.live.unserved for turn in turns)
+    invalid = sum(bool(turn.invalid) for turn in turns)
+    if unserved or invalid:
+        raise click.ClickException(
+            f"{unserved:,} requests failed or were lost; {invalid} of {len(turns)} runs are invalid"
+        )
+
+
+def _grids(turns: Sequence[Turn], called: str, note: str) -> list[Grid]:
+    killed = [turn.survived for turn in turns if turn.survived]
+    survival = survival_grids(killed) if killed else []
+    return [live_grid(turns, called, note), gaps_grid(turns), *survival]
+
+
+def _tell(turn: Turn) -> None:
+    score = turn.live.run.score
+    said = f"{turn.policy}, seed {turn.seed}: {100 * score.attainment:.3f} % on time"
+    click.echo(f"{said}. {describe_lag(turn.live.lag)} {turn.invalid}".rstrip(), err=True)
+    if turn.live.first_failure:
+        click.echo(f"The first that failed was told: {turn.live.first_failure}", err=True)
+
+
+def _write_turn(turn: Turn, folder: Path) -> None:
+    """Write at once what cannot be made again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_each((turn.live.outcomes, *turn.simulated.outcomes), folder)
+    path = folder / f"{turn.policy}-{TIMINGS}"
+    path.write_text(turn.timings.model_dump_json(indent=1) + "\n")
+
+
+def _write_all(
+    turns: Sequence[Turn], grids: Sequence[Grid], called: str, note: str, folder: Path
+) -> None:
+    first = [turn for turn in turns if turn.seed == turns[0].seed]
+    live = [turn.live.outcomes for turn in first]
+    simulated = [each for turn in first for each in turn.simulated.outcomes]
+    trial = live_trial(turns, called, note)
+    write_trial(folder, trial, (*live, *simulated), turns[0].live.accuracy)
+    (folder / TABLES).write_text("\n\n".join(grid.to_markdown() for grid in grids) + "\n")
+    click.echo(f"written to {folder}", err=True)
+
+
+def _find_rate(plan: Plan, seed: int, step: float) -> Grid:
+    """Climb from the demand's rate; the service is that of policy `fastest` all the time."""
+    policy = "fastest"
+    with running(plan.settings.model_copy(update={"policy": policy})) as service:
+
+        def measure(rate_per_s: float, number: int) -> Point:
+            demand = replace(plan.demand, arrivals=Poisson(), rate_per_s=rate_per_s)
+            live = replay_live(
+                service.url, demand, policy=policy, seed=seed + number, offers=plan.offers
+            )
+            score = live.run.score
+            point = Point(
+                rate_per_s=rate_per_s,
+                attainment=score.attainment,
+                p99_s=score.latency_s.get("p99"),
+                lag_s=live.lag.p99_s,
+                is_valid=not why_invalid(live, plan.lag_s),
+            )
+            click.echo(f"{rate_per_s:,.0f}/s: {100 * point.attainment:.3f} % on time", err=True)
+            return point
+
+        warm_up(service, plan.demand, plan.offers, policy, seed)
+        points = climb(measure, plan.demand.rate_per_s, step)
+    asked = ", ".join(each.name for each in plan.demand.classes)
+    note = f"{plan.demand.seconds:g} s of Poisson arrivals each; held is {100 * HELD:g} % on time"
+    return rates_grid(points, f"Policy fastest, {asked}", f"{note}; {machine()} after")
+
+
+if __name__ == "__main__":
+    main()

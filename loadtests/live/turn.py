@@ -1,0 +1,147 @@
+"""One policy's turn: a service of its own, warmed up and timed, then the replay that counts.
+
+start ─▶ calibrate (every variant, at a low rate) ─▶ warm up ─▶ replay ─▶ stop ─▶ simulate
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from loadtests.live.aftermath import Survived, survived
+from loadtests.live.service import Running, running
+from loadtests.replay.lag import LIMIT_S
+from loadtests.replay.live import Live, replay_live, simulate_same
+from loadtests.replay.timings import ENOUGH, Timings, corrected
+from loadtests.simulator.compare import Compared
+from loadtests.simulator.simulate import Death, Service
+from loadtests.workload.arrivals import Uniform
+from loadtests.workload.demand import Demand
+from loadtests.workload.workload import SloClass
+from serving.offer import Offer
+from serving.settings import Settings
+from serving.slo import Slo
+
+WARM_S: Final = 2.0
+CALIBRATION_LOAD: Final = 0.2
+"""Of one core, while batches are timed: hardly any waits for another."""
+CALIBRATION_MOST_PER_S: Final = 150.0
+_OTHER_SEED: Final = 1_000_003
+"""Added for a warm-up, which must not send what is then measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What every policy is put through."""
+
+    settings: Settings
+    """Of the service, but for its policy."""
+    offers: Mapping[str, Offer]
+    demand: Demand
+    lag_s: float = LIMIT_S
+    """How late the client may be with one request in a hundred."""
+    kill_every_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A policy on the requests of one seed."""
+
+    policy: str
+    seed: int
+    live: Live
+    timings: Timings
+    """Of the calibration, by which the simulation goes."""
+    simulated: Compared
+    """The same requests, and the same hosts away for as long."""
+    survived: Survived | None
+    """What killing hosts did; None if none was."""
+    invalid: str
+    """Why the live run does not count; empty if it does."""
+
+
+def take_turn(plan: Plan, policy: str, seed: int) -> Turn:
+    """Run one policy on the requests that a seed draws, live and simulated.
+
+    Raises `RuntimeError` if the service does not start, and `ValueError` as `replay_live` does.
+    """
+    with running(plan.settings.model_copy(update={"policy": policy})) as service:
+        timings = calibrate(service, plan, policy, seed)
+        warm_up(service, plan.demand, plan.offers, policy, seed)
+        if plan.kill_every_s is not None:
+            # None in the last seconds: there would be nothing to see afterwards.
+            service.start_killing(plan.kill_every_s, plan.demand.seconds - plan.kill_every_s / 2)
+        live = replay_live(service.url, plan.demand, policy=policy, seed=seed, offers=plan.offers)
+        kills = service.stop_killing() if plan.kill_every_s is not None else None
+    found = None
+    if kills is not None:
+        found = survived(f"{policy}, seed {seed}", live.outcomes, kills, live.started_s)
+    deaths = found.deaths(plan.demand.seconds) if found else ()
+    return Turn(
+        policy=policy,
+        seed=seed,
+        live=live,
+        timings=timings,
+        simulated=_simulate(plan, policy, seed, timings, deaths),
+        survived=found,
+        invalid=why_invalid(live, plan.lag_s),
+    )
+
+
+def calibrate(service: Running, plan: Plan, policy: str, seed: int) -> Timings:
+    """Return what batches of every variant and size take, at a rate so low that none waits."""
+    demand = calibration(plan.offers, plan.settings.limits.batch_size)
+    live = replay_live(service.url, demand, policy=policy, seed=seed, offers=plan.offers)
+    return live.timings
+
+
+def calibration(offers: Mapping[str, Offer], max_batch: int) -> Demand:
+    """Return requests that pin each variant, as large as the batches of its report card.
+
+    Of each kind twice as many as it takes to know the quantiles: some are bound to be fewer.
+    """
+    kinds = [
+        (name, size, latency.p50_s)
+        for name, offer in offers.items()
+        for size, latency in offer.latencies.items()
+        if size <= max_batch
+    ]
+    classes = tuple(
+        SloClass(f"{name} {size}", Slo(variant=name), size=size) for name, size, _ in kinds
+    )
+    mean_s = sum(p50_s for *_, p50_s in kinds) / len(kinds)
+    rate_per_s = min(CALIBRATION_MOST_PER_S, CALIBRATION_LOAD / mean_s)
+    return Demand(Uniform(), classes, rate_per_s, seconds=2 * ENOUGH * len(kinds) / rate_per_s)
+
+
+def warm_up(
+    service: Running, demand: Demand, offers: Mapping[str, Offer], policy: str, seed: int
+) -> None:
+    """Send the beginning of other requests of the same kind; nobody looks at what comes of it."""
+    short = replace(demand, seconds=min(WARM_S, demand.seconds))
+    replay_live(service.url, short, policy=policy, seed=seed + _OTHER_SEED, offers=offers)
+
+
+def why_invalid(live: Live, lag_s: float) -> str:
+    """Return why a live run does not count; nothing if it does."""
+    try:
+        live.lag.check(lag_s)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _simulate(
+    plan: Plan, policy: str, seed: int, timings: Timings, deaths: Sequence[Death]
+) -> Compared:
+    settings = plan.settings
+    service = Service(
+        corrected(plan.offers, timings),
+        cores=settings.hosts.cores or math.inf,
+        slots=settings.hosts.slots,
+        max_batch=settings.limits.batch_size,
+        max_queue=settings.limits.queue_length,
+    )
+    return simulate_same(service, plan.demand, policy=policy, seed=seed, happenings=deaths)
