@@ -10,7 +10,7 @@ import asyncio
 import multiprocessing
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from statistics import median
@@ -28,6 +28,7 @@ from serving.batch import Arrays, join
 from serving.clock import LoopClock
 from serving.dataplane import DataPlane
 from serving.entry import Served
+from serving.errors import Overloaded
 from serving.event import Answered
 from serving.latency import LatencyModel
 from serving.link import HostConnection, HostSocket
@@ -41,7 +42,7 @@ from serving.protocol.inference import Inference
 from serving.protocol.messages import InferResponse
 from serving.run import Ran
 from serving.scheduler import Scheduler
-from serving.slo import Slo
+from serving.slo import DEFAULT_PRIORITY, Slo
 from serving.slo import parse as parse_slo
 from serving.statistics import Statistics
 from variants.catalog import Model, TensorSpec
@@ -49,6 +50,9 @@ from variants.catalog import Model, TensorSpec
 BATCHES: Final = (1, 16, 64)
 QUEUED: Final = (10, 100, 1000)
 TARGET_US: Final = 200.0
+
+TIGHT_S: Final = 0.004
+"""A deadline that only so many requests can meet together."""
 
 MODEL: Final = Model(
     name="mlp",
@@ -129,6 +133,28 @@ class _Answering:
         return 1
 
 
+class _Refusing:
+    """In the scheduler's place: as many wait as can be in time, so nobody else is let in."""
+
+    def __init__(self) -> None:
+        self._planner = new_planner(pareto, lambda: 0.0, max_queue=2000)
+        with suppress(Overloaded):
+            while True:
+                self._admit(tuple(OFFERS))
+
+    async def submit(self, _: Any, key: LaneKey, **__: Any) -> Served:
+        self._admit(key.variants)
+        raise RuntimeError("it was let in")
+
+    def slots(self, variant: str) -> int:
+        return 1
+
+    def _admit(self, variants: tuple[str, ...]) -> None:
+        self._planner.admit(
+            None, LaneKey(variants), size=1, deadline=TIGHT_S, priority=DEFAULT_PRIORITY, now=0.0
+        )
+
+
 class _NoMetrics:
     """In the metrics' place: counts nothing, and keeps the last event."""
 
@@ -145,15 +171,10 @@ def _parts() -> dict[str, Part]:
     metrics = Metrics(CollectorRegistry(), "mlp")
     no_metrics = _NoMetrics()
     whole, uncounted = _dataplane(metrics), _dataplane(cast(Metrics, no_metrics))
+    refusing = _dataplane(metrics, _Refusing())
     answer = _now(uncounted.infer(INPUTS, (), slo, None, time.monotonic()))
     response = InferResponse("mlp", "dense", OUTPUTS, None, answer.explanation)
-    protocol = HttpProtocol(
-        whole,
-        Inference(whole, Slo()),
-        Documents(whole, ""),
-        CollectorRegistry(),
-        max_body_bytes=2**20,
-    )
+    answers, refuses = _protocol(whole), _protocol(refusing)
     statistics = Statistics(OFFERS)
 
     scope, receive = _scope(request), _receiver(request.body)
@@ -175,7 +196,10 @@ def _parts() -> dict[str, Part]:
         "count (statistics)": _timed(lambda: statistics.answered(no_metrics.event)),
         "render the answer": _timed(lambda: render_response(response, {}, True)),
         "all of these, routes and headers: the ASGI call": _timed(
-            lambda: _now(protocol(scope, receive, _send))
+            lambda: _now(answers(scope, receive, partial(_send, 200)))
+        ),
+        "the same where it is refused: 429": _timed(
+            lambda: _now(refuses(scope, receive, partial(_send, 429)))
         ),
     }
 
@@ -193,13 +217,22 @@ def _batched_parts(address: str) -> dict[str, Part]:
     return parts
 
 
-def _dataplane(metrics: Metrics) -> DataPlane:
+def _protocol(dataplane: DataPlane) -> HttpProtocol:
+    return HttpProtocol(
+        dataplane,
+        Inference(dataplane, Slo()),
+        Documents(dataplane, ""),
+        CollectorRegistry(),
+        max_body_bytes=2**20,
+    )
+
+
+def _dataplane(metrics: Metrics, scheduler: object | None = None) -> DataPlane:
     latency = LatencyModel({n: o.latencies for n, o in OFFERS.items()}, time.monotonic)
-    scheduler = cast(Scheduler, _Answering())
     return DataPlane(
         MODEL,
         OFFERS,
-        scheduler,
+        cast(Scheduler, scheduler or _Answering()),
         latency,
         metrics,
         Statistics(OFFERS),
@@ -247,9 +280,9 @@ def _receiver(body: bytes) -> Callable[[], Awaitable[Mapping[str, Any]]]:
     return receive
 
 
-async def _send(message: Mapping[str, Any]) -> None:
-    if message.get("status", 200) != 200:
-        raise RuntimeError(f"the answer was no answer: {message}")
+async def _send(status: int, message: Mapping[str, Any]) -> None:
+    if message.get("status", status) != status:
+        raise RuntimeError(f"expected {status}: {message}")
 
 
 async def _schedule(clients: int, seconds: float) -> float:

@@ -41,6 +41,9 @@ PATIENCE_S: Final = 30.0
 MAX_LANES: Final = 64
 """Requests of so many kinds may wait at once: what a decision costs grows with the kinds."""
 
+OVERDUE: Final = 0.1
+"""A batch that should be back is expected to take so much longer, in what it typically takes."""
+
 EARNED_STEP: Final = 0.005
 """Weight of one request in the mean accuracy of late."""
 
@@ -88,6 +91,11 @@ class _Running:
     size: int
     sent: float
     due: float
+    """When it is typically back."""
+
+    def left_s(self, now: float) -> float:
+        """Return how much longer it is expected to take; one that is overdue takes a while yet."""
+        return max(self.due - now, OVERDUE * (self.due - self.sent))
 
 
 class Planner:
@@ -275,7 +283,7 @@ class Planner:
         )
 
     def _next_end_s(self, numbers: Any, now: float) -> float:
-        return max(0.0, min(self._running[number].due for number in numbers) - now)
+        return min(self._running[number].left_s(now) for number in numbers)
 
     def _clear(self, variants: tuple[str, ...]) -> Clear:
         """Return how long the fastest of these variants takes for so many samples."""

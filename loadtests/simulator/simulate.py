@@ -9,6 +9,7 @@ decisions do.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -110,6 +111,7 @@ class _Simulation:
         self._rng = np.random.default_rng(seed)
         self._draws: list[float] = []
         self._sent: dict[Batch, Send] = {}
+        self._dead = Counter[str]()
         self._keys = [
             LaneKey(
                 qualifying(service.offers, each.slo),
@@ -215,13 +217,16 @@ class _Simulation:
             case Slowdown(_, factor):
                 self._machine.slow_down(factor, self._now)
             case Death(_, variant, for_s) if not is_over:
+                self._dead[variant] += 1
                 self._set_slots(variant, 0)
                 for batch in [b for b, send in self._sent.items() if send.variant == variant]:
                     self._lose(batch)
                 self._happenings.append((self._now + for_s, place, happening, True))
                 self._happenings.sort()
             case Death(_, variant, _):
-                self._set_slots(variant, self._service.slots)
+                self._dead[variant] -= 1
+                if not self._dead[variant]:
+                    self._set_slots(variant, self._service.slots)
         for to in range(len(self._gateways)):
             self._look(to)
 

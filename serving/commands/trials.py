@@ -75,6 +75,13 @@ _MACHINE = (
         show_default=True,
         help="Batches that a variant's hosts take at a time.",
     ),
+    click.option(
+        "--gateways",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Each with a queue of its own.",
+    ),
     click.option("--max-batch", type=click.IntRange(min=1), default=64, show_default=True),
     click.option(
         "--link-ms",
@@ -133,6 +140,7 @@ def simulate(
     seeds: int,
     cores: int,
     slots: int,
+    gateways: int,
     max_batch: int,
     link_ms: float,
     threads: int,
@@ -154,7 +162,7 @@ def simulate(
     named = parse_policies(policies)
     only = [name.strip() for name in variants.split(",") if name.strip()]
     offered = _offers(catalog or DEFAULT_CATALOG, threads, only)
-    service = Service(offered, cores, slots, max_batch, link_s=link_ms / 1e3)
+    service = Service(offered, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways)
     happenings: list[Happening] = [
         *(parse_death(text, offered) for text in kills),
         *(parse_slowdown(text) for text in slows),
@@ -222,6 +230,7 @@ def replay(
     timings: Path | None,
     cores: int,
     slots: int,
+    gateways: int,
     max_batch: int,
     link_ms: float,
     threads: int,
@@ -274,7 +283,7 @@ def replay(
     simulated = None
     if compare_simulation and offered:
         known = corrected(offered, measured) if measured else offered
-        service = Service(known, cores, slots, max_batch, link_s=link_ms / 1e3)
+        service = Service(known, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways)
         simulated = simulate_same(service, demand, policy=policy, seed=seed)
     trial = live_trial(live, simulated, demand, url)
     shown = overview(trial)

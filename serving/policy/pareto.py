@@ -55,8 +55,7 @@ def pareto(situation: Situation) -> Decision:
         if _is_hopeless(lane, qualifying, situation):
             return Drop(lane)
         if not any(each.free_slots for each in qualifying):
-            free_in_s = min((each.free_in_s for each in qualifying), default=math.inf)
-            until = min(until, lane.requests[0].deadline, now + free_in_s)
+            until = min(until, lane.requests[0].deadline)
             continue
         explored = _explore(lane, qualifying, situation)
         if explored is not None:

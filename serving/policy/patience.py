@@ -29,11 +29,9 @@ def serve_patiently(lane: Lane, lanes: Sequence[Lane], situation: Situation) -> 
     """
     now, due = situation.now, lane.requests[0].order[0]
     qualifying = alive(lane, situation)
-    if not qualifying:
+    if not qualifying or not qualifying[0].free_slots:
         return Wait()
     candidate = qualifying[0]
-    if not candidate.free_slots:
-        return Wait(now + candidate.free_in_s)
     times, least = candidate.times, lane.requests[0].size
     sizes = [max(least, min(candidate.max_batch, lane.samples))]
     while sizes[-1] > least:

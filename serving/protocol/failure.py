@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 FAILED: Final = "the service failed; it was logged"
 """All that a caller is told of a fault of ours."""
 
-# Load, not a fault, refuses thousands a second: a line would cost more than the refusal. The
-# metrics count them, by class.
+# Under overload there are thousands a second, and a line would make each a quarter dearer, just
+# when time is short. The metrics count them, by class.
 _LEVEL: Final[Mapping[type[ServingError], int]] = {
     InferenceFailed: logging.ERROR,
     Overloaded: logging.DEBUG,

@@ -1,0 +1,52 @@
+"""Services that are simulated in tests: three variants, and the times that their batches take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from loadtests.simulator.simulate import Service
+from loadtests.workload.workload import SloClass, Workload
+from serving.offer import Latency, Offer
+from tests.serving.builders import offer
+
+SIZES = (1, 4, 16, 64)
+
+
+def spread(fastest_s: float) -> dict[int, Latency]:
+    """A report card: 64 samples take eight times as long as one; p95 is 1.5 times the median."""
+    medians = {size: fastest_s * size**0.5 for size in SIZES}
+    return {size: Latency(s, 1.5 * s, 2.0 * s) for size, s in medians.items()}
+
+
+def _offer(variant: str, accuracy: float, fastest_s: float) -> Offer:
+    return Offer(variant, accuracy, 0.95 - accuracy, accuracy, 1, 1, spread(fastest_s))
+
+
+OFFERS: Mapping[str, Offer] = {
+    "dense": _offer("dense", 0.95, 0.004),
+    "sparse": _offer("sparse", 0.93, 0.002),
+    "int8": _offer("int8", 0.90, 0.001),
+}
+
+
+def exactly(seconds: float, **fields: Any) -> Service:
+    """One variant whose batches all take the same time, one request each."""
+    only = {"dense": offer("dense", latencies_s={1: seconds})}
+    return Service(only, **{"cores": 1, "max_batch": 1, **fields})
+
+
+def workload(
+    arrivals_s: Sequence[float], classes: Sequence[SloClass], class_of: Sequence[int] | None = None
+) -> Workload:
+    """Requests at these times; of the first class, if it is not said."""
+    chosen = [0] * len(arrivals_s) if class_of is None else class_of
+    return Workload(
+        name="made up",
+        arrivals_s=np.array(arrivals_s, dtype=np.float64),
+        class_of=np.array(chosen, dtype=np.int16),
+        classes=tuple(classes),
+        seconds=float(max(arrivals_s)),
+    )

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from loadtests.simulator.timing import WORST, CardTimes
+from serving.offer import Latency
+
+CARD = {
+    1: Latency(0.010, 0.012, 0.020),
+    8: Latency(0.040, 0.060, 0.070),
+    64: Latency(0.200, 0.200, 0.200),
+}
+
+
+@pytest.mark.parametrize("size", CARD)
+def test_the_quantiles_are_those_of_the_card(size: int) -> None:
+    times = CardTimes(CARD)
+    assert times.draw_s(size, 0.5) == pytest.approx(CARD[size].p50_s)
+    assert times.draw_s(size, 0.95) == pytest.approx(CARD[size].p95_s)
+    assert times.draw_s(size, 0.99) == pytest.approx(CARD[size].p99_s)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 40, 64, 100])
+def test_what_is_drawn_at_random_has_the_quantiles_too(size: int) -> None:
+    times = CardTimes(CARD)
+    drawn = [times.draw_s(size, u) for u in np.random.default_rng(0).random(20_000)]
+    for q in (0.5, 0.95, 0.99):
+        assert np.quantile(drawn, q) == pytest.approx(times.draw_s(size, q), rel=0.03)
+    assert np.mean(drawn) == pytest.approx(times.mean_s(size), rel=0.01)
+
+
+@pytest.mark.parametrize("size", [1, 5, 8, 30, 64, 128])
+def test_a_larger_quantile_is_no_less_and_the_ends_are_finite(size: int) -> None:
+    times = CardTimes(CARD)
+    drawn = [times.draw_s(size, u) for u in np.linspace(0, 1, 1001)]
+    assert np.all(np.diff(drawn) >= 0)
+    assert drawn[0] == times.draw_s(size, 1 - WORST) > 0
+    assert drawn[-1] == times.draw_s(size, WORST) < 1
+    assert times.low_s(size) == times.draw_s(size, 0.01)
+
+
+def test_sizes_in_between_lie_in_between_and_beyond_the_last_they_grow_with_the_size() -> None:
+    times = CardTimes(CARD)
+    for u in (0.1, 0.5, 0.95):
+        drawn = [times.draw_s(size, u) for size in range(1, 65)]
+        assert np.all(np.diff(drawn) > 0)
+        assert times.draw_s(128, u) == pytest.approx(2 * times.draw_s(64, u))
+
+
+def test_the_link_is_added_to_every_batch() -> None:
+    direct, linked = CardTimes(CARD), CardTimes(CARD, link_s=0.001)
+    for u in (0.0, 0.5, 0.99):
+        assert linked.draw_s(8, u) - direct.draw_s(8, u) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("size", [1, 5, 8])
+@pytest.mark.parametrize("q", [0.02, 0.3, 0.5, 0.8, 0.95, 0.999])
+def test_the_share_within_a_quantile_is_the_quantile(size: int, q: float) -> None:
+    times = CardTimes(CARD)
+    assert times.within(size, times.draw_s(size, q)) == pytest.approx(q, abs=1e-6)
+    assert times.within(size, times.draw_s(size, 1.0)) == 1.0
+    assert times.within(size, 0.5 * times.draw_s(size, 0.0)) == pytest.approx(0.0, abs=1e-6)
