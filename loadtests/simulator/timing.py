@@ -21,7 +21,7 @@ good, it can get."""
 
 
 class CardTimes:
-    """Times of one variant's batches: quantiles at measured sizes, between them, logarithms are linear in size."""
+    """Times of one variant's batches: quantiles at measured sizes, their logarithms linear between."""
 
     def __init__(self, card: Mapping[int, Latency], link_s: float = 0.0) -> None:
         """`link_s` is added to every batch: the way to the host and back."""

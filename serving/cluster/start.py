@@ -91,12 +91,13 @@ def served_variants(settings: Settings) -> list[str]:
 def sharing_cpus(settings: Settings, cpus: int) -> Settings:
     """Return the settings with `hosts.cores`, where that is not set, for so many CPUs in all.
 
-    Ray is told of more CPUs than there are, so what it reserves for a host is no host's own.
+    Ray is told of more CPUs than there are, so what it reserves for a host is no host's own. One is
+    left to the gateway.
     """
     hosts = settings.hosts
     if hosts.cores is not None:
         return settings
-    cores = max(1, cpus // hosts.cpus)
+    cores = max(1, (cpus - 1) // hosts.cpus)
     return settings.model_copy(update={"hosts": hosts.model_copy(update={"cores": cores})})
 
 

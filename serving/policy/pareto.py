@@ -115,7 +115,7 @@ def _better(best: Option, lanes: Sequence[Lane], outlook: Outlook) -> Option:
         qualifying = outlook.alive(lane)
         is_other = lane is not best.lane and lane.key.has_deadline and qualifying
         if is_other and not _is_hopeless(lane, qualifying, outlook.situation):
-            other = _best(Options(lane, outlook))
+            other = max(Options(lane, outlook).whole(), key=_value)
             if other.value > best.value + TOLERATED and other.candidate.free_slots:
                 best = other
     return best

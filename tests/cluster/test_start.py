@@ -10,8 +10,8 @@ from serving.settings import Settings
 @pytest.mark.parametrize(
     ("hosts", "usable", "expected"),
     [
-        pytest.param({}, 4, 4, id="as many as the machine has"),
-        pytest.param({"cpus": 2}, 5, 2, id="batches that take two each"),
+        pytest.param({}, 4, 3, id="as many as the gateway leaves"),
+        pytest.param({"cpus": 2}, 6, 2, id="batches that take two each"),
         pytest.param({"cpus": 8}, 2, 1, id="at least one"),
         pytest.param({"cores": 3}, 16, 3, id="as it was set"),
     ],
