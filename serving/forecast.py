@@ -12,7 +12,7 @@ import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -46,17 +46,23 @@ HOLDS: Final = 10
 
 FRESH_S: Final = 30.0
 
+LONGEST: Final = 32
+"""No core is held for longer than so many of the slowest clearings: farther deadlines are far."""
+
 Clear = Callable[[int], float]
-"""The time that the fastest variant needs for so many samples, one batch after another."""
+"""The time that the fastest variant needs for so many samples, one batch after another; 0 where
+none is alive."""
+
+Arrival: TypeAlias = tuple[float, int, float, tuple[str, ...]]
+"""When, how many samples, how long they could wait, which variants qualified."""
 
 
 class Forecast:
     """Remembers arrivals: when, how many samples, and how long they could wait."""
 
     def __init__(self) -> None:
-        self._arrivals: deque[tuple[float, int, float, int]] = deque(maxlen=MEMORY)
+        self._arrivals: deque[Arrival] = deque(maxlen=MEMORY)
         self._samples = 0
-        self._kinds: dict[tuple[str, ...], int] = {}
         self._holds: list[float] = [0.0]
         self._losses: list[float] = [0.0]
         self.tightest_s = math.inf
@@ -70,10 +76,9 @@ class Forecast:
 
     def arrived(self, now: float, size: int, left_s: float, variants: tuple[str, ...]) -> None:
         """Remember a request of `size` samples, due in `left_s`, for which `variants` qualify."""
-        kind = self._kinds.setdefault(variants, len(self._kinds))
         if len(self._arrivals) == MEMORY:
             self._samples -= self._arrivals[0][1]
-        self._arrivals.append((now, size, left_s, kind))
+        self._arrivals.append((now, size, left_s, variants))
         self._samples += size
         self._is_new = True
 
@@ -100,22 +105,22 @@ class Forecast:
         self._computed_at, self._is_new, self._known = now, False, len(self._arrivals)
         arrivals = [each for each in self._arrivals if each[0] > now - FRESH_S]
         if len(arrivals) < 2 or all(math.isinf(each[2]) for each in arrivals):
-            self._holds, self._losses, self.load = [0.0], [0.0], 0.0
+            self._holds, self._losses = [0.0], [0.0]
+            self.load, self.tightest_s = 0.0, math.inf
             return
-        clear_s = np.empty((len(self._kinds), AHEAD))
-        for variants, kind in self._kinds.items():
-            needed_s = [clear(variants)(size) for size in SIZES]
-            clear_s[kind] = np.interp(np.arange(1, AHEAD + 1), SIZES, needed_s)
-        at, size, left_s, kinds = (np.array(column) for column in zip(*arrivals, strict=True))
+        kinds = {key: kind for kind, key in enumerate(dict.fromkeys(each[3] for each in arrivals))}
+        clear_s = np.empty((len(kinds), AHEAD))
+        for key, kind in kinds.items():
+            clear_s[kind] = np.interp(np.arange(1, AHEAD + 1), SIZES, list(map(clear(key), SIZES)))
+        at, size, left_s = (np.array(column) for column in list(zip(*arrivals, strict=True))[:3])
+        kind_of = np.array([kinds[each[3]] for each in arrivals])
         finite = left_s[np.isfinite(left_s)]
         self.tightest_s = float(np.quantile(finite, TIGHT))
-        longest_s = BEYOND * float(finite.max())
-        shortest_s = min(float(clear_s.min()), longest_s) / BEYOND
-        self._holds = list(np.geomspace(SHORTEST_S + shortest_s, SHORTEST_S + longest_s, HOLDS))
-        each_s = _each_s(clear_s, left_s, kinds)
+        self._holds = _holds(clear_s, float(finite.max()))
+        each_s = _each_s(clear_s, left_s, kind_of)
         span_s = max(SHORTEST_S, at[-1] - at[0])
         self.load = float((each_s * size)[1:].sum() / span_s) / max(1.0, cores)
-        self._losses = _losses(at, size, left_s, kinds, clear_s / max(1.0, cores), self._holds)
+        self._losses = _losses(at, size, left_s, kind_of, clear_s / max(1.0, cores), self._holds)
 
     def losses(self, held_s: float) -> float:
         """Return how many requests are expected to be late if a core is held for so long."""
@@ -129,6 +134,19 @@ class Forecast:
         return losses[place - 1] + (losses[place] - losses[place - 1]) * (held_s - low) / (
             high - low
         )
+
+
+def _holds(clear_s: npt.NDArray[np.float64], farthest_s: float) -> list[float]:
+    """Return the holding times to compute losses for, rising."""
+    alive_s = clear_s[clear_s[:, 0] > 0]
+    if not alive_s.size:
+        return [0.0]
+    longest_s = max(0.0, min(BEYOND * farthest_s, LONGEST * float(alive_s.max())))
+    shortest_s = min(float(alive_s.min()), longest_s) / BEYOND
+    holds: list[float] = np.geomspace(
+        SHORTEST_S + shortest_s, 2 * SHORTEST_S + longest_s, HOLDS
+    ).tolist()
+    return holds
 
 
 def _each_s(

@@ -97,7 +97,7 @@ class LatencyModel:
         self._variants = {name: _Sizes(card) for name, card in cards.items()}
         self._pace = 1.0
         self._times: dict[str, Times] = {}
-        """Until something is learned."""
+        """Kept until something is learned."""
         self._recent: deque[tuple[float, _Sizes, int, float]] = deque(maxlen=PACE_OF)
 
     def times(self, variant: str) -> Times:
@@ -114,10 +114,6 @@ class LatencyModel:
         if times is None:
             times = self._times[variant] = Times(sizes, self._pace)
         return times
-
-    def predict_s(self, variant: str, size: int) -> float:
-        """Return the time that 95 % of batches of `size` samples stay within."""
-        return self.times(variant).within_s(size)
 
     def unseen_s(self, variant: str) -> float:
         """Return how long ago this variant was last seen at work; infinite if it never was."""
@@ -166,7 +162,8 @@ class LatencyModel:
         sizes.seen_at = self._now()
         for size, took in timings.items():
             ordered = sorted(took)
-            sizes.calibrate(size, ordered[int(CALIBRATED_AT * len(ordered))], ordered[0])
+            typical_s = ordered[int(CALIBRATED_AT * len(ordered))]
+            sizes.calibrate(size, max(LEAST_S, typical_s), max(LEAST_S, ordered[0]))
 
 
 class _Sizes:
@@ -182,6 +179,7 @@ class _Sizes:
         self.seen_at = -math.inf
         self.is_live = False
         self._calibrated = list(self.card)
+        self._is_calibrated = [False] * len(self.card)
         self._between = [self._around(size) for size in range(self._sizes[-1] + 1)]
         self.forget()
 
@@ -225,7 +223,10 @@ class _Sizes:
         place = self._place(size)
         beyond = max(1.0, size / self._sizes[place])
         self._baselines[place] = self._calibrated[place] = typical_s / beyond
-        self.best[place] = best_s / beyond
+        # A second host may be timed on a busy machine: what was possible still is.
+        known_s = self.best[place] if self._is_calibrated[place] else math.inf
+        self.best[place] = min(known_s, best_s / beyond)
+        self._is_calibrated[place] = True
 
     def _place(self, size: int) -> int:
         """Return the place of the smallest measured size that holds `size`, or of the largest."""

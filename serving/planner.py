@@ -126,6 +126,7 @@ class Planner:
         self._sent = dict.fromkeys(self._accuracies, 0)
         self._last: str | None = None
         self._earned = max(self._accuracies.values(), default=0.0)
+        self._gone_since: dict[str, float] = {}
         self._numbers = itertools.count()
         self._running: dict[int, _Running] = {}
         self._by_variant: dict[str, set[int]] = {name: set() for name in self._accuracies}
@@ -134,11 +135,6 @@ class Planner:
     def queued(self) -> int:
         """How many requests wait."""
         return len(self._queue)
-
-    @property
-    def running(self) -> int:
-        """How many batches run."""
-        return len(self._running)
 
     def slots(self, variant: str) -> int:
         """Return how many batches a variant's live replicas take at a time."""
@@ -194,6 +190,7 @@ class Planner:
                 (late,) = self._queue.take(lane, 1)
                 return Late(late)
             case Wait(until):
+                self._note_gone(now)
                 return self._abandoned(now) or Idle(min(until, self._abandon_at()))
 
     def look_back(self, now: float) -> None:
@@ -310,11 +307,16 @@ class Planner:
         shed: list[tuple[Waiting, Overloaded]],
     ) -> None:
         """See that everyone can be in time with one more; raise `Overloaded` if it cannot."""
+        left_s = deadline - now
         alive = [
             candidate for name, candidate in self._candidates(now).items() if name in key.variants
         ]
         if not alive:
             return
+        queued = self.queued
+        alone_s = lateness_s(alive, 0, size, left_s, self._cores)
+        if alone_s > 0:
+            raise _late(queued, alone_s)
         checks = [deadline, *(d for d in self._queue.last_deadlines() if deadline < d < math.inf)]
         for due in checks:
             while True:
@@ -322,13 +324,13 @@ class Planner:
                 late_s = lateness_s(alive, ahead, size, due - now, self._cores)
                 if late_s <= 0:
                     break
-                error = Overloaded(
-                    f"{self.queued} requests are queued: this one would be about "
-                    f"{late_s * 1e3:.1f} ms late; try again later or allow more time",
+                found = self._least_important(priority, _late(queued, late_s), due, key.variants)
+                made_way = Overloaded(
+                    f"{queued} requests were queued, and a more important one needed the time; "
+                    "try again later",
                     retry_after_s=late_s,
                 )
-                found = self._least_important(priority, error, due, key.variants)
-                shed.append((found, error))
+                shed.append((found, made_way))
 
     def _least_important(
         self,
@@ -347,20 +349,36 @@ class Planner:
         """Return about how long it takes to work off what is queued."""
         return sum(self._clear(lane.key.variants)(lane.samples) for lane in self._queue.lanes)
 
+    def _note_gone(self, now: float) -> None:
+        for name, slots in self._slots.items():
+            if slots:
+                self._gone_since.pop(name, None)
+            else:
+                self._gone_since.setdefault(name, now)
+
     def _abandoned(self, now: float) -> Abandoned | None:
         for lane in self._queue.lanes:
-            if self._is_abandoned(lane) and _oldest(lane) + PATIENCE_S <= now:
-                return Abandoned(self._queue.take(lane, len(lane.requests)), lane.key.variants)
+            count = sum(self._given_up_at(lane, each) <= now for each in lane.requests)
+            if count:
+                # In order of arrival but for priorities, so about those that came first.
+                return Abandoned(self._queue.take(lane, count), lane.key.variants)
         return None
 
     def _abandon_at(self) -> float:
-        oldest = (_oldest(lane) for lane in self._queue.lanes if self._is_abandoned(lane))
-        return min(oldest, default=math.inf) + PATIENCE_S
+        waiting = ((lane, each) for lane in self._queue.lanes for each in lane.requests[:1])
+        return min((self._given_up_at(lane, each) for lane, each in waiting), default=math.inf)
 
-    def _is_abandoned(self, lane: Lane) -> bool:
-        return not lane.key.has_deadline and not any(map(self._slots.get, lane.key.variants))
+    def _given_up_at(self, lane: Lane, waiting: Waiting) -> float:
+        """Return when a request is given up for which nobody is there; infinite if somebody is."""
+        if lane.key.has_deadline or any(map(self._slots.get, lane.key.variants)):
+            return math.inf
+        gone = max(self._gone_since.get(name, -math.inf) for name in lane.key.variants)
+        return max(gone, waiting.arrived) + PATIENCE_S
 
 
-def _oldest(lane: Lane) -> float:
-    # Without deadlines a lane is in order of arrival, but for priorities.
-    return min(waiting.arrived for waiting in lane.requests)
+def _late(queued: int, late_s: float) -> Overloaded:
+    return Overloaded(
+        f"{queued} requests are queued: this one, or one as important, would be about "
+        f"{late_s * 1e3:.1f} ms late; try again later or allow more time",
+        retry_after_s=late_s,
+    )

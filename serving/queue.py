@@ -89,6 +89,7 @@ class DeadlineQueue:
         It is one of lower priority, due before some time, for which one of `variants` qualifies
         (any, if none are given), and among those of the lowest priority the one that is due last.
         """
+        before = round(before, 3)  # as in `add`
         self._priorities = +self._priorities  # forgets those that nobody has any more
         if max(self._priorities, default=priority) <= priority:
             return None
@@ -109,13 +110,15 @@ class DeadlineQueue:
     def samples_before(self, deadline: float, variants: Collection[str]) -> float:
         """Return about how many samples, due before `deadline`, will fall to these variants.
 
-        A lane's samples are taken to spread evenly over the variants that it may go to.
+        A lane's samples are taken to spread evenly over the variants that it may go to. Those
+        without a deadline make way for those that have one, so they do not count.
         """
+        deadline = round(deadline, 3)  # as in `add`
         ours = set(variants)
         total = 0.0
         for lane in self._lanes.values():
             shared = len(ours.intersection(lane.key.variants)) / len(lane.key.variants)
-            if shared:
+            if shared and lane.key.has_deadline:
                 before = bisect_right(lane.requests, deadline, key=_due) / len(lane.requests)
                 total += lane.samples * before * shared
         return total

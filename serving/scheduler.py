@@ -125,11 +125,14 @@ class Scheduler:
                     names = " or ".join(variants)
                     self._fail(batch, NotReady(f"no replica of {names} is alive; try again later"))
                 case Idle(until):
-                    self._planner.look_back(now)
                     if until < math.inf:
                         delay_s = max(until - now, SHORTEST_WAIT_S)
                         self._timer = self._clock.call_later(delay_s, self._look)
-                    return
+                    break
+        try:
+            self._planner.look_back(self._clock.time())
+        except Exception:  # what it learns makes better decisions; without, there are decisions yet
+            logger.exception("the arrivals could not be learned from")
 
     def _send(self, send: Send, now: float) -> None:
         task = asyncio.get_running_loop().create_task(self._carry(send, now))

@@ -89,7 +89,7 @@ _MACHINE = (
         callback=finite,
         default=0.0,
         show_default=True,
-        help="The way to a host and back, for every batch.",
+        help="The way to a host and back, for every batch; it keeps its core meanwhile.",
     ),
     THREADS,
 )
@@ -182,6 +182,7 @@ def simulate(
         *(f"kill {text}" for text in kills),
         *(f"slow {text}" for text in slows),
     )
+    _make(out)
     with progress_bars() as progress:
         task = progress.add_task("simulating", total=seeds)
         simulated = simulate_trial(
@@ -275,6 +276,7 @@ def replay(
         offers=offered,
         cores=min(cores, slots),
     )
+    _make(out)
     live = replay_live(url, demand, policy=policy, seed=seed, offers=offered)
     try:
         live.lag.check(lag_ms / 1e3)
@@ -295,6 +297,12 @@ def replay(
     if live.unserved:
         told = f"; the first was told: {live.first_failure}" if live.first_failure else ""
         raise click.ClickException(f"{live.unserved:,} requests failed or were lost{told}")
+
+
+def _make(out: Path | None) -> None:
+    """Make the folder before the work, which would be lost if it cannot be made."""
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
 
 
 def _offers(catalog: Path, threads: int, only: Sequence[str]) -> dict[str, Offer]:

@@ -203,7 +203,7 @@ class Options:
                 taken, cost = most_taken, 0.0
                 if size < most:
                     taken, cost = min(taken, self._requests_in(size)), SPLIT_COST
-                    if times.typical_s(size) < left_s:
+                    if requests[0].size <= size and times.typical_s(size) < left_s:
                         yield self._option(rank, candidate, size, taken, 0, cost)
                 within_s = times.within_s(size)
                 if within_s > left_s:
@@ -219,7 +219,7 @@ class Options:
         if self._lane.samples <= candidate.max_batch:
             return self._lane.samples, self._count
         taken = self._requests_in(candidate.max_batch)
-        return max(self._requests[0].size, self._samples(taken)), taken
+        return self._samples(taken), taken
 
     def _requests_in(self, size: int, skip: int = 0) -> int:
         """Return how many requests from `skip` on are at most so many samples; at least one."""
@@ -234,7 +234,10 @@ class Options:
         return taken
 
     def _samples(self, taken: int) -> int:
-        return max(1, round(taken * self._mean_size))
+        """Return the samples of the first so many requests."""
+        if self._mean_size == 1:
+            return taken
+        return sum(each.size for each in islice(self._requests, taken))
 
     def _option(
         self,
@@ -259,7 +262,8 @@ class Options:
         holds_last_core = bool(candidate.free_slots) and situation.free_cores < 2
         if not holds_last_core and candidate is not self._fast:
             # Somebody else can begin with the rest at once.
-            return value + sum(n * w for n, left_s, needed_s, w in rest if left_s >= needed_s)
+            in_time = [(n, w) for n, left_s, needed_s, w in rest if left_s >= needed_s]
+            return value + sum(n * (w or self._fast_worth) for n, w in in_time)
         waiting = self._count - skip - taken
         coming = situation.arrivals_per_s * typical_s
         head_s = self._allowance_s

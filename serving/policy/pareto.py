@@ -111,9 +111,10 @@ def _best(options: Options) -> Option:
 
 def _better(best: Option, lanes: Sequence[Lane], outlook: Outlook) -> Option:
     """Return what is better to do with another lane, if anything is: this one may be lost."""
-    for lane in lanes[:LANES_TO_TRY]:
+    urgent = [lane for lane in lanes if lane.key.has_deadline]
+    for lane in urgent[:LANES_TO_TRY]:
         qualifying = outlook.alive(lane)
-        is_other = lane is not best.lane and lane.key.has_deadline and qualifying
+        is_other = lane is not best.lane and qualifying
         if is_other and not _is_hopeless(lane, qualifying, outlook.situation):
             other = max(Options(lane, outlook).whole(), key=_value)
             if other.value > best.value + TOLERATED and other.candidate.free_slots:
@@ -123,7 +124,12 @@ def _better(best: Option, lanes: Sequence[Lane], outlook: Outlook) -> Option:
 
 def _explore(lane: Lane, qualifying: Sequence[Candidate], situation: Situation) -> Dispatch | None:
     """Try a variant that was not seen lately on a lone request that can well afford it."""
-    if len(situation.lanes) > 1 or len(lane.requests) > 1 or situation.free_cores < 1:
+    if (
+        lane.key.fastest_first
+        or len(situation.lanes) > 1
+        or len(lane.requests) > 1
+        or situation.free_cores < 1
+    ):
         return None
     size, left_s = lane.samples, lane.requests[0].deadline - situation.now
     for candidate in qualifying[1:]:

@@ -63,7 +63,7 @@ def test_before_anything_was_seen_the_report_card_holds(
     model: LatencyModel, size: int, expected_s: float
 ) -> None:
     assert model.times("dense").typical_s(size) == pytest.approx(expected_s)
-    assert model.predict_s("dense", size) == pytest.approx(expected_s, rel=0.005)
+    assert model.times("dense").within_s(size) == pytest.approx(expected_s, rel=0.005)
     assert model.idle_s("dense", size) == pytest.approx(expected_s)
 
 
@@ -133,7 +133,7 @@ def test_95_of_100_batches_stay_within_the_prediction(sigma: float, claimed: flo
     within = []
     for size in rng.choice(list(CARD), 4_000):
         took_s = CARD[int(size)] * rng.lognormal(0, sigma)
-        within.append(took_s <= model.predict_s("dense", int(size)))
+        within.append(took_s <= model.times("dense").within_s(int(size)))
         model.observe("dense", int(size), took_s)
         time.now += took_s
     assert 0.93 <= np.mean(within) <= 0.97
@@ -184,16 +184,18 @@ def test_what_was_seen_long_ago_is_forgotten(model: LatencyModel, time: Time) ->
     time.now += 0.001
     for size, typical_s in CARD.items():
         assert model.times("dense").typical_s(size) == pytest.approx(typical_s), "back to the card"
-        assert model.predict_s("dense", size) == pytest.approx(typical_s, rel=0.005)
+        assert model.times("dense").within_s(size) == pytest.approx(typical_s, rel=0.005)
     assert model.times("int8").typical_s(1) == pytest.approx(0.0005), "nor is the machine slow"
 
 
 def test_a_batch_that_stayed_the_only_one_is_forgotten_too(model: LatencyModel, time: Time) -> None:
     time.now += 2 * FRESH_S
     observe(model, 1, 0.5, times=1)
-    assert model.predict_s("dense", 1) > 0.00104, "it was later than predicted: wider from now on"
+    assert model.times("dense").within_s(1) > 0.00104, (
+        "it was later than predicted: wider from now on"
+    )
     time.now += FRESH_S + 1
-    assert model.predict_s("dense", 1) == pytest.approx(0.001, rel=0.005)
+    assert model.times("dense").within_s(1) == pytest.approx(0.001, rel=0.005)
 
 
 def test_it_is_known_how_long_ago_a_variant_was_seen(model: LatencyModel, time: Time) -> None:

@@ -123,7 +123,6 @@ class Office(RuleBasedStateMachine):
     @invariant()
     def nobody_is_lost(self) -> None:
         assert self.desk.planner.queued == len(self.waiting)
-        assert self.desk.planner.running == len(self.running)
         held = sum(len(send.batch) for send in self.running)
         assert self.admitted == len(self.waiting) + held + len(self.fates)
 

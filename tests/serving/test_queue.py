@@ -293,5 +293,5 @@ def test_samples_before_is_exact_where_all_are_of_one_size(
     queue = DeadlineQueue()
     for due, priority in requests:
         add(queue, None, due, size=3, priority=priority)
-    expected = 3 * sum(round(due, 3) <= deadline for due, _ in requests)
+    expected = 3 * sum(round(due, 3) <= round(deadline, 3) for due, _ in requests)
     assert queue.samples_before(deadline, ["dense", "int8"]) == pytest.approx(expected)

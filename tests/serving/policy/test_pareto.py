@@ -213,3 +213,13 @@ def test_waiting_ends_in_the_future_and_nobody_waits_for_nothing(shown: Situatio
             able = [name for name in source.key.variants if name in shown.candidates]
             if able and source.key.has_deadline:
                 assert any(not shown.candidates[name].free_slots for name in able)
+
+
+@pytest.mark.parametrize("waiting", [64, 65, 100, 128])
+def test_with_cores_to_spare_a_queue_of_any_length_gets_the_best_in_time(waiting: int) -> None:
+    dense = situations.variant("dense", 0.010, 0.001)
+    int8 = situations.variant("int8", 0.002, 0.0001)
+    shown = replace(situation([lane(*[0.5] * waiting)], dense, int8), free_cores=2)
+    decision = pareto(shown)
+    assert isinstance(decision, Dispatch)
+    assert (decision.variant, decision.size) == ("dense", 64)
