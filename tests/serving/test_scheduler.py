@@ -660,24 +660,15 @@ async def test_every_decision_is_timed() -> None:
     assert took == [0.0]
 
 
-async def test_after_an_overload_a_lull_is_noticed_though_every_request_is_sent_at_once() -> None:
-    bench = Bench(max_queue=1000, dense=1, int8=1)
-    tasks = []
-    for _ in range(600):
-        tasks.append(bench.submit("x", within=0.005, variants=("int8",)))
-        await bench.clock.advance(0.0001)
-        if bench.hosts.held and len(tasks) % 20 == 0:
-            bench.hosts.finish()
-    while not bench.scheduler.is_idle:
-        if bench.hosts.held:
-            bench.hosts.finish()
-        await bench.clock.advance(0.01)
-    await asyncio.gather(*tasks, return_exceptions=True)
-    for _ in range(40):
-        lone = bench.submit("y", within=0.2)
-        await bench.clock.advance(0.01)
-        variant = bench.hosts.batches[-1][0]
-        bench.hosts.finish()
-        await lone
-        await bench.clock.advance(1.0)
-    assert variant == "dense", "a lone request with time to spare gets the best"
+async def test_arrivals_are_learned_from_though_every_request_is_sent_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[float] = []
+    monkeypatch.setattr(Planner, "look_back", lambda planner, now: looked.append(now))
+    bench = Bench(dense=1)
+    lone = bench.submit("y", within=0.2)
+    await bench.clock.advance(0.01)
+    assert bench.hosts.batches == [("dense", ["y"])]
+    assert looked, "or a forecast made in an overload would last through the lull after it"
+    bench.hosts.finish()
+    await lone
