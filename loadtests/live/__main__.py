@@ -10,6 +10,7 @@ Each turn starts Ray, the gateway and the hosts anew, on free ports of 127.0.0.1
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from loadtests.throughput import machine
 from loadtests.trial.files import write_trial
 from loadtests.workload.arrivals import Poisson
 from loadtests.workload.demand import parse_demand
+from serving.commands.shared import finite
 from serving.offer import offers
 from serving.settings import Settings
 from variants.catalog import Catalog
@@ -62,10 +64,18 @@ RATE_SECONDS: Final = 5.0
     help="uniform, poisson, gamma, bursts, acceleration, or trace:path=FILE.",
 )
 @click.option(
-    "--rate", type=ABOVE_0, default=RATE, show_default=True, help="Requests a second; the first."
+    "--rate",
+    type=ABOVE_0,
+    callback=finite,
+    default=RATE,
+    show_default=True,
+    help="Requests a second; the first.",
 )
 @click.option(
-    "--seconds", type=ABOVE_0, help=f"Of a replay. [default: 30; {RATE_SECONDS:g} to find the rate]"
+    "--seconds",
+    type=ABOVE_0,
+    callback=finite,
+    help=f"Of a replay. [default: 30; {RATE_SECONDS:g} to find the rate]",
 )
 @click.option(
     "--slo",
@@ -86,24 +96,32 @@ RATE_SECONDS: Final = 5.0
 @click.option(
     "--cores",
     type=click.IntRange(min=1),
-    default=lambda: len(os.sched_getaffinity(0)),
-    help="Batches that all hosts run at once, live and simulated. [default: the CPUs]",
+    default=lambda: max(1, len(os.sched_getaffinity(0)) - 1),
+    help="Batches that all hosts run at once, live and simulated. [default: the CPUs but one]",
 )
 @click.option("--slots", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option(
     "--lag-ms",
     type=ABOVE_0,
+    callback=finite,
     default=2.0,
     show_default=True,
     help="A run is invalid if 1 % of its requests were sent later than this.",
 )
-@click.option("--kill-every", type=ABOVE_0, metavar="SECONDS", help="Kill a host process so often.")
+@click.option(
+    "--kill-every",
+    type=ABOVE_0,
+    callback=finite,
+    metavar="SECONDS",
+    help="Kill a host process so often.",
+)
 @click.option(
     "--find-rate", is_flag=True, help="Only find what policy `fastest` holds, of Poisson arrivals."
 )
 @click.option(
     "--step",
     type=click.FloatRange(1, min_open=True),
+    callback=finite,
     default=1.1,
     show_default=True,
     help="Each rate is so many times the one before.",
@@ -133,6 +151,8 @@ def main(
 
     The exit status is 1 if a request was lost or failed, or if a run is invalid.
     """
+    if find_rate and (out is not None or kill_every is not None):
+        raise click.UsageError("--find-rate prints only: leave out --out and --kill-every.")
     named = parse_policies(policies)
     only = tuple(name.strip() for name in variants.split(",") if name.strip())
     offered = offers(Catalog.load(catalog), hardware(1).key, only)
@@ -203,8 +223,8 @@ def _write_all(
     live = [turn.live.outcomes for turn in first]
     simulated = [each for turn in first for each in turn.simulated.outcomes]
     trial = live_trial(turns, called, note)
-    write_trial(folder, trial, (*live, *simulated), turns[0].live.accuracy)
     (folder / TABLES).write_text("\n\n".join(grid.to_markdown() for grid in grids) + "\n")
+    write_trial(folder, trial, (*live, *simulated), turns[0].live.accuracy)
     click.echo(f"written to {folder}", err=True)
 
 
@@ -237,4 +257,7 @@ def _find_rate(plan: Plan, seed: int, step: float) -> Grid:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"error: {error}")

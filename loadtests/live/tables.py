@@ -102,6 +102,6 @@ def _cell(values: Sequence[float | None], metric: Metric, sign: str = "") -> str
     mean = estimate(values)
     if mean is None:
         return NOTHING
-    value = f"{metric.scale * mean.value:{sign},.{metric.digits}f}"
+    value = f"{metric.scale * mean.value:{sign}z,.{metric.digits}f}"
     reach = "" if mean.reach is None else f" ±{metric.scale * mean.reach:.{metric.digits}f}"
     return value + reach

@@ -29,7 +29,7 @@ CALIBRATION_LOAD: Final = 0.2
 """Of one core, while batches are timed: hardly any waits for another."""
 CALIBRATION_MOST_PER_S: Final = 150.0
 _OTHER_SEED: Final = 1_000_003
-"""Added for a warm-up, which must not send what is then measured."""
+"""Added for what comes before: it must not send what is then measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,7 @@ def take_turn(plan: Plan, policy: str, seed: int) -> Turn:
 def calibrate(service: Running, plan: Plan, policy: str, seed: int) -> Timings:
     """Return what batches of every variant and size take, at a rate so low that none waits."""
     demand = calibration(plan.offers, plan.settings.limits.batch_size)
+    seed += _OTHER_SEED
     live = replay_live(service.url, demand, policy=policy, seed=seed, offers=plan.offers)
     return live.timings
 

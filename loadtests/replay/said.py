@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -21,7 +21,6 @@ _STATUS: Final[Mapping[int, Status]] = {
     HTTPStatus.GATEWAY_TIMEOUT: Status.EXPIRED,
     HTTPStatus.UNPROCESSABLE_ENTITY: Status.UNATTAINABLE,
 }
-_RETRY_AFTER: Final = b"\r\nretry-after: "
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,19 +35,11 @@ class Said:
     """From the receipt of the request to its answer, by the gateway's clock."""
     queue_s: Floats
     compute_s: Floats
-    accuracy: Floats
-    """Of the variant that answered, by its report card."""
-    retry_after_s: Floats
-    """Of a request that was shed: when to try again."""
-    deadline_met: npt.NDArray[np.bool_]
-    """By the gateway's clock; False where there is no answer."""
 
     @classmethod
     def nothing(cls, count: int) -> Said:
         """Return what was said of so many requests before any answer is read."""
-        names = ("predicted_s", "latency_s", "queue_s", "compute_s", "accuracy", "retry_after_s")
-        unsaid = {name: np.full(count, np.nan) for name in names}
-        return cls(**unsaid, deadline_met=np.zeros(count, dtype=np.bool_))
+        return cls(*(np.full(count, np.nan) for _ in fields(cls)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +77,6 @@ def parse(ledger: Ledger, variants: Sequence[str]) -> Answers:
         variant[number] = known.setdefault(explained["variant"], len(known))
         batch_size[number] = explained.get("batch_size", 0)
         _note(said, number, explained)
-    for number in np.flatnonzero(status == Status.SHED).tolist():
-        said.retry_after_s[number] = _retry_after_s(ledger.kept[number])
     failed = np.flatnonzero(status == Status.FAILED)
     first_failure = _tell(ledger, int(failed[0])) if len(failed) else ""
     return Answers(said, status, tuple(known), variant, batch_size, first_failure)
@@ -98,14 +87,6 @@ def _note(said: Said, number: int, explained: Mapping[str, Any]) -> None:
     said.latency_s[number] = explained.get("latency_ms", np.nan) / 1e3
     said.queue_s[number] = explained.get("queue_ms", np.nan) / 1e3
     said.compute_s[number] = explained.get("compute_ms", np.nan) / 1e3
-    said.accuracy[number] = explained.get("accuracy", np.nan)
-    said.deadline_met[number] = explained.get("deadline_met", False)
-
-
-def _retry_after_s(answer: bytes) -> float:
-    _, _, rest = answer.lower().partition(_RETRY_AFTER)
-    seconds = rest.partition(b"\r\n")[0]
-    return float(seconds) if seconds.isdigit() else np.nan
 
 
 def _tell(ledger: Ledger, number: int) -> str:

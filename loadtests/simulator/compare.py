@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from loadtests.simulator.simulate import Death, Happening, Service, simulate
@@ -67,10 +67,11 @@ def compare(
 ) -> Compared:
     """Simulate each policy on the requests that this seed draws.
 
-    Raises `ValueError` if no request arrives or one cannot fit into a batch, and as `draw` does.
+    Raises `ValueError` if no request arrives, one cannot fit into a batch, or something happens
+    after the last of them, and as `draw` does.
     """
     workload = demand.draw(seed)
-    _check(workload, service)
+    _check(workload, service, happenings)
     bound = _bound(service, workload, happenings) if is_bounded else None
     accuracy = {name: offer.accuracy for name, offer in service.offers.items()}
     outcomes, took_s = [], 0.0
@@ -93,7 +94,7 @@ def compare(
     return Compared(tuple(runs), tuple(outcomes), took_s)
 
 
-def _check(workload: Workload, service: Service) -> None:
+def _check(workload: Workload, service: Service, happenings: Sequence[Happening]) -> None:
     if not len(workload):
         raise ValueError(f"no request arrives in {workload.seconds:g} s; make it longer, or denser")
     largest = max(each.size for each in workload.classes)
@@ -101,6 +102,12 @@ def _check(workload: Workload, service: Service) -> None:
         raise ValueError(
             f"a request of {largest} samples fits into no batch of {service.max_batch} at most: "
             "raise --max-batch, or make it smaller"
+        )
+    latest_s = max((each.at_s for each in happenings), default=0.0)
+    if latest_s >= workload.seconds:
+        raise ValueError(
+            f"what happens at {latest_s:g} s comes after the last request, at "
+            f"{workload.seconds:.3g} s: give --seconds, or more requests"
         )
 
 
@@ -113,9 +120,18 @@ def _bound(service: Service, workload: Workload, happenings: Sequence[Happening]
         cores=service.cores,
         slots=dict.fromkeys(service.offers, service.slots),
         max_batch=service.max_batch,
-        outages=[
-            Outage(each.variant, each.at_s, each.at_s + each.for_s, service.slots)
-            for each in happenings
-            if isinstance(each, Death)
-        ],
+        outages=_outages([each for each in happenings if isinstance(each, Death)], service.slots),
     )
+
+
+def _outages(deaths: Sequence[Death], slots: int) -> list[Outage]:
+    """Return when variants are away: hosts that die again while they are dead lack but once."""
+    outages: list[Outage] = []
+    for death in sorted(deaths, key=lambda death: (death.variant, death.at_s)):
+        end_s = death.at_s + death.for_s
+        last = outages[-1] if outages else None
+        if last is not None and last.variant == death.variant and death.at_s <= last.to_s:
+            outages[-1] = replace(last, to_s=max(last.to_s, end_s))
+        else:
+            outages.append(Outage(death.variant, death.at_s, end_s, slots))
+    return outages

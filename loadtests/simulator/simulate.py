@@ -43,7 +43,7 @@ class Service:
     max_batch: int = 64
     max_queue: int = 2000
     link_s: float = 0.0
-    """The way to a host and back, for every batch."""
+    """The way to a host and back, for every batch; it keeps its core meanwhile."""
     gateways: int = 1
     """Each has a queue of its own, and gets an equal part of the requests, by chance."""
 

@@ -12,16 +12,13 @@ import numpy as np
 from serving.offer import Latency
 from serving.spread import card_ratio
 
-POINTS: Final = 400
-"""Quantiles that means are taken over."""
-
 WORST: Final = 0.9999
 """Beyond this quantile, and below one minus it, nothing was measured that would tell how bad, or
 good, it can get."""
 
 
 class CardTimes:
-    """Times of one variant's batches: quantiles at measured sizes, their logarithms linear between."""
+    """Times of one variant: quantiles at measured batch sizes, logarithms linear in between."""
 
     def __init__(self, card: Mapping[int, Latency], link_s: float = 0.0) -> None:
         """`link_s` is added to every batch: the way to the host and back."""
@@ -35,24 +32,6 @@ class CardTimes:
         latency = self._at(size)
         within = min(max(u, 1 - WORST), WORST)
         return self._link_s + latency.p50_s * card_ratio(within, latency)
-
-    def mean_s(self, size: int) -> float:
-        """Return the mean time of a batch of `size` samples."""
-        return float(np.mean([self.draw_s(size, (i + 0.5) / POINTS) for i in range(POINTS)]))
-
-    def low_s(self, size: int) -> float:
-        """Return what hardly any batch of `size` samples is quicker than: the 1 % quantile."""
-        return self.draw_s(size, 0.01)
-
-    def within(self, size: int, time_s: float) -> float:
-        """Return the probability that a batch of `size` samples takes no longer than `time_s`."""
-        if time_s >= self.draw_s(size, WORST):
-            return 1.0
-        low, high = 0.0, WORST
-        for _ in range(40):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.draw_s(size, middle) <= time_s else (low, middle)
-        return low
 
     def _interpolated(self, size: int) -> Latency:
         sizes, last = self._sizes, self._sizes[-1]

@@ -211,6 +211,8 @@ def _alike(
 def _lost(
     variants: Sequence[str], outages: Sequence[Outage], bins: int, bin_s: float
 ) -> FloatArray:
+    if not outages:
+        return np.zeros((len(variants), 0))  # bins may be many
     lost = np.zeros((len(variants), bins))
     starts_s = np.arange(bins) * bin_s
     for outage in outages:

@@ -36,11 +36,6 @@ class Coverage(Record):
     p95_ratio: float
     """The 95th percentile of the same: 1 where the predictions are right."""
 
-    @property
-    def is_calibrated(self) -> bool:
-        """Tell whether the nominal share lies in the interval."""
-        return self.within.low <= NOMINAL <= self.within.high
-
 
 class Window(Record):
     """The batches that were sent from `start_s` on, until the next window starts."""

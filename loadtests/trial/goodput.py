@@ -41,7 +41,7 @@ def _tables(trial: Trial, by_load: Mapping[float, Condition]) -> Iterator[Grid]:
     loads, scores = sorted(by_load), trial.scores
     attained = {
         policy: [
-            fmean(score.attainment for score in scores[by_load[load]].get(policy, ()))
+            fmean(score.attainment for score in scores[by_load[load]][policy])
             if policy in scores[by_load[load]]
             else None
             for load in loads

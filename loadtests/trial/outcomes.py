@@ -57,7 +57,7 @@ class Outcomes:
     batch_size: npt.NDArray[np.int32]
     """Samples in the batch that it was answered in; 0 where it was not answered."""
     batches: Batches | None
-    """None where they were not seen: by a client of a live service."""
+    """None where they are not known: no answer of a live service told of its batch."""
 
     @property
     def on_time(self) -> npt.NDArray[np.bool_]:

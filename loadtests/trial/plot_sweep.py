@@ -24,12 +24,12 @@ Scores = Mapping[Condition, Mapping[str, Sequence[Score]]]
 AXES: Final[Mapping[Setting, str]] = {
     "load": "offered load",
     "cv2": "CV² of arrivals",
-    "slo_factor": "deadline, times fastest",
+    "slo_factor": "deadline, in latencies",
 }
 MEANING: Final[Mapping[Setting, str]] = {
     "load": "offered load, in shares of what dense can serve",
     "cv2": "squared coefficient of variation of the times between arrivals",
-    "slo_factor": "deadline, in times the fastest variant's latency",
+    "slo_factor": "deadline, in p95 latencies of the variant that the title names",
 }
 
 NINES: Final = frozenset({"attainment", "joint_attainment"})

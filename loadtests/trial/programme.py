@@ -45,7 +45,7 @@ class Machine:
     slots: FloatArray
     """By variant."""
     lost: FloatArray
-    """By variant and bin: slots that are out."""
+    """By variant and bin: slots that are out. No bins if none ever is."""
 
 
 def solve(groups: Groups, accuracies: FloatArray, machine: Machine) -> FloatArray:
@@ -88,8 +88,10 @@ def solve(groups: Groups, accuracies: FloatArray, machine: Machine) -> FloatArra
     for one in np.flatnonzero(limited):
         mine = np.flatnonzero(worker == one)
         limits.append(rows(np.ones(len(mine)), bin_of[mine] - origin, column[mine], bins))
-        lost = machine.lost[one, origin : origin + bins]
-        most.append(np.maximum(machine.slots[one] - lost, 0))
+        left = np.full(bins, machine.slots[one])
+        if machine.lost.size:
+            left -= machine.lost[one, origin : origin + bins]
+        most.append(np.maximum(left, 0))
 
     earliest, latest = np.full(len(windows), np.inf), np.zeros(len(windows))
     np.minimum.at(earliest, window, groups.earliest[group])

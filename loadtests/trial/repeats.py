@@ -79,6 +79,12 @@ def _mean(values: Sequence[float]) -> Estimate:
     return Estimate(fmean(values), student * stdev(values) / sqrt(len(values)))
 
 
+def are_paired(ours: Sequence[Score], other: Sequence[Score]) -> bool:
+    """Tell whether both have repeats of the same workloads in the same order, two or more."""
+    workloads = [(score.workload, score.requests) for score in ours]
+    return len(workloads) > 1 and workloads == [(one.workload, one.requests) for one in other]
+
+
 def difference(ours: Sequence[Score], other: Sequence[Score]) -> Difference:
     """Return by how much another policy is ahead of ours: the i-th of both on the same workload.
 

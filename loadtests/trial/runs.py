@@ -29,7 +29,7 @@ class Condition(Record):
     cv2: float | None = None
     """Squared coefficient of variation of the times between arrivals."""
     slo_factor: float | None = None
-    """Deadline over the latency of the fastest variant."""
+    """Deadline over the p95 latency of a variant; the trial's title says which."""
 
     @property
     def label(self) -> str:

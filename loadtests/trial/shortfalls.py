@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Final
 
 from loadtests.grid import Grid
-from loadtests.trial.repeats import dominated
+from loadtests.trial.repeats import are_paired, dominated
 from loadtests.trial.runs import Trial
 from loadtests.trial.scores import Score
 from loadtests.trial.tables import GOAL, NOTHING
@@ -41,8 +41,8 @@ def shortfalls(trial: Trial) -> Grid:
                 condition.label,
                 f"{100 * attained:.3f}",
                 NOTHING if possible is None else f"{100 * possible:.3f}",
-                f"{100 * regrets[ours]:.2f}" if ours in regrets else NOTHING,
-                f"{best} {100 * regrets[best]:.2f}" if best else NOTHING,
+                f"{100 * regrets[ours]:z.2f}" if ours in regrets else NOTHING,
+                f"{best} {100 * regrets[best]:z.2f}" if best else NOTHING,
                 ", ".join(better) or NOTHING,
             )
         )
@@ -67,6 +67,6 @@ def _dominating(by_policy: Mapping[str, Sequence[Score]], ours: str) -> tuple[st
     others = {
         name: scores
         for name, scores in by_policy.items()
-        if name != ours and len(scores) == len(mine) > 1
+        if name != ours and are_paired(mine, scores)
     }
     return dominated(mine, others)

@@ -14,7 +14,7 @@ from typing import Final
 from loadtests.grid import Grid
 from loadtests.trial.calibration import NOMINAL, Coverage
 from loadtests.trial.metric import METRICS
-from loadtests.trial.repeats import dominated, estimate
+from loadtests.trial.repeats import are_paired, dominated, estimate
 from loadtests.trial.runs import Condition, Trial
 from loadtests.trial.scores import Score
 from variants.evaluation import wilson
@@ -65,8 +65,8 @@ def summary(trial: Trial) -> Grid:
                 f"{100 * min(attained.values()):.3f}",
                 f"{100 * fmean(accuracies):.2f}" if accuracies else NOTHING,
                 f"{100 * fmean(one.utility for one in everything):.2f}",
-                f"{100 * fmean(regrets):.2f}" if regrets else NOTHING,
-                f"{100 * max(regrets):.2f}" if regrets else NOTHING,
+                f"{100 * fmean(regrets):z.2f}" if regrets else NOTHING,
+                f"{100 * max(regrets):z.2f}" if regrets else NOTHING,
                 f"{len(misses)} of {len(attainable & found.keys())}" if attainable else NOTHING,
                 f"{len(wins)} of {len(compared)}" if compared and policy != ours else NOTHING,
             )
@@ -79,8 +79,8 @@ def summary(trial: Trial) -> Grid:
 
 
 def _dominates(other: Sequence[Score], ours: Sequence[Score]) -> bool:
-    # what lacks repeats, of a trial that was cut off, has shown nothing
-    return len(other) == len(ours) and bool(dominated(ours, {"other": other}))
+    # what lacks repeats, of a trial that was cut off or with invalid runs, has shown nothing
+    return are_paired(ours, other) and bool(dominated(ours, {"other": other}))
 
 
 def by_condition(trial: Trial) -> list[Grid]:
@@ -179,5 +179,5 @@ def _written(values: Sequence[float | None], scale: float, digits: int) -> str:
     mean = estimate(values)
     if mean is None:
         return NOTHING
-    value = f"{scale * mean.value:,.{digits}f}"
+    value = f"{scale * mean.value:z,.{digits}f}"
     return value if mean.reach is None else f"{value} ±{scale * mean.reach:.{digits}f}"

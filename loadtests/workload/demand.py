@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtests.workload.arrivals import Arrivals, parse_arrivals
+from loadtests.workload.arrivals import Acceleration, Arrivals, parse_arrivals
 from loadtests.workload.capacity import capacity_per_s
 from loadtests.workload.draw import draw
 from loadtests.workload.mix import Offers, parse_mix
@@ -63,6 +63,8 @@ def parse_demand(
         raise ValueError(f"the rate must be a number above 0, got {rate_per_s:g} requests a second")
     if seconds is None:
         assert requests is not None
+        if isinstance(process, Acceleration):
+            raise ValueError("acceleration needs a time, since its rate changes: --seconds")
         seconds = requests / rate_per_s
     return Demand(process, classes, rate_per_s, seconds, load)
 

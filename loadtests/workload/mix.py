@@ -1,4 +1,4 @@
-"""What requests ask for: classes of them with their SLOs, read from text and written as such.
+"""What requests ask for: classes of them with their SLOs, read from text.
 
 `name=strict,share=0.3,latency_x=2,min_accuracy=0.9`: the values mean, and may be, what they do for
 a request to the service (`serving.slo`); what is left out is not asked for.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
 from typing import Any, Final, TypeAlias
 
 from loadtests.workload.notation import number, pairs
@@ -54,27 +53,6 @@ def parse_mix(texts: Iterable[str], offers: Offers | None = None) -> tuple[SloCl
     if twice is not None:
         raise ValueError(f"two classes are called {twice!r}; tell them apart by name=NAME")
     return classes
-
-
-def describe_class(each: SloClass) -> str:
-    """Return what a class asks for, as a text that `parse_class` reads; without name and share.
-
-    Numbers are shortened to six digits.
-    """
-    default = Slo()
-    words = []
-    for field in fields(Slo):
-        value = getattr(each.slo, field.name)
-        if value == getattr(default, field.name):
-            continue
-        if field.name == "latency_s":
-            words.append(f"latency_ms={value * 1e3:g}")
-        else:
-            shown = f"{value:g}" if isinstance(value, float) else value
-            words.append(f"{field.name}={shown}")
-    if each.size != 1:
-        words.append(f"size={each.size}")
-    return ",".join(words) or ASKS_NOTHING
 
 
 def _read(written: Mapping[str, str], offers: Offers | None) -> SloClass:

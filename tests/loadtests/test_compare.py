@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from loadtests.simulator.compare import compare, parse_policies
@@ -51,6 +53,28 @@ def test_a_bound_knows_when_hosts_are_dead() -> None:
     assert calm.runs[0].attainable == pytest.approx(1.0)
     assert struck.runs[0].attainable == pytest.approx(0.0, abs=1e-6)
     assert not (struck.outcomes[0].status == Status.ANSWERED).any()
+
+
+def test_hosts_that_die_again_while_they_are_dead_are_missed_but_once() -> None:
+    service = Service(OFFERS, cores=1, max_batch=1)
+    asked = parse_demand("uniform", ["latency_ms=40"], load=0.5, requests=300, offers=OFFERS)
+
+    def attainable(*deaths: Death) -> float:
+        found = compare(service, asked, ["fastest"], 0, happenings=deaths).runs[0].attainable
+        assert found is not None
+        return found
+
+    once = attainable(*(Death(0.021, name, 0.006) for name in OFFERS))
+    again = [Death(at_s, name, 0.004) for at_s in (0.023, 0.022, 0.021) for name in OFFERS]
+    assert attainable(*again) == pytest.approx(once, abs=1e-9)
+    assert once < attainable(*(Death(0.021, name, 0.001) for name in OFFERS)) - 0.02 < 0.8
+
+
+@pytest.mark.parametrize("late", [Death(2.0, "dense", 1.0), Slowdown(2.0, 3.0)])
+def test_what_happens_after_the_last_request_is_refused(late: Death | Slowdown) -> None:
+    asked = replace(demand(), seconds=1.47)
+    with pytest.raises(ValueError, match=r"at 2 s comes after the last request, at 1\.47 s: give"):
+        compare(SERVICE, asked, ["fastest"], 0, happenings=[Slowdown(0.1, 2.0), late])
 
 
 def test_arrivals_of_another_kind_are_a_condition_of_their_own() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
+from loadtests.live.__main__ import main
 from loadtests.live.rate import Point, climb, last_held, rates_grid
 
 
@@ -50,3 +52,17 @@ def test_where_no_rate_was_held_the_table_says_so() -> None:
 def test_rates_must_rise() -> None:
     with pytest.raises(ValueError, match="step above 1, got 1"):
         climb(lambda rate_per_s, seed: point(rate_per_s, 1.0), 100, 1)
+
+
+@pytest.mark.parametrize("option", [("--out", "results"), ("--kill-every", "5")])
+def test_what_only_finds_a_rate_writes_and_kills_nothing(option: tuple[str, str]) -> None:
+    result = CliRunner().invoke(main, ["--find-rate", *option])
+    assert result.exit_code == 2
+    assert "--find-rate prints only: leave out --out and --kill-every." in result.output
+
+
+@pytest.mark.parametrize("option", ["--rate", "--seconds", "--lag-ms", "--kill-every", "--step"])
+def test_numbers_are_finite(option: str) -> None:
+    result = CliRunner().invoke(main, [option, "inf"])
+    assert result.exit_code == 2
+    assert "inf is not a finite number" in result.output

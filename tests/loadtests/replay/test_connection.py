@@ -28,7 +28,7 @@ def test_an_answer_in_pieces_is_one_answer_and_ends_with_the_last(cut: int) -> N
     done = asked((ANSWER[:cut], ANSWER[cut:]))
     assert done.outcomes.status.tolist() == [Status.ANSWERED] * 2
     assert done.outcomes.finished_s[0] >= PAUSE_S
-    assert done.said.accuracy.tolist() == [0.5, 0.5]
+    assert done.outcomes.variant.tolist() == [1, 1]
 
 
 def test_only_the_json_part_of_a_binary_answer_is_read() -> None:
@@ -38,7 +38,7 @@ def test_only_the_json_part_of_a_binary_answer_is_read() -> None:
     )
     done = asked(whole)
     assert done.outcomes.status.tolist() == [Status.ANSWERED] * 2
-    assert done.said.accuracy.tolist() == [0.5, 0.5]
+    assert done.outcomes.variant.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(

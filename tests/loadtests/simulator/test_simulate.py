@@ -199,7 +199,7 @@ def test_who_has_no_deadline_gives_up_on_a_host_that_stays_away() -> None:
     made = workload([0.0], [SloClass("patient", Slo())])
     death = Death(0.5, "dense", math.inf)
     found = simulate(exactly(1.0), made, pareto, name="pareto", happenings=[death])
-    assert (found.status[0], found.finished_s[0]) == (Status.FAILED, PATIENCE_S)
+    assert (found.status[0], found.finished_s[0]) == (Status.FAILED, 0.5 + PATIENCE_S)
 
 
 def test_a_slowdown_doubles_what_batches_take() -> None:

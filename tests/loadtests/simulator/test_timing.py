@@ -27,7 +27,8 @@ def test_what_is_drawn_at_random_has_the_quantiles_too(size: int) -> None:
     drawn = [times.draw_s(size, u) for u in np.random.default_rng(0).random(20_000)]
     for q in (0.5, 0.95, 0.99):
         assert np.quantile(drawn, q) == pytest.approx(times.draw_s(size, q), rel=0.03)
-    assert np.mean(drawn) == pytest.approx(times.mean_s(size), rel=0.01)
+    mean_s = np.mean([times.draw_s(size, u) for u in np.linspace(0, 1, 401)])
+    assert np.mean(drawn) == pytest.approx(mean_s, rel=0.02)
 
 
 @pytest.mark.parametrize("size", [1, 5, 8, 30, 64, 128])
@@ -37,7 +38,6 @@ def test_a_larger_quantile_is_no_less_and_the_ends_are_finite(size: int) -> None
     assert np.all(np.diff(drawn) >= 0)
     assert drawn[0] == times.draw_s(size, 1 - WORST) > 0
     assert drawn[-1] == times.draw_s(size, WORST) < 1
-    assert times.low_s(size) == times.draw_s(size, 0.01)
 
 
 def test_sizes_in_between_lie_in_between_and_beyond_the_last_they_grow_with_the_size() -> None:
@@ -52,12 +52,3 @@ def test_the_link_is_added_to_every_batch() -> None:
     direct, linked = CardTimes(CARD), CardTimes(CARD, link_s=0.001)
     for u in (0.0, 0.5, 0.99):
         assert linked.draw_s(8, u) - direct.draw_s(8, u) == pytest.approx(0.001)
-
-
-@pytest.mark.parametrize("size", [1, 5, 8])
-@pytest.mark.parametrize("q", [0.02, 0.3, 0.5, 0.8, 0.95, 0.999])
-def test_the_share_within_a_quantile_is_the_quantile(size: int, q: float) -> None:
-    times = CardTimes(CARD)
-    assert times.within(size, times.draw_s(size, q)) == pytest.approx(q, abs=1e-6)
-    assert times.within(size, times.draw_s(size, 1.0)) == 1.0
-    assert times.within(size, 0.5 * times.draw_s(size, 0.0)) == pytest.approx(0.0, abs=1e-6)

@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.trial.repeats import STUDENT, Estimate, difference, dominated, estimate
+from loadtests.trial.repeats import (
+    STUDENT,
+    Estimate,
+    are_paired,
+    difference,
+    dominated,
+    estimate,
+)
 from loadtests.trial.scores import Score, score
 from tests.loadtests.trial.made import ACCURACY, OUTCOMES
 
@@ -69,6 +76,14 @@ def test_differences_are_paired_so_that_what_workloads_differ_by_cancels() -> No
     assert found.attainment.value == pytest.approx(0.01)
     assert found.attainment.reach == pytest.approx(0)
     assert found.accuracy == Estimate(0, 0)
+
+
+def test_repeats_are_paired_if_they_are_two_or_more_of_the_same_workloads_in_order() -> None:
+    assert are_paired(OURS, [one.model_copy(update={"attainment": 0.1}) for one in OURS])
+    assert not are_paired(OURS, OURS[:2])
+    assert not are_paired(OURS[:1], OURS[:1])
+    assert not are_paired(OURS, OURS[::-1])
+    assert not are_paired(OURS, [one.model_copy(update={"requests": 9}) for one in OURS])
 
 
 def test_repeats_that_cannot_be_paired_are_refused() -> None:

@@ -5,6 +5,7 @@ import io
 
 from loadtests.trial.calibration import calibration
 from loadtests.trial.metric import METRICS
+from loadtests.trial.shortfalls import shortfalls
 from loadtests.trial.tables import by_class, by_condition, by_prediction, render_csv, summary
 from tests.loadtests.trial.made import BATCHES, trial
 
@@ -52,6 +53,29 @@ def test_the_summary_has_the_least_and_the_worst_and_counts_where_ours_is_domina
     assert rows["slack"]["worst regret, %"] == "37.50"
     assert rows["none"]["accuracy, %"] == rows["none"]["regret, %"] == "-"
     assert [rows[name]["dominates slack"] for name in rows] == ["-", "0 of 2", "0 of 2"]
+
+
+def test_repeats_of_other_workloads_have_shown_nothing() -> None:
+    runs = tuple(
+        run.model_copy(
+            update={"score": run.score.model_copy(update={"workload": "another", "attainment": 1})}
+        )
+        if run.score.policy == "worse"
+        else run
+        for run in MADE.runs
+    )
+    others = MADE.model_copy(update={"runs": runs})
+    assert [row[-1] for row in summary(others).rows] == ["-", "0 of 2", "0 of 2"]
+    assert {row[-1] for row in shortfalls(others).rows} == {"-"}
+
+
+def test_a_regret_that_is_0_but_for_rounding_has_no_sign() -> None:
+    runs = tuple(
+        run.model_copy(update={"score": run.score.model_copy(update={"regret": -1e-9})})
+        for run in MADE.runs
+    )
+    grid = summary(MADE.model_copy(update={"runs": runs}))
+    assert {row[grid.columns.index("worst regret, %")] for row in grid.rows} == {"0.00"}
 
 
 def test_the_summary_tells_who_dominates_ours() -> None:

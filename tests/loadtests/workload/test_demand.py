@@ -39,3 +39,10 @@ def test_a_rate_needs_no_offers() -> None:
 def test_what_is_missing_or_said_twice_is_named(asked: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_demand("poisson", [], **asked)  # type: ignore[arg-type]
+
+
+def test_a_rate_that_changes_needs_a_time() -> None:
+    arrivals = "acceleration:to=2,per_s=0.5,cv2=8"
+    assert parse_demand(arrivals, [], rate_per_s=9.0, seconds=4.0).seconds == 4
+    with pytest.raises(ValueError, match="acceleration needs a time, since its rate changes: --se"):
+        parse_demand(arrivals, [], rate_per_s=9.0, requests=36)

@@ -1,13 +1,10 @@
 import math
-from typing import get_args
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from loadtests.workload.mix import describe_class, parse_class, parse_mix
+from loadtests.workload.mix import parse_class, parse_mix
 from loadtests.workload.workload import SloClass
-from serving.slo import Objective, Slo
+from serving.slo import Slo
 from tests.loadtests.workload.offered import OFFERS, offer
 
 
@@ -94,32 +91,3 @@ def test_a_mix_is_its_classes_in_order_and_by_default_one_that_asks_nothing() ->
 def test_classes_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="two classes are called 'size=2'; tell them apart by nam"):
         parse_mix(["share=1,size=2", "share=2,size=2"])
-
-
-def test_a_description_is_short() -> None:
-    assert describe_class(parse_class("name=a,share=3,dense_x=0.3333333,size=2", OFFERS)) == (
-        "latency_ms=3.33333,size=2"
-    )
-    assert describe_class(parse_class("")) == "anything"
-
-
-SHORT = st.integers(1, 999_999).map(lambda digits: digits / 1e6)
-SLOS = st.builds(
-    Slo,
-    latency_s=SHORT | st.just(math.inf),
-    min_accuracy=SHORT,
-    max_accuracy_drop=SHORT,
-    objective=st.sampled_from(get_args(Objective)),
-    priority=st.integers(1, 2**32 - 1),
-    variant=st.sampled_from([None, "int8"]),
-)
-
-
-@given(SLOS, st.integers(1, 1_000_000))
-def test_a_description_reads_back_as_what_it_describes(slo: Slo, size: int) -> None:
-    read = parse_class(describe_class(SloClass("a", slo, size=size)))
-    assert read.size == size
-    for field in Slo.__slots__:
-        value = getattr(slo, field)
-        expected = pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
-        assert getattr(read.slo, field) == expected
