@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -357,23 +357,24 @@ class Planner:
                 self._gone_since.setdefault(name, now)
 
     def _abandoned(self, now: float) -> Abandoned | None:
-        for lane in self._queue.lanes:
-            count = sum(self._given_up_at(lane, each) <= now for each in lane.requests)
+        for lane, gone in self._left_alone():
+            count = sum(max(gone, each.arrived) + PATIENCE_S <= now for each in lane.requests)
             if count:
                 # In order of arrival but for priorities, so about those that came first.
                 return Abandoned(self._queue.take(lane, count), lane.key.variants)
         return None
 
     def _abandon_at(self) -> float:
-        waiting = ((lane, each) for lane in self._queue.lanes for each in lane.requests[:1])
-        return min((self._given_up_at(lane, each) for lane, each in waiting), default=math.inf)
+        """Return when the next request is given up for which nobody is there."""
+        waiting = (max(gone, lane.requests[0].arrived) for lane, gone in self._left_alone())
+        return min(waiting, default=math.inf) + PATIENCE_S
 
-    def _given_up_at(self, lane: Lane, waiting: Waiting) -> float:
-        """Return when a request is given up for which nobody is there; infinite if somebody is."""
-        if lane.key.has_deadline or any(map(self._slots.get, lane.key.variants)):
-            return math.inf
-        gone = max(self._gone_since.get(name, -math.inf) for name in lane.key.variants)
-        return max(gone, waiting.arrived) + PATIENCE_S
+    def _left_alone(self) -> Iterator[tuple[Lane, float]]:
+        """Yield the lanes without deadlines for which nobody is there, and since when."""
+        for lane in self._queue.lanes:
+            names = lane.key.variants
+            if not lane.key.has_deadline and not any(map(self._slots.get, names)):
+                yield lane, max(self._gone_since.get(name, -math.inf) for name in names)
 
 
 def _late(queued: int, late_s: float) -> Overloaded:
