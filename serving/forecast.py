@@ -178,7 +178,6 @@ def _losses(
     last = len(at) - ahead
     starts = np.unique(np.linspace(0, last - 1, STARTS).astype(np.int64))
     window = starts[:, None] + np.arange(1, ahead + 1)
-    window = np.minimum(window, len(at) - 1)
     offset = at[window] - at[starts][:, None]
     served = np.minimum(np.cumsum(size[window], axis=1), AHEAD) - 1
     needed = clear_s[kind[window], served]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -29,6 +29,7 @@ from serving.policy.situation import (
     Situation,
     Wait,
     Waiting,
+    cleared_s,
 )
 from serving.queue import DeadlineQueue
 
@@ -240,7 +241,7 @@ class Planner:
     def _situation(self, now: float) -> Situation:
         return Situation(
             lanes=self._queue.lanes,
-            candidates=self._candidates(now),
+            candidates=self._candidates(now, self._slots),
             now=now,
             free_cores=max(0.0, self._cores - len(self._running)),
             losses=self._forecast.losses,
@@ -251,13 +252,13 @@ class Planner:
             last=self._last,
         )
 
-    def _candidates(self, now: float) -> dict[str, Candidate]:
+    def _candidates(self, now: float, names: Collection[str]) -> dict[str, Candidate]:
         has_core = len(self._running) + 1 <= self._cores
         core_in_s = 0.0 if has_core else self._next_end_s(self._running, now)
         return {
             name: self._candidate(name, slots, now, has_core, core_in_s)
             for name, slots in self._slots.items()
-            if slots
+            if slots and name in names
         }
 
     def _candidate(
@@ -289,13 +290,7 @@ class Planner:
         if not alive:
             return lambda samples: 0.0
         fastest = min(alive, key=lambda times: times.typical_s(most))
-
-        def clear_s(samples: int) -> float:
-            full, rest = divmod(samples, most)
-            full_s = full * fastest.typical_s(most) if full else 0.0
-            return full_s + (fastest.typical_s(rest) if rest else 0.0)
-
-        return clear_s
+        return lambda samples: cleared_s(fastest.typical_s, samples, most)
 
     def _make_time(
         self,
@@ -308,9 +303,7 @@ class Planner:
     ) -> None:
         """See that everyone can be in time with one more; raise `Overloaded` if it cannot."""
         left_s = deadline - now
-        alive = [
-            candidate for name, candidate in self._candidates(now).items() if name in key.variants
-        ]
+        alive = list(self._candidates(now, key.variants).values())
         if not alive:
             return
         queued = self.queued

@@ -19,7 +19,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeAlias
 
-from serving.policy.situation import Candidate, Lane, LaneKey, Situation
+from serving.policy.situation import Candidate, Lane, LaneKey, Situation, cleared_s
 
 RANK_COST: Final = 1e-3
 """What a step down in a lane's preference costs where that is not by accuracy."""
@@ -88,13 +88,6 @@ def alive(lane: Lane, situation: Situation) -> list[Candidate]:
 def fastest(candidates: Sequence[Candidate], size: int) -> Candidate:
     """Return the variant that is quickest with a batch of `size` samples."""
     return min(candidates, key=lambda each: each.times.typical_s(min(size, each.max_batch)))
-
-
-def cleared_s(candidate: Candidate, samples: int) -> float:
-    """Return the time that a variant needs for so many samples, very likely."""
-    full, part = divmod(samples, candidate.max_batch)
-    needed_s = full * candidate.times.within_s(candidate.max_batch) if full else 0.0
-    return needed_s + candidate.times.within_s(part) if part else needed_s
 
 
 class Outlook:
@@ -358,6 +351,8 @@ def groups_of(
     while done < rest:
         number += 1
         upto = rest if number == MOST_GROUPS else min(rest, max(1, GROWTH * done))
-        needed_s = cleared_s(quickest, max(1, round(upto * mean_size)))
+        needed_s = cleared_s(
+            quickest.times.within_s, max(1, round(upto * mean_size)), quickest.max_batch
+        )
         yield upto - done, requests[place + upto - 1].deadline - now, needed_s, worth
         done = upto

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from serving.policy.options import alive, cleared_s, fastest
-from serving.policy.situation import Dispatch, Lane, Situation, Wait
+from serving.policy.options import alive, fastest
+from serving.policy.situation import Dispatch, Lane, Situation, Wait, cleared_s
 
 PATIENCE: Final = 0.02
 """Such a request waits, until it is due, while it would make so many others late."""
@@ -61,5 +61,6 @@ def _may_hold_s(lane: Lane, situation: Situation) -> float:
     able = alive(lane, situation)
     if not lane.key.has_deadline or not able or situation.free_cores >= 2:
         return math.inf
-    needed_s = cleared_s(fastest(able, lane.samples), lane.samples)
+    quickest = fastest(able, lane.samples)
+    needed_s = cleared_s(quickest.times.within_s, lane.samples, quickest.max_batch)
     return lane.requests[0].deadline - situation.now - needed_s

@@ -65,6 +65,16 @@ class Times(Protocol):
         """Return the probability that a batch of `size` samples takes longer than `left_s`."""
 
 
+def cleared_s(took_s: Callable[[int], float], samples: int, most: int) -> float:
+    """Return the time for so many samples in full batches of `most`, and one of the rest.
+
+    `took_s` gives the time that a batch of so many samples takes.
+    """
+    full, part = divmod(samples, most)
+    needed_s = full * took_s(most) if full else 0.0
+    return needed_s + took_s(part) if part else needed_s
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A variant as it stands now. Times are in seconds."""
