@@ -23,11 +23,13 @@ from loadtests.simulator.compare import ALL, parse_policies
 from loadtests.simulator.many import Job, Kept, run_all
 from loadtests.simulator.simulate import Service
 from loadtests.trial.conditions import FULL, GOODPUT_DEADLINE, QUICK, Table, cases
-from loadtests.trial.files import write_trial
+from loadtests.trial.files import write_grids, write_trial
 from loadtests.trial.goodput import goodput_tables
 from loadtests.trial.runs import Trial
 from loadtests.trial.shortfalls import shortfalls
 from loadtests.trial.tables import summary
+from loadtests.workload.notation import names
+from serving.commands.shared import FOLDER
 from serving.offer import offers
 from variants.catalog import Catalog
 from variants.hardware import hardware
@@ -80,7 +82,7 @@ def teller(since_s: float) -> Callable[[int, int], None]:
 @click.command()
 @click.option(
     "--catalog",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("catalog"),
     show_default=True,
 )
@@ -106,7 +108,7 @@ def teller(since_s: float) -> Callable[[int, int], None]:
 @click.option("--quick", is_flag=True, help="Few conditions, 2 seeds of 2,000 requests at most.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder for tables, plots and all runs.",
 )
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
@@ -127,7 +129,7 @@ def main(
 ) -> None:
     """Compare every policy over a grid of conditions, in simulation."""
     machine = hardware(1)
-    only = [name.strip() for name in variants.split(",") if name.strip()]
+    only = names(variants)
     service = Service(offers(Catalog.load(catalog), machine.key, only), cores=cores, slots=slots)
     named = parse_policies(policies)
     if quick:
@@ -160,7 +162,7 @@ def main(
         if out is not None:
             write_trial(out / table, trial)
     if out is not None:
-        (out / TABLES).write_text("\n\n".join(grid.to_markdown() for grid in shown) + "\n")
+        write_grids(out / TABLES, shown)
     show(shown, Console(), as_markdown=as_markdown)
 
 

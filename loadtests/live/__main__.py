@@ -29,10 +29,11 @@ from loadtests.replay.live import TIMINGS, describe_lag, replay_live
 from loadtests.simulated import title, write_each
 from loadtests.simulator.compare import parse_policies
 from loadtests.throughput import machine
-from loadtests.trial.files import write_trial
+from loadtests.trial.files import write_grids, write_trial, write_whole
 from loadtests.workload.arrivals import Poisson
 from loadtests.workload.demand import parse_demand
-from serving.commands.shared import finite
+from loadtests.workload.notation import names
+from serving.commands.shared import FOLDER, finite
 from serving.offer import offers
 from serving.settings import Settings
 from variants.catalog import Catalog
@@ -40,7 +41,6 @@ from variants.hardware import hardware
 
 POLICIES: Final = ("pareto", "fixed", "fastest", "slack_fit")
 TABLES: Final = "live.md"
-FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 ABOVE_0: Final = click.FloatRange(0, min_open=True)
 RATE: Final = 200.0
 RATE_SECONDS: Final = 5.0
@@ -154,7 +154,7 @@ def main(
     if find_rate and (out is not None or kill_every is not None):
         raise click.UsageError("--find-rate prints only: leave out --out and --kill-every.")
     named = parse_policies(policies)
-    only = tuple(name.strip() for name in variants.split(",") if name.strip())
+    only = tuple(names(variants))
     offered = offers(Catalog.load(catalog), hardware(1).key, only)
     settings = Settings.model_validate(
         {
@@ -213,7 +213,7 @@ def _write_turn(turn: Turn, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_each((turn.live.outcomes, *turn.simulated.outcomes), folder)
     path = folder / f"{turn.policy}-{TIMINGS}"
-    path.write_text(turn.timings.model_dump_json(indent=1) + "\n")
+    write_whole(path, turn.timings.model_dump_json(indent=1) + "\n")
 
 
 def _write_all(
@@ -223,7 +223,7 @@ def _write_all(
     live = [turn.live.outcomes for turn in first]
     simulated = [each for turn in first for each in turn.simulated.outcomes]
     trial = live_trial(turns, called, note)
-    (folder / TABLES).write_text("\n\n".join(grid.to_markdown() for grid in grids) + "\n")
+    write_grids(folder / TABLES, grids)
     write_trial(folder, trial, (*live, *simulated), turns[0].live.accuracy)
     click.echo(f"written to {folder}", err=True)
 

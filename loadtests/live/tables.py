@@ -13,12 +13,11 @@ from typing import Final
 
 from loadtests.grid import Grid
 from loadtests.live.turn import Turn
-from loadtests.replay.live import GAP
-from loadtests.trial.metric import METRICS, Metric
+from loadtests.replay.live import gap_grid, gap_rows
+from loadtests.trial.metric import METRICS
 from loadtests.trial.overview import answered_by
-from loadtests.trial.repeats import estimate
-from loadtests.trial.runs import Run, Trial
-from loadtests.trial.tables import NOTHING
+from loadtests.trial.runs import Trial
+from loadtests.trial.tables import cell
 
 COLUMNS: Final = (
     "attainment", "mean_accuracy", "utility", "goodput_per_s", "p50_s", "p99_s", "shed", "expired",
@@ -41,7 +40,7 @@ def live_grid(turns: Sequence[Turn], title: str, note: str = "") -> Grid:
             (
                 name,
                 str(len(some)),
-                *(_cell([METRICS[c].get(s) for s in scores], METRICS[c]) for c in COLUMNS),
+                *(cell(column, scores) for column in COLUMNS),
                 f"{1e3 * fmean(turn.live.lag.p99_s for turn in some):.2f}",
                 answered_by(scores),
             )
@@ -63,28 +62,15 @@ def gaps_grid(turns: Sequence[Turn]) -> Grid:
     rows = []
     for name, some in _by_name(turns).items():
         pairs = [(turn.live.run.score, turn.simulated.runs[0].score) for turn in some]
-        found = {metric: [tuple(map(METRICS[metric].get, p)) for p in pairs] for metric in GAP}
-        for what, pick, sign in (
-            ("live", lambda live, _: live, ""),
-            ("simulated", lambda _, simulated: simulated, ""),
-            ("live minus simulated", _minus, "+"),
-        ):
-            cells = (_cell([pick(*p) for p in found[m]], METRICS[m], sign) for m in GAP)
-            rows.append((f"{name}: {what}", *cells))
-    columns = ("", *(METRICS[name].title for name in GAP))
-    note = "Simulated with what batches took in each service's own calibration"
-    return Grid("Simulation and reality", columns, rows, note)
+        rows += gap_rows(pairs, f"{name}: ")
+    return gap_grid(rows, "Simulated with what batches took in each service's own calibration")
 
 
 def live_trial(turns: Sequence[Turn], title: str, note: str) -> Trial:
     """Return every run, live and simulated, ours first."""
-    live = tuple(_renamed(turn.live.run, f"{live_name(turn)} live") for turn in turns)
+    live = tuple(turn.live.run.called(f"{live_name(turn)} live") for turn in turns)
     simulated = tuple(run for turn in turns for run in turn.simulated.runs)
     return Trial(title=title, note=note, runs=(*live, *simulated))
-
-
-def _renamed(run: Run, name: str) -> Run:
-    return run.model_copy(update={"score": run.score.model_copy(update={"policy": name})})
 
 
 def _by_name(turns: Sequence[Turn]) -> Mapping[str, list[Turn]]:
@@ -92,16 +78,3 @@ def _by_name(turns: Sequence[Turn]) -> Mapping[str, list[Turn]]:
     for turn in turns:
         found.setdefault(live_name(turn), []).append(turn)
     return found
-
-
-def _minus(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
-
-
-def _cell(values: Sequence[float | None], metric: Metric, sign: str = "") -> str:
-    mean = estimate(values)
-    if mean is None:
-        return NOTHING
-    value = f"{metric.scale * mean.value:{sign}z,.{metric.digits}f}"
-    reach = "" if mean.reach is None else f" ±{metric.scale * mean.reach:.{metric.digits}f}"
-    return value + reach

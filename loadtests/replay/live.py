@@ -21,12 +21,12 @@ from loadtests.simulator.compare import Compared, compare
 from loadtests.simulator.simulate import Happening, Service
 from loadtests.trial.calibration import calibration
 from loadtests.trial.conditions import condition_of
-from loadtests.trial.files import write_trial
+from loadtests.trial.files import write_trial, write_whole
 from loadtests.trial.metric import METRICS
 from loadtests.trial.outcomes import Outcomes, Status
 from loadtests.trial.runs import Run, Trial
 from loadtests.trial.scores import Score, score
-from loadtests.trial.tables import NOTHING
+from loadtests.trial.tables import written
 from loadtests.workload.demand import Demand
 from serving.offer import Offer
 
@@ -107,7 +107,7 @@ def simulate_same(
     run = compared.runs[0]
     return replace(
         compared,
-        runs=(run.model_copy(update={"score": run.score.model_copy(update={"policy": name})}),),
+        runs=(run.called(name),),
         outcomes=(replace(compared.outcomes[0], policy=name),),
     )
 
@@ -126,7 +126,7 @@ def write_live(live: Live, simulated: Compared | None, trial: Trial, folder: Pat
     outcomes = (live.outcomes, *(simulated.outcomes if simulated else ()))
     written = write_trial(folder, trial, outcomes, live.accuracy)
     path = folder / TIMINGS
-    path.write_text(live.timings.model_dump_json(indent=1) + "\n")
+    write_whole(path, live.timings.model_dump_json(indent=1) + "\n")
     return [*written, *write_each(outcomes, folder), path]
 
 
@@ -150,23 +150,30 @@ def describe_lag(lag: Lag) -> str:
 
 def gap(live: Score, simulated: Score) -> Grid:
     """Return a table of how far a simulation is from the live run of the same requests."""
-    metrics = [METRICS[name] for name in GAP]
+    return gap_grid(gap_rows([(live, simulated)]))
+
+
+def gap_grid(rows: Sequence[Sequence[str]], note: str = "") -> Grid:
+    """Return rows of `gap_rows` as a table."""
+    columns = ("", *(METRICS[name].title for name in GAP))
+    return Grid("Simulation and reality", columns, rows, note)
+
+
+def gap_rows(pairs: Sequence[tuple[Score, Score]], prefix: str = "") -> list[tuple[str, ...]]:
+    """Return what was live, what simulated, and the difference, taken pair by pair."""
     rows = []
-    for name, values in (
-        ("live", [metric.get(live) for metric in metrics]),
-        ("simulated", [metric.get(simulated) for metric in metrics]),
+    for what, pick, sign in (
+        ("live", lambda live, _: live, ""),
+        ("simulated", lambda _, simulated: simulated, ""),
+        ("live minus simulated", _minus, "+"),
     ):
-        cells = zip(metrics, values, strict=True)
-        rows.append((name, *(_cell(v, m.scale, m.digits) for m, v in cells)))
-    differences = [_minus(metric.get(live), metric.get(simulated)) for metric in metrics]
-    cells = zip(metrics, differences, strict=True)
-    rows.append(("live minus simulated", *(_cell(v, m.scale, m.digits, "+") for m, v in cells)))
-    return Grid("Simulation and reality", ("", *(metric.title for metric in metrics)), rows)
+        cells = []
+        for metric in map(METRICS.__getitem__, GAP):
+            values = [pick(metric.get(live), metric.get(simulated)) for live, simulated in pairs]
+            cells.append(written(values, metric.scale, metric.digits, sign))
+        rows.append((f"{prefix}{what}", *cells))
+    return rows
 
 
 def _minus(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else one - other
-
-
-def _cell(value: float | None, scale: float, digits: int, sign: str = "") -> str:
-    return NOTHING if value is None else f"{value * scale:{sign},.{digits}f}"

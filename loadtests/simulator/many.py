@@ -125,12 +125,8 @@ def _simulate(service: Service, policies: Sequence[str], job: Job) -> _Done:
         alone = replace(service, offers={DENSE: service.offers[DENSE]})
         for name, policy in BASELINES.items():
             compared = compare(alone, job.case.demand, [policy], job.seed, is_bounded=False)
-            found += [_called(name, run) for run in compared.runs]
+            found += [run.called(name) for run in compared.runs]
     return job.key, tuple(_slim(run, job) for run in found)
-
-
-def _called(name: str, run: Run) -> Run:
-    return run.model_copy(update={"score": run.score.model_copy(update={"policy": name})})
 
 
 def _slim(run: Run, job: Job) -> Run:

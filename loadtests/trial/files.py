@@ -21,6 +21,7 @@ from zipfile import BadZipFile
 import numpy as np
 from matplotlib.figure import Figure
 
+from loadtests.grid import Grid
 from loadtests.trial.calibration import calibration
 from loadtests.trial.look import to_png
 from loadtests.trial.outcomes import Batches, Outcomes
@@ -70,7 +71,7 @@ def write_outcomes(outcomes: Outcomes, path: Path) -> None:
     arrays[_HEADER] = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
     target = io.BytesIO()
     np.savez_compressed(target, **arrays)
-    _write(path, target.getvalue())
+    write_whole(path, target.getvalue())
 
 
 def read_outcomes(path: Path) -> Outcomes:
@@ -124,10 +125,10 @@ def write_trial(
         CSV: render_csv(trial).encode(),
     }
     for name, contents in files.items():
-        _write(folder / name, contents)
+        write_whole(folder / name, contents)
     written = [folder / name for name in files]
     for name, figure in _figures(trial, shown, accuracy or {}).items():
-        _write(folder / name, to_png(figure))
+        write_whole(folder / name, to_png(figure))
         written.append(folder / name)
     return written
 
@@ -194,13 +195,20 @@ def _class_from_json(fields: Mapping[str, Any]) -> SloClass:
     return SloClass(**{**fields, "slo": Slo(**slo)})
 
 
-def _write(path: Path, contents: bytes) -> None:
+def write_whole(path: Path, contents: bytes | str) -> None:
+    """Write a file under a name of its own and rename it: a reader sees all of it or none."""
+    whole = contents.encode() if isinstance(contents, str) else contents
     descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(contents)
+            file.write(whole)
         Path(draft).chmod(0o644)  # mkstemp keeps it from everybody else
         Path(draft).rename(path)
     except BaseException:
         Path(draft).unlink()
         raise
+
+
+def write_grids(path: Path, grids: Sequence[Grid]) -> None:
+    """Write tables as Markdown, one below the other."""
+    write_whole(path, "\n\n".join(grid.to_markdown() for grid in grids) + "\n")

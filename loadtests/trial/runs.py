@@ -53,6 +53,10 @@ class Run(Record):
     """The most attainment that any policy could reach, by the clairvoyant bound."""
     calibration: Calibration | None = None
 
+    def called(self, policy: str) -> Run:
+        """Return it under another name of its policy."""
+        return self.model_copy(update={"score": self.score.model_copy(update={"policy": policy})})
+
 
 class Trial(Record):
     """Every run; the policy of the first run is ours, the others are what it is compared with."""

@@ -91,7 +91,7 @@ def by_condition(trial: Trial) -> list[Grid]:
 def _of_condition(condition: Condition, by_policy: Mapping[str, Sequence[Score]]) -> Grid:
     names = [name for name in COLUMNS if _is_shown(name, by_policy)]
     rows = [
-        (policy, *(_cell(name, scores) for name in names)) for policy, scores in by_policy.items()
+        (policy, *(cell(name, scores) for name in names)) for policy, scores in by_policy.items()
     ]
     first = next(iter(by_policy.values()))
     repeats = f", {len(first)} seeds, ± 95 % of the mean" if len(first) > 1 else ""
@@ -166,18 +166,20 @@ def _is_shown(name: str, by_policy: Mapping[str, Sequence[Score]]) -> bool:
     return any(value is not None for value in values)
 
 
-def _cell(name: str, scores: Sequence[Score]) -> str:
+def cell(name: str, scores: Sequence[Score]) -> str:
+    """Return a metric over several runs, as a table shows it."""
     metric = METRICS[name]
-    return _written([metric.get(score) for score in scores], metric.scale, metric.digits)
+    return written([metric.get(score) for score in scores], metric.scale, metric.digits)
 
 
 def _share(values: Sequence[float | None]) -> str:
-    return _written(values, 100, 2)
+    return written(values, 100, 2)
 
 
-def _written(values: Sequence[float | None], scale: float, digits: int) -> str:
+def written(values: Sequence[float | None], scale: float, digits: int, sign: str = "") -> str:
+    """Return a mean, and half its 95 % interval if there are several; "+" shows both signs."""
     mean = estimate(values)
     if mean is None:
         return NOTHING
-    value = f"{scale * mean.value:z,.{digits}f}"
+    value = f"{scale * mean.value:{sign}z,.{digits}f}"
     return value if mean.reach is None else f"{value} ±{scale * mean.reach:.{digits}f}"

@@ -1,4 +1,4 @@
-"""Text such as `cv2=4,extra=2`: how workloads are written on a command line."""
+"""Text such as `cv2=4,extra=2`, or `dense,int8`: how a command line writes several things."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def pairs(text: str, known: Collection[str]) -> dict[str, str]:
             raise ValueError(f"{key} is given twice")
         found[key] = value
     return found
+
+
+def names(text: str) -> list[str]:
+    """Return names that commas separate; blanks around them do not count, nor do empty ones."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def number(key: str, text: str) -> float:

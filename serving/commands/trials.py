@@ -39,6 +39,11 @@ def _above_0(name: str, **settings: object) -> Callable[[_Verb], _Verb]:
     )
 
 
+def _count(name: str, default: int, told: str | None = None) -> Callable[[_Verb], _Verb]:
+    least_1 = click.IntRange(min=1)
+    return click.option(name, type=least_1, default=default, show_default=True, help=told)
+
+
 _DEMAND = (
     click.option(
         "--arrivals",
@@ -61,28 +66,10 @@ _DEMAND = (
     ),
 )
 _MACHINE = (
-    click.option(
-        "--cores",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Batches that run at once without slowing each other.",
-    ),
-    click.option(
-        "--slots",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Batches that a variant's hosts take at a time.",
-    ),
-    click.option(
-        "--gateways",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Each with a queue of its own.",
-    ),
-    click.option("--max-batch", type=click.IntRange(min=1), default=64, show_default=True),
+    _count("--cores", 1, "Batches that run at once without slowing each other."),
+    _count("--slots", 1, "Batches that a variant's hosts take at a time."),
+    _count("--gateways", 1, "Each with a queue of its own."),
+    _count("--max-batch", 64),
     click.option(
         "--link-ms",
         type=click.FloatRange(0),
@@ -116,7 +103,7 @@ def _with(*options: Callable[[_Verb], _Verb]) -> Callable[[_Verb], _Verb]:
     help="Repeatable, or separated by commas. [default: all]",
 )
 @_with(*_DEMAND)
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
+@_count("--seeds", 3)
 @_with(*_MACHINE)
 @click.option(
     "--kill", "kills", multiple=True, metavar="VARIANT@AT+FOR", help="Seconds; repeatable."
@@ -158,9 +145,10 @@ def simulate(
     from loadtests.simulator.simulate import Happening, Service
     from loadtests.trial.overview import overview
     from loadtests.workload.demand import parse_demand
+    from loadtests.workload.notation import names
 
     named = parse_policies(policies)
-    only = [name.strip() for name in variants.split(",") if name.strip()]
+    only = names(variants)
     offered = _offers(catalog or DEFAULT_CATALOG, threads, only)
     service = Service(offered, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways)
     happenings: list[Happening] = [
