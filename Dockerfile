@@ -18,6 +18,7 @@ RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))
     && pip install --prefix=/dependencies -c constraints.txt -r requirements.txt
 COPY LICENSE README.md ./
 COPY variants variants
+COPY paretoserve paretoserve
 COPY serving serving
 COPY loadtests loadtests
 RUN pip install --prefix=/package --no-deps -c constraints.txt .

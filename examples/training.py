@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-from variants import artifact
-from variants.dataset import Datasets
-from variants.training import Schedule, accuracy, fit
+from variants.catalog import artifact
+from variants.model.dataset import Datasets
+from variants.model.training import Schedule, accuracy, fit
 
 
 def train(network: nn.Module, datasets: Datasets, schedule: Schedule, weights: Path) -> None:

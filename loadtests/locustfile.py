@@ -5,7 +5,7 @@ less often. That shows how a service treats its classes, not where it breaks dow
 at a given rate takes arrivals that do not wait.
 
 Works for any served model: requests are made from its metadata, SLOs from probes at the start (see
-`loadtests.classes`); an option or a variable of the environment sets a number instead.
+`loadtests.closed_loop.classes`); an option or a variable of the environment sets a number instead.
 """
 
 from __future__ import annotations
@@ -27,10 +27,26 @@ from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 from rich.console import Console
 
-from loadtests import binary
-from loadtests.classes import BALANCED, NONE, OPTIONS, STRICT_ACCURACY, STRICT_LATENCY, Slos, derive
-from loadtests.service import Service, connect, probe
-from loadtests.summary import NO_ANSWER, OK, REFUSED, Answer, Report, render_table, summarize_all
+from loadtests.client import binary
+from loadtests.client.service import Service, connect, probe
+from loadtests.closed_loop.classes import (
+    BALANCED,
+    NONE,
+    OPTIONS,
+    STRICT_ACCURACY,
+    STRICT_LATENCY,
+    Slos,
+    derive,
+)
+from loadtests.closed_loop.summary import (
+    NO_ANSWER,
+    OK,
+    REFUSED,
+    Answer,
+    Report,
+    render_table,
+    summarize_all,
+)
 
 logger = logging.getLogger(__name__)
 

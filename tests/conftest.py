@@ -24,7 +24,7 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_catalog(small_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A catalog of four measured variants, as `paretoserve build` makes it; do not alter it."""
     from tests.small import measure_lightly, quiet
-    from variants.build import build
+    from variants.build.build import build
 
     catalog = tmp_path_factory.mktemp("catalog")
     build(small_project, catalog, progress=quiet(), measure=measure_lightly)

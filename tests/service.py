@@ -15,10 +15,10 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
-from serving.settings import Settings
+from serving.gateway.settings import Settings
 from tests.waiting import wait_until
-from variants.catalog import Catalog
-from variants.runners import load_runner
+from variants.catalog.catalog import Catalog
+from variants.runtime.runner import load_runner
 
 SIZE = 784
 

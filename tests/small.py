@@ -20,10 +20,10 @@ from torch import nn
 
 from examples.fashion_mnist import data
 from examples.fashion_mnist.model import Normalize
-from variants.build import Measure
-from variants.dataset import Datasets
-from variants.measurement import measure
-from variants.training import Schedule, fit
+from variants.build.build import Measure
+from variants.measurement.report_card import measure
+from variants.model.dataset import Datasets
+from variants.model.training import Schedule, fit
 
 TRAIN_SAMPLES, OTHER_SAMPLES = 6_000, 1_000
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from variants.datatype import NUMPY
+from variants.catalog.datatype import NUMPY
 
 Array = npt.NDArray[Any]
 

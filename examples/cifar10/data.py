@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from examples.package import FOLDER as MODELS
-from variants.dataset import Datasets, Split
+from variants.model.dataset import Datasets, Split
 
 FOLDER: Final = MODELS / "cifar10"
 CLASSES: Final = (

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from examples.cifar10 import data
-from variants.dataset import Datasets
+from variants.model.dataset import Datasets
 
 CHANNELS = (64, 64, 128, 128, 64, 64)
 POOLED_AFTER = (1, 3)

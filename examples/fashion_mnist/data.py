@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from variants.dataset import Datasets, Split
+from variants.model.dataset import Datasets, Split
 
 FOLDER: Final = Path(__file__).parent / "data"
 CLASSES: Final = (

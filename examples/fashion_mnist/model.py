@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from examples.fashion_mnist import data
-from variants.dataset import Datasets
+from variants.model.dataset import Datasets
 
 HIDDEN = 2048
 

@@ -8,7 +8,7 @@ import torch
 
 from examples.fashion_mnist import model
 from examples.training import train
-from variants.training import Schedule
+from variants.model.training import Schedule
 
 SCHEDULE: Final = Schedule(epochs=6, batch_size=256, learning_rate=1e-3, weight_decay=0.05, seed=0)
 

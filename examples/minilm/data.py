@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from examples.package import FOLDER as MODELS
-from variants.dataset import Datasets, Split
+from variants.model.dataset import Datasets, Split
 
 FOLDER: Final = MODELS / "minilm"
 CLASSES: Final = ("description", "entity", "abbreviation", "human", "number", "location")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from examples.minilm import data
 from examples.minilm.encoder import Classifier, Size
-from variants.dataset import Datasets
+from variants.model.dataset import Datasets
 
 
 def network() -> Classifier:

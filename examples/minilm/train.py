@@ -10,7 +10,7 @@ import torch
 from examples.minilm import data, model
 from examples.minilm.prepare import ENCODER
 from examples.training import train
-from variants.training import Schedule
+from variants.model.training import Schedule
 
 SCHEDULE: Final = Schedule(epochs=4, batch_size=32, learning_rate=1e-4, weight_decay=0.01, seed=0)
 

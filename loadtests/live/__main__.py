@@ -19,25 +19,25 @@ from typing import Final
 import click
 from rich.console import Console
 
-from loadtests.grid import Grid, show
-from loadtests.live.aftermath import survival_grids
+from loadtests.benchmarks.throughput import machine
+from loadtests.live.kill_impact import survival_grids
 from loadtests.live.rate import HELD, Point, climb, rates_grid
 from loadtests.live.service import running
 from loadtests.live.tables import gaps_grid, live_grid, live_trial
 from loadtests.live.turn import Plan, Turn, take_turn, warm_up, why_invalid
 from loadtests.replay.live import TIMINGS, describe_lag, replay_live
-from loadtests.simulated import title, write_each
 from loadtests.simulator.compare import parse_policies
-from loadtests.throughput import machine
-from loadtests.trial.files import write_grids, write_trial, write_whole
+from loadtests.simulator.trial import title, write_each
+from loadtests.trials.files import write_grids, write_trial, write_whole
+from loadtests.trials.grid import Grid, show
+from loadtests.trials.options import FOLDER, finite
 from loadtests.workload.arrivals import Poisson
 from loadtests.workload.demand import parse_demand
 from loadtests.workload.notation import names
-from serving.commands.shared import FOLDER, finite
-from serving.offer import offers
-from serving.settings import Settings
-from variants.catalog import Catalog
-from variants.hardware import hardware
+from serving.gateway.settings import Settings
+from serving.routing.profile import offers
+from variants.catalog.catalog import Catalog
+from variants.catalog.hardware import hardware
 
 POLICIES: Final = ("pareto", "fixed", "fastest", "slack_fit")
 TABLES: Final = "live.md"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from loadtests.grid import Grid
-from loadtests.trial.tables import NOTHING
+from loadtests.trials.grid import Grid
+from loadtests.trials.tables import NOTHING
 
 HELD: Final = 0.99
 """The share on time of a rate that is held."""

@@ -16,10 +16,10 @@ from http.client import HTTPConnection, HTTPException
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-from loadtests.live.killing import Kill, Killer
-from loadtests.service import connect
-from serving.cluster.description import Ports
-from serving.settings import Settings
+from loadtests.client.service import connect
+from loadtests.live.fault_injection import Kill, Killer
+from serving.gateway.description import Ports
+from serving.gateway.settings import Settings
 
 STOP_WITHIN_S: Final = 60.0
 PROBE_WITHIN_S: Final = 1.0

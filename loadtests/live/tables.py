@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Final
 
-from loadtests.grid import Grid
 from loadtests.live.turn import Turn
 from loadtests.replay.live import gap_grid, gap_rows
-from loadtests.trial.metric import METRICS
-from loadtests.trial.overview import answered_by
-from loadtests.trial.runs import Trial
-from loadtests.trial.tables import cell
+from loadtests.trials.grid import Grid
+from loadtests.trials.metric import METRICS
+from loadtests.trials.overview import answered_by
+from loadtests.trials.runs import Trial
+from loadtests.trials.tables import cell
 
 COLUMNS: Final = (
     "attainment", "mean_accuracy", "utility", "goodput_per_s", "p50_s", "p99_s", "shed", "expired",

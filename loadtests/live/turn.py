@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from loadtests.live.aftermath import Survived, survived
+from loadtests.live.kill_impact import Survived, survived
 from loadtests.live.service import Running, running
 from loadtests.replay.lag import LIMIT_S
 from loadtests.replay.live import Live, replay_live, simulate_same
@@ -20,9 +20,9 @@ from loadtests.simulator.simulate import Death, Service
 from loadtests.workload.arrivals import Uniform
 from loadtests.workload.demand import Demand
 from loadtests.workload.workload import SloClass
-from serving.offer import Offer
-from serving.settings import Settings
-from serving.slo import Slo
+from serving.gateway.settings import Settings
+from serving.routing.profile import Offer
+from serving.routing.slo import Slo
 
 WARM_S: Final = 2.0
 CALIBRATION_LOAD: Final = 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from loadtests.replay.replay import Replayed
-from loadtests.trial.outcomes import Batches, Status
+from loadtests.trials.outcomes import Batches, Status
 
 
 def batches(replayed: Replayed) -> Batches | None:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from typing import Final, Protocol, cast
 
-from loadtests.binary import JSON_LENGTH
+from loadtests.client.binary import JSON_LENGTH
 
 _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"\r\ncontent-length: "

@@ -10,25 +10,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from loadtests.grid import Grid
+from loadtests.client.service import connect, probe
 from loadtests.replay.batches import batches
 from loadtests.replay.lag import Lag
 from loadtests.replay.replay import replay_now
 from loadtests.replay.timings import Timings, timings
-from loadtests.service import connect, probe
-from loadtests.simulated import title, write_each
 from loadtests.simulator.compare import Compared, compare
 from loadtests.simulator.simulate import Happening, Service
-from loadtests.trial.calibration import calibration
-from loadtests.trial.conditions import condition_of
-from loadtests.trial.files import write_trial, write_whole
-from loadtests.trial.metric import METRICS
-from loadtests.trial.outcomes import Outcomes, Status
-from loadtests.trial.runs import Run, Trial
-from loadtests.trial.scores import Score, score
-from loadtests.trial.tables import written
+from loadtests.simulator.trial import title, write_each
+from loadtests.trials.calibration import calibration
+from loadtests.trials.conditions import condition_of
+from loadtests.trials.files import write_trial, write_whole
+from loadtests.trials.grid import Grid
+from loadtests.trials.metric import METRICS
+from loadtests.trials.outcomes import Outcomes, Status
+from loadtests.trials.runs import Run, Trial
+from loadtests.trials.scores import Score, score
+from loadtests.trials.tables import written
 from loadtests.workload.demand import Demand
-from serving.offer import Offer
+from serving.routing.profile import Offer
 
 TIMINGS: Final = "timings.json"
 GAP: Final = ("attainment", "mean_accuracy", "p50_s", "p99_s")

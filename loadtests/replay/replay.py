@@ -21,15 +21,15 @@ import numpy as np
 import numpy.typing as npt
 import uvloop
 
+from loadtests.client.service import connect
 from loadtests.replay.alarm import alarm
-from loadtests.replay.asking import requests
 from loadtests.replay.lag import Lag, lag
 from loadtests.replay.ledger import Ledger
 from loadtests.replay.pool import Pool
-from loadtests.replay.said import Said, parse
+from loadtests.replay.reported import Said, parse
+from loadtests.replay.request_bytes import requests
 from loadtests.replay.urgency import urgency
-from loadtests.service import connect
-from loadtests.trial.outcomes import Outcomes
+from loadtests.trials.outcomes import Outcomes
 from loadtests.workload.workload import Workload
 
 CONNECTIONS: Final = 512

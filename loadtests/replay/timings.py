@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from loadtests.trial.outcomes import Batches
-from serving.offer import Latency, Offer
-from variants.record import Record
+from loadtests.trials.outcomes import Batches
+from serving.routing.profile import Latency, Offer
+from variants.catalog.record import Record
 
 ENOUGH: Final = 20
 """Batches of a size, for its quantiles to correct anything."""

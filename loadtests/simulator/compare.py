@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from loadtests.simulator.simulate import Death, Happening, Service, simulate
-from loadtests.trial.bound import Bound, Outage, clairvoyant
-from loadtests.trial.calibration import calibration
-from loadtests.trial.conditions import condition_of
-from loadtests.trial.outcomes import Outcomes
-from loadtests.trial.runs import Run
-from loadtests.trial.scores import score
+from loadtests.trials.bound import Bound, Outage, clairvoyant
+from loadtests.trials.calibration import calibration
+from loadtests.trials.conditions import condition_of
+from loadtests.trials.outcomes import Outcomes
+from loadtests.trials.runs import Run
+from loadtests.trials.scores import score
 from loadtests.workload.demand import Demand
 from loadtests.workload.workload import Workload
-from serving.policy import POLICIES
+from serving.routing.policy import POLICIES
 
 ALL: Final = "all"
 

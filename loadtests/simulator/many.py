@@ -17,10 +17,10 @@ from typing import Final
 
 from loadtests.simulator.compare import compare
 from loadtests.simulator.simulate import Service
-from loadtests.trial.conditions import Case
-from loadtests.trial.goodput import BASELINES
-from loadtests.trial.runs import Run
-from variants.recipe import DENSE
+from loadtests.trials.conditions import Case
+from loadtests.trials.goodput import BASELINES
+from loadtests.trials.runs import Run
+from variants.catalog.recipe import DENSE
 
 THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Set to 1 in workers: each has one core."""

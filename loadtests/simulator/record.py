@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from loadtests.simulator.machine import Batch
-from loadtests.trial.outcomes import Batches, Outcomes, Status
+from loadtests.trials.outcomes import Batches, Outcomes, Status
 from loadtests.workload.workload import Workload
-from serving.planner import Send
+from serving.routing.planner import Send
 
 
 class Recorder:

@@ -19,14 +19,14 @@ import numpy as np
 from loadtests.simulator.machine import Batch, Machine
 from loadtests.simulator.record import Recorder
 from loadtests.simulator.timing import CardTimes
-from loadtests.trial.outcomes import Outcomes, Status
+from loadtests.trials.outcomes import Outcomes, Status
 from loadtests.workload.workload import Workload
+from serving.dataplane.scheduler import SHORTEST_WAIT_S
 from serving.errors import Overloaded
-from serving.latency import LatencyModel
-from serving.offer import Offer, qualifying
-from serving.planner import Abandoned, Idle, Late, Planner, Send
-from serving.policy.situation import LaneKey, Policy, Waiting
-from serving.scheduler import SHORTEST_WAIT_S
+from serving.routing.latency import LatencyModel
+from serving.routing.planner import Abandoned, Idle, Late, Planner, Send
+from serving.routing.policy.state import LaneKey, Policy, Waiting
+from serving.routing.profile import Offer, qualifying
 
 DRAWS: Final = 4096
 

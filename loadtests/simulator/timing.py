@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from serving.offer import Latency
-from serving.spread import card_ratio
+from serving.routing.profile import Latency
+from serving.routing.residuals import card_ratio
 
 WORST: Final = 0.9999
 """Beyond this quantile, and below one minus it, nothing was measured that would tell how bad, or

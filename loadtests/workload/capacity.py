@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from serving.offer import Offer
-from variants.recipe import DENSE
+from serving.routing.profile import Offer
+from variants.catalog.recipe import DENSE
 
 
 def capacity_per_s(offers: Mapping[str, Offer], variant: str = DENSE, cores: int = 1) -> float:

@@ -1,7 +1,7 @@
 """What requests ask for: classes of them with their SLOs, read from text.
 
 `name=strict,share=0.3,latency_x=2,min_accuracy=0.9`: the values mean, and may be, what they do for
-a request to the service (`serving.slo`); what is left out is not asked for.
+a request to the service (`serving.routing.slo`); what is left out is not asked for.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, Final, TypeAlias
 from loadtests.workload.notation import number, pairs
 from loadtests.workload.workload import SloClass
 from serving.errors import InvalidRequest
-from serving.offer import Offer
-from serving.slo import HEADERS, Slo
-from variants.recipe import DENSE
+from serving.routing.profile import Offer
+from serving.routing.slo import HEADERS, Slo
+from variants.catalog.recipe import DENSE
 
 Offers: TypeAlias = Mapping[str, Offer]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from serving.slo import Slo
+from serving.routing.slo import Slo
 
 
 @dataclass(frozen=True, slots=True)

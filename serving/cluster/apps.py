@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from ray.serve import Application
 
-from serving.cluster.gateway import GatewayDeployment
-from serving.cluster.host import HostDeployment
-from serving.settings import Settings, load_settings
+from serving.cluster.gateway_deployment import GatewayDeployment
+from serving.cluster.host_deployment import HostDeployment
+from serving.gateway.settings import Settings, load_settings
 
 STOP_SPARE_S: Final = 10.0
 """What a replica gets beyond the time to drain before Serve kills it."""

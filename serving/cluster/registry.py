@@ -7,8 +7,8 @@ from typing import Any
 
 from ray import serve
 
-from serving.cluster.description import HostDescription
 from serving.cluster.names import variant_of
+from serving.gateway.description import HostDescription
 
 
 class ServeRegistry:

@@ -15,12 +15,12 @@ from ray import serve
 from ray.serve.schema import ApplicationStatusOverview
 
 from serving.cluster.apps import gateway_app, host_app
-from serving.cluster.description import Ports
 from serving.cluster.names import GATEWAY, app_name
-from serving.offer import offers
-from serving.settings import Settings
-from variants.catalog import Catalog
-from variants.hardware import hardware
+from serving.gateway.description import Ports
+from serving.gateway.settings import Settings
+from serving.routing.profile import offers
+from variants.catalog.catalog import Catalog
+from variants.catalog.hardware import hardware
 
 OBJECT_STORE_BYTES: Final = 80 * 2**20
 """Ray's least, nearly: nothing of ours goes through the object store."""

@@ -8,7 +8,6 @@ from types import FrameType
 
 from rich.console import Console
 
-from serving.cluster.description import Ports
 from serving.cluster.start import (
     NotStarted,
     check_port_is_free,
@@ -17,10 +16,11 @@ from serving.cluster.start import (
     served_variants,
     start_service,
 )
-from serving.settings import Settings
-from variants.catalog import Catalog
-from variants.report import render_overview
-from variants.sample import sample_path
+from serving.gateway.description import Ports
+from serving.gateway.settings import Settings
+from variants.catalog.catalog import Catalog
+from variants.catalog.sample_request import sample_path
+from variants.report.tables import render_overview
 
 
 def serve_until_stopped(settings: Settings) -> None:

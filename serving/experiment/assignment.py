@@ -13,8 +13,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from variants.recipe import VariantName
-from variants.record import Record
+from variants.catalog.recipe import VariantName
+from variants.catalog.record import Record
 
 ROUTER = "router"
 """The target of an arm whose requests the router decides on."""

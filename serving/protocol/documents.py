@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from serving.dataplane import DataPlane
-from serving.statistics import Duration, Stages, VariantStatistics
-from variants.catalog import TensorSpec
+from serving.dataplane.dataplane import DataPlane
+from serving.telemetry.statistics import Duration, Stages, VariantStatistics
+from variants.catalog.catalog import TensorSpec
 
 SERVER: Final = "paretoserve"
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from serving.dataplane import DataPlane
+from serving.dataplane.dataplane import DataPlane
 from serving.errors import ServingError
 from serving.protocol.messages import InferRequest, InferResponse
-from serving.slo import PARAMETERS, Slo
-from serving.slo import parse as parse_slo
+from serving.routing.slo import PARAMETERS, Slo
+from serving.routing.slo import parse as parse_slo
 
 UNIT: Final = "x-experiment-unit"
 

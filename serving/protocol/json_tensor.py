@@ -16,7 +16,7 @@ import numpy as np
 
 from serving.errors import InvalidRequest
 from serving.protocol.tensor import MAX_DIMENSIONS, Array
-from variants.datatype import NUMPY
+from variants.catalog.datatype import NUMPY
 
 BINARY_ONLY: Final = frozenset({"FP16", "BF16"})
 

@@ -2,7 +2,7 @@
 
     datatype, shape, bytes ─▶ array ─▶ bytes
 
-Bytes are as `variants.raw` has them. Arrays are views of the bytes, except those of BYTES. Every
+Bytes are as `variants.catalog.raw` has them. Arrays are views of the bytes, except those of BYTES. Every
 fault is an `InvalidRequest` that begins with `where` and says what would be right.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 import numpy.typing as npt
 
 from serving.errors import InvalidRequest, shown
-from variants import raw as raw_tensor
-from variants.datatype import NUMPY
+from variants.catalog import raw as raw_tensor
+from variants.catalog.datatype import NUMPY
 
 Array = npt.NDArray[Any]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from loadtests.classes import CLASSES
-from loadtests.run import load
-from loadtests.summary import Report
-from loadtests.throughput import PINNED, Setup, measure, setups
+from loadtests.benchmarks.throughput import PINNED, Setup, measure, setups
+from loadtests.closed_loop.classes import CLASSES
+from loadtests.closed_loop.locust_run import load
+from loadtests.closed_loop.summary import Report
 from tests.service import Service, ready
 
 pytestmark = pytest.mark.cluster

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from serving.settings import Settings
+from serving.gateway.settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.service import connect
-from loadtests.transports import REFERENCE, measure, transports_grid, ways
-from serving.cluster.description import Ports
+from loadtests.benchmarks.transports import REFERENCE, measure, transports_grid, ways
+from loadtests.client.service import connect
+from serving.gateway.description import Ports
 from tests.service import Service
 
 pytestmark = pytest.mark.cluster

@@ -17,7 +17,7 @@ from typing import Any, Final
 import schemathesis
 from schemathesis import Case, HookContext, SerializationContext
 
-from variants.datatype import NUMPY
+from variants.catalog.datatype import NUMPY
 
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"

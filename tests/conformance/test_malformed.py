@@ -17,7 +17,8 @@ from tritonclient.grpc import service_pb2 as pb
 
 from tests.conformance.cases import MODEL
 from tests.service import Service, images, metric
-from tests.serving.protocol import malformed, malformed_grpc
+from tests.serving.protocol.grpc import malformed as malformed_grpc
+from tests.serving.protocol.http import malformed
 
 pytestmark = pytest.mark.cluster
 

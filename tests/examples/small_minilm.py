@@ -19,8 +19,8 @@ import torch
 from examples.minilm.encoder import Classifier, Size
 from examples.minilm.tokens import Tokenizer
 from tests.small import quiet
-from variants.dataset import Datasets, Split
-from variants.training import Schedule, fit
+from variants.model.dataset import Datasets, Split
+from variants.model.training import Schedule, fit
 
 ASKED: Final = ("who", "where", "when")
 OTHERS: Final = ("is", "was", "the", "king", "city", "river", "war", "##s", "?")

@@ -8,11 +8,11 @@ import torch
 
 from examples.cifar10 import data, model
 from examples.cifar10.prepare import _in_torch_layout
-from variants.dataset import Datasets
-from variants.model import describe, load_weights
-from variants.recipe import Project
-from variants.techniques import resolve_all
-from variants.training import accuracy
+from variants.catalog.recipe import Project
+from variants.compression.techniques import resolve_all
+from variants.model.dataset import Datasets
+from variants.model.loading import describe, load_weights
+from variants.model.training import accuracy
 
 needs_data = pytest.mark.skipif(
     not data.FOLDER.exists(), reason="`python -m examples.fetch cifar10` was not run (150 MB)"

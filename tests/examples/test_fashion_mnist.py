@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from examples.fashion_mnist import data, model
-from variants.model import describe
-from variants.recipe import Project
-from variants.techniques import resolve_all
+from variants.catalog.recipe import Project
+from variants.compression.techniques import resolve_all
+from variants.model.loading import describe
 
 PROJECT = Path(model.__file__).with_name("recipes.yaml")
 

@@ -13,10 +13,10 @@ from examples.minilm.encoder import Block, Encoder, Size
 from examples.minilm.prepare import ENCODER, VOCABULARY, encoder_tensors
 from examples.minilm.tokens import Tokenizer
 from tests.examples import small_minilm
-from variants.model import load_model
-from variants.recipe import Project
-from variants.techniques import resolve_all
-from variants.training import accuracy, predict
+from variants.catalog.recipe import Project
+from variants.compression.techniques import resolve_all
+from variants.model.loading import load_model
+from variants.model.training import accuracy, predict
 
 needs_data = pytest.mark.skipif(
     not data.FOLDER.exists(), reason="`python -m examples.fetch minilm` was not run (170 MB)"

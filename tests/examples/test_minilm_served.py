@@ -13,13 +13,13 @@ import tritonclient.http.aio as triton_http
 import yaml
 from numpy.typing import NDArray
 
-from serving.cluster.assembly import Assembly
+from serving.gateway.gateway import Assembly
 from tests.examples import small_minilm
-from tests.serving.assembled import assembled
+from tests.serving.gateway.assembled import assembled
 from tests.small import measure_lightly, quiet
-from variants.build import build
-from variants.catalog import Catalog
-from variants.model import load_model
+from variants.build.build import build
+from variants.catalog.catalog import Catalog
+from variants.model.loading import load_model
 
 NAME = "small-minilm"
 TEXTS = ["who was the king?", "when is the war", "where was the city of kings and the river?"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import examples
-from variants.recipe import Project
-from variants.techniques import TECHNIQUES, resolve_all
+from variants.catalog.recipe import Project
+from variants.compression.techniques import TECHNIQUES, resolve_all
 
 EXAMPLES = Path(examples.__file__).parent
 

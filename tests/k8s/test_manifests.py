@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 import pytest
 import yaml
 
-from serving.cli import cli
+from paretoserve.main import cli
 from tests.k8s import schema
 from tests.k8s.conftest import Manifest, Rendered
 from tests.k8s.dockerfile import ROOT, environment

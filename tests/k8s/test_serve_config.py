@@ -21,11 +21,11 @@ from ray.serve.schema import (
 
 from serving.cluster.environment import ENVIRONMENT
 from serving.cluster.names import GATEWAY, app_name
-from serving.protocol.http import ROUTES
-from serving.settings import CONFIG_VARIABLE, Grpc, Http, Settings, load_settings
+from serving.gateway.settings import CONFIG_VARIABLE, Grpc, Http, Settings, load_settings
+from serving.protocol.http.application import ROUTES
 from tests.k8s.conftest import Manifest, Rendered
 from tests.k8s.dockerfile import ROOT, environment
-from variants.recipe import Project
+from variants.catalog.recipe import Project
 
 CONFIG = ROOT / "k8s" / "base" / "paretoserve.yaml"
 NESTED: Mapping[str, type[BaseModel]] = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.variants import cards
-from variants.hardware import hardware
+from tests.variants.catalog import cards
+from variants.catalog.hardware import hardware
 
 
 def write_catalog(folder: Path) -> Path:

@@ -12,23 +12,23 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry
 
-from serving.batch import Arrays, join, part
-from serving.clock import LoopClock
-from serving.dataplane import DataPlane
+from serving.dataplane.batching import Arrays, join, part
+from serving.dataplane.clock import LoopClock
+from serving.dataplane.dataplane import DataPlane
+from serving.dataplane.executor import Ran, Run
+from serving.dataplane.scheduler import Scheduler
 from serving.experiment.assignment import Experiment
-from serving.latency import LatencyModel
-from serving.metrics import Metrics
-from serving.offer import Latency, Offer
-from serving.planner import Planner
-from serving.policy.pareto import pareto
 from serving.protocol.documents import Documents
-from serving.protocol.http import HttpProtocol
+from serving.protocol.http.application import HttpProtocol
 from serving.protocol.inference import Inference
-from serving.run import Ran, Run
-from serving.scheduler import Scheduler
-from serving.slo import Slo
-from serving.statistics import Statistics
-from variants.catalog import Model, TensorSpec
+from serving.routing.latency import LatencyModel
+from serving.routing.planner import Planner
+from serving.routing.policy.pareto import pareto
+from serving.routing.profile import Latency, Offer
+from serving.routing.slo import Slo
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.statistics import Statistics
+from variants.catalog.catalog import Model, TensorSpec
 
 MODEL = Model(
     name="shirts",

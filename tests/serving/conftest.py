@@ -10,8 +10,8 @@ import pytest
 import zmq.asyncio
 from hypothesis import HealthCheck, settings
 
-from serving.link import HostConnection
-from tests.serving.hosting import Connect
+from serving.link.link import HostConnection
+from tests.serving.link.hosting import Connect
 
 # Tests may share their cores with anything: what an example takes says nothing about the code.
 settings.register_profile(
@@ -44,7 +44,7 @@ async def connect(context: zmq.asyncio.Context) -> AsyncIterator[Connect]:
 
 @pytest.fixture(scope="session")
 def two_inputs_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The catalog of the model of `tests.serving.two_inputs`; do not alter it."""
-    from tests.serving.two_inputs import write_catalog  # imports onnx, which few tests need
+    """The catalog of the model of `tests.serving.gateway.two_inputs`; do not alter it."""
+    from tests.serving.gateway.two_inputs import write_catalog  # imports onnx, which few tests need
 
     return write_catalog(tmp_path_factory.mktemp("two") / "catalog")

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from variants.dataset import Datasets, Samples, Split
-from variants.forward import all_scores
-from variants.model import describe
-from variants.workpiece import Workpiece
+from variants.model.dataset import Datasets, Samples, Split
+from variants.model.forward import all_scores
+from variants.model.loading import describe
+from variants.model.state import Workpiece
 
 INPUTS, HIDDEN, CLASSES = 8, 16, 3
 

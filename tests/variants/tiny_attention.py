@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from variants.dataset import Axes, Datasets, Split
-from variants.model import describe
-from variants.workpiece import Workpiece
+from variants.model.dataset import Axes, Datasets, Split
+from variants.model.loading import describe
+from variants.model.state import Workpiece
 
 VOCABULARY, TOKENS, WIDTH, HEAD_DIM, HEADS, INNER, CLASSES = 20, 6, 12, 4, 3, 24, 3
 LAYERS = 2

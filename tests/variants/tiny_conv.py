@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from variants.dataset import Datasets, Split
-from variants.model import describe
-from variants.workpiece import Workpiece
+from variants.model.dataset import Datasets, Split
+from variants.model.loading import describe
+from variants.model.state import Workpiece
 
 COLOURS, SIDE, CHANNELS, INNER, CLASSES = 3, 8, 8, 16, 4
 

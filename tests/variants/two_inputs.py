@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from variants.dataset import Axes, Datasets, Split
-from variants.model import describe
-from variants.workpiece import Workpiece
+from variants.model.dataset import Axes, Datasets, Split
+from variants.model.loading import describe
+from variants.model.state import Workpiece
 
 VOCABULARY, TOKENS, WIDTH, HIDDEN, CLASSES = 30, 12, 8, 16, 3
 AXES: Final[Axes] = {"ids": {1: "tokens"}, "mask": {1: "tokens"}}

@@ -8,10 +8,10 @@ import pytest
 from loadtests.replay.batches import batches
 from loadtests.replay.lag import Lag
 from loadtests.replay.replay import Replayed
-from loadtests.replay.said import Said
-from loadtests.trial.outcomes import Outcomes, Status
+from loadtests.replay.reported import Said
+from loadtests.trials.outcomes import Outcomes, Status
 from loadtests.workload.workload import SloClass, Workload
-from serving.slo import Slo
+from serving.routing.slo import Slo
 
 LAG = Lag(0.0, 0.0, 0.0, 0, 0.0, 1, 0.0, False)
 

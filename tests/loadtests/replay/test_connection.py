@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loadtests.replay.replay import Replayed, replay_now
-from loadtests.trial.outcomes import Status
+from loadtests.trials.outcomes import Status
 from tests.loadtests.replay.test_replay import ANSWER, answer
 from tests.loadtests.replay.workloads import workload
 from tests.loadtests.server import PAUSE_S, Answer, ok, tiny_server

@@ -12,15 +12,15 @@ import pytest
 
 from loadtests.replay.replay import Replayed, replay, replay_now
 from loadtests.replay.urgency import urgency
-from loadtests.trial.outcomes import Status
+from loadtests.trials.outcomes import Status
 from loadtests.workload.workload import SloClass, Workload
-from serving.batch import Arrays
-from serving.run import Ran
-from serving.slo import Slo
+from serving.dataplane.batching import Arrays
+from serving.dataplane.executor import Ran
+from serving.routing.slo import Slo
 from tests.loadtests.replay.workloads import Stalling, workload
 from tests.loadtests.server import free_port, ok, tiny_server
 from tests.serving.builders import in_process, multiply
-from tests.serving.protocol.sockets import LOOPBACK, listening
+from tests.serving.protocol.http.sockets import LOOPBACK, listening
 
 METADATA = (
     b'{"name": "shirts", "versions": ["dense", "int8"],'

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from loadtests.replay.timings import ENOUGH, Timing, Timings, corrected, timings
-from loadtests.trial.outcomes import Batches
-from serving.offer import Latency
+from loadtests.trials.outcomes import Batches
+from serving.routing.profile import Latency
 from tests.loadtests.workload.offered import OFFERS
 
 

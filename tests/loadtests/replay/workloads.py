@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from loadtests.workload.workload import SloClass, Workload
-from serving.slo import Slo
-from tests.serving.protocol.sockets import Receive, Send
+from serving.routing.slo import Slo
+from tests.serving.protocol.http.sockets import Receive, Send
 
 PLAIN = SloClass("plain", Slo())
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from loadtests.simulator.simulate import Service
 from loadtests.workload.workload import SloClass, Workload
-from serving.offer import Latency, Offer
+from serving.routing.profile import Latency, Offer
 from tests.serving.builders import offer
 
 SIZES = (1, 4, 16, 64)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from loadtests.simulator.simulate import Service, simulate
-from loadtests.trial.outcomes import Outcomes
+from loadtests.trials.outcomes import Outcomes
 from loadtests.workload.arrivals import Poisson
 from loadtests.workload.capacity import capacity_per_s
 from loadtests.workload.draw import draw
 from loadtests.workload.workload import SloClass
-from serving.policy.pareto import pareto
-from serving.slo import Slo
+from serving.routing.policy.pareto import pareto
+from serving.routing.slo import Slo
 from tests.loadtests.simulator.services import OFFERS
 
 CORES = 2

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtests.simulator.simulate import Death, Happening, Service, Slowdown, simulate
-from loadtests.trial.outcomes import Outcomes, Status
+from loadtests.trials.outcomes import Outcomes, Status
 from loadtests.workload.arrivals import Gamma
 from loadtests.workload.draw import draw
 from loadtests.workload.workload import SloClass
-from serving.offer import qualifying
-from serving.planner import PATIENCE_S
-from serving.policy import POLICIES
-from serving.policy.pareto import pareto
-from serving.slo import Slo
+from serving.routing.planner import PATIENCE_S
+from serving.routing.policy import POLICIES
+from serving.routing.policy.pareto import pareto
+from serving.routing.profile import qualifying
+from serving.routing.slo import Slo
 from tests.loadtests.simulator.services import OFFERS, exactly, workload
 
 ROOT = Path(__file__).parents[3]

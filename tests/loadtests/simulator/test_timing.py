@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from loadtests.simulator.timing import WORST, CardTimes
-from serving.offer import Latency
+from serving.routing.profile import Latency
 
 CARD = {
     1: Latency(0.010, 0.012, 0.020),

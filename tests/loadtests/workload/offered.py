@@ -1,6 +1,6 @@
 """Offers of a catalog that is made up, for tests of what depends on them."""
 
-from serving.offer import Latency, Offer
+from serving.routing.profile import Latency, Offer
 
 
 def offer(variant: str, **p95_s: float) -> Offer:

@@ -4,7 +4,7 @@ import pytest
 
 from loadtests.workload.mix import parse_class, parse_mix
 from loadtests.workload.workload import SloClass
-from serving.slo import Slo
+from serving.routing.slo import Slo
 from tests.loadtests.workload.offered import OFFERS, offer
 
 

@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
-from serving.batch import Arrays
-from serving.run import Ran
+from serving.dataplane.batching import Arrays
+from serving.dataplane.executor import Ran
 from tests.serving.builders import answers, multiply, pixels
 
 INFER = "/v2/models/shirts/infer"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from serving.errors import ModelNotFound
-from serving.event import Counted, Executed
+from serving.telemetry.event import Counted, Executed
 from tests.serving.builders import in_process
 from tests.serving.protocol.calls import INFER, assert_refuses, body
 

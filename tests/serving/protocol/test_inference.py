@@ -10,7 +10,7 @@ import pytest
 
 from serving.errors import InvalidRequest, ModelNotFound, ServingError, SloUnattainable
 from serving.protocol.messages import InferRequest, InferResponse
-from serving.slo import Slo
+from serving.routing.slo import Slo
 from tests.serving.builders import in_process, pixels
 
 TOO_SHORT_S = 1e-6

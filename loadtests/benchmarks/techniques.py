@@ -1,0 +1,93 @@
+"""What each technique does to each model: the report cards of several catalogs in one table.
+
+    python -m loadtests.benchmarks.techniques CATALOG... [--markdown]
+
+Nothing is measured here; `paretoserve build` and `paretoserve measure` have done that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+
+from loadtests.trials.grid import Grid, show
+from variants.catalog.catalog import BatchLatency, Catalog, ReportCard
+from variants.catalog.comparison import cards_on, hardware_keys, latencies_at
+from variants.catalog.recipe import DENSE
+from variants.report.text import NOTHING, interval, megabytes, millions
+
+BATCHES: Final = (1, 16)
+COLUMNS: Final = (
+    "model and variant",
+    "parameters, M",
+    "not zero",
+    "weights, MB",
+    "of dense",
+    "vs dense, points",
+    *(f"x dense at {batch}" for batch in BATCHES),
+)
+
+
+def rows(folder: Path, catalog: Catalog, key: str) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each variant, as measured on the hardware of this key.
+
+    Raises `ValueError` if not all variants were measured there.
+    """
+    cards = cards_on(catalog, key)
+    if missing := sorted(catalog.variants.keys() - cards.keys()):
+        raise ValueError(
+            f"{folder}: no card on {key} of {', '.join(missing)}; run `paretoserve measure`"
+        )
+    latencies = [latencies_at(cards, batch) for batch in BATCHES]
+    dense = cards[DENSE]
+    for name, card in cards.items():
+        yield (
+            f"{catalog.model.name}: {name}",
+            millions(card.parameters),
+            f"{card.nonzeros / card.parameters:.0%}",
+            megabytes(card.weight_bytes),
+            f"{card.weight_bytes / dense.weight_bytes:.1%}",
+            _accuracy(name, card),
+            *(_speedup(at.get(name)) for at in latencies),
+        )
+
+
+def measured_on(folder: Path, catalog: Catalog) -> str:
+    """Return the key of the hardware that was measured on last."""
+    keys = hardware_keys(catalog)
+    if not keys:
+        raise ValueError(f"{folder}: nothing was measured; run `paretoserve measure`")
+    return keys[0]
+
+
+def _accuracy(name: str, card: ReportCard) -> str:
+    if name == DENSE:
+        return f"{card.accuracy.value:.2%} of {card.test_samples:,}"
+    return interval(card.accuracy_difference, "{:+.2f}", scale=100)
+
+
+def _speedup(latency: BatchLatency | None) -> str:
+    return NOTHING if latency is None else interval(latency.speedup, "{:.2f}")
+
+
+@click.command()
+@click.argument("catalogs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
+def main(catalogs: tuple[Path, ...], as_markdown: bool) -> None:
+    """Put the report cards of CATALOGS into one table."""
+    loaded = {folder: Catalog.load(folder) for folder in catalogs}
+    machines = {measured_on(folder, catalog) for folder, catalog in loaded.items()}
+    if len(machines) > 1:
+        raise ValueError(f"measured on different machines: {', '.join(sorted(machines))}")
+    (key,) = machines
+    lines = [row for folder, catalog in loaded.items() for row in rows(folder, catalog, key)]
+    note = f"Measured on {key}. Intervals are of 95 %, differences are paired."
+    show([Grid("Techniques", COLUMNS, lines, note)], Console(), as_markdown=as_markdown)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The conditions that policies are compared under: a grid of arrivals, loads and deadlines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Final, Literal, TypeAlias
+
+from loadtests.trials.runs import Condition
+from loadtests.workload.arrivals import Gamma, describe_arrivals
+from loadtests.workload.demand import Demand, parse_demand
+from serving.routing.profile import Offer
+from variants.catalog.recipe import DENSE
+
+Table: TypeAlias = Literal["fastest", "dense", "goodput"]
+
+GOODPUT_DEADLINE: Final = 2.0
+"""In median latencies of dense, alone at batch size 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is varied; every combination is one condition."""
+
+    cv2s: Sequence[float]
+    loads: Sequence[float]
+    slo_factors: Mapping[Table, Sequence[float | None]]
+    """Deadlines, in p95 latencies at batch size 1 of the variant that the table is called by."""
+    goodput_cv2s: Sequence[float]
+    goodput_loads: Sequence[float]
+
+
+FULL: Final = Settings(
+    cv2s=(1, 2, 4, 8),
+    loads=(0.3, 0.5, 0.7, 0.95, 1.1, 1.3),
+    slo_factors={"fastest": (1, 1.5, 2, 2.5, 3.5), "dense": (1, 2, 3.5)},
+    goodput_cv2s=(1, 4),
+    goodput_loads=(0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1, 1.2, 1.3),
+)
+QUICK: Final = Settings(
+    cv2s=(1, 8),
+    loads=(0.5, 0.95, 1.3),
+    slo_factors={"fastest": (1.5, 3.5), "dense": (2,)},
+    goodput_cv2s=(1,),
+    goodput_loads=(0.4, 0.7, 0.95, 1.3),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A condition, and what brings it about."""
+
+    condition: Condition
+    demand: Demand
+
+
+def condition_of(demand: Demand) -> Condition:
+    """Say what a demand is like; the deadline, which may be several, is left out."""
+    if isinstance(demand.arrivals, Gamma):
+        return Condition(kind="gamma", load=demand.load, cv2=demand.arrivals.cv2)
+    return Condition(kind=describe_arrivals(demand.arrivals), load=demand.load)
+
+
+def cases(
+    table: Table, settings: Settings, offers: Mapping[str, Offer], *, requests: int, cores: int
+) -> list[Case]:
+    """Return every condition of a table, with about so many `requests` each.
+
+    Raises `ValueError` if the offers lack dense, or batch size 1 was not measured.
+    """
+    is_goodput = table == "goodput"
+    slo_factors = (None,) if is_goodput else settings.slo_factors[table]
+    grid = product(
+        slo_factors,
+        settings.goodput_cv2s if is_goodput else settings.cv2s,
+        settings.goodput_loads if is_goodput else settings.loads,
+    )
+    found = []
+    for slo_factor, cv2, load in grid:
+        demand = parse_demand(
+            f"gamma:cv2={cv2:g}",
+            [_slo(table, slo_factor, offers)],
+            load=load,
+            requests=requests,
+            offers=offers,
+            cores=cores,
+        )
+        condition = condition_of(demand).model_copy(update={"slo_factor": slo_factor})
+        found.append(Case(condition, demand))
+    return found
+
+
+def _slo(table: Table, slo_factor: float | None, offers: Mapping[str, Offer]) -> str:
+    if slo_factor is not None:
+        key = "latency_x" if table == "fastest" else "dense_x"
+        return f"{key}={slo_factor:g}"
+    if DENSE not in offers or 1 not in offers[DENSE].latencies:
+        raise ValueError(f"goodput needs variant {DENSE}, measured at batch size 1")
+    return f"latency_ms={GOODPUT_DEADLINE * offers[DENSE].latencies[1].p50_s * 1e3!r}"

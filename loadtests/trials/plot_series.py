@@ -1,0 +1,174 @@
+"""Trials over time: policies against each other, and one policy by what it chose.
+
+Drawn through matplotlib's objects with the Agg canvas: no window, no global state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from loadtests.trials.outcomes import Outcomes
+from loadtests.trials.plot_style import (
+    COLOURS,
+    FAINT,
+    GREY,
+    INK,
+    Look,
+    entitle,
+    legend,
+    looks,
+    new_figure,
+    tidy,
+)
+from loadtests.trials.scores import Score, score
+from loadtests.trials.series import Floats, Series, series
+
+WINDOWS: Final = 60
+"""How many windows a plot over time has."""
+
+
+def draw_timelines(
+    trials: Sequence[Outcomes], accuracy: Mapping[str, float], policies: Sequence[str] = ()
+) -> Figure:
+    """Draw policies over the same workload, the first being ours (Proteus, Figure 4).
+
+    Goodput and demand, accuracy of answers, and violations, each with what it comes to on the
+    whole at the right. `accuracy` is by variant; `policies` are all that other plots show, in their
+    order, so that each looks the same here. Raises `ValueError` if there are no trials or
+    they are not of the same workload.
+    """
+    if not trials or len({(each.workload.name, len(each.workload)) for each in trials}) > 1:
+        raise ValueError("need trials of the same workload, one per policy")
+    workload = trials[0].workload
+    window_s = workload.seconds / WINDOWS
+    names = [each.policy for each in trials]
+    every_look = looks(tuple(dict.fromkeys((*policies, *names))))
+    drawn = {name: every_look[name] for name in names}
+    lines = {each.policy: series(each, accuracy, window_s) for each in trials}
+    scores = {each.policy: score(each, accuracy, window_s=window_s) for each in trials}
+    figure = new_figure(12, 7.4)
+    panels = figure.subplots(
+        3, 2, sharex="col", gridspec_kw={"width_ratios": [3.4, 0.5 + 0.16 * len(trials)]}
+    )
+    first = lines[trials[0].policy]
+    _area(panels[0, 0], first)
+    rows: tuple[tuple[str, str, Callable[[Series], Floats], Callable[[Score], float | None]], ...]
+    rows = (
+        ("goodput, per s", "mean goodput, per s", lambda of: of.goodput_per_s,
+         lambda of: of.goodput_per_s),
+        ("accuracy of answers, %", "max. accuracy drop, %", lambda of: 100 * of.accuracy,
+         lambda of: None if of.max_accuracy_drop is None else 100 * of.max_accuracy_drop),
+        ("violations, %", "violations, %", lambda of: 100 * of.violations,
+         lambda of: 100 * of.violation_ratio),
+    )  # fmt: skip
+    for (left, right), (over_time, on_the_whole, by_window, total) in zip(
+        panels, rows, strict=True
+    ):
+        for name, line in lines.items():
+            look = drawn[name]
+            left.plot(_middles(line), by_window(line), color=look.colour, linestyle=look.line,
+                      linewidth=look.width, zorder=look.layer)  # fmt: skip
+        left.set_ylabel(over_time, color=INK, fontsize=9)
+        left.set_xlim(0, workload.seconds)
+        tidy(left)
+        _bars(right, {name: total(scores[name]) for name in lines}, drawn)
+        right.set_title(on_the_whole, loc="left", fontsize=9, color=INK)
+    panels[0, 0].set_ylim(bottom=0)
+    panels[2, 0].set_ylim(-2, 102)
+    panels[2, 0].set_xlabel("seconds", color=INK, fontsize=9)
+    entitle(figure, f"{workload.name}: {len(workload):,} requests",
+            f"Grey: demand. Windows of {window_s:.3g} s, by when requests arrived. An accuracy "
+            "drop is the worst window's, against the most accurate variant.")  # fmt: skip
+    legend(figure, drawn, with_shapes=False)
+    return figure
+
+
+def draw_dynamics(outcomes: Outcomes, accuracy: Mapping[str, float]) -> Figure:
+    """Draw what one policy did over time: arrivals, variants, batches (SuperServe, Figure 13).
+
+    `accuracy` is by variant; the most accurate lies lowest and has the first colour.
+    """
+    workload = outcomes.workload
+    over_time = series(outcomes, accuracy, workload.seconds / WINDOWS)
+    middles = _middles(over_time)
+    figure = new_figure(10, 7)
+    rate, shares, sizes = figure.subplots(3, 1, sharex=True)
+    _area(rate, over_time)
+    rate.plot(middles, over_time.goodput_per_s, color=COLOURS[0], linewidth=1.8)
+    rate.set_ylim(bottom=0)
+    rate.set_ylabel("per s", color=INK, fontsize=9)
+    rate.legend(
+        handles=[
+            Patch(facecolor=FAINT, edgecolor=GREY, linewidth=0.8, label="arrivals"),
+            Line2D([], [], color=COLOURS[0], linewidth=1.8, label="on time"),
+        ],
+        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9,
+    )  # fmt: skip
+
+    # all variants have a colour, so that one has the same whichever policy uses it
+    order = sorted(
+        range(len(outcomes.variants)), key=lambda place: -accuracy[outcomes.variants[place]]
+    )
+    used = over_time.variant_shares.sum(axis=1) > 0
+    stack = 100 * over_time.variant_shares[order]
+    for level, place in enumerate(order):
+        name = outcomes.variants[place]
+        shares.bar(
+            over_time.starts_s, stack[level], over_time.width_s, stack[:level].sum(axis=0),
+            align="edge", color=COLOURS[level % len(COLOURS)], linewidth=0,
+            label=f"{name} ({100 * accuracy[name]:.2f} %)" if used[place] else None,
+        )  # fmt: skip
+    shares.set_ylim(0, 100)
+    shares.set_ylabel("answers by variant, %", color=INK, fontsize=9)
+    if used.any():
+        shares.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9,
+                      reverse=True)  # fmt: skip
+
+    _steps(sizes, over_time, over_time.batch_size, color=INK, linewidth=1.6)
+    sizes.set_ylim(bottom=0)
+    sizes.set_ylabel("samples in a batch", color=INK, fontsize=9)
+    sizes.set_xlabel("seconds", color=INK, fontsize=9)
+    sizes.set_xlim(0, workload.seconds)
+    for axes in (rate, shares, sizes):
+        tidy(axes)
+    entitle(figure, f"{outcomes.policy} on {workload.name}",
+            f"Windows of {over_time.width_s:.3g} s, by when requests arrived.")  # fmt: skip
+    return figure
+
+
+def _middles(of: Series) -> Floats:
+    return of.starts_s + of.width_s / 2
+
+
+def _area(axes: Axes, of: Series) -> None:
+    axes.bar(of.starts_s, of.demand_per_s, of.width_s, align="edge", color=FAINT, linewidth=0,
+             zorder=1)  # fmt: skip
+    _steps(axes, of, of.demand_per_s, color=GREY, linewidth=0.8)
+
+
+def _steps(axes: Axes, of: Series, values: Floats, *, color: str, linewidth: float) -> None:
+    """Draw a step per window, the last one also to its end."""
+    starts_s = np.append(of.starts_s, of.starts_s[-1] + of.width_s)
+    axes.step(starts_s, np.append(values, values[-1]), where="post", color=color,
+              linewidth=linewidth, zorder=2)  # fmt: skip
+
+
+def _bars(axes: Axes, values: Mapping[str, float | None], drawn: Mapping[str, Look]) -> None:
+    for place, (name, value) in enumerate(values.items()):
+        if value is None:
+            axes.annotate("-", (place, 0), ha="center", va="bottom", fontsize=8, color=INK)
+            continue
+        axes.bar(place, value, 0.75, color=drawn[name].colour)
+        written = f"{value:,.0f}" if value >= 100 else f"{round(value, 6):.2g}"
+        axes.annotate(written, (place, value), xytext=(0, 2), textcoords="offset points",
+                      ha="center", va="bottom", fontsize=7.5, color=INK)  # fmt: skip
+    tidy(axes)
+    axes.margins(y=0.15)
+    axes.set_xticks([])

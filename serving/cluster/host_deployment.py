@@ -1,0 +1,88 @@
+"""The host: a Serve deployment whose replicas each hold one variant and run batches of it.
+
+Serve starts, checks and restarts the replica; the batches come over the link, not over Serve.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+import psutil
+from ray import serve
+from ray.util import get_node_ip_address
+
+from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
+from serving.gateway.description import HostDescription
+from serving.gateway.settings import Settings
+from serving.link.link import HostSocket
+from serving.telemetry.logs import log_as_json
+from variants.catalog.blank import blank_batch
+from variants.catalog.catalog import Catalog
+from variants.runtime.runner import load_runner
+
+DRAIN_QUIET_S: Final = 2.5
+"""A gateway looks for hosts every second: one that sent nothing for so long knows that we stop."""
+
+
+class Host:
+    """One replica of one variant."""
+
+    _socket: HostSocket | None = None
+
+    def __init__(self, settings: Settings, variant: str) -> None:
+        log_as_json()
+        self._drain_s = settings.drain_s
+        catalog = Catalog.load(settings.catalog)
+        if variant not in catalog.variants:
+            raise ValueError(f"the catalog {settings.catalog} has no variant {variant!r}")
+        runner = load_runner(
+            settings.catalog,
+            catalog.model,
+            catalog.variants[variant],
+            threads=settings.hosts.cpus,
+        )
+        for size in (1, settings.limits.batch_size):
+            runner(blank_batch(catalog.model, size))
+        bind = settings.hosts.bind
+        if bind == "node":
+            bind = get_node_ip_address()  # type: ignore[no-untyped-call]
+        self._socket = HostSocket(runner, bind)
+
+    def describe(self) -> HostDescription:
+        """Tell where batches can be sent, and how much memory this process has."""
+        assert self._socket is not None
+        return HostDescription(
+            address=self._socket.address,
+            pid=os.getpid(),
+            resident_bytes=psutil.Process().memory_info().rss,
+            gpu_memory_bytes=_gpu_memory_bytes(),
+        )
+
+    def check_health(self) -> None:
+        """Called by Serve: raise if no batches can be run any more."""
+        if self._socket is None or not self._socket.is_alive:
+            raise RuntimeError("the compute thread has died")
+
+    def __del__(self) -> None:
+        """Called by Serve on a graceful stop: go on until the gateways send nothing more."""
+        if self._socket is not None:
+            self._socket.drain(DRAIN_QUIET_S, self._drain_s)
+            self._socket.close()
+
+
+def _gpu_memory_bytes() -> int | None:
+    """Return what torch has allocated on the GPU, or None in a process that uses none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.memory_allocated())
+
+
+HostDeployment = serve.deployment(
+    name="Host",
+    health_check_period_s=HEALTH_PERIOD_S,
+    health_check_timeout_s=HEALTH_TIMEOUT_S,
+    graceful_shutdown_wait_loop_s=STOP_POLL_S,
+)(Host)

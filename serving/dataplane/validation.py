@@ -1,0 +1,94 @@
+"""Do these tensors fit the model, and which of them can share a batch?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from serving.dataplane.batching import Arrays
+from serving.errors import InvalidRequest, shown
+from variants.catalog.catalog import Model, TensorSpec
+from variants.catalog.datatype import DATATYPE
+
+
+class ModelTensors:
+    """The inputs and outputs of a model, of which dimension 0 is the batch."""
+
+    def __init__(self, model: Model, max_batch: int) -> None:
+        self._inputs = {spec.name: spec for spec in model.inputs}
+        self._outputs = {spec.name for spec in model.outputs}
+        self._max_batch = max_batch
+        self._axes: dict[str, list[tuple[str, int]]] = {}
+        """By its name, where each dimension of variable size is that several inputs share."""
+        for name, axes in model.axes.items():
+            for axis, own in axes.items():
+                self._axes.setdefault(own, []).append((name, axis))
+        self._axes = {own: places for own, places in self._axes.items() if len(places) > 1}
+
+    def check(self, inputs: Arrays, outputs: Collection[str]) -> int:
+        """Return the number of samples; raise `InvalidRequest` unless the model takes them."""
+        if inputs.keys() != self._inputs.keys():
+            raise InvalidRequest(
+                f"the model takes the inputs {', '.join(self._inputs)}; "
+                f"the request has {shown(list(inputs))}"
+            )
+        for name in outputs:
+            if name not in self._outputs:
+                known = ", ".join(sorted(self._outputs))
+                raise InvalidRequest(f"there is no output {name!r:.100}; there is {known}")
+        size = -1
+        for name, array in inputs.items():
+            spec = self._inputs[name]
+            datatype = DATATYPE[array.dtype]
+            if datatype != spec.datatype:
+                raise InvalidRequest(
+                    f"input {name!r} must be {spec.datatype}, the request has {datatype}"
+                )
+            if not _fits(array.shape, spec):
+                raise InvalidRequest(
+                    f"input {name!r} must have shape {list(spec.shape)}, where -1 is any size; "
+                    f"the request has {list(array.shape)}"
+                )
+            if datatype == "BYTES":
+                _check_text(name, array)
+            if size not in (-1, array.shape[0]):
+                raise InvalidRequest("all inputs must have the same size in their first dimension")
+            size = array.shape[0]
+        if self._axes:
+            self._check_axes(inputs)
+        if not 1 <= size <= self._max_batch:
+            raise InvalidRequest(
+                f"a request must hold from 1 to {self._max_batch} samples, this one has {size}"
+            )
+        return size
+
+    def _check_axes(self, inputs: Arrays) -> None:
+        for own, places in self._axes.items():
+            sizes = {name: inputs[name].shape[axis] for name, axis in places}
+            if len(set(sizes.values())) > 1:
+                found = ", ".join(f"{name} {size}" for name, size in sizes.items())
+                raise InvalidRequest(f"the size of {own!r} must be one for all inputs, got {found}")
+
+
+def signature(inputs: Arrays) -> Hashable:
+    """Return what must be equal for two requests to share a batch: all other dimensions."""
+    return tuple(sorted((name, array.shape[1:]) for name, array in inputs.items()))
+
+
+def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    return len(shape) == len(spec.shape) and all(
+        wanted in (-1, given) for wanted, given in zip(spec.shape, shape, strict=True)
+    )
+
+
+def _check_text(name: str, array: NDArray[Any]) -> None:
+    """Raise `InvalidRequest` for bytes that no runner could take: to them BYTES are text."""
+    try:
+        for element in array.reshape(-1).tolist():
+            element.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest(
+            f"input {name!r} must be text in UTF-8; the request has other bytes"
+        ) from None

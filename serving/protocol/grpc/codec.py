@@ -1,0 +1,181 @@
+"""V2's protobuf messages to ours and back.
+
+    an input's values = its entry of raw_input_contents, or the one field of its contents that is
+    for its datatype; those of outputs are always raw
+
+The rules are those of `serving.protocol.http.codec`. Every fault in a request is an `InvalidRequest`
+that names the place and what would be right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from tritonclient.grpc import service_pb2 as pb
+
+from serving.errors import InvalidRequest, ServingError
+from serving.protocol.extension import check_offered
+from serving.protocol.messages import InferRequest, InferResponse
+from serving.protocol.tensor import (
+    Array,
+    check_count,
+    check_datatype,
+    check_shape,
+    from_raw,
+    to_raw,
+)
+from variants.catalog.datatype import DATATYPE, NUMPY
+
+CONTENTS: Final[Mapping[str, str]] = {
+    "BOOL": "bool_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""By datatype: the field for its values. The others have none, and can only be raw."""
+
+
+def parse_request(message: Any) -> InferRequest:
+    """Read one `ModelInferRequest`.
+
+    Raises `InvalidRequest`, or `Unsupported` for an extension that is not offered; both carry the
+    request's id.
+    """
+    identifier = message.id or None
+    try:
+        return _request(message, identifier)
+    except ServingError as error:
+        error.request_id = identifier
+        raise
+
+
+def render_response(response: InferResponse) -> Any:
+    """Return one answer as a `ModelInferResponse`."""
+    message = pb.ModelInferResponse(
+        model_name=response.model_name,
+        model_version=response.model_version,
+        id=response.id or "",
+    )
+    parameters = message.parameters
+    for name, value in response.parameters.items():
+        _set(parameters[name], value)
+    for name, array in response.outputs.items():
+        message.outputs.add(name=name, datatype=DATATYPE[array.dtype], shape=array.shape)
+        message.raw_output_contents.append(bytes(to_raw(array)))
+    return message
+
+
+def _request(message: Any, identifier: str | None) -> InferRequest:
+    inputs = message.inputs
+    if not inputs:
+        raise InvalidRequest("inputs must hold at least one tensor")
+    asked = message.outputs
+    check_count(len(inputs), len(asked))
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(inputs):
+        raise InvalidRequest(
+            "raw_input_contents must have one entry for each input, in their order, or none: "
+            f"there are {len(inputs)} inputs and {len(raw)} entries"
+        )
+    tensors: dict[str, Array] = {}
+    for i, tensor in enumerate(inputs):
+        name = tensor.name
+        if not name:
+            raise InvalidRequest(f"inputs[{i}] must have a name")
+        if name in tensors:
+            raise InvalidRequest(f"input names must be unique, got {name!r:.100} twice")
+        tensors[name] = _array(tensor, raw[i] if raw else None, f"input {name!r:.100}")
+    outputs: dict[str, bool] = {}
+    for i, output in enumerate(asked):
+        name = output.name
+        if not name:
+            raise InvalidRequest(f"outputs[{i}] must have a name")
+        if name in outputs:
+            raise InvalidRequest(f"output names must be unique, got {name!r:.100} twice")
+        check_offered(_parameters(output.parameters, f"outputs[{i}].parameters"))
+        outputs[name] = True
+    parameters = _parameters(message.parameters, "parameters")
+    return InferRequest(tensors, identifier, parameters, outputs, binary_output=True)
+
+
+def _array(tensor: Any, raw: bytes | None, where: str) -> Array:
+    shape = check_shape(tensor.shape, where)
+    datatype = check_datatype(tensor.datatype, where)
+    check_offered(_parameters(tensor.parameters, f"{where}: parameters"))
+    # Without a look at the field itself: to read it where it is unset costs a message.
+    contents = tensor.contents.ListFields() if tensor.HasField("contents") else []
+    if raw is None:
+        return _from_contents(
+            {field.name: values for field, values in contents}, datatype, shape, where
+        )
+    if contents:
+        raise InvalidRequest(
+            f"{where}: contents must be empty, because the request has raw_input_contents"
+        )
+    return from_raw(datatype, shape, raw, where)
+
+
+def _from_contents(
+    contents: Mapping[str, Any], datatype: str, shape: tuple[int, ...], where: str
+) -> Array:
+    own = CONTENTS.get(datatype)
+    if own is None:
+        raise InvalidRequest(f"{where}: {datatype} can only be sent in raw_input_contents")
+    if contents.keys() - {own}:
+        raise InvalidRequest(
+            f"{where}: contents of {datatype} are {own} and nothing else, "
+            f"the request has {', '.join(contents)}"
+        )
+    values = contents.get(own, ())
+    count = math.prod(shape)
+    if len(values) != count:
+        raise InvalidRequest(
+            f"{where}: shape {list(shape)} holds {count} values, {own} has {len(values)}"
+        )
+    try:
+        array = np.fromiter(values, NUMPY[datatype], count)
+    except OverflowError:
+        limits = np.iinfo(NUMPY[datatype])
+        raise InvalidRequest(
+            f"{where}: {own} has a value outside the range of {datatype}, "
+            f"which is from {limits.min} to {limits.max}"
+        ) from None
+    return array.reshape(shape)
+
+
+def _parameters(parameters: Mapping[str, Any], where: str) -> dict[str, Any]:
+    read = {}
+    for name, parameter in parameters.items():
+        kind = parameter.WhichOneof("parameter_choice")
+        if kind is None:
+            raise InvalidRequest(
+                f"{where}: {name!r:.100} must be a boolean, a number or a string, it has no value"
+            )
+        read[name] = getattr(parameter, kind)
+    return read
+
+
+def _set(parameter: Any, value: Any) -> None:
+    # By how often they come. A boolean is a whole number, too: its type decides, not its kin.
+    kind = value.__class__
+    if kind is float:
+        parameter.double_param = value
+    elif kind is str:
+        parameter.string_param = value
+    elif kind is bool:
+        parameter.bool_param = value
+    elif -(2**63) <= value < 2**63:
+        parameter.int64_param = value
+    else:
+        parameter.uint64_param = value

@@ -1,0 +1,120 @@
+"""JSON Schemas of what a gateway tells of itself: the counterpart of `documents`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from variants.catalog.catalog import Model, TensorSpec
+
+Schema = dict[str, Any]
+
+
+def document_schemas(model: Model, variants: Sequence[str]) -> dict[str, Schema]:
+    """Return by name the schema of each document."""
+    name, variant = {"const": model.name}, {"enum": list(variants)}
+    return {
+        "Live": _object(live={"const": True}),
+        "Ready": _object(ready={"type": "boolean"}, live={"const": True}),
+        "ModelReady": _object(name=name, ready={"type": "boolean"}),
+        "Server": _object(
+            name={"type": "string"},
+            version={"type": "string"},
+            extensions=_list({"type": "string"}),
+        ),
+        "Models": _object(models=_list(name)),
+        "Model": _object(
+            name=name,
+            versions=_list(variant, description="The variants."),
+            platform={"type": "string"},
+            inputs=_tensors(model.inputs),
+            outputs=_tensors(model.outputs),
+        ),
+        "ModelConfig": _object(
+            name=name,
+            platform={"type": "string"},
+            backend={"type": "string"},
+            version_policy={"type": "object"},
+            max_batch_size={"type": "integer", "minimum": 1},
+            input=_configured(model.inputs),
+            output=_configured(model.outputs),
+            instance_group=_list(
+                _object(
+                    name={**variant, "description": "A variant."},
+                    kind={"type": "string"},
+                    count=_count("Batches that its live replicas take at a time."),
+                )
+            ),
+            dynamic_batching={"type": "object"},
+        ),
+        "Statistics": _object(model_stats=_list(_statistics(name, variant))),
+        "Index": _list(
+            _object(
+                name=name,
+                version=variant,
+                state={"enum": ["READY", "UNAVAILABLE"]},
+                reason={"type": "string"},
+            )
+        ),
+    }
+
+
+def _statistics(name: Schema, variant: Schema) -> Schema:
+    duration = _object(count=_count(), ns=_count("Nanoseconds, all together."))
+    stages = {
+        "compute_input": duration,
+        "compute_infer": duration,
+        "compute_output": duration,
+    }
+    return _object(
+        name=name,
+        version=variant,
+        last_inference=_count("Milliseconds of Unix time; 0 if there was none."),
+        inference_count=_count("Samples."),
+        execution_count=_count("Batches."),
+        inference_stats=_object(
+            success=duration,
+            fail=duration,
+            queue=duration,
+            **stages,
+            cache_hit=duration,
+            cache_miss=duration,
+        ),
+        batch_stats=_list(_object(batch_size=_count(), **stages)),
+        memory_usage=_list(
+            _object(type={"enum": ["CPU", "GPU"]}, id={"type": "integer"}, byte_size=_count())
+        ),
+    )
+
+
+def _tensors(specs: Sequence[TensorSpec]) -> Schema:
+    return _list(
+        _object(
+            name={"enum": [spec.name for spec in specs]},
+            datatype={"enum": sorted({spec.datatype for spec in specs})},
+            shape=_list({"type": "integer"}, description="-1 is any size; the first is the batch."),
+        )
+    )
+
+
+def _configured(specs: Sequence[TensorSpec]) -> Schema:
+    return _list(
+        _object(
+            name={"enum": [spec.name for spec in specs]},
+            data_type={"type": "string", "pattern": "^TYPE_"},
+            dims=_list({"type": "integer"}, description="Without the batch."),
+        )
+    )
+
+
+def _object(**properties: Mapping[str, Any]) -> Schema:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _list(items: Schema, **keywords: Any) -> Schema:
+    return {"type": "array", "items": items, **keywords}
+
+
+def _count(description: str = "") -> Schema:
+    described = {"description": description} if description else {}
+    return {"type": "integer", "minimum": 0, **described}

@@ -1,0 +1,220 @@
+"""Every Prometheus metric that a gateway exports. No metric is named anywhere else.
+
+Callers report events (`answered`, `failed`, ...); which series an event moves is decided here. The
+registry is passed in, so nothing is global. Labels are bounded: names of variants, arms, errors.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from functools import cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
+
+from serving.routing.profile import Offer
+from serving.telemetry.event import Answered, Counted, Executed
+
+# Seconds. Dense where deadlines of small models lie (0.5 to 100 ms): a quantile read from a
+# histogram is only as good as the bucket it falls in.
+SECONDS = (
+    0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03,
+    0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0,
+)  # fmt: skip
+DECISION_SECONDS = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
+
+
+class Metrics:
+    """The metrics of one gateway replica."""
+
+    def __init__(self, registry: CollectorRegistry, model: str) -> None:
+        self._registry = registry
+        self._since_tick: dict[str, int] = defaultdict(int)
+        served = ("model", "variant", "arm")
+
+        def histogram(
+            name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
+        ) -> Callable[..., Histogram]:
+            metric = Histogram(
+                f"paretoserve_{name}", text, labels, buckets=buckets, registry=registry
+            )
+            return cache(lambda *values: metric.labels(model, *values))
+
+        def counter(name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Counter]:
+            metric = Counter(f"paretoserve_{name}", text, labels, registry=registry)
+            return cache(lambda *values: metric.labels(model, *values))
+
+        def gauge(name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Gauge]:
+            metric = Gauge(f"paretoserve_{name}", text, labels, registry=registry)
+            return cache(lambda *values: metric.labels(model, *values))
+
+        def summary(name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Summary]:
+            metric = Summary(f"paretoserve_{name}", text, labels, registry=registry)
+            return cache(lambda *values: metric.labels(model, *values))
+
+        self._requests = counter(
+            "requests_total", "Requests by what became of them.", (*served, "outcome")
+        )
+        self._errors = counter(
+            "errors_total", "Requests answered with an error, by its name.", ("model", "error")
+        )
+        self._cancelled = counter(
+            "cancelled_total", "Requests whose callers left.", ("model", "stage")
+        )
+        self._saved = counter(
+            "saved_samples_total",
+            "Samples never computed: their callers had left, or their time had run out.",
+            ("model",),
+        )
+        self._latency = histogram(
+            "request_duration_seconds", "From receipt of a request to its answer.", served, SECONDS
+        )
+        self._queue = histogram(
+            "queue_duration_seconds", "From receipt to dispatch.", ("model", "variant"), SECONDS
+        )
+        self._compute = histogram(
+            "compute_duration_seconds",
+            "What a host computed for a batch.",
+            ("model", "variant"),
+            SECONDS,
+        )
+        self._prediction = histogram(
+            "prediction_ratio", "Actual over predicted latency.", ("model", "variant"), RATIOS
+        )
+        self._batch = histogram(
+            "batch_size", "Samples in a batch.", ("model", "variant"), BATCH_SIZES
+        )
+        self._samples = counter(
+            "samples_total", "Samples computed; its rate is the throughput.", ("model", "variant")
+        )
+        self._attained = counter(
+            "slo_attained_total", "Answers within the deadline asked for.", served
+        )
+        self._missed = counter("slo_missed_total", "Answers after the deadline asked for.", served)
+        self._accuracy = summary(
+            "chosen_accuracy", "Accuracy of the variants that answered.", ("model", "arm")
+        )
+        self._agreement = summary(
+            "chosen_agreement",
+            "Share of samples on which the variants that answered agree with dense.",
+            ("model", "arm"),
+        )
+        self._decision = Histogram(
+            "paretoserve_router_decision_seconds",
+            "One call of the policy.",
+            buckets=DECISION_SECONDS,
+            registry=registry,
+        )
+        self._lost = counter("hosts_lost_total", "Host replicas that went.", ("model", "variant"))
+        self._offer_gauges = {
+            "accuracy": gauge("accuracy", "Measured accuracy.", ("model", "variant")),
+            "weight_bytes": gauge("weight_bytes", "Bytes of the weights.", ("model", "variant")),
+            "artifact_bytes": gauge(
+                "artifact_bytes", "Bytes of the files on disk.", ("model", "variant")
+            ),
+        }
+        self._replicas = gauge("replicas", "Live host replicas.", ("model", "variant"))
+        self._resident = gauge(
+            "resident_bytes",
+            "Resident memory of the host processes, summed over replicas.",
+            ("model", "variant"),
+        )
+        self._gpu = gauge(
+            "gpu_memory_bytes",
+            "GPU memory of the host processes, summed over replicas.",
+            ("model", "variant"),
+        )
+        self._rate = gauge(
+            "throughput_samples_per_second",
+            "Samples computed per second, over the last second or so.",
+            ("model", "variant"),
+        )
+
+    def answered(self, event: Answered) -> None:
+        """Count one answer."""
+        variant, arm = event.variant, event.arm
+        outcome = "answered" if event.is_on_time else "late"
+        self._requests(variant, arm, outcome).inc()
+        self._latency(variant, arm).observe(event.took_s)
+        self._queue(variant).observe(event.queue_s)
+        self._prediction(variant).observe(event.took_s / event.predicted_s)
+        self._accuracy(arm).observe(event.accuracy)
+        self._agreement(arm).observe(event.agreement)
+        if event.has_deadline:
+            (self._attained if event.is_on_time else self._missed)(variant, arm).inc()
+
+    def executed(self, event: Executed) -> None:
+        """Count one batch that a host has run."""
+        variant = event.variant
+        self._batch(variant).observe(event.samples)
+        self._compute(variant).observe(event.compute_s)
+        self._samples(variant).inc(event.samples)
+        self._since_tick[variant] += event.samples
+
+    def failed(self, error: Exception, arm: str) -> None:
+        """Count one request that got an error instead of an answer."""
+        name = type(error).__name__
+        self._errors(name).inc()
+        self._requests("", arm, _OUTCOMES.get(name, "failed")).inc()
+
+    def left(self, arm: str) -> None:
+        """Count one request whose caller did not wait for what became of it."""
+        self._requests("", arm, "cancelled").inc()
+
+    def cancelled(self, stage: str, samples: int) -> None:
+        """Count one cancelled request: "queued" ones are saved, "running" ones were computed."""
+        self._cancelled(stage).inc()
+        if stage == "queued":
+            self._saved().inc(samples)
+
+    def expired(self, samples: int) -> None:
+        """Count one request whose time ran out in the queue: it was not computed either."""
+        self._saved().inc(samples)
+
+    def decided(self, took_s: float) -> None:
+        """Count one call of the policy."""
+        self._decision.observe(took_s)
+
+    def lost(self, variant: str) -> None:
+        """Count one host replica that went."""
+        self._lost(variant).inc()
+
+    def offered(self, offers: Mapping[str, Offer]) -> None:
+        """Show what the report cards say."""
+        for name, offer in offers.items():
+            for field, gauge in self._offer_gauges.items():
+                gauge(name).set(getattr(offer, field))
+
+    def counted(self, event: Counted) -> None:
+        """Show the live replicas of a variant and their memory in bytes."""
+        self._replicas(event.variant).set(event.replicas)
+        self._resident(event.variant).set(event.resident_bytes)
+        if event.gpu_memory_bytes is not None:
+            self._gpu(event.variant).set(event.gpu_memory_bytes)
+
+    def tick(self, elapsed_s: float) -> None:
+        """Show the throughput since the last tick, `elapsed_s` ago."""
+        for variant, samples in self._since_tick.items():
+            self._rate(variant).set(samples / elapsed_s)
+            self._since_tick[variant] = 0
+
+    def queue_length(self, count: Callable[[], float]) -> None:
+        """Show the length of the queue, asked for at each scrape."""
+        Gauge(
+            "paretoserve_queue_length", "Requests that wait.", registry=self._registry
+        ).set_function(count)
+
+
+_OUTCOMES = {
+    "Overloaded": "shed",
+    "DeadlineExceeded": "expired",
+    "SloUnattainable": "refused",
+    "InvalidRequest": "rejected",
+    "ModelNotFound": "rejected",
+    "RequestTooLarge": "rejected",
+    "NotReady": "not_ready",
+    "InferenceFailed": "failed",
+    "Unsupported": "rejected",
+}

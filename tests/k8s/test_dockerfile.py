@@ -1,0 +1,167 @@
+"""The image's recipe, as far as it can be checked without building it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from paretoserve.main import cli
+from serving.cluster.environment import ENVIRONMENT
+from serving.gateway.settings import Settings
+from serving.protocol.http.application import ROUTES
+from tests.k8s.dockerfile import ROOT, environment, final, instructions
+
+# In which file of Ray's each variable is read.
+READERS = {
+    "RAY_worker_niceness": "_private/ray_constants.py",
+    "RAY_USAGE_STATS_ENABLED": "_common/usage/usage_constants.py",
+    "RAY_SERVE_LOG_TO_STDERR": "serve/_private/constants.py",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "serve/_private/constants.py",
+}
+
+
+def is_in_build_context(path: str) -> bool:
+    """Apply .dockerignore, of which only `*`, `!name` and `**/` patterns are used here."""
+    is_in = True
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        pattern = re.escape(line.lstrip("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
+        if re.fullmatch(f"{pattern}(/.*)?", path):
+            is_in = line.startswith("!")
+    return is_in
+
+
+def test_hadolint_finds_nothing() -> None:
+    hadolint = shutil.which("hadolint", path=Path(sys.executable).parent) or shutil.which(
+        "hadolint"
+    )
+    if hadolint is None:
+        pytest.skip("hadolint is not installed")
+    done = subprocess.run(
+        [hadolint, "--no-color", "--failure-threshold=style", str(ROOT / "Dockerfile")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_whatever_is_copied_exists_and_is_sent_to_the_builder() -> None:
+    copied = [
+        source
+        for instruction in instructions()
+        if instruction.keyword == "COPY" and not instruction.text.startswith("--from")
+        for source in instruction.text.split()[:-1]
+    ]
+    assert {"pyproject.toml", "constraints.txt", "serving", "variants", "examples"} <= {*copied}
+    for source in copied:
+        assert (ROOT / source).exists(), source
+        assert is_in_build_context(source), source
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "catalog/catalog.json",
+        ".git/config",
+        "tests/k8s/test_dockerfile.py",
+        "serving/cluster/__pycache__/apps.cpython-311.pyc",
+        "examples/fashion_mnist/weights.safetensors",
+    ],
+)
+def test_what_an_image_must_not_hold_is_not_sent_to_the_builder(path: str) -> None:
+    assert not is_in_build_context(path)
+
+
+def test_every_package_that_is_installed_is_copied() -> None:
+    copied = " ".join(i.text for i in instructions() if i.keyword == "COPY")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]:
+        assert f"{pattern.rstrip('*')} " in copied
+
+
+def test_packages_hold_nothing_that_an_installation_would_leave_out() -> None:
+    """Setuptools takes Python files only, unless it is told of others."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    told = {
+        ROOT / package.replace(".", "/") / name
+        for package, names in project["tool"]["setuptools"]["package-data"].items()
+        for name in names
+    }
+    others = {
+        path
+        for package in ("serving", "variants")
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }
+    assert others == told
+
+
+def test_every_pip_install_goes_through_the_constraints() -> None:
+    commands = re.findall(r"pip install[^&\n]*", "\n".join(i.text for i in instructions()))
+    assert len(commands) == 2
+    assert all(" -c constraints.txt" in command for command in commands)
+
+
+def test_the_base_image_is_the_python_of_the_project() -> None:
+    (argument,) = (i.text for i in instructions() if i.stage == -1)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert argument == f"BASE=python:{version}-slim-bookworm"
+    assert [i.text.split()[0] for i in instructions() if i.keyword == "FROM"] == ["${BASE}"] * 2
+
+
+def test_nothing_is_compiled_or_run_as_root_in_the_end() -> None:
+    assert final("USER") == ["1000:1000"]
+    (script,) = final("RUN")
+    (packages,) = re.findall(r"install --yes --no-install-recommends ([^&]*?) *&&", script)
+    assert packages.split() == ["tini", "wget"]
+    assert "useradd --uid 1000" in script
+
+
+def test_tini_starts_the_command_that_the_project_installs() -> None:
+    assert [json.loads(text) for text in final("ENTRYPOINT")] == [["tini", "--"]]
+    (command,) = (json.loads(text) for text in final("CMD"))
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert command[0] in scripts
+    assert command[1] in cli.commands
+
+
+def test_the_health_check_asks_where_the_service_answers() -> None:
+    (check,) = final("HEALTHCHECK")
+    command = json.loads(check.partition("CMD ")[2])
+    assert command[0] == "wget"
+    port = Settings.model_fields["http"].default.port
+    found = re.fullmatch(rf"http://127\.0\.0\.1:{port}(/.*)", command[-1])
+    assert found
+    assert any(method == "GET" and path.fullmatch(found[1]) for method, path, _ in ROUTES)
+
+
+def test_what_is_exposed_is_what_the_service_listens_on_and_from_outside() -> None:
+    listeners = [Settings.model_fields[name].default for name in ("http", "grpc")]
+    assert final("EXPOSE") == [" ".join(str(listener.port) for listener in listeners)]
+    for name in ("HTTP", "GRPC"):
+        assert environment()[f"PARETOSERVE_{name}__HOST"] == "0.0.0.0"
+
+
+def test_the_environment_is_what_the_code_wants() -> None:
+    image = environment()
+    assert {name: value for name, value in image.items() if name.startswith("RAY_")} == ENVIRONMENT
+    ray = find_spec("ray")
+    assert ray
+    assert ray.origin
+    for name, reader in READERS.items():
+        assert name in Path(ray.origin).parent.joinpath(reader).read_text()
+    assert READERS.keys() == ENVIRONMENT.keys()
+
+
+def test_the_examples_can_be_imported_from_where_they_are_copied() -> None:
+    (folder,) = final("WORKDIR")
+    assert environment()["PYTHONPATH"] == folder
+    assert "examples examples" in final("COPY")

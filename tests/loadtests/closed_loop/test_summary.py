@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from loadtests.closed_loop.summary import (
+    NO_ANSWER,
+    Answer,
+    Report,
+    Summary,
+    render_table,
+    summarize,
+)
+
+ANSWERS = [
+    Answer(200, 0.001, "dense", 0.9, is_on_time=True),
+    Answer(200, 0.003, "dense", 0.9, is_on_time=False),
+    Answer(200, 0.005, "int8", 0.8, is_on_time=True),
+    Answer(200, 0.007, "dense", 0.9, is_on_time=True),
+    Answer(429, 0.5),
+    Answer(504, 0.5),
+    Answer(504, 0.5),
+    Answer(422, 0.5),
+    Answer(500, 0.5),
+    Answer(NO_ANSWER, 30.0),
+]
+
+
+def report(**classes: Summary) -> Report:
+    return Report(
+        url="http://there",
+        model="shirts",
+        users=4,
+        elapsed_s=2.0,
+        generator_cpu_ratio=0.31,
+        classes=classes,
+    )
+
+
+def text(of: Report) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(render_table(of))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_on_time_counts_over_all_requests() -> None:
+    assert summarize({}, ANSWERS).on_time_ratio == pytest.approx(3 / 10)
+
+
+def test_refusals_are_counted_by_status_and_apart_from_failures() -> None:
+    summary = summarize({}, ANSWERS)
+    assert summary.requests == 10
+    assert summary.answered == 4
+    assert summary.refused == {422: 1, 429: 1, 504: 2}
+    assert summary.failed == {NO_ANSWER: 1, 500: 1}
+    assert report(one=summary, two=summary).failures == 4
+    assert report(one=summary, two=summary).requests == 20
+
+
+@pytest.mark.parametrize("status", [NO_ANSWER, 400, 404, 500, 503])
+def test_every_other_status_is_a_failure(status: int) -> None:
+    assert summarize({}, [Answer(status, 0.1)]).failed == {status: 1}
+
+
+def test_accuracy_shares_and_latency_are_of_what_was_answered() -> None:
+    summary = summarize({}, ANSWERS)
+    assert summary.mean_accuracy == pytest.approx((0.9 * 3 + 0.8) / 4)
+    assert summary.variant_ratios == {"dense": 0.75, "int8": 0.25}
+    assert summary.latency_s["p50"] == pytest.approx(0.004)
+    assert summary.latency_s["p99"] == pytest.approx(0.00694)
+
+
+def test_a_class_without_answers_has_no_numbers_and_still_a_row() -> None:
+    summary = summarize({"x-slo-latency-ms": 0.5}, [Answer(422, 0.1)] * 3)
+    assert summary.mean_accuracy is None
+    assert summary.latency_s == {}
+    assert summary.on_time_ratio == 0.0
+    row, below = text(report(hasty=summary)).partition("hasty")[2].splitlines()[:2]
+    assert row.split() == ["3", "0.0%", "-", "-", "-"]
+    assert below.split() == ["in", "0.5", "ms", "3", "x", "422"]
+    assert summarize({}, []).on_time_ratio == 0.0
+
+
+def test_the_table_says_what_every_class_asked_for_and_got() -> None:
+    slo = {"x-slo-latency-ms": 12.5, "x-slo-min-accuracy": 0.88}
+    shown = text(report(balanced=summarize(slo, ANSWERS), none=summarize({}, [])))
+    for expected in (
+        "10 requests in 2.0 s, closed loop, 4 users",
+        "31% of a core",
+        "in 12.5 ms",
+        "from 0.8800",
+        "30.0%",
+        "1 x 429",
+        "1 x nothing",
+        "0.8750",
+        "25% int8",
+        "p50 4.00",
+    ):
+        assert expected in shown
+
+
+def test_a_report_is_read_back_as_it_was_written() -> None:
+    written = report(one=summarize({"x-slo-latency-ms": 1.0}, ANSWERS))
+    assert Report.model_validate_json(written.model_dump_json()) == written

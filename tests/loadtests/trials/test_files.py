@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtests.trials.files import read_outcomes, write_outcomes, write_trial
+from loadtests.trials.outcomes import Outcomes
+from loadtests.trials.runs import Trial
+from tests.loadtests.trials.made import ACCURACY, OUTCOMES, nothing_answered, trial
+from variants.catalog.record import read_record
+
+
+def assert_same(one: Outcomes, other: Outcomes) -> None:
+    for a, b in ((one, other), (one.workload, other.workload), (one.batches, other.batches)):
+        if a is None or b is None:
+            assert a is b
+            continue
+        for field in fields(a):
+            mine, theirs = getattr(a, field.name), getattr(b, field.name)
+            if isinstance(mine, np.ndarray):
+                assert mine.dtype == theirs.dtype
+                np.testing.assert_array_equal(mine, theirs)
+            elif field.name not in ("workload", "batches"):
+                assert mine == theirs
+
+
+@pytest.mark.parametrize(
+    "outcomes",
+    [
+        pytest.param(OUTCOMES, id="with batches"),
+        pytest.param(replace(OUTCOMES, batches=None), id="as a client saw it"),
+        pytest.param(nothing_answered(), id="nothing answered"),
+    ],
+)
+def test_outcomes_are_read_as_they_were_written(outcomes: Outcomes, tmp_path: Path) -> None:
+    write_outcomes(outcomes, tmp_path / "trial.npz")
+    found = read_outcomes(tmp_path / "trial.npz")
+    assert_same(outcomes, found)
+    assert found.workload.classes[1].slo.latency_s == math.inf
+    assert [path.name for path in tmp_path.iterdir()] == ["trial.npz"]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_draft(tmp_path: Path) -> None:
+    (tmp_path / "trial.npz").mkdir()
+    (tmp_path / "trial.npz" / "kept").touch()
+    with pytest.raises(OSError, match="irectory"):
+        write_outcomes(OUTCOMES, tmp_path / "trial.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["trial.npz"]
+    assert (tmp_path / "trial.npz" / "kept").exists()
+
+
+def test_what_is_no_trial_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "trial.npz"
+    for contents in (b"", b"nonsense", b"PK\x03\x04 cut short"):
+        path.write_bytes(contents)
+        with pytest.raises(ValueError, match=r"trial\.npz: no outcomes"):
+            read_outcomes(path)
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "one.npy").rename(path)
+    with pytest.raises(ValueError, match=r"trial\.npz: no outcomes"):
+        read_outcomes(path)
+    np.savez(path, other=np.zeros(3))
+    with pytest.raises(ValueError, match=r"trial\.npz: no outcomes"):
+        read_outcomes(path)
+    np.savez(path, header=np.frombuffer(b'{"format": 99}', np.uint8))
+    with pytest.raises(ValueError, match="need format 1, got 99"):
+        read_outcomes(path)
+
+
+def test_a_trial_of_many_conditions_is_written_with_every_plot(tmp_path: Path) -> None:
+    made = trial([(0.5, 1, 1), (0.9, 1, 1), (0.5, 8, 1), (0.5, 1, 3.5)])
+    written = write_trial(tmp_path / "new", made, [OUTCOMES, nothing_answered()], ACCURACY)
+    assert sorted(path.name for path in written) == sorted(
+        path.name for path in (tmp_path / "new").iterdir()
+    )
+    assert {path.name for path in written} == {
+        "scores.json", "table.md", "table.csv",
+        "tradeoff-slo-1x.png", "tradeoff-slo-3.5x.png",
+        "goodput-by-load.png", "attainment-by-load.png",
+        "attainment-by-slo.png", "accuracy-by-slo.png", "attainment-by-cv2.png",
+        "regret.png", "timelines.png", "dynamics-slack.png", "dynamics-none.png",
+        "calibration-slack.png",
+    }  # fmt: skip
+    for path in written:
+        if path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert read_record(Trial, tmp_path / "new" / "scores.json") == made
+    text = (tmp_path / "new" / "table.md").read_text()
+    assert text.startswith("**A trial**\n")
+    assert "**gamma, load 0.5, CV² 1, deadline 3.5x, by class**" in text
+
+
+def test_a_single_run_is_written_without_sweeps(tmp_path: Path) -> None:
+    written = write_trial(tmp_path, trial(seeds=1))
+    assert {path.name for path in written} == {
+        "scores.json", "table.md", "table.csv", "tradeoff.png", "regret.png",
+    }  # fmt: skip
+
+
+def test_kinds_of_arrivals_have_their_own_plots(tmp_path: Path) -> None:
+    made = trial(seeds=1)
+    other = [
+        run.model_copy(update={"condition": run.condition.model_copy(update={"kind": "a/trace"})})
+        for run in made.runs
+    ]
+    both = made.model_copy(update={"runs": (*made.runs, *other)})
+    names = {path.name for path in write_trial(tmp_path, both)}
+    assert {"tradeoff-gamma.png", "tradeoff-a-trace.png"} <= names
+
+
+def test_a_trial_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="without runs"):
+        write_trial(tmp_path, Trial(title="none", runs=()))

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from loadtests.trials.scores import Score, jain, score
+from tests.loadtests.trials.made import ACCURACY, OUTCOMES, WORKLOAD, nothing_answered
+
+SCORE = score(OUTCOMES, ACCURACY, bound=0.89)
+
+
+def test_shares_and_rates_count_every_arrival() -> None:
+    assert (SCORE.requests, SCORE.offered_per_s) == (8, 2.0)
+    assert SCORE.attainment == 5 / 8
+    assert SCORE.violation_ratio == 3 / 8
+    assert SCORE.joint_attainment == 4 / 8
+    assert SCORE.goodput_per_s == 5 / 4
+    assert SCORE.joint_goodput_per_s == 4 / 4
+    assert SCORE.status_shares == {
+        "lost": 0, "answered": 6 / 8, "shed": 1 / 8, "expired": 1 / 8, "unattainable": 0,
+        "failed": 0,
+    }  # fmt: skip
+    assert SCORE.variant_shares == {"dense": 4 / 6, "tiny": 2 / 6}
+
+
+def test_each_papers_accuracy_is_averaged_over_what_that_paper_says() -> None:
+    assert SCORE.mean_accuracy == pytest.approx((3 * 0.95 + 2 * 0.8) / 5)
+    assert SCORE.effective_accuracy == pytest.approx((4 * 0.95 + 2 * 0.8) / 6)
+    assert SCORE.utility == pytest.approx((3 * 0.95 + 2 * 0.8) / 8)
+    assert SCORE.floor_violations == 1
+
+
+def test_regret_is_the_share_of_the_bound_that_was_not_reached() -> None:
+    assert SCORE.regret == pytest.approx(1 - (4.45 / 8) / 0.89)
+    assert score(OUTCOMES, ACCURACY).regret is None
+    assert score(OUTCOMES, ACCURACY, bound=0.0).regret is None
+
+
+def test_the_accuracy_drop_is_that_of_the_worst_window_against_the_best_variant() -> None:
+    assert SCORE.max_accuracy_drop == pytest.approx(1 - 0.8 / 0.95)
+    assert score(OUTCOMES, ACCURACY, window_s=2).max_accuracy_drop == pytest.approx(
+        1 - 0.875 / 0.95
+    )
+    one_window = score(OUTCOMES, {**ACCURACY, "never-ran": 1.0}, window_s=4)
+    assert one_window.max_accuracy_drop == pytest.approx(1 - 0.9)
+
+
+def test_latency_counts_from_the_intended_arrival_over_answers_also_late_ones() -> None:
+    assert SCORE.latency_s == pytest.approx({"p50": 0.5, "p95": 1.375, "p99": 1.475})
+
+
+def test_batches_tell_size_switches_and_cost() -> None:
+    assert SCORE.mean_batch_size == 6 / 5
+    assert SCORE.switches_per_1000_batches == 750
+    assert SCORE.replica_s_per_1000_on_time == pytest.approx(2.55 * 1000 / 5)
+
+
+def test_switches_are_counted_in_the_order_in_which_batches_were_sent() -> None:
+    assert OUTCOMES.batches is not None
+    crossed = replace(OUTCOMES.batches, sent_s=np.array([0.0, 4.0, 1.0, 2.0, 3.0]))  # d d d t t
+    assert score(replace(OUTCOMES, batches=crossed), ACCURACY).switches_per_1000_batches == 250
+
+
+def test_without_batches_their_mean_size_is_told_by_the_requests_and_the_rest_is_none() -> None:
+    seen_by_a_client = score(replace(OUTCOMES, batches=None), ACCURACY)
+    assert seen_by_a_client.mean_batch_size == 6 / 5
+    assert seen_by_a_client.switches_per_1000_batches is None
+    assert seen_by_a_client.replica_s_per_1000_on_time is None
+
+
+def test_a_class_has_its_own_numbers_and_a_pin_overrides_its_floor() -> None:
+    strict, lax, pinned = (SCORE.classes[name] for name in ("strict", "lax", "pinned"))
+    assert (strict.requests, lax.requests, pinned.requests) == (5, 2, 1)
+    assert (strict.attainment, lax.attainment, pinned.attainment) == (3 / 5, 1 / 2, 1)
+    assert (strict.joint_attainment, lax.joint_attainment, pinned.joint_attainment) == (0.4, 0.5, 1)
+    assert strict.mean_accuracy == pytest.approx(0.9)
+    assert strict.utility == pytest.approx(2.7 / 5)
+    assert lax.utility == pytest.approx(0.95 / 2)
+    assert (strict.floor, lax.floor, pinned.floor) == (0.9, 0, 0)
+    assert (strict.floor_violations, pinned.floor_violations) == (1, 0)
+
+
+def test_accuracy_that_is_exactly_the_floor_is_enough() -> None:
+    at_floor = score(OUTCOMES, {"dense": 0.9, "tiny": 0.8})
+    assert at_floor.floor_violations == 1  # request 2, by tiny
+    assert at_floor.joint_attainment == 4 / 8
+
+
+def test_fairness_is_jains_index_of_the_classes_utilities() -> None:
+    assert SCORE.fairness == pytest.approx(1.815**2 / (3 * (0.54**2 + 0.475**2 + 0.8**2)))
+    assert jain(np.array([0.3, 0.3, 0.3])) == pytest.approx(1)
+    assert jain(np.array([0.0, 0.0, 0.0, 0.7])) == pytest.approx(1 / 4)
+
+
+def test_what_cannot_be_said_is_none_and_never_nan() -> None:
+    empty = score(nothing_answered(), ACCURACY, bound=0.9)
+    assert (empty.attainment, empty.utility, empty.regret) == (0, 0, 1)
+    assert empty.status_shares["lost"] == 1
+    assert empty.latency_s == {}
+    assert empty.variant_shares == {}
+    for name in (
+        "mean_accuracy", "effective_accuracy", "max_accuracy_drop", "fairness", "mean_batch_size",
+        "switches_per_1000_batches", "replica_s_per_1000_on_time",
+    ):  # fmt: skip
+        assert getattr(empty, name) is None
+    no_strict = replace(WORKLOAD, class_of=np.full(8, 1, np.int16))
+    strict = score(replace(OUTCOMES, workload=no_strict), ACCURACY).classes["strict"]
+    assert (strict.requests, strict.attainment, strict.utility) == (0, None, None)
+
+
+def test_a_score_survives_json() -> None:
+    assert Score.model_validate_json(SCORE.model_dump_json()) == SCORE
+
+
+def test_what_cannot_be_scored_is_refused() -> None:
+    with pytest.raises(ValueError, match="accuracy of tiny is not known"):
+        score(OUTCOMES, {"dense": 0.95})
+    none = replace(WORKLOAD, arrivals_s=np.array([]), class_of=np.array([], np.int16))
+    with pytest.raises(ValueError, match="must have requests"):
+        score(replace(OUTCOMES, workload=none), ACCURACY)
+    with pytest.raises(ValueError, match="longer than 0 seconds"):
+        score(replace(OUTCOMES, workload=replace(WORKLOAD, seconds=0.0)), ACCURACY)
+    unnamed = np.array([0, 0, 1, 0, -1, -1, 1, -1], np.int16)
+    with pytest.raises(ValueError, match="request 4"):
+        score(replace(OUTCOMES, variant=unnamed), ACCURACY)
+    with pytest.raises(ValueError, match="longer than 0"):
+        score(OUTCOMES, ACCURACY, window_s=0)

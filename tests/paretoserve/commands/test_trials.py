@@ -1,0 +1,220 @@
+"""The verbs `simulate` and `replay`, as they are typed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from loadtests.replay.timings import Timings
+from loadtests.trials.files import read_outcomes
+from loadtests.trials.outcomes import Status
+from loadtests.trials.runs import Trial
+from paretoserve.main import cli
+from serving.dataplane.batching import Arrays
+from serving.dataplane.executor import Ran
+from serving.protocol.http.application import HttpProtocol
+from tests.loadtests.catalogs import write_catalog
+from tests.serving.builders import in_process, multiply
+from tests.serving.protocol.http.sockets import LOOPBACK, listening
+from variants.catalog.record import read_record
+
+ROOMY = ("--lag-ms", "60000")
+"""The tests share their cores: how late their client is says nothing."""
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_catalog(tmp_path_factory.mktemp("made") / "catalog")
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, [*map(str, arguments)], env={"COLUMNS": "200"})
+
+
+def test_simulate_compares_policies_ours_first_and_writes_what_it_saw(
+    catalog: Path, tmp_path: Path
+) -> None:
+    result = invoke(
+        "simulate", "--catalog", catalog, "--policy", "fastest,fixed", "--policy", "pareto",
+        "--requests", "400", "--seeds", "2", "--out", tmp_path, "--markdown",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    table = [line for line in result.stdout.splitlines() if line.startswith("|")]
+    assert [row.split("|")[1].strip() for row in table[2:]] == ["pareto", "fixed", "fastest"]
+    assert "int8 100" in table[4]
+    assert "a second" in result.stdout
+    trial = read_record(Trial, tmp_path / "scores.json")
+    by_policy = next(iter(trial.scores.values()))
+    assert [len(scores) for scores in by_policy.values()] == [2, 2, 2]
+    assert all(run.score.regret is not None and run.score.regret > -1e-6 for run in trial.runs)
+    dense_per_s = 64 / 0.064
+    assert by_policy["pareto"][0].offered_per_s == pytest.approx(0.95 * dense_per_s, rel=0.3)
+    assert by_policy["fastest"][0].mean_accuracy == pytest.approx(0.88)
+    written = read_outcomes(tmp_path / "fixed.npz")
+    assert written.policy == "fixed"
+    assert written.on_time.mean() == by_policy["fixed"][0].attainment
+    assert set(written.workload.latencies_s) == {2 * 0.008}, "twice the p95 of dense"
+
+
+def test_simulate_gives_the_same_again(catalog: Path) -> None:
+    arguments = ("simulate", "--catalog", catalog, "--policy", "pareto", "--requests", "300",
+                 "--slow", "2@0.1", "--kill", "int8@0.1+0.1", "--no-bound")  # fmt: skip
+    one, other = invoke(*arguments), invoke(*arguments)
+    assert one.exit_code == 0, one.output
+    assert one.stdout.split("Simulated")[0] == other.stdout.split("Simulated")[0]
+    assert "regret" not in one.stdout
+    assert "kill int8@0.1+0.1; slow 2@0.1" in one.stdout
+
+
+def test_simulate_serves_the_variants_that_it_is_told(catalog: Path) -> None:
+    result = invoke("simulate", "--catalog", catalog, "--variants", "dense", "--policy", "fastest",
+                    "--rate", "100", "--requests", "100", "--seeds", "1")  # fmt: skip
+    assert "dense 100" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--policy", "none"), "no policy 'none'; there are pareto, fixed"),
+        (("--load", "1", "--rate", "5"), "--load or --rate"),
+        (("--seconds", "1", "--requests", "5"), "--seconds or --requests"),
+        (("--arrivals", "gamma"), "needs cv2=VALUE"),
+        (("--slo", "latency_x=none"), "latency_x must be a number"),
+        (("--kill", "int9@1+1"), "no variant 'int9' to kill; there are dense, int8"),
+        (("--kill", "int8@1"), "such as dense@12+3"),
+        (("--kill", "int8@1+0"), "FOR above 0 s"),
+        (("--slow", "2"), "such as 2@10"),
+        (("--slow", "0.5@1"), "FACTOR is at least 1"),
+        (("--slo", "size=65"), "raise --max-batch"),
+        (("--rate", "1", "--seconds", "1e-6"), "no request arrives"),
+        (("--variants", "int9"), "no such variant"),
+        (("--variants", "int8"), "give latency_ms"),
+        (("--variants", "int8", "--slo", "latency_x=2"), "no variant 'dense'; there are int8"),
+    ],
+)
+def test_a_slip_of_the_caller_s_is_told_in_a_line(
+    catalog: Path, arguments: Sequence[str], message: str
+) -> None:
+    result = invoke("simulate", "--catalog", catalog, *arguments)
+    assert isinstance(result.exception, ValueError)
+    assert message in str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
+@contextmanager
+def serving(make: Callable[[], HttpProtocol]) -> Iterator[str]:
+    """Serve in a loop and a thread of its own; gives the URL."""
+    started, ports = threading.Event(), list[int]()
+    ended: list[Callable[[], object]] = []
+
+    async def serve() -> None:
+        done = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        ended.append(lambda: loop.call_soon_threadsafe(done.set))
+        async with listening(make()) as listener:
+            ports.append(listener.port)
+            started.set()
+            await done.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        assert started.wait(30)
+        yield f"http://{LOOPBACK}:{ports[0]}"
+    finally:
+        ended[0]()
+        thread.join()
+
+
+def test_replay_reports_what_the_service_did_and_writes_how_long_batches_took(
+    catalog: Path, tmp_path: Path
+) -> None:
+    with serving(lambda: in_process().protocol) as url:
+        result = invoke(
+            "replay", url, "--slo", "name=lax,latency_ms=20000", "--slo", "name=pin,variant=int8",
+            "--rate", "400", "--seconds", "0.5", "--out", tmp_path, *ROOMY, "--markdown",
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        assert "ms late at the median" in result.stdout
+        trial = read_record(Trial, tmp_path / "scores.json")
+        assert trial.policies == ("pareto live",)
+        score = trial.runs[0].score
+        assert score.attainment == score.status_shares["answered"] == 1.0
+        assert score.classes["pin"].mean_accuracy == pytest.approx(0.88), "as the service said"
+        outcomes = read_outcomes(tmp_path / "pareto-live.npz")
+        assert outcomes.batches is not None
+        assert outcomes.batches.size.sum() >= len(outcomes.workload) * 0.9
+        assert trial.runs[0].calibration is not None
+        timings = read_record(Timings, tmp_path / "timings.json")
+        assert timings.variants.keys() == {"dense", "int8"}
+        batches = [one for sizes in timings.variants.values() for one in sizes.values()]
+        assert sum(one.batches for one in batches) == len(outcomes.batches.size)
+
+        compared = invoke(
+            "replay", url, "--catalog", catalog, "--requests", "100", "--rate", "400",
+            "--compare-simulation", "--timings", tmp_path / "timings.json", *ROOMY, "--markdown",
+            "--out", tmp_path / "compared",
+        )  # fmt: skip
+    assert compared.exit_code == 0, compared.output
+    both = read_record(Trial, tmp_path / "compared" / "scores.json")
+    assert both.policies == ("pareto live", "pareto simulated")
+    live, simulated = (run.score for run in both.runs)
+    assert live.requests == simulated.requests
+    row = next(line for line in compared.stdout.splitlines() if "minus" in line)
+    difference = 100 * (live.attainment - simulated.attainment)
+    assert float(row.split("|")[2]) == pytest.approx(difference, abs=6e-4)
+
+
+def test_replay_refuses_to_report_when_the_client_was_late_itself() -> None:
+    with serving(lambda: in_process().protocol) as url:
+        result = invoke("replay", url, "--rate", "100", "--requests", "20",
+                        "--slo", "anything", "--lag-ms", "0.000001")  # fmt: skip
+    assert result.exit_code == 1
+    assert "the client itself was" in result.output
+    assert "on time" not in result.output
+
+
+def test_replay_fails_when_a_request_failed(tmp_path: Path) -> None:
+    calls = 0
+
+    async def failing(variant: str, requests: Sequence[Arrays]) -> Ran:
+        nonlocal calls
+        calls += 1
+        if calls > 20:
+            raise RuntimeError("gone")
+        return await multiply(variant, requests)
+
+    with serving(lambda: in_process(failing).protocol) as url:
+        result = invoke("replay", url, "--rate", "200", "--requests", "60", *ROOMY,
+                        "--slo", "anything", "--out", tmp_path)  # fmt: skip
+    assert result.exit_code == 1
+    failed = np.count_nonzero(read_outcomes(tmp_path / "pareto-live.npz").status == Status.FAILED)
+    assert failed > 0
+    assert f"{failed} requests failed or were lost; the first was told" in result.output
+    assert "on time" in result.output, "what was seen is shown all the same"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--compare-simulation",), "give --catalog"),
+        (("--timings", "timings.json"), "give that, too"),
+    ],
+)
+def test_replay_says_what_it_needs(arguments: Sequence[str], message: str) -> None:
+    result = invoke("replay", f"http://{LOOPBACK}:1", *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_replay_without_a_catalog_wants_a_rate() -> None:
+    result = invoke("replay", f"http://{LOOPBACK}:1", "--slo", "latency_ms=5")
+    assert isinstance(result.exception, ValueError)
+    assert "or give --rate" in str(result.exception)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from paretoserve.main import cli
+
+
+def test_an_error_is_printed_as_it_is() -> None:
+    folder = "no [n, classes] [/it] :100:"
+    done = subprocess.run(
+        [sys.executable, "-c", "from paretoserve.main import main; main()", "report", folder],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {folder} is no catalog")
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "number", "message"),
+    [
+        ("sensitivity", "--target", "95.1", "95.1 is not in the range 0<=x<=95"),
+        ("sensitivity", "--target", "-1", "-1.0 is not in the range 0<=x<=95"),
+        ("sensitivity", "--target", "nan", "nan is not a finite number"),
+        ("sensitivity", "--max-drop", "150", "150.0 is not in the range 0<=x<=100"),
+        ("sensitivity", "--max-drop", "nan", "nan is not a finite number"),
+        ("search", "--max-drop", "0", "0.0 is not in the range 0<x<=100"),
+        ("search", "--max-drop", "nan", "nan is not a finite number"),
+        ("search", "--confidence", "100", "100.0 is not in the range 50<=x<100"),
+        ("search", "--confidence", "nan", "nan is not a finite number"),
+        ("search", "--latency-ms", "0", "0.0 is not in the range x>0"),
+        ("search", "--latency-ms", "nan", "nan is not a finite number"),
+        ("search", "--latency-ms", "inf", "inf is not a finite number"),
+    ],
+)
+def test_numbers_are_checked_before_anything_is_measured(
+    tmp_path: Path, verb: str, option: str, number: str, message: str
+) -> None:
+    project = tmp_path / "recipes.yaml"
+    project.write_text("")
+    result = CliRunner().invoke(cli, [verb, str(project), option, number])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}': {message}" in result.output

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.dataplane.batching import join, part
+
+sizes = st.lists(st.integers(0, 5), min_size=1, max_size=6)
+
+
+def numbered(size: int, start: int) -> dict[str, npt.NDArray[Any]]:
+    rows = np.arange(start, start + size)
+    return {"row": rows, "image": np.repeat(rows, 6).reshape(size, 2, 3).astype(np.float32)}
+
+
+@given(sizes)
+def test_what_was_joined_is_parted_as_it_was(sizes: list[int]) -> None:
+    starts = np.cumsum([0, *sizes]).tolist()
+    requests = [numbered(size, start) for size, start in zip(sizes, starts, strict=False)]
+    joined = join(requests)
+    assert joined["row"].tolist() == list(range(sum(sizes)))
+    parts = part(joined, sizes)
+    assert len(parts) == len(requests)
+    for own, request in zip(parts, requests, strict=True):
+        assert own.keys() == request.keys()
+        for name, array in request.items():
+            np.testing.assert_array_equal(own[name], array, strict=True)
+
+
+def test_one_request_is_its_own_batch_uncopied() -> None:
+    request = numbered(3, 0)
+    assert join([request]) is request
+
+
+def test_parts_are_views() -> None:
+    outputs = {"logits": np.zeros((4, 2))}
+    for own in part(outputs, [1, 3]):
+        assert own["logits"].base is outputs["logits"]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        pytest.param(
+            np.zeros((2, 3)), r"logits has shape \(2, 3\) for a batch of 3", id="too few samples"
+        ),
+        pytest.param(np.zeros(4), r"logits has shape \(4,\) for a batch of 3", id="too many"),
+        pytest.param(
+            np.array(1.0), r"logits has shape \(\) for a batch of 3", id="no batch dimension"
+        ),
+    ],
+)
+def test_outputs_that_are_not_one_per_sample_are_refused(
+    output: npt.NDArray[Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        part({"logits": output}, [1, 2])

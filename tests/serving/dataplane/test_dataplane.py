@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.dataplane.batching import Arrays
+from serving.dataplane.dataplane import Answer
+from serving.dataplane.executor import Ran
+from serving.errors import InvalidRequest, ModelNotFound, NotReady, SloUnattainable
+from serving.experiment.assignment import Arm, Experiment
+from serving.routing.slo import Slo
+from tests.serving.builders import (
+    MODEL,
+    InProcess,
+    answers,
+    exactly,
+    in_process,
+    multiply,
+    offer,
+    pixels,
+)
+from variants.catalog.catalog import TensorSpec
+
+FOUR = {
+    "dense": offer("dense", 0.90, {1: 0.008, 64: 0.080}),
+    "sparse": offer("sparse", 0.89, {1: 0.004, 64: 0.040}, drop=0.02),
+    "int8": offer("int8", 0.88, {1: 0.002, 64: 0.020}, drop=0.03),
+    "tiny": offer("tiny", 0.70, {1: 0.001, 64: 0.010}, drop=0.21),
+}
+
+
+SLOW = {
+    name: replace(
+        one, latencies=exactly({size: 50 * took.p50_s for size, took in one.latencies.items()})
+    )
+    for name, one in FOUR.items()
+}
+"""With deadlines that a busy machine does not miss by itself; nothing computes for so long."""
+
+
+async def _anything(variant: str, requests: Sequence[Arrays]) -> Ran:
+    """Answers without looking at the input: for tests about which variant is picked."""
+    return Ran([{"logits": np.zeros((1, 3), np.float32)} for _ in requests], 0.0)
+
+
+async def infer(
+    bench: InProcess, slo: Slo | None = None, inputs: Any = None, unit: str | None = None
+) -> Answer:
+    inputs = {"pixels": pixels()} if inputs is None else inputs
+    return await bench.dataplane.infer(inputs, [], slo or Slo(), unit, time.monotonic())
+
+
+@pytest.mark.parametrize(
+    ("slo", "variant", "reason"),
+    [
+        pytest.param(Slo(), "dense", "most accurate variant that", id="nothing asked: the best"),
+        pytest.param(Slo(latency_s=1.0), "dense", "most accurate", id="time enough: the best"),
+        pytest.param(
+            Slo(objective="latency"), "tiny", "fastest", id="the objective latency: the fastest"
+        ),
+        pytest.param(Slo(objective="cost"), "tiny", "cheapest", id="the objective cost"),
+        pytest.param(
+            Slo(objective="cost", min_accuracy=0.8), "int8", "cheapest", id="cost above a floor"
+        ),
+        pytest.param(
+            Slo(objective="cost", max_accuracy_drop=0.02), "sparse", "cheapest", id="a drop bounded"
+        ),
+        pytest.param(Slo(variant="int8"), "int8", "pinned", id="pinned"),
+        pytest.param(
+            Slo(variant="tiny", min_accuracy=0.9), "tiny", "pinned", id="a pin overrides the floor"
+        ),
+    ],
+)
+async def test_the_variant_is_the_one_the_slo_asks_for(slo: Slo, variant: str, reason: str) -> None:
+    bench = in_process(_anything, offers=FOUR)
+    answer = await infer(bench, slo)
+    assert answer.variant == variant
+    assert answer.explanation["variant"] == variant
+    assert str(answer.explanation["reason"]).startswith(reason)
+    assert answer.explanation["accuracy"] == FOUR[variant].accuracy
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "variant"),
+    [(0.395, "sparse"), (0.195, "int8"), (0.095, "tiny")],
+    ids=["a little too tight for dense", "tighter", "tightest"],
+)
+async def test_a_tighter_deadline_gets_a_faster_variant_and_is_told_why(
+    latency_s: float, variant: str
+) -> None:
+    bench = in_process(_anything, offers=SLOW)
+    answer = await infer(bench, Slo(latency_s=latency_s))
+    assert answer.variant == variant
+    assert "too slow now, or gone: dense" in str(answer.explanation["reason"])
+
+
+async def test_the_explanation_is_whole() -> None:
+    bench = in_process()
+    answer = await infer(bench, Slo(latency_s=5.0))
+    assert set(answer.explanation) == {
+        "variant",
+        "reason",
+        "accuracy",
+        "predicted_latency_ms",
+        "latency_ms",
+        "queue_ms",
+        "compute_ms",
+        "batch_size",
+        "deadline_met",
+    }
+    assert answer.explanation["deadline_met"] is True
+    assert answer.explanation["batch_size"] == 1
+
+
+async def test_a_late_answer_says_so() -> None:
+    async def slow(variant: str, requests: Sequence[Arrays]) -> Ran:
+        await asyncio.sleep(0.05)
+        return await multiply(variant, requests)
+
+    answer = await infer(in_process(slow), Slo(latency_s=0.02))
+    assert answer.explanation["deadline_met"] is False
+    assert float(answer.explanation["latency_ms"]) > 20
+
+
+async def test_no_answer_is_mixed_up_with_another() -> None:
+    bench = in_process(slots=2)
+    requests = [pixels(1 + number % 5, start=number * 100.0) for number in range(200)]
+    got = await asyncio.gather(*(infer(bench, inputs={"pixels": x}) for x in requests[:100]))
+    got += await asyncio.gather(
+        *(infer(bench, Slo(latency_s=5.0), {"pixels": x}) for x in requests[100:])
+    )
+    for x, answer in zip(requests, got, strict=True):
+        for name, array in answers(answer.variant, {"pixels": x}).items():
+            np.testing.assert_array_equal(answer.outputs[name], array)
+    assert max(int(answer.explanation["batch_size"]) for answer in got) > 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        pytest.param({"image": pixels()}, "takes the inputs pixels", id="an unknown input"),
+        pytest.param({}, "takes the inputs pixels", id="no input"),
+        pytest.param(
+            {"pixels": pixels().astype(np.float64)}, "must be FP32.*has FP64", id="another datatype"
+        ),
+        pytest.param({"pixels": pixels()[:, :3]}, r"shape \[-1, 4\].*\[1, 3\]", id="another shape"),
+        pytest.param({"pixels": pixels()[0]}, r"shape \[-1, 4\].*\[4\]", id="no batch dimension"),
+        pytest.param({"pixels": pixels(65)}, "from 1 to 64 samples.*65", id="too many samples"),
+        pytest.param({"pixels": pixels(0)}, "from 1 to 64 samples.*0", id="no samples"),
+    ],
+)
+async def test_inputs_that_the_model_does_not_take(inputs: Any, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        await infer(in_process(), inputs=inputs)
+
+
+async def test_an_output_that_the_model_does_not_give() -> None:
+    with pytest.raises(InvalidRequest, match="no output 'heat'; there is label, logits"):
+        await in_process().dataplane.infer(
+            {"pixels": pixels()}, ["heat"], Slo(), None, time.monotonic()
+        )
+
+
+@pytest.mark.parametrize(
+    ("slo", "message"),
+    [
+        pytest.param(
+            Slo(min_accuracy=0.95), r"best accuracy is 0.9000 \(dense\)", id="better than the best"
+        ),
+        pytest.param(
+            Slo(max_accuracy_drop=0.0, min_accuracy=0.91), "least drop 0.0000", id="no drop at all"
+        ),
+        pytest.param(
+            Slo(latency_s=0.0005),
+            "fastest is tiny with about 1.00 ms",
+            id="faster than all",
+        ),
+        pytest.param(
+            Slo(latency_s=0.003, min_accuracy=0.89),
+            "fastest is sparse with about 4.00 ms; the best accuracy among them is 0.9000",
+            id="fast and accurate at once",
+        ),
+        pytest.param(
+            Slo(latency_s=0.001, variant="dense"), "fastest is dense", id="pinned, and too slow"
+        ),
+    ],
+)
+async def test_what_cannot_be_had_is_refused_with_what_can(slo: Slo, message: str) -> None:
+    with pytest.raises(SloUnattainable, match=message):
+        await infer(in_process(_anything, offers=FOUR), slo)
+
+
+async def test_a_pinned_variant_must_exist() -> None:
+    with pytest.raises(ModelNotFound, match="no variant 'int4'; there are dense, int8"):
+        await infer(in_process(), Slo(variant="int4"))
+
+
+async def test_not_ready_before_every_variant_has_been_up_and_ready_from_then_on() -> None:
+    bench = in_process(slots=0)
+    with pytest.raises(NotReady):
+        await infer(bench)
+    bench.scheduler.set_slots("dense", 1)
+    assert not bench.dataplane.is_ready
+    bench.scheduler.set_slots("int8", 1)
+    assert bench.dataplane.is_ready
+    bench.scheduler.set_slots("int8", 0)
+    assert bench.dataplane.is_ready
+    assert not bench.dataplane.is_variant_ready("int8")
+    assert (await infer(bench)).variant == "dense"
+
+
+async def test_nothing_is_accepted_while_draining() -> None:
+    bench = in_process()
+    bench.dataplane.is_draining = True
+    with pytest.raises(NotReady):
+        await infer(bench)
+
+
+HALVES = Experiment(
+    name="halves",
+    arms=(
+        Arm(name="control", target="router", weight=1),
+        Arm(name="treatment", target="int8", weight=1),
+    ),
+)
+
+
+async def test_a_unit_keeps_its_arm_and_the_arm_its_variant() -> None:
+    bench = in_process(experiment=HALVES)
+    arms = set()
+    for number in range(20):
+        unit = f"user-{number}"
+        answer, again = await infer(bench, unit=unit), await infer(bench, unit=unit)
+        arm = answer.explanation["arm"]
+        assert again.explanation["arm"] == arm
+        assert answer.explanation["experiment"] == "halves"
+        assert answer.variant == ("int8" if arm == "treatment" else "dense")
+        arms.add(arm)
+    assert arms == {"control", "treatment"}
+
+
+@pytest.mark.parametrize(
+    "slo",
+    [
+        pytest.param(Slo(variant="dense"), id="it pins a variant"),
+        pytest.param(Slo(min_accuracy=0.89), id="its floor rules an arm out"),
+    ],
+)
+async def test_a_request_is_in_no_experiment_if(slo: Slo) -> None:
+    bench = in_process(experiment=HALVES)
+    for number in range(10):
+        answer = await infer(bench, slo, unit=str(number))
+        assert answer.variant == "dense"
+        assert "arm" not in answer.explanation
+
+
+async def test_the_metrics_tell_the_arms_apart() -> None:
+    bench = in_process(experiment=HALVES)
+    for number in range(20):
+        await infer(bench, Slo(latency_s=5.0), unit=str(number))
+
+    def value(name: str, variant: str, arm: str) -> float:
+        labels = {"model": "shirts", "arm": arm, **({"variant": variant} if variant else {})}
+        return bench.registry.get_sample_value(f"paretoserve_{name}", labels) or 0.0
+
+    control = value("slo_attained_total", "dense", "control")
+    treatment = value("slo_attained_total", "int8", "treatment")
+    assert control + treatment == 20
+    assert value("request_duration_seconds_count", "dense", "control") == control
+    agreement = value("chosen_agreement_sum", "", "treatment") / treatment
+    assert agreement == pytest.approx(0.97)
+
+
+async def test_an_experiment_must_name_variants_that_are_served() -> None:
+    arms = (HALVES.arms[0], Arm(name="b", target="int4", weight=1))
+    with pytest.raises(ValueError, match="int4; served here are dense, int8"):
+        in_process(experiment=Experiment(name="x", arms=arms))
+
+
+async def test_an_infinite_deadline_is_never_unattainable() -> None:
+    assert (await infer(in_process(), Slo(latency_s=math.inf))).variant == "dense"
+
+
+async def test_bytes_that_are_no_text_are_refused_before_they_meet_anybody_elses() -> None:
+    words = TensorSpec(name="words", datatype="BYTES", shape=(-1, -1))
+    bench = in_process(_anything, model=MODEL.model_copy(update={"inputs": (words,)}))
+    text = np.array([["hé".encode(), b""]], object)
+    assert (await infer(bench, inputs={"words": text})).variant == "dense"
+    with pytest.raises(InvalidRequest, match="'words' must be text in UTF-8"):
+        await infer(bench, inputs={"words": np.array([[b"h\xe9"]], object)})

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+
+from serving.dataplane.explanation import reason
+from serving.experiment.assignment import Arm
+from serving.routing.policy import POLICIES
+from serving.routing.slo import Slo
+
+ANY = ("dense", "int8")
+
+
+@pytest.mark.parametrize(
+    ("code", "variant", "slo", "expected"),
+    [
+        pytest.param(
+            "preferred", "dense", Slo(), "most accurate variant that qualifies", id="best"
+        ),
+        pytest.param(
+            "in time",
+            "int8",
+            Slo(),
+            "most accurate variant that meets the deadline: too slow now, or gone: dense",
+            id="degraded",
+        ),
+        pytest.param(
+            "preferred",
+            "int8",
+            Slo(objective="latency"),
+            "fastest variant that qualifies",
+            id="a fast one",
+        ),
+        pytest.param(
+            "behind",
+            "int8",
+            Slo(),
+            "the queue is behind: the variant that serves most of those who wait in time",
+            id="behind",
+        ),
+        pytest.param(
+            "at risk",
+            "int8",
+            Slo(),
+            "the deadline is at risk: the variant that is likeliest to meet it",
+            id="at risk",
+        ),
+        pytest.param(
+            "exploring",
+            "int8",
+            Slo(),
+            "tried to see how fast it is now: it was not used lately",
+            id="exploring",
+        ),
+        pytest.param("max_acc", "int8", Slo(), "chosen by the policy max_acc", id="a baseline"),
+        pytest.param("max_acc", "int8", Slo(variant="int8"), "pinned by the request", id="pinned"),
+    ],
+)
+def test_a_reason_in_words(code: str, variant: str, slo: Slo, expected: str) -> None:
+    assert reason(code, variant, slo, ANY, None) == expected
+
+
+def test_an_arm_of_an_experiment_is_the_reason_whatever_the_policy_says() -> None:
+    arm = Arm(name="treatment", target="int8", weight=1)
+    assert reason("in time", "int8", Slo(), ("int8",), arm) == "arm treatment of the experiment"
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_can_be_named(policy: str) -> None:
+    assert reason(policy, "dense", Slo(), ANY, None) == f"chosen by the policy {policy}"

@@ -1,0 +1,64 @@
+"""tritonclient's asynchronous clients, as the tests of the model of `two_inputs` ask them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc.aio as triton_grpc
+import tritonclient.http.aio as triton_http
+
+from serving.gateway.gateway import Assembly
+from tests.serving.gateway.two_inputs import Arrays
+
+DATATYPES = {"tokens": "INT64", "scale": "FP32"}
+OUTPUTS = ("sums", "each")
+
+
+class Client:
+    """One of tritonclient's, and its tensors."""
+
+    def __init__(self, transport: str, gateway: Assembly) -> None:
+        self.is_grpc = transport == "grpc"
+        port = gateway.grpc_port if self.is_grpc else gateway.http_port
+        self._module = triton_grpc if self.is_grpc else triton_http
+        self.triton = self._module.InferenceServerClient(f"127.0.0.1:{port}")
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.triton.close()
+
+    async def infer(
+        self, given: Arrays, variant: str = "", outputs: tuple[str, ...] = OUTPUTS
+    ) -> Arrays:
+        """The outputs asked for; raises what the client does."""
+        return (await self.explained(given, variant, outputs))[0]
+
+    async def explained(
+        self, given: Arrays, variant: str = "", outputs: tuple[str, ...] = OUTPUTS
+    ) -> tuple[Arrays, dict[str, Any]]:
+        """The outputs asked for, and the parameters of the answer."""
+        tensors = []
+        for name, array in given.items():
+            tensors.append(self._module.InferInput(name, list(array.shape), DATATYPES[name]))
+            tensors[-1].set_data_from_numpy(array)
+        wanted = [self._module.InferRequestedOutput(name) for name in outputs]
+        result = await self.triton.infer("words", tensors, model_version=variant, outputs=wanted)
+        response = result.get_response()
+        return {name: result.as_numpy(name) for name in outputs}, (
+            {name: _value(own) for name, own in response.parameters.items()}
+            if self.is_grpc
+            else response["parameters"]
+        )
+
+
+def _value(parameter: Any) -> Any:
+    return getattr(parameter, parameter.WhichOneof("parameter_choice"))
+
+
+def assert_close(found: Arrays, expected: Arrays) -> None:
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5)

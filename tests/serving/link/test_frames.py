@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pytest
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from serving.link.link import BadFrames, pack, unpack
+from tests.tensors import assert_equal, named
+from variants.catalog.datatype import NUMPY
+
+tensors = named(st.text(), NUMPY, arrays.array_shapes(min_dims=0, min_side=0), min_size=0)
+
+
+def sent(frames: Sequence[bytes | memoryview]) -> list[zmq.Frame]:
+    """The frames as the other end gets them."""
+    return [zmq.Frame(bytes(frame)) for frame in frames]
+
+
+@given(tensors, st.integers(0, 2**63), st.floats(0, 100))
+def test_what_was_packed_is_unpacked(
+    inputs: dict[str, npt.NDArray[Any]], number: int, compute_s: float
+) -> None:
+    header, found = unpack(sent(pack(inputs, id=number, compute_s=compute_s)))
+    assert (header["id"], header["compute_s"]) == (number, compute_s)
+    assert_equal(found, inputs)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pytest.param(np.arange(12.0).reshape(3, 4).T, id="transposed"),
+        pytest.param(np.arange(12.0)[::-2], id="backwards, every other value"),
+        pytest.param(np.frombuffer(bytes(range(41)), np.uint8)[1:].view("<f8"), id="unaligned"),
+        pytest.param(np.broadcast_to(np.float32(1), (3, 2)), id="one value, many times"),
+    ],
+)
+def test_an_array_arrives_whole_however_it_lies_in_memory(array: npt.NDArray[Any]) -> None:
+    _, found = unpack(sent(pack({"x": array}, id=1)))
+    np.testing.assert_array_equal(found["x"], array, strict=True)
+
+
+def test_large_buffers_are_not_copied() -> None:
+    array = np.zeros((200, 300), np.float32)
+    _, buffer = pack({"x": array}, id=1)
+    assert np.shares_memory(np.frombuffer(buffer, np.uint8), array)
+    frames = sent(pack({"x": array}, id=1))
+    _, found = unpack(frames)
+    assert np.shares_memory(found["x"], np.frombuffer(frames[1].buffer, np.uint8))
+
+
+X = [["x", "FP32", [2]]]
+
+
+def header(tensors: object = X) -> bytes:
+    return orjson.dumps({"id": 1, "tensors": tensors})
+
+
+BAD = {
+    "no frames": [],
+    "an empty header": [b""],
+    "a header that is no JSON": [b"\x80\x04\x95 a pickle"],
+    "a header that is a list": [b"[]", bytes(8)],
+    "a header that is text": [b'"tensors"', bytes(8)],
+    "a header deeper than anybody reads": [b"[" * 100_000, bytes(8)],
+    "no id": [b'{"tensors": []}'],
+    "an id that goes deeper than it can be written": [
+        b'{"id":' + b"[" * 300 + b"]" * 300 + b',"tensors":[]}'
+    ],
+    "a header without tensors": [b'{"id": 1}', bytes(8)],
+    "tensors that are a number": [header(5)],
+    "tensors that are null": [header(None)],
+    "a tensor that is a number": [header([5]), bytes(8)],
+    "a tensor of two fields": [header([["x", "FP32"]]), bytes(8)],
+    "an unknown datatype": [header([["x", "FP8", [2]]]), bytes(8)],
+    "a datatype that is a list": [header([["x", ["FP32"], [2]]]), bytes(8)],
+    "a shape that is a number": [header([["x", "FP32", 2]]), bytes(8)],
+    "a dimension that is text": [header([["x", "FP32", ["two"]]]), bytes(8)],
+    "a dimension that is null": [header([["x", "FP32", [None]]]), bytes(8)],
+    "a negative dimension": [header([["x", "FP32", [-2]]]), bytes(8)],
+    "a negative dimension of BYTES": [header([["x", "BYTES", [-1]]]), b""],
+    "two negative dimensions": [header([["x", "FP32", [-1, -2]]]), bytes(8)],
+    "too few bytes": [header(), bytes(7)],
+    "too many bytes": [header(), bytes(9)],
+    "a buffer that is missing": [header()],
+    "a buffer too many": [header(), bytes(8), bytes(8)],
+    "a shape beyond any address": [header([["x", "FP32", [0, 2**62, 8]]]), b""],
+    "a boolean of 2": [header([["x", "BOOL", [2]]]), b"\1\2"],
+    "BYTES without a length": [header([["x", "BYTES", [1]]]), b"abc"],
+    "BYTES with a length beyond the buffer": [
+        header([["x", "BYTES", [1]]]),
+        b"\xff\xff\xff\xffabc",
+    ],
+    "BYTES with something after them": [header([["x", "BYTES", [1]]]), b"\1\0\0\0ab"],
+    "more BYTES than any address": [header([["x", "BYTES", [2**62, 2**62]]]), bytes(8)],
+    "more dimensions than numpy has": [header([["x", "FP32", [1] * 99 + [2]]]), bytes(8)],
+}
+
+
+@pytest.mark.parametrize("frames", BAD.values(), ids=BAD)
+def test_what_pack_does_not_write_is_refused(frames: list[bytes]) -> None:
+    with pytest.raises(BadFrames) as refused:
+        unpack(sent(frames))
+    assert len(str(refused.value)) < 400
+
+
+def test_what_the_table_is_made_from_is_a_message() -> None:
+    assert unpack(sent([header(), bytes(8)]))[1]["x"].tolist() == [0, 0]
+
+
+json_values = st.recursive(
+    st.none() | st.integers(-2, 2**64 - 1) | st.text(max_size=3) | st.sampled_from(sorted(NUMPY)),
+    lambda values: st.lists(values, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    st.lists(
+        st.binary(max_size=16)
+        | st.builds(header, json_values)
+        | st.builds(header, st.lists(st.tuples(st.text(max_size=2), json_values, json_values))),
+        max_size=4,
+    )
+)
+def test_any_frames_are_a_message_or_refused(frames: list[bytes]) -> None:
+    try:
+        _, found = unpack(sent(frames))
+    except BadFrames:
+        return
+    pack(found)

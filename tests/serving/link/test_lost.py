@@ -1,0 +1,102 @@
+"""A host as a process of its own, which dies or falls silent in the middle of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq.asyncio
+
+from serving.dataplane.executor import HostLost
+from serving.link.link import BATCH_TIMEOUT_S, SILENCE_MS, HostConnection, HostPool
+
+ROOT = Path(__file__).parents[3]
+
+SCRIPT = """
+import sys, threading
+from serving.link.link import HostSocket
+
+def run(inputs):
+    if "hold" in inputs:
+        print("held", flush=True)
+        threading.Event().wait()
+    return inputs
+
+print(HostSocket(run).address, flush=True)
+sys.stdin.read()
+"""
+
+BATCH = {"x": np.arange(3)}
+HELD = {"hold": np.arange(3)}
+
+
+@dataclass(frozen=True)
+class HostProcess:
+    process: subprocess.Popen[str]
+    address: str
+
+    def line(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture
+def host() -> Iterator[HostProcess]:
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT],
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        yield HostProcess(process, process.stdout.readline().strip())
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "within_s"),
+    [
+        pytest.param(signal.SIGKILL, 1.0, id="killed: at once"),
+        pytest.param(signal.SIGSTOP, 2 * SILENCE_MS / 1e3, id="silent: after missed heartbeats"),
+    ],
+)
+async def test_a_host_that_is_gone_loses_its_batches_once_and_for_all(
+    host: HostProcess, number: signal.Signals, within_s: float
+) -> None:
+    assert within_s < BATCH_TIMEOUT_S / 2
+    lost: list[str] = []
+    reports: list[int] = []
+    context = zmq.asyncio.Context()
+    pool = HostPool(lambda variant, count: reports.append(count))
+
+    def on_lost() -> None:
+        lost.append("lost")
+        pool.remove("dense", connection)
+
+    connection = HostConnection(context, host.address, on_lost)
+    pool.add("dense", connection)
+    np.testing.assert_array_equal((await pool.run("dense", BATCH)).outputs["x"], BATCH["x"])
+
+    runs = [asyncio.create_task(pool.run("dense", HELD)) for _ in range(3)]
+    assert await asyncio.to_thread(host.line) == "held"
+    host.process.send_signal(number)
+    done, _ = await asyncio.wait(runs, timeout=within_s)
+    assert len(done) == 3, "their callers are told in time to try elsewhere"
+    assert [type(run.exception()) for run in runs] == [HostLost] * 3
+
+    assert (connection.is_lost, connection.in_flight) == (True, 0)
+    assert (lost, reports) == (["lost"], [1, 0])
+    with pytest.raises(HostLost):
+        await connection.run(BATCH)
+    connection.close()
+    await asyncio.sleep(0)
+    assert lost == ["lost"]
+    context.destroy(linger=0)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import pytest
+
+from serving.dataplane.executor import HostLost
+from serving.link.link import HostConnection, HostPool
+from tests.serving.link.hosting import Connect, Gate, doubled, echo, hosting, numbers
+from tests.waiting import until
+
+
+def holds(hosts: list[HostConnection], held: list[int]) -> bool:
+    return [host.in_flight for host in hosts] == held
+
+
+async def test_a_pool_sends_to_the_least_loaded_replica(connect: Connect) -> None:
+    first, second = Gate(), Gate()
+    pool = HostPool(lambda variant, count: None)
+    with hosting(first) as one, hosting(second) as two:
+        hosts = [connect(one.address), connect(two.address)]
+        for host in hosts:
+            pool.add("dense", host)
+        runs = []
+        for held in ([1, 0], [1, 1], [2, 1], [2, 2], [3, 2]):
+            runs.append(asyncio.create_task(pool.run("dense", numbers())))
+            await until(partial(holds, hosts, held))
+        second.open.set()
+        await until(lambda: hosts[1].in_flight == 0)
+        runs += [asyncio.create_task(pool.run("dense", numbers())) for _ in range(3)]
+        first.open.set()
+        await asyncio.gather(*runs)
+        assert (first.finished, second.finished) == (3, 5)
+
+
+async def test_a_pool_reports_how_many_replicas_there_are(connect: Connect) -> None:
+    reports: list[tuple[str, int]] = []
+    pool = HostPool(lambda variant, count: reports.append((variant, count)))
+    with hosting(echo) as one, hosting(doubled) as two:
+        first, second = connect(one.address), connect(two.address)
+        pool.add("dense", first)
+        pool.add("dense", second)
+        pool.add("int8", second)
+        pool.remove("dense", first)
+        pool.remove("dense", first)  # a second time says nothing
+        pool.remove("int4", first)
+        assert reports == [("dense", 1), ("dense", 2), ("int8", 1), ("dense", 1)]
+        assert (pool.hosts("dense"), pool.hosts("int4")) == ([second], [])
+        assert list((await pool.run("dense", numbers())).outputs) == ["2 * x"]
+
+
+async def test_a_variant_without_replicas_is_lost() -> None:
+    with pytest.raises(HostLost):
+        await HostPool(lambda variant, count: None).run("dense", numbers())

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import gc
+import gzip
+import logging
+import tracemalloc
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+import pytest
+from tritonclient.grpc import service_pb2 as pb
+
+from serving.dataplane.batching import Arrays
+from serving.dataplane.executor import Ran
+from serving.errors import STATUS, Overloaded, ServingError
+from serving.protocol.grpc.service import SERVICE
+from tests.serving.builders import in_process, pixels
+from tests.serving.protocol.grpc.calls import (
+    LIMIT,
+    assert_answers,
+    call,
+    infer_request,
+    listening,
+    protocol,
+    refused,
+    serving,
+    with_parameters,
+)
+from tests.serving.protocol.grpc.calls import channel as open_channel
+from tests.serving.protocol.grpc.malformed import MALFORMED, Malformed
+from tests.waiting import until
+
+MIB = 2**20
+
+
+@pytest.fixture
+async def channel() -> AsyncIterator[grpc.aio.Channel]:
+    async with serving(in_process()) as channel:
+        yield channel
+
+
+class Raises:
+    """A `run` that raises what it is told."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def __call__(self, variant: str, requests: Sequence[Arrays]) -> Ran:
+        raise self.error
+
+
+def trailing(error: Any) -> dict[str, str]:
+    return dict(error.trailing_metadata())
+
+
+@pytest.mark.parametrize("error", STATUS, ids=lambda error: error.__name__)
+async def test_every_error_has_its_status(error: type[ServingError]) -> None:
+    async with serving(in_process(Raises(error("this would have worked")))) as channel:
+        caught = await refused(channel, "ModelInfer", infer_request(id="a-1"))
+    assert caught.code() is grpc.StatusCode[STATUS[error].grpc]
+    assert caught.details() == "this would have worked"
+    assert trailing(caught)["request-id"] == "a-1"
+    assert ("grpc-retry-pushback-ms" in trailing(caught)) == (error is Overloaded)
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "text"), [(0.0, "1"), (0.001, "1"), (0.0101, "11"), (2.0, "2000")]
+)
+async def test_when_to_try_again_is_in_whole_milliseconds_and_never_at_once(
+    retry_after_s: float, text: str
+) -> None:
+    async with serving(in_process(Raises(Overloaded("busy", retry_after_s)))) as channel:
+        caught = await refused(channel, "ModelInfer", infer_request())
+    assert trailing(caught)["grpc-retry-pushback-ms"] == text
+
+
+@pytest.mark.parametrize("name", ["", "größe", "two\nlines", "x" * 10_000])
+async def test_an_id_that_metadata_cannot_hold_is_not_sent_back(name: str) -> None:
+    async with serving(in_process(Raises(Overloaded("busy")))) as channel:
+        caught = await refused(channel, "ModelInfer", infer_request(id=name))
+    assert caught.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "request-id" not in trailing(caught)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        pytest.param("größer als 👕\n\x00", "größer als 👕\n\x00", id="beyond ASCII"),
+        pytest.param("half \ud800 a pair", "half ? a pair", id="half a surrogate pair"),
+        pytest.param("é" * 50_000, "é" * 1_000, id="longer than metadata may be"),
+    ],
+)
+async def test_odd_words_do_not_make_the_answer_fail(text: str, told: str) -> None:
+    async with serving(in_process(Raises(Overloaded(text)))) as channel:
+        caught = await refused(channel, "ModelInfer", infer_request())
+    assert caught.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert caught.details() == told
+
+
+@pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.rule)
+async def test_a_malformed_request_is_refused_and_the_next_is_answered(
+    channel: grpc.aio.Channel, case: Malformed
+) -> None:
+    caught = await refused(channel, "ModelInfer", case.message)
+    assert caught.code() is grpc.StatusCode[case.status]
+    assert case.text in caught.details()
+    assert trailing(caught)["request-id"] == "a-1"
+    assert_answers(await call(channel, "ModelInfer", infer_request()), "dense", pixels())
+
+
+@pytest.mark.parametrize("rpc", ["ModelInfer", "ServerLive", "ModelConfig", "LogSettings"])
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        pytest.param(b"\xff" * 20, id="no protobuf"),
+        pytest.param(b"\x0a\x7fshort", id="a field that ends early"),
+    ],
+)
+async def test_bytes_that_are_no_message_are_refused(
+    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture, rpc: str, garbage: bytes
+) -> None:
+    caplog.set_level(logging.INFO)
+    caught = await refused(channel, rpc, garbage)
+    assert caught.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.details() == f"the bytes of the message are no valid inference.{rpc}Request"
+    assert "Traceback" not in caplog.text
+    assert_answers(await call(channel, "ModelInfer", infer_request()), "dense", pixels())
+
+
+async def test_text_that_is_no_utf8_is_refused(channel: grpc.aio.Channel) -> None:
+    caught = await refused(channel, "ModelInfer", b"\x0a\x02\xff\xfe")
+    assert caught.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("rpc", "message", "code", "text"),
+    [
+        pytest.param(
+            "ModelInfer",
+            infer_request(model_name="hats"),
+            "NOT_FOUND",
+            "no model 'hats'; there is 'shirts'",
+            id="model",
+        ),
+        pytest.param(
+            "ModelInfer",
+            infer_request(model_version="int4"),
+            "NOT_FOUND",
+            "no variant 'int4'; there are dense, int8",
+            id="a version that is no variant",
+        ),
+        pytest.param(
+            "ModelInfer",
+            with_parameters(infer_request(), min_accuracy=0.99),
+            "FAILED_PRECONDITION",
+            "the best accuracy is 0.9000 (dense)",
+            id="accuracy",
+        ),
+        pytest.param(
+            "ModelInfer",
+            with_parameters(infer_request(), priority="high"),
+            "INVALID_ARGUMENT",
+            "'priority' must be a whole",
+            id="bad slo",
+        ),
+        *(
+            pytest.param(
+                rpc,
+                getattr(pb, f"{rpc}Request")(name=name, version=version),
+                "NOT_FOUND",
+                text,
+                id=f"{rpc} of {name} {version}",
+            )
+            for rpc in ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics")
+            for name, version, text in (
+                ("hats", "", "no model 'hats'; there is 'shirts'"),
+                ("shirts", "int4", "no variant 'int4'; there are dense, int8"),
+            )
+        ),
+    ],
+)
+async def test_what_cannot_be_had_is_refused_with_what_can(
+    channel: grpc.aio.Channel, rpc: str, message: Any, code: str, text: str
+) -> None:
+    caught = await refused(channel, rpc, message)
+    assert caught.code() is grpc.StatusCode[code]
+    assert text in caught.details()
+
+
+@pytest.mark.parametrize(
+    ("rpc", "text"),
+    [
+        ("RepositoryModelLoad", "models are not loaded or unloaded on the fly here"),
+        ("RepositoryModelUnload", "models are not loaded or unloaded on the fly here"),
+        ("SystemSharedMemoryStatus", "shared memory is not offered here"),
+        ("SystemSharedMemoryRegister", "shared memory is not offered here"),
+        ("SystemSharedMemoryUnregister", "shared memory is not offered here"),
+        ("CudaSharedMemoryStatus", "shared memory is not offered here"),
+        ("CudaSharedMemoryRegister", "shared memory is not offered here"),
+        ("CudaSharedMemoryUnregister", "shared memory is not offered here"),
+        ("TraceSetting", "the trace settings cannot be asked for or changed here"),
+        ("LogSettings", "the log settings cannot be asked for or changed here"),
+    ],
+)
+async def test_what_is_not_offered_says_so(channel: grpc.aio.Channel, rpc: str, text: str) -> None:
+    caught = await refused(channel, rpc, getattr(pb, f"{rpc}Request")())
+    assert caught.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert text in caught.details()
+
+
+async def test_a_method_that_is_not_there_is_unimplemented(channel: grpc.aio.Channel) -> None:
+    method: Any = channel.unary_unary(f"/{SERVICE}/ModelDream")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await method(b"")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_message_over_the_limit_is_refused(channel: grpc.aio.Channel) -> None:
+    caught = await refused(channel, "ModelInfer", bytes(LIMIT + 1))
+    assert caught.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max" in caught.details()
+    assert_answers(await call(channel, "ModelInfer", infer_request()), "dense", pixels())
+
+
+async def test_what_was_refused_is_let_go_without_the_garbage_collector() -> None:
+    large = bytes([0xFF]) * 4 * MIB
+    async with (
+        listening(protocol(in_process()), max_message_bytes=5 * MIB) as listener,
+        open_channel(listener.port) as channel,
+    ):
+        await refused(channel, "ModelInfer", large)
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(5):
+                await refused(channel, "ModelInfer", large)
+            # The client may hear of the refusal before the server's call has come to its end.
+            await until(lambda: tracemalloc.get_traced_memory()[0] < MIB)
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+async def test_a_message_that_unpacks_beyond_the_limit_is_refused(
+    channel: grpc.aio.Channel, compression: grpc.Compression
+) -> None:
+    bomb = bytes(64 * LIMIT)
+    assert len(gzip.compress(bomb)) < LIMIT
+    caught = await refused(channel, "ModelInfer", bomb, compression=compression)
+    assert caught.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max" in caught.details()
+    assert_answers(await call(channel, "ModelInfer", infer_request()), "dense", pixels())
+
+
+async def test_the_cause_of_a_failure_goes_to_the_log_and_not_to_the_caller(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(in_process(Raises(RuntimeError("disk at 10.0.0.7 is full")))) as channel:
+        caught = await refused(channel, "ModelInfer", infer_request())
+    assert caught.code() is grpc.StatusCode.INTERNAL
+    assert caught.details() == "inference failed; the cause was logged"
+    assert "disk at 10.0.0.7 is full" in caplog.text
+
+
+async def test_a_fault_of_the_service_is_logged_and_counted_and_says_no_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def forgetful(variant: str, requests: Sequence[Arrays]) -> Ran:
+        return Ran([{} for _ in requests], compute_s=0.0)
+
+    gateway = in_process(forgetful)
+    message = infer_request()
+    message.outputs.add(name="label")
+    async with serving(gateway) as channel:
+        caught = await refused(channel, "ModelInfer", message)
+    assert caught.code() is grpc.StatusCode.INTERNAL
+    assert caught.details() == "the service failed; it was logged"
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "KeyError: 'label'" in caplog.text
+    assert vars(record)["path"] == f"/{SERVICE}/ModelInfer"
+    labels = {"model": "shirts", "error": "KeyError"}
+    assert gateway.registry.get_sample_value("paretoserve_errors_total", labels) == 1
+
+
+async def test_a_refusal_is_one_line_in_the_log(
+    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await refused(channel, "ModelInfer", infer_request(model_name="hats"))
+    (record,) = [record for record in caplog.records if record.name.startswith("serving")]
+    assert (record.levelno, record.exc_info) == (logging.INFO, None)
+    assert vars(record)["error"] == "ModelNotFound"
+
+
+async def test_what_is_refused_before_it_is_a_request_is_counted_too() -> None:
+    gateway = in_process()
+    async with serving(gateway) as channel:
+        await refused(channel, "ModelInfer", b"\xff")
+        await refused(channel, "ModelInfer", infer_request(model_name="trousers"))
+        message = with_parameters(infer_request(), slo_latency_ms=-1)
+        await refused(channel, "ModelInfer", message)
+    for error, count in {"InvalidRequest": 2, "ModelNotFound": 1}.items():
+        labels = {"model": "shirts", "error": error}
+        assert gateway.registry.get_sample_value("paretoserve_errors_total", labels) == count

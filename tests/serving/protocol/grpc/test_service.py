@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
+from google.protobuf.json_format import MessageToDict
+from tritonclient.grpc import service_pb2 as pb
+
+from serving.experiment.assignment import Arm, Experiment
+from serving.protocol.grpc.service import RPCS, SERVICE
+from tests.serving.builders import InProcess, answers, in_process, offer, pixels
+from tests.serving.protocol.calls import Gate
+from tests.serving.protocol.grpc.calls import (
+    assert_answers,
+    call,
+    infer_request,
+    listening,
+    outputs,
+    protocol,
+    refused,
+    serving,
+    value,
+    with_parameters,
+)
+from tests.waiting import until
+
+
+@pytest.fixture
+async def gateway() -> InProcess:
+    return in_process()
+
+
+@pytest.fixture
+async def channel(gateway: InProcess) -> AsyncIterator[grpc.aio.Channel]:
+    async with serving(gateway) as channel:
+        yield channel
+
+
+def test_every_rpc_of_the_service_is_there() -> None:
+    methods = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods
+    assert sorted([*(name for name, _, _ in RPCS), "ModelInfer", "ModelStreamInfer"]) == sorted(
+        method.name for method in methods
+    )
+    for method in methods:
+        for name, message, _ in RPCS:
+            assert name != method.name or message.DESCRIPTOR is method.input_type
+
+
+def as_documents(message: Any) -> Any:
+    return MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("rpc", "fields", "document"),
+    [
+        ("ServerMetadata", {}, lambda gateway: gateway.documents.server()),
+        (
+            "ModelMetadata",
+            {"name": "shirts"},
+            lambda gateway: gateway.documents.model("shirts", None),
+        ),
+        (
+            "ModelMetadata",
+            {"name": "shirts", "version": "int8"},
+            lambda gateway: gateway.documents.model("shirts", "int8"),
+        ),
+        (
+            "ModelConfig",
+            {"name": "shirts"},
+            lambda gateway: {"config": gateway.documents.config("shirts", None)},
+        ),
+        (
+            "ModelStatistics",
+            {},
+            lambda gateway: gateway.documents.statistics(None, None),
+        ),
+        (
+            "ModelStatistics",
+            {"name": "shirts", "version": "int8"},
+            lambda gateway: gateway.documents.statistics("shirts", "int8"),
+        ),
+        (
+            "RepositoryIndex",
+            {},
+            lambda gateway: {"models": gateway.documents.index(only_ready=False)},
+        ),
+    ],
+)
+async def test_a_document_says_what_it_says_over_http(
+    gateway: InProcess,
+    channel: grpc.aio.Channel,
+    rpc: str,
+    fields: dict[str, str],
+    document: Callable[[InProcess], Any],
+) -> None:
+    await call(channel, "ModelInfer", infer_request())
+    answer = await call(channel, rpc, getattr(pb, f"{rpc}Request")(**fields))
+    assert says(as_documents(answer), document(gateway))
+
+
+def says(found: Any, document: Any) -> bool:
+    """Whether all of the document is found; protobuf's JSON has long numbers as text."""
+    if isinstance(document, dict):
+        return all(says(found[name], own) for name, own in document.items())
+    if isinstance(document, list):
+        return len(found) == len(document) and all(map(says, found, document))
+    same: bool = found == document or found == str(document)
+    return same
+
+
+async def test_health_and_readiness(gateway: InProcess, channel: grpc.aio.Channel) -> None:
+    assert (await call(channel, "ServerLive", pb.ServerLiveRequest())).live
+    assert (await call(channel, "ServerReady", pb.ServerReadyRequest())).ready
+    gateway.scheduler.set_slots("dense", 0)
+    for version, is_ready in {"": True, "dense": False, "int8": True}.items():
+        request = pb.ModelReadyRequest(name="shirts", version=version)
+        assert (await call(channel, "ModelReady", request)).ready is is_ready
+    index = await call(channel, "RepositoryIndex", pb.RepositoryIndexRequest())
+    assert [(own.version, own.state) for own in index.models] == [
+        ("dense", "UNAVAILABLE"),
+        ("int8", "READY"),
+    ]
+    index = await call(channel, "RepositoryIndex", pb.RepositoryIndexRequest(ready=True))
+    assert [own.version for own in index.models] == ["int8"]
+    gateway.dataplane.is_draining = True
+    assert not (await call(channel, "ServerReady", pb.ServerReadyRequest())).ready
+    assert (await call(channel, "ServerLive", pb.ServerLiveRequest())).live
+
+
+@pytest.mark.parametrize("samples", [1, 7, 64])
+async def test_raw_tensors_get_raw_tensors(channel: grpc.aio.Channel, samples: int) -> None:
+    array = pixels(samples)
+    assert_answers(await call(channel, "ModelInfer", infer_request(array)), "dense", array)
+
+
+async def test_typed_contents_are_taken_too(channel: grpc.aio.Channel) -> None:
+    message = infer_request()
+    del message.raw_input_contents[:]
+    message.inputs[0].contents.fp32_contents.extend(pixels().ravel().tolist())
+    assert_answers(await call(channel, "ModelInfer", message), "dense", pixels())
+
+
+async def test_an_answer_says_why(channel: grpc.aio.Channel) -> None:
+    message = with_parameters(infer_request(id="a-1"), slo_latency_ms=60_000, mine="kept")
+    answer = await call(channel, "ModelInfer", message)
+    why = {name: value(own) for name, own in answer.parameters.items()}
+    assert why.pop("latency_ms") >= why.pop("queue_ms") >= 0
+    assert why.pop("predicted_latency_ms") > 0
+    assert why == {
+        "mine": "kept",
+        "variant": "dense",
+        "reason": "most accurate variant that qualifies",
+        "accuracy": 0.9,
+        "compute_ms": 0.1,
+        "batch_size": 1,
+        "deadline_met": True,
+    }
+    assert answer.id == "a-1"
+
+
+async def test_only_the_outputs_asked_for_come_in_their_order(channel: grpc.aio.Channel) -> None:
+    for names in (["label"], ["label", "logits"], ["logits", "label"]):
+        message = infer_request()
+        for name in names:
+            message.outputs.add(name=name)
+        answer = await call(channel, "ModelInfer", message)
+        assert list(outputs(answer)) == names
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameters", "metadata", "variant"),
+    [
+        pytest.param({}, {}, {}, "dense", id="nothing said: the most accurate"),
+        pytest.param({"model_version": "int8"}, {}, {}, "int8", id="a version"),
+        pytest.param({}, {"variant": "int8"}, {}, "int8", id="a parameter"),
+        pytest.param({}, {}, {"x-slo-variant": "int8"}, "int8", id="metadata"),
+        pytest.param(
+            {"model_version": "dense"},
+            {},
+            {"x-slo-variant": "int8"},
+            "dense",
+            id="the version wins",
+        ),
+        pytest.param({}, {}, {"x-slo-variant-bin": b"int8"}, "dense", id="binary metadata"),
+    ],
+)
+async def test_a_variant_is_pinned_as_over_http(
+    channel: grpc.aio.Channel,
+    fields: dict[str, Any],
+    parameters: dict[str, str],
+    metadata: dict[str, str],
+    variant: str,
+) -> None:
+    message = with_parameters(infer_request(**fields), **parameters)
+    answer = await call(channel, "ModelInfer", message, metadata=tuple(metadata.items()))
+    assert_answers(answer, variant, pixels())
+
+
+async def test_metadata_name_the_unit_of_an_experiment() -> None:
+    arms = (
+        Arm(name="a", target="router", weight=1),
+        Arm(name="b", target="int8", weight=1),
+    )
+    experiment = Experiment(name="half", arms=arms)
+    async with serving(in_process(experiment=experiment)) as channel:
+        for i in range(8):
+            metadata = (("x-experiment-unit", f"user-{i}"),)
+            answer = await call(channel, "ModelInfer", infer_request(), metadata=metadata)
+            assert answer.parameters["arm"].string_param == experiment.assign(f"user-{i}").name
+
+
+async def test_the_client_s_deadline_is_the_request_s() -> None:
+    gate = Gate()
+    gateway = in_process(gate)
+    async with serving(gateway) as channel:
+        running = asyncio.create_task(call(channel, "ModelInfer", infer_request()))
+        await gate.entered.wait()
+        message = with_parameters(infer_request(), variant="dense")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(channel, "ModelInfer", message, timeout=0.05)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(lambda: gateway.scheduler.queued == 0)
+        gate.open.set()
+        assert_answers(await running, "dense", pixels())
+
+
+async def test_without_a_deadline_there_is_none(channel: grpc.aio.Channel) -> None:
+    answer = await call(channel, "ModelInfer", infer_request(), timeout=None)
+    assert answer.parameters["deadline_met"].bool_param
+
+
+async def test_a_deadline_that_nothing_meets_is_told_at_once() -> None:
+    slow = {"dense": offer("dense", latencies_s={1: 1e6}), "int8": offer("int8")}
+    message = with_parameters(infer_request(), variant="dense")
+    async with serving(in_process(offers=slow)) as channel:
+        error = await refused(channel, "ModelInfer", message, timeout=60)
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "no qualifying variant answers within" in error.details()
+
+
+async def test_a_cancelled_call_leaves_the_queue_and_the_log_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gate = Gate()
+    gateway = in_process(gate)
+    async with serving(gateway) as channel:
+        running = asyncio.create_task(call(channel, "ModelInfer", infer_request()))
+        await gate.entered.wait()
+        message = with_parameters(infer_request(), variant="dense")
+        waiting = asyncio.create_task(call(channel, "ModelInfer", message))
+        await until(lambda: gateway.scheduler.queued == 1)
+        waiting.cancel()
+        await until(lambda: gateway.scheduler.queued == 0)
+        gate.open.set()
+        assert_answers(await running, "dense", pixels())
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
+async def test_triton_s_own_client_gets_its_answer(
+    gateway: InProcess, compression: str | None
+) -> None:
+    own = triton.InferInput("pixels", [3, 4], "FP32")
+    own.set_data_from_numpy(pixels(3))
+    async with listening(protocol(gateway)) as listener:
+        client = triton_aio.InferenceServerClient(f"127.0.0.1:{listener.port}")
+        assert await client.is_server_live()
+        assert await client.is_server_ready()
+        assert await client.is_model_ready("shirts", "int8")
+        result = await client.infer(
+            "shirts",
+            [own],
+            outputs=[triton.InferRequestedOutput("label")],
+            request_id="a-1",
+            priority=1,
+            timeout=60_000_000,
+            client_timeout=60,
+            compression_algorithm=compression,
+        )
+        assert result.get_response().id == "a-1"
+        assert result.as_numpy("logits") is None
+        expected = answers("dense", {"pixels": pixels(3)})
+        np.testing.assert_array_equal(result.as_numpy("label"), expected["label"])
+        await client.close()
+
+
+async def test_services_can_be_listed_and_looked_into(channel: grpc.aio.Channel) -> None:
+    from grpc_reflection.v1alpha import reflection_pb2 as reflection
+
+    service = "grpc.reflection.v1alpha.ServerReflection"
+    method: Any = channel.stream_stream(
+        f"/{service}/ServerReflectionInfo",
+        reflection.ServerReflectionRequest.SerializeToString,
+        reflection.ServerReflectionResponse.FromString,
+    )
+    stream = method()
+    await stream.write(reflection.ServerReflectionRequest(list_services=""))
+    listed = (await stream.read()).list_services_response.service
+    assert {own.name for own in listed} == {SERVICE, "grpc.health.v1.Health", service}
+    for own in listed:
+        await stream.write(reflection.ServerReflectionRequest(file_containing_symbol=own.name))
+        assert (await stream.read()).file_descriptor_response.file_descriptor_proto
+    await stream.done_writing()
+    assert await stream.read() is grpc.aio.EOF
+
+    method = channel.stream_stream(
+        f"/{service}/ServerReflectionInfo",
+        None,
+        reflection.ServerReflectionResponse.FromString,
+    )
+    garbage = method()
+    await garbage.write(b"\xff\xff")
+    assert (await garbage.read()).error_response.error_message == "invalid argument"
+    garbage.cancel()

@@ -1,0 +1,105 @@
+"""A planner with a clock that only a test moves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+from serving.routing.latency import LatencyModel
+from serving.routing.planner import Idle, Planner, Send, Step
+from serving.routing.policy.baselines.max_acc import max_acc
+from serving.routing.policy.state import LaneKey, Policy, Waiting
+from tests.serving.builders import exactly
+
+CARDS = {
+    "dense": exactly({1: 0.010, 4: 0.016, 64: 0.100}),
+    "int8": exactly({1: 0.002, 4: 0.003, 64: 0.020}),
+}
+ACCURACIES: Mapping[str, float] = {"int8": 0.88, "dense": 0.90}
+ANY = ("dense", "int8")
+
+
+def new_planner(
+    now: Callable[[], float],
+    policy: Policy = max_acc,
+    /,
+    *,
+    max_queue: int = 100,
+    max_lanes: int = 64,
+    cores: float = math.inf,
+    **slots: int,
+) -> tuple[Planner, LatencyModel]:
+    """A planner of a dense and an INT8 variant, and what it knows of their latencies.
+
+    The policy is a simple one if none is given: the best that is free and in time, or wait.
+    """
+    latency = LatencyModel(CARDS, now)
+    planner = Planner(
+        policy,
+        latency,
+        ACCURACIES,
+        max_batch=64,
+        max_queue=max_queue,
+        max_lanes=max_lanes,
+        cores=cores,
+    )
+    for variant, card in CARDS.items():
+        # As when a host joins.
+        latency.calibrate(variant, {size: [one.p50_s] for size, one in card.items()})
+        planner.set_slots(variant, slots.get(variant, 0))
+    return planner, latency
+
+
+class Desk:
+    """A planner, what it is told and what comes out of it."""
+
+    def __init__(self, policy: Policy = max_acc, **parameters: Any) -> None:
+        self.now = 100.0
+        self.planner, self.latency = new_planner(lambda: self.now, policy, **parameters)
+        self.shed: list[Waiting] = []
+
+    def admit(
+        self,
+        entry: object,
+        *,
+        within: float = math.inf,
+        variants: tuple[str, ...] = ANY,
+        priority: int = 10,
+        size: int = 1,
+        signature: Hashable = None,
+    ) -> Waiting:
+        """Queue a request that is due `within` seconds from now; note who is shed for it."""
+        waiting, shed = self.planner.admit(
+            entry,
+            LaneKey(variants, has_deadline=within < math.inf, signature=signature),
+            size=size,
+            deadline=self.now + within,
+            priority=priority,
+            now=self.now,
+        )
+        self.shed += [other for other, _ in shed]
+        return waiting
+
+    def steps(self) -> list[Step]:
+        """Do all there is to do now, and tell it; the last one is `Idle`."""
+        steps: list[Step] = []
+        while not (steps and isinstance(steps[-1], Idle)):
+            steps.append(self.planner.step(self.now))
+        return steps
+
+    def send(self) -> Send:
+        """Take the next step, which must be to send a batch."""
+        step = self.planner.step(self.now)
+        assert isinstance(step, Send)
+        return step
+
+    def end(self, send: Send, after: float, *, is_telling: bool = True) -> None:
+        """Let a batch come back some time from now."""
+        self.now += after
+        self.planner.ended(send.number, self.now, is_telling=is_telling)
+
+
+def entries(send: Send) -> list[object]:
+    """The requests of a batch."""
+    return [waiting.entry for waiting in send.batch]

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from serving.routing.policy.baselines.edf import Turn, earliest_first, oldest_first, quickest
+from serving.routing.policy.state import Candidate, Decision, Dispatch, Drop, Lane, Situation, Wait
+from tests.serving.routing.policy.states import (
+    ALL,
+    BUSY_DENSE,
+    DENSE,
+    INT8,
+    PRUNED,
+    lane,
+    situation,
+    variant,
+)
+
+
+def best(turn: Turn) -> Decision:
+    return turn.send(turn.usable[0], turn.largest(turn.usable[0]), "best")
+
+
+def decide(shown: Situation) -> Decision:
+    return earliest_first(shown, best)
+
+
+def test_the_lane_whose_head_is_due_first_is_served_first() -> None:
+    relaxed, tight = lane(0.5, variants=["dense"]), lane(0.012, signature="other")
+    decision = decide(situation([relaxed, tight], DENSE))
+    assert decision == Dispatch("dense", ((tight, 1),), 1, 0.010, "best")
+
+
+def test_a_lane_whose_variant_is_busy_does_not_block_another() -> None:
+    blocked, free = lane(0.1, variants=["dense"]), lane(0.2, variants=["int8"])
+    decision = decide(situation([blocked, free], BUSY_DENSE, INT8))
+    assert decision == Dispatch("int8", ((free, 1),), 1, 0.002, "best")
+
+
+def test_waits_for_the_first_of_the_busy_variants() -> None:
+    lanes = [lane(0.1, variants=["dense"]), lane(0.2, variants=["int8"])]
+    busy_int8 = variant("int8", 0.002, busy_s=0.003)
+    assert decide(situation(lanes, BUSY_DENSE, busy_int8)) == Wait(0.003)
+
+
+def test_a_batch_that_should_have_ended_by_now_is_an_event_to_wait_for() -> None:
+    overdue = variant("dense", 0.010, slots=0)
+    assert decide(situation([lane(0.1)], overdue)) == Wait(0.1)
+    assert decide(situation([lane(math.inf)], overdue)) == Wait()
+
+
+@pytest.mark.parametrize(
+    ("due", "candidates", "is_dropped"),
+    [
+        pytest.param(0.0009, [DENSE, INT8], True, id="not even the best case is in time"),
+        pytest.param(0.0011, [DENSE, INT8], False, id="the best case of one is in time"),
+        pytest.param(0.0011, [DENSE], True, id="the one in time is dead"),
+        pytest.param(0.0059, [variant("int8", 0.002, busy_s=0.005)], True, id="busy too long"),
+        pytest.param(0.0061, [variant("int8", 0.002, busy_s=0.005)], False, id="free in time"),
+        pytest.param(0.0, [], True, id="nothing alive, and the time is up"),
+        pytest.param(0.1, [], False, id="nothing alive: one may come back"),
+        pytest.param(math.inf, [], False, id="no deadline"),
+    ],
+)
+def test_a_hopeless_head_is_dropped(
+    due: float, candidates: Sequence[Candidate], is_dropped: bool
+) -> None:
+    hopeless = lane(due)
+    assert (decide(situation([hopeless], *candidates)) == Drop(hopeless)) is is_dropped
+
+
+def test_oldest_first_drops_only_where_nothing_is_alive() -> None:
+    late = lane(-1.0)
+    decision = oldest_first(situation([late], DENSE), best)
+    assert decision == Dispatch("dense", ((late, 1),), 1, 0.010, "best")
+    assert oldest_first(situation([late]), best) == Drop(late)
+
+
+def test_oldest_first_goes_by_arrival() -> None:
+    old, tight = lane(0.5, arrived=-0.2), lane(0.1, arrived=-0.1, signature="other")
+    decision = oldest_first(situation([tight, old], DENSE), best)
+    assert decision == Dispatch("dense", ((old, 1),), 1, 0.010, "best")
+
+
+def test_an_objective_of_latency_gets_the_variant_that_answers_first() -> None:
+    urgent = lane(0.1, fastest_first=True)
+    busy_int8 = variant("int8", 0.002, busy_s=0.005)
+    decision = decide(situation([urgent], DENSE, PRUNED, busy_int8))
+    assert decision == Dispatch("pruned", ((urgent, 1),), 1, 0.004, "best")
+
+
+def test_samples_are_counted_not_requests() -> None:
+    many = lane(1.0, 1.0, 1.0, 1.0, sizes=[30, 30, 3, 3])
+    decision = decide(situation([many], DENSE))
+    assert decision == Dispatch("dense", ((many, 3),), 63, 0.072, "best")
+
+
+def test_a_request_larger_than_the_largest_batch_is_sent_alone() -> None:
+    large = lane(1.0, 1.0, sizes=[100, 1])
+    decision = decide(situation([large], variant("dense", 0.010, 0.001, max_batch=64)))
+    assert isinstance(decision, Dispatch)
+    assert (decision.size, decision.counts) == (100, ((large, 1),))
+
+
+def test_a_batch_is_filled_by_deadline_from_lanes_that_differ_in_their_floor() -> None:
+    strict = lane(0.1, 0.3, variants=["dense"])
+    loose = lane(0.2, 0.4, variants=["dense", "int8"])
+    decision = decide(situation([loose, strict], variant("dense", 0.010, max_batch=3)))
+    assert decision == Dispatch("dense", ((strict, 2), (loose, 1)), 3, 0.010, "best")
+
+
+def test_however_many_lanes_fill_a_batch_it_is_by_deadline() -> None:
+    lanes = [lane(place / 10, 0.5, variants=ALL[:place]) for place in (1, 2, 3)]
+    decision = decide(situation(lanes, variant("dense", 0.010, max_batch=2)))
+    assert decision == Dispatch("dense", ((lanes[0], 1), (lanes[1], 1)), 2, 0.010, "best")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(lane(0.2, variants=["int8", "dense"]), id="another preference"),
+        pytest.param(lane(0.2, variants=["dense"], signature="wide"), id="another shape"),
+        pytest.param(lane(math.inf, variants=["dense"]), id="no deadline"),
+        pytest.param(lane(0.2, variants=["dense"], fastest_first=True), id="another objective"),
+    ],
+)
+def test_lanes_that_differ_otherwise_share_no_batch(other: Lane) -> None:
+    first = lane(0.1, variants=["dense", "int8"])
+    decision = decide(situation([first, other], DENSE))
+    assert decision == Dispatch("dense", ((first, 1),), 1, 0.010, "best")
+
+
+def test_a_lane_that_is_too_strict_for_the_variant_does_not_ride_along() -> None:
+    loose, strict = lane(0.005, variants=["dense", "int8"]), lane(0.1, variants=["dense"])
+    tried = earliest_first(situation([loose, strict], DENSE, INT8), lambda t: t.send(INT8, 64, "x"))
+    assert tried == Dispatch("int8", ((loose, 1),), 1, 0.002, "x")
+
+
+def test_a_lane_that_is_due_before_does_not_ride_along() -> None:
+    """Its variant is busy, it waits for that; the batch's size was not chosen for its slack."""
+    tight = lane(0.020, variants=["dense", "int8"])
+    relaxed = lane(0.5, variants=["dense"])
+
+    def int8_for_none_but_the_second(turn: Turn) -> Decision:
+        return turn.wait_for(DENSE) if turn.lane is tight else best(turn)
+
+    shown = situation([tight, relaxed], DENSE, INT8)
+    decision = earliest_first(shown, int8_for_none_but_the_second)
+    assert decision == Dispatch("dense", ((relaxed, 1),), 1, 0.010, "best")
+
+
+def test_what_is_due_before_the_first_that_is_sent_stays_where_it_is() -> None:
+    loose, strict = lane(0.1, 0.3, 0.4), lane(0.2, 0.5, variants=["dense"])
+    other = lane(0.35, variants=["dense", "pruned"])
+
+    def send_from_the_second(turn: Turn) -> Decision:
+        return turn.send(DENSE, 64, "x", skip=1)
+
+    decision = earliest_first(situation([strict, loose, other], DENSE), send_from_the_second)
+    assert decision == Dispatch("dense", ((loose, 2), (other, 1)), 3, 0.012, "x", skip=1)
+
+
+def test_without_a_deadline_only_the_best_is_startable() -> None:
+    seen: list[list[str]] = []
+
+    def look(turn: Turn) -> Decision:
+        seen.append([candidate.name for candidate in turn.startable()])
+        return Wait()
+
+    earliest_first(situation([lane(math.inf)], DENSE, INT8), look)
+    earliest_first(situation([lane(math.inf)], BUSY_DENSE, INT8), look)
+    earliest_first(situation([lane(0.1)], BUSY_DENSE, INT8), look)
+    assert seen == [["dense"], [], ["int8"]]
+
+
+def test_the_quickest_depends_on_the_size() -> None:
+    flat = variant("flat", 0.010)
+    assert quickest([flat, INT8], 1) is INT8
+    assert quickest([flat, INT8], 100) is flat

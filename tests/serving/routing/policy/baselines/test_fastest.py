@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from serving.routing.policy.baselines.fastest import fastest
+from serving.routing.policy.state import Candidate
+from tests.serving.routing.policy.states import DENSE, INT8, PRUNED, chooses, lane, variant
+
+choose = chooses(fastest)
+FLAT = variant("flat", 0.006)
+"""Slower than INT8 for one sample, faster for many: 6.0 ms against 8.3 for 64."""
+
+
+@pytest.mark.parametrize(
+    ("deadlines", "candidates", "expected"),
+    [
+        pytest.param([1.0], [DENSE, PRUNED, INT8], ("int8", 1), id="whatever the time there is"),
+        pytest.param([math.inf], [DENSE, INT8], ("int8", 1), id="or if there is no deadline"),
+        pytest.param([1.0] * 90, [DENSE, INT8], ("int8", 64), id="in the largest batch"),
+        pytest.param([0.004] * 90, [DENSE, INT8], ("int8", 16), id="that is in time"),
+        pytest.param(
+            [0.004] * 90,
+            [variant("dense", 0.003, 0.002), INT8],
+            ("int8", 16),
+            id="per sample: 3.5 ms for 16 is faster than 3 for one",
+        ),
+        pytest.param([1.0], [INT8, FLAT], ("flat", 1), id="per sample, in large batches"),
+        pytest.param(
+            [0.005], [INT8, variant("flat", 0.006)], ("int8", 1), id="among those in time"
+        ),
+        pytest.param(
+            [1.0], [DENSE, variant("int8", 0.002, busy_s=0.003)], ("wait", 0.003), id="busy: wait"
+        ),
+    ],
+)
+def test_choice(
+    deadlines: Sequence[float], candidates: Sequence[Candidate], expected: object
+) -> None:
+    names = [candidate.name for candidate in candidates]
+    assert choose([lane(*deadlines, variants=names)], *candidates) == expected
+
+
+def test_a_floor_holds() -> None:
+    assert choose([lane(1.0, variants=["dense", "pruned"])], DENSE, PRUNED, INT8) == ("pruned", 1)

@@ -1,0 +1,138 @@
+"""Situations made up for tests of policies: only what a test is about has to be said. Now is 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from serving.routing.policy.state import (
+    Candidate,
+    Dispatch,
+    Drop,
+    Lane,
+    LaneKey,
+    Policy,
+    Situation,
+    Wait,
+    Waiting,
+)
+
+ALL = ("dense", "pruned", "int8")
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A first sample takes `first_s`, each further one `each_s`, always `spread` in 95 %."""
+
+    first_s: float
+    each_s: float
+    spread: float = 1.0
+
+    def typical_s(self, size: int) -> float:
+        return self.first_s + self.each_s * (size - 1)
+
+    def within_s(self, size: int, quantile: float = 0.95) -> float:
+        return self.typical_s(size) * (self.spread if quantile > 0.5 else 1.0)
+
+    def lateness(self, size: int, left_s: float) -> float:
+        return float(self.within_s(size) > left_s)
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A share of what a batch typically takes: its best case."""
+
+    times: Linear
+    share: float
+
+    def __call__(self, size: int) -> float:
+        return self.times.typical_s(size) * self.share
+
+
+def variant(
+    name: str,
+    first_s: float,
+    each_s: float = 0.0,
+    *,
+    slots: int = 1,
+    busy_s: float = 0.0,
+    best_case: float = 0.5,
+    spread: float = 1.0,
+    max_batch: int = 64,
+    sent: int = 0,
+) -> Candidate:
+    """A variant with all of its slots free, or with none before `busy_s` have passed."""
+    times = Linear(first_s, each_s, spread)
+    return Candidate(
+        name=name,
+        accuracy=1.0,
+        slots=slots,
+        free_slots=0 if busy_s else slots,
+        free_in_s=busy_s,
+        max_batch=max_batch,
+        times=times,
+        idle_s=Shrunk(times, best_case),
+        sent=sent,
+    )
+
+
+def lane(
+    *deadlines: float,
+    variants: Sequence[str] = ALL,
+    fastest_first: bool = False,
+    signature: str = "",
+    sizes: Sequence[int] = (),
+    arrived: float = 0.0,
+) -> Lane:
+    """Requests due at these times; of one sample each unless `sizes` says so."""
+    key = LaneKey(tuple(variants), fastest_first, deadlines[0] < math.inf, signature)
+    requests = [
+        Waiting(
+            size,
+            deadline,
+            (deadline if key.has_deadline else arrived + 1.0, 10, number),
+            key,
+            arrived=arrived,
+        )
+        for number, (deadline, size) in enumerate(
+            zip(sorted(deadlines), sizes or [1] * len(deadlines), strict=True)
+        )
+    ]
+    return Lane(key, requests, sum(request.size for request in requests))
+
+
+def situation(
+    lanes: Sequence[Lane], *candidates: Candidate, arrivals_per_s: float = 0.0
+) -> Situation:
+    by_name = {candidate.name: candidate for candidate in candidates}
+    return Situation(lanes, by_name, 0.0, arrivals_per_s=arrivals_per_s)
+
+
+Chosen = Callable[..., object]
+
+
+def chooses(policy: Policy) -> Chosen:
+    """Return what asks the policy and returns its decision in brief.
+
+    (variant, size) of a dispatch, ("wait", until), or "drop".
+    """
+
+    def choose(
+        lanes: Sequence[Lane], *candidates: Candidate, arrivals_per_s: float = 0.0
+    ) -> object:
+        match policy(situation(lanes, *candidates, arrivals_per_s=arrivals_per_s)):
+            case Dispatch(variant=name, size=size):
+                return name, size
+            case Drop():
+                return "drop"
+            case Wait(until):
+                return "wait", until
+
+    return choose
+
+
+DENSE = variant("dense", 0.010, 0.001)
+PRUNED = variant("pruned", 0.004, 0.0005)
+INT8 = variant("int8", 0.002, 0.0001)
+BUSY_DENSE = variant("dense", 0.010, 0.001, busy_s=0.005)

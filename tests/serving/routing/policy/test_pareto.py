@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.routing.policy.pareto import pareto
+from serving.routing.policy.state import Candidate, Decision, Dispatch, Drop, Lane, Situation, Wait
+from tests.serving.routing.policy import states as situations
+from tests.serving.routing.policy.states import ALL, lane, situation
+
+ACCURACIES = {"dense": 0.90, "pruned": 0.89, "int8": 0.87}
+
+
+def variant(name: str, first_s: float, each_s: float = 0.0, **parameters: float) -> Candidate:
+    """A variant with the accuracy that goes with its name; it was seen just now."""
+    made = situations.variant(name, first_s, each_s, **parameters)  # type: ignore[arg-type]
+    return replace(made, accuracy=ACCURACIES[name])
+
+
+DENSE = variant("dense", 0.010, 0.001)
+PRUNED = variant("pruned", 0.004, 0.0005)
+INT8 = variant("int8", 0.002, 0.0001)
+BUSY_DENSE = variant("dense", 0.010, 0.001, busy_s=0.005)
+
+
+def choose(lanes: Sequence[Lane], *candidates: Candidate) -> Decision:
+    return pareto(situation(lanes, *candidates))
+
+
+def outcome(decision: Decision) -> object:
+    match decision:
+        case Dispatch():
+            return decision.variant, decision.size
+        case _:
+            return type(decision)
+
+
+@pytest.mark.parametrize(
+    ("deadlines", "candidates", "expected"),
+    [
+        pytest.param([math.inf], [DENSE, PRUNED, INT8], ("dense", 1), id="no deadline: the best"),
+        pytest.param([0.1], [DENSE, PRUNED, INT8], ("dense", 1), id="time enough: the best"),
+        pytest.param([0.009], [DENSE, PRUNED, INT8], ("pruned", 1), id="too tight for the best"),
+        pytest.param([0.003], [DENSE, PRUNED, INT8], ("int8", 1), id="only the fastest is in time"),
+        pytest.param([0.0005], [DENSE, PRUNED, INT8], Drop, id="hopeless even at best: drop"),
+        pytest.param([-1.0], [DENSE, PRUNED, INT8], Drop, id="past its deadline: drop"),
+        pytest.param([0.014], [BUSY_DENSE, PRUNED], ("pruned", 1), id="busy for too long: go on"),
+        pytest.param([math.inf], [BUSY_DENSE, INT8], Wait, id="no deadline: wait for the best"),
+        pytest.param([0.1], [INT8], ("int8", 1), id="only what is alive counts"),
+        pytest.param([0.1], [], Wait, id="nothing alive: wait, one may come back"),
+        pytest.param([0.0], [], Drop, id="nothing alive and the time is up: drop"),
+        pytest.param([0.1] * 40, [DENSE, INT8], ("dense", 40), id="the batch grows with the queue"),
+        pytest.param([0.2] * 100, [DENSE], ("dense", 64), id="the largest batch there is"),
+        pytest.param([0.015] * 3, [DENSE, INT8], ("dense", 3), id="three fit in one batch"),
+        pytest.param(
+            [0.030] * 40, [DENSE, INT8], ("int8", 40), id="the best cannot have them all: degrade"
+        ),
+    ],
+)
+def test_choice(deadlines: list[float], candidates: list[Candidate], expected: object) -> None:
+    assert outcome(choose([lane(*deadlines)], *candidates)) == expected
+
+
+def test_earliest_deadline_first_across_lanes() -> None:
+    relaxed = lane(0.5, variants=["dense"])
+    tight = lane(0.012)
+    decision = choose([relaxed, tight], DENSE, INT8)
+    assert isinstance(decision, Dispatch)
+    assert decision.counts[0][0] is tight
+
+
+def test_a_lane_that_waits_does_not_hold_up_the_next() -> None:
+    waits = lane(0.020, variants=["dense"])
+    goes = lane(0.5, variants=["int8"])
+    decision = choose([waits, goes], BUSY_DENSE, INT8)
+    assert isinstance(decision, Dispatch)
+    assert decision.counts == ((goes, 1),)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(lane(math.inf, signature="other"), id="of another shape"),
+        pytest.param(lane(math.inf, variants=["int8", "dense"]), id="that prefer another variant"),
+        pytest.param(lane(math.inf, fastest_first=True), id="that want whatever is fastest"),
+    ],
+)
+def test_no_batch_with_requests(other: Lane) -> None:
+    mine = lane(0.5)
+    decision = choose([mine, other], DENSE, INT8)
+    assert isinstance(decision, Dispatch)
+    assert decision.counts == ((mine, 1),)
+
+
+def test_fastest_first_takes_what_answers_first_whatever_the_order() -> None:
+    wants_speed = lane(0.5, fastest_first=True)
+    assert outcome(choose([wants_speed], DENSE, PRUNED, INT8)) == ("int8", 1)
+    busy = variant("int8", 0.002, busy_s=0.004)
+    assert outcome(choose([wants_speed], DENSE, PRUNED, busy)) == ("pruned", 1)
+
+
+def test_a_request_larger_than_its_time_allows_the_best_goes_to_another() -> None:
+    decision = choose([lane(0.015, sizes=[32])], DENSE, INT8)
+    assert outcome(decision) == ("int8", 32)
+
+
+def test_who_is_late_already_does_not_make_the_others_late() -> None:
+    # 2 ms are too little even for one; the others would fit into a batch of 20.
+    late = lane(0.0019, *[0.006] * 20, variants=["int8"])
+    decision = choose([late], variant("int8", 0.002, 0.0002, best_case=0.9))
+    assert isinstance(decision, Dispatch)
+    assert (decision.skip, decision.size) == (1, 20)
+
+
+def test_a_variant_that_was_not_seen_for_long_is_tried_where_it_harms_nobody() -> None:
+    unseen = replace(PRUNED, unseen_s=60.0)
+    decision = choose([lane(1.0)], DENSE, unseen, INT8)
+    assert isinstance(decision, Dispatch)
+    assert (decision.variant, decision.reason) == ("pruned", "exploring")
+    for kept in (lane(0.012), lane(1.0, variants=["dense", "int8"]), lane(1.0, 1.0)):
+        decision = choose([kept], DENSE, unseen, INT8)
+        assert isinstance(decision, Dispatch)
+        assert decision.reason != "exploring"
+
+
+candidates_ = st.lists(
+    st.builds(
+        variant,
+        st.sampled_from(ALL),
+        st.floats(1e-4, 0.05),
+        st.floats(0, 1e-3),
+        slots=st.integers(1, 2),
+        busy_s=st.just(0.0) | st.floats(0.001, 0.05),
+        spread=st.floats(1, 3),
+        max_batch=st.sampled_from([16, 64]),
+    ),
+    max_size=3,
+    unique_by=lambda candidate: candidate.name,
+)
+
+
+@st.composite
+def lanes_(draw: st.DrawFn) -> Lane:
+    deadlines = draw(st.lists(st.floats(-0.01, 0.5), min_size=1, max_size=60))
+    if draw(st.booleans()):
+        deadlines = [math.inf] * len(deadlines)
+    sizes = st.lists(st.integers(1, 16), min_size=len(deadlines), max_size=len(deadlines))
+    return lane(
+        *deadlines,
+        variants=draw(st.lists(st.sampled_from(ALL), min_size=1, max_size=3, unique=True)),
+        sizes=draw(st.just([]) | sizes),
+        signature=draw(st.sampled_from(["", "other"])),
+        fastest_first=draw(st.booleans()),
+    )
+
+
+@st.composite
+def situations_(draw: st.DrawFn) -> Situation:
+    lanes = draw(st.lists(lanes_(), min_size=1, max_size=4))
+    found = situation(lanes, *draw(candidates_))
+    rate, patience_s = draw(st.floats(0, 1000)), draw(st.floats(0.001, 1))
+    cores = draw(st.sampled_from([1.0, 2.0, math.inf]))
+    return replace(
+        found,
+        free_cores=cores,
+        arrivals_per_s=rate,
+        losses=lambda held_s: rate * max(0.0, held_s - patience_s),
+    )
+
+
+@given(situations_())
+def test_every_dispatch_keeps_the_rules(shown: Situation) -> None:
+    decision = pareto(shown)
+    if not isinstance(decision, Dispatch):
+        return
+    chosen = shown.candidates[decision.variant]
+    assert chosen.free_slots > 0
+    taken = []
+    for place, (source, count) in enumerate(decision.counts):
+        skip = 0 if place else decision.skip
+        assert 1 <= count <= len(source.requests) - skip
+        assert chosen.name in source.key.variants
+        assert source.key.signature == decision.counts[0][0].key.signature
+        taken += source.requests[skip : skip + count]
+    assert decision.size == sum(request.size for request in taken)
+    assert decision.size <= chosen.max_batch or len(taken) == 1
+    assert decision.predicted_s == chosen.times.within_s(decision.size)
+
+
+@given(situations_())
+def test_nothing_is_dropped_that_somebody_could_answer(shown: Situation) -> None:
+    decision = pareto(shown)
+    if isinstance(decision, Drop):
+        first = decision.lane.requests[0]
+        for candidate in shown.candidates.values():
+            if candidate.name in decision.lane.key.variants:
+                assert candidate.free_in_s + candidate.idle_s(first.size) > first.deadline
+
+
+@given(situations_())
+def test_waiting_ends_in_the_future_and_nobody_waits_for_nothing(shown: Situation) -> None:
+    decision = pareto(shown)
+    if isinstance(decision, Wait):
+        assert decision.until > shown.now or any(
+            not each.free_slots for each in shown.candidates.values()
+        )
+        for source in shown.lanes:
+            able = [name for name in source.key.variants if name in shown.candidates]
+            if able and source.key.has_deadline:
+                assert any(not shown.candidates[name].free_slots for name in able)
+
+
+@pytest.mark.parametrize("waiting", [64, 65, 100, 128])
+def test_with_cores_to_spare_a_queue_of_any_length_gets_the_best_in_time(waiting: int) -> None:
+    dense = situations.variant("dense", 0.010, 0.001)
+    int8 = situations.variant("int8", 0.002, 0.0001)
+    shown = replace(situation([lane(*[0.5] * waiting)], dense, int8), free_cores=2)
+    decision = pareto(shown)
+    assert isinstance(decision, Dispatch)
+    assert (decision.variant, decision.size) == ("dense", 64)

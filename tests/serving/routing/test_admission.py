@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.routing.admission import lateness_s
+from serving.routing.policy.state import Candidate
+from tests.serving.routing.policy.states import variant
+
+# Takes 1 ms, and 0.1 ms for each sample: 2.6 ms for 16, 4.2 ms for 32, 7.4 ms for 64.
+ONE = variant("one", 0.0011, 0.0001)
+TWIN = variant("twin", 0.0011, 0.0001)
+BUSY = variant("busy", 0.0011, 0.0001, busy_s=0.005)
+DOUBLE = variant("double", 0.0011, 0.0001, slots=2)
+SLOW = variant("slow", 0.011, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "ahead", "size", "left_s", "cores", "is_in_time"),
+    [
+        pytest.param([ONE], 0, 1, 0.0011, 1, True, id="nobody ahead: alone it is just in time"),
+        pytest.param([ONE], 0, 1, 0.0010, 1, False, id="too tight even alone"),
+        pytest.param([ONE], 0, 64, 0.0073, 1, False, id="larger than its time allows"),
+        pytest.param([ONE], 31, 1, 0.0043, 1, True, id="all in one batch"),
+        pytest.param([ONE], 127, 1, 0.020, 1, True, id="two full batches"),
+        pytest.param([ONE], 192, 1, 0.020, 1, False, id="a third is too many"),
+        pytest.param([BUSY], 0, 1, 0.0062, 1, True, id="when the slot is free"),
+        pytest.param([BUSY], 0, 1, 0.0060, 1, False, id="the slot is free too late"),
+        pytest.param([ONE], 255, 1, 0.020, 1, False, id="four batches one after another"),
+        pytest.param([DOUBLE], 255, 1, 0.020, 2, True, id="two by two"),
+        pytest.param([DOUBLE], 255, 1, 0.020, 1, False, id="two by two on one core"),
+        pytest.param([ONE, TWIN], 255, 1, 0.020, 2, True, id="two variants share the work"),
+        pytest.param([ONE, TWIN], 255, 1, 0.020, 1, False, id="two variants on one core"),
+        pytest.param([SLOW, ONE], 127, 1, 0.020, 1, True, id="the core is for the faster one"),
+        pytest.param([SLOW], 127, 1, 0.020, 1, False, id="the slower one alone cannot"),
+    ],
+)
+def test_could_everyone_be_in_time(
+    candidates: list[Candidate],
+    ahead: float,
+    size: int,
+    left_s: float,
+    cores: float,
+    is_in_time: bool,
+) -> None:
+    assert (lateness_s(candidates, ahead, size, left_s, cores) <= 1e-9) is is_in_time
+
+
+def test_late_by_about_as_long_as_it_takes_to_work_off_what_is_too_much() -> None:
+    # Full batches of 64 take 7.4 ms: 640 samples ten times as long, of which there are 20 ms.
+    late_s = lateness_s([ONE], 639, 1, 0.020, 1)
+    assert late_s == pytest.approx(0.074 - 0.020, abs=0.0074)
+
+
+candidates_ = st.lists(
+    st.builds(
+        variant,
+        st.just("any"),
+        st.floats(1e-4, 0.05),
+        st.floats(1e-6, 1e-3),
+        slots=st.integers(1, 3),
+        busy_s=st.sampled_from([0.0, 0.001, 0.02]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(candidates_, st.integers(0, 500), st.integers(1, 64), st.floats(0.001, 1), st.integers(1, 4))
+def test_whoever_can_be_alone_in_time_is_and_nobody_who_cannot(
+    candidates: list[Candidate], ahead: int, size: int, left_s: float, cores: int
+) -> None:
+    alone_s = min(each.free_in_s + each.times.typical_s(size) for each in candidates)
+    if alone_s <= left_s:
+        assert lateness_s(candidates, 0, size, left_s, cores) <= 0
+    late_s = lateness_s(candidates, ahead, size, left_s, cores)
+    assert not math.isnan(late_s)
+    if alone_s > left_s:
+        assert late_s > 0

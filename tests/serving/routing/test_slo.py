@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.errors import InvalidRequest
+from serving.routing.slo import DEFAULT_PRIORITY, HEADERS, MAX_PRIORITY, PARAMETERS, Slo, parse
+
+DEFAULT = Slo(latency_s=0.5, min_accuracy=0.7, objective="cost")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        pytest.param({}, Slo(), id="nothing said: nothing asked for"),
+        pytest.param({"slo_latency_ms": 20}, Slo(latency_s=0.020), id="milliseconds"),
+        pytest.param({"slo_latency_ms": 0.5}, Slo(latency_s=0.0005), id="a part of a millisecond"),
+        pytest.param({"timeout": 0}, Slo(), id="V2's timeout of 0: none"),
+        pytest.param({"timeout": 20_000}, Slo(latency_s=0.020), id="V2's timeout: microseconds"),
+        pytest.param(
+            {"slo_latency_ms": 5, "timeout": 20_000}, Slo(latency_s=0.005), id="ours over timeout"
+        ),
+        pytest.param({"min_accuracy": 0}, Slo(min_accuracy=0), id="the lowest floor"),
+        pytest.param({"min_accuracy": 1}, Slo(min_accuracy=1), id="the highest floor"),
+        pytest.param({"max_accuracy_drop": 0.01}, Slo(max_accuracy_drop=0.01), id="a drop"),
+        pytest.param({"objective": "latency"}, Slo(objective="latency"), id="an objective"),
+        pytest.param({"priority": 1}, Slo(priority=1), id="the highest priority"),
+        pytest.param({"priority": 0}, Slo(priority=DEFAULT_PRIORITY), id="0 is the default"),
+        pytest.param({"priority": 2.0}, Slo(priority=2), id="a whole number may have a point"),
+        pytest.param({"priority": MAX_PRIORITY}, Slo(priority=MAX_PRIORITY), id="the lowest"),
+        pytest.param({"variant": "int8"}, Slo(variant="int8"), id="one variant"),
+        pytest.param({"sequence_id": 7, "other": []}, Slo(), id="parameters of others are theirs"),
+    ],
+)
+def test_parameters(parameters: dict[str, Any], expected: Slo) -> None:
+    assert parse(parameters, {}, Slo()) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        pytest.param({"x-slo-latency-ms": "20"}, Slo(latency_s=0.020), id="milliseconds"),
+        pytest.param({"x-slo-min-accuracy": "0.9"}, Slo(min_accuracy=0.9), id="a floor"),
+        pytest.param({"x-slo-max-accuracy-drop": "1e-2"}, Slo(max_accuracy_drop=0.01), id="a drop"),
+        pytest.param({"x-slo-objective": "cost"}, Slo(objective="cost"), id="an objective"),
+        pytest.param({"x-slo-priority": "3"}, Slo(priority=3), id="a priority"),
+        pytest.param({"x-slo-variant": "int8"}, Slo(variant="int8"), id="one variant"),
+        pytest.param({"x-slo-variant": "8"}, Slo(variant="8"), id="a variant whose name is 8"),
+        pytest.param(
+            {"x-slo-variant": "nan"}, Slo(variant="nan"), id="a variant whose name is nan"
+        ),
+        pytest.param({"x-slo-colour": "red"}, Slo(), id="a header that is none of ours"),
+    ],
+)
+def test_headers(headers: dict[str, str], expected: Slo) -> None:
+    assert parse({}, headers, Slo()) == expected
+
+
+def test_a_parameter_wins_over_a_header() -> None:
+    headers = {"x-slo-latency-ms": "20", "x-slo-priority": "3"}
+    assert parse({"slo_latency_ms": 5}, headers, Slo()) == Slo(latency_s=0.005, priority=3)
+    assert parse({"timeout": 5_000}, headers, Slo()) == Slo(latency_s=0.005, priority=3)
+
+
+def test_what_is_not_said_comes_from_the_default() -> None:
+    assert parse({}, {}, DEFAULT) is DEFAULT
+    assert parse({"priority": 2}, {}, DEFAULT) == Slo(0.5, 0.7, 1.0, "cost", 2, None)
+
+
+MILLISECONDS = "a number of milliseconds above 0"
+PRIORITY = f"a whole number from 0 (default) or 1 (highest) to {MAX_PRIORITY}"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "message"),
+    [
+        ("slo_latency_ms", 0, "must be above 0 milliseconds, got 0"),
+        ("slo_latency_ms", -1.5, "must be above 0 milliseconds, got -1.5"),
+        ("slo_latency_ms", "20", f"must be {MILLISECONDS}, got '20'"),
+        ("slo_latency_ms", True, f"must be {MILLISECONDS}, got True"),
+        ("slo_latency_ms", None, f"must be {MILLISECONDS}, got None"),
+        ("slo_latency_ms", math.nan, f"must be {MILLISECONDS}, got nan"),
+        ("slo_latency_ms", math.inf, f"must be {MILLISECONDS}, got inf"),
+        ("slo_latency_ms", [20], f"must be {MILLISECONDS}, got [20]"),
+        ("timeout", -1, "must be at least 0 microseconds, got -1"),
+        ("timeout", {}, "must be a number of microseconds, got {}"),
+        ("min_accuracy", 1.01, "must be from 0 to 1, got 1.01"),
+        ("min_accuracy", -0.01, "must be from 0 to 1, got -0.01"),
+        ("min_accuracy", "high", "must be a number from 0 to 1, got 'high'"),
+        ("max_accuracy_drop", 2, "must be from 0 to 1, got 2"),
+        ("objective", "speed", "must be one of accuracy, latency, cost, got 'speed'"),
+        ("objective", ["cost"], "must be one of accuracy, latency, cost, got ['cost']"),
+        ("objective", None, "must be one of accuracy, latency, cost, got None"),
+        ("priority", -1, f"must be {PRIORITY}, got -1"),
+        ("priority", 1.5, f"must be {PRIORITY}, got 1.5"),
+        ("priority", 2**32, f"must be {PRIORITY}, got 4294967296"),
+        ("priority", "1", f"must be {PRIORITY}, got '1'"),
+        ("variant", "", "must be the name of a variant, got ''"),
+        ("variant", 8, "must be the name of a variant, got 8"),
+        ("variant", None, "must be the name of a variant, got None"),
+    ],
+)
+def test_a_bad_parameter_is_refused_with_what_it_may_be(
+    parameter: str, value: Any, message: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse({parameter: value}, {}, Slo())
+    assert str(refused.value) == f"parameter {parameter!r} {message}"
+
+
+@pytest.mark.parametrize(
+    ("header", "text", "message"),
+    [
+        ("x-slo-latency-ms", "soon", f"must be {MILLISECONDS}, got 'soon'"),
+        ("x-slo-latency-ms", "nan", f"must be {MILLISECONDS}, got nan"),
+        ("x-slo-latency-ms", "1e999", f"must be {MILLISECONDS}, got inf"),
+        ("x-slo-latency-ms", "", f"must be {MILLISECONDS}, got ''"),
+        ("x-slo-latency-ms", "-5", "must be above 0 milliseconds, got -5.0"),
+        ("x-slo-min-accuracy", "90", "must be from 0 to 1, got 90.0"),
+        ("x-slo-max-accuracy-drop", "1 %", "must be a number from 0 to 1, got '1 %'"),
+        ("x-slo-objective", "1", "must be one of accuracy, latency, cost, got '1'"),
+        ("x-slo-priority", "high", f"must be {PRIORITY}, got 'high'"),
+        ("x-slo-variant", "", "must be the name of a variant, got ''"),
+    ],
+)
+def test_a_bad_header_is_refused_with_what_it_may_be(header: str, text: str, message: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse({}, {header: text}, Slo())
+    assert str(refused.value) == f"header {header} {message}"
+
+
+def test_a_bad_header_is_refused_even_where_a_parameter_wins() -> None:
+    with pytest.raises(InvalidRequest, match="header x-slo-priority"):
+        parse({"priority": 1}, {"x-slo-priority": "high"}, Slo())
+
+
+def test_a_refusal_is_short_however_long_the_value_is() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse({"objective": "x" * 1_000_000}, {}, Slo())
+    assert len(str(refused.value)) < 300
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(PARAMETERS)), json_values))
+def test_whatever_json_is_asked_for_is_an_slo_within_bounds_or_refused(
+    parameters: dict[str, Any],
+) -> None:
+    parameters = orjson.loads(orjson.dumps(parameters))
+    try:
+        slo = parse(parameters, {}, Slo())
+    except InvalidRequest:
+        return
+    assert slo.latency_s > 0
+    assert 0 <= slo.min_accuracy <= 1
+    assert 0 <= slo.max_accuracy_drop <= 1
+    assert slo.objective in ("accuracy", "latency", "cost")
+    assert 1 <= slo.priority <= MAX_PRIORITY
+    assert slo.variant is None or slo.variant
+
+
+@given(st.dictionaries(st.sampled_from(sorted(HEADERS)), st.text()))
+def test_whatever_a_header_says_is_an_slo_or_refused(headers: dict[str, str]) -> None:
+    try:
+        slo = parse({}, headers, Slo())
+    except InvalidRequest:
+        return
+    assert slo.latency_s > 0
+    assert 1 <= slo.priority <= MAX_PRIORITY
+
+
+def test_every_header_has_a_parameter_of_its_own() -> None:
+    by_header = {
+        name: "x-slo-" + name.removeprefix("slo_").replace("_", "-") for name in PARAMETERS
+    }
+    del by_header["timeout"]  # the protocol's own; gRPC and HTTP have theirs
+    assert sorted(by_header.values()) == sorted(HEADERS)

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from serving.errors import STATUS, Overloaded, ServingError
+from serving.telemetry.event import Answered, Counted, Executed
+from serving.telemetry.metrics import Metrics
+from tests.serving.builders import offer
+
+ON_TIME = Answered(
+    variant="int8",
+    arm="small",
+    took_s=0.004,
+    queue_s=0.001,
+    input_s=0.0001,
+    compute_s=0.002,
+    output_s=0.0009,
+    predicted_s=0.005,
+    accuracy=0.88,
+    agreement=0.97,
+    has_deadline=True,
+    is_on_time=True,
+)
+LATE = replace(ON_TIME, is_on_time=False)
+NO_DEADLINE = replace(ON_TIME, has_deadline=False)
+
+BATCH = Executed("int8", samples=8, input_s=0.0001, compute_s=0.002, output_s=0.0009)
+
+SERVED = '{arm="small",model="shirts",variant="int8"}'
+VARIANT = '{model="shirts",variant="int8"}'
+ARM = '{arm="small",model="shirts"}'
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    return Metrics(registry, "shirts")
+
+
+def series(registry: CollectorRegistry) -> dict[str, float]:
+    """What a scrape sees, without types, creation times and empty buckets."""
+    found = {}
+    for line in generate_latest(registry).decode().splitlines():
+        name, _, value = line.rpartition(" ")
+        if not line.startswith("#") and "_created" not in name and float(value):
+            found[name] = float(value)
+    return found
+
+
+def requests(registry: CollectorRegistry) -> dict[str, float]:
+    return {
+        name.partition("{")[2].rstrip("}"): value
+        for name, value in series(registry).items()
+        if name.startswith("paretoserve_requests_total")
+    }
+
+
+def test_an_answer_moves_every_series_it_should(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    metrics.answered(ON_TIME)
+    found = {name: value for name, value in series(registry).items() if "_bucket" not in name}
+    assert found == pytest.approx(
+        {
+            'paretoserve_requests_total{arm="small",model="shirts",outcome="answered",'
+            'variant="int8"}': 1,
+            f"paretoserve_request_duration_seconds_count{SERVED}": 1,
+            f"paretoserve_request_duration_seconds_sum{SERVED}": 0.004,
+            f"paretoserve_queue_duration_seconds_count{VARIANT}": 1,
+            f"paretoserve_queue_duration_seconds_sum{VARIANT}": 0.001,
+            f"paretoserve_prediction_ratio_count{VARIANT}": 1,
+            f"paretoserve_prediction_ratio_sum{VARIANT}": 0.8,
+            f"paretoserve_slo_attained_total{SERVED}": 1,
+            f"paretoserve_chosen_accuracy_count{ARM}": 1,
+            f"paretoserve_chosen_accuracy_sum{ARM}": 0.88,
+            f"paretoserve_chosen_agreement_count{ARM}": 1,
+            f"paretoserve_chosen_agreement_sum{ARM}": 0.97,
+        }
+    )
+
+
+def test_a_batch_moves_every_series_it_should(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    metrics.executed(BATCH)
+    found = {name: value for name, value in series(registry).items() if "_bucket" not in name}
+    assert found == pytest.approx(
+        {
+            f"paretoserve_compute_duration_seconds_count{VARIANT}": 1,
+            f"paretoserve_compute_duration_seconds_sum{VARIANT}": 0.002,
+            f"paretoserve_batch_size_count{VARIANT}": 1,
+            f"paretoserve_batch_size_sum{VARIANT}": 8,
+            f"paretoserve_samples_total{VARIANT}": 8,
+        }
+    )
+
+
+def test_a_duration_falls_into_its_bucket(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.answered(ON_TIME)
+    found = series(registry)
+    bucket = 'paretoserve_request_duration_seconds_bucket{{arm="small",le="{}",model="shirts",'
+    assert bucket.format("0.003") + 'variant="int8"}' not in found
+    assert found[bucket.format("0.005") + 'variant="int8"}'] == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "outcome", "attained", "missed"),
+    [
+        pytest.param(ON_TIME, "answered", 1, 0, id="in time"),
+        pytest.param(LATE, "late", 0, 1, id="late"),
+        pytest.param(NO_DEADLINE, "answered", 0, 0, id="without a deadline nothing is attained"),
+    ],
+)
+def test_only_answers_with_a_deadline_count_for_the_slo(
+    registry: CollectorRegistry,
+    metrics: Metrics,
+    event: Answered,
+    outcome: str,
+    attained: int,
+    missed: int,
+) -> None:
+    metrics.answered(event)
+    assert requests(registry) == {
+        f'arm="small",model="shirts",outcome="{outcome}",variant="int8"': 1
+    }
+    found = series(registry)
+    assert found.get(f"paretoserve_slo_attained_total{SERVED}", 0) == attained
+    assert found.get(f"paretoserve_slo_missed_total{SERVED}", 0) == missed
+
+
+OUTCOMES = {
+    "InvalidRequest": "rejected",
+    "ModelNotFound": "rejected",
+    "RequestTooLarge": "rejected",
+    "SloUnattainable": "refused",
+    "Overloaded": "shed",
+    "NotReady": "not_ready",
+    "DeadlineExceeded": "expired",
+    "InferenceFailed": "failed",
+    "Unsupported": "rejected",
+}
+
+
+@pytest.mark.parametrize("error", STATUS, ids=lambda error: error.__name__)
+def test_a_failure_counts_by_the_name_of_its_error_and_by_its_outcome(
+    registry: CollectorRegistry, metrics: Metrics, error: type[ServingError]
+) -> None:
+    name = error.__name__
+    metrics.failed(error("some message"), "small")
+    assert series(registry) == {
+        f'paretoserve_errors_total{{error="{name}",model="shirts"}}': 1,
+        f'paretoserve_requests_total{{arm="small",model="shirts",outcome="{OUTCOMES[name]}",'
+        'variant=""}': 1,
+    }
+
+
+def test_any_other_error_is_a_failure(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.failed(KeyError("oops"), "")
+    assert requests(registry) == {'arm="",model="shirts",outcome="failed",variant=""': 1}
+
+
+def test_messages_make_no_labels(registry: CollectorRegistry, metrics: Metrics) -> None:
+    for i in range(100):
+        metrics.failed(Overloaded(f"about {i} ms late"), "")
+        metrics.answered(replace(ON_TIME, took_s=i / 1000))
+    found = series(registry)
+    assert [name for name in found if "late" in name] == []
+    # one series by arm and variant, whatever the requests were; the rest are the buckets
+    assert len([name for name in found if "_bucket" not in name]) == 14
+
+
+def test_decisions_and_lost_hosts_are_counted(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    metrics.decided(0.00003)
+    metrics.decided(0.3)
+    metrics.lost("int8")
+    found = series(registry)
+    assert found["paretoserve_router_decision_seconds_count"] == 2
+    assert found['paretoserve_router_decision_seconds_bucket{le="5e-05"}'] == 1
+    assert found[f"paretoserve_hosts_lost_total{VARIANT}"] == 1
+
+
+def test_offers_are_shown(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.offered({"int8": offer("int8", 0.88, weight_bytes=1_000, artifact_bytes=1_500)})
+    assert series(registry) == {
+        f"paretoserve_accuracy{VARIANT}": 0.88,
+        f"paretoserve_weight_bytes{VARIANT}": 1_000,
+        f"paretoserve_artifact_bytes{VARIANT}": 1_500,
+    }
+
+
+def test_replicas_and_memory_are_those_of_the_last_look(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    metrics.counted(Counted("int8", 3, 3_000, None))
+    assert f"paretoserve_gpu_memory_bytes{VARIANT}" not in series(registry)
+    metrics.counted(Counted("int8", 2, 2_000, 500))
+    assert series(registry) == {
+        f"paretoserve_replicas{VARIANT}": 2,
+        f"paretoserve_resident_bytes{VARIANT}": 2_000,
+        f"paretoserve_gpu_memory_bytes{VARIANT}": 500,
+    }
+
+
+def test_throughput_is_that_since_the_last_tick(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    name = f"paretoserve_throughput_samples_per_second{VARIANT}"
+    for _ in range(3):
+        metrics.executed(BATCH)
+    metrics.tick(0.5)
+    assert series(registry)[name] == 3 * 8 / 0.5
+    metrics.executed(BATCH)
+    metrics.tick(2.0)
+    assert series(registry)[name] == 8 / 2.0
+    metrics.tick(1.0)
+    assert name not in series(registry), "an idle variant shows 0"
+
+
+def test_the_length_of_the_queue_is_asked_for_at_each_scrape(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    waiting = ["a", "b"]
+    metrics.queue_length(lambda: len(waiting))
+    assert series(registry) == {"paretoserve_queue_length": 2}
+    waiting.append("c")
+    assert series(registry) == {"paretoserve_queue_length": 3}
+
+
+def test_two_gateways_share_nothing() -> None:
+    first, second = CollectorRegistry(), CollectorRegistry()
+    Metrics(first, "shirts").lost("int8")
+    Metrics(second, "shirts")
+    assert series(second) == {}
+
+
+def test_what_was_never_computed_is_saved(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.cancelled("queued", 3)
+    metrics.cancelled("running", 5)
+    metrics.expired(2)
+    assert series(registry) == {
+        'paretoserve_cancelled_total{model="shirts",stage="queued"}': 1,
+        'paretoserve_cancelled_total{model="shirts",stage="running"}': 1,
+        'paretoserve_saved_samples_total{model="shirts"}': 5,
+    }

@@ -1,0 +1,80 @@
+"""A project that takes a second to make and a search of it that takes a few; also run as a process.
+
+python -m tests.variants.analysis.search.hunt PROJECT STATE
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import safetensors.torch
+import yaml
+from rich.progress import Progress
+from torch import nn
+
+from tests.small import quiet
+from tests.variants import tiny
+from variants.analysis.search.bench import try_recipe
+from variants.analysis.search.goal import Cost, Goal
+from variants.analysis.search.result import Found
+from variants.analysis.search.search import Attempt, search
+from variants.analysis.search.space import STRENGTH, Family
+from variants.catalog.recipe import Step
+from variants.model.training import Schedule, fit
+
+GOAL = Goal(max_drop=0.2, least="parameters")
+
+ALL = frozenset[Cost]({"parameters", "bytes", "latency"})
+RECOVER = Step(technique="recover", parameters={"epochs": 1, "batch_size": 32})
+PRUNING = Step(technique="activation-pruning", parameters={"share": STRENGTH})
+SPACE = (
+    Family("pruned", ALL, (PRUNING, RECOVER), (0.1, 0.4, 0.7)),
+    Family("int8", frozenset[Cost]({"bytes"}), (Step(technique="int8"),)),
+    Family("misspelt", ALL, (Step(technique="prunning"),)),
+    Family("unsuited", ALL, (Step(technique="activation-pruning", parameters={"share": 0.999}),)),
+)
+
+MODULE = """
+from pathlib import Path
+from tests.variants.tiny import datasets, network
+
+def weights():
+    return Path(__file__).with_suffix(".safetensors")
+"""
+
+
+def write_project(folder: Path, name: str) -> Path:
+    """Train a tiny network; write its weights, its module `name` and its project file."""
+    trained: nn.Module = tiny.network()
+    fit(trained, tiny.datasets().train, Schedule(epochs=20, batch_size=32), quiet())
+    safetensors.torch.save_file(trained.state_dict(), folder / f"{name}.safetensors")
+    (folder / f"{name}.py").write_text(MODULE)
+    path = folder / "recipes.yaml"
+    path.write_text(yaml.safe_dump({"name": "tiny", "model": name, "recipes": {"dense": []}}))
+    return path
+
+
+def hunt(
+    project: Path,
+    state: Path,
+    goal: Goal = GOAL,
+    time_limit_s: float = 600,
+    progress: Progress | None = None,
+    attempt: Attempt = try_recipe,
+) -> Found:
+    sys.path.append(str(project.parent))
+    return search(
+        project,
+        goal,
+        state,
+        progress or quiet(),
+        time_limit_s=time_limit_s,
+        space=SPACE,
+        seconds_per_point=0.01,
+        attempt=attempt,
+    )
+
+
+if __name__ == "__main__":
+    hunt(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from tests.variants import tiny
+from tests.variants.model.projects import bring, write_project, write_weights
+from variants.build.check import Finding, check, load_checked
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """A project of the tiny network, trained; functions of its module may be replaced."""
+    write_weights(tmp_path)
+
+    def write(recipes: dict[str, Any] | None = None, **functions: str) -> Path:
+        return write_project(tmp_path, bring(tmp_path, monkeypatch, **functions), recipes or {})
+
+    return write
+
+
+def _found(path: Path, *verdicts: str) -> list[tuple[str, str]]:
+    findings: list[Finding] = []
+    can_be_built = check(path, findings.append)
+    assert can_be_built == all(finding.verdict != "error" for finding in findings)
+    return [(f.subject, f.text) for f in findings if not verdicts or f.verdict in verdicts]
+
+
+def test_of_a_sound_project_every_part_is_told(project: Write) -> None:
+    path = project({"int8": [{"technique": "int8"}]})
+    assert _found(path, "warning", "error") == []
+    found = dict(_found(path))
+    assert list(found) == [
+        "project", "recipe dense", "recipe int8", "model", "network()", "weights()", "datasets()",
+        "answers", "export", "accuracy", "overlap",
+    ]  # fmt: skip
+    assert found["network()"] == "Sequential of 467 parameters"
+    assert found["datasets()"] == "train 400, validation 120, test 100"
+    assert found["answers"] == "input FP32 [-1, 8], logits FP32 [-1, 3]; 3 classes"
+    accuracy = re.match(r"(\d+)\.\d% of 120 validation samples", found["accuracy"])
+    assert accuracy
+    assert int(accuracy[1]) > 70
+
+
+NETWORK, WEIGHTS, DATASETS = "network", "weights", "datasets"
+
+
+@pytest.mark.parametrize(
+    ("function", "body", "subject", "message"),
+    [
+        pytest.param(NETWORK, "", "network()", r"brought_\d+\.py has no function network\(\)",
+                     id="a function is missing"),
+        pytest.param(NETWORK, "def network(): return nn.Linear", "network()",
+                     r"network\(\) must return a torch\.nn\.Module, got type", id="no module"),
+        pytest.param(NETWORK, "def network(): return tiny.nonsense()", "network()",
+                     r"network\(\) failed: AttributeError: .*nonsense.* \(brought_.*\.py, line \d",
+                     id="a function fails"),
+        pytest.param(WEIGHTS, "def weights(): return 'weights.safetensors'", "weights()",
+                     "must return the pathlib.Path of a safetensors file, got str", id="no path"),
+        pytest.param(WEIGHTS, "def weights(): return Path('w.safetensors')", "weights()",
+                     "there is no weights file w.safetensors; train", id="no weights"),
+        pytest.param(WEIGHTS, "def weights(): return Path(__file__)", "weights()",
+                     r"is no safetensors file .* write one with safetensors\.torch\.save_file",
+                     id="weights of another format"),
+        pytest.param(NETWORK, "def network(): return nn.Sequential(nn.Linear(8, 3), nn.PReLU())",
+                     "weights()",
+                     r"it lacks 1\.weight; the network has no [24]\..* and 1 more; it has "
+                     r"0\.weight \[16, 8\] where the network has \[3, 8\], 0\.bias",
+                     id="weights of another network"),
+        pytest.param(DATASETS, "def datasets(): return tiny.split(9)", "datasets()",
+                     "must return variants.model.dataset.Datasets, got Split", id="no datasets"),
+        pytest.param(DATASETS, "def datasets():\n"
+                     "    return Split({'input': np.ones((2, 8))}, np.ones(2, np.int32))",
+                     "datasets()", r"failed: labels must be INT64 \[n\], got int32",
+                     id="labels of another type"),
+        pytest.param(DATASETS, "def datasets():\n"
+                     "    return replace(tiny.datasets(), test=tiny.split(0))",
+                     "datasets()", "each of the three splits must have samples", id="empty"),
+        pytest.param(DATASETS, "def datasets():\n"
+                     "    other = Split({'x': np.ones((9, 8), 'f4')}, np.zeros(9, np.int64))\n"
+                     "    return replace(tiny.datasets(), test=other)",
+                     "datasets()", "test split has x float32 .*, the train split input float32",
+                     id="other inputs"),
+        pytest.param(DATASETS, "def datasets():\n"
+                     "    other = Split({'input': np.ones((9, 7))}, np.zeros(9, np.int64))\n"
+                     "    return replace(tiny.datasets(), test=other)",
+                     "datasets()", r"has input float64 \[n, 7\], the train split",
+                     id="another type"),
+        pytest.param(DATASETS, "def datasets():\n"
+                     "    other = Split({'input': np.ones((9, 7), 'f4')}, np.zeros(9, np.int64))\n"
+                     "    return replace(tiny.datasets(), test=other)",
+                     "datasets()", r"has input float32 \[n, 7\], the train .* \[n, 8\]",
+                     id="another shape"),
+        pytest.param(DATASETS, "def datasets():\n"
+                     "    found = tiny.datasets()\n"
+                     "    found.train.samples['input'][[7, 9], 2] = np.nan\n"
+                     "    return found",
+                     "datasets()", "'input' of train holds NaN or infinity in 2 of 400 samples, "
+                     "the first is number 7", id="not a number"),
+        pytest.param(DATASETS, "def datasets():\n"
+                     "    words = Split({'input': np.array([['a'] * 8])}, np.zeros(1, np.int64))\n"
+                     "    return Datasets(words, words, words)",
+                     "datasets()", "'input' of train is <U1: a network takes numbers", id="words"),
+        pytest.param(DATASETS, "def datasets():\n"
+                     "    found = tiny.datasets()\n"
+                     "    found.validation.labels[5] = 3\n"
+                     "    return found",
+                     "answers", r"labels of validation are 0 to 3, .* 3 scores: .* 0 to 2",
+                     id="a label beyond the classes"),
+        pytest.param(DATASETS, "def datasets():\n"
+                     "    found = tiny.datasets()\n"
+                     "    found.test.labels[5] = -1\n"
+                     "    return found",
+                     "answers", r"labels of test are -1 to 2", id="a label below 0"),
+        pytest.param(DATASETS, "def datasets():\n"
+                     "    wide = Split({'input': np.ones((9, 9), 'f4')}, np.zeros(9, np.int64))\n"
+                     "    return Datasets(wide, wide, wide)",
+                     "answers", r"cannot take a sample \(input float32 \[1, 9\]\): .*9.*8",
+                     id="samples that do not fit"),
+        pytest.param(DATASETS, "def datasets():\n"
+                     "    return replace(tiny.datasets(), axes={'ids': {1: 'n'}})",
+                     "answers", "axes name the input 'ids'; there are input", id="unknown axes"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_what_would_be_right(
+    project: Write, function: str, body: str, subject: str, message: str
+) -> None:
+    path = project(**{function: body})
+    found = _found(path, "error")
+    assert subject in dict(found)
+    assert any(where == subject and re.search(message, text) for where, text in found), found
+    with pytest.raises(ValueError, match=message):
+        load_checked(path)
+
+
+WRAPPED = """
+class Wrapped(nn.Sequential):
+    def forward(self, given):
+        scores = super().forward(given)
+        return {answer}
+def network(): return Wrapped(*tiny.network())
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("scores.argmax(1)", r"must be scores \[n, classes\], .* of 4 samples, got \[4\]"),
+        ("scores[:, :1]", r"must be scores \[n, classes\], .* got \[4, 1\]"),
+        ("scores.argmax(1, keepdim=True).repeat(1, 3)", "floating point, got int64: .*argmax"),
+        ("scores / scores.new_zeros(1)", "scores hold NaN or infinity"),
+        ("scores - scores.mean(0)", r"change by .* with the batch it is in"),
+        ("scores + torch.randn_like(scores)", "change by .* from call to call"),
+        ("scores.reshape(3)[None]", "takes one sample, but not 4 at once: .*first dimension"),
+        ("{'scores': scores}", "must return a tensor of scores"),
+    ],
+)
+def test_answers_that_cannot_be_served_are_refused(
+    project: Write, answer: str, message: str
+) -> None:
+    ((subject, text),) = _found(project(network=WRAPPED.format(answer=answer)), "error")
+    assert subject == "answers"
+    assert re.search(message, text)
+
+
+def test_a_model_that_cannot_be_exported_is_found(project: Write) -> None:
+    branching = WRAPPED.format(answer="scores if scores.sum() > 1e9 else scores * 1")
+    ((subject, text),) = _found(project(network=branching), "error")
+    assert subject == "export"
+    assert "cannot be exported to ONNX: " in text
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("nn.utils.parametrizations.weight_norm(network[2])", r"computed from others: 2; call rem"),
+        ("nn.utils.weight_norm(network[0])", r"computed from others: 0; call remove_param"),
+        ("network[0].bias_twice = network[0].bias * 2", "cannot be copied .*deepcopy"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_a_network_that_computes_its_weights_is_refused(
+    project: Write, body: str, message: str
+) -> None:
+    made = f"def network():\n    network = tiny.network()\n    {body}\n    return network"
+    ((subject, text),) = _found(project(network=made), "error")
+    assert subject == "network()"
+    assert re.search(message, text), text
+
+
+def test_scores_that_are_none_for_a_single_sample_are_refused(project: Write) -> None:
+    centred = "(scores - scores.mean(0))"
+    made = WRAPPED.format(answer=f"{centred} / {centred}.norm(dim=0)")
+    ((_, text),) = _found(project(network=made), "error")
+    assert "with the batch it is in" in text
+
+
+def test_all_that_is_wrong_is_told_at_once(project: Write) -> None:
+    path = project(
+        {
+            "a": [{"technique": "int3"}],
+            "b": [{"technique": "int8"}, {"technique": "sparse-n:m"}],
+            "c": [{"technique": "int8", "parameters": {"bits": 4}}],
+        },
+        weights="",
+        datasets="def datasets(): return replace(tiny.datasets(), test=tiny.split(0))",
+    )
+    messages = {
+        "recipe a": "unknown technique 'int3'",
+        "recipe b": "step 2, 'sparse-n:m', cannot follow 'int8'",
+        "recipe c": "bad parameters for 'int8': bits",
+        "weights()": "has no function weights()",
+        "datasets()": "each of the three splits must have samples",
+    }
+    found = dict(_found(path, "error"))
+    assert found.keys() == messages.keys()
+    for subject, message in messages.items():
+        assert message in found[subject]
+    with pytest.raises(ValueError, match="int3") as refused:
+        load_checked(path)
+    assert str(refused.value) == "\n".join(found.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such.model", r"No module named 'no_such'; .* were searched; an import path is"),
+        ("recipes.py", r"No module named 'recipes'; .* without `\.py`"),
+        ("broken", r"cannot import broken: SyntaxError: .*\(broken\.py, line 1\)"),
+        ("needy", r"cannot import needy: No module named 'left_pad'; the .* searched$"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    (tmp_path / "broken.py").write_text("def network(:")
+    (tmp_path / "needy.py").write_text("import left_pad")
+    monkeypatch.syspath_prepend(tmp_path)
+    ((subject, text),) = _found(write_project(tmp_path, name, {}), "error")
+    assert subject == "model"
+    assert re.search(message, text)
+
+
+def test_weights_that_are_no_numbers_are_refused(project: Write, tmp_path: Path) -> None:
+    tensors = tiny.network().state_dict() | {"2.bias": torch.full((16,), torch.nan)}
+    path = project()
+    safetensors.torch.save_file(tensors, tmp_path / "weights.safetensors")
+    assert _found(path, "error") == [
+        ("weights()", f"{tmp_path / 'weights.safetensors'}: 2.bias holds NaN or infinity"),
+        ("answers", "the network's scores hold NaN or infinity"),
+    ]
+
+
+def test_a_network_that_knows_nothing_is_doubted(project: Write, tmp_path: Path) -> None:
+    path = project()
+    safetensors.torch.save_file(tiny.network(5).state_dict(), tmp_path / "weights.safetensors")
+    labels = tiny.datasets().validation.labels
+    share = np.bincount(labels).max() / len(labels)
+    ((subject, text),) = _found(path, "warning")
+    assert subject == "accuracy"
+    assert f"would be right for {share:.1%}: are these the trained weights" in text
+
+
+def test_test_samples_that_were_trained_on_are_counted(project: Write) -> None:
+    path = project(
+        datasets="def datasets():\n"
+        "    found = tiny.datasets()\n"
+        "    found.test.samples['input'][10:13] = found.train.samples['input'][:3]\n"
+        "    return found"
+    )
+    assert _found(path, "warning") == [
+        ("overlap", "3 of 100 test samples are in train too, byte for byte: accuracy on them is no "
+                    "evidence")
+    ]  # fmt: skip
+
+
+def test_the_command_says_it_all_and_its_status_is_2_on_errors(tmp_path: Path) -> None:
+    recipes = {"x": [{"technique": "int3"}]}
+    path = write_project(tmp_path, "no_such_module", recipes)
+    done = subprocess.run(
+        [sys.executable, "-c", "from paretoserve.main import main; main()", "check", str(path)],
+        env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "✓ ok      project", "✓ ok      recipe dense", "✗ error   recipe x", "✗ error   model",
+    ]  # fmt: skip

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from variants.catalog import artifact
+from variants.catalog.artifact import (
+    RECORD,
+    WORKSHOP,
+    read,
+    read_all,
+    recover,
+    remove,
+    save,
+    write_file,
+)
+from variants.catalog.catalog import Variant
+from variants.catalog.record import read_record
+
+FILES = {"model.onnx": b"the graph", "weights.safetensors": b"the weights"}
+VARIANT = Variant(name="dense", recipe=(), runner="onnx", files=())
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
+    saved = save(tmp_path, VARIANT, FILES)
+    assert read_record(Variant, tmp_path / "dense" / RECORD) == saved
+    assert read_all(tmp_path / "dense", saved) == FILES
+    assert [(file.name, file.size_bytes) for file in saved.files] == [
+        ("model.onnx", 9),
+        ("weights.safetensors", 11),
+    ]
+
+
+def test_saving_again_replaces_the_whole_folder(tmp_path: Path) -> None:
+    save(tmp_path, VARIANT, FILES)
+    save(tmp_path, VARIANT, {"model.onnx": b"another"})
+    assert _names(tmp_path) == {f"dense/{RECORD}", "dense/model.onnx"}
+    assert (tmp_path / "dense" / "model.onnx").read_bytes() == b"another"
+
+
+@pytest.mark.parametrize("position", [0, 4, 8])
+def test_a_flipped_byte_is_refused_by_name(tmp_path: Path, position: int) -> None:
+    saved = save(tmp_path, VARIANT, FILES)
+    path = tmp_path / "dense" / "model.onnx"
+    damaged = bytearray(path.read_bytes())
+    damaged[position] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"dense/model\.onnx is damaged"):
+        read_all(tmp_path / "dense", saved)
+    assert read(tmp_path / "dense", saved.files[1]) == b"the weights"
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    saved = save(tmp_path, VARIANT, FILES)
+    (tmp_path / "dense" / "model.onnx").unlink()
+    with pytest.raises(ValueError, match=r"dense/model\.onnx cannot be read: No such file"):
+        read_all(tmp_path / "dense", saved)
+
+
+@pytest.mark.parametrize("existing", [{}, {"model.onnx": b"before"}], ids=["new", "replaced"])
+def test_an_interrupted_save_leaves_everything_as_it_was(
+    tmp_path: Path, existing: dict[str, bytes]
+) -> None:
+    if existing:
+        save(tmp_path, VARIANT, existing)
+    before = {name: (tmp_path / name).read_bytes() for name in _names(tmp_path)}
+    # The second file cannot be written, so the failure comes when the first is on disk.
+    with pytest.raises(FileNotFoundError):
+        save(tmp_path, VARIANT, {"model.onnx": b"after", "no/such/folder": b""})
+    assert {name: (tmp_path / name).read_bytes() for name in _names(tmp_path)} == before
+    assert list((tmp_path / WORKSHOP).iterdir()) == []
+
+
+def test_no_reader_of_the_catalog_meets_a_draft(tmp_path: Path) -> None:
+    draft = tmp_path / WORKSHOP / "dense-abc"
+    draft.mkdir(parents=True)
+    (draft / RECORD).write_text("{}")
+    assert list(tmp_path.glob(f"*/{RECORD}")) == []
+
+
+def test_recovery_puts_back_what_a_killed_replacement_set_aside(tmp_path: Path) -> None:
+    saved = save(tmp_path, VARIANT, FILES)
+    aside = tmp_path / WORKSHOP / "replaced-dense"
+    (tmp_path / "dense").rename(aside)  # killed here, between the two renames
+    (tmp_path / WORKSHOP / "dense-xyz").mkdir()
+    recover(tmp_path)
+    assert read_all(tmp_path / "dense", saved) == FILES
+    assert not (tmp_path / WORKSHOP).exists()
+
+
+def test_recovery_drops_what_a_finished_replacement_left(tmp_path: Path) -> None:
+    save(tmp_path, VARIANT, {"model.onnx": b"new"})
+    aside = tmp_path / WORKSHOP / "replaced-dense"
+    aside.mkdir()
+    (aside / "model.onnx").write_bytes(b"old")
+    recover(tmp_path)
+    assert (tmp_path / "dense" / "model.onnx").read_bytes() == b"new"
+    assert _names(tmp_path) == {f"dense/{RECORD}", "dense/model.onnx"}
+
+
+def test_a_removed_variant_leaves_nothing(tmp_path: Path) -> None:
+    save(tmp_path, VARIANT, FILES)
+    remove(tmp_path, "dense")
+    assert _names(tmp_path) == set()
+    assert not (tmp_path / "dense").exists()
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.json"
+    write_file(path, b"old")
+    write_file(path, b"new")
+    assert path.read_bytes() == b"new"
+    with pytest.raises(TypeError):
+        write_file(path, "not bytes")  # type: ignore[arg-type]  # to fail half-way
+    assert path.read_bytes() == b"new"
+    assert _names(tmp_path) == {"catalog.json"}
+
+
+def test_a_record_is_written_as_readable_json(tmp_path: Path) -> None:
+    artifact.write_record(tmp_path / RECORD, VARIANT)
+    text = (tmp_path / RECORD).read_text()
+    assert json.loads(text)["name"] == "dense"
+    assert text.count("\n") > 5

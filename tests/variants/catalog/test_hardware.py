@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from variants.catalog.hardware import hardware, libraries
+
+
+def cpuinfo(folder: Path, **fields: str) -> Path:
+    path = folder / "cpuinfo"
+    block = "".join(f"{key.replace('_', ' ')}\t: {value}\n" for key, value in fields.items())
+    path.write_text(f"processor\t: 0\n{block}\nprocessor\t: 1\nmodel name\t: another\n\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        pytest.param("AMD EPYC 9R45", "amd-epyc-9r45-t2", id="a plain name"),
+        pytest.param("AMD EPYC 7763 64-Core Processor", "amd-epyc-7763-t2", id="AMD's decoration"),
+        pytest.param(
+            "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz",
+            "intel-xeon-platinum-8481c-t2",
+            id="Intel's decoration",
+        ),
+        pytest.param(
+            "AMD Ryzen 7 7840U w/ Radeon 780M Graphics", "amd-ryzen-7-7840u-t2", id="its graphics"
+        ),
+        pytest.param("AMD EPYC", "amd-epyc-f26m2-t2", id="no number: the family tells it apart"),
+    ],
+)
+def test_the_key_names_the_processor_and_the_threads(name: str, key: str, tmp_path: Path) -> None:
+    path = cpuinfo(tmp_path, model_name=name, cpu_family="26", model="2")
+    machine = hardware(2, path)
+    assert (machine.key, machine.processor, machine.threads) == (key, name, 2)
+
+
+def test_only_flags_that_inference_chooses_by_are_kept(tmp_path: Path) -> None:
+    path = cpuinfo(tmp_path, model_name="X 1", flags="fpu avx2 avx512_vnni_not sse avx512f")
+    assert hardware(1, path).flags == ("avx2", "avx512f")
+
+
+def test_an_arm_core_is_told_by_its_numbers(tmp_path: Path) -> None:
+    path = cpuinfo(tmp_path, Features="fp asimd i8mm", CPU_implementer="0x41", CPU_part="0xd4f")
+    machine = hardware(1, path)
+    assert machine.key.endswith("-0x41-0xd4f-t1")
+    assert machine.flags == ("asimd", "i8mm")
+
+
+def test_without_cpuinfo_there_is_still_a_key(tmp_path: Path) -> None:
+    machine = hardware(1, tmp_path / "nothing")
+    assert machine.key.endswith("-t1")
+    assert machine.flags == ()
+
+
+def test_no_threads_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        hardware(0)
+
+
+def test_the_versions_are_those_installed() -> None:
+    import numpy as np
+    import onnxruntime
+
+    versions = libraries()
+    assert versions["python"] == platform.python_version()
+    assert versions["numpy"] == np.__version__
+    assert versions["onnxruntime"] == onnxruntime.__version__
+    assert "torch" in versions

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from variants.catalog.provenance import commit, load_average, provenance
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
+    command = ("git", *identity, *arguments)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    git(tmp_path, "init")
+    (tmp_path / "recipes.yaml").write_text("one")
+    git(tmp_path, "add", "recipes.yaml")
+    git(tmp_path, "commit", "-m", "One")
+    return tmp_path
+
+
+def test_the_commit_is_the_one_checked_out_around_the_folder(repository: Path) -> None:
+    (repository / "below").mkdir()
+    head = git(repository, "rev-parse", "HEAD")
+    git(repository, "tag", "-a", "v1", "-m", "a tag does not stand in for it")
+    assert commit(repository / "below") == head
+    (repository / "catalog.json").write_text("what is not tracked changes nothing")
+    assert commit(repository) == head
+
+
+def test_a_changed_file_is_told(repository: Path) -> None:
+    (repository / "recipes.yaml").write_text("two")
+    assert commit(repository) == f"{git(repository, 'rev-parse', 'HEAD')}-dirty"
+
+
+def test_without_a_repository_there_is_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert commit(tmp_path) is None
+    monkeypatch.setenv("PATH", "")
+    assert commit(tmp_path) is None
+
+
+def test_the_load_is_that_of_the_machine_before_measuring(tmp_path: Path) -> None:
+    load = load_average()
+    assert load is None or load >= 0
+    assert provenance(tmp_path, seed=3).seed == 3

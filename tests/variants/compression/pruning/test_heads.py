@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from tests.small import quiet
+from tests.variants import tiny, tiny_attention
+from variants.compression.pruning.attention import attentions, heads
+from variants.compression.pruning.graph import find
+from variants.compression.pruning.group import remove
+from variants.compression.pruning.heads import HeadImportance, head_importance, table
+from variants.compression.pruning.score import Criterion
+from variants.compression.techniques.structured import Structured
+from variants.model.forward import all_scores
+from variants.model.state import Workpiece
+
+DIM = tiny_attention.HEAD_DIM
+LAYER = "layers.1.attention"
+
+
+def _useless() -> Any:
+    """A network whose output layer hardly listens to head 1 of its second attention."""
+    network: Any = tiny_attention.network()
+    with torch.no_grad():
+        network.layers[1].attention.output.weight[:, DIM : 2 * DIM] *= 1e-4
+    return network
+
+
+def test_removing_a_head_is_zeroing_its_columns() -> None:
+    network: Any = tiny_attention.network()
+    samples = tiny_attention.split(40).samples
+    kept = {LAYER: np.array([True, False, True])}
+    smaller: Any = remove(network, find(network, samples).groups, kept)
+    attention = smaller.layers[1].attention
+    assert attention.query.weight.shape == attention.value.weight.shape == (2 * DIM, 12)
+    assert attention.key.bias.shape == (2 * DIM,)
+    assert (attention.output.in_features, attention.output.out_features) == (2 * DIM, 12)
+    with torch.no_grad():
+        network.layers[1].attention.output.weight[:, DIM : 2 * DIM] = 0
+    expected = all_scores(network, samples).numpy()
+    np.testing.assert_allclose(all_scores(smaller, samples).numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("criterion", ["gradient", "activation", "taylor", "magnitude"])
+def test_a_useless_head_is_found_first(criterion: Criterion) -> None:
+    network, split = _useless(), tiny_attention.split(48)
+    if criterion == "activation":  # which looks at what is said, not at who listens
+        with torch.no_grad():
+            network.layers[1].attention.value.weight[DIM : 2 * DIM] *= 1e-4
+            network.layers[1].attention.value.bias[DIM : 2 * DIM] *= 1e-4
+    rows = head_importance(network, split, criterion, quiet())
+    assert [row.rank for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert (rows[0].layer, rows[0].head) == (LAYER, 1)
+    assert np.mean([row.importance for row in rows]) == pytest.approx(1)
+    assert [row.importance for row in rows] == sorted(row.importance for row in rows)
+    if criterion != "magnitude":  # of which most is in query, key and value
+        assert rows[0].importance < 0.01 * rows[1].importance
+
+
+def test_structured_pruning_takes_the_useless_head_first() -> None:
+    given = tiny_attention.workpiece()
+    given = Workpiece(_useless(), given.interface, dense=given.dense)
+    pruning = Structured(share=0.01, exclude=("layers.*.inner",), samples=48)
+    made = pruning.apply(given, tiny_attention.datasets().material, quiet())
+    network: Any = made.network
+    first, second = (layer.attention for layer in network.layers)
+    assert (len(first.query.weight), len(second.query.weight)) == (12, 8)
+    state = _useless().state_dict()[f"{LAYER}.query.weight"]
+    assert torch.equal(second.query.weight, state[[*range(DIM), *range(2 * DIM, 3 * DIM)]])
+
+
+def test_the_table_shows_every_head_with_its_rank() -> None:
+    rows = head_importance(_useless(), tiny_attention.split(48), "taylor", quiet())
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table(rows, "taylor"))
+    text = capture.get()
+    assert "Importance of attention heads by taylor" in text
+    assert "layers.0.attention" in text
+    for row in rows:
+        assert f"{row.head}: {row.importance:.2f} ({row.rank})" in text
+
+
+def test_the_table_fits_a_terminal_and_layers_are_in_the_order_of_their_numbers() -> None:
+    rows = [
+        HeadImportance(layer=f"layers.{layer}", head=head, importance=1.25, rank=100 + head)
+        for layer in (10, 9)
+        for head in range(16)
+    ]
+    console = Console(width=60)
+    with console.capture() as capture:
+        console.print(table(rows, "taylor"))
+    text = capture.get()
+    assert text.index("layers.9 ") < text.index("layers.10 ")
+    assert all(text.count(f"{head}: 1.25 ({100 + head})") == 2 for head in range(16))
+    assert "…" not in text
+
+
+def test_a_network_without_attention_has_no_table() -> None:
+    with pytest.raises(ValueError, match="there are no attention heads: no module has query, key"):
+        head_importance(tiny.network(), tiny.split(9), "taylor", quiet())
+
+
+def test_attention_whose_widths_do_not_fit_is_left_alone_by_name() -> None:
+    network: Any = tiny_attention.network()
+    network.layers[0].attention.head_dim = 5
+    assert list(attentions(network)) == ["layers.0.attention", LAYER]
+    with pytest.raises(ValueError, match="a multiple of head_dim = 5; got query 12, key 12"):
+        heads("layers.0.attention", network.layers[0].attention)
+
+
+class _Fixed(tiny_attention.Attention):
+    """Does not infer its heads, as it must."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        split = (
+            part(tokens).unflatten(-1, (3, DIM)) for part in (self.query, self.key, self.value)
+        )
+        query, key, value = (part.transpose(1, 2) for part in split)
+        read = nn.functional.scaled_dot_product_attention(query, key, value)
+        said: torch.Tensor = self.output(read.transpose(1, 2).flatten(2))
+        return said
+
+
+def test_attention_that_fixes_its_heads_is_left_alone() -> None:
+    network: Any = tiny_attention.network()
+    network.layers[0].attention = _Fixed()
+    found = find(network, tiny_attention.split(9).samples)
+    assert "layers.0.attention" not in {group.name for group in found.groups}
+    assert found.notes[0].startswith("layers.0.attention left alone: without some of its units")

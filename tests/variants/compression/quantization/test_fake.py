@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from tests.small import quiet
+from tests.variants import tiny, tiny_conv, two_inputs
+from variants.compression.quantization.fake import Grid, read_grids, round_weight, simulated
+from variants.compression.quantization.writing import Bits
+from variants.compression.techniques.int8 import Int8
+from variants.model.forward import all_scores
+from variants.runtime.onnx import OnnxRunner
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("reduce_range", [True, False])
+@pytest.mark.parametrize("brought", [tiny, two_inputs], ids=["dense", "text"])
+def test_the_network_computes_what_its_dynamic_graph_does(
+    brought: ModuleType, per_channel: bool, reduce_range: bool
+) -> None:
+    given, samples = brought.workpiece(), brought.split(24, seed=9).samples
+    technique = Int8(mode="dynamic", per_channel=per_channel, reduce_range=reduce_range)
+    made = technique.apply(given, brought.datasets().material, quiet())
+    assert made.graph is not None
+    expected = OnnxRunner(made.graph, threads=1)(samples)["logits"]
+    before = all_scores(given.network, samples).numpy()
+    with technique.simulate(given.network, made):
+        assert all_scores(given.network, samples).numpy() == pytest.approx(expected, abs=1e-5)
+    assert np.array_equal(all_scores(given.network, samples).numpy(), before)
+    assert np.abs(before - expected).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("brought", "closer"), [(two_inputs, 10), (tiny_conv, 1.2)], ids=["text", "conv"]
+)
+def test_the_network_computes_nearly_what_its_static_graph_does(
+    brought: ModuleType, closer: float
+) -> None:
+    given, samples = brought.workpiece(), brought.split(100, seed=9).samples
+    technique = Int8()
+    made = technique.apply(given, brought.datasets().material, quiet())
+    assert made.graph is not None
+    expected = OnnxRunner(made.graph, threads=1)(samples)["logits"]
+    before = all_scores(given.network, samples).numpy()
+    with technique.simulate(given.network, made):
+        during = all_scores(given.network, samples).numpy()
+    assert np.abs(during - expected).mean() * closer < np.abs(before - expected).mean()
+
+
+def test_the_grids_are_those_of_the_calibrated_ranges() -> None:
+    material = two_inputs.datasets().material
+    given = two_inputs.workpiece()
+    seen = []
+    hook = given.network.get_submodule("head").register_forward_pre_hook(
+        lambda module, inputs: seen.append(float(inputs[0].max()))
+    )
+    all_scores(given.network, material.validation.samples)
+    hook.remove()
+    made = Int8(samples=120, exclude=("hidden",)).apply(given, material, quiet())
+    assert made.graph is not None
+    grids = read_grids(made.graph)
+    assert grids.keys() == {"embedding", "head"}
+    assert grids["embedding"] is None
+    assert grids["head"] is not None
+    assert grids["head"].scale == pytest.approx(max(seen) / 255, rel=1e-4)
+    assert grids["head"].zero_point == 0
+
+
+def test_gradients_pass_where_an_input_is_within_its_range() -> None:
+    linear = torch.nn.Linear(4, 1, bias=False)
+    inputs = torch.tensor([[-3.0, 0.0, 1.9, 5.0]], requires_grad=True)
+    with simulated(torch.nn.Sequential(linear), {"0": Grid(2 / 255, 0)}, Bits(True, False)):
+        linear(inputs).sum().backward()
+    rounded = round_weight(linear.weight, Bits(True, False))[0].tolist()
+    assert inputs.grad is not None
+    assert inputs.grad[0].tolist() == [0.0, rounded[1], rounded[2], 0.0]
+    assert linear.weight.grad is not None
+    seen = linear.weight.grad[0].tolist()
+    assert seen == pytest.approx([0.0, 0.0, 1.9, 2.0], abs=1 / 255)
+
+
+@pytest.mark.parametrize("reduce_range", [True, False])
+def test_weights_have_as_many_steps_as_the_bits_allow(reduce_range: bool) -> None:
+    weight = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    largest = 64 if reduce_range else 127
+    steps = weight.abs().amax(1, keepdim=True) / largest
+    rounded = round_weight(weight, Bits(True, reduce_range)) / steps
+    assert torch.allclose(rounded, rounded.round(), atol=1e-4)
+    assert rounded.abs().amax(1).tolist() == pytest.approx([largest] * 3)
+    whole = round_weight(weight, Bits(False, reduce_range)) / (weight.abs().max() / largest)
+    assert torch.allclose(whole, whole.round(), atol=1e-4)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from variants.compression.quantization.codebook import Codebook, share
+from variants.compression.quantization.shared_weights import find, store
+from variants.measurement.size import Size, onnx_size
+from variants.runtime.onnx import OnnxRunner
+
+
+def _model(weight: np.ndarray, opset: int = 18) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", len(weight)])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", *weight.shape[1:]])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def _shared(shape: tuple[int, ...], values: int) -> tuple[np.ndarray, Codebook]:
+    weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    return weight, share(weight, values)
+
+
+SHAPES = [(64, 32), (63, 31)]
+"""An even number of weights, and an odd one."""
+
+
+@pytest.mark.parametrize("values", [2, 16, 17, 256])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_graph_computes_with_the_shared_values(shape: tuple[int, int], values: int) -> None:
+    weight, book = _shared(shape, values)
+    made = store(_model(weight), {"w": book})
+    onnx.checker.check_model(made, full_check=True)
+    run = OnnxRunner(made.SerializeToString(), threads=1)
+    product = run({"x": np.eye(shape[0], dtype=np.float32)})["y"]
+    np.testing.assert_array_equal(product, book.decode())
+
+
+@pytest.mark.parametrize("values", [16, 256])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_once_loaded_the_graph_is_dense(
+    shape: tuple[int, int], values: int, tmp_path: Path
+) -> None:
+    weight, book = _shared(shape, values)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    options.log_severity_level = 3
+    made = store(_model(weight), {"w": book}).SerializeToString()
+    onnxruntime.InferenceSession(made, options, providers=["CPUExecutionProvider"])
+    loaded = onnx.load(tmp_path / "loaded.onnx").graph
+    assert [node.op_type for node in loaded.node] == ["MatMul"]
+    (held,) = (numpy_helper.to_array(tensor) for tensor in loaded.initializer)
+    np.testing.assert_array_equal(held, book.decode())
+
+
+@pytest.mark.parametrize("values", [2, 16, 17, 256])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_stored_is_found_again(shape: tuple[int, int], values: int) -> None:
+    weight, book = _shared(shape, values)
+    found = find(store(_model(weight), {"w": book}).graph)["w"].book
+    np.testing.assert_array_equal(found.codes, book.codes)
+    np.testing.assert_array_equal(found.values, book.values)
+
+
+@pytest.mark.parametrize(
+    ("shape", "values", "expected"),
+    [
+        pytest.param((64, 32), 256, 64 * 32 + 256 * 4, id="a byte for each"),
+        pytest.param((64, 32), 16, 64 * 32 // 2 + 16 * 4, id="half a byte for each"),
+        pytest.param((63, 31), 16, (63 * 31 + 1) // 2 + 16 * 4, id="an odd number of halves"),
+    ],
+)
+def test_bytes_are_codes_and_values(shape: tuple[int, int], values: int, expected: int) -> None:
+    weight, book = _shared(shape, values)
+    made = store(_model(weight), {"w": book}).SerializeToString()
+    assert onnx_size(made) == Size(weight.size, weight.size, expected)
+    assert expected < len(made) < expected + 800
+
+
+@pytest.mark.parametrize("values", [16, 256])
+def test_codes_of_zeros_are_parameters_that_are_zero(values: int) -> None:
+    weight, _ = _shared((64, 32), values)
+    weight[:48] = 0
+    made = store(_model(weight), {"w": share(weight, values)}).SerializeToString()
+    size = onnx_size(made)
+    assert (size.parameters, size.nonzeros) == (64 * 32, 16 * 32)
+
+
+def test_a_weight_that_codes_would_not_make_smaller_stays() -> None:
+    weight, book = _shared((8, 8), 16)
+    model = _model(weight)
+    assert store(model, {"w": book}).SerializeToString() == model.SerializeToString()
+
+
+def test_the_given_model_stays_as_it_was() -> None:
+    weight, book = _shared((64, 32), 16)
+    model = _model(weight)
+    before = model.SerializeToString()
+    store(model, {"w": book})
+    assert model.SerializeToString() == before
+
+
+def test_an_opset_that_cannot_take_bytes_apart_is_refused() -> None:
+    weight, book = _shared((64, 32), 16)
+    with pytest.raises(ValueError, match="opset of 18 or more, this is 17"):
+        store(_model(weight, opset=17), {"w": book})

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.small import quiet
+from tests.variants import tiny_attention, two_inputs
+from variants.compression.quantization.smoothing import (
+    Group,
+    find_groups,
+    largest_activations,
+    smooth,
+)
+from variants.model.dataset import Samples
+from variants.model.forward import all_scores
+
+WIDTH = 8
+
+
+class PreNorm(nn.Module):
+    """A block as GPT's: each LayerNorm is read by Linears alone, one of them by two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.last_norm = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.query, self.value = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH, bias=False)
+        self.up, self.down = nn.Linear(WIDTH, 16), nn.Linear(16, WIDTH)
+        self.head = nn.Linear(WIDTH, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x)
+        x = x + torch.sigmoid(self.query(normed)) * self.value(normed)
+        x = x + self.down(torch.relu(self.up(self.last_norm(x))))
+        logits: Tensor = self.head(x.mean(1))
+        return logits
+
+
+def network() -> PreNorm:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        built = PreNorm().eval()
+    with torch.no_grad():
+        built.norm.weight[2] = 60.0
+        for reader in (built.query, built.value):
+            reader.weight[:, 2] /= 30
+    return built
+
+
+def samples(count: int = 70) -> Samples:
+    x = np.random.default_rng(0).standard_normal((count, 5, WIDTH)).astype(np.float32)
+    return {"x": x}
+
+
+GROUPS = {
+    Group("norm.weight", "norm.bias", ("query.weight", "value.weight")),
+    Group("last_norm.weight", "last_norm.bias", ("up.weight",)),
+    Group("up.weight", "up.bias", ("down.weight",)),
+}
+
+
+def test_groups_are_a_producer_with_all_its_readers() -> None:
+    groups, notes = find_groups(network(), samples())
+    assert set(groups.values()) == GROUPS
+    assert notes == ()
+
+
+def test_the_function_stays_and_the_largest_channel_shrinks() -> None:
+    given, smoothed = network(), network()
+    groups, _ = find_groups(given, samples())
+    largest = largest_activations(given, samples(), groups, quiet())
+    for node, group in groups.items():
+        smooth(smoothed, group, largest[node], 0.5)
+    assert torch.allclose(all_scores(smoothed, samples()), all_scores(given, samples()), atol=1e-5)
+    shrunk = largest_activations(smoothed, samples(), groups, quiet())
+    outlier = next(node for node, group in groups.items() if group.weight == "norm.weight")
+    before, after = largest[outlier], shrunk[outlier]
+    assert before.argmax() == 2
+    assert before.max() / before.median() > 30
+    assert after.max() / after.median() < 8
+
+
+def test_scales_are_those_of_the_paper() -> None:
+    built = network()
+    weights = torch.stack([built.query.weight.abs().amax(0), built.value.weight.abs().amax(0)])
+    largest = torch.arange(0.0, 8.0)
+    group = Group("norm.weight", "norm.bias", ("query.weight", "value.weight"))
+    before = copy.deepcopy(built)
+    scales = smooth(built, group, largest, 0.75)
+    expected = largest**0.75 / weights.amax(0).detach() ** 0.25
+    assert torch.allclose(scales[1:], expected[1:])
+    assert scales[0] == 1  # a silent channel
+    assert torch.allclose(built.value.weight, before.value.weight * scales)
+    assert torch.allclose(built.norm.weight, before.norm.weight / scales)
+    assert torch.allclose(built.norm.bias, before.norm.bias / scales)
+
+
+def test_largest_activations_are_over_all_full_batches() -> None:
+    built, given = network(), samples(70)
+    groups, _ = find_groups(built, given)
+    node = next(node for node, group in groups.items() if group.weight == "norm.weight")
+    seen = largest_activations(built, given, groups, quiet())[node]
+    normed = built.norm(torch.from_numpy(given["x"][:64])).abs().flatten(0, 1).amax(0)
+    assert torch.allclose(seen, normed, rtol=1e-5)
+
+
+def test_what_a_residual_addition_reads_too_is_left_and_named() -> None:
+    brought = tiny_attention.network()
+    groups, notes = find_groups(brought, tiny_attention.split(40).samples)
+    assert all("norm" not in group.weight for group in groups.values())
+    assert len(notes) == sum(isinstance(module, nn.LayerNorm) for module in brought.modules())
+    assert sum("add.Tensor reads it too, not only Linears" in note for note in notes) >= 3
+
+
+def test_a_relu_between_two_linears_lets_scales_through() -> None:
+    groups, _ = find_groups(two_inputs.network(), two_inputs.split(40).samples)
+    assert list(groups.values()) == [Group("hidden.weight", "hidden.bias", ("head.weight",))]
+
+
+@pytest.mark.parametrize("activation", [nn.GELU(), nn.Sigmoid()], ids=["gelu", "sigmoid"])
+def test_other_activations_do_not(activation: nn.Module) -> None:
+    stack = nn.Sequential(nn.Linear(WIDTH, 4), activation, nn.Linear(4, 2)).eval()
+    assert find_groups(stack, {"x": samples()["x"][:, 0]}) == ({}, ())
+
+
+class Twice(nn.Module):
+    """Read twice by one operator: a matrix as input and weight, a vector as weight and bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.eye(WIDTH) + 1)
+        self.vector = nn.Parameter(torch.ones(WIDTH))
+        self.first, self.second = nn.Linear(WIDTH, 3), nn.Linear(WIDTH, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        read: Tensor = self.first(F.linear(self.matrix, self.matrix)).sum()
+        normed = F.layer_norm(x, (WIDTH,), self.vector, self.vector)
+        scores: Tensor = self.second(normed).mean(1) + read
+        return scores
+
+
+def test_a_parameter_that_one_operator_reads_twice_is_refused() -> None:
+    groups, notes = find_groups(Twice().eval(), samples())
+    assert (groups, notes) == ({}, ("vector is not smoothed: vector is used more than once",))
+
+
+class Constants(nn.Module):
+    """Weights that are a buffer, a tensor, and a parameter that is in no module."""
+
+    buffer: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("buffer", torch.ones(WIDTH, WIDTH))
+        self.tensor, self.listed = torch.ones(WIDTH), [nn.Parameter(torch.ones(3, WIDTH))]
+
+    def forward(self, x: Tensor) -> Tensor:
+        read = F.linear(F.linear(x, self.buffer), self.listed[0])
+        normed = F.linear(F.layer_norm(x, (WIDTH,), self.tensor), self.listed[0])
+        return (read + normed).mean(1)
+
+
+def test_a_weight_that_is_no_parameter_is_refused() -> None:
+    groups, notes = find_groups(Constants().eval(), samples())
+    assert (groups, notes) == ({}, ("tensor is not smoothed: tensor is no parameter",))
+
+
+class OneVector(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.start, self.hidden = nn.Parameter(torch.ones(WIDTH)), nn.Linear(WIDTH, 4)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = x.mean((1, 2))[:, None] + self.last(self.hidden(self.start))
+        return scores
+
+
+def test_readers_may_read_one_vector() -> None:
+    built = OneVector().eval()
+    groups, _ = find_groups(built, samples())
+    (largest,) = largest_activations(built, samples(), groups, quiet()).values()
+    assert torch.allclose(largest, built.hidden(built.start).abs())

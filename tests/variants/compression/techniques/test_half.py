@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from tests.small import quiet
+from tests.variants import tiny_conv, two_inputs
+from variants.compression.export import export
+from variants.compression.techniques.half import Bf16, Fp16, HalfPrecision
+from variants.compression.techniques.n_m import SparseNM
+from variants.measurement.size import onnx_size
+from variants.model.forward import all_scores
+from variants.model.state import Conversion
+from variants.runtime.onnx import OnnxRunner
+
+
+@pytest.mark.parametrize("brought", [tiny_conv, two_inputs], ids=["conv", "text"])
+@pytest.mark.parametrize(("technique", "tolerance"), [(Fp16(), 1e-3), (Bf16(), 1e-2)])
+def test_half_the_bytes_give_nearly_the_same_answers(
+    technique: HalfPrecision, tolerance: float, brought: ModuleType
+) -> None:
+    given, material = brought.workpiece(), brought.datasets().material
+    made = technique.apply(given, material, quiet())
+    assert made.graph is not None
+    samples = brought.split(100, seed=9).samples
+    outputs = OnnxRunner(made.graph, threads=1)(samples)["logits"]
+    expected = all_scores(given.network, samples).numpy()
+    assert outputs.dtype == np.float32
+    assert 0 < np.abs(outputs - expected).max() < tolerance * np.abs(expected).max()
+    dense = export(given.network, material.validation.samples, given.interface)
+    whole = onnx_size(dense.SerializeToString())
+    size = onnx_size(made.graph)
+    assert size.parameters == whole.parameters
+    assert 0.5 < size.weight_bytes / whole.weight_bytes < 0.65
+    assert made.notes == (f"weights stored in {technique.kind.upper()}: {made.notes[0][24:]}",)
+    assert isinstance(made.conversion, Conversion)
+
+
+def test_masked_weights_stay_zero() -> None:
+    given, material = two_inputs.workpiece(), two_inputs.datasets().material
+    sparse = SparseNM().apply(given, material, quiet())
+    zeros = sum(int((~mask).sum()) for mask in sparse.masks.values())
+    made = Fp16().apply(sparse, material, quiet())
+    assert made.graph is not None
+    size = onnx_size(made.graph)
+    assert zeros > 0
+    assert size.parameters - size.nonzeros >= zeros
+    assert made.notes[-1] == "stored whole, zeros included, since a graph packs none: 1 layers"

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from tests.small import quiet
+from tests.variants import tiny, tiny_attention, tiny_conv, two_inputs
+from variants.compression.techniques.int8 import Int8
+from variants.compression.techniques.n_m import SparseNM
+from variants.measurement.size import onnx_size
+from variants.model.dataset import Material, Split
+from variants.model.forward import all_scores
+from variants.model.state import Workpiece
+from variants.runtime.onnx import OnnxRunner
+
+MATERIAL = tiny.datasets().material
+
+
+def made(brought: ModuleType, **parameters: Any) -> Workpiece:
+    technique = Int8.model_validate(parameters)
+    return technique.apply(brought.workpiece(), brought.datasets().material, quiet())
+
+
+def graph_of(workpiece: Workpiece) -> onnx.GraphProto:
+    assert workpiece.graph is not None
+    return onnx.load_model_from_string(workpiece.graph).graph
+
+
+def weights(workpiece: Workpiece) -> dict[str, NDArray[np.int8]]:
+    """Return the INT8 weights by the name of the parameter; matrices may be turned around."""
+    return {
+        tensor.name.removesuffix("_quantized"): numpy_helper.to_array(tensor)
+        for tensor in graph_of(workpiece).initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1
+    }
+
+
+@pytest.mark.parametrize(
+    ("brought", "parameters", "layers"),
+    [
+        pytest.param(tiny, {"method": "minmax"}, 3, id="minmax"),
+        pytest.param(tiny, {"method": "entropy"}, 3, id="entropy"),
+        pytest.param(tiny, {"method": "percentile"}, 3, id="percentile"),
+        pytest.param(tiny, {"mode": "dynamic"}, 3, id="dynamic"),
+        pytest.param(tiny_conv, {}, 4, id="convolutions"),
+        pytest.param(two_inputs, {}, 3, id="two inputs, an embedding"),
+        pytest.param(two_inputs, {"mode": "dynamic"}, 3, id="two inputs, dynamic"),
+        pytest.param(tiny_attention, {"mode": "dynamic"}, 14, id="attention"),
+        pytest.param(tiny_attention, {"per_channel": False}, 14, id="attention, static"),
+    ],
+)
+def test_weights_are_signed_bytes_and_answers_nearly_the_same(
+    brought: ModuleType, parameters: dict[str, Any], layers: int
+) -> None:
+    int8 = made(brought, **parameters)
+    assert int8.graph is not None
+    assert len(weights(int8)) == layers
+    samples = brought.split(200, seed=9).samples
+    outputs = OnnxRunner(int8.graph, threads=1)(samples)["logits"]
+    expected = all_scores(int8.network, samples).numpy()
+    assert 0 < np.abs(outputs - expected).mean() < 0.03 * np.abs(expected).max()
+    assert outputs.dtype == np.float32
+
+
+def test_a_text_may_be_of_any_length() -> None:
+    int8 = made(two_inputs)
+    assert int8.graph is not None
+    samples = two_inputs.split(20, seed=9, tokens=5).samples
+    outputs = OnnxRunner(int8.graph, threads=1)(samples)["logits"]
+    assert outputs == pytest.approx(all_scores(int8.network, samples).numpy(), abs=0.02)
+
+
+def test_scores_are_not_rounded_to_256_values() -> None:
+    for brought in (tiny, tiny_conv):
+        int8 = made(brought)
+        assert int8.graph is not None
+        samples = brought.split(2000, seed=9).samples
+        outputs = OnnxRunner(int8.graph, threads=1)(samples)["logits"]
+        assert len(np.unique(outputs)) > 1000
+
+
+def test_products_of_activations_stay_in_fp32() -> None:
+    for mode in ("static", "dynamic"):
+        nodes = graph_of(made(tiny_attention, mode=mode)).node
+        makers = {output: node for node in nodes for output in node.output}
+        products = [
+            node
+            for node in nodes
+            if node.op_type == "MatMul" and makers[node.input[1]].op_type != "DequantizeLinear"
+        ]
+        assert len(products) == 2 * tiny_attention.LAYERS
+        assert all(makers[p.input[0]].op_type != "DequantizeLinear" for p in products)
+
+
+@pytest.mark.parametrize(("reduce_range", "largest"), [(True, 64), (False, 127)])
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_weights_get_7_bits_where_8_would_saturate(
+    mode: str, reduce_range: bool, largest: int
+) -> None:
+    int8 = made(tiny, mode=mode, reduce_range=reduce_range)
+    assert {np.abs(weight.astype(int)).max() for weight in weights(int8).values()} == {largest}
+    assert f"weights of {7 if reduce_range else 8} bits" in int8.notes[0]
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_masked_weights_stay_zero_and_the_notes_say_that_nothing_is_packed(mode: Any) -> None:
+    sparse = SparseNM().apply(tiny.workpiece(), MATERIAL, quiet())
+    int8 = Int8(mode=mode).apply(sparse, MATERIAL, quiet())
+    stored = weights(int8)
+    for name, mask in sparse.masks.items():
+        weight = stored[name].T if mode == "dynamic" else stored[name]
+        assert (weight[~mask.numpy()] == 0).all()
+        assert (weight[mask.numpy()] != 0).mean() > 0.9
+    assert int8.notes[-1] == "stored whole, zeros included, since a graph packs none: 2 layers"
+
+
+def test_a_layer_that_is_excluded_stays_in_fp32() -> None:
+    for mode in ("static", "dynamic"):
+        int8 = made(two_inputs, mode=mode, exclude=["emb*", "head"])
+        assert weights(int8).keys() == {"hidden.weight"}
+        assert "layer embedding stays in FP32: as told" in int8.notes
+        types = Counter(tensor.data_type for tensor in graph_of(int8).initializer)
+        assert types[onnx.TensorProto.INT8] == 2  # the weight and its zero point
+
+
+def test_a_pattern_that_fits_no_layer_is_refused() -> None:
+    with pytest.raises(ValueError, match="no layer is called 'tail'; there are embedding, hidden"):
+        made(two_inputs, exclude=["tail"])
+    with pytest.raises(ValueError, match="there is no layer to quantise: all are excluded"):
+        made(two_inputs, exclude=["*"])
+
+
+def test_a_convolutional_network_is_refused_dynamic_mode() -> None:
+    with pytest.raises(ValueError, match=r"convolutions do 100% .* use mode: static"):
+        made(tiny_conv, mode="dynamic")
+
+
+def test_auto_compares_the_calibrators_on_samples_that_calibrated_nothing() -> None:
+    int8 = made(tiny_conv, method="auto", samples=100)
+    assert int8.notes[0].endswith("60 calibration samples")  # half of the 120
+    assert "agreement with FP32 on 60 held-out samples: minmax " in int8.notes[1]
+    assert ", entropy " in int8.notes[1]
+    best = int8.notes[1].split(";")[0].removeprefix("ranges by ")
+    alone = made(tiny_conv, method=best, samples=60)
+    assert weights(alone).keys() == weights(int8).keys()
+
+
+def test_the_layer_that_loses_most_is_left_in_fp32() -> None:
+    given = tiny.workpiece()
+    # One input as large as a thousand others, read by weights a thousand times smaller: the grid
+    # of the inputs has no steps left for the others.
+    samples = {"input": MATERIAL.validation.samples["input"].copy()}
+    samples["input"][:, 7] *= 1000
+    given.network.get_parameter("0.weight").data[:, 7] /= 1000
+    labels = all_scores(given.network, samples).argmax(1).numpy()
+    material = Material(MATERIAL.train, Split(samples, labels))
+    int8 = Int8(max_drop=0.05).apply(given, material, quiet())
+    assert int8.notes[1].startswith("layer 0 stays in FP32: it alone in INT8 leaves ")
+    assert weights(int8).keys() == {"2.weight", "4.weight"}
+    assert "to FP32, on 60 validation samples that gave no ranges" in int8.notes[2]
+    everything = Int8().apply(given, material, quiet())
+    assert everything.graph is not None
+    assert int8.graph is not None
+    rights = [
+        float((OnnxRunner(g, threads=1)(samples)["logits"].argmax(1) == labels).mean())
+        for g in (everything.graph, int8.graph)
+    ]
+    assert rights[0] < 0.9 < rights[1]
+
+
+def test_scales_are_bytes_and_no_parameters() -> None:
+    for mode in ("static", "dynamic"):
+        int8 = made(two_inputs, mode=mode)
+        assert int8.graph is not None
+        size = onnx_size(int8.graph)
+        parameters = sum(p.numel() for p in int8.network.parameters())
+        assert size.parameters == parameters + 1  # and the bound of a clamp
+        assert size.nonzeros > 0.95 * parameters
+        assert size.weight_bytes > parameters
+
+
+def test_exporting_and_calibrating_say_nothing_and_warn_of_nothing() -> None:
+    code = """if True:
+        from tests.small import quiet
+        from tests.variants import tiny
+        from variants.compression.techniques.int8 import Int8
+        Int8(method="auto").apply(tiny.workpiece(), tiny.datasets().material, quiet())
+        Int8(mode="dynamic").apply(tiny.workpiece(), tiny.datasets().material, quiet())
+    """
+    command = [sys.executable, "-W", "error", "-c", code]
+    process = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")

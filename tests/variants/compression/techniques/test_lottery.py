@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.small import quiet
+from tests.variants import tiny, tiny_conv, two_inputs
+from variants.compression.techniques.activation import ActivationPruning
+from variants.compression.techniques.lottery import LotteryTicket, Search
+from variants.compression.techniques.low_rank import LowRankFactors
+from variants.compression.techniques.recovery import Recover
+from variants.compression.techniques.technique import Technique
+from variants.model.initial import initialise
+from variants.model.training import accuracy, fit
+
+MATERIAL = tiny.datasets().material
+TRAIN = MATERIAL.train
+STEPS = 13 * 2
+WEIGHTS = 8 * 16 + 16 * 16 + 16 * 3
+
+Control = Literal["none", "reinit", "random-mask"]
+
+
+def _ticket(**changes: Any) -> LotteryTicket:
+    given = {
+        "epochs": 2,
+        "batch_size": 32,
+        "learning_rate": 1e-2,
+        "rounds": 3,
+        "share_per_round": 0.3,
+    }
+    return LotteryTicket.model_validate(given | changes)
+
+
+@pytest.fixture(scope="module")
+def search() -> Search:
+    return _ticket(rewind_steps=4).search(tiny.network(), TRAIN, quiet())
+
+
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_each_round_takes_its_share_of_what_the_last_one_left(search: Search) -> None:
+    left = [sum(int(mask.sum()) for mask in masks.values()) for masks in search.masks]
+    assert left == [WEIGHTS - round((1 - 0.7**number) * WEIGHTS) for number in (1, 2, 3)]
+    assert left == [302, 212, 148]
+
+
+def test_masks_are_nested(search: Search) -> None:
+    for before, after in zip(search.masks, search.masks[1:], strict=False):
+        assert before.keys() == after.keys() == {"0.weight", "2.weight", "4.weight"}
+        assert not any((after[name] & ~before[name]).any() for name in after)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_round_trains_from_the_rewound_weights_and_masks_the_smallest(
+    search: Search, number: int
+) -> None:
+    ticket = _ticket(rewind_steps=4)
+    before = search.masks[number - 1] if number else {}
+    trained = tiny.network()
+    trained.load_state_dict({n: w * before.get(n, 1) for n, w in search.remembered.items()})
+    fit(trained, TRAIN, ticket, quiet(), masks=before, steps=range(4, STEPS))
+    sizes = {name: trained.get_parameter(name).detach().abs() for name in search.masks[number]}
+    kept = torch.cat([sizes[name][mask] for name, mask in search.masks[number].items()])
+    removed = torch.cat([sizes[name][~mask] for name, mask in search.masks[number].items()])
+    assert removed.max() <= kept.min()
+
+
+@pytest.mark.parametrize("steps", [0, 5])
+def test_what_is_remembered_is_the_network_after_so_many_steps(steps: int) -> None:
+    ticket = _ticket(rewind_steps=steps, rounds=1)
+    early = initialise(tiny.network(), ticket.seed)
+    fit(early, TRAIN, ticket, quiet(), steps=range(steps))
+    found = ticket.search(tiny.network(), TRAIN, quiet())
+    assert _equal(found.remembered, early.state_dict())
+    assert _equal(found.remembered, initialise(tiny.network(), 0).state_dict()) == (steps == 0)
+
+
+def test_rewound_weights_are_the_remembered_ones_where_kept(search: Search) -> None:
+    network, masks = _ticket(rewind_steps=4).start(tiny.network(), search)
+    assert _equal(masks, search.masks[-1])
+    for name, tensor in network.state_dict().items():
+        mask = masks.get(name, torch.ones_like(tensor, dtype=torch.bool))
+        assert torch.equal(tensor, search.remembered[name] * mask)
+
+
+def test_reinit_has_the_same_masks_and_other_weights(search: Search) -> None:
+    network, masks = _ticket(control="reinit").start(tiny.network(), search)
+    assert _equal(masks, search.masks[-1])
+    first = initialise(tiny.network(), seed=0)
+    for name, mask in masks.items():
+        weight = network.get_parameter(name)
+        for other in (search.remembered[name], first.get_parameter(name)):
+            assert not (weight[mask] == other[mask]).any()
+        assert not weight[~mask].any()
+
+
+def test_random_mask_keeps_as_many_in_each_layer_elsewhere(search: Search) -> None:
+    network, masks = _ticket(control="random-mask").start(tiny.network(), search)
+    for name, mask in masks.items():
+        found = search.masks[-1][name]
+        assert mask.sum() == found.sum()
+        assert not torch.equal(mask, found)
+        assert torch.equal(network.get_parameter(name), search.remembered[name] * mask)
+
+
+@pytest.mark.parametrize("control", ["none", "reinit", "random-mask"])
+def test_a_ticket_is_trained_and_keeps_its_masks(control: Control) -> None:
+    given = tiny.workpiece()
+    ticket = _ticket(control=control, epochs=6, rewind_steps=4)
+    made = ticket.apply(given, MATERIAL, quiet())
+    assert accuracy(made.network, MATERIAL.validation) > 0.7
+    for name, mask in made.masks.items():
+        assert torch.equal(made.network.get_parameter(name) != 0, mask)
+    assert made.notes[0].startswith("148 of 432 weights are left after 3 rounds (by layer: 0 ")
+    assert made.notes[0].endswith("control: " + control) == (control != "none")
+    assert _equal(given.dense.state_dict(), tiny.network().state_dict())
+
+
+def test_the_seed_decides_the_ticket_and_nothing_else_does() -> None:
+    ticket = _ticket(rounds=1, rewind_steps=2)
+    first, again = (ticket.apply(tiny.workpiece(), MATERIAL, quiet()) for _ in range(2))
+    assert _equal(first.network.state_dict(), again.network.state_dict())
+    trained_before = ticket.apply(tiny.workpiece(seed=5), MATERIAL, quiet())
+    assert _equal(first.network.state_dict(), trained_before.network.state_dict())
+    other = _ticket(rounds=1, rewind_steps=2, seed=1).apply(tiny.workpiece(), MATERIAL, quiet())
+    assert not _equal(first.masks, other.masks)
+
+
+def test_excluded_layers_are_never_masked() -> None:
+    made = _ticket(rounds=1, exclude=("4",)).apply(tiny.workpiece(), MATERIAL, quiet())
+    assert made.masks.keys() == {"0.weight", "2.weight"}
+    with pytest.raises(ValueError, match="no layer is called 'head'; there are 0, 2, 4"):
+        _ticket(exclude=("head",)).apply(tiny.workpiece(), MATERIAL, quiet())
+    with pytest.raises(ValueError, match="no layer to work on: it has no Linear or Conv2d that"):
+        _ticket(exclude=("*",)).apply(tiny.workpiece(), MATERIAL, quiet())
+
+
+@pytest.mark.parametrize("brought", [tiny_conv, two_inputs])
+def test_convolutions_and_two_inputs_have_tickets_too(brought: Any) -> None:
+    given = brought.workpiece()
+    ticket = _ticket(epochs=1, rounds=2, rewind_steps=2)
+    made = ticket.apply(given, brought.datasets().material, quiet())
+    masked = sum(int((~mask).sum()) for mask in made.masks.values())
+    total = sum(mask.numel() for mask in made.masks.values())
+    assert masked == round((1 - 0.7**2) * total)
+    for name, mask in made.masks.items():
+        assert torch.equal(made.network.get_parameter(name) != 0, mask)
+
+
+@pytest.mark.parametrize(
+    ("before", "changed_first"),
+    [
+        pytest.param(
+            ActivationPruning(mean_below=0.3, deviation_below=0.4), "0.weight", id="shapes"
+        ),
+        pytest.param(LowRankFactors(break_even=0.5, exclude=("0",)), "2.weight", id="layers"),
+        pytest.param(Recover(epochs=1), "0.weight", id="weights"),
+    ],
+)
+def test_after_a_step_that_changed_the_network_it_is_refused(
+    before: Technique, changed_first: str
+) -> None:
+    changed = before.apply(tiny.workpiece(), MATERIAL, quiet())
+    with pytest.raises(ValueError, match=f"must be the first step, but '{changed_first}' was"):
+        _ticket().apply(changed, MATERIAL, quiet())
+
+
+def test_rewinding_to_the_end_is_refused() -> None:
+    with pytest.raises(ValueError, match=f"less than the {STEPS} steps of a training, got {STEPS}"):
+        _ticket(rewind_steps=STEPS).apply(tiny.workpiece(), MATERIAL, quiet())

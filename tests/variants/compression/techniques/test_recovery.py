@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from tests.small import quiet
+from tests.variants import tiny, tiny_conv
+from variants.compression.quantization.fake import round_weight
+from variants.compression.quantization.writing import Bits
+from variants.compression.techniques.half import Bf16
+from variants.compression.techniques.int8 import Int8
+from variants.compression.techniques.n_m import SparseNM
+from variants.compression.techniques.recovery import Recover
+from variants.compression.techniques.weight_sharing import WeightSharing
+from variants.model.dataset import Split
+from variants.model.forward import all_scores
+from variants.model.training import Schedule, accuracy, fit, predict
+from variants.runtime.onnx import OnnxRunner
+
+MATERIAL = tiny.datasets().material
+
+
+def test_recovery_learns_and_keeps_every_masked_weight_at_zero() -> None:
+    sparse = SparseNM().apply(tiny.workpiece(), MATERIAL, quiet())
+    recovered = Recover(epochs=3, batch_size=32).apply(sparse, MATERIAL, quiet())
+    for name, mask in sparse.masks.items():
+        weight = recovered.network.get_parameter(name)
+        assert (weight[~mask] == 0).all()
+        assert not torch.equal(weight, sparse.network.get_parameter(name))
+
+
+def test_recovery_may_learn_from_the_dense_network_alone() -> None:
+    dense = tiny.network()
+    fit(dense, MATERIAL.train, Schedule(epochs=6, batch_size=32, learning_rate=1e-2), quiet())
+    damaged = replace(tiny.workpiece(1), dense=dense)
+    wrong = replace(MATERIAL, train=Split(MATERIAL.train.samples, MATERIAL.train.labels * 0))
+    recover = Recover(epochs=12, batch_size=32, learning_rate=1e-2, distill=1.0)
+    recovered = recover.apply(damaged, wrong, quiet())
+    samples = tiny.split(300, seed=5).samples
+    agreed = predict(recovered.network, samples) == predict(dense, samples)
+    assert agreed.double().mean() > 0.85
+
+
+def quality(graph: bytes | None, split: Split) -> float:
+    assert graph is not None
+    scores = OnnxRunner(graph, threads=1)(split.samples)["logits"]
+    return float((scores.argmax(axis=1) == split.labels).mean())
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_after_int8_the_graph_itself_gets_better_and_masks_hold(mode: Any) -> None:
+    sparse = SparseNM().apply(tiny.workpiece(), MATERIAL, quiet())
+    int8 = Int8(mode=mode).apply(sparse, MATERIAL, quiet())
+    recover = Recover(epochs=5, batch_size=32, learning_rate=1e-2)
+    recovered = recover.apply(int8, MATERIAL, quiet())
+    test = tiny.split(500, seed=9)
+    assert quality(recovered.graph, test) > quality(int8.graph, test) + 0.2
+    assert recovered.notes == int8.notes
+    assert recovered.graph is not None
+    stored = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in onnx.load_model_from_string(recovered.graph).graph.initializer
+    }
+    for name, mask in sparse.masks.items():
+        assert (recovered.network.get_parameter(name)[~mask] == 0).all()
+        weight = stored[f"{name}_quantized"]
+        assert ((weight.T if mode == "dynamic" else weight)[~mask.numpy()] == 0).all()
+    again = Recover(epochs=1).apply(recovered, MATERIAL, quiet())
+    assert again.graph is not None
+    assert again.graph != recovered.graph
+
+
+def test_training_sees_what_rounding_does_and_keeps_weights_that_are_not_rounded() -> None:
+    given = tiny_conv.workpiece()
+    material = tiny_conv.datasets().material
+    int8 = Int8(per_channel=False, reduce_range=True).apply(given, material, quiet())
+    recover = Recover(epochs=2, batch_size=32, learning_rate=5e-3)
+    aware = recover.apply(int8, material, quiet())
+    unaware = recover.apply(given, material, quiet())
+    differ = [
+        not torch.equal(aware.network.get_parameter(name), parameter)
+        for name, parameter in unaware.network.named_parameters()
+    ]
+    assert any(differ)
+    bits = Bits(per_channel=False, reduce_range=True)
+    weight = aware.network.get_parameter("widen.weight").detach()
+    assert len(np.unique(round_weight(weight, bits))) <= 129
+    assert len(np.unique(weight)) > 129
+
+
+def test_after_halving_the_float_network_is_trained_and_halved_again() -> None:
+    given = tiny.workpiece()
+    recover = Recover(epochs=3, batch_size=32, learning_rate=1e-2)
+    trained = recover.apply(given, MATERIAL, quiet())
+    recovered = recover.apply(Bf16().apply(given, MATERIAL, quiet()), MATERIAL, quiet())
+    assert recovered.graph == Bf16().apply(trained, MATERIAL, quiet()).graph
+    test = tiny.split(200, seed=9)
+    assert quality(recovered.graph, test) == pytest.approx(
+        accuracy(trained.network, test), abs=0.02
+    )
+
+
+def test_a_graph_that_cannot_be_made_anew_is_refused() -> None:
+    shared = WeightSharing(values=16).apply(tiny.workpiece(), MATERIAL, quiet())
+    with pytest.raises(ValueError, match="a step that cannot make it anew"):
+        Recover().apply(shared, MATERIAL, quiet())
+
+
+def test_what_is_given_stays_as_it_was() -> None:
+    given = tiny.workpiece()
+    int8 = Int8().apply(given, MATERIAL, quiet())
+    samples = MATERIAL.validation.samples
+    before = all_scores(int8.network, samples).numpy()
+    Recover(epochs=1, learning_rate=1e-2).apply(int8, MATERIAL, quiet())
+    assert np.array_equal(all_scores(int8.network, samples).numpy(), before)
+    assert int8.conversion is not None
+    assert int8.conversion.given is given

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from examples.minilm import model as minilm
+from tests.examples import small_minilm
+from tests.small import quiet
+from tests.variants import tiny, tiny_conv
+from tests.variants.compression.quantization.test_smoothing import WIDTH, network, samples
+from variants.compression.quantization.comparator import signal_to_noise
+from variants.compression.sparsity.calibration import choose_samples
+from variants.compression.techniques.int8 import Int8
+from variants.compression.techniques.n_m import SparseNM
+from variants.compression.techniques.smoothquant import SmoothQuant
+from variants.model.dataset import Material, Split
+from variants.model.forward import all_scores
+from variants.model.loading import describe, load_model
+from variants.model.state import Workpiece
+from variants.runtime.onnx import OnnxRunner
+
+
+def brought() -> tuple[Workpiece, Material]:
+    built, given = network(), samples(200)
+    split = Split(given, all_scores(built, given).argmax(1).numpy())
+    return Workpiece(built, describe(built, given, {}), dense=built), Material(split, split)
+
+
+def noise(workpiece: Workpiece, material: Material, dense: nn.Module, mode: str) -> float:
+    graph = Int8.model_validate({"mode": mode}).apply(workpiece, material, quiet()).graph
+    assert graph is not None
+    given = material.validation.samples
+    scores = OnnxRunner(graph, threads=1)(given)["logits"]
+    return signal_to_noise(scores, all_scores(dense, given).numpy())
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_int8_after_it_is_nearer_to_fp32(mode: str) -> None:
+    given, material = brought()
+    smoothed = SmoothQuant().apply(given, material, quiet())
+    before = noise(given, material, given.network, mode)
+    after = noise(smoothed, material, given.network, mode)
+    assert after > before + 3  # half the power of the error
+
+
+def encoder() -> tuple[Workpiece, Material]:
+    """A BERT of two blocks; the values of the second have an outlier that `output` takes back."""
+    built, data = small_minilm.network().eval(), small_minilm.datasets()
+    with torch.no_grad():
+        for part in ("weight", "bias"):
+            built.get_parameter(f"encoder.blocks.1.attention.value.{part}")[5] *= 100
+        built.get_parameter("encoder.blocks.1.attention.output.weight")[:, 5] /= 100
+    workpiece = Workpiece(built, describe(built, data.train.samples, data.axes), dense=built)
+    return workpiece, data.material
+
+
+def test_int8_of_an_encoder_whose_values_have_outliers_is_nearer_to_fp32() -> None:
+    given, material = encoder()
+    smoothed = SmoothQuant().apply(given, material, quiet())
+    assert [note.split(":")[0] for note in smoothed.notes[:2]] == [
+        f"encoder.blocks.{block}.attention.value smoothed" for block in range(2)
+    ]
+    before = noise(given, material, given.network, "static")
+    after = noise(smoothed, material, given.network, "static")
+    assert after > before + 3
+
+
+@pytest.mark.skipif(
+    not minilm.weights().exists(), reason="`python -m examples.minilm.train` was not run"
+)
+def test_all_six_attentions_of_minilm_are_smoothed() -> None:
+    loaded = load_model("examples.minilm.model")
+    assert loaded.datasets is not None
+    some = loaded.datasets.validation.part(0, 64)
+    network = loaded.network
+    given = Workpiece(network, describe(network, some.samples, {}), dense=network)
+    smoothed = SmoothQuant(samples=64).apply(given, Material(some, some), quiet())
+    found = [note.split(":")[0] for note in smoothed.notes]
+    assert found[:6] == [f"encoder.blocks.{block}.attention.value smoothed" for block in range(6)]
+    assert len(found) == 6 + 13  # its LayerNorms, which residual additions read
+    scores = all_scores(network, some.samples)
+    error = (all_scores(smoothed.network, some.samples) - scores).abs().max()
+    assert error < 1e-5 * scores.abs().max()
+
+
+def test_the_function_stays_and_the_notes_say_by_how_much_outliers_shrank() -> None:
+    given, material = brought()
+    smoothed = SmoothQuant().apply(given, material, quiet())
+    test = samples(30)
+    assert torch.allclose(
+        all_scores(smoothed.network, test), all_scores(given.network, test), atol=1e-5
+    )
+    assert len(smoothed.notes) == 3
+    assert smoothed.notes[0].startswith("norm smoothed: its largest channel was 7.")
+    assert not torch.equal(
+        smoothed.network.get_parameter("norm.weight"), given.network.get_parameter("norm.weight")
+    )
+
+
+def test_masked_weights_stay_zero() -> None:
+    given, material = brought()
+    sparse = SparseNM(min_rows=1).apply(given, material, quiet())
+    smoothed = SmoothQuant().apply(sparse, material, quiet())
+    for name, mask in sparse.masks.items():
+        weight = smoothed.network.get_parameter(name)
+        assert torch.equal(weight != 0, mask & (sparse.network.get_parameter(name) != 0))
+    assert smoothed.masks == sparse.masks
+
+
+def test_a_network_in_which_nothing_is_exact_is_refused() -> None:
+    conv = tiny_conv.workpiece()
+    with pytest.raises(ValueError, match="there is nothing to smooth: no LayerNorm"):
+        SmoothQuant().apply(conv, tiny_conv.datasets().material, quiet())
+
+
+class PostNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x)
+        logits: Tensor = (normed + self.head(normed)).mean(1)
+        return logits
+
+
+def test_a_post_norm_block_is_refused_with_the_reason() -> None:
+    built, given = PostNorm().eval(), samples(40)
+    split = Split(given, np.zeros(40, np.int64))
+    workpiece = Workpiece(built, describe(built, given, {}), dense=built)
+    reason = "nothing to smooth: norm is not smoothed: add.Tensor reads it too, not only Linears"
+    with pytest.raises(ValueError, match=reason):
+        SmoothQuant().apply(workpiece, Material(split, split), quiet())
+
+
+def test_equal_seeds_give_equal_weights() -> None:
+    weights: Callable[[Workpiece], Tensor] = lambda made: made.network.get_parameter("0.weight")  # noqa: E731
+    material = tiny.datasets().material
+    first, second, other = (
+        SmoothQuant(samples=40, seed=seed).apply(tiny.workpiece(), material, quiet())
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(weights(first), weights(second))
+    assert not torch.equal(weights(first), weights(other))
+
+
+def test_samples_are_chosen_as_by_other_techniques() -> None:
+    given, material = brought()
+    chosen = choose_samples(material.validation, 40, 3)
+    made = SmoothQuant(samples=40, seed=3).apply(given, material, quiet())
+    expected = SmoothQuant().apply(given, Material(chosen, chosen), quiet())
+    assert made.notes == expected.notes
+    for name, weight in expected.network.named_parameters():
+        assert torch.equal(made.network.get_parameter(name), weight)

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.variants import tiny, tiny_conv, two_inputs
+from variants.compression.export import export
+from variants.model.dataset import Samples, count, rows
+from variants.model.forward import outputs, tensors
+from variants.model.loading import describe
+from variants.model.state import Workpiece
+from variants.runtime.onnx import OnnxRunner
+
+SAMPLES = tiny.split(30).samples
+TEXTS = two_inputs.split(30).samples
+
+
+def _export(network: nn.Module, samples: Samples = SAMPLES) -> bytes:
+    axes = two_inputs.AXES if "ids" in samples else {}
+    exported = export(network, samples, describe(network, samples, axes))
+    model: bytes = exported.SerializeToString(deterministic=True)
+    return model
+
+
+def _expect_equal(network: nn.Module, model: bytes, *given: Samples) -> None:
+    """Every output of onnxruntime is torch's, for all of the samples and for parts of them."""
+    runner = OnnxRunner(model, threads=1)
+    for samples in given:
+        for number in (1, 2, 17, count(samples)):
+            some = rows(samples, slice(0, number))
+            with torch.inference_mode():
+                expected = outputs(network, tensors(some))
+            for ours, theirs in zip(runner(some).values(), expected, strict=True):
+                assert ours.shape == tuple(theirs.shape)
+                np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
+
+
+def test_the_exported_model_answers_as_torch_does_at_any_batch_size() -> None:
+    network = tiny.network()
+    model = _export(network)
+    assert OnnxRunner(model, threads=1)(rows(SAMPLES, slice(0, 3))).keys() == {"logits"}
+    _expect_equal(network, model, SAMPLES)
+
+
+@pytest.mark.parametrize("exported", [1, 2, 30])
+def test_the_batch_that_was_exported_with_decides_nothing(exported: int) -> None:
+    network = tiny.network()
+    _expect_equal(network, _export(network, rows(SAMPLES, slice(0, exported))), SAMPLES)
+
+
+def test_texts_may_have_any_length() -> None:
+    network = two_inputs.network()
+    others = [two_inputs.split(20, seed=3, tokens=tokens).samples for tokens in (3, 7, 12, 50)]
+    one = {name: array[:, :1] for name, array in TEXTS.items()}
+    _expect_equal(network, _export(network, TEXTS), one, *others)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3])
+def test_the_length_that_was_exported_with_decides_nothing(tokens: int) -> None:
+    network = two_inputs.network()
+    short = {name: array[:, :tokens] for name, array in TEXTS.items()}
+    _expect_equal(network, _export(network, short), TEXTS)
+
+
+class _Several(nn.Module):
+    """Scores, one number for each token, which tokens were looked at, and the class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = two_inputs.network()
+
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        scores = self.classifier(ids, mask)
+        each = self.classifier.embedding(ids).sum(dim=2).masked_fill(mask == 0, -torch.inf)
+        return scores, each, mask > 0, scores.argmax(dim=1)
+
+
+def test_several_outputs_are_exported_by_name_whatever_their_datatypes() -> None:
+    network = _Several()
+    model = _export(network, TEXTS)
+    given = two_inputs.split(5, tokens=9).samples
+    found = OnnxRunner(model, threads=1)(given)
+    assert {name: (str(array.dtype), array.shape) for name, array in found.items()} == {
+        "logits": ("float32", (5, 3)),
+        "output_1": ("float32", (5, 9)),
+        "output_2": ("bool", (5, 9)),
+        "output_3": ("int64", (5,)),
+    }
+    assert np.isneginf(found["output_1"]).any()
+    _expect_equal(network, model, TEXTS, given)
+
+
+def test_an_input_that_nothing_depends_on_is_still_taken() -> None:
+    class Careless(two_inputs.TwoInputs):
+        def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+            logits: Tensor = self.head(self.hidden(self.embedding(ids).mean(dim=1)))
+            return logits
+
+    network = Careless()
+    _expect_equal(network, _export(network, TEXTS), two_inputs.split(20, tokens=5).samples)
+
+
+def test_a_convolutional_network_is_exported_with_its_running_statistics() -> None:
+    piece, samples = tiny_conv.workpiece(), tiny_conv.split(30).samples
+    model = export(piece.network.train(), samples, piece.interface).SerializeToString()
+    _expect_equal(tiny_conv.network(), model, samples)
+    assert not piece.network.training
+
+
+@pytest.mark.parametrize(
+    ("build", "samples"),
+    [
+        (tiny.workpiece, SAMPLES),
+        (two_inputs.workpiece, TEXTS),
+        (tiny_conv.workpiece, tiny_conv.split(30).samples),
+    ],
+)
+def test_equal_networks_give_equal_bytes_that_tell_no_paths(
+    build: Callable[[], Workpiece], samples: Samples
+) -> None:
+    first, second = (
+        export(piece.network, samples, piece.interface).SerializeToString(deterministic=True)
+        for piece in (build(), build())
+    )
+    assert first == second
+    assert not re.search(rb"\.py|site-packages|stack_trace", first)
+
+
+class _Forgetful(nn.Module):
+    """Answers differently each time, so that no export of it can be right."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + torch.rand_like(features)
+
+
+class _Halved(nn.Module):
+    """Treats one length differently, which an exported graph cannot."""
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        total: Tensor = (ids * mask).sum(dim=1, keepdim=True)
+        return -total if ids.shape[1] == 6 else total
+
+
+class _Branching(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return features if features.sum() > 0 else -features
+
+
+class _OneBatch(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return features.reshape(16, -1) if len(features) == 16 else features
+
+
+class _Unknown(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        values: Tensor = torch.linalg.svdvals(features.reshape(-1, 4, 2))
+        return values
+
+
+@pytest.mark.parametrize(
+    ("network", "samples", "message"),
+    [
+        (_Forgetful(), SAMPLES, r"fails for input \[16, 8\]: 'logits' differs from torch by"),
+        (_Halved(), TEXTS, r"fails for ids \[1, 6\], mask \[1, 6\]: 'logits' differs from torch"),
+        (
+            _Branching(), SAMPLES,
+            "must do the same whatever the values of its inputs are: .*data-dependent.*"
+            r"test_export.py.*, in forward: return features if features.sum\(\) > 0 else",
+        ),
+        (_OneBatch(), SAMPLES, "be exported to ONNX: .*a static shape of 16 for dimension"),
+        (_Unknown(), SAMPLES, "be exported to ONNX: No ONNX function found for .*svd"),
+    ],
+    ids=["random", "decides by length", "decides by values", "one batch size", "no operator"],
+)  # fmt: skip
+def test_a_model_that_cannot_be_exported_is_refused_with_the_reason_and_nothing_else(
+    network: nn.Module, samples: Samples, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        _export(network, samples)
+    assert capfd.readouterr() == ("", "")

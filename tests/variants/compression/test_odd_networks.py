@@ -1,0 +1,221 @@
+"""Networks written in unexpected ways: a technique copes with them, or says why it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.small import quiet
+from tests.variants import tiny
+from variants.catalog.recipe import Step
+from variants.compression.techniques import resolve
+from variants.model.dataset import Material, Samples, Split
+from variants.model.forward import all_scores
+from variants.model.loading import describe
+from variants.model.state import Workpiece
+from variants.model.training import Schedule, Teacher, fit
+from variants.runtime.onnx import OnnxRunner
+
+IDS = 16
+
+
+class Columns(nn.Module):
+    """Looks words up as columns of a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(IDS, IDS, generator=torch.Generator().manual_seed(0)))
+        self.head = nn.Linear(IDS, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        found = torch.index_select(self.table, 1, ids.reshape(-1)).T
+        scores: Tensor = self.head(found.reshape(*ids.shape, IDS).mean(1))
+        return scores
+
+
+class Functional(nn.Module):
+    """Uses the weights of a layer without calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(tiny.INPUTS, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return F.linear(inputs, self.layer.weight, self.layer.bias)
+
+
+class Auxiliary(nn.Module):
+    """Computes what nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(tiny.INPUTS, 8)
+        self.head = nn.Linear(8, 3)
+        self.spare = nn.Linear(8, 5)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.body(inputs).relu()
+        self.spare(hidden)
+        scores: Tensor = self.head(hidden)
+        return scores
+
+
+class ByKeyword(nn.Module):
+    """Calls its layers with their arguments' names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(tiny.INPUTS, 8)
+        self.norm = nn.LayerNorm(8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scores: Tensor = self.head(input=self.norm(input=self.body(input=inputs)).relu())
+        return scores
+
+
+class Masked(nn.Module):
+    """Has a table of constants with infinities in it."""
+
+    mask: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(tiny.INPUTS, 64)
+        self.head = nn.Linear(64, 3)
+        self.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.body(inputs).relu())
+        return scores + self.mask[:1].exp()
+
+
+def workpiece(network: nn.Module, samples: Samples) -> Workpiece:
+    return Workpiece(network.eval(), describe(network, samples, {}), dense=network)
+
+
+def apply(network: nn.Module, technique: str, **parameters: Any) -> Workpiece:
+    """Apply a technique to a network that takes what tiny's takes."""
+    given = workpiece(network, tiny.split(1).samples)
+    step = Step(technique=technique, parameters=parameters)
+    return resolve(step).apply(given, tiny.datasets().material, quiet())
+
+
+def test_a_table_looked_up_by_columns_is_not_quantised_by_rows() -> None:
+    ids = np.random.default_rng(0).integers(0, IDS, (60, 5))
+    split = Split({"ids": ids}, ids[:, 0] % 3)
+    given = workpiece(Columns(), split.samples)
+    made = resolve(Step(technique="int8")).apply(given, Material(split, split), quiet())
+    assert "layer table stays in FP32: it is looked up by columns" in made.notes
+    assert made.graph is not None
+    answers = OnnxRunner(made.graph, threads=1)(split.samples)["logits"]
+    expected = all_scores(given.network, split.samples).numpy()
+    assert np.abs(answers - expected).max() < 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("technique", "parameters"),
+    [
+        ("unstructured", {"share": 0.5, "criterion": "wanda"}),
+        ("unstructured", {"share": 0.5, "criterion": "activation", "scope": "global"}),
+        ("unstructured", {"share": 0.5, "criterion": "sparsegpt"}),
+        ("sparse-n:m", {"min_rows": 1, "criterion": "wanda"}),
+    ],
+)
+def test_layers_that_cannot_be_observed_are_no_success(
+    technique: str, parameters: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="found no layer to work on: layer layer stays dense"):
+        apply(Functional(), technique, **parameters)
+
+
+def test_smoothquant_leaves_what_nobody_reads() -> None:
+    made = apply(Auxiliary(), "smoothquant")
+    assert [note for note in made.notes if note.startswith("body smoothed")]
+
+
+def test_quantization_aware_training_takes_arguments_by_name() -> None:
+    given = apply(ByKeyword(), "int8", samples=50)
+    recover = resolve(Step(technique="recover", parameters={"epochs": 1}))
+    assert recover.apply(given, tiny.datasets().material, quiet()).graph is not None
+
+
+@pytest.mark.parametrize("criterion", ["activation", "taylor"])
+def test_structured_pruning_takes_arguments_by_name(criterion: str) -> None:
+    made = apply(ByKeyword(), "structured", share=0.3, criterion=criterion, through_norms=True)
+    assert made.network.get_parameter("body.weight").shape[0] < 8
+
+
+def test_constants_share_no_values() -> None:
+    made = apply(Masked(), "weight-sharing", values=16)
+    assert "weights stored as codes: 2, of at most 16" in made.notes[-1]
+
+
+def test_low_rank_keeps_the_datatype() -> None:
+    network = tiny.network().double()
+    samples = {name: array.astype(np.float64) for name, array in tiny.split(40).samples.items()}
+    split = Split(samples, tiny.split(40).labels)
+    step = Step(technique="low-rank", parameters={"break_even": 0.5})
+    made = resolve(step).apply(workpiece(network, samples), Material(split, split), quiet())
+    assert all_scores(made.network, samples).dtype == torch.float64
+
+
+def test_reordering_a_network_that_answers_zero_changes_nothing() -> None:
+    network = tiny.network()
+    with torch.no_grad():
+        network.get_parameter("4.weight").zero_()
+        network.get_parameter("4.bias").zero_()
+    assert apply(network, "sparse-n:m", permute=True).masks
+
+
+def test_dynamic_int8_may_exclude_a_convolution() -> None:
+    network = nn.Sequential(
+        nn.Unflatten(1, (1, tiny.INPUTS)), nn.Conv1d(1, 1, 3), nn.Flatten(), nn.Linear(6, 64),
+        nn.ReLU(), nn.Linear(64, 3),
+    )  # fmt: skip
+    assert apply(network, "int8", mode="dynamic", exclude=("1",)).graph is not None
+
+
+def test_distillation_takes_fp64() -> None:
+    network = tiny.network().double()
+    given = tiny.split(40)
+    samples = {name: array.astype(np.float64) for name, array in given.samples.items()}
+    teacher = Teacher(tiny.network(1).double(), 0.5, 2.0)
+    fit(network, Split(samples, given.labels), Schedule(epochs=1), quiet(), teacher=teacher)
+    assert all_scores(network, samples).isfinite().all()
+
+
+def test_a_frozen_network_cannot_be_trained() -> None:
+    network = tiny.network().requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing can be trained: every parameter has"):
+        fit(network, tiny.split(40), Schedule(epochs=1), quiet())
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5])
+def test_a_training_of_few_steps_moves_the_weights(epochs: int) -> None:
+    network = tiny.network()
+    fit(network, tiny.split(40), Schedule(epochs=epochs), quiet())
+    before = tiny.network().state_dict()
+    moved = max(
+        (tensor - before[name]).abs().max() for name, tensor in network.state_dict().items()
+    )
+    assert moved > 1e-5
+
+
+def test_structured_recovery_without_rounds_is_refused() -> None:
+    with pytest.raises(ValueError, match="it trains between rounds, and there is 1"):
+        resolve(Step(technique="structured", parameters={"share": 0.5, "recover": {"epochs": 1}}))
+
+
+def test_a_row_of_few_columns_keeps_one() -> None:
+    network = nn.Sequential(
+        nn.Unflatten(1, (8, 1, 1)), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Flatten(),
+        nn.Linear(8, 3),
+    )  # fmt: skip
+    made = apply(network, "unstructured", share=0.96, criterion="wanda")
+    assert made.masks["1.weight"].flatten(1).sum(1).tolist() == [1] * 8

@@ -1,0 +1,93 @@
+"""Which orders of steps are taken and which refused, and one whole recipe run to its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.small import quiet
+from tests.variants import tiny
+from variants.catalog.recipe import Step
+from variants.compression.techniques import TECHNIQUES, resolve_all
+from variants.model.state import Converter, Stage
+from variants.runtime.onnx import OnnxRunner
+
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "activation-pruning": {"mean_below": 0.3, "deviation_below": 0.4},
+    "low-rank": {"break_even": 0.7},
+    "structured": {"share": 0.3},
+    "unstructured": {"share": 0.5},
+    "weight-sharing": {"values": 16},
+}
+"""For techniques that cannot be run without any."""
+
+
+def recipe(*kinds: str) -> tuple[Step, ...]:
+    return tuple(Step(technique=kind, parameters=PARAMETERS.get(kind, {})) for kind in kinds)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("activation-pruning", "recover", "int8", "recover"),
+        ("sparse-n:m", "recover", "int8", "recover", "recover"),
+        ("unstructured", "smoothquant", "int8"),
+        ("smoothquant", "low-rank", "recover", "int8"),
+        ("fp16", "recover"),
+        ("bf16", "recover"),
+        ("sparse-n:m", "recover", "weight-sharing"),
+    ],
+    ids=" ".join,
+)
+def test_orders_that_work(kinds: tuple[str, ...]) -> None:
+    assert [technique.kind for technique in resolve_all(recipe(*kinds))] == list(kinds)
+
+
+@pytest.mark.parametrize("kind", [k for k, cls in TECHNIQUES.items() if cls.accepts < Stage.GRAPH])
+@pytest.mark.parametrize("maker", ["int8", "fp16", "bf16", "weight-sharing"])
+def test_nothing_that_changes_the_network_may_follow_a_graph(maker: str, kind: str) -> None:
+    message = f"step 2, '{kind}', cannot follow '{maker}': the model is an ONNX graph by then"
+    with pytest.raises(ValueError, match=message):
+        resolve_all(recipe(maker, kind))
+
+
+def test_recovery_does_not_make_a_graph_a_network_again() -> None:
+    message = "step 4, 'unstructured', cannot follow 'int8': the model is an ONNX graph"
+    with pytest.raises(ValueError, match=message):
+        resolve_all(recipe("unstructured", "int8", "recover", "unstructured"))
+
+
+def test_recovery_cannot_follow_a_step_that_makes_its_graph_once() -> None:
+    message = "step 2, 'recover', cannot follow 'weight-sharing': that makes its graph once"
+    with pytest.raises(ValueError, match=message):
+        resolve_all(recipe("weight-sharing", "recover"))
+
+
+def test_which_techniques_make_their_graph_anew() -> None:
+    makers = {kind for kind, cls in TECHNIQUES.items() if cls.yields is Stage.GRAPH}
+    again = {kind for kind in makers if hasattr(TECHNIQUES[kind], "simulate")}
+    assert again == {"int8", "fp16", "bf16"}
+    assert isinstance(resolve_all(recipe("int8"))[0], Converter)
+
+
+def test_pruned_recovered_quantised_and_recovered_again() -> None:
+    test, qualities = tiny.split(500, seed=9), []
+    train = {"epochs": 5, "batch_size": 32, "learning_rate": 1e-2}
+    steps = (
+        Step(technique="unstructured", parameters={"share": 0.5}),
+        Step(technique="recover", parameters=train),
+        Step(technique="int8", parameters={"reduce_range": True, "per_channel": False}),
+        Step(technique="recover", parameters=train),
+    )
+    workpiece, material = tiny.workpiece(), tiny.datasets().material
+    for technique in resolve_all(steps):
+        workpiece = technique.apply(workpiece, material, quiet())
+        if workpiece.graph is not None:
+            scores = OnnxRunner(workpiece.graph, threads=1)(test.samples)["logits"]
+            qualities.append(float((scores.argmax(axis=1) == test.labels).mean()))
+    assert len(qualities) == 2
+    assert qualities[1] >= qualities[0] > 0.7
+    for name, mask in workpiece.masks.items():
+        assert (workpiece.network.get_parameter(name)[~mask] == 0).all()
+    assert workpiece.stage is Stage.GRAPH

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.small import datasets
+from variants.catalog.catalog import Catalog
+from variants.measurement.macs import count_macs
+from variants.measurement.served import compressed_bytes, graph, served_files
+from variants.model.dataset import rows
+from variants.runtime.onnx import OnnxRunner
+from variants.runtime.runner import load_runner
+
+
+def test_served_are_the_files_that_the_runner_reads(small_catalog: Path) -> None:
+    variants = Catalog.load(small_catalog).variants
+    for name, files in {
+        "dense": {"model.onnx"},  # its weights lie beside it, and no runner reads them
+        "int8": {"model.onnx"},
+        "sparse-2:4": {"plan.json", "weights.safetensors"},
+    }.items():
+        served = served_files(small_catalog, variants[name])
+        assert served.keys() == files
+        for file, content in served.items():
+            assert content == (small_catalog / name / file).read_bytes()
+
+
+def test_zeros_and_repetition_are_worth_something_compressed_and_noise_is_not() -> None:
+    noise = np.random.default_rng(0).bytes(50_000)
+    half = noise[:25_000] + bytes(25_000)
+    assert compressed_bytes({"a": noise}) > 50_000
+    assert 25_000 < compressed_bytes({"a": half}) < 26_000
+    assert compressed_bytes({"a": noise, "b": half}) == sum(
+        len(zlib.compress(content, 6)) for content in (noise, half)
+    )
+
+
+@pytest.mark.parametrize("name", ["int8", "sparse-2:4"])
+def test_the_graph_computes_what_the_runner_computes(small_catalog: Path, name: str) -> None:
+    catalog = Catalog.load(small_catalog)
+    variant = catalog.variants[name]
+    few = rows(datasets().test.samples, slice(0, 3))
+    whole = graph(catalog.model, variant, served_files(small_catalog, variant), few)
+    own = load_runner(small_catalog, catalog.model, variant, threads=1)(few)["logits"]
+    assert np.allclose(OnnxRunner(whole, threads=1)(few)["logits"], own, atol=1e-4)
+
+
+def test_a_packed_variant_multiplies_what_it_keeps(small_catalog: Path) -> None:
+    catalog = Catalog.load(small_catalog)
+    variant = catalog.variants["sparse-2:4"]
+    few = rows(datasets().test.samples, slice(0, 2))
+    whole = graph(catalog.model, variant, served_files(small_catalog, variant), few)
+    macs = count_macs(whole, rows(few, slice(0, 1)))
+    assert macs is not None
+    assert macs.dense == 784 * 64 + 64 * 64 + 64 * 10
+    assert macs.effective == 784 * 32 + 64 * 32 + 64 * 10
+    onnx.checker.check_model(onnx.load_model_from_string(whole))

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from variants.runtime.linear24 import Linear24, mask24, pack, unpack
+
+
+@st.composite
+def weights(draw: st.DrawFn) -> Tensor:
+    """Any shape with whole groups; few distinct values, so that ties and zeros are common."""
+    rows, groups = draw(st.integers(1, 5)), draw(st.integers(1, 9))
+    values = st.sampled_from([-2.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 1e-30, 3e38])
+    flat = draw(st.lists(values, min_size=rows * groups * 4, max_size=rows * groups * 4))
+    return torch.tensor(flat).reshape(rows, groups * 4)
+
+
+@given(weights())
+def test_the_mask_keeps_the_two_largest_of_every_four(weight: Tensor) -> None:
+    mask = mask24(weight).reshape(-1, 4)
+    groups = weight.abs().reshape(-1, 4)
+    assert (mask.sum(dim=1) == 2).all()
+    smallest_kept = groups.masked_fill(~mask, torch.inf).amin(dim=1)
+    largest_dropped = groups.masked_fill(mask, -torch.inf).amax(dim=1)
+    assert (smallest_kept >= largest_dropped).all()
+
+
+@given(weights())
+def test_unpacking_gives_back_what_was_packed(weight: Tensor) -> None:
+    sparse = torch.where(mask24(weight), weight, 0.0)
+    values, indices = pack(sparse)
+    assert torch.equal(unpack(values, indices), sparse)
+
+
+def test_the_packed_form_is_the_documented_one() -> None:
+    values, indices = pack(
+        torch.tensor([[0.0, 5.0, 0.0, 7.0, 6.0, 0.0, 8.0, 0.0, 0.0, 0.0, 1.0, 2.0]])
+    )
+    assert values.tolist() == [[5.0, 7.0, 6.0, 8.0, 1.0, 2.0]]
+    # Columns 1, 3, 0, 2 from the lowest bits up, then 2, 3 and two unused.
+    assert indices.tolist() == [[0b10_00_11_01, 0b11_10]]
+    assert indices.dtype == torch.uint8
+
+
+def test_packed_fp32_weights_take_17_bits_each() -> None:
+    weight = torch.ones(64, 64)
+    stored = pack(weight * mask24(weight))
+    assert sum(tensor.nbytes for tensor in stored) == weight.numel() * 17 / 8
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        pytest.param(torch.ones(2, 8), "4 groups of 4 hold more than 2", id="not sparse"),
+        pytest.param(torch.zeros(2, 6), "multiple of 4, got .2, 6.", id="half a group"),
+        pytest.param(torch.zeros(8), "multiple of 4, got .8.", id="no matrix"),
+    ],
+)
+def test_pack_refuses(weight: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pack(weight)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_layer_computes_what_its_linear_computes(bias: bool) -> None:
+    linear = nn.Linear(12, 5, bias=bias)
+    with torch.no_grad():
+        linear.weight.mul_(mask24(linear.weight))
+    layer, features = Linear24.from_linear(linear), torch.randn(7, 12)
+    assert torch.equal(layer(features), linear(features))
+    assert set(layer.state_dict()) == {"values", "indices"} | ({"bias"} if bias else set())

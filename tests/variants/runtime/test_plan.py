@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from tests.small import quiet
+from tests.variants import tiny, tiny_attention, tiny_conv, two_inputs
+from variants.build.build import pack
+from variants.catalog import artifact
+from variants.catalog.catalog import Model, Variant
+from variants.compression.techniques.low_rank import LowRankFactors
+from variants.compression.techniques.n_m import SparseNM
+from variants.compression.techniques.structured import Structured
+from variants.model.forward import all_scores
+from variants.model.state import Workpiece
+from variants.runtime.linear24 import Linear24
+from variants.runtime.low_rank import LowRank
+from variants.runtime.plan import Layer, Plan, describe, rebuild, storable
+from variants.runtime.runner import load_runner
+from variants.runtime.shape import put
+
+SAMPLES = tiny.split(20).samples
+
+
+def _stored(plan: Plan, tensors: dict[str, torch.Tensor]) -> tuple[Plan, bytes]:
+    return Plan.model_validate_json(plan.model_dump_json()), safetensors.torch.save(tensors)
+
+
+def _pruned(module: Any, **parameters: Any) -> Workpiece:
+    technique = Structured(**{"criterion": "magnitude", "share": 0.4} | parameters)
+    return technique.apply(module.workpiece(), module.datasets().material, quiet())
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def test_a_pruned_and_sparse_network_is_rebuilt_from_its_plan_and_tensors() -> None:
+    layers = nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8), nn.GELU(), nn.Linear(8, 3)
+    given = replace(tiny.workpiece(), network=nn.Sequential(*layers).eval())
+    sparse = SparseNM(min_rows=8).apply(given, tiny.datasets().material, quiet())
+    plan, tensors = describe(sparse.network, sparse.packed)
+
+    assert plan.layers == {
+        "0": Layer(kind="linear-2:4", in_features=8, out_features=12),
+        "2": Layer(kind="linear-2:4", in_features=12, out_features=8),
+    }
+    assert "0.weight" not in tensors
+    rebuilt = rebuild(tiny.network(seed=1), *_stored(plan, tensors))
+    assert isinstance(rebuilt.get_submodule("2"), Linear24)
+    assert rebuilt.get_submodule("4").in_features == 8  # the factory's has 16
+    np.testing.assert_array_equal(
+        tiny.answers(rebuilt, SAMPLES), tiny.answers(sparse.network, SAMPLES)
+    )
+
+
+@pytest.mark.parametrize("module", [tiny, tiny_conv, two_inputs, tiny_attention])
+def test_every_kind_of_layer_is_rebuilt_by_the_shapes_of_its_tensors(module: Any) -> None:
+    made = _pruned(module, through_norms=True).network
+    dense = module.network(seed=1)
+    before = _shapes(dense)
+    rebuilt = rebuild(dense, *_stored(*describe(made, frozenset())))
+    assert _shapes(rebuilt) == _shapes(made) != before
+    assert str(rebuilt) == str(made)  # in_features, out_channels, num_features and so on
+    samples = module.split(20).samples
+    assert torch.equal(all_scores(rebuilt, samples), all_scores(made, samples))
+
+
+def test_grouped_convolutions_keep_their_groups_unless_each_channel_is_its_own() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.PReLU(8), nn.BatchNorm2d(8),
+        nn.Conv2d(8, 6, 1), nn.Conv2d(6, 6, 3, groups=2),
+    )  # fmt: skip
+    wanted = {
+        "0.weight": (5, 3, 1, 1), "0.bias": (5,), "1.weight": (5, 1, 3, 3), "1.bias": (5,),
+        "2.weight": (5,), "3.weight": (5,), "3.bias": (5,), "3.running_mean": (5,),
+        "3.running_var": (5,), "4.weight": (4, 5, 1, 1), "4.bias": (4,), "5.weight": (4, 2, 3, 3),
+        "5.bias": (4,),
+    }  # fmt: skip
+    put(network, {name: torch.rand(shape) for name, shape in wanted.items()})
+    facts = [(m.in_channels, m.out_channels, m.groups) for m in network if isinstance(m, nn.Conv2d)]
+    assert facts == [(3, 5, 1), (5, 5, 5), (5, 4, 1), (4, 4, 2)]
+    assert network.eval()(torch.rand(2, 3, 8, 8)).shape == (2, 4, 4, 4)
+
+
+def test_low_rank_layers_are_rebuilt_packed_or_not() -> None:
+    material = tiny.datasets().material
+    made = LowRankFactors(break_even=0.99, exclude=("4",)).apply(
+        tiny.workpiece(), material, quiet()
+    )
+    widened = SparseNM(min_rows=4).apply(made, material, quiet())
+    assert isinstance(made.network.get_submodule("2"), LowRank)
+    for given in (made, widened):
+        plan, tensors = describe(given.network, given.packed)
+        rank = made.network.get_submodule("0").first.out_features  # type: ignore[union-attr]
+        assert plan.layers["0"] == Layer(kind="low-rank", in_features=8, out_features=16, rank=rank)
+        rebuilt = rebuild(tiny.network(seed=1), *_stored(plan, tensors))
+        np.testing.assert_array_equal(
+            tiny.answers(rebuilt, SAMPLES), tiny.answers(given.network, SAMPLES)
+        )
+    assert "0.first" in widened.packed
+
+
+@pytest.mark.parametrize("module", [tiny_conv, tiny_attention])
+def test_a_structured_and_packed_variant_is_served_by_torch(module: Any, tmp_path: Path) -> None:
+    given, material = _pruned(module, round_to=4), module.datasets().material
+    sparse = SparseNM(min_rows=4).apply(given, material, quiet())
+    assert sparse.packed
+    runner, files = pack(sparse, material)
+    assert runner == "torch"
+    variant = Variant(name="small", recipe=(), runner=runner, files=())
+    artifact.save(tmp_path, variant, files)
+    saved = artifact.save(tmp_path, variant, files)
+    model = Model(
+        name="m",
+        factory=f"{module.__name__}:network",
+        weights_sha256="0" * 64,
+        datasets_sha256="0" * 64,
+        inputs=given.interface.inputs,
+        outputs=given.interface.outputs,
+    )
+    samples = module.split(9).samples
+    answers = load_runner(tmp_path, model, saved, threads=1)(samples)["logits"]
+    np.testing.assert_allclose(answers, all_scores(sparse.network, samples).numpy(), atol=1e-6)
+
+
+def test_tied_weights_are_stored_for_each_layer() -> None:
+    network = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    network[2].weight = network[0].weight
+    plan, tensors = describe(network, frozenset())
+    rebuilt = rebuild(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)),
+                      *_stored(plan, tensors))  # fmt: skip
+    assert torch.equal(rebuilt(torch.ones(1, 8)), network(torch.ones(1, 8)))
+
+
+def test_tied_and_channels_last_tensors_are_stored_as_they_are() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)).to(
+        memory_format=torch.channels_last  # type: ignore[call-overload]
+    )
+    network[1].weight = network[0].weight
+    stored = safetensors.torch.load(safetensors.torch.save(storable(network)))
+    assert stored.keys() == network.state_dict().keys()
+    assert all(torch.equal(stored[name], t) for name, t in network.state_dict().items())
+
+
+def test_describing_leaves_the_network_alone() -> None:
+    sparse = SparseNM().apply(tiny.workpiece(), tiny.datasets().material, quiet())
+    describe(sparse.network, sparse.packed)
+    assert isinstance(sparse.network.get_submodule("0"), nn.Linear)
+
+
+def _other_factory(plan: Plan, tensors: dict[str, torch.Tensor]) -> nn.Module:
+    return rebuild(nn.Sequential(nn.Linear(8, 3)), *_stored(plan, tensors))
+
+
+def _without(name: str) -> Callable[[Plan, dict[str, torch.Tensor]], nn.Module]:
+    def attempt(plan: Plan, tensors: dict[str, torch.Tensor]) -> nn.Module:
+        kept = {key: tensor for key, tensor in tensors.items() if key != name}
+        return rebuild(tiny.network(), *_stored(plan, kept))
+
+    return attempt
+
+
+def _with(name: str, tensor: torch.Tensor) -> Callable[[Plan, dict[str, torch.Tensor]], nn.Module]:
+    def attempt(plan: Plan, tensors: dict[str, torch.Tensor]) -> nn.Module:
+        return rebuild(tiny.network(), *_stored(plan, tensors | {name: tensor}))
+
+    return attempt
+
+
+def _planned(name: str, **layer: Any) -> Callable[[Plan, dict[str, torch.Tensor]], nn.Module]:
+    def attempt(plan: Plan, tensors: dict[str, torch.Tensor]) -> nn.Module:
+        return rebuild(tiny.network(), *_stored(Plan(layers={name: Layer(**layer)}), tensors))
+
+    return attempt
+
+
+LINEAR24 = {"kind": "linear-2:4", "in_features": 8, "out_features": 8}
+LOW_RANK = {"kind": "low-rank", "in_features": 8, "out_features": 8}
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (_other_factory, r"do not fit the plan: the network has no 2.bias, 2.weight, 4.bias"),
+        (_without("4.weight"), r"do not fit the plan: there is no 4\.weight"),
+        (_with("5.weight", torch.ones(2)), r"do not fit the plan: the network has no 5\.weight"),
+        (_with("0.weight", torch.ones(3)), r"0.weight is torch.float32 \[3\], the factory builds"),
+        (_with("0.bias", torch.ones(16).half()), r"0.bias is torch.float16 \[16\], the factory"),
+        (_with("0.bias", torch.ones(5)), "0.bias has 5 rows, its layer 16 outputs"),
+        (_planned("7", **LINEAR24), "the plan has a layer '7', the factory builds none"),
+        (_planned("1", **LINEAR24), "a linear-2:4 layer '1', the factory builds a ReLU there"),
+        (_planned("2", **LINEAR24), r"do not fit the plan: there is no 2.indices, 2.values"),
+        (_planned("2", **LOW_RANK), "layer '2' is of low rank, but says not of which"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    attempt: Callable[[Plan, dict[str, torch.Tensor]], nn.Module], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        attempt(*describe(tiny.network(), frozenset()))
+
+
+def test_a_module_that_cannot_be_resized_is_named() -> None:
+    with pytest.raises(ValueError, match="'0', a GroupNorm, cannot be resized"):
+        put(nn.Sequential(nn.GroupNorm(2, 8)), {"0.weight": torch.ones(4)})
+
+
+def test_packing_what_is_no_linear_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"not Linear layers of the network, .*: \['1'\]"):
+        describe(tiny.network(), frozenset({"1"}))

@@ -1,0 +1,148 @@
+"""Where the time of one call goes: operator by operator, as the runtime itself tells it.
+
+onnxruntime: its profile of a session ─▶ nodes ─▶ layers by `choosing.graph`
+torch:       a clock around every module that has no modules within ─▶ layers by name
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import onnxruntime
+import torch
+from torch import nn
+
+from variants.analysis.explain.graph import INTEGER_PRODUCTS, Graph, optimised_layers
+from variants.model.dataset import Samples
+from variants.model.forward import tensors
+
+CALLS: Final = 40
+WARM_UP_CALLS: Final = 8
+_KERNEL: Final = "_kernel_time"
+_ERRORS: Final = 3
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator of a call."""
+
+    name: str
+    kind: str
+    """The runtime's name of what it computes: `Gemm`, `QLinearConv`, `Linear`."""
+    layer: str | None
+    """The layer it is of; None for one that is no layer's, such as an addition."""
+    arithmetic: str
+    """The type that it multiplies in: `float32`, `int8`, `float16`."""
+    seconds: float
+    """Median over the calls."""
+
+
+def onnx_ops(model: bytes, batch: Samples, *, threads: int, calls: int = CALLS) -> list[Op]:
+    """Profile a model in a session of its own; its clock counts whole microseconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = _ERRORS
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        for _ in range(WARM_UP_CALLS + calls):
+            session.run(None, dict(batch))
+        events = json.loads(Path(session.end_profiling()).read_bytes())
+        layers = optimised_layers(Graph(model), Path(options.optimized_model_filepath).read_bytes())
+    seconds: dict[str, list[float]] = defaultdict(list)
+    told: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith(_KERNEL):
+            name = event["name"].removesuffix(_KERNEL)
+            seconds[name].append(event["dur"] * 1e-6)
+            told[name] = event["args"]
+    return [
+        Op(
+            name=name,
+            kind=told[name]["op_name"],
+            layer=layers.get(name),
+            arithmetic=_arithmetic(told[name]),
+            seconds=median(durations[-calls:]),
+        )
+        for name, durations in seconds.items()
+    ]
+
+
+def torch_ops(network: nn.Module, batch: Samples, *, calls: int = CALLS) -> list[Op]:
+    """Time each innermost module of a network, with the threads that torch now has."""
+    leaves = {name: m for name, m in network.named_modules() if not [*m.children()]}
+    seconds: dict[str, list[float]] = {name: [] for name in leaves}
+    spent: dict[str, float] = {}
+    hooks = []
+    for name, module in leaves.items():
+        start, stop = _stopwatch(spent, name)
+        hooks.append(module.register_forward_pre_hook(start))
+        hooks.append(module.register_forward_hook(stop))
+    given = tensors(batch)
+    try:
+        with torch.inference_mode():
+            for _ in range(WARM_UP_CALLS + calls):
+                spent.clear()
+                network(*given)
+                for name, total in spent.items():
+                    seconds[name].append(total)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [
+        Op(
+            name=name,
+            kind=type(module).__name__,
+            layer=name if _has_weights(module) else None,
+            arithmetic=_type(module),
+            seconds=median(seconds[name][-calls:]),
+        )
+        for name, module in leaves.items()
+        if seconds[name]
+    ]
+
+
+def _stopwatch(
+    spent: dict[str, float], name: str
+) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return hooks that add to what a module spent in a call: it may be used more than once."""
+    began = [0.0]
+
+    def start(*_: object) -> None:
+        began[0] = time.perf_counter()
+
+    def stop(*_: object) -> None:
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - began[0]
+
+    return start, stop
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return bool([*module.parameters(), *module.buffers()])
+
+
+def _type(module: nn.Module) -> str:
+    parameter = next(module.parameters(), next(module.buffers(), None))
+    kind = torch.float32 if parameter is None else parameter.dtype
+    return str(kind).removeprefix("torch.")
+
+
+def _arithmetic(told: dict[str, Any]) -> str:
+    if told["op_name"] in INTEGER_PRODUCTS:
+        return "int8"
+    first: dict[str, Any] = next(iter(told.get("input_type_shape", ())), {})
+    kind = next(iter(first), "float")
+    return "float32" if kind == "float" else str(kind)

@@ -1,0 +1,80 @@
+"""What a search is asked for: limits to keep, and what to have the least or the most of."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal, Self, TypeAlias
+
+from pydantic import Field, ValidationError, model_validator
+
+from variants.catalog.record import Record
+
+Cost: TypeAlias = Literal["parameters", "bytes", "latency"]
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600}
+
+
+class Goal(Record):
+    """The least of a cost within a largest drop, or the best accuracy within a latency.
+
+    With both limits, both are kept; `least` says which is sought, and without it the best accuracy.
+    """
+
+    max_drop: float | None = Field(default=None, gt=0, le=1)
+    """Largest loss of accuracy against dense that may be left possible, as a share."""
+    confidence: float = Field(default=0.95, ge=0.5, lt=1)
+    """With which all claims of the search hold together."""
+    least: Cost | None = None
+    latency_s: float | None = Field(default=None, gt=0)
+    """Largest median latency of a batch."""
+    batch_size: int = Field(default=1, ge=1)
+    """At which latency is measured."""
+
+    @model_validator(mode="after")
+    def _can_be_sought(self) -> Self:
+        if self.max_drop is None and self.latency_s is None:
+            raise ValueError("give a largest drop of accuracy, a largest latency, or both")
+        if self.max_drop is None and self.least is not None:
+            raise ValueError(
+                f"the least {self.least} needs a largest drop of accuracy, or it is nothing"
+            )
+        if self.latency_s is None and self.least is None:
+            raise ValueError("say what to have the least of: parameters, bytes or latency")
+        return self
+
+    @classmethod
+    def asked(
+        cls,
+        *,
+        max_drop_points: float | None,
+        confidence_percent: float,
+        least: Cost | None,
+        latency_ms: float | None,
+        batch_size: int,
+    ) -> Goal:
+        """Return the goal as people say it; raises `ValueError` in one line if it is none."""
+        try:
+            return cls(
+                max_drop=None if max_drop_points is None else max_drop_points / 100,
+                confidence=confidence_percent / 100,
+                least=least,
+                latency_s=None if latency_ms is None else latency_ms / 1000,
+                batch_size=batch_size,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = "".join(f"{part}: " for part in first["loc"])
+            raise ValueError(f"{where}{first['msg'].removeprefix('Value error, ')}") from None
+
+    @property
+    def cost(self) -> Cost:
+        """What candidates are compared by, beside accuracy."""
+        return self.least or "latency"
+
+
+def duration_s(text: str) -> float:
+    """Return the seconds in `90s`, `10m`, `1.5h` or a bare number of seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f"{text!r} is no duration above 0, as in 90s, 10m or 1.5h")
+    return float(match[1]) * _UNITS[match[2] or "s"]

@@ -1,0 +1,43 @@
+"""How much each attention head of a project's network matters, measured and written down.
+
+project file ─▶ network, some validation samples ─▶ head_importance ─▶ heads.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter
+from rich.progress import Progress
+
+from variants.build.check import load_checked
+from variants.catalog import artifact
+from variants.compression.pruning.heads import HeadImportance, head_importance
+from variants.compression.pruning.score import SAMPLES, Criterion
+from variants.compression.sparsity.calibration import choose_samples
+
+JSON: Final = "heads.json"
+HEADS: Final = TypeAdapter(tuple[HeadImportance, ...])
+"""What the file holds: the least important head first."""
+
+
+def run_heads(
+    project_file: Path, criterion: Criterion, progress: Progress
+) -> tuple[HeadImportance, ...]:
+    """Rank the heads of a project's network, on the validation samples that `structured` draws.
+
+    At most `SAMPLES` of them; the test split is not touched. Raises `ValueError` that says what is
+    wrong with the project, or that its network has no attention heads.
+    """
+    checked = load_checked(project_file)
+    split = choose_samples(checked.datasets.validation, SAMPLES, seed=0)
+    return tuple(head_importance(checked.network, split, criterion, progress))
+
+
+def write_heads(heads: Sequence[HeadImportance], folder: Path) -> Path:
+    """Write `heads.json`, a list of records, into the folder; return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    artifact.write_file(folder / JSON, HEADS.dump_json(tuple(heads), indent=2) + b"\n")
+    return folder / JSON

@@ -1,0 +1,217 @@
+"""From a project file to a catalog: every variant made, saved, and all of them measured together.
+
+    Project ─▶ for each recipe: Workpiece ─▶ techniques ─▶ artifact
+            ─▶ measure, in turns with dense ─▶ report cards ─▶ catalog ─▶ catalog.json, last
+
+A catalog that is there stays as it was until all that is new is measured, and then renamed into
+place: variant by variant, each whole and with its card. While all are replaced there is no
+`catalog.json`, which is what makes a folder a catalog.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
+
+import safetensors.torch
+from rich.progress import Progress, TaskID
+
+from variants.build.check import load_checked
+from variants.catalog import artifact
+from variants.catalog.catalog import Catalog, Model, ReportCard, Variant
+from variants.catalog.recipe import DENSE, Project
+from variants.catalog.record import read_record
+from variants.catalog.sample_request import write_sample
+from variants.compression.export import export
+from variants.compression.techniques.technique import Technique
+from variants.measurement.report_card import OnProgress, measure
+from variants.model.dataset import Datasets, Material, Split
+from variants.model.state import Workpiece
+from variants.runtime import plan
+from variants.runtime.onnx import FILE as MODEL_FILE
+
+CATALOG_FILE = "catalog.json"
+RunnerName: TypeAlias = Literal["onnx", "torch"]
+
+
+class Measure(Protocol):
+    """Makes the report cards: `variants.measurement.report_card.measure`, or one with less time."""
+
+    def __call__(
+        self,
+        catalog: Path,
+        model: Model,
+        variants: Mapping[str, Variant],
+        split: Split,
+        *,
+        threads: int,
+        on_progress: OnProgress,
+    ) -> dict[str, ReportCard]:
+        """Return the card of every variant; `dense` must be among them."""
+        ...
+
+
+def build(
+    project_file: Path,
+    catalog: Path,
+    *,
+    progress: Progress,
+    only: Sequence[str] = (),
+    threads: int = 1,
+    measure: Measure = measure,
+) -> Catalog:
+    """Build and measure the variants of a project into the folder `catalog`; return what is there.
+
+    All of them, and then the catalog holds these and no others; or `only` those named (and dense,
+    if the catalog has none), beside what is there. `threads` is what a replica will have; training
+    uses all there are. Each variant is replaced whole, so a reader never meets half of one.
+
+    Raises `ValueError` that says what is wrong with the project, before anything long is begun.
+    """
+    checked = load_checked(project_file)
+    project, network, datasets = checked.project, checked.network, checked.datasets
+    interface, recipes = checked.interface, checked.recipes
+    _require_known(project_file, project, only)
+    model = checked.model()
+
+    catalog.mkdir(parents=True, exist_ok=True)
+    artifact.recover(catalog)
+    is_addition = bool(only) and (catalog / CATALOG_FILE).exists()
+    if is_addition:
+        _require_same_model(catalog, model)
+        recipes = {name: steps for name, steps in recipes.items() if name in only}
+    else:
+        recipes = {n: steps for n, steps in recipes.items() if not only or n in (DENSE, *only)}
+
+    dense = Workpiece(network, interface, dense=network)
+    workshop = catalog / artifact.WORKSHOP
+    workshop.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=workshop) as folder:
+        drafts, built = Path(folder), {}
+        for name, techniques in recipes.items():
+            workpiece = _work(name, techniques, dense, datasets.material, progress)
+            runner, files = pack(workpiece, datasets.material)
+            if name == DENSE:
+                files[plan.WEIGHTS] = safetensors.torch.save(plan.storable(network))
+            recipe, notes = project.recipes[name], workpiece.notes
+            variant = Variant(name=name, recipe=recipe, runner=runner, files=(), notes=notes)
+            built[name] = artifact.save(drafts, variant, files)
+        if DENSE not in built:
+            built[DENSE] = read_record(Variant, catalog / DENSE / artifact.RECORD)
+            (drafts / DENSE).symlink_to((catalog / DENSE).absolute())
+
+        for name, variant in _measure(drafts, model, built, datasets, threads, measure, progress):
+            artifact.write_record(drafts / name / artifact.RECORD, variant)
+        if not is_addition:
+            _clear(catalog, keep=recipes)
+        for name in recipes:
+            artifact.move(drafts / name, catalog / name)
+    write_sample(catalog, model, datasets.validation.samples)
+    artifact.write_record(catalog / CATALOG_FILE, model)
+    return Catalog.load(catalog)
+
+
+def measure_again(
+    project_file: Path,
+    catalog: Path,
+    *,
+    progress: Progress,
+    threads: int = 1,
+    measure: Measure = measure,
+) -> Catalog:
+    """Measure all variants of a catalog on this machine; return the catalog with the new cards.
+
+    Cards of other hardware stay beside them. They are written variant by variant, dense first, once
+    all are measured. Raises `ValueError` if the folder is no catalog, or one of another model,
+    weights or data than the project has.
+    """
+    checked = load_checked(project_file)
+    model = checked.model()
+    _require_same_model(catalog, model)
+    artifact.recover(catalog)
+    variants = Catalog.load(catalog).variants
+    for name, variant in _measure(
+        catalog, model, variants, checked.datasets, threads, measure, progress
+    ):
+        artifact.write_record(catalog / name / artifact.RECORD, variant)
+    return Catalog.load(catalog)
+
+
+def pack(workpiece: Workpiece, material: Material) -> tuple[RunnerName, dict[str, bytes]]:
+    """Return what runs a finished workpiece and the files of its artifact by name."""
+    if workpiece.graph is not None:
+        return "onnx", {MODEL_FILE: workpiece.graph}
+    if workpiece.packed:
+        layers, tensors = plan.describe(workpiece.network, workpiece.packed)
+        files = {plan.WEIGHTS: safetensors.torch.save(tensors)}
+        return "torch", {plan.PLAN: layers.model_dump_json(indent=2).encode(), **files}
+    exported = export(workpiece.network, material.validation.samples, workpiece.interface)
+    return "onnx", {MODEL_FILE: exported.SerializeToString(deterministic=True)}
+
+
+def _require_known(path: Path, project: Project, only: Sequence[str]) -> None:
+    if unknown := sorted(set(only) - project.recipes.keys()):
+        raise ValueError(
+            f"{path}: no recipe for {', '.join(unknown)}; there are {', '.join(project.recipes)}"
+        )
+
+
+def _require_same_model(catalog: Path, model: Model) -> None:
+    if Catalog.load(catalog).model != model:
+        raise ValueError(
+            f"{catalog} holds variants of another model, weights or datasets than the project's: "
+            "build all of them"
+        )
+
+
+def _clear(catalog: Path, keep: Mapping[str, object]) -> None:
+    """Make the folder no catalog until the build is done, and drop variants it will not have."""
+    (catalog / CATALOG_FILE).unlink(missing_ok=True)
+    for record in catalog.glob(f"*/{artifact.RECORD}"):
+        if record.parent.name not in keep:
+            artifact.remove(catalog, record.parent.name)
+
+
+def _work(
+    name: str,
+    techniques: Sequence[Technique],
+    workpiece: Workpiece,
+    material: Material,
+    progress: Progress,
+) -> Workpiece:
+    steps = " ─▶ ".join(technique.kind for technique in techniques) or "as trained"
+    progress.console.print(f"{name}: {steps}", highlight=False)
+    for technique in techniques:
+        try:
+            workpiece = technique.apply(workpiece, material, progress)
+        except ValueError as error:
+            raise ValueError(f"{name}: {technique.kind}: {error}") from error
+    return workpiece
+
+
+def _measure(
+    catalog: Path,
+    model: Model,
+    variants: Mapping[str, Variant],
+    datasets: Datasets,
+    threads: int,
+    measure: Measure,
+    progress: Progress,
+) -> list[tuple[str, Variant]]:
+    """Measure the variants together; return each by name, with its card."""
+    tasks: dict[str, TaskID] = {}
+
+    def report(what: str, share: float) -> None:
+        if what not in tasks:
+            tasks[what] = progress.add_task(f"measuring {what}", total=1.0)
+        progress.update(tasks[what], completed=share)
+
+    cards = measure(catalog, model, variants, datasets.test, threads=threads, on_progress=report)
+    measured = []
+    for name, card in cards.items():
+        others = (c for c in variants[name].report_cards if c.hardware.key != card.hardware.key)
+        variant = variants[name].model_copy(update={"report_cards": (*others, card)})
+        measured.append((name, variant))
+    return measured

@@ -1,0 +1,64 @@
+"""Embeddings in INT8: a table of signed 8 bits with a scale for each row, looked up as it is.
+
+    ids ─▶ Gather (INT8 rows) ─▶ Cast ─▶ Mul ◀─ Gather (their scales) ◀─ ids
+
+The table is never made whole in FP32, as it would be if a DequantizeLinear stood before the Gather.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from variants.compression.quantization.layer import QUANTIZED, Layer
+
+LARGEST = 127
+
+
+def quantize_embeddings(model: onnx.ModelProto, layers: Collection[Layer]) -> onnx.ModelProto:
+    """Return a copy in which the tables of these layers, all of them Gather, are INT8."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    tables = {layer.weight for layer in layers}
+    nodes = {layer.node for layer in layers}
+    kept = [tensor for tensor in made.graph.initializer if tensor.name not in tables]
+    added = [
+        encoded
+        for tensor in made.graph.initializer
+        if tensor.name in tables
+        for encoded in _encode(tensor)
+    ]
+    rewritten = [
+        replacement
+        for node in made.graph.node
+        for replacement in (_lookup(node) if node.name in nodes else [node])
+    ]
+    del made.graph.initializer[:], made.graph.node[:]
+    made.graph.initializer.extend([*kept, *added])
+    made.graph.node.extend(rewritten)
+    return made
+
+
+def _encode(tensor: onnx.TensorProto) -> tuple[onnx.TensorProto, onnx.TensorProto]:
+    table = numpy_helper.to_array(tensor)
+    scales = np.abs(table).max(axis=1, keepdims=True) / np.float32(LARGEST)
+    codes = np.rint(table / np.where(scales == 0, np.float32(1), scales)).astype(np.int8)
+    return (
+        numpy_helper.from_array(codes, tensor.name + QUANTIZED),
+        numpy_helper.from_array(scales, f"{tensor.name}_scale"),
+    )
+
+
+def _lookup(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    table, places = node.input
+    output, name = node.output[0], node.name
+    rows, scales, floats = f"{output}_quantized", f"{output}_scale", f"{output}_cast"
+    return [
+        helper.make_node("Gather", [table + QUANTIZED, places], [rows], name=f"{name}_rows"),
+        helper.make_node("Gather", [f"{table}_scale", places], [scales], name=f"{name}_scales"),
+        helper.make_node("Cast", [rows], [floats], name=f"{name}_cast", to=TensorProto.FLOAT),
+        helper.make_node("Mul", [floats, scales], [output], name=f"{name}_scaled"),
+    ]

@@ -1,0 +1,132 @@
+"""A network in torch that computes as its INT8 graph does, and lets gradients pass.
+
+    graph ─▶ grids of the activations ─▶ simulated(network, ...) ─▶ training ─▶ a new graph
+
+Quantization-aware training after Jacob et al. 2017 (arXiv:1712.05877), section 3: values are
+rounded to the grid on the way forward, and on the way back the rounding counts as the identity
+inside the grid's range and as a constant outside of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import onnx
+import torch
+import torch.nn.functional as F
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from variants.compression.quantization.embedding import LARGEST
+from variants.compression.quantization.layer import QUANTIZED, layer_name
+from variants.compression.quantization.writing import Bits
+
+_REDUCED = 64
+_DEQUANTIZE = "DequantizeLinear"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The 256 numbers `scale * (code - zero_point)`, codes 0 to 255."""
+
+    scale: float
+    zero_point: int
+
+
+def read_grids(graph: bytes) -> dict[str, Grid | None]:
+    """Return the grid of the input of each INT8 layer, by the layer's name.
+
+    It is None where the graph finds it at each run, and for embeddings, whose inputs are places.
+    """
+    proto = onnx.load_model_from_string(graph).graph
+    tensors = {tensor.name: tensor for tensor in proto.initializer}
+    makers = {output: node for node in proto.node for output in node.output}
+    grids: dict[str, Grid | None] = {}
+    for node in proto.node:
+        dequantized = [makers.get(name) for name in node.input]
+        stored = [d.input[0] if d and d.op_type == _DEQUANTIZE else "" for d in dequantized]
+        for name in (*node.input, *stored[1:2]):
+            tensor = tensors.get(name)
+            if tensor is None or not name.endswith(QUANTIZED) or len(tensor.dims) < 2:
+                continue
+            if node.op_type == _DEQUANTIZE:
+                continue
+            first = dequantized[0]
+            grids[layer_name(name.removesuffix(QUANTIZED))] = (
+                _read(first, tensors) if first is not None and name in stored else None
+            )
+    return grids
+
+
+def _read(dequantize: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> Grid:
+    scale, zero_point = (numpy_helper.to_array(tensors[name]) for name in dequantize.input[1:3])
+    return Grid(float(scale), int(zero_point))
+
+
+@contextmanager
+def simulated(network: nn.Module, grids: Mapping[str, Grid | None], bits: Bits) -> Iterator[None]:
+    """Let the layers named compute with rounded weights and inputs while the context lasts.
+
+    Weights are rounded to symmetric grids of their own size at every call, so they follow the
+    training; inputs to the given grids, or where it is None to one over the batch's range. Biases
+    and the outputs of convolutions are not rounded. Matrices that are no Linear, Conv or Embedding
+    module by themselves are left alone.
+    """
+    modules = dict(network.named_modules())
+    with ExitStack() as stack:
+        for name, grid in grids.items():
+            module = modules.get(name)
+            if isinstance(module, nn.Embedding):
+                module.__dict__["forward"] = partial(_embed, module.forward)
+            elif isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+                module.__dict__["forward"] = partial(_multiply, module, grid, bits)
+            else:
+                continue
+            stack.callback(module.__dict__.pop, "forward")
+        yield
+
+
+def round_weight(weight: Tensor, bits: Bits) -> Tensor:
+    """Return FP32 `[outputs, ...]` on the grid of the graph's weight; gradients pass straight."""
+    largest = _REDUCED if bits.reduce_range else LARGEST
+    if not bits.per_channel:
+        scale = _scale(weight.detach().abs().max(), largest)
+        return torch.fake_quantize_per_tensor_affine(weight, float(scale), 0, -largest, largest)
+    scales = _scale(weight.detach().abs().flatten(1).amax(1), largest)
+    zero_points = torch.zeros(len(weight), dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight, scales, zero_points, 0, -largest, largest)
+
+
+def _multiply(module: nn.Module, grid: Grid | None, bits: Bits, input: Tensor) -> Tensor:
+    assert isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    # BF16, which training may choose, has no more digits than the grids, and would shift them.
+    with torch.autocast("cpu", enabled=False):
+        inputs = input.float()
+        grid = grid or _grid(inputs.detach())
+        rounded = torch.fake_quantize_per_tensor_affine(inputs, grid.scale, grid.zero_point, 0, 255)
+        weight = round_weight(module.weight, bits)
+        if isinstance(module, nn.Linear):
+            return F.linear(rounded, weight, module.bias)
+        convolved: Tensor = module._conv_forward(rounded, weight, module.bias)
+        return convolved
+
+
+def _embed(look_up: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+    rows = look_up(input)
+    scales = _scale(rows.detach().abs().amax(-1, keepdim=True), LARGEST)
+    rounded = torch.round(rows / scales) * scales
+    return rows + (rounded - rows).detach()
+
+
+def _grid(inputs: Tensor) -> Grid:
+    """Return the grid of ONNX's DynamicQuantizeLinear: of the range, made to hold 0."""
+    low, high = min(0.0, float(inputs.min())), max(0.0, float(inputs.max()))
+    scale = (high - low) / 255 or 1.0
+    return Grid(scale, round(-low / scale))
+
+
+def _scale(largest: Tensor, steps: int) -> Tensor:
+    return torch.where(largest > 0, largest / steps, 1.0)

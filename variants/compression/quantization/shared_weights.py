@@ -1,0 +1,138 @@
+"""Weights as codes inside an ONNX graph, decoded by nodes that a runtime folds when it loads it.
+
+    codes (UINT8) ─▶ [two to a byte: low halves, then high ones ─▶ shape] ─▶ Gather ─▶ weight
+
+onnxruntime computes all of that once, since nothing in it depends on an input: what runs is dense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from variants.compression.quantization.codebook import Codebook
+
+HALF: Final = 16
+"""Codes of a codebook that has no more values take half a byte."""
+
+_CODES, _VALUES, _SHAPE = ".codes", ".values", ".shape"
+_BITWISE_OPSET: Final = 18
+"""The first version of ONNX's operators that has BitwiseAnd."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A weight that a graph keeps as codes, and the names of the initialisers it is made from."""
+
+    book: Codebook
+    initializers: tuple[str, str]
+
+
+def store(model: onnx.ModelProto, books: Mapping[str, Codebook]) -> onnx.ModelProto:
+    """Return a copy of the model with these initialisers, by name, kept as codes.
+
+    One that would not be smaller so stays as it is: `find` says which are. Raises `ValueError` if
+    the model's opset is below 18, which cannot take a byte apart.
+    """
+    opset = next(used.version for used in model.opset_import if used.domain in ("", "ai.onnx"))
+    if opset < _BITWISE_OPSET:
+        raise ValueError(f"codes need an ONNX opset of {_BITWISE_OPSET} or more, this is {opset}")
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    del made.graph.initializer[:], made.graph.node[:]
+    for tensor in model.graph.initializer:
+        if tensor.name in books:
+            tensors, nodes = _encode(tensor.name, books[tensor.name])
+            size = sum(one.ByteSize() for one in tensors) + sum(one.ByteSize() for one in nodes)
+            if size < tensor.ByteSize():
+                made.graph.initializer.extend(tensors)
+                made.graph.node.extend(nodes)
+                continue
+        made.graph.initializer.append(tensor)
+    made.graph.node.extend(model.graph.node)
+    return made
+
+
+def find(graph: onnx.GraphProto) -> dict[str, Stored]:
+    """Return what the graph keeps as codes, by the name of the weight that they stand for."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    constants = {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant"}
+    found = {}
+    for node in graph.node:
+        if node.op_type != "Gather" or node.input[0] != node.output[0] + _VALUES:
+            continue
+        name = node.output[0]
+        codes = numpy_helper.to_array(tensors[name + _CODES])
+        if name + _SHAPE in constants:
+            codes = _unpack(codes, numpy_helper.to_array(constants[name + _SHAPE]))
+        book = Codebook(codes, numpy_helper.to_array(tensors[name + _VALUES]))
+        found[name] = Stored(book, (name + _CODES, name + _VALUES))
+    return found
+
+
+def _encode(name: str, book: Codebook) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+    """Return the initialisers that say `book`, and the nodes that make `name` from them."""
+    codes: NDArray[np.uint8] = book.codes
+    nodes: list[onnx.NodeProto] = []
+    whole = name + _CODES
+    if len(book.values) <= HALF:
+        codes, (nodes, whole) = _pack(book.codes), _unpacking(name, book.codes.shape)
+    nodes += [  # Gather takes no places of type UINT8
+        helper.make_node("Cast", [whole], [f"{name}.places"], to=TensorProto.INT32),
+        helper.make_node("Gather", [name + _VALUES, f"{name}.places"], [name]),
+    ]
+    tensors = [
+        numpy_helper.from_array(codes, name + _CODES),
+        numpy_helper.from_array(book.values, name + _VALUES),
+    ]
+    return tensors, nodes
+
+
+def _pack(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Put the second half of the codes into the upper half of the bytes of the first."""
+    flat = np.append(codes, np.zeros(codes.size % 2, np.uint8))
+    low, high = flat.reshape(2, -1)
+    return np.asarray(low | high << 4, np.uint8)
+
+
+def _unpack(packed: NDArray[np.uint8], shape: NDArray[np.int64]) -> NDArray[np.uint8]:
+    both = np.concatenate([packed & HALF - 1, packed >> 4])
+    return both[: int(shape.prod())].reshape(shape)
+
+
+def _unpacking(name: str, shape: tuple[int, ...]) -> tuple[list[onnx.NodeProto], str]:
+    """Return nodes that do what `_unpack` does, and the name of what comes out of them."""
+    size = int(np.prod(shape))
+    pair, whole = f"{name}.both", f"{name}.whole"
+    nodes = [
+        _constant(f"{name}.half", np.array(HALF - 1, np.uint8)),
+        _constant(f"{name}.bits", np.array(4, np.uint8)),
+        helper.make_node("BitwiseAnd", [name + _CODES, f"{name}.half"], [f"{name}.low"]),
+        helper.make_node(
+            "BitShift", [name + _CODES, f"{name}.bits"], [f"{name}.high"], direction="RIGHT"
+        ),
+        helper.make_node("Concat", [f"{name}.low", f"{name}.high"], [pair], axis=0),
+    ]
+    if size % 2:
+        padded, pair = pair, f"{name}.all"
+        nodes += [
+            _constant(f"{name}.from", np.array([0], np.int64)),
+            _constant(f"{name}.to", np.array([size], np.int64)),
+            helper.make_node("Slice", [padded, f"{name}.from", f"{name}.to"], [pair]),
+        ]
+    nodes += [
+        _constant(name + _SHAPE, np.array(shape, np.int64)),
+        helper.make_node("Reshape", [pair, name + _SHAPE], [whole]),
+    ]
+    return nodes, whole
+
+
+def _constant(name: str, value: NDArray[Any]) -> onnx.NodeProto:
+    """Make a node, not an initialiser: it says how to decode and is no part of the weights."""
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))

@@ -1,0 +1,169 @@
+"""N:M sparsity: of every M consecutive weights of a row, N stay; hardware can take 2:4."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import ClassVar
+
+import torch
+from pydantic import Field, ValidationInfo, field_validator
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from variants.compression.sparsity.calibration import choose_samples
+from variants.compression.sparsity.criteria import Criterion, score
+from variants.compression.sparsity.layers import (
+    Layer,
+    find_layers,
+    input_channels,
+    mask_layers,
+    no_layer,
+    unobserved,
+)
+from variants.compression.sparsity.order import find_order, retained
+from variants.compression.sparsity.permutation import find_joints, permute
+from variants.compression.sparsity.sparsegpt import reconstruct
+from variants.compression.techniques.technique import Technique
+from variants.model.dataset import Material, Split
+from variants.model.forward import all_scores
+from variants.model.state import Stage, Workpiece
+from variants.runtime.linear24 import GROUP, KEPT
+from variants.runtime.patterns import keep_n_of_m
+
+_TOLERANCE = 1e-4
+"""Largest change of a score by reordering, relative to the largest score (FP32 rounding)."""
+_CHECKED_SAMPLES = 64
+
+
+class SparseNM(Technique):
+    """Masks every Linear and Conv2d that it can, along the inputs; recover keeps the masks.
+
+    Of a convolution M consecutive input channels at one place of the kernel are a group. Linear
+    layers of 2:4 are stored packed. A layer stays dense, and the notes say why, if its inputs are
+    no multiple of M (padding would store columns that do not exist) or if it has fewer than
+    `min_rows` outputs: a classifier's head holds under 1 % of the weights, decides every answer,
+    and is below the 16 rows that sparse matrix units take at least.
+
+    With `permute`, inputs are first reordered so that the mask keeps more (Pool and Yu 2021),
+    wherever the layer before, in an `nn.Sequential`, can write them in that order.
+    """
+
+    kind: ClassVar[str] = "sparse-n:m"
+    accepts: ClassVar[Stage] = Stage.MASKED
+    yields: ClassVar[Stage] = Stage.MASKED
+
+    n: int = Field(default=KEPT, ge=1)
+    m: int = Field(default=GROUP, ge=2, le=64, validate_default=True)
+    criterion: Criterion = "magnitude"
+    min_rows: int = Field(default=16, ge=1)
+    exclude: tuple[str, ...] = ()
+    """Names of layers to leave alone, as patterns: `head`, `blocks.0.*`."""
+    permute: bool = False
+    samples: int = Field(default=1024, ge=1)
+    """How many samples of the train split the criterion may look at."""
+    seed: int = 0
+
+    @field_validator("m")
+    @classmethod
+    def _removes_something(cls, m: int, info: ValidationInfo) -> int:
+        if m <= info.data.get("n", 0):
+            raise ValueError(f"must be larger than n, which is {info.data['n']}")
+        return m
+
+    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+        """Return the workpiece with masked weights."""
+        network = copy.deepcopy(workpiece.network)
+        found, notes = find_layers(network, self.exclude)
+        reasons = {name: self._ineligible(layer) for name, layer in found.items()}
+        layers = {name: layer for name, layer in found.items() if not reasons[name]}
+        notes += [f"layer {name} stays dense: {why}" for name, why in reasons.items() if why]
+        if not layers:
+            raise no_layer(self.kind, notes)
+        masks = dict(workpiece.masks)
+        split = choose_samples(material.train, self.samples, self.seed)
+        if self.permute:
+            masks, reordered = self._reorder(network, layers, masks, split, progress)
+            notes += reordered
+        kept = self._choose(network, layers, masks, split, progress)
+        notes += unobserved(layers, kept)
+        if not kept:
+            raise no_layer(self.kind, notes)
+        masks |= mask_layers(layers, kept)
+        return replace(
+            workpiece,
+            network=network,
+            masks=masks,
+            packed=workpiece.packed | self._packable(layers, kept),
+            notes=(*workpiece.notes, *notes),
+        )
+
+    def _ineligible(self, layer: Layer) -> str:
+        channels, rows = input_channels(layer), len(layer.weight)
+        if channels % self.m:
+            return f"{channels} inputs are no multiple of {self.m}"
+        if rows < self.min_rows:
+            return f"{rows} outputs are fewer than min_rows = {self.min_rows}"
+        return ""
+
+    def _choose(
+        self,
+        network: nn.Module,
+        layers: Mapping[str, Layer],
+        masks: Mapping[str, Tensor],
+        split: Split,
+        progress: Progress,
+    ) -> dict[str, Tensor]:
+        keep = partial(keep_n_of_m, n=self.n, m=self.m)
+        if self.criterion == "sparsegpt":
+            keeps = dict.fromkeys(layers, keep)
+            return reconstruct(network, layers, masks, keeps, self.m, split.samples, progress)
+        scores = score(network, layers, masks, self.criterion, split, self.seed, progress)
+        return {name: keep(each) for name, each in scores.items()}
+
+    def _packable(self, layers: Mapping[str, Layer], kept: Mapping[str, Tensor]) -> set[str]:
+        if (self.n, self.m) != (KEPT, GROUP):
+            return set()
+        return {name for name in kept if isinstance(layers[name], nn.Linear)}
+
+    def _reorder(
+        self,
+        network: nn.Module,
+        layers: Mapping[str, Layer],
+        masks: Mapping[str, Tensor],
+        split: Split,
+        progress: Progress,
+    ) -> tuple[dict[str, Tensor], list[str]]:
+        """Reorder channels of the network in place; return the masks alike, and notes."""
+        everything, _ = find_layers(network)
+        joints = find_joints(network, everything)
+        scores = score(network, layers, masks, self.criterion, split, self.seed, progress)
+        checked = split.part(0, _CHECKED_SAMPLES).samples
+        before = all_scores(network, checked)
+        moved, notes = dict(masks), []
+        for name in progress.track(scores, description="permutation"):
+            if f"{name}.weight" in masks:
+                notes.append(f"inputs of layer {name} keep their order: it is masked already")
+            elif name not in joints:
+                notes.append(f"inputs of layer {name} keep their order: no layer writes only them")
+            else:
+                # Every place of a kernel reads the same channels, so it counts as rows of its own.
+                by_channel = scores[name].reshape(-1, input_channels(layers[name]))
+                order = find_order(by_channel, self.n, self.m, self.seed)
+                first = retained(by_channel, self.n, self.m)
+                more = retained(by_channel[:, order], self.n, self.m) - first
+                moved = permute(network, moved, joints[name], order)
+                notes.append(
+                    f"inputs of layer {name} are reordered: {more / (first or 1.0):.1%} more of "
+                    f"the {self.criterion} score is kept"
+                )
+        largest = before.abs().max().clamp(min=torch.finfo(before.dtype).tiny)
+        change = (all_scores(network, checked) - before).abs().max() / largest
+        if not torch.isfinite(change) or change > _TOLERANCE:
+            raise ValueError(
+                f"reordering channels changed the answers by {float(change):.1e}: the network "
+                f"uses its layers in a way that its modules do not show; set permute: false"
+            )
+        return moved, notes

@@ -1,0 +1,38 @@
+"""Dense once more, in torch: what a variant must beat is the faster of the runtimes.
+
+Dense is served as ONNX; its weights lie beside it as they were brought, so torch can run it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import safetensors.torch
+
+from variants.catalog import artifact
+from variants.catalog.catalog import File, Model, Runtime, Variant
+from variants.model.loading import load_network
+from variants.runtime.plan import WEIGHTS
+from variants.runtime.runner import Runner, load_runner
+from variants.runtime.torch import TorchRunner
+
+
+def dense_loaders(
+    catalog: Path, model: Model, dense: Variant, *, threads: int
+) -> dict[Runtime, Callable[[], Runner]]:
+    """Return a loader of dense for each runtime that can run it; that of its artifact is first."""
+    loaders: dict[Runtime, Callable[[], Runner]] = {
+        dense.runner: partial(load_runner, catalog, model, dense, threads=threads)
+    }
+    weights = next((file for file in dense.files if file.name == WEIGHTS), None)
+    if dense.runner != "torch" and weights is not None:
+        loaders["torch"] = partial(_load, catalog / dense.name, model, weights, threads=threads)
+    return loaders
+
+
+def _load(folder: Path, model: Model, weights: File, *, threads: int) -> Runner:
+    network = load_network(model.factory)
+    network.load_state_dict(safetensors.torch.load(artifact.read(folder, weights)))
+    return TorchRunner(network, model, threads=threads)

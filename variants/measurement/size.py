@@ -1,0 +1,108 @@
+"""How large a variant's files say it is: parameters, how many are not zero, and their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import safetensors.numpy
+from onnx import numpy_helper
+
+from variants.catalog import artifact
+from variants.catalog.catalog import Variant
+from variants.compression.quantization.layer import QUANTIZED
+from variants.compression.quantization.shared_weights import find
+from variants.runtime.onnx import FILE
+from variants.runtime.plan import PLAN, WEIGHTS, Plan
+
+_SCALED = ("QuantizeLinear", "DequantizeLinear")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Counts over all weights and biases that a variant's runner loads.
+
+    `parameters` counts them as the layers' shapes have them, so that a packed layer counts those
+    it leaves out too; `nonzeros` those stored that do not stand for 0; `weight_bytes` everything
+    stored to say what they are: values, indices, codes, scales and zero points.
+    """
+
+    parameters: int
+    nonzeros: int
+    weight_bytes: int
+
+
+def measure_size(catalog: Path, variant: Variant) -> Size:
+    """Read the files of a variant of the catalog in this folder, hashes checked, and count."""
+    files = artifact.read_all(catalog / variant.name, variant)
+    match variant.runner:
+        case "onnx":
+            return onnx_size(files[FILE])
+        case "torch":
+            return torch_size(Plan.model_validate_json(files[PLAN]), files[WEIGHTS])
+
+
+def onnx_size(model: bytes) -> Size:
+    """Count the initialisers of an ONNX model.
+
+    Scales and zero points are bytes but no parameters, and so are INT64 initialisers: they are
+    shapes and axes. A quantised value stands for 0 where it equals its zero point, a code where
+    its shared value is 0.
+    """
+    graph = onnx.load_model_from_string(model).graph
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    scaling = {name for node in graph.node if node.op_type in _SCALED for name in node.input[1:]}
+    quantised = {name.removesuffix(QUANTIZED) for name in tensors if name.endswith(QUANTIZED)}
+    scaling |= {name + part for name in quantised for part in ("_scale", "_zero_point")}
+    zero_points = _zero_points(graph, tensors)
+    shared = find(graph).values()
+    in_codes = {name for weight in shared for name in weight.initializers}
+
+    parameters = sum(weight.book.codes.size for weight in shared)
+    nonzeros = sum(int(np.count_nonzero(weight.book.decode())) for weight in shared)
+    for name, values in tensors.items():
+        if name in scaling or name in in_codes or values.dtype == np.int64:
+            continue
+        parameters += values.size
+        nonzeros += int(np.count_nonzero(values != zero_points.get(name, 0)))
+    return Size(parameters, nonzeros, sum(values.nbytes for values in tensors.values()))
+
+
+def torch_size(plan: Plan, weights: bytes) -> Size:
+    """Count the tensors of a safetensors file; the plan says which layers are packed 2:4."""
+    tensors = safetensors.numpy.load(weights)
+    packed = {name: layer for name, layer in plan.layers.items() if layer.kind == "linear-2:4"}
+    indices = {f"{name}.indices" for name in packed}
+    stored = {name: values for name, values in tensors.items() if name not in indices}
+    left_out = sum(
+        layer.in_features * layer.out_features - tensors[f"{name}.values"].size
+        for name, layer in packed.items()
+    )
+    return Size(
+        parameters=sum(values.size for values in stored.values()) + left_out,
+        nonzeros=sum(int(np.count_nonzero(values)) for values in stored.values()),
+        weight_bytes=sum(values.nbytes for values in tensors.values()),
+    )
+
+
+def _zero_points(
+    graph: onnx.GraphProto, tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the zero point of each stored quantised tensor, shaped to compare with it."""
+    zero_points = {}
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" or len(node.input) < 3:
+            continue
+        values, zero_point = tensors.get(node.input[0]), tensors.get(node.input[2])
+        if values is None or zero_point is None:
+            continue
+        if zero_point.size > 1:  # one for each slice along `axis`, which is 1 unless it is said
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+            shape = [1] * values.ndim
+            shape[axis] = -1
+            zero_point = zero_point.reshape(shape)
+        zero_points[node.input[0]] = zero_point
+    return zero_points

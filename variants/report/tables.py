@@ -1,0 +1,206 @@
+"""The report cards of a catalog, for people and for programs.
+
+catalog ─▶ sections (plain tables of text) ─▶ terminal
+                                           ─▶ Markdown    (HTML: `variants.report.html`)
+        ─▶ JSON: the catalog itself, as the router reads it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from variants.catalog.catalog import BatchLatency, Catalog, Model, ReportCard, Variant
+from variants.catalog.comparison import (
+    BETTER,
+    FASTER,
+    SLOWER,
+    WORSE,
+    Cards,
+    batch_sizes,
+    cards_on,
+    hardware_keys,
+    latencies_at,
+)
+from variants.report.answers import answer_sections
+from variants.report.costs import cost_sections
+from variants.report.text import NOTHING, REFERENCE, Section, interval, megabytes, milliseconds
+
+PLOTS: Final = {
+    "frontier.png": "Accuracy against latency",
+    "speedups.png": "Speedup over dense by batch size",
+}
+"""What the plots show, by where the Markdown looks for them: beside itself."""
+
+_STYLES: Final = {BETTER: "green", FASTER: "green", WORSE: "red", SLOWER: "red", REFERENCE: "dim"}
+
+
+def render_json(catalog: Catalog) -> str:
+    """Return the catalog as one JSON document: `Catalog.model_validate_json` reads it back."""
+    return catalog.model_dump_json(indent=2)
+
+
+def render_markdown(catalog: Catalog) -> str:
+    """Return the report as Markdown, with the plots `PLOTS` that lie beside it."""
+    parts = [f"# Report cards of {catalog.model.name}"]
+    parts += [f"![{shows}]({file})" for file, shows in PLOTS.items()]
+    for key in hardware_keys(catalog):
+        parts.append(f"## {key}")
+        for section in sections(catalog, key):
+            parts += [f"### {section.title}", _markdown_table(section), section.note]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def render_table(catalog: Catalog) -> RenderableType:
+    """Return the report for a rich console of 100 columns or more."""
+    parts: list[RenderableType] = []
+    for key in hardware_keys(catalog):
+        parts.append(Text(f"\n{catalog.model.name} on {key}", style="bold"))
+        for section in sections(catalog, key):
+            parts += [Text(), _rich_table(section)]
+            if section.note:
+                parts.append(Text(f" {section.note}", style="dim"))
+    return Group(*(parts or [Text("No variant has a report card yet.")]))
+
+
+def render_overview(catalog: Catalog) -> RenderableType:
+    """Return one table with a line per variant, for a rich console of 90 columns or more."""
+    return Group(*(_rich_table(_overview(cards)) for cards in _by_hardware(catalog)))
+
+
+def overview_markdown(catalog: Catalog) -> str:
+    """Return one table with a line per variant, as Markdown."""
+    return "\n\n".join(_markdown_table(_overview(cards)) for cards in _by_hardware(catalog))
+
+
+def _by_hardware(catalog: Catalog) -> list[Cards]:
+    return [cards_on(catalog, key) for key in hardware_keys(catalog)]
+
+
+def sections(catalog: Catalog, hardware_key: str) -> Iterator[Section]:
+    """Yield the tables of one kind of hardware, in reading order."""
+    cards = cards_on(catalog, hardware_key)
+    yield from answer_sections(cards)
+    yield from cost_sections(cards)
+    variants = [catalog.variants[name] for name in cards]
+    yield _recipes(variants)
+    if notes := [(variant.name, note) for variant in variants for note in variant.notes]:
+        yield Section("Notes", ("variant", "note"), tuple(notes), is_last_column_words=True)
+    yield _circumstances(catalog.model, cards)
+
+
+def _overview(cards: Cards) -> Section:
+    sizes = batch_sizes(cards)
+    first, last = latencies_at(cards, sizes[0]), latencies_at(cards, sizes[-1])
+    return Section(
+        "",
+        (
+            "variant",
+            "accuracy",
+            "vs dense, points",
+            f"p50 of {sizes[0]}, ms",
+            f"p50 of {sizes[-1]}, ms",
+            "MB",
+        ),
+        tuple(
+            (
+                name,
+                f"{card.accuracy.value:.2%}",
+                interval(card.accuracy_difference, "{:+.2f}", scale=100),
+                _median(first.get(name)),
+                _median(last.get(name)),
+                megabytes(card.weight_bytes),
+            )
+            for name, card in cards.items()
+        ),
+        is_last_column_words=False,
+    )
+
+
+def _median(latency: BatchLatency | None) -> str:
+    """Return the median latency and, in brackets, how many times as fast as dense that is."""
+    if latency is None:
+        return NOTHING
+    return f"{milliseconds(latency.p50_s)} ({latency.speedup.value:.2f}x)"
+
+
+def _recipes(variants: list[Variant]) -> Section:
+    def written(variant: Variant) -> str:
+        steps = []
+        for step in variant.recipe:
+            parameters = ", ".join(f"{name}={value}" for name, value in step.parameters.items())
+            steps.append(f"{step.technique}({parameters})" if parameters else step.technique)
+        return ", then ".join(steps) or "as trained"
+
+    return Section(
+        "Recipes",
+        ("variant", "runs in", "made by"),
+        tuple((variant.name, variant.runner, written(variant)) for variant in variants),
+        is_last_column_words=True,
+    )
+
+
+def _circumstances(model: Model, cards: Cards) -> Section:
+    def each(*values: str) -> str:
+        return "; ".join(dict.fromkeys(values))
+
+    every = list(cards.values())
+    return Section(
+        "Measured on",
+        ("", ""),
+        (
+            ("processor", each(*(card.hardware.processor for card in every))),
+            ("flags", each(*(" ".join(card.hardware.flags) or "none known" for card in every))),
+            ("threads", each(*(f"{card.hardware.threads}" for card in every))),
+            ("load average", each(*(_load(card) for card in every))),
+            ("libraries", each(*(_versions(card) for card in every))),
+            ("commit", each(*(card.provenance.commit or "none known" for card in every))),
+            ("seed", each(*(f"{card.provenance.seed}" for card in every))),
+            ("weights, sha256", model.weights_sha256 or "none known"),
+            ("datasets, sha256", model.datasets_sha256 or "none known"),
+            ("test samples", each(*(f"{card.test_samples:,}" for card in every))),
+            ("date", each(*(card.measured_at for card in every))),
+        ),
+        is_last_column_words=True,
+    )
+
+
+def _load(card: ReportCard) -> str:
+    load = card.provenance.load_average
+    return "none known" if load is None else f"{load:.2f}"
+
+
+def _versions(card: ReportCard) -> str:
+    return ", ".join(f"{name} {version}" for name, version in card.libraries.items())
+
+
+def _markdown_table(section: Section) -> str:
+    rule = ["---" if section.is_words(n) else "---:" for n in range(len(section.columns))]
+    return "\n".join(
+        f"| {' | '.join(cell.strip().replace('|', chr(92) + '|') for cell in line)} |"
+        for line in (section.columns, rule, *section.rows)
+    )
+
+
+def _rich_table(section: Section) -> Table:
+    table = Table(
+        title=section.title,
+        title_justify="left",
+        title_style="bold cyan",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_header=any(section.columns),
+    )
+    for index, column in enumerate(section.columns):
+        is_words = section.is_words(index)
+        table.add_column(column, justify="left" if is_words else "right", no_wrap=index == 0)
+    for index, row in enumerate(section.rows):
+        if index and row[0] and not section.rows[index - 1][0]:
+            table.add_row()
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    return table
