@@ -69,7 +69,7 @@ class Unsupported(ServingError):
     """A part of the protocol that this service does not offer."""
 
 
-class Status(NamedTuple):
+class ErrorStatus(NamedTuple):
     """What an error is on the wire."""
 
     http: HTTPStatus
@@ -77,16 +77,16 @@ class Status(NamedTuple):
     """A name in `grpc.StatusCode`; text, so that nothing here imports a server."""
 
 
-STATUS: Final[dict[type[ServingError], Status]] = {
-    InvalidRequest: Status(HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT"),
-    ModelNotFound: Status(HTTPStatus.NOT_FOUND, "NOT_FOUND"),
-    RequestTooLarge: Status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RESOURCE_EXHAUSTED"),
-    SloUnattainable: Status(HTTPStatus.UNPROCESSABLE_ENTITY, "FAILED_PRECONDITION"),
-    Overloaded: Status(HTTPStatus.TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED"),
-    NotReady: Status(HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE"),
-    DeadlineExceeded: Status(HTTPStatus.GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED"),
-    InferenceFailed: Status(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL"),
-    Unsupported: Status(HTTPStatus.NOT_IMPLEMENTED, "UNIMPLEMENTED"),
+STATUS: Final[dict[type[ServingError], ErrorStatus]] = {
+    InvalidRequest: ErrorStatus(HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT"),
+    ModelNotFound: ErrorStatus(HTTPStatus.NOT_FOUND, "NOT_FOUND"),
+    RequestTooLarge: ErrorStatus(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RESOURCE_EXHAUSTED"),
+    SloUnattainable: ErrorStatus(HTTPStatus.UNPROCESSABLE_ENTITY, "FAILED_PRECONDITION"),
+    Overloaded: ErrorStatus(HTTPStatus.TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED"),
+    NotReady: ErrorStatus(HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+    DeadlineExceeded: ErrorStatus(HTTPStatus.GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED"),
+    InferenceFailed: ErrorStatus(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL"),
+    Unsupported: ErrorStatus(HTTPStatus.NOT_IMPLEMENTED, "UNIMPLEMENTED"),
 }
 
 _SHORT: Final = Repr()
@@ -94,6 +94,6 @@ _SHORT.maxlevel = 2
 _SHORT.maxstring = _SHORT.maxother = 100
 
 
-def shown(value: object) -> str:
+def shorten(value: object) -> str:
     """Return a value as a message shows it: short, however long or deep the caller made it."""
     return _SHORT.repr(value)

@@ -23,7 +23,7 @@ from variants.catalog.catalog import Interval
 from variants.catalog.recipe import Step
 from variants.compression.techniques import resolve_all
 from variants.measurement.evaluation import accuracy_difference
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 from variants.model.training import predict
 from variants.report.text import interval
 
@@ -46,7 +46,7 @@ def patterns(criterion: str) -> dict[str, Step]:
 def compare(checked: Checked, progress: Progress) -> dict[str, dict[str, Interval]]:
     """Return accuracy minus dense's on the test split, by pattern and then criterion."""
     network, datasets = checked.network, checked.datasets
-    dense = Workpiece(network, checked.interface, dense=network)
+    dense = CompressionState(network, checked.interface, dense=network)
     test = datasets.test
     expected = predict(network, test.samples).numpy()
     found: dict[str, dict[str, Interval]] = {}

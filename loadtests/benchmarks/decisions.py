@@ -21,25 +21,25 @@ from serving.errors import Overloaded
 from serving.routing.latency import LatencyModel
 from serving.routing.planner import Abandoned, Idle, Late, Planner, Send
 from serving.routing.policy.state import LaneKey, Policy
-from serving.routing.profile import Latency, Offer, qualifying
+from serving.routing.profile import Latency, VariantProfile, qualifying
 from serving.routing.slo import Slo
 
 MAX_BATCH: Final = 64
 SHORTEST_S: Final = 1e-4
 
 
-def _offer(variant: str, accuracy: float, fastest_s: float) -> Offer:
+def _profile(variant: str, accuracy: float, fastest_s: float) -> VariantProfile:
     # About what an MLP does: 64 samples take eight times as long as one.
     typical_s = {size: fastest_s * size**0.5 for size in (1, 2, 4, 8, 16, 32, 64)}
     latencies = {size: Latency(s, 1.3 * s, 1.5 * s) for size, s in typical_s.items()}
-    return Offer(variant, accuracy, 0.95 - accuracy, accuracy, 1, 1, latencies)
+    return VariantProfile(variant, accuracy, 0.95 - accuracy, accuracy, 1, 1, latencies)
 
 
-OFFERS: Final[Mapping[str, Offer]] = {
-    "dense": _offer("dense", 0.90, 0.0005),
-    "pruned": _offer("pruned", 0.898, 0.0003),
-    "sparse": _offer("sparse", 0.895, 0.0004),
-    "int8": _offer("int8", 0.885, 0.0002),
+OFFERS: Final[Mapping[str, VariantProfile]] = {
+    "dense": _profile("dense", 0.90, 0.0005),
+    "pruned": _profile("pruned", 0.898, 0.0003),
+    "sparse": _profile("sparse", 0.895, 0.0004),
+    "int8": _profile("int8", 0.885, 0.0002),
 }
 
 SLOS: Final = (
@@ -127,8 +127,8 @@ def new_planner(policy: Policy, now: Callable[[], float], max_queue: int) -> Pla
     """Return a planner of these offers, with one slot for each."""
     planner = Planner(
         policy,
-        LatencyModel({name: offer.latencies for name, offer in OFFERS.items()}, now),
-        {name: offer.accuracy for name, offer in OFFERS.items()},
+        LatencyModel({name: profile.latencies for name, profile in OFFERS.items()}, now),
+        {name: profile.accuracy for name, profile in OFFERS.items()},
         max_batch=MAX_BATCH,
         max_queue=max_queue,
     )

@@ -30,7 +30,7 @@ from loadtests.trials.runs import Trial
 from loadtests.trials.shortfalls import shortfalls
 from loadtests.trials.tables import summary
 from loadtests.workload.notation import names
-from serving.routing.profile import offers
+from serving.routing.profile import variant_profiles
 from variants.catalog.catalog import Catalog
 from variants.catalog.hardware import hardware
 
@@ -130,7 +130,9 @@ def main(
     """Compare every policy over a grid of conditions, in simulation."""
     machine = hardware(1)
     only = names(variants)
-    service = Service(offers(Catalog.load(catalog), machine.key, only), cores=cores, slots=slots)
+    service = Service(
+        variant_profiles(Catalog.load(catalog), machine.key, only), cores=cores, slots=slots
+    )
     named = parse_policies(policies)
     if quick:
         requests, seeds = min(requests, 2000), min(seeds, 2)
@@ -142,7 +144,7 @@ def main(
         Job(table, case, seed, is_against_dense=table == "goodput")
         for table in tables
         for case in cases(
-            table, settings, service.offers, requests=requests, cores=min(cores, slots)
+            table, settings, service.profiles, requests=requests, cores=min(cores, slots)
         )
         for seed in range(seeds)
     ]
@@ -152,7 +154,7 @@ def main(
     took_s = time.monotonic() - started_s
     click.echo(f"{len(jobs):,} workloads in {took_s / 60:.1f} min", err=True)
     note = (
-        f"Simulated from {catalog}: {', '.join(service.offers)}; cores {cores}, slots {slots}, "
+        f"Simulated from {catalog}: {', '.join(service.profiles)}; cores {cores}, slots {slots}, "
         f"{seeds} seeds of about {requests:,} requests each"
     )
     shown: list[Grid] = []

@@ -30,7 +30,7 @@ from variants.compression.pruning.neurons import count_parameters
 from variants.compression.techniques import resolve_all
 from variants.model.dataset import Datasets
 from variants.model.loading import describe
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 from variants.model.training import accuracy, fit
 
 STUDENT: Final = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
@@ -74,7 +74,7 @@ def run_seed(
     schedule = SCHEDULE.model_copy(update={"seed": seed})
     fit(network, datasets.train, schedule, progress, label=f"seed {seed}: training")
     interface = describe(network, datasets.validation.samples, datasets.axes)
-    dense = Workpiece(network, interface, dense=network)
+    dense = CompressionState(network, interface, dense=network)
     dense_accuracy = accuracy(network, datasets.test)
     outcomes = {}
     for name, recipe in tried.items():

@@ -54,7 +54,7 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class ThroughputPoint:
     """One set-up at one number of clients."""
 
     requests_per_s: float
@@ -62,7 +62,7 @@ class Point:
     p99_ms: float
 
 
-Points = Mapping[tuple[str, int], Point]
+Points = Mapping[tuple[str, int], ThroughputPoint]
 
 
 def setups(port: int, alone_port: int) -> list[Setup]:
@@ -98,22 +98,24 @@ def measure(
     on_run: Callable[[], None] = lambda: None,
 ) -> Points:
     """Return the medians over rounds; raises `RuntimeError` if any request failed."""
-    seen: dict[tuple[str, int], list[Point]] = {}
+    seen: dict[tuple[str, int], list[ThroughputPoint]] = {}
     for _, count, setup in product(range(rounds), clients, setups):
         outcome = drive(setup.port, setup.request, count, seconds)
         if outcome.failures:
             raise RuntimeError(
                 f"{setup.name}: {outcome.failures} requests failed: {outcome.first_failure!r}"
             )
-        point = Point(outcome.requests_per_s, outcome.quantile_ms(0.5), outcome.quantile_ms(0.99))
+        point = ThroughputPoint(
+            outcome.requests_per_s, outcome.quantile_ms(0.5), outcome.quantile_ms(0.99)
+        )
         seen.setdefault((setup.name, count), []).append(point)
         on_run()
     return {key: middle(points) for key, points in seen.items()}
 
 
-def middle(points: Sequence[Point]) -> Point:
+def middle(points: Sequence[ThroughputPoint]) -> ThroughputPoint:
     """Return the median of each number on its own."""
-    return Point(
+    return ThroughputPoint(
         median(point.requests_per_s for point in points),
         median(point.p50_ms for point in points),
         median(point.p99_ms for point in points),

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 from tritonclient.grpc import service_pb2 as pb
 
-from loadtests.benchmarks.throughput import Point, machine, middle, running_service
+from loadtests.benchmarks.throughput import ThroughputPoint, machine, middle, running_service
 from loadtests.client import binary
 from loadtests.client import grpc as grpc_client
 from loadtests.client import http as client
@@ -111,20 +111,22 @@ def measure(
     rounds: int,
     seconds: float,
     on_run: Callable[[], None] = lambda: None,
-) -> dict[tuple[Way, int], Point]:
+) -> dict[tuple[Way, int], ThroughputPoint]:
     """Return the medians over rounds; raises `RuntimeError` if any request failed."""
-    seen: dict[tuple[Way, int], list[Point]] = {}
+    seen: dict[tuple[Way, int], list[ThroughputPoint]] = {}
     for _, count, way in product(range(rounds), clients, found):
         outcome = way.drive(count, seconds)
         if outcome.failures or not outcome.latencies_s:
             raise RuntimeError(f"{way.name}: requests failed: {outcome.first_failure!r}")
-        point = Point(outcome.requests_per_s, outcome.quantile_ms(0.5), outcome.quantile_ms(0.99))
+        point = ThroughputPoint(
+            outcome.requests_per_s, outcome.quantile_ms(0.5), outcome.quantile_ms(0.99)
+        )
         seen.setdefault((way, count), []).append(point)
         on_run()
     return {key: middle(points) for key, points in seen.items()}
 
 
-def transports_grid(points: Mapping[tuple[Way, int], Point], note: str) -> Grid:
+def transports_grid(points: Mapping[tuple[Way, int], ThroughputPoint], note: str) -> Grid:
     """Show all points, each with its share of what binary tensors over HTTP reach."""
     reference = {
         (way.samples, count): point.requests_per_s
@@ -164,7 +166,7 @@ def transports_grid(points: Mapping[tuple[Way, int], Point], note: str) -> Grid:
 def main(rounds: int, seconds: float, as_markdown: bool) -> None:
     """Measure every way to ask the service."""
     before = machine()
-    points: dict[tuple[Way, int], Point] = {}
+    points: dict[tuple[Way, int], ThroughputPoint] = {}
     with (
         Progress(console=Console(stderr=True), transient=True) as progress,
         running_service(progress) as ports,

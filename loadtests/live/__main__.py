@@ -21,7 +21,7 @@ from rich.console import Console
 
 from loadtests.benchmarks.throughput import machine
 from loadtests.live.kill_impact import survival_grids
-from loadtests.live.rate import HELD, Point, climb, rates_grid
+from loadtests.live.rate import HELD, RatePoint, climb, rates_grid
 from loadtests.live.service import running
 from loadtests.live.tables import gaps_grid, live_grid, live_trial
 from loadtests.live.turn import Plan, Turn, take_turn, warm_up, why_invalid
@@ -35,7 +35,7 @@ from loadtests.workload.arrivals import Poisson
 from loadtests.workload.demand import parse_demand
 from loadtests.workload.notation import names
 from serving.gateway.settings import Settings
-from serving.routing.profile import offers
+from serving.routing.profile import variant_profiles
 from variants.catalog.catalog import Catalog
 from variants.catalog.hardware import hardware
 
@@ -155,7 +155,7 @@ def main(
         raise click.UsageError("--find-rate prints only: leave out --out and --kill-every.")
     named = parse_policies(policies)
     only = tuple(names(variants))
-    offered = offers(Catalog.load(catalog), hardware(1).key, only)
+    profiles = variant_profiles(Catalog.load(catalog), hardware(1).key, only)
     settings = Settings.model_validate(
         {
             "catalog": catalog,
@@ -167,9 +167,9 @@ def main(
     )
     default_s = RATE_SECONDS if find_rate else 30.0
     demand = parse_demand(
-        arrivals, slos, rate_per_s=rate, seconds=seconds or default_s, offers=offered
+        arrivals, slos, rate_per_s=rate, seconds=seconds or default_s, profiles=profiles
     )
-    plan = Plan(settings, offered, demand, lag_ms / 1e3, kill_every)
+    plan = Plan(settings, profiles, demand, lag_ms / 1e3, kill_every)
     if find_rate:
         show([_find_rate(plan, seed, step)], Console(), as_markdown=as_markdown)
         return
@@ -180,7 +180,7 @@ def main(
             _tell(turns[-1])
             if out is not None:
                 _write_turn(turns[-1], out / f"seed-{seed + number}")
-    note = f"{', '.join(offered)}; cores {cores}, slots {slots}; {machine()} after"
+    note = f"{', '.join(profiles)}; cores {cores}, slots {slots}; {machine()} after"
     called = title(demand, turns[0].live.outcomes)
     grids = _grids(turns, f"{called}, live", note)
     show(grids, Console(), as_markdown=as_markdown)
@@ -233,13 +233,13 @@ def _find_rate(plan: Plan, seed: int, step: float) -> Grid:
     policy = "fastest"
     with running(plan.settings.model_copy(update={"policy": policy})) as service:
 
-        def measure(rate_per_s: float, number: int) -> Point:
+        def measure(rate_per_s: float, number: int) -> RatePoint:
             demand = replace(plan.demand, arrivals=Poisson(), rate_per_s=rate_per_s)
             live = replay_live(
-                service.url, demand, policy=policy, seed=seed + number, offers=plan.offers
+                service.url, demand, policy=policy, seed=seed + number, profiles=plan.profiles
             )
             score = live.run.score
-            point = Point(
+            point = RatePoint(
                 rate_per_s=rate_per_s,
                 attainment=score.attainment,
                 p99_s=score.latency_s.get("p99"),
@@ -249,7 +249,7 @@ def _find_rate(plan: Plan, seed: int, step: float) -> Grid:
             click.echo(f"{rate_per_s:,.0f}/s: {100 * point.attainment:.3f} % on time", err=True)
             return point
 
-        warm_up(service, plan.demand, plan.offers, policy, seed)
+        warm_up(service, plan.demand, plan.profiles, policy, seed)
         points = climb(measure, plan.demand.rate_per_s, step)
     asked = ", ".join(each.name for each in plan.demand.classes)
     note = f"{plan.demand.seconds:g} s of Poisson arrivals each; held is {100 * HELD:g} % on time"

@@ -20,7 +20,7 @@ WINDOW_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Aftermath:
+class KillImpact:
     """One kill, and the requests that it may have touched."""
 
     kill: Kill
@@ -36,7 +36,7 @@ class Survived:
     """A whole run in which hosts were killed."""
 
     name: str
-    kills: tuple[Aftermath, ...]
+    kills: tuple[KillImpact, ...]
     requests: int
     on_time: int
     lost: int
@@ -59,7 +59,7 @@ def survived(name: str, outcomes: Outcomes, kills: Sequence[Kill], started_s: fl
     `started_s` is by the clock of the kills. A kill after the last arrival is left out.
     """
     seconds = outcomes.workload.seconds
-    found = [_aftermath(outcomes, kill, kill.at_s - started_s) for kill in kills]
+    found = [_kill_impact(outcomes, kill, kill.at_s - started_s) for kill in kills]
     return Survived(
         name=name,
         kills=tuple(each for each in found if each.at_s < seconds),
@@ -70,10 +70,10 @@ def survived(name: str, outcomes: Outcomes, kills: Sequence[Kill], started_s: fl
     )
 
 
-def _aftermath(outcomes: Outcomes, kill: Kill, at_s: float) -> Aftermath:
+def _kill_impact(outcomes: Outcomes, kill: Kill, at_s: float) -> KillImpact:
     # A request that has no end was open all the time since it came: NaN is below nothing.
     touched = (outcomes.workload.arrivals_s < at_s + WINDOW_S) & ~(outcomes.finished_s < at_s)
-    return Aftermath(kill, at_s, int(touched.sum()), int(outcomes.on_time[touched].sum()))
+    return KillImpact(kill, at_s, int(touched.sum()), int(outcomes.on_time[touched].sum()))
 
 
 def survival_grids(runs: Sequence[Survived]) -> list[Grid]:
@@ -122,7 +122,7 @@ def survival_grids(runs: Sequence[Survived]) -> list[Grid]:
     ]  # fmt: skip
 
 
-def _back(kills: Sequence[Aftermath]) -> tuple[str, str, str]:
+def _back(kills: Sequence[KillImpact]) -> tuple[str, str, str]:
     """Return the median and the most of the times until hosts were back, and how many were not."""
     known = [k.kill.back_after_s for k in kills if k.kill.back_after_s is not None]
     if not known:

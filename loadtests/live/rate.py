@@ -20,7 +20,7 @@ MOST: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class RatePoint:
     """One replay at one rate."""
 
     rate_per_s: float
@@ -37,7 +37,9 @@ class Point:
         return self.is_valid and self.attainment >= HELD
 
 
-def climb(measure: Callable[[float, int], Point], start_per_s: float, step: float) -> list[Point]:
+def climb(
+    measure: Callable[[float, int], RatePoint], start_per_s: float, step: float
+) -> list[RatePoint]:
     """Measure rates from a first one on, each `step` times the one before, until one is not held.
 
     `measure` takes the rate and a seed, another for each replay. A rate is not held once it has
@@ -47,7 +49,7 @@ def climb(measure: Callable[[float, int], Point], start_per_s: float, step: floa
     """
     if not step > 1:
         raise ValueError(f"each rate must be above the one before: step above 1, got {step:g}")
-    points: list[Point] = []
+    points: list[RatePoint] = []
     for number in range(MOST):
         rate_per_s = start_per_s * step**number
         for _ in range(TRIES):
@@ -59,12 +61,12 @@ def climb(measure: Callable[[float, int], Point], start_per_s: float, step: floa
     return points
 
 
-def last_held(points: Sequence[Point]) -> float | None:
+def last_held(points: Sequence[RatePoint]) -> float | None:
     """Return the highest rate that was held; None if none was."""
     return max((point.rate_per_s for point in points if point.is_held), default=None)
 
 
-def rates_grid(points: Sequence[Point], title: str, note: str = "") -> Grid:
+def rates_grid(points: Sequence[RatePoint], title: str, note: str = "") -> Grid:
     """Show every replay, and say what was held."""
     rows = [
         (
@@ -82,7 +84,7 @@ def rates_grid(points: Sequence[Point], title: str, note: str = "") -> Grid:
     return Grid(title, columns, rows, ". ".join(filter(None, (said, note))))
 
 
-def _verdict(point: Point) -> str:
+def _verdict(point: RatePoint) -> str:
     if not point.is_valid:
         return "invalid: the client was late"
     return "held" if point.is_held else f"below {100 * HELD:g} %"

@@ -21,7 +21,7 @@ from loadtests.workload.arrivals import Uniform
 from loadtests.workload.demand import Demand
 from loadtests.workload.workload import SloClass
 from serving.gateway.settings import Settings
-from serving.routing.profile import Offer
+from serving.routing.profile import VariantProfile
 from serving.routing.slo import Slo
 
 WARM_S: Final = 2.0
@@ -38,7 +38,7 @@ class Plan:
 
     settings: Settings
     """Of the service, but for its policy."""
-    offers: Mapping[str, Offer]
+    profiles: Mapping[str, VariantProfile]
     demand: Demand
     lag_s: float = LIMIT_S
     """How late the client may be with one request in a hundred."""
@@ -69,11 +69,13 @@ def take_turn(plan: Plan, policy: str, seed: int) -> Turn:
     """
     with running(plan.settings.model_copy(update={"policy": policy})) as service:
         timings = calibrate(service, plan, policy, seed)
-        warm_up(service, plan.demand, plan.offers, policy, seed)
+        warm_up(service, plan.demand, plan.profiles, policy, seed)
         if plan.kill_every_s is not None:
             # None in the last seconds: there would be nothing to see afterwards.
             service.start_killing(plan.kill_every_s, plan.demand.seconds - plan.kill_every_s / 2)
-        live = replay_live(service.url, plan.demand, policy=policy, seed=seed, offers=plan.offers)
+        live = replay_live(
+            service.url, plan.demand, policy=policy, seed=seed, profiles=plan.profiles
+        )
         kills = service.stop_killing() if plan.kill_every_s is not None else None
     found = None
     if kills is not None:
@@ -92,21 +94,21 @@ def take_turn(plan: Plan, policy: str, seed: int) -> Turn:
 
 def calibrate(service: Running, plan: Plan, policy: str, seed: int) -> Timings:
     """Return what batches of every variant and size take, at a rate so low that none waits."""
-    demand = calibration(plan.offers, plan.settings.limits.batch_size)
+    demand = calibration(plan.profiles, plan.settings.limits.batch_size)
     seed += _OTHER_SEED
-    live = replay_live(service.url, demand, policy=policy, seed=seed, offers=plan.offers)
+    live = replay_live(service.url, demand, policy=policy, seed=seed, profiles=plan.profiles)
     return live.timings
 
 
-def calibration(offers: Mapping[str, Offer], max_batch: int) -> Demand:
+def calibration(profiles: Mapping[str, VariantProfile], max_batch: int) -> Demand:
     """Return requests that pin each variant, as large as the batches of its report card.
 
     Of each kind twice as many as it takes to know the quantiles: some are bound to be fewer.
     """
     kinds = [
         (name, size, latency.p50_s)
-        for name, offer in offers.items()
-        for size, latency in offer.latencies.items()
+        for name, profile in profiles.items()
+        for size, latency in profile.latencies.items()
         if size <= max_batch
     ]
     classes = tuple(
@@ -118,11 +120,11 @@ def calibration(offers: Mapping[str, Offer], max_batch: int) -> Demand:
 
 
 def warm_up(
-    service: Running, demand: Demand, offers: Mapping[str, Offer], policy: str, seed: int
+    service: Running, demand: Demand, profiles: Mapping[str, VariantProfile], policy: str, seed: int
 ) -> None:
     """Send the beginning of other requests of the same kind; nobody looks at what comes of it."""
     short = replace(demand, seconds=min(WARM_S, demand.seconds))
-    replay_live(service.url, short, policy=policy, seed=seed + _OTHER_SEED, offers=offers)
+    replay_live(service.url, short, policy=policy, seed=seed + _OTHER_SEED, profiles=profiles)
 
 
 def why_invalid(live: Live, lag_s: float) -> str:
@@ -139,10 +141,10 @@ def _simulate(
 ) -> Compared:
     settings = plan.settings
     service = Service(
-        corrected(plan.offers, timings),
+        corrected(plan.profiles, timings),
         cores=settings.hosts.cores or math.inf,
         slots=settings.hosts.slots,
         max_batch=settings.limits.batch_size,
         max_queue=settings.limits.queue_length,
     )
-    return simulate_same(service, plan.demand, policy=policy, seed=seed, happenings=deaths)
+    return simulate_same(service, plan.demand, policy=policy, seed=seed, faults=deaths)

@@ -16,7 +16,7 @@ from loadtests.replay.lag import Lag
 from loadtests.replay.replay import replay_now
 from loadtests.replay.timings import Timings, timings
 from loadtests.simulator.compare import Compared, compare
-from loadtests.simulator.simulate import Happening, Service
+from loadtests.simulator.simulate import Fault, Service
 from loadtests.simulator.trial import title, write_each
 from loadtests.trials.calibration import calibration
 from loadtests.trials.conditions import condition_of
@@ -28,7 +28,7 @@ from loadtests.trials.runs import Run, Trial
 from loadtests.trials.scores import Score, score
 from loadtests.trials.tables import written
 from loadtests.workload.demand import Demand
-from serving.routing.profile import Offer
+from serving.routing.profile import VariantProfile
 
 TIMINGS: Final = "timings.json"
 GAP: Final = ("attainment", "mean_accuracy", "p50_s", "p99_s")
@@ -63,15 +63,15 @@ def replay_live(
     *,
     policy: str,
     seed: int,
-    offers: Mapping[str, Offer] | None = None,
+    profiles: Mapping[str, VariantProfile] | None = None,
 ) -> Live:
     """Replay the requests that a seed draws to a service that has this policy.
 
-    The accuracies are those of `offers`; without them each variant is asked for its own.
+    The accuracies are those of `profiles`; without them each variant is asked for its own.
 
     Raises `ValueError` as `draw`, `replay` and `probe` do.
     """
-    accuracy = _accuracy(url, offers)
+    accuracy = _accuracy(url, profiles)
     workload = demand.draw(seed)
     replayed = replay_now(url, workload, policy=f"{policy} live", seed=seed)
     outcomes = replace(replayed.outcomes, batches=batches(replayed))
@@ -99,10 +99,10 @@ def simulate_same(
     *,
     policy: str,
     seed: int,
-    happenings: Sequence[Happening] = (),
+    faults: Sequence[Fault] = (),
 ) -> Compared:
     """Simulate the requests that `replay_live` sends; raises as `compare` does."""
-    compared = compare(service, demand, [policy], seed, happenings=happenings, is_bounded=False)
+    compared = compare(service, demand, [policy], seed, faults=faults, is_bounded=False)
     name = f"{policy} simulated"
     run = compared.runs[0]
     return replace(
@@ -130,9 +130,9 @@ def write_live(live: Live, simulated: Compared | None, trial: Trial, folder: Pat
     return [*written, *write_each(outcomes, folder), path]
 
 
-def _accuracy(url: str, offers: Mapping[str, Offer] | None) -> dict[str, float]:
-    if offers is not None:
-        return {name: offer.accuracy for name, offer in offers.items()}
+def _accuracy(url: str, profiles: Mapping[str, VariantProfile] | None) -> dict[str, float]:
+    if profiles is not None:
+        return {name: profile.accuracy for name, profile in profiles.items()}
     probed = probe(connect(url.rstrip("/")), rounds=1)
     return {name: each.accuracy for name, each in probed.items()}
 

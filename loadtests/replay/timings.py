@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from loadtests.trials.outcomes import Batches
-from serving.routing.profile import Latency, Offer
+from serving.routing.profile import Latency, VariantProfile
 from variants.catalog.record import Record
 
 ENOUGH: Final = 20
@@ -53,7 +53,9 @@ def timings(batches: Batches, variants: Sequence[str]) -> Timings:
     return Timings(variants=found)
 
 
-def corrected(offers: Mapping[str, Offer], measured: Timings) -> dict[str, Offer]:
+def corrected(
+    profiles: Mapping[str, VariantProfile], measured: Timings
+) -> dict[str, VariantProfile]:
     """Return the offers with latencies as they were measured live.
 
     Each quantile of a report card is multiplied by how far the live one is from it, at the sizes of
@@ -62,25 +64,25 @@ def corrected(offers: Mapping[str, Offer], measured: Timings) -> dict[str, Offer
     median: of a batch that nobody has seen, what is known is what the way there costs. Raises
     `ValueError` for timings of a variant that is not offered.
     """
-    unknown = sorted(measured.variants.keys() - offers.keys())
+    unknown = sorted(measured.variants.keys() - profiles.keys())
     if unknown:
         raise ValueError(
             f"timings are of variant {unknown[0]}, which is not offered; there are "
-            f"{', '.join(offers)}"
+            f"{', '.join(profiles)}"
         )
     scaled = {
-        name: _scaled(offer.latencies, measured.variants.get(name, {}))
-        for name, offer in offers.items()
+        name: _scaled(profile.latencies, measured.variants.get(name, {}))
+        for name, profile in profiles.items()
     }
     more_s = [
-        np.array(latency) - np.array(offers[name].latencies[size])
+        np.array(latency) - np.array(profiles[name].latencies[size])
         for name, latencies in scaled.items()
         for size, latency in latencies.items()
     ]
     added_s = np.maximum(np.median(more_s, axis=0), 0) if more_s else np.zeros(3)
     return {
-        name: replace(offer, latencies=scaled[name] or _later(offer.latencies, added_s))
-        for name, offer in offers.items()
+        name: replace(profile, latencies=scaled[name] or _later(profile.latencies, added_s))
+        for name, profile in profiles.items()
     }
 
 

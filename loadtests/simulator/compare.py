@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from loadtests.simulator.simulate import Death, Happening, Service, simulate
+from loadtests.simulator.simulate import Death, Fault, Service, simulate
 from loadtests.trials.bound import Bound, Outage, clairvoyant
 from loadtests.trials.calibration import calibration
 from loadtests.trials.conditions import condition_of
@@ -62,7 +62,7 @@ def compare(
     policies: Sequence[str],
     seed: int,
     *,
-    happenings: Sequence[Happening] = (),
+    faults: Sequence[Fault] = (),
     is_bounded: bool = True,
 ) -> Compared:
     """Simulate each policy on the requests that this seed draws.
@@ -71,14 +71,14 @@ def compare(
     after the last of them, and as `draw` does.
     """
     workload = demand.draw(seed)
-    _check(workload, service, happenings)
-    bound = _bound(service, workload, happenings) if is_bounded else None
-    accuracy = {name: offer.accuracy for name, offer in service.offers.items()}
+    _check(workload, service, faults)
+    bound = _bound(service, workload, faults) if is_bounded else None
+    accuracy = {name: profile.accuracy for name, profile in service.profiles.items()}
     outcomes, took_s = [], 0.0
     for name in policies:
         start = time.perf_counter()
         outcomes.append(
-            simulate(service, workload, POLICIES[name], name=name, seed=seed, happenings=happenings)
+            simulate(service, workload, POLICIES[name], name=name, seed=seed, faults=faults)
         )
         took_s += time.perf_counter() - start
     runs = (
@@ -94,7 +94,7 @@ def compare(
     return Compared(tuple(runs), tuple(outcomes), took_s)
 
 
-def _check(workload: Workload, service: Service, happenings: Sequence[Happening]) -> None:
+def _check(workload: Workload, service: Service, faults: Sequence[Fault]) -> None:
     if not len(workload):
         raise ValueError(f"no request arrives in {workload.seconds:g} s; make it longer, or denser")
     largest = max(each.size for each in workload.classes)
@@ -103,7 +103,7 @@ def _check(workload: Workload, service: Service, happenings: Sequence[Happening]
             f"a request of {largest} samples fits into no batch of {service.max_batch} at most: "
             "raise --max-batch, or make it smaller"
         )
-    latest_s = max((each.at_s for each in happenings), default=0.0)
+    latest_s = max((each.at_s for each in faults), default=0.0)
     if latest_s >= workload.seconds:
         raise ValueError(
             f"what happens at {latest_s:g} s comes after the last request, at "
@@ -111,16 +111,16 @@ def _check(workload: Workload, service: Service, happenings: Sequence[Happening]
         )
 
 
-def _bound(service: Service, workload: Workload, happenings: Sequence[Happening]) -> Bound:
+def _bound(service: Service, workload: Workload, faults: Sequence[Fault]) -> Bound:
     """Return the bound; it does not know slowdowns, which only make it looser."""
     return clairvoyant(
         workload,
-        service.offers,
+        service.profiles,
         service.times(),
         cores=service.cores,
-        slots=dict.fromkeys(service.offers, service.slots),
+        slots=dict.fromkeys(service.profiles, service.slots),
         max_batch=service.max_batch,
-        outages=_outages([each for each in happenings if isinstance(each, Death)], service.slots),
+        outages=_outages([each for each in faults if isinstance(each, Death)], service.slots),
     )
 
 

@@ -122,7 +122,7 @@ def _mapping(processes: int, jobs: int) -> Iterator[_Map]:
 def _simulate(service: Service, policies: Sequence[str], job: Job) -> _Done:
     found = list(compare(service, job.case.demand, policies, job.seed).runs)
     if job.is_against_dense:
-        alone = replace(service, offers={DENSE: service.offers[DENSE]})
+        alone = replace(service, profiles={DENSE: service.profiles[DENSE]})
         for name, policy in BASELINES.items():
             compared = compare(alone, job.case.demand, [policy], job.seed, is_bounded=False)
             found += [run.called(name) for run in compared.runs]

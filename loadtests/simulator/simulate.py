@@ -25,8 +25,8 @@ from serving.dataplane.scheduler import SHORTEST_WAIT_S
 from serving.errors import Overloaded
 from serving.routing.latency import LatencyModel
 from serving.routing.planner import Abandoned, Idle, Late, Planner, Send
-from serving.routing.policy.state import LaneKey, Policy, Waiting
-from serving.routing.profile import Offer, qualifying
+from serving.routing.policy.state import LaneKey, Policy, QueuedRequest
+from serving.routing.profile import VariantProfile, qualifying
 
 DRAWS: Final = 4096
 
@@ -35,7 +35,7 @@ DRAWS: Final = 4096
 class Service:
     """What is simulated: variants, and the machine that their hosts share."""
 
-    offers: Mapping[str, Offer]
+    profiles: Mapping[str, VariantProfile]
     cores: float
     """Batches that run at once without slowing each other."""
     slots: int = 1
@@ -49,7 +49,9 @@ class Service:
 
     def times(self) -> dict[str, CardTimes]:
         """Return by variant how long its batches take."""
-        return {n: CardTimes(offer.latencies, self.link_s) for n, offer in self.offers.items()}
+        return {
+            n: CardTimes(profile.latencies, self.link_s) for n, profile in self.profiles.items()
+        }
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -69,7 +71,7 @@ class Slowdown:
     factor: float
 
 
-Happening = Death | Slowdown
+Fault = Death | Slowdown
 
 
 def simulate(
@@ -79,13 +81,13 @@ def simulate(
     *,
     name: str,
     seed: int = 0,
-    happenings: Sequence[Happening] = (),
+    faults: Sequence[Fault] = (),
 ) -> Outcomes:
     """Return what becomes of every request of a workload under a policy.
 
     Raises `RuntimeError` if a request is answered twice, or never: a defect of the scheduler.
     """
-    simulation = _Simulation(service, workload, policy, name, seed, happenings)
+    simulation = _Simulation(service, workload, policy, name, seed, faults)
     simulation.run()
     return simulation.recorder.outcomes()
 
@@ -98,7 +100,7 @@ class _Simulation:
         policy: Policy,
         name: str,
         seed: int,
-        happenings: Sequence[Happening],
+        faults: Sequence[Fault],
     ) -> None:
         self._service = service
         self._workload = workload
@@ -106,7 +108,7 @@ class _Simulation:
         self._gateways = [
             _Gateway(service, policy, lambda: self._now) for _ in range(service.gateways)
         ]
-        self._machine = Machine(service.cores, dict.fromkeys(service.offers, service.slots))
+        self._machine = Machine(service.cores, dict.fromkeys(service.profiles, service.slots))
         self._times = service.times()
         self._rng = np.random.default_rng(seed)
         self._draws: list[float] = []
@@ -114,16 +116,16 @@ class _Simulation:
         self._dead = Counter[str]()
         self._keys = [
             LaneKey(
-                qualifying(service.offers, each.slo),
+                qualifying(service.profiles, each.slo),
                 fastest_first=each.slo.objective == "latency",
                 has_deadline=math.isfinite(each.slo.latency_s),
             )
             for each in workload.classes
         ]
         self._happenings = sorted(
-            [(each.at_s, place, each, False) for place, each in enumerate(happenings)]
+            [(each.at_s, place, each, False) for place, each in enumerate(faults)]
         )
-        self.recorder = Recorder(workload, name, tuple(service.offers))
+        self.recorder = Recorder(workload, name, tuple(service.profiles))
 
     def run(self) -> None:
         arrivals = self._workload.arrivals_s.tolist()
@@ -133,12 +135,12 @@ class _Simulation:
         while True:
             arrival = arrivals[place] if place < count else math.inf
             end, batch = self._machine.next_end()
-            happening = self._happenings[0][0] if self._happenings else math.inf
+            fault = self._happenings[0][0] if self._happenings else math.inf
             wake = min(gateway.wake_at for gateway in self._gateways)
-            self._now = now = min(arrival, end, wake, happening)
+            self._now = now = min(arrival, end, wake, fault)
             if now == math.inf:
                 break
-            if now == happening:
+            if now == fault:
                 self._happen()
             elif now == end:
                 self._end(batch)
@@ -212,8 +214,8 @@ class _Simulation:
         self._look(to)
 
     def _happen(self) -> None:
-        _, place, happening, is_over = self._happenings.pop(0)
-        match happening:
+        _, place, fault, is_over = self._happenings.pop(0)
+        match fault:
             case Slowdown(_, factor):
                 self._machine.slow_down(factor, self._now)
             case Death(_, variant, for_s) if not is_over:
@@ -221,7 +223,7 @@ class _Simulation:
                 self._set_slots(variant, 0)
                 for batch in [b for b, send in self._sent.items() if send.variant == variant]:
                     self._lose(batch)
-                self._happenings.append((self._now + for_s, place, happening, True))
+                self._happenings.append((self._now + for_s, place, fault, True))
                 self._happenings.sort()
             case Death(_, variant, _):
                 self._dead[variant] -= 1
@@ -241,7 +243,7 @@ class _Simulation:
         self._gateways[to].planner.ended(number, self._now, is_telling=False)
         self._fail(self._gateways[to].planner.retry(send.batch))
 
-    def _fail(self, batch: Sequence[Waiting]) -> None:
+    def _fail(self, batch: Sequence[QueuedRequest]) -> None:
         for waiting in batch:
             self.recorder.refused(waiting.entry, Status.FAILED, self._now)
 
@@ -251,16 +253,16 @@ class _Gateway:
 
     def __init__(self, service: Service, policy: Policy, now: Callable[[], float]) -> None:
         self.latency = LatencyModel(
-            {name: offer.latencies for name, offer in service.offers.items()}, now
+            {name: profile.latencies for name, profile in service.profiles.items()}, now
         )
         self.planner = Planner(
             policy,
             self.latency,
-            {name: offer.accuracy for name, offer in service.offers.items()},
+            {name: profile.accuracy for name, profile in service.profiles.items()},
             max_batch=service.max_batch,
             max_queue=service.max_queue,
             cores=service.cores,
         )
         self.wake_at = math.inf
-        for variant in service.offers:
+        for variant in service.profiles:
             self.planner.set_slots(variant, service.slots)

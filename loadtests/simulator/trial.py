@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.simulator.compare import Compared, compare
-from loadtests.simulator.simulate import Happening, Service
+from loadtests.simulator.simulate import Fault, Service
 from loadtests.trials.files import write_outcomes, write_trial
 from loadtests.trials.outcomes import Outcomes
 from loadtests.trials.runs import Trial
@@ -43,7 +43,7 @@ def simulate_trial(
     policies: Sequence[str],
     seeds: int,
     *,
-    happenings: Sequence[Happening] = (),
+    faults: Sequence[Fault] = (),
     is_bounded: bool = True,
     note: str = "",
     on_done: Callable[[int], None] = lambda seeds: None,
@@ -54,9 +54,7 @@ def simulate_trial(
     """
     found: list[Compared] = []
     for seed in range(seeds):
-        found.append(
-            compare(service, demand, policies, seed, happenings=happenings, is_bounded=is_bounded)
-        )
+        found.append(compare(service, demand, policies, seed, faults=faults, is_bounded=is_bounded))
         on_done(seed + 1)
     return Simulated(
         Trial(
@@ -78,7 +76,7 @@ def title(demand: Demand, outcomes: Outcomes) -> str:
 
 def write_simulated(simulated: Simulated, service: Service, folder: Path) -> list[Path]:
     """Write tables, plots and the first seed's outcomes of every policy; return the files."""
-    accuracy = {name: offer.accuracy for name, offer in service.offers.items()}
+    accuracy = {name: profile.accuracy for name, profile in service.profiles.items()}
     written = write_trial(folder, simulated.trial, simulated.first, accuracy)
     return [*written, *write_each(simulated.first, folder)]
 

@@ -25,7 +25,7 @@ from loadtests.trials.work import (
     largest_batches,
 )
 from loadtests.workload.workload import Workload
-from serving.routing.profile import Offer, qualifying
+from serving.routing.profile import VariantProfile, qualifying
 
 _BINS_BY_SHORTEST: Final = 4
 _BINS_BY_LONGEST: Final = 12
@@ -55,7 +55,7 @@ class Bound:
 
 def clairvoyant(
     workload: Workload,
-    offered: Mapping[str, Offer],
+    profiles: Mapping[str, VariantProfile],
     times: Mapping[str, BatchTimes],
     *,
     cores: float,
@@ -108,19 +108,19 @@ def clairvoyant(
     The solver, HiGHS (Huangfu and Hall, Parallelizing the dual revised simplex method, 2018), is
     exact to about 1e-7; chances below 1e-6 are left out.
 
-    Raises `ValueError` if a variant in `slots` is not in `offered` or `times`, there are no
+    Raises `ValueError` if a variant in `slots` is not in `profiles` or `times`, there are no
     requests, or one has more samples than `max_batch`.
     """
     variants = tuple(slots)
-    if missing := [name for name in variants if name not in offered or name not in times]:
+    if missing := [name for name in variants if name not in profiles or name not in times]:
         raise ValueError(f"slots, offers and times must cover the same variants: {missing[0]}")
     if len(workload) == 0:
         raise ValueError("a workload of no requests has no bound; it must have one at least")
     if (most := int(workload.sizes.max())) > max_batch:
         raise ValueError(f"no request may exceed max_batch, {max_batch}; one has {most} samples")
-    accuracies = np.array([offered[name].accuracy for name in variants])
+    accuracies = np.array([profiles[name].accuracy for name in variants])
     allowed = np.array(
-        [[name in qualifying(offered, one.slo) for name in variants] for one in workload.classes]
+        [[name in qualifying(profiles, one.slo) for name in variants] for one in workload.classes]
     )
     least = [LeastWork(times[name], max_batch) for name in variants]
     chance, work_s = _by_class(workload, allowed, least)

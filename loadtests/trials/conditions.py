@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 from loadtests.trials.runs import Condition
 from loadtests.workload.arrivals import Gamma, describe_arrivals
 from loadtests.workload.demand import Demand, parse_demand
-from serving.routing.profile import Offer
+from serving.routing.profile import VariantProfile
 from variants.catalog.recipe import DENSE
 
 Table: TypeAlias = Literal["fastest", "dense", "goodput"]
@@ -63,7 +63,12 @@ def condition_of(demand: Demand) -> Condition:
 
 
 def cases(
-    table: Table, settings: Settings, offers: Mapping[str, Offer], *, requests: int, cores: int
+    table: Table,
+    settings: Settings,
+    profiles: Mapping[str, VariantProfile],
+    *,
+    requests: int,
+    cores: int,
 ) -> list[Case]:
     """Return every condition of a table, with about so many `requests` each.
 
@@ -80,10 +85,10 @@ def cases(
     for slo_factor, cv2, load in grid:
         demand = parse_demand(
             f"gamma:cv2={cv2:g}",
-            [_slo(table, slo_factor, offers)],
+            [_slo(table, slo_factor, profiles)],
             load=load,
             requests=requests,
-            offers=offers,
+            profiles=profiles,
             cores=cores,
         )
         condition = condition_of(demand).model_copy(update={"slo_factor": slo_factor})
@@ -91,10 +96,10 @@ def cases(
     return found
 
 
-def _slo(table: Table, slo_factor: float | None, offers: Mapping[str, Offer]) -> str:
+def _slo(table: Table, slo_factor: float | None, profiles: Mapping[str, VariantProfile]) -> str:
     if slo_factor is not None:
         key = "latency_x" if table == "fastest" else "dense_x"
         return f"{key}={slo_factor:g}"
-    if DENSE not in offers or 1 not in offers[DENSE].latencies:
+    if DENSE not in profiles or 1 not in profiles[DENSE].latencies:
         raise ValueError(f"goodput needs variant {DENSE}, measured at batch size 1")
-    return f"latency_ms={GOODPUT_DEADLINE * offers[DENSE].latencies[1].p50_s * 1e3!r}"
+    return f"latency_ms={GOODPUT_DEADLINE * profiles[DENSE].latencies[1].p50_s * 1e3!r}"

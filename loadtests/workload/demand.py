@@ -38,12 +38,12 @@ def parse_demand(
     rate_per_s: float | None = None,
     seconds: float | None = None,
     requests: int | None = None,
-    offers: Offers | None = None,
+    profiles: Offers | None = None,
     cores: int = 1,
 ) -> Demand:
     """Read a demand: either a load or a rate, and either a time or about how many requests.
 
-    `load` is in samples, as a multiple of what the dense variant of `offers` answers on `cores`.
+    `load` is in samples, as a multiple of what the dense variant of `profiles` answers on `cores`.
 
     Raises `ValueError` that says what would be right, also as `parse_arrivals`, `parse_mix` and
     `capacity_per_s` do.
@@ -52,12 +52,12 @@ def parse_demand(
         raise ValueError("give the load or the rate, one of them: --load or --rate")
     if (seconds is None) == (requests is None):
         raise ValueError("give the time or the requests, one of them: --seconds or --requests")
-    process, classes = parse_arrivals(arrivals), parse_mix(slos, offers)
+    process, classes = parse_arrivals(arrivals), parse_mix(slos, profiles)
     if rate_per_s is None:
-        if not offers:
+        if not profiles:
             raise ValueError("--load needs a catalog, to know what dense can serve; or give --rate")
         assert load is not None
-        capacity = capacity_per_s(offers, cores=cores) / _mean_size(classes)
+        capacity = capacity_per_s(profiles, cores=cores) / _mean_size(classes)
         rate_per_s = load * capacity
     if not (math.isfinite(rate_per_s) and rate_per_s > 0):
         raise ValueError(f"the rate must be a number above 0, got {rate_per_s:g} requests a second")

@@ -13,11 +13,11 @@ from typing import Any, Final, TypeAlias
 from loadtests.workload.notation import number, pairs
 from loadtests.workload.workload import SloClass
 from serving.errors import InvalidRequest
-from serving.routing.profile import Offer
+from serving.routing.profile import VariantProfile
 from serving.routing.slo import HEADERS, Slo
 from variants.catalog.recipe import DENSE
 
-Offers: TypeAlias = Mapping[str, Offer]
+Offers: TypeAlias = Mapping[str, VariantProfile]
 
 MAX_SIZE: Final = 1_000_000
 
@@ -25,7 +25,7 @@ ASKS_NOTHING: Final = "anything"
 """Text, and the name where none is given, of a class without an SLO."""
 
 
-def parse_class(text: str, offers: Offers | None = None) -> SloClass:
+def parse_class(text: str, profiles: Offers | None = None) -> SloClass:
     """Read a class from `key=value,...`; an empty text, or `anything`, asks for nothing.
 
     The keys are `KEYS`. Of `latency_ms`, `latency_x` (times the 95th percentile at batch size 1 of
@@ -33,21 +33,21 @@ def parse_class(text: str, offers: Offers | None = None) -> SloClass:
     no deadline. A class without a name is called by what it asks for.
 
     Raises `ValueError` that names the key and what it may be, also where a deadline is relative to
-    `offers` that are not given, and where these lack the variant that is pinned.
+    `profiles` that are not given, and where these lack the variant that is pinned.
     """
     try:
         written = {} if text.strip() in ("", ASKS_NOTHING) else pairs(text, KEYS)
-        return _read(written, offers)
+        return _read(written, profiles)
     except (ValueError, InvalidRequest) as error:
         raise ValueError(f"class {text!r}: {error}") from None
 
 
-def parse_mix(texts: Iterable[str], offers: Offers | None = None) -> tuple[SloClass, ...]:
+def parse_mix(texts: Iterable[str], profiles: Offers | None = None) -> tuple[SloClass, ...]:
     """Read several classes; one that asks for nothing if there are none.
 
     Raises `ValueError` as `parse_class` does, and if two have the same name.
     """
-    classes = tuple(parse_class(text, offers) for text in texts) or (parse_class(ASKS_NOTHING),)
+    classes = tuple(parse_class(text, profiles) for text in texts) or (parse_class(ASKS_NOTHING),)
     names = [each.name for each in classes]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -55,7 +55,7 @@ def parse_mix(texts: Iterable[str], offers: Offers | None = None) -> tuple[SloCl
     return classes
 
 
-def _read(written: Mapping[str, str], offers: Offers | None) -> SloClass:
+def _read(written: Mapping[str, str], profiles: Offers | None) -> SloClass:
     deadlines = [key for key in written if key in (*_RELATIVE, "latency_ms")]
     if len(deadlines) > 1:
         raise ValueError(f"{' and '.join(deadlines)} both set the deadline; give one of them")
@@ -65,10 +65,10 @@ def _read(written: Mapping[str, str], offers: Offers | None) -> SloClass:
             field, read = HEADERS[_SLO[key]]
             asked[field] = read(key, value)
         elif key in _RELATIVE:
-            asked["latency_s"] = _factor(key, value) * _RELATIVE[key](key, offers)
+            asked["latency_s"] = _factor(key, value) * _RELATIVE[key](key, profiles)
     slo = Slo(**asked)
-    if slo.variant is not None and offers is not None and slo.variant not in offers:
-        raise ValueError(f"variant must be one of {', '.join(offers)}, got {slo.variant!r}")
+    if slo.variant is not None and profiles is not None and slo.variant not in profiles:
+        raise ValueError(f"variant must be one of {', '.join(profiles)}, got {slo.variant!r}")
     what = [f"{key}={value}" for key, value in written.items() if key not in ("name", "share")]
     return SloClass(
         name=written.get("name") or ",".join(what) or ASKS_NOTHING,
@@ -78,26 +78,26 @@ def _read(written: Mapping[str, str], offers: Offers | None) -> SloClass:
     )
 
 
-def _fastest_s(key: str, offers: Offers | None) -> float:
-    if not offers:
+def _fastest_s(key: str, profiles: Offers | None) -> float:
+    if not profiles:
         raise ValueError(f"{key} needs a catalog; without one give latency_ms")
-    return min(_single_s(key, offer) for offer in offers.values())
+    return min(_single_s(key, profile) for profile in profiles.values())
 
 
-def _dense_s(key: str, offers: Offers | None) -> float:
-    if not offers or DENSE not in offers:
+def _dense_s(key: str, profiles: Offers | None) -> float:
+    if not profiles or DENSE not in profiles:
         raise ValueError(f"{key} needs a catalog with the variant {DENSE}; else give latency_ms")
-    return _single_s(key, offers[DENSE])
+    return _single_s(key, profiles[DENSE])
 
 
-def _single_s(key: str, offer: Offer) -> float:
-    if 1 not in offer.latencies:
-        sizes = ", ".join(map(str, offer.latencies))
+def _single_s(key: str, profile: VariantProfile) -> float:
+    if 1 not in profile.latencies:
+        sizes = ", ".join(map(str, profile.latencies))
         raise ValueError(
-            f"{key} needs variant {offer.variant} measured at batch size 1, and it was at {sizes}; "
+            f"{key} needs variant {profile.variant} measured at batch size 1, and it was at {sizes}; "
             "give latency_ms"
         )
-    return offer.latencies[1].p95_s
+    return profile.latencies[1].p95_s
 
 
 def _factor(key: str, text: str) -> float:

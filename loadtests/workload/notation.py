@@ -15,8 +15,8 @@ def pairs(text: str, known: Collection[str]) -> dict[str, str]:
     for part in text.split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if key not in known:
-            offered = f"the keys are {', '.join(known)}" if known else "it takes none"
-            raise ValueError(f"unknown key {key!r}; {offered}")
+            known_keys = f"the keys are {', '.join(known)}" if known else "it takes none"
+            raise ValueError(f"unknown key {key!r}; {known_keys}")
         if not equals or not value:
             raise ValueError(f"{key} needs a value: {key}=VALUE")
         if key in found:

@@ -19,7 +19,7 @@ from paretoserve.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from serving.routing.profile import Offer
+    from serving.routing.profile import VariantProfile
 
 LOAD = 0.95
 REQUESTS = 5000
@@ -138,7 +138,7 @@ def simulate(
     """Compare policies on the same requests, with the router's own code on a virtual clock."""
     from loadtests.simulator.compare import parse_policies
     from loadtests.simulator.faults import parse_death, parse_slowdown
-    from loadtests.simulator.simulate import Happening, Service
+    from loadtests.simulator.simulate import Fault, Service
     from loadtests.simulator.trial import simulate_trial, write_simulated
     from loadtests.trials.grid import show
     from loadtests.trials.overview import overview
@@ -147,10 +147,10 @@ def simulate(
 
     named = parse_policies(policies)
     only = names(variants)
-    offered = _offers(catalog or DEFAULT_CATALOG, threads, only)
-    service = Service(offered, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways)
-    happenings: list[Happening] = [
-        *(parse_death(text, offered) for text in kills),
+    profiles = _profiles(catalog or DEFAULT_CATALOG, threads, only)
+    service = Service(profiles, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways)
+    faults: list[Fault] = [
+        *(parse_death(text, profiles) for text in kills),
         *(parse_slowdown(text) for text in slows),
     ]
     demand = parse_demand(
@@ -160,11 +160,11 @@ def simulate(
         rate_per_s=rate,
         seconds=seconds,
         requests=REQUESTS if requests is None and seconds is None else requests,
-        offers=offered,
+        profiles=profiles,
         cores=min(cores, slots),
     )
     note = (
-        f"{', '.join(offered)}; cores {cores}, slots {slots}, batches of {max_batch} at most",
+        f"{', '.join(profiles)}; cores {cores}, slots {slots}, batches of {max_batch} at most",
         *(f"kill {text}" for text in kills),
         *(f"slow {text}" for text in slows),
     )
@@ -176,7 +176,7 @@ def simulate(
             demand,
             named,
             seeds,
-            happenings=happenings,
+            faults=faults,
             is_bounded=bound,
             note="; ".join(note),
             on_done=lambda done: progress.update(task, completed=done),
@@ -251,7 +251,7 @@ def replay(
     if timings is not None and not compare_simulation:
         raise click.UsageError("--timings are for --compare-simulation: give that, too.")
     measured = read_record(Timings, timings) if timings else None
-    offered = _offers(catalog, threads, served(url)) if catalog else None
+    profiles = _profiles(catalog, threads, served(url)) if catalog else None
     demand = parse_demand(
         arrivals,
         slos,
@@ -259,18 +259,18 @@ def replay(
         rate_per_s=rate,
         seconds=SECONDS if requests is None and seconds is None else seconds,
         requests=requests,
-        offers=offered,
+        profiles=profiles,
         cores=min(cores, slots),
     )
     _make(out)
-    live = replay_live(url, demand, policy=policy, seed=seed, offers=offered)
+    live = replay_live(url, demand, policy=policy, seed=seed, profiles=profiles)
     try:
         live.lag.check(lag_ms / 1e3)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     simulated = None
-    if compare_simulation and offered:
-        known = corrected(offered, measured) if measured else offered
+    if compare_simulation and profiles:
+        known = corrected(profiles, measured) if measured else profiles
         service = Service(known, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways)
         simulated = simulate_same(service, demand, policy=policy, seed=seed)
     trial = live_trial(live, simulated, demand, url)
@@ -291,9 +291,9 @@ def _make(out: Path | None) -> None:
         out.mkdir(parents=True, exist_ok=True)
 
 
-def _offers(catalog: Path, threads: int, only: Sequence[str]) -> dict[str, Offer]:
-    from serving.routing.profile import offers
+def _profiles(catalog: Path, threads: int, only: Sequence[str]) -> dict[str, VariantProfile]:
+    from serving.routing.profile import variant_profiles
     from variants.catalog.catalog import Catalog
     from variants.catalog.hardware import hardware
 
-    return offers(Catalog.load(catalog), hardware(threads).key, only)
+    return variant_profiles(Catalog.load(catalog), hardware(threads).key, only)

@@ -10,34 +10,34 @@ from ray import serve
 from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
 from serving.cluster.registry import ServeRegistry
 from serving.gateway.description import Ports
-from serving.gateway.gateway import Assembly
+from serving.gateway.gateway import Gateway
 from serving.gateway.settings import Settings
 from serving.telemetry.logs import log_as_json
 
 
-class Gateway:
+class GatewayReplica:
     """One replica of the gateway."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
         log_as_json()
-        self._assembly = Assembly(settings, ServeRegistry())
-        await self._assembly.start()
+        self._gateway = Gateway(settings, ServeRegistry())
+        await self._gateway.start()
 
     async def ports(self) -> Ports:
         """Tell which ports are listened on."""
-        return Ports(http=self._assembly.http_port, grpc=self._assembly.grpc_port)
+        return Ports(http=self._gateway.http_port, grpc=self._gateway.grpc_port)
 
     async def is_ready(self) -> bool:
         """Tell whether every variant can answer."""
-        return self._assembly.is_ready
+        return self._gateway.is_ready
 
     async def check_health(self) -> None:
         """Called by Serve: raise if requests are not accepted, or hosts not watched, any more."""
-        self._assembly.check_health()
+        self._gateway.check_health()
 
     async def __del__(self) -> None:
         """Called by Serve on a graceful stop: stop accepting, drain, close."""
-        await self._assembly.close()
+        await self._gateway.close()
 
 
 GatewayDeployment = serve.deployment(
@@ -45,4 +45,4 @@ GatewayDeployment = serve.deployment(
     health_check_period_s=HEALTH_PERIOD_S,
     health_check_timeout_s=HEALTH_TIMEOUT_S,
     graceful_shutdown_wait_loop_s=STOP_POLL_S,
-)(Gateway)
+)(GatewayReplica)

@@ -26,7 +26,7 @@ DRAIN_QUIET_S: Final = 2.5
 """A gateway looks for hosts every second: one that sent nothing for so long knows that we stop."""
 
 
-class Host:
+class HostReplica:
     """One replica of one variant."""
 
     _socket: HostSocket | None = None
@@ -85,4 +85,4 @@ HostDeployment = serve.deployment(
     health_check_period_s=HEALTH_PERIOD_S,
     health_check_timeout_s=HEALTH_TIMEOUT_S,
     graceful_shutdown_wait_loop_s=STOP_POLL_S,
-)(Host)
+)(HostReplica)

@@ -18,7 +18,7 @@ from serving.cluster.apps import gateway_app, host_app
 from serving.cluster.names import GATEWAY, app_name
 from serving.gateway.description import Ports
 from serving.gateway.settings import Settings
-from serving.routing.profile import offers
+from serving.routing.profile import variant_profiles
 from variants.catalog.catalog import Catalog
 from variants.catalog.hardware import hardware
 
@@ -85,7 +85,7 @@ def cpus_needed(settings: Settings, variants: int) -> int:
 def served_variants(settings: Settings) -> list[str]:
     """Return the names of the variants that these settings serve; raises `ValueError` if none."""
     catalog = Catalog.load(settings.catalog)
-    return list(offers(catalog, hardware(settings.hosts.cpus).key, settings.variants))
+    return list(variant_profiles(catalog, hardware(settings.hosts.cpus).key, settings.variants))
 
 
 def sharing_cpus(settings: Settings, cpus: int) -> Settings:

@@ -28,7 +28,7 @@ from serving.errors import (
 from serving.experiment.assignment import ROUTER, Arm, Experiment
 from serving.routing.latency import LatencyModel
 from serving.routing.policy.state import LaneKey
-from serving.routing.profile import Offer, qualifying
+from serving.routing.profile import VariantProfile, qualifying
 from serving.routing.slo import Objective, Slo
 from serving.telemetry.event import Answered
 from serving.telemetry.metrics import Metrics
@@ -65,7 +65,7 @@ class DataPlane:
     def __init__(
         self,
         model: Model,
-        offers: Mapping[str, Offer],
+        profiles: Mapping[str, VariantProfile],
         scheduler: Scheduler,
         latency: LatencyModel,
         metrics: Metrics,
@@ -76,7 +76,7 @@ class DataPlane:
         experiment: Experiment | None = None,
     ) -> None:
         self.model = model
-        self.offers = offers
+        self.profiles = profiles
         self.is_draining = False
         self._scheduler = scheduler
         self._latency = latency
@@ -88,13 +88,13 @@ class DataPlane:
         self._tensors = ModelTensors(model, max_batch)
         self._started = now()
         self._seen: set[str] = set()
-        self._qualifying = lru_cache(maxsize=1024)(partial(_qualifying, offers))
+        self._qualifying = lru_cache(maxsize=1024)(partial(_qualifying, profiles))
         targets = [arm.target for arm in experiment.arms] if experiment else []
-        unknown = {target for target in targets if target != ROUTER} - set(offers)
+        unknown = {target for target in targets if target != ROUTER} - set(profiles)
         if unknown:
             raise ValueError(
                 f"the experiment's arms name {', '.join(sorted(unknown))}; "
-                f"served here are {', '.join(offers)}"
+                f"served here are {', '.join(profiles)}"
             )
 
     @property
@@ -102,9 +102,9 @@ class DataPlane:
         """True once every variant has been up, or some have and the rest keep away."""
         if self.is_draining:
             return False
-        if len(self._seen) < len(self.offers):
-            self._seen.update(name for name in self.offers if self._scheduler.slots(name))
-        if len(self._seen) == len(self.offers):
+        if len(self._seen) < len(self.profiles):
+            self._seen.update(name for name in self.profiles if self._scheduler.slots(name))
+        if len(self._seen) == len(self.profiles):
             return True
         return bool(self._seen) and self._now() - self._started > START_GRACE_S
 
@@ -124,8 +124,8 @@ class DataPlane:
         """Raise `ModelNotFound` unless this model, and this variant if one is named, is here."""
         if model != self.model.name:
             raise ModelNotFound(f"there is no model {model!r:.100}; there is {self.model.name!r}")
-        if variant is not None and variant not in self.offers:
-            known = ", ".join(self.offers)
+        if variant is not None and variant not in self.profiles:
+            known = ", ".join(self.profiles)
             raise ModelNotFound(f"there is no variant {variant!r:.100}; there are {known}")
 
     async def infer(
@@ -178,8 +178,8 @@ class DataPlane:
             slo.min_accuracy, slo.max_accuracy_drop, slo.objective, slo.variant
         )
         if not variants:
-            best = max(self.offers.values(), key=lambda offer: offer.accuracy)
-            closest = min(self.offers.values(), key=lambda offer: offer.accuracy_drop)
+            best = max(self.profiles.values(), key=lambda profile: profile.accuracy)
+            closest = min(self.profiles.values(), key=lambda profile: profile.accuracy_drop)
             raise SloUnattainable(
                 f"no variant has an accuracy of at least {slo.min_accuracy:g} and a drop of at "
                 f"most {slo.max_accuracy_drop:g}: the best accuracy is {best.accuracy:.4f} "
@@ -209,7 +209,7 @@ class DataPlane:
             return
         idle_s = {name: self._latency.idle_s(name, size) for name in variants}
         fastest = min(idle_s, key=idle_s.__getitem__)
-        best = max(self.offers[name].accuracy for name in variants)
+        best = max(self.profiles[name].accuracy for name in variants)
         raise SloUnattainable(
             f"no qualifying variant answers within {slo.latency_s * 1e3:g} ms even when idle: "
             f"the fastest is {fastest} with about {idle_s[fastest] * 1e3:.2f} ms; "
@@ -224,7 +224,7 @@ class DataPlane:
         variants: tuple[str, ...],
         received: float,
     ) -> Answer:
-        offer = self.offers[served.variant]
+        profile = self.profiles[served.variant]
         took_s = self._now() - received
         is_on_time = took_s <= slo.latency_s
         explanation: dict[str, str | float | bool] = {
@@ -232,7 +232,7 @@ class DataPlane:
             "reason": reason(
                 served.reason, served.variant, slo, variants, enrolled.arm if enrolled else None
             ),
-            "accuracy": offer.accuracy,
+            "accuracy": profile.accuracy,
             "predicted_latency_ms": round(served.predicted_s * 1e3, 3),
             "latency_ms": round(took_s * 1e3, 3),
             "queue_ms": round(served.queue_s * 1e3, 3),
@@ -254,8 +254,8 @@ class DataPlane:
             compute_s=served.compute_s,
             output_s=served.output_s,
             predicted_s=served.predicted_s,
-            accuracy=offer.accuracy,
-            agreement=offer.agreement,
+            accuracy=profile.accuracy,
+            agreement=profile.agreement,
             has_deadline=slo.latency_s < math.inf,
             is_on_time=is_on_time,
         )
@@ -265,7 +265,7 @@ class DataPlane:
 
 
 def _qualifying(
-    offers: Mapping[str, Offer],
+    profiles: Mapping[str, VariantProfile],
     min_accuracy: float,
     max_accuracy_drop: float,
     objective: Objective,
@@ -278,4 +278,4 @@ def _qualifying(
         objective=objective,
         variant=variant,
     )
-    return qualifying(offers, slo)
+    return qualifying(profiles, slo)

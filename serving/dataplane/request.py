@@ -30,7 +30,7 @@ class Served:
 
 
 @dataclass(eq=False, slots=True)
-class Entry:
+class PendingRequest:
     """A request that waits or runs; its caller awaits the future."""
 
     payload: Any

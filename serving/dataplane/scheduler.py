@@ -16,10 +16,10 @@ from typing import Any, Final, Literal, TypeAlias
 
 from serving.dataplane.clock import Clock, Timer
 from serving.dataplane.executor import HostLost, Ran, Run
-from serving.dataplane.request import Entry, Served, Stage
+from serving.dataplane.request import PendingRequest, Served, Stage
 from serving.errors import DeadlineExceeded, InferenceFailed, NotReady, ServingError
 from serving.routing.planner import Abandoned, Idle, Late, Planner, Send
-from serving.routing.policy.state import LaneKey, Waiting
+from serving.routing.policy.state import LaneKey, QueuedRequest
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Scheduler:
         """
         now = self._clock.time()
         future: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
-        entry = Entry(payload, future)
+        entry = PendingRequest(payload, future)
         waiting, shed = self._planner.admit(
             entry, key, size=size, deadline=deadline, priority=priority, now=now
         )
@@ -96,7 +96,7 @@ class Scheduler:
             self._leave(waiting)
             raise
 
-    def _leave(self, waiting: Waiting) -> None:
+    def _leave(self, waiting: QueuedRequest) -> None:
         if self._planner.withdraw(waiting):
             self._look_soon()  # what was planned with it may be different now
         self._on_cancelled(waiting.entry.stage, waiting.size)
@@ -160,7 +160,7 @@ class Scheduler:
             # At once: the freed slot is filled before the answers are rendered.
             self._look()
 
-    async def _attempt(self, send: Send, batch: Sequence[Waiting], sent: float) -> Ending:
+    async def _attempt(self, send: Send, batch: Sequence[QueuedRequest], sent: float) -> Ending:
         """Run a batch, and settle its requests unless they should be run one by one."""
         try:
             ran = await self._run(send.variant, [waiting.entry.payload for waiting in batch])
@@ -180,12 +180,12 @@ class Scheduler:
             return "answered"
         return "settled"
 
-    def _answer(self, send: Send, batch: Sequence[Waiting], ran: Ran, sent: float) -> None:
+    def _answer(self, send: Send, batch: Sequence[QueuedRequest], ran: Ran, sent: float) -> None:
         took_s = self._clock.time() - sent
         output_s = max(0.0, took_s - ran.input_s - ran.compute_s)
         samples = sum(waiting.size for waiting in batch)
         for waiting, answer in zip(batch, ran.answers, strict=True):
-            entry: Entry = waiting.entry
+            entry: PendingRequest = waiting.entry
             if entry.future.done():
                 continue
             queue_s = sent - waiting.arrived
@@ -203,11 +203,11 @@ class Scheduler:
                 )
             )
 
-    def _fail(self, batch: Sequence[Waiting], error: ServingError) -> None:
+    def _fail(self, batch: Sequence[QueuedRequest], error: ServingError) -> None:
         for waiting in batch:
             waiting.entry.fail(error)
 
-    def _send_again(self, batch: Sequence[Waiting]) -> None:
+    def _send_again(self, batch: Sequence[QueuedRequest]) -> None:
         # Callers that have gone want no second try.
         here = [waiting for waiting in batch if not waiting.entry.future.done()]
         for waiting in here:
@@ -215,7 +215,7 @@ class Scheduler:
         hopeless = self._planner.retry(here)
         self._fail(hopeless, InferenceFailed("the host was lost, and then the next one too"))
 
-    def _expire(self, waiting: Waiting, now: float) -> None:
+    def _expire(self, waiting: QueuedRequest, now: float) -> None:
         self._on_expired(waiting.size)
         waited_ms = (now - waiting.arrived) * 1e3
         waiting.entry.fail(

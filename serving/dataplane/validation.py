@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from serving.dataplane.batching import Arrays
-from serving.errors import InvalidRequest, shown
+from serving.errors import InvalidRequest, shorten
 from variants.catalog.catalog import Model, TensorSpec
 from variants.catalog.datatype import DATATYPE
 
@@ -32,7 +32,7 @@ class ModelTensors:
         if inputs.keys() != self._inputs.keys():
             raise InvalidRequest(
                 f"the model takes the inputs {', '.join(self._inputs)}; "
-                f"the request has {shown(list(inputs))}"
+                f"the request has {shorten(list(inputs))}"
             )
         for name in outputs:
             if name not in self._outputs:

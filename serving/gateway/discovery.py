@@ -49,7 +49,7 @@ class Registry(Protocol):
         """Return what every replica of an application says; raise if not all of them answer."""
 
 
-class Directory:
+class HostDiscovery:
     """Keeps one gateway's pool of hosts up to date."""
 
     def __init__(

@@ -20,7 +20,7 @@ from serving.dataplane.clock import LoopClock
 from serving.dataplane.dataplane import DataPlane
 from serving.dataplane.executor import Ran
 from serving.dataplane.scheduler import Scheduler
-from serving.gateway.discovery import Directory, Registry
+from serving.gateway.discovery import HostDiscovery, Registry
 from serving.gateway.settings import Settings
 from serving.link.link import HostPool
 from serving.protocol.documents import Documents
@@ -32,7 +32,7 @@ from serving.protocol.inference import Inference
 from serving.routing.latency import LatencyModel
 from serving.routing.planner import Planner
 from serving.routing.policy import POLICIES
-from serving.routing.profile import offers
+from serving.routing.profile import variant_profiles
 from serving.telemetry.event import Executed
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
@@ -42,7 +42,7 @@ from variants.catalog.hardware import hardware
 DRAIN_POLL_S: Final = 0.02
 
 
-class Assembly:
+class Gateway:
     """One gateway in the running event loop: listening, scheduling, in touch with its hosts."""
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
@@ -52,7 +52,7 @@ class Assembly:
         """
         clock = LoopClock()
         catalog = Catalog.load(settings.catalog)
-        offered = offers(catalog, hardware(settings.hosts.cpus).key, settings.variants)
+        profiles = variant_profiles(catalog, hardware(settings.hosts.cpus).key, settings.variants)
         limits = settings.limits
         self._drain_s = settings.drain_s
         self._now = clock.time
@@ -62,11 +62,11 @@ class Assembly:
         PlatformCollector(registry=collectors)
         GCCollector(registry=collectors)
         self._metrics = metrics = Metrics(collectors, catalog.model.name)
-        metrics.offered(offered)
-        self._statistics = Statistics(offered)
+        metrics.profiles(profiles)
+        self._statistics = Statistics(profiles)
 
         latency = LatencyModel(
-            {name: offer.latencies for name, offer in offered.items()}, clock.time
+            {name: profile.latencies for name, profile in profiles.items()}, clock.time
         )
         slots = settings.hosts.slots
         self._pool = HostPool(
@@ -75,7 +75,7 @@ class Assembly:
         planner = Planner(
             POLICIES[settings.policy],
             latency,
-            {name: offer.accuracy for name, offer in offered.items()},
+            {name: profile.accuracy for name, profile in profiles.items()},
             max_batch=limits.batch_size,
             max_queue=limits.queue_length,
             max_lanes=limits.lanes,
@@ -92,7 +92,7 @@ class Assembly:
         metrics.queue_length(lambda: self._scheduler.queued)
         self._dataplane = DataPlane(
             catalog.model,
-            offered,
+            profiles,
             self._scheduler,
             latency,
             metrics,
@@ -101,11 +101,11 @@ class Assembly:
             max_batch=limits.batch_size,
             experiment=settings.experiment,
         )
-        self._directory = Directory(
+        self._directory = HostDiscovery(
             catalog.model,
             {
-                name: tuple(size for size in offer.latencies if size <= limits.batch_size)
-                for name, offer in offered.items()
+                name: tuple(size for size in profile.latencies if size <= limits.batch_size)
+                for name, profile in profiles.items()
             },
             self._pool,
             latency,

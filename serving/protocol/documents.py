@@ -85,7 +85,7 @@ class Documents:
         """Return the variants and whether they can answer."""
         name = self._dataplane.model.name
         found = []
-        for variant in self._dataplane.offers:
+        for variant in self._dataplane.profiles:
             is_ready = self._dataplane.is_variant_ready(variant)
             if is_ready or not only_ready:
                 state = "READY" if is_ready else "UNAVAILABLE"
@@ -101,7 +101,7 @@ class Documents:
         return self._dataplane.is_variant_ready(variant)
 
     def _variants(self, variant: str | None) -> list[str]:
-        return list(self._dataplane.offers) if variant is None else [variant]
+        return list(self._dataplane.profiles) if variant is None else [variant]
 
 
 def _tensor(spec: TensorSpec) -> Document:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from serving.errors import InvalidRequest, shown
+from serving.errors import InvalidRequest, shorten
 from variants.catalog import raw as raw_tensor
 from variants.catalog.datatype import NUMPY
 
@@ -68,7 +68,7 @@ def check_shape(value: Sequence[Any], where: str) -> tuple[int, ...]:
     for dimension in shape:
         if dimension.__class__ is not int or dimension < 0:
             raise InvalidRequest(
-                f"{where}: shape must hold whole numbers of at least 0, got {shown(dimension)}"
+                f"{where}: shape must hold whole numbers of at least 0, got {shorten(dimension)}"
             )
     if math.prod([dimension or 1 for dimension in shape]) > MAX_VALUES:
         raise InvalidRequest(f"{where}: shape {list(shape)} is larger than any tensor")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from serving.routing.policy.state import Candidate
+from serving.routing.policy.state import VariantState
 
 
 def lateness_s(
-    candidates: Sequence[Candidate], ahead: float, size: int, left_s: float, cores: float
+    candidates: Sequence[VariantState], ahead: float, size: int, left_s: float, cores: float
 ) -> float:
     """Return by how much `size` samples behind `ahead` others miss a deadline `left_s` away.
 

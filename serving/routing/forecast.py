@@ -1,6 +1,6 @@
 """What came of late, and so what may come while a core is held.
 
-A batch cannot be interrupted: whatever arrives while it runs has to wait. `losses(held_s)` says how
+A batch cannot be interrupted: whatever arrives while it runs has to wait. `expected_misses(held_s)` says how
 many requests that is expected to make late: windows of the arrivals of late, each beginning with an
 arrival, since after one the next is likeliest, are replayed against a core that is free only after
 `held_s`, and then serves all of them by the fastest variant of each. Bursts need no model that way.
@@ -64,8 +64,8 @@ class Forecast:
         self._arrivals: deque[Arrival] = deque(maxlen=MEMORY)
         self._samples = 0
         self._holds: list[float] = [0.0]
-        self._losses: list[float] = [0.0]
-        self.tightest_s = math.inf
+        self._expected_misses: list[float] = [0.0]
+        self.p10_slack_s = math.inf
         """Most arrivals allow at least so much time."""
         self.load = 0.0
         """What arrived, in what all cores could serve with the fastest variant for each."""
@@ -105,8 +105,8 @@ class Forecast:
         self._computed_at, self._is_new, self._known = now, False, len(self._arrivals)
         arrivals = [each for each in self._arrivals if each[0] > now - FRESH_S]
         if len(arrivals) < 2 or all(math.isinf(each[2]) for each in arrivals):
-            self._holds, self._losses = [0.0], [0.0]
-            self.load, self.tightest_s = 0.0, math.inf
+            self._holds, self._expected_misses = [0.0], [0.0]
+            self.load, self.p10_slack_s = 0.0, math.inf
             return
         kinds = {key: kind for kind, key in enumerate(dict.fromkeys(each[3] for each in arrivals))}
         clear_s = np.empty((len(kinds), AHEAD))
@@ -115,25 +115,27 @@ class Forecast:
         at, size, left_s = (np.array(column) for column in list(zip(*arrivals, strict=True))[:3])
         kind_of = np.array([kinds[each[3]] for each in arrivals])
         finite = left_s[np.isfinite(left_s)]
-        self.tightest_s = float(np.quantile(finite, TIGHT))
+        self.p10_slack_s = float(np.quantile(finite, TIGHT))
         self._holds = _holds(clear_s, float(finite.max()))
         each_s = _each_s(clear_s, left_s, kind_of)
         span_s = max(SHORTEST_S, at[-1] - at[0])
         self.load = float((each_s * size)[1:].sum() / span_s) / max(1.0, cores)
-        self._losses = _losses(at, size, left_s, kind_of, clear_s / max(1.0, cores), self._holds)
+        self._expected_misses = _expected_misses(
+            at, size, left_s, kind_of, clear_s / max(1.0, cores), self._holds
+        )
 
-    def losses(self, held_s: float) -> float:
+    def expected_misses(self, held_s: float) -> float:
         """Return how many requests are expected to be late if a core is held for so long."""
-        holds, losses = self._holds, self._losses
+        holds, expected_misses = self._holds, self._expected_misses
         place = bisect_left(holds, held_s)
         if place == 0:
-            return losses[0] * held_s / holds[0] if holds[0] else 0.0
+            return expected_misses[0] * held_s / holds[0] if holds[0] else 0.0
         if place == len(holds):
-            return losses[-1] * held_s / holds[-1] if holds[-1] else 0.0
+            return expected_misses[-1] * held_s / holds[-1] if holds[-1] else 0.0
         low, high = holds[place - 1], holds[place]
-        return losses[place - 1] + (losses[place] - losses[place - 1]) * (held_s - low) / (
-            high - low
-        )
+        return expected_misses[place - 1] + (
+            expected_misses[place] - expected_misses[place - 1]
+        ) * (held_s - low) / (high - low)
 
 
 def _holds(clear_s: npt.NDArray[np.float64], farthest_s: float) -> list[float]:
@@ -165,7 +167,7 @@ def _each_s(
     return each_s
 
 
-def _losses(
+def _expected_misses(
     at: npt.NDArray[np.float64],
     size: npt.NDArray[np.int64],
     left_s: npt.NDArray[np.float64],
@@ -190,9 +192,9 @@ def _losses(
         return float(np.count_nonzero(finish > due)) / len(starts)
 
     free = late(0.0)
-    losses = [max(0.0, late(held_s) - free) for held_s in holds]
-    for place in range(1, len(losses)):
+    expected_misses = [max(0.0, late(held_s) - free) for held_s in holds]
+    for place in range(1, len(expected_misses)):
         # A window ends, arrivals do not: losses grow at least as the time does.
-        least = losses[place - 1] * holds[place] / holds[place - 1]
-        losses[place] = max(losses[place], least)
-    return losses
+        least = expected_misses[place - 1] * holds[place] / holds[place - 1]
+        expected_misses[place] = max(expected_misses[place], least)
+    return expected_misses

@@ -18,13 +18,13 @@ from statistics import median
 from typing import Final
 
 from serving.routing.profile import Latency
-from serving.routing.residuals import Spread
+from serving.routing.residuals import Residuals
 
 QUANTILE: Final = 0.95
 CALIBRATED_AT: Final = 0.75
 """Quantile of what stands for typical among a handful of timings: a lone request's, with pauses."""
 
-PACE_OF: Final = 9
+SPEED_FACTOR_WINDOW: Final = 9
 """So many batches give the pace: after half of them it has followed."""
 
 GAIN: Final = 0.2
@@ -74,16 +74,16 @@ class Times:
             within_s = self._within_s[size] = self._quantile_s(size, quantile)
         return within_s
 
-    def lateness(self, size: int, left_s: float) -> float:
+    def miss_probability(self, size: int, left_s: float) -> float:
         """Return the probability that a batch of `size` samples takes longer than `left_s`."""
         if left_s <= 0:
             return 1.0
         sizes = self._sizes
-        return sizes.spread(size).beyond(left_s / (self.typical_s(size) * sizes.margin))
+        return sizes.residuals(size).beyond(left_s / (self.typical_s(size) * sizes.margin))
 
     def _quantile_s(self, size: int, quantile: float) -> float:
         sizes = self._sizes
-        return self.typical_s(size) * sizes.spread(size).quantile(quantile) * sizes.margin
+        return self.typical_s(size) * sizes.residuals(size).quantile(quantile) * sizes.margin
 
 
 class LatencyModel:
@@ -95,10 +95,10 @@ class LatencyModel:
         """`cards` gives by variant the measured times by batch size, at least one size each."""
         self._now = now
         self._variants = {name: _Sizes(card) for name, card in cards.items()}
-        self._pace = 1.0
+        self._speed_factor = 1.0
         self._times: dict[str, Times] = {}
         """Kept until something is learned."""
-        self._recent: deque[tuple[float, _Sizes, int, float]] = deque(maxlen=PACE_OF)
+        self._recent: deque[tuple[float, _Sizes, int, float]] = deque(maxlen=SPEED_FACTOR_WINDOW)
 
     def times(self, variant: str) -> Times:
         """Return what batches of this variant take now."""
@@ -109,10 +109,10 @@ class LatencyModel:
         if self._recent and now - self._recent[-1][0] > FRESH_S:
             self._recent.clear()
             self._times.clear()
-            self._pace = 1.0
+            self._speed_factor = 1.0
         times = self._times.get(variant)
         if times is None:
-            times = self._times[variant] = Times(sizes, self._pace)
+            times = self._times[variant] = Times(sizes, self._speed_factor)
         return times
 
     def unseen_s(self, variant: str) -> float:
@@ -144,12 +144,14 @@ class LatencyModel:
         self._recent.append((now, sizes, size, residual))
         residuals = [each[3] for each in self._recent]
         # With few of them, what was believed before counts as well.
-        self._pace = median([*residuals, *[self._pace] * (PACE_OF // 2 + 1 - len(residuals))])
-        if len(self._recent) == PACE_OF:
+        self._speed_factor = median(
+            [*residuals, *[self._speed_factor] * (SPEED_FACTOR_WINDOW // 2 + 1 - len(residuals))]
+        )
+        if len(self._recent) == SPEED_FACTOR_WINDOW:
             # The one in the middle, against those around it: they have followed a sudden change by
             # now, and without itself it is not the median, as it often were where two take turns.
-            _, sizes, size, residual = self._recent[PACE_OF // 2]
-            del residuals[PACE_OF // 2]
+            _, sizes, size, residual = self._recent[SPEED_FACTOR_WINDOW // 2]
+            del residuals[SPEED_FACTOR_WINDOW // 2]
             sizes.learn(size, residual / median(residuals))
 
     def calibrate(self, variant: str, timings: Mapping[int, Sequence[float]]) -> None:
@@ -186,11 +188,11 @@ class _Sizes:
     def forget(self) -> None:
         """Go back to what was known before the first batch."""
         self._baselines = list(self._calibrated)
-        self._spreads = [Spread(seed) for seed in self._seeds]
+        self._spreads = [Residuals(seed) for seed in self._seeds]
         self.margin = 1.0
         self.is_live = False
 
-    def spread(self, size: int) -> Spread:
+    def residuals(self, size: int) -> Residuals:
         return self._spreads[self._place(size)]
 
     def baseline_s(self, size: int) -> float:

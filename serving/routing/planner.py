@@ -20,15 +20,15 @@ from serving.routing.admission import lateness_s
 from serving.routing.forecast import Clear, Forecast
 from serving.routing.latency import LatencyModel
 from serving.routing.policy.state import (
-    Candidate,
     Dispatch,
     Drop,
     Lane,
     LaneKey,
     Policy,
-    Situation,
+    QueuedRequest,
+    RouterState,
+    VariantState,
     Wait,
-    Waiting,
     cleared_s,
 )
 from serving.routing.queue import DeadlineQueue
@@ -45,7 +45,7 @@ MAX_LANES: Final = 64
 OVERDUE: Final = 0.1
 """A batch that should be back is expected to take so much longer, in what it typically takes."""
 
-EARNED_STEP: Final = 0.005
+RECENT_ACCURACY_STEP: Final = 0.005
 """Weight of one request in the mean accuracy of late."""
 
 
@@ -55,7 +55,7 @@ class Send:
 
     number: int
     variant: str
-    batch: Sequence[Waiting]
+    batch: Sequence[QueuedRequest]
     size: int
     predicted_s: float
     reason: str
@@ -65,14 +65,14 @@ class Send:
 class Late:
     """No variant can answer this one in time any more."""
 
-    waiting: Waiting
+    waiting: QueuedRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
     """These have no deadline, and nobody has been there to serve them for too long."""
 
-    batch: Sequence[Waiting]
+    batch: Sequence[QueuedRequest]
     variants: tuple[str, ...]
 
 
@@ -126,7 +126,7 @@ class Planner:
         self._slots = dict.fromkeys(self._accuracies, 0)
         self._sent = dict.fromkeys(self._accuracies, 0)
         self._last: str | None = None
-        self._earned = max(self._accuracies.values(), default=0.0)
+        self._recent_accuracy = max(self._accuracies.values(), default=0.0)
         self._gone_since: dict[str, float] = {}
         self._numbers = itertools.count()
         self._running: dict[int, _Running] = {}
@@ -147,7 +147,7 @@ class Planner:
 
     def admit(
         self, entry: Any, key: LaneKey, *, size: int, deadline: float, priority: int, now: float
-    ) -> tuple[Waiting, list[tuple[Waiting, Overloaded]]]:
+    ) -> tuple[QueuedRequest, list[tuple[QueuedRequest, Overloaded]]]:
         """Queue a request; return it, and those of lower priority that had to go for it.
 
         Raises `Overloaded` if it would be late, or would make others late that matter as much.
@@ -156,7 +156,7 @@ class Planner:
         self._forecast.arrived(now, size, left_s, key.variants)
         if not self._queue.has_lane(key) and len(self._queue.lanes) >= self._max_lanes:
             raise Overloaded("requests of too many different shapes are queued; try again later")
-        shed: list[tuple[Waiting, Overloaded]] = []
+        shed: list[tuple[QueuedRequest, Overloaded]] = []
         try:
             if self.queued >= self._max_queue:
                 error = Overloaded(
@@ -175,7 +175,7 @@ class Planner:
         )
         return waiting, shed
 
-    def withdraw(self, waiting: Waiting) -> bool:
+    def withdraw(self, waiting: QueuedRequest) -> bool:
         """Take a request out of the queue; return False if it does not wait any more."""
         return self._queue.remove(waiting)
 
@@ -183,7 +183,7 @@ class Planner:
         """Return the next thing to do; to be called until it is `Idle`."""
         if not self._queue:
             return Idle(math.inf)
-        decision = self._policy(self._situation(now))
+        decision = self._policy(self._state(now))
         match decision:
             case Dispatch():
                 return self._send(decision, now)
@@ -208,7 +208,7 @@ class Planner:
             took_s = now - running.sent
             self._latency.observe(running.variant, running.size, took_s)
 
-    def retry(self, batch: Sequence[Waiting]) -> list[Waiting]:
+    def retry(self, batch: Sequence[QueuedRequest]) -> list[QueuedRequest]:
         """Queue requests again whose host is gone, at the places they had.
 
         Returns those that have been through that too often, and are not.
@@ -223,12 +223,14 @@ class Planner:
         return hopeless
 
     def _send(self, decision: Dispatch, now: float) -> Send:
-        batch: list[Waiting] = []
+        batch: list[QueuedRequest] = []
         for place, (lane, count) in enumerate(decision.counts):
             batch += self._queue.take(lane, count, skip=0 if place else decision.skip)
         number = next(self._numbers)
-        weight = EARNED_STEP * len(batch) / (1 + EARNED_STEP * len(batch))
-        self._earned += weight * (self._accuracies[decision.variant] - self._earned)
+        weight = RECENT_ACCURACY_STEP * len(batch) / (1 + RECENT_ACCURACY_STEP * len(batch))
+        self._recent_accuracy += weight * (
+            self._accuracies[decision.variant] - self._recent_accuracy
+        )
         typical_s = self._latency.times(decision.variant).typical_s(decision.size)
         self._running[number] = _Running(decision.variant, decision.size, now, now + typical_s)
         self._by_variant[decision.variant].add(number)
@@ -238,21 +240,21 @@ class Planner:
             number, decision.variant, batch, decision.size, decision.predicted_s, decision.reason
         )
 
-    def _situation(self, now: float) -> Situation:
-        return Situation(
+    def _state(self, now: float) -> RouterState:
+        return RouterState(
             lanes=self._queue.lanes,
             candidates=self._candidates(now, self._slots),
             now=now,
             free_cores=max(0.0, self._cores - len(self._running)),
-            losses=self._forecast.losses,
-            tightest_s=self._forecast.tightest_s,
+            expected_misses=self._forecast.expected_misses,
+            p10_slack_s=self._forecast.p10_slack_s,
             arrivals_per_s=self._forecast.arrivals_per_s(now),
             load=self._forecast.load,
-            earned=self._earned,
+            recent_accuracy=self._recent_accuracy,
             last=self._last,
         )
 
-    def _candidates(self, now: float, names: Collection[str]) -> dict[str, Candidate]:
+    def _candidates(self, now: float, names: Collection[str]) -> dict[str, VariantState]:
         has_core = len(self._running) + 1 <= self._cores
         core_in_s = 0.0 if has_core else self._next_end_s(self._running, now)
         return {
@@ -263,11 +265,11 @@ class Planner:
 
     def _candidate(
         self, name: str, slots: int, now: float, has_core: bool, core_in_s: float
-    ) -> Candidate:
+    ) -> VariantState:
         mine = self._by_variant[name]
         empty = max(0, slots - len(mine))
         slot_in_s = 0.0 if empty else self._next_end_s(mine, now)
-        return Candidate(
+        return VariantState(
             name=name,
             accuracy=self._accuracies[name],
             slots=slots,
@@ -299,7 +301,7 @@ class Planner:
         deadline: float,
         priority: int,
         now: float,
-        shed: list[tuple[Waiting, Overloaded]],
+        shed: list[tuple[QueuedRequest, Overloaded]],
     ) -> None:
         """See that everyone can be in time with one more; raise `Overloaded` if it cannot."""
         left_s = deadline - now
@@ -331,7 +333,7 @@ class Planner:
         error: Overloaded,
         before: float = math.inf,
         variants: Sequence[str] | None = None,
-    ) -> Waiting:
+    ) -> QueuedRequest:
         """Take out the least important request; raise `error` if none is less so than this."""
         found = self._queue.take_least_important(priority, before=before, variants=variants)
         if found is None:

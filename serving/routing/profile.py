@@ -26,7 +26,7 @@ class Latency(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class VariantProfile:
     """What the report card of a variant promises, as far as routing cares."""
 
     variant: str
@@ -50,7 +50,9 @@ class Offer:
         return min(latency.p95_s for latency in self.latencies.values())
 
 
-def offers(catalog: Catalog, hardware_key: str, only: Sequence[str] = ()) -> dict[str, Offer]:
+def variant_profiles(
+    catalog: Catalog, hardware_key: str, only: Sequence[str] = ()
+) -> dict[str, VariantProfile]:
     """Return by variant what it offers on this kind of hardware.
 
     A variant that was measured on other hardware only is taken by that card, with a warning: its
@@ -80,11 +82,11 @@ def offers(catalog: Catalog, hardware_key: str, only: Sequence[str] = ()) -> dic
                 "measured on other hardware; `paretoserve measure` would measure it here",
                 extra={"variant": name},
             )
-        found[name] = _offer(name, card)
+        found[name] = _profile(name, card)
     return found
 
 
-def qualifying(offered: Mapping[str, Offer], slo: Slo) -> tuple[str, ...]:
+def qualifying(profiles: Mapping[str, VariantProfile], slo: Slo) -> tuple[str, ...]:
     """Return the variants that an SLO's floors allow, best first by its objective.
 
     For `latency` the order is that of batch size 1; what is fastest right now is the policy's call.
@@ -92,22 +94,22 @@ def qualifying(offered: Mapping[str, Offer], slo: Slo) -> tuple[str, ...]:
     if slo.variant is not None:
         return (slo.variant,)
     allowed = [
-        offer
-        for offer in offered.values()
-        if offer.accuracy >= slo.min_accuracy and offer.accuracy_drop <= slo.max_accuracy_drop
+        profile
+        for profile in profiles.values()
+        if profile.accuracy >= slo.min_accuracy and profile.accuracy_drop <= slo.max_accuracy_drop
     ]
     match slo.objective:
         case "accuracy":
-            allowed.sort(key=lambda offer: (-offer.accuracy, offer.seconds_per_sample))
+            allowed.sort(key=lambda profile: (-profile.accuracy, profile.seconds_per_sample))
         case "latency":
-            allowed.sort(key=lambda offer: offer.quickest_s)
+            allowed.sort(key=lambda profile: profile.quickest_s)
         case "cost":
-            allowed.sort(key=lambda offer: (offer.seconds_per_sample, -offer.accuracy))
-    return tuple(offer.variant for offer in allowed)
+            allowed.sort(key=lambda profile: (profile.seconds_per_sample, -profile.accuracy))
+    return tuple(profile.variant for profile in allowed)
 
 
-def _offer(name: str, card: ReportCard) -> Offer:
-    return Offer(
+def _profile(name: str, card: ReportCard) -> VariantProfile:
+    return VariantProfile(
         variant=name,
         accuracy=card.accuracy.value,
         accuracy_drop=max(0.0, -card.accuracy_difference.low),

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from operator import attrgetter
 from typing import Any, Final
 
-from serving.routing.policy.state import Lane, LaneKey, Waiting
+from serving.routing.policy.state import Lane, LaneKey, QueuedRequest
 
 AGEING_S: Final = 1.0
 """A request without a deadline is served as if due this long after it came: it cannot starve."""
@@ -39,16 +39,16 @@ class DeadlineQueue:
 
     def add(
         self, entry: Any, *, key: LaneKey, size: int, deadline: float, priority: int, now: float
-    ) -> Waiting:
+    ) -> QueuedRequest:
         """Queue a request of `size` samples that came at `now`, behind its equals."""
         # Deadlines within one millisecond are equal: among them priority decides.
         due = round(deadline if key.has_deadline else now + AGEING_S, 3)
         order = (due, priority, next(self._numbers))
-        waiting = Waiting(size, deadline, order, key, entry, arrived=now)
+        waiting = QueuedRequest(size, deadline, order, key, entry, arrived=now)
         self.put_back(waiting)
         return waiting
 
-    def put_back(self, waiting: Waiting) -> None:
+    def put_back(self, waiting: QueuedRequest) -> None:
         """Queue a request again that was taken out, at the place it had."""
         lane = self._lanes.get(waiting.key)
         if lane is None:
@@ -58,11 +58,11 @@ class DeadlineQueue:
         self._priorities[waiting.order[1]] += 1
         self._count += 1
 
-    def take(self, lane: Lane, count: int, skip: int = 0) -> list[Waiting]:
+    def take(self, lane: Lane, count: int, skip: int = 0) -> list[QueuedRequest]:
         """Remove and return `count` requests of a lane, from the one at `skip` on."""
         return self._remove(lane, slice(skip, skip + count))
 
-    def remove(self, waiting: Waiting) -> bool:
+    def remove(self, waiting: QueuedRequest) -> bool:
         """Remove one request, wherever it stands; return False if it does not wait here."""
         lane = self._lanes.get(waiting.key)
         if lane is None:
@@ -83,7 +83,7 @@ class DeadlineQueue:
         *,
         before: float = math.inf,
         variants: Collection[str] | None = None,
-    ) -> Waiting | None:
+    ) -> QueuedRequest | None:
         """Remove and return the request to shed in favour of one with this priority, if any.
 
         It is one of lower priority, due before some time, for which one of `variants` qualifies
@@ -123,7 +123,7 @@ class DeadlineQueue:
                 total += lane.samples * before * shared
         return total
 
-    def _remove(self, lane: Lane, places: slice) -> list[Waiting]:
+    def _remove(self, lane: Lane, places: slice) -> list[QueuedRequest]:
         taken = lane.requests[places]
         del lane.requests[places]
         lane.samples -= sum(waiting.size for waiting in taken)
@@ -137,5 +137,5 @@ class DeadlineQueue:
 _order = attrgetter("order")
 
 
-def _due(waiting: Waiting) -> float:
+def _due(waiting: QueuedRequest) -> float:
     return waiting.order[0]

@@ -25,7 +25,7 @@ LEAST_TAIL: Final = 0.002
 """Of the tail's index: even where all of the values are equal."""
 
 
-class Spread:
+class Residuals:
     """The last `WINDOW` ratios of a batch's time to the typical time of such batches."""
 
     __slots__ = ("_by_size", "_by_time", "_index", "_knee", "_share")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from serving.errors import InvalidRequest, shown
+from serving.errors import InvalidRequest, shorten
 
 Objective: TypeAlias = Literal["accuracy", "latency", "cost"]
 
@@ -63,14 +63,14 @@ def _as_dict(slo: Slo) -> dict[str, Any]:
 def _number(where: str, value: Any, wanted: str) -> float:
     # bool is an int to Python, and no number to anybody else
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidRequest(f"{where} must be {wanted}, got {shown(value)}")
+        raise InvalidRequest(f"{where} must be {wanted}, got {shorten(value)}")
     return float(value)
 
 
 def _milliseconds(where: str, value: Any) -> float:
     number = _number(where, value, "a number of milliseconds above 0")
     if number <= 0:
-        raise InvalidRequest(f"{where} must be above 0 milliseconds, got {shown(value)}")
+        raise InvalidRequest(f"{where} must be above 0 milliseconds, got {shorten(value)}")
     return number / 1e3
 
 
@@ -78,21 +78,21 @@ def _microseconds(where: str, value: Any) -> float | None:
     """Read the protocol's own timeout, of which 0 says that there is none."""
     number = _number(where, value, "a number of microseconds")
     if number < 0:
-        raise InvalidRequest(f"{where} must be at least 0 microseconds, got {shown(value)}")
+        raise InvalidRequest(f"{where} must be at least 0 microseconds, got {shorten(value)}")
     return number / 1e6 or None
 
 
 def _share(where: str, value: Any) -> float:
     number = _number(where, value, "a number from 0 to 1")
     if not 0 <= number <= 1:
-        raise InvalidRequest(f"{where} must be from 0 to 1, got {shown(value)}")
+        raise InvalidRequest(f"{where} must be from 0 to 1, got {shorten(value)}")
     return number
 
 
 def _objective(where: str, value: Any) -> Objective:
     if value not in get_args(Objective):
         known = ", ".join(get_args(Objective))
-        raise InvalidRequest(f"{where} must be one of {known}, got {shown(value)}")
+        raise InvalidRequest(f"{where} must be one of {known}, got {shorten(value)}")
     objective: Objective = value
     return objective
 
@@ -101,13 +101,13 @@ def _priority(where: str, value: Any) -> int:
     wanted = f"a whole number from 0 (default) or 1 (highest) to {MAX_PRIORITY}"
     number = _number(where, value, wanted)
     if number != int(number) or not 0 <= number <= MAX_PRIORITY:
-        raise InvalidRequest(f"{where} must be {wanted}, got {shown(value)}")
+        raise InvalidRequest(f"{where} must be {wanted}, got {shorten(value)}")
     return int(number) or DEFAULT_PRIORITY
 
 
 def _variant(where: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise InvalidRequest(f"{where} must be the name of a variant, got {shown(value)}")
+        raise InvalidRequest(f"{where} must be the name of a variant, got {shorten(value)}")
     return value
 
 

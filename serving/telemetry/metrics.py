@@ -12,7 +12,7 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
-from serving.routing.profile import Offer
+from serving.routing.profile import VariantProfile
 from serving.telemetry.event import Answered, Counted, Executed
 
 # Seconds. Dense where deadlines of small models lie (0.5 to 100 ms): a quantile read from a
@@ -108,7 +108,7 @@ class Metrics:
             registry=registry,
         )
         self._lost = counter("hosts_lost_total", "Host replicas that went.", ("model", "variant"))
-        self._offer_gauges = {
+        self._profile_gauges = {
             "accuracy": gauge("accuracy", "Measured accuracy.", ("model", "variant")),
             "weight_bytes": gauge("weight_bytes", "Bytes of the weights.", ("model", "variant")),
             "artifact_bytes": gauge(
@@ -181,11 +181,11 @@ class Metrics:
         """Count one host replica that went."""
         self._lost(variant).inc()
 
-    def offered(self, offers: Mapping[str, Offer]) -> None:
+    def profiles(self, profiles: Mapping[str, VariantProfile]) -> None:
         """Show what the report cards say."""
-        for name, offer in offers.items():
-            for field, gauge in self._offer_gauges.items():
-                gauge(name).set(getattr(offer, field))
+        for name, profile in profiles.items():
+            for field, gauge in self._profile_gauges.items():
+                gauge(name).set(getattr(profile, field))
 
     def counted(self, event: Counted) -> None:
         """Show the live replicas of a variant and their memory in bytes."""

@@ -13,7 +13,7 @@ import tritonclient.http.aio as triton_http
 import yaml
 from numpy.typing import NDArray
 
-from serving.gateway.gateway import Assembly
+from serving.gateway.gateway import Gateway
 from tests.examples import small_minilm
 from tests.serving.gateway.assembled import assembled
 from tests.small import measure_lightly, quiet
@@ -42,13 +42,13 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def gateway(catalog: Path) -> AsyncIterator[Assembly]:
+async def gateway(catalog: Path) -> AsyncIterator[Gateway]:
     async with assembled(catalog) as gateway:
         yield gateway
 
 
 async def _infer(
-    gateway: Assembly, transport: str, texts: list[str], variant: str
+    gateway: Gateway, transport: str, texts: list[str], variant: str
 ) -> NDArray[np.float32]:
     module = triton_grpc if transport == "grpc" else triton_http
     port = gateway.grpc_port if transport == "grpc" else gateway.http_port
@@ -80,7 +80,7 @@ def test_both_variants_are_built_measured_and_right(catalog: Path) -> None:
 @pytest.mark.parametrize("transport", ["http", "grpc"])
 @pytest.mark.parametrize("texts", [TEXTS[:1], TEXTS], ids=["6 tokens", "12 tokens"])
 async def test_a_question_of_any_length_is_answered_by_either(
-    gateway: Assembly, transport: str, texts: list[str]
+    gateway: Gateway, transport: str, texts: list[str]
 ) -> None:
     network = load_model("tests.examples.small_minilm").network
     given = small_minilm.TOKENIZER.encode(texts, small_minilm.LONGEST)

@@ -24,7 +24,7 @@ from serving.protocol.inference import Inference
 from serving.routing.latency import LatencyModel
 from serving.routing.planner import Planner
 from serving.routing.policy.pareto import pareto
-from serving.routing.profile import Latency, Offer
+from serving.routing.profile import Latency, VariantProfile
 from serving.routing.slo import Slo
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
@@ -56,7 +56,7 @@ def exactly(latencies_s: Mapping[int, float]) -> dict[int, Latency]:
     return {size: Latency(took_s, took_s, took_s) for size, took_s in latencies_s.items()}
 
 
-def offer(
+def profile(
     variant: str = "dense",
     accuracy: float = 0.9,
     latencies_s: Mapping[int, float] | None = None,
@@ -65,8 +65,8 @@ def offer(
     agreement: float = 1.0,
     weight_bytes: int = 4_000,
     artifact_bytes: int = 5_000,
-) -> Offer:
-    return Offer(
+) -> VariantProfile:
+    return VariantProfile(
         variant=variant,
         accuracy=accuracy,
         accuracy_drop=drop,
@@ -78,8 +78,8 @@ def offer(
 
 
 OFFERS = {
-    "dense": offer("dense", 0.90),
-    "int8": offer("int8", 0.88, {1: 0.0005, 8: 0.001, 64: 0.004}, drop=0.03, agreement=0.97),
+    "dense": profile("dense", 0.90),
+    "int8": profile("int8", 0.88, {1: 0.0005, 8: 0.001, 64: 0.004}, drop=0.03, agreement=0.97),
 }
 
 
@@ -123,7 +123,7 @@ def in_process(
     run: Run = multiply,
     *,
     model: Model = MODEL,
-    offers: Mapping[str, Offer] = OFFERS,
+    profiles: Mapping[str, VariantProfile] = OFFERS,
     slots: int = 1,
     max_batch: int = 64,
     max_queue: int = 100,
@@ -135,11 +135,13 @@ def in_process(
     clock = LoopClock()
     registry = CollectorRegistry()
     metrics = Metrics(registry, model.name)
-    latency = LatencyModel({name: offer.latencies for name, offer in offers.items()}, clock.time)
+    latency = LatencyModel(
+        {name: profile.latencies for name, profile in profiles.items()}, clock.time
+    )
     planner = Planner(
         pareto,
         latency,
-        {name: offer.accuracy for name, offer in offers.items()},
+        {name: profile.accuracy for name, profile in profiles.items()},
         max_batch=max_batch,
         max_queue=max_queue,
     )
@@ -151,16 +153,16 @@ def in_process(
         on_cancelled=metrics.cancelled,
         on_expired=metrics.expired,
     )
-    for name, offered in offers.items():
-        latency.calibrate(name, {size: [one.p50_s] for size, one in offered.latencies.items()})
+    for name, profile in profiles.items():
+        latency.calibrate(name, {size: [one.p50_s] for size, one in profile.latencies.items()})
         scheduler.set_slots(name, slots)
     dataplane = DataPlane(
         model,
-        offers,
+        profiles,
         scheduler,
         latency,
         metrics,
-        Statistics(offers),
+        Statistics(profiles),
         clock.time,
         max_batch=max_batch,
         experiment=experiment,

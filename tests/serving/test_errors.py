@@ -5,7 +5,7 @@ import pickle
 import grpc
 import pytest
 
-from serving.errors import STATUS, Overloaded, ServingError, shown
+from serving.errors import STATUS, Overloaded, ServingError, shorten
 
 
 def leaves(cls: type[ServingError]) -> set[type[ServingError]]:
@@ -59,11 +59,16 @@ def nested(depth: int) -> list[object]:
     ],
 )
 def test_a_value_is_shown_short_however_long_or_deep_it_is(value: object) -> None:
-    assert len(shown(value)) < 1_000
+    assert len(shorten(value)) < 1_000
 
 
 def test_an_ordinary_value_is_shown_whole() -> None:
-    assert shown("a name of some fifty characters, as a variant has") == (
+    assert shorten("a name of some fifty characters, as a variant has") == (
         "'a name of some fifty characters, as a variant has'"
     )
-    assert (shown(-1), shown(None), shown(True), shown(0.25)) == ("-1", "None", "True", "0.25")
+    assert (shorten(-1), shorten(None), shorten(True), shorten(0.25)) == (
+        "-1",
+        "None",
+        "True",
+        "0.25",
+    )

@@ -10,7 +10,7 @@ from torch import nn
 from variants.model.dataset import Datasets, Samples, Split
 from variants.model.forward import all_scores
 from variants.model.loading import describe
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 
 INPUTS, HIDDEN, CLASSES = 8, 16, 3
 
@@ -38,9 +38,9 @@ def datasets() -> Datasets:
     return Datasets(train=split(400, 1), validation=split(120, 2), test=split(100, 3))
 
 
-def workpiece(seed: int = 0) -> Workpiece:
+def workpiece(seed: int = 0) -> CompressionState:
     built = network(seed)
-    return Workpiece(built, describe(built, split(1).samples, {}), dense=built)
+    return CompressionState(built, describe(built, split(1).samples, {}), dense=built)
 
 
 def answers(module: nn.Module, samples: Samples) -> NDArray[np.float32]:

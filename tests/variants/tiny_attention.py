@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from variants.model.dataset import Axes, Datasets, Split
 from variants.model.loading import describe
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 
 VOCABULARY, TOKENS, WIDTH, HEAD_DIM, HEADS, INNER, CLASSES = 20, 6, 12, 4, 3, 24, 3
 LAYERS = 2
@@ -95,6 +95,6 @@ def datasets() -> Datasets:
     return Datasets(train=split(400, 1), validation=split(120, 2), test=split(100, 3), axes=AXES)
 
 
-def workpiece(seed: int = 0) -> Workpiece:
+def workpiece(seed: int = 0) -> CompressionState:
     built = network(seed)
-    return Workpiece(built, describe(built, split(1).samples, AXES), dense=built)
+    return CompressionState(built, describe(built, split(1).samples, AXES), dense=built)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from variants.model.dataset import Datasets, Split
 from variants.model.loading import describe
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 
 COLOURS, SIDE, CHANNELS, INNER, CLASSES = 3, 8, 8, 16, 4
 
@@ -71,6 +71,6 @@ def datasets() -> Datasets:
     return Datasets(train=split(400, 1), validation=split(120, 2), test=split(100, 3))
 
 
-def workpiece(seed: int = 0) -> Workpiece:
+def workpiece(seed: int = 0) -> CompressionState:
     built = network(seed)
-    return Workpiece(built, describe(built, split(1).samples, {}), dense=built)
+    return CompressionState(built, describe(built, split(1).samples, {}), dense=built)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from variants.model.dataset import Axes, Datasets, Split
 from variants.model.loading import describe
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 
 VOCABULARY, TOKENS, WIDTH, HIDDEN, CLASSES = 30, 12, 8, 16, 3
 AXES: Final[Axes] = {"ids": {1: "tokens"}, "mask": {1: "tokens"}}
@@ -61,6 +61,6 @@ def datasets() -> Datasets:
     return Datasets(train=split(400, 1), validation=split(120, 2), test=split(100, 3), axes=AXES)
 
 
-def workpiece(seed: int = 0) -> Workpiece:
+def workpiece(seed: int = 0) -> CompressionState:
     built = network(seed)
-    return Workpiece(built, describe(built, split(1).samples, AXES), dense=built)
+    return CompressionState(built, describe(built, split(1).samples, AXES), dense=built)

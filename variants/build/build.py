@@ -27,8 +27,8 @@ from variants.catalog.sample_request import write_sample
 from variants.compression.export import export
 from variants.compression.techniques.technique import Technique
 from variants.measurement.report_card import OnProgress, measure
-from variants.model.dataset import Datasets, Material, Split
-from variants.model.state import Workpiece
+from variants.model.dataset import Datasets, Split, TrainingData
+from variants.model.state import CompressionState
 from variants.runtime import plan
 from variants.runtime.onnx import FILE as MODEL_FILE
 
@@ -85,7 +85,7 @@ def build(
     else:
         recipes = {n: steps for n, steps in recipes.items() if not only or n in (DENSE, *only)}
 
-    dense = Workpiece(network, interface, dense=network)
+    dense = CompressionState(network, interface, dense=network)
     workshop = catalog / artifact.WORKSHOP
     workshop.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="build-", dir=workshop) as folder:
@@ -139,7 +139,9 @@ def measure_again(
     return Catalog.load(catalog)
 
 
-def pack(workpiece: Workpiece, material: Material) -> tuple[RunnerName, dict[str, bytes]]:
+def pack(
+    workpiece: CompressionState, material: TrainingData
+) -> tuple[RunnerName, dict[str, bytes]]:
     """Return what runs a finished workpiece and the files of its artifact by name."""
     if workpiece.graph is not None:
         return "onnx", {MODEL_FILE: workpiece.graph}
@@ -177,10 +179,10 @@ def _clear(catalog: Path, keep: Mapping[str, object]) -> None:
 def _work(
     name: str,
     techniques: Sequence[Technique],
-    workpiece: Workpiece,
-    material: Material,
+    workpiece: CompressionState,
+    material: TrainingData,
     progress: Progress,
-) -> Workpiece:
+) -> CompressionState:
     steps = " ─▶ ".join(technique.kind for technique in techniques) or "as trained"
     progress.console.print(f"{name}: {steps}", highlight=False)
     for technique in techniques:

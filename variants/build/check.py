@@ -118,7 +118,7 @@ def check(project_file: Path, tell: Tell) -> bool:
     checked = _examine(project_file, hear)
     if checked is not None:
         _try_export(checked, hear)
-        _doubt(checked, hear)
+        _report_warnings(checked, hear)
     return all(finding.verdict != "error" for finding in findings)
 
 
@@ -209,7 +209,7 @@ def _fill(network: nn.Module, weights: Path, tell: Tell) -> bool:
 
 def _has_sound_data(datasets: Datasets, tell: Tell) -> bool:
     wrong = soundness.data_problems(datasets)
-    _accuse("datasets()", wrong, tell)
+    _report_errors("datasets()", wrong, tell)
     if not wrong:
         sizes = ", ".join(f"{name} {len(split):,}" for name, split in soundness.splits(datasets))
         _say("datasets()", sizes, tell)
@@ -228,7 +228,7 @@ def _ask(network: nn.Module, datasets: Datasets, tell: Tell) -> Interface | None
     together, alone = scores
     wrong = soundness.score_problems(together, alone)
     wrong = wrong or soundness.label_problems(datasets, together.shape[1])
-    _accuse("answers", wrong, tell)
+    _report_errors("answers", wrong, tell)
     if wrong:
         return None
     shapes = (
@@ -259,7 +259,7 @@ def _try_export(checked: Checked, tell: Tell) -> None:
         _say("export", f"as ONNX it answers as in torch, to {TOLERANCE:.0e}", tell)
 
 
-def _doubt(checked: Checked, tell: Tell) -> None:
+def _report_warnings(checked: Checked, tell: Tell) -> None:
     """Look for what is legal and yet likely a mistake."""
     validation = checked.datasets.validation
     number = min(ANSWERED, len(validation))
@@ -297,6 +297,6 @@ def _warn(subject: str, doubts: list[str], tell: Tell) -> None:
         tell(Finding(subject, "warning", text))
 
 
-def _accuse(subject: str, wrong: list[str], tell: Tell) -> None:
+def _report_errors(subject: str, wrong: list[str], tell: Tell) -> None:
     for text in wrong:
         tell(Finding(subject, "error", text))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 from variants.catalog.catalog import BatchLatency, Catalog, ClassDifference, Interval, ReportCard
-from variants.catalog.frontier import Point, frontier
+from variants.catalog.frontier import FrontierPoint, frontier
 
 Cards: TypeAlias = Mapping[str, ReportCard]
 """Report cards of one kind of hardware, by variant."""
@@ -94,7 +94,7 @@ def frontier_at(cards: Cards, batch_size: int) -> frozenset[str]:
     """Return the variants that no other beats on accuracy and median latency at a batch size."""
     return frontier(
         {
-            name: Point(cards[name].accuracy.value, latency.p50_s)
+            name: FrontierPoint(cards[name].accuracy.value, latency.p50_s)
             for name, latency in latencies_at(cards, batch_size).items()
         }
     )

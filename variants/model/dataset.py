@@ -86,7 +86,7 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class TrainingData:
     """What a technique may learn from. The test split is not in it, so it cannot leak."""
 
     train: Split
@@ -119,9 +119,9 @@ class Datasets:
         return ", ".join(inputs)
 
     @property
-    def material(self) -> Material:
+    def material(self) -> TrainingData:
         """Everything but the test split."""
-        return Material(self.train, self.validation)
+        return TrainingData(self.train, self.validation)
 
     def sha256(self) -> str:
         """One hash over the bytes, types and shapes of all splits, in order."""

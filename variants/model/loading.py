@@ -40,7 +40,7 @@ _NAMED = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Brought:
+class LoadedModel:
     """A model as it was brought: the network has its weights and is in evaluation mode."""
 
     network: nn.Module
@@ -48,12 +48,12 @@ class Brought:
     datasets: Datasets
 
 
-def load_model(module: str) -> Brought:
+def load_model(module: str) -> LoadedModel:
     """Call the three functions of the module; raises `ValueError` with the first thing wrong."""
     network = load_network(f"{module}:network")
     weights = load_path(f"{module}:weights")
     load_weights(network, weights)
-    return Brought(network, weights, load_datasets(f"{module}:datasets"))
+    return LoadedModel(network, weights, load_datasets(f"{module}:datasets"))
 
 
 def load_network(reference: str) -> nn.Module:

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from variants.catalog.catalog import TensorSpec
-from variants.model.dataset import Axes, Material
+from variants.model.dataset import Axes, TrainingData
 
 
 class Stage(IntEnum):
@@ -42,7 +42,7 @@ class Interface:
 
 
 @dataclass(frozen=True, eq=False)
-class Workpiece:
+class CompressionState:
     """The network and what the steps so far have decided about it."""
 
     network: nn.Module
@@ -72,11 +72,15 @@ class Workpiece:
 class Converter(Protocol):
     """A step that makes the graph from the network, and lets the network be trained for it."""
 
-    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+    def apply(
+        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+    ) -> CompressionState:
         """Return the workpiece with a graph."""
         ...
 
-    def simulate(self, network: nn.Module, converted: Workpiece) -> AbstractContextManager[None]:
+    def simulate(
+        self, network: nn.Module, converted: CompressionState
+    ) -> AbstractContextManager[None]:
         """Let `network` compute as the graph of `converted` does, while the context lasts."""
         ...
 
@@ -86,10 +90,10 @@ class Conversion:
     """What made a graph, and from what."""
 
     by: Converter
-    given: Workpiece
+    given: CompressionState
 
 
-def unpacked(workpiece: Workpiece) -> tuple[str, ...]:
+def unpacked(workpiece: CompressionState) -> tuple[str, ...]:
     """Return what to note where a graph stores whole what the artifact would have packed."""
     if not workpiece.packed:
         return ()

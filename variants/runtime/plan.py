@@ -25,7 +25,7 @@ PLAN = "plan.json"
 WEIGHTS = "weights.safetensors"
 
 
-class Layer(Record):
+class ReplacedLayer(Record):
     """What stands where the factory builds an `nn.Linear`: its weight packed, or two thinner ones.
 
     A layer may be within another: `inner.first`, packed, in `inner`, of low rank.
@@ -40,7 +40,7 @@ class Layer(Record):
 class Plan(Record):
     """Every replaced layer of a network by its name in it; outer ones before inner ones."""
 
-    layers: dict[str, Layer]
+    layers: dict[str, ReplacedLayer]
 
 
 def describe(network: nn.Module, packed: frozenset[str]) -> tuple[Plan, dict[str, Tensor]]:
@@ -52,14 +52,14 @@ def describe(network: nn.Module, packed: frozenset[str]) -> tuple[Plan, dict[str
     layers = {}
     for name, module in [*network.named_modules(remove_duplicate=False)]:
         if isinstance(module, LowRank):
-            layers[name] = Layer(
+            layers[name] = ReplacedLayer(
                 kind="low-rank",
                 in_features=module.in_features,
                 out_features=module.out_features,
                 rank=module.first.out_features,
             )
         if name in packed and isinstance(module, nn.Linear):
-            layers[name] = Layer(
+            layers[name] = ReplacedLayer(
                 kind="linear-2:4",
                 in_features=module.in_features,
                 out_features=module.out_features,
@@ -103,7 +103,7 @@ def rebuild(network: nn.Module, plan: Plan, weights: bytes) -> nn.Module:
 
 
 def _replacement(
-    network: nn.Module, name: str, layer: Layer, tensors: dict[str, Tensor]
+    network: nn.Module, name: str, layer: ReplacedLayer, tensors: dict[str, Tensor]
 ) -> nn.Module:
     try:
         replaced = network.get_submodule(name)

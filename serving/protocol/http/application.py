@@ -85,7 +85,7 @@ class HttpProtocol:
         self._openapi = orjson.dumps(
             openapi.document(
                 dataplane.model,
-                list(dataplane.offers),
+                list(dataplane.profiles),
                 version=documents.version,
                 max_batch=dataplane.max_batch,
                 max_body_bytes=max_body_bytes,

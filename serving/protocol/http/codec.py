@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from serving.errors import InvalidRequest, ServingError, shown
+from serving.errors import InvalidRequest, ServingError, shorten
 from serving.protocol.extension import check_offered
 from serving.protocol.json_tensor import BINARY_ONLY, from_json, to_json
 from serving.protocol.messages import InferRequest, InferResponse
@@ -78,7 +78,7 @@ def _parse(body: bytes, json_length: int) -> InferRequest:
     fields = _object(document, "the body")
     identifier = fields.get("id")
     if identifier is not None and not isinstance(identifier, str):
-        raise InvalidRequest(f"id must be a string, got {shown(identifier)}")
+        raise InvalidRequest(f"id must be a string, got {shorten(identifier)}")
     try:
         return _request(fields, identifier, _Binary(view[json_length:]))
     except ServingError as error:
@@ -260,5 +260,5 @@ def _tensor_parameters(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _flag(parameters: Mapping[str, Any], name: str, where: str, default: bool) -> bool:
     value = parameters.get(name, default)
     if not isinstance(value, bool):
-        raise InvalidRequest(f"{where}: {name} must be true or false, got {shown(value)}")
+        raise InvalidRequest(f"{where}: {name} must be true or false, got {shorten(value)}")
     return value

@@ -30,7 +30,7 @@ LINGER_S: Final = 2.0
 """How long a refused client may go on sending: closing at once could cost it the answer."""
 
 
-class NotTaken(Exception):
+class ParsingStopped(Exception):
     """Ends the parsing of a request; the parser hides it from whoever called."""
 
 
@@ -123,7 +123,7 @@ class Connection(HttpToolsProtocol):
         # Few heads come with more than the limit, in one read or in several: few are measured.
         if self._bound > self._max_header_bytes and self._head_bytes() > self._max_header_bytes:
             self._refuse_headers()
-            raise NotTaken
+            raise ParsingStopped
         self._unframed = 0
         self._unset_keepalive_if_required()
         if self.parser.should_upgrade():
@@ -131,13 +131,13 @@ class Connection(HttpToolsProtocol):
             if method == b"CONNECT":
                 text = "this is no proxy: CONNECT is not taken"
                 self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, text)
-                raise NotTaken
+                raise ParsingStopped
             self._head_without_upgrade = without_offer(method, self.url, version, self.headers)
             return
         if len(self.pipeline) >= MAX_TAKEN:
             self._is_refused = True
             self.cycle.keep_alive = False
-            raise NotTaken
+            raise ParsingStopped
         super().on_headers_complete()
         self._is_in_body = True
         if self.pipeline:

@@ -19,7 +19,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeAlias
 
-from serving.routing.policy.state import Candidate, Lane, LaneKey, Situation, cleared_s
+from serving.routing.policy.state import Lane, LaneKey, RouterState, VariantState, cleared_s
 
 RANK_COST: Final = 1e-3
 """What a step down in a lane's preference costs where that is not by accuracy."""
@@ -53,14 +53,14 @@ OTHER_LANES: Final = 3
 """Other lanes that are looked at, those due first: a decision stays cheap."""
 
 
-class Option(NamedTuple):
+class CandidateBatch(NamedTuple):
     """A batch that could be sent, or waited for."""
 
     value: float
     loss: float
     """How much less that is than if everyone were in time by this variant."""
     lane: Lane
-    candidate: Candidate
+    candidate: VariantState
     rank: int
     """Place of the candidate among those that qualify."""
     size: int
@@ -76,35 +76,35 @@ one is worth."""
 _deadline = attrgetter("deadline")
 
 
-def alive(lane: Lane, situation: Situation) -> list[Candidate]:
+def alive(lane: Lane, state: RouterState) -> list[VariantState]:
     """Return the variants of a lane that are alive, best first by its preference."""
-    candidates = situation.candidates
+    candidates = state.candidates
     found = [candidates[name] for name in lane.key.variants if name in candidates]
     if lane.key.fastest_first:
         found.sort(key=lambda candidate: candidate.free_in_s + candidate.times.within_s(1))
     return found
 
 
-def fastest(candidates: Sequence[Candidate], size: int) -> Candidate:
+def fastest(candidates: Sequence[VariantState], size: int) -> VariantState:
     """Return the variant that is quickest with a batch of `size` samples."""
     return min(candidates, key=lambda each: each.times.typical_s(min(size, each.max_batch)))
 
 
-class Outlook:
+class QueueView:
     """What waits in all lanes, looked at once for all options of a decision."""
 
-    def __init__(self, lanes: Sequence[Lane], situation: Situation) -> None:
+    def __init__(self, lanes: Sequence[Lane], state: RouterState) -> None:
         """`lanes` are all, those due first."""
-        self.situation = situation
+        self.state = state
         self._lanes = [lane for lane in lanes if lane.key.has_deadline]
-        self._alive: dict[LaneKey, list[Candidate]] = {}
+        self._alive: dict[LaneKey, list[VariantState]] = {}
         self._groups: dict[LaneKey, list[Group]] = {}
 
-    def alive(self, lane: Lane) -> list[Candidate]:
+    def alive(self, lane: Lane) -> list[VariantState]:
         """Return the variants of a lane that are alive, best first by its preference."""
         found = self._alive.get(lane.key)
         if found is None:
-            found = self._alive[lane.key] = alive(lane, self.situation)
+            found = self._alive[lane.key] = alive(lane, self.state)
         return found
 
     def others(self, lane: Lane) -> list[Group]:
@@ -125,35 +125,35 @@ class Outlook:
             able = self.alive(lane)
             worth = max(each.accuracy for each in able)
             quickest = fastest(able, lane.samples)
-            groups = list(groups_of(lane, 0, quickest, self.situation.now, worth))
+            groups = list(groups_of(lane, 0, quickest, self.state.now, worth))
             self._groups[lane.key] = groups
         return groups
 
 
-class Options:
+class CandidateBatches:
     """The batches that a lane could be served with."""
 
-    def __init__(self, lane: Lane, outlook: Outlook) -> None:
+    def __init__(self, lane: Lane, view: QueueView) -> None:
         """Raises `ValueError` if none of the lane's variants is alive."""
-        situation, qualifying = outlook.situation, outlook.alive(lane)
+        state, qualifying = view.state, view.alive(lane)
         if not qualifying:
             raise ValueError(f"none of {', '.join(lane.key.variants)} is alive")
         self._lane = lane
-        self._situation = situation
+        self._state = state
         self._qualifying = qualifying
         self._requests = lane.requests
         self._count = len(lane.requests)
         self._mean_size = lane.samples / self._count
         self._allowance_s = lane.requests[0].deadline - lane.requests[0].arrived
         self._worth = [each.accuracy for each in qualifying]
-        self._earned = situation.earned
+        self._recent_accuracy = state.recent_accuracy
         if any(b > a for a, b in zip(self._worth, self._worth[1:], strict=False)):
             self._worth = [1 - RANK_COST * rank for rank in range(len(qualifying))]
-            self._earned = 1.0
+            self._recent_accuracy = 1.0
         self._fast = fastest(qualifying, lane.samples)
         self._fast_worth = self._worth[qualifying.index(self._fast)]
         self._sensible = _sensible(qualifying, lane.samples)
-        self._others = outlook.others(lane)
+        self._others = view.others(lane)
         self._others_worth = sum(number * worth for number, _, _, worth in self._others)
         self._rests: dict[int, list[Group]] = {}
         self._overload, self._price_per_s = self._scarcity()
@@ -164,16 +164,16 @@ class Options:
         Then it is no longer asked whom to serve, but how many a second.
         """
         low, high = OVERLOAD
-        overload = min(1.0, max(0.0, (self._situation.load - low) / (high - low)))
+        overload = min(1.0, max(0.0, (self._state.load - low) / (high - low)))
         if not overload:
             return 0.0, 0.0
         fast = self._fast
         size = fast.fits(fast.max_batch, self._allowance_s / 2)
         return overload, overload * self._fast_worth * size / fast.times.typical_s(size)
 
-    def whole(self) -> Iterator[Option]:
+    def whole(self) -> Iterator[CandidateBatch]:
         """Yield, by variant, the batch of all that wait, or of those that cannot wait longer."""
-        requests, now = self._requests, self._situation.now
+        requests, now = self._requests, self._state.now
         for rank, candidate in self._sensible:
             size, taken = self._most(candidate)
             yield self._option(rank, candidate, size, taken, 0)
@@ -182,9 +182,9 @@ class Options:
                 if 0 < pressing < taken:
                     yield self._option(rank, candidate, self._samples(pressing), pressing, 0)
 
-    def parts(self) -> Iterator[Option]:
+    def parts(self) -> Iterator[CandidateBatch]:
         """Yield smaller batches, and those that leave out who would be late anyway."""
-        requests, now = self._requests, self._situation.now
+        requests, now = self._requests, self._state.now
         left_s = requests[0].deadline - now
         for rank, candidate in self._sensible[-VARIANTS_TO_SPLIT:]:
             if not candidate.free_slots:
@@ -207,7 +207,7 @@ class Options:
                         yield self._option(rank, candidate, samples, kept, skip, cost)
                 size = 1 << (size - 1).bit_length() - 1 if size > 1 else 0
 
-    def _most(self, candidate: Candidate) -> tuple[int, int]:
+    def _most(self, candidate: VariantState) -> tuple[int, int]:
         """Return samples and requests of the largest batch from the start of the lane."""
         if self._lane.samples <= candidate.max_batch:
             return self._lane.samples, self._count
@@ -235,76 +235,78 @@ class Options:
     def _option(
         self,
         rank: int,
-        candidate: Candidate,
+        candidate: VariantState,
         size: int,
         taken: int,
         skip: int,
         cost: float = 0.0,
-    ) -> Option:
+    ) -> CandidateBatch:
         value = self._value(rank, candidate, size, taken, skip) - cost
-        if candidate.name == self._situation.last:
+        if candidate.name == self._state.last:
             value += STAY * taken
         loss = self._worth[rank] * self._count + self._others_worth - value
-        return Option(value, loss, self._lane, candidate, rank, size, taken, skip)
+        return CandidateBatch(value, loss, self._lane, candidate, rank, size, taken, skip)
 
-    def _value(self, rank: int, candidate: Candidate, size: int, taken: int, skip: int) -> float:
-        situation, times = self._situation, candidate.times
+    def _value(self, rank: int, candidate: VariantState, size: int, taken: int, skip: int) -> float:
+        state, times = self._state, candidate.times
         typical_s = times.typical_s(size)
         value = self._worth[rank] * self._in_time(candidate, size, taken, skip, typical_s)
         rest = self._rest(skip + taken)
-        holds_last_core = bool(candidate.free_slots) and situation.free_cores < 2
+        holds_last_core = bool(candidate.free_slots) and state.free_cores < 2
         if not holds_last_core and candidate is not self._fast:
             # Somebody else can begin with the rest at once.
             in_time = [(n, w) for n, left_s, needed_s, w in rest if left_s >= needed_s]
             return value + sum(n * (w or self._fast_worth) for n, w in in_time)
         waiting = self._count - skip - taken
-        coming = situation.arrivals_per_s * typical_s
+        coming = state.arrivals_per_s * typical_s
         head_s = self._allowance_s
         if waiting:
-            head_s = self._requests[skip + taken].deadline - situation.now
+            head_s = self._requests[skip + taken].deadline - state.now
         next_worth = self._next_worth(waiting + coming, head_s - typical_s)
         if holds_last_core:
-            value += coming * (next_worth - self._earned)
+            value += coming * (next_worth - self._recent_accuracy)
         certain_s = CERTAIN * typical_s
-        until_s = typical_s + situation.tightest_s
+        until_s = typical_s + state.p10_slack_s
         first_s = 0.0
         for number, left_s, needed_s, worth in rest:
             slack_s = left_s - needed_s - candidate.free_in_s
             saved: float = number
             if slack_s < certain_s:
-                saved *= 1 - times.lateness(size, slack_s)
+                saved *= 1 - times.miss_probability(size, slack_s)
             if slack_s > typical_s and left_s < until_s:
                 first_s = needed_s  # what may come is due after these
             value += saved * (worth or next_worth) * (1 - self._overload)
         value -= self._price_per_s * typical_s
         if candidate.free_slots:
-            lost = self._losses(candidate, size, typical_s, first_s)
+            lost = self._expected_misses(candidate, size, typical_s, first_s)
             value -= self._fast_worth * lost * (1 - self._overload)
         return value
 
     def _in_time(
-        self, candidate: Candidate, size: int, taken: int, skip: int, typical_s: float
+        self, candidate: VariantState, size: int, taken: int, skip: int, typical_s: float
     ) -> float:
         """Return how many of a batch's requests are expected in time."""
         requests, times = self._requests, candidate.times
-        start = self._situation.now + candidate.free_in_s
+        start = self._state.now + candidate.free_in_s
         left_s = requests[skip].deadline - start
         if left_s > CERTAIN * typical_s:
             return taken
-        late = times.lateness(size, left_s)
+        late = times.miss_probability(size, left_s)
         if late > NEGLIGIBLE and taken > 1:
-            last = times.lateness(size, requests[skip + taken - 1].deadline - start)
-            middle = times.lateness(size, requests[skip + taken // 2].deadline - start)
+            last = times.miss_probability(size, requests[skip + taken - 1].deadline - start)
+            middle = times.miss_probability(size, requests[skip + taken // 2].deadline - start)
             late = (late + 2 * middle + last) / 4
         return taken * (1 - late)
 
-    def _losses(self, candidate: Candidate, size: int, typical_s: float, first_s: float) -> float:
+    def _expected_misses(
+        self, candidate: VariantState, size: int, typical_s: float, first_s: float
+    ) -> float:
         """Return how many of those yet to come will be late while the core is held."""
-        losses, within_s = self._situation.losses, candidate.times.within_s
-        if losses(CERTAIN * typical_s + first_s) < NEGLIGIBLE:
+        expected_misses, within_s = self._state.expected_misses, candidate.times.within_s
+        if expected_misses(CERTAIN * typical_s + first_s) < NEGLIGIBLE:
             return 0.0
         return sum(
-            share * losses((typical_s if q == 0.5 else within_s(size, q)) + first_s)
+            share * expected_misses((typical_s if q == 0.5 else within_s(size, q)) + first_s)
             for share, q in HELD
         )
 
@@ -320,16 +322,16 @@ class Options:
         """Return what waits from `place` on, and what other lanes hold."""
         rest = self._rests.get(place)
         if rest is None:
-            own = list(groups_of(self._lane, place, self._fast, self._situation.now, 0.0))
+            own = list(groups_of(self._lane, place, self._fast, self._state.now, 0.0))
             needed_s = own[-1][2] if own else 0.0
             others = [(n, left_s, more_s + needed_s, w) for n, left_s, more_s, w in self._others]
             rest = self._rests[place] = own + others
         return rest
 
 
-def _sensible(qualifying: Sequence[Candidate], samples: int) -> list[tuple[int, Candidate]]:
+def _sensible(qualifying: Sequence[VariantState], samples: int) -> list[tuple[int, VariantState]]:
     """Return, with their ranks, the variants that no better one beats, alone and together."""
-    kept: list[tuple[int, Candidate]] = []
+    kept: list[tuple[int, VariantState]] = []
     quickest_s = [math.inf, math.inf]
     for rank, candidate in enumerate(qualifying):
         times = candidate.times
@@ -342,7 +344,7 @@ def _sensible(qualifying: Sequence[Candidate], samples: int) -> list[tuple[int, 
 
 
 def groups_of(
-    lane: Lane, place: int, quickest: Candidate, now: float, worth: float
+    lane: Lane, place: int, quickest: VariantState, now: float, worth: float
 ) -> Iterator[Group]:
     """Yield a lane's requests from `place` on in groups, which the fastest serves in turn."""
     requests = lane.requests

@@ -28,7 +28,7 @@ class LaneKey(NamedTuple):
 
 
 @dataclass(eq=False, slots=True)
-class Waiting:
+class QueuedRequest:
     """One queued request: `size` samples, due at `deadline` (infinite where it has none)."""
 
     size: int
@@ -48,7 +48,7 @@ class Lane:
     """Requests of one key, in order; `samples` is the sum of their sizes."""
 
     key: LaneKey
-    requests: list[Waiting] = field(default_factory=list)
+    requests: list[QueuedRequest] = field(default_factory=list)
     samples: int = 0
 
 
@@ -61,7 +61,7 @@ class Times(Protocol):
     def within_s(self, size: int, quantile: float = ...) -> float:
         """Return the time that this share of batches stays within; 95 % if it is not said."""
 
-    def lateness(self, size: int, left_s: float) -> float:
+    def miss_probability(self, size: int, left_s: float) -> float:
         """Return the probability that a batch of `size` samples takes longer than `left_s`."""
 
 
@@ -76,7 +76,7 @@ def cleared_s(took_s: Callable[[int], float], samples: int, most: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class VariantState:
     """A variant as it stands now. Times are in seconds."""
 
     name: str
@@ -108,25 +108,25 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class RouterState:
     """Everything that a policy may look at."""
 
     lanes: Sequence[Lane]
     """None of them is empty."""
-    candidates: Mapping[str, Candidate]
+    candidates: Mapping[str, VariantState]
     """The variants that are alive, best first."""
     now: float
     free_cores: float = math.inf
     """So many more batches can run without slowing those that do."""
-    losses: Callable[[float], float] = lambda held_s: 0.0
+    expected_misses: Callable[[float], float] = lambda held_s: 0.0
     """How many requests yet to come are expected to be late if a core is held for so long."""
-    tightest_s: float = math.inf
+    p10_slack_s: float = math.inf
     """Most of what may come allows at least so much time."""
     arrivals_per_s: float = 0.0
     """Samples, of late."""
     load: float = 0.0
     """What arrived of late, in what all cores could serve with the fastest variant for each."""
-    earned: float = 0.0
+    recent_accuracy: float = 0.0
     """Mean accuracy of the variants that requests were sent to of late."""
     last: str | None = None
     """The variant of the last batch that was sent."""
@@ -161,5 +161,5 @@ class Wait:
 
 Decision: TypeAlias = Dispatch | Drop | Wait
 
-Policy: TypeAlias = Callable[[Situation], Decision]
+Policy: TypeAlias = Callable[[RouterState], Decision]
 """Pure: no clock, no I/O, nothing remembered. Called until it says `Wait`."""

@@ -5,17 +5,21 @@ import pytest
 from loadtests.benchmarks import costs
 from loadtests.benchmarks import listener_alone as alone
 from loadtests.benchmarks.decisions import SLOS, Simulation
-from loadtests.benchmarks.throughput import Point, Setup, measure, middle, throughput_grid
+from loadtests.benchmarks.throughput import Setup, ThroughputPoint, measure, middle, throughput_grid
 from loadtests.client.http import post
 from loadtests.trials.grid import Grid
 from serving.routing.policy.pareto import pareto
-from serving.routing.policy.state import Decision, Situation
+from serving.routing.policy.state import Decision, RouterState
 from tests.loadtests.server import ok, tiny_server
 
 
 def test_the_middle_is_the_median_of_each_number() -> None:
-    points = [Point(100, 3.0, 9.0), Point(300, 1.0, 7.0), Point(200, 2.0, 99.0)]
-    assert middle(points) == Point(200, 2.0, 9.0)
+    points = [
+        ThroughputPoint(100, 3.0, 9.0),
+        ThroughputPoint(300, 1.0, 7.0),
+        ThroughputPoint(200, 2.0, 99.0),
+    ]
+    assert middle(points) == ThroughputPoint(200, 2.0, 9.0)
 
 
 def test_set_ups_take_turns_in_every_round() -> None:
@@ -42,8 +46,8 @@ def test_a_failed_request_makes_the_measurement_void() -> None:
 
 def test_every_point_is_shown_with_its_ratio_to_the_pinned_variant() -> None:
     points = {
-        ("pinned, no SLO", 16): Point(2000, 1.0, 2.0),
-        ("routed", 16): Point(1500, 1.25, 2.5),
+        ("pinned, no SLO", 16): ThroughputPoint(2000, 1.0, 2.0),
+        ("routed", 16): ThroughputPoint(1500, 1.25, 2.5),
     }
     grid = throughput_grid(points, "on this machine")
     assert grid.rows[1] == ("routed", "16", "1,500", "1.25", "2.50", "0.75")
@@ -68,10 +72,10 @@ def test_the_simulated_queue_is_always_full_of_every_slo() -> None:
     lanes: list[int] = []
     queued: list[int] = []
 
-    def policy(situation: Situation) -> Decision:
-        lanes.append(len(situation.lanes))
-        queued.append(sum(len(lane.requests) for lane in situation.lanes))
-        return pareto(situation)
+    def policy(state: RouterState) -> Decision:
+        lanes.append(len(state.lanes))
+        queued.append(sum(len(lane.requests) for lane in state.lanes))
+        return pareto(state)
 
     ticks = iter(range(10_000))
     decisions = Simulation(policy, queued=500).run(300, timer=lambda: float(next(ticks)))

@@ -4,17 +4,17 @@ import pytest
 from click.testing import CliRunner
 
 from loadtests.live.__main__ import main
-from loadtests.live.rate import Point, climb, last_held, rates_grid
+from loadtests.live.rate import RatePoint, climb, last_held, rates_grid
 
 
-def point(rate_per_s: float, attainment: float, *, is_valid: bool = True) -> Point:
-    return Point(rate_per_s, attainment, p99_s=0.01, lag_s=0.0005, is_valid=is_valid)
+def point(rate_per_s: float, attainment: float, *, is_valid: bool = True) -> RatePoint:
+    return RatePoint(rate_per_s, attainment, p99_s=0.01, lag_s=0.0005, is_valid=is_valid)
 
 
 def test_rates_rise_until_one_fails_twice() -> None:
     seeds: list[int] = []
 
-    def measure(rate_per_s: float, seed: int) -> Point:
+    def measure(rate_per_s: float, seed: int) -> RatePoint:
         seeds.append(seed)
         return point(rate_per_s, 0.999 if rate_per_s < 400 else 0.9)
 

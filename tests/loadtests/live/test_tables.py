@@ -120,7 +120,7 @@ def test_calibration_asks_every_variant_for_every_size_often_enough() -> None:
 
 def test_quick_variants_are_not_asked_faster_than_the_client_is_sure_to_send() -> None:
     fast = {
-        name: replace(offer, latencies={1: offer.latencies[1]._replace(p50_s=1e-5)})
-        for name, offer in OFFERS.items()
+        name: replace(profile, latencies={1: profile.latencies[1]._replace(p50_s=1e-5)})
+        for name, profile in OFFERS.items()
     }
     assert calibration(fast, max_batch=64).rate_per_s == 150

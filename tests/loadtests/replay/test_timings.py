@@ -8,7 +8,7 @@ import pytest
 from loadtests.replay.timings import ENOUGH, Timing, Timings, corrected, timings
 from loadtests.trials.outcomes import Batches
 from serving.routing.profile import Latency
-from tests.loadtests.workload.offered import OFFERS
+from tests.loadtests.workload.profiles import OFFERS
 
 
 def test_quantiles_are_by_variant_and_size() -> None:

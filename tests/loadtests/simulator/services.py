@@ -9,8 +9,8 @@ import numpy as np
 
 from loadtests.simulator.simulate import Service
 from loadtests.workload.workload import SloClass, Workload
-from serving.routing.profile import Latency, Offer
-from tests.serving.builders import offer
+from serving.routing.profile import Latency, VariantProfile
+from tests.serving.builders import profile
 
 SIZES = (1, 4, 16, 64)
 
@@ -21,20 +21,20 @@ def spread(fastest_s: float) -> dict[int, Latency]:
     return {size: Latency(s, 1.5 * s, 2.0 * s) for size, s in medians.items()}
 
 
-def _offer(variant: str, accuracy: float, fastest_s: float) -> Offer:
-    return Offer(variant, accuracy, 0.95 - accuracy, accuracy, 1, 1, spread(fastest_s))
+def _profile(variant: str, accuracy: float, fastest_s: float) -> VariantProfile:
+    return VariantProfile(variant, accuracy, 0.95 - accuracy, accuracy, 1, 1, spread(fastest_s))
 
 
-OFFERS: Mapping[str, Offer] = {
-    "dense": _offer("dense", 0.95, 0.004),
-    "sparse": _offer("sparse", 0.93, 0.002),
-    "int8": _offer("int8", 0.90, 0.001),
+OFFERS: Mapping[str, VariantProfile] = {
+    "dense": _profile("dense", 0.95, 0.004),
+    "sparse": _profile("sparse", 0.93, 0.002),
+    "int8": _profile("int8", 0.90, 0.001),
 }
 
 
 def exactly(seconds: float, **fields: Any) -> Service:
     """One variant whose batches all take the same time, one request each."""
-    only = {"dense": offer("dense", latencies_s={1: seconds})}
+    only = {"dense": profile("dense", latencies_s={1: seconds})}
     return Service(only, **{"cores": 1, "max_batch": 1, **fields})
 
 

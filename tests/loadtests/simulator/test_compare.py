@@ -20,7 +20,7 @@ SERVICE = Service(OFFERS, cores=1)
 
 
 def demand(arrivals: str = "gamma:cv2=2", requests: int = 300) -> Demand:
-    return parse_demand(arrivals, ["latency_ms=4"], load=0.5, requests=requests, offers=OFFERS)
+    return parse_demand(arrivals, ["latency_ms=4"], load=0.5, requests=requests, profiles=OFFERS)
 
 
 def test_policies_come_in_the_order_of_the_table_whatever_was_typed() -> None:
@@ -49,7 +49,7 @@ def test_every_policy_has_the_same_requests_and_the_same_bound() -> None:
 def test_a_bound_knows_when_hosts_are_dead() -> None:
     calm = compare(SERVICE, demand(), ["fastest"], seed=0)
     dead = [Death(0.0, name, 1000.0) for name in OFFERS]
-    struck = compare(SERVICE, demand(), ["fastest"], seed=0, happenings=dead)
+    struck = compare(SERVICE, demand(), ["fastest"], seed=0, faults=dead)
     assert calm.runs[0].attainable == pytest.approx(1.0)
     assert struck.runs[0].attainable == pytest.approx(0.0, abs=1e-6)
     assert not (struck.outcomes[0].status == Status.ANSWERED).any()
@@ -57,10 +57,10 @@ def test_a_bound_knows_when_hosts_are_dead() -> None:
 
 def test_hosts_that_die_again_while_they_are_dead_are_missed_but_once() -> None:
     service = Service(OFFERS, cores=1, max_batch=1)
-    asked = parse_demand("uniform", ["latency_ms=40"], load=0.5, requests=300, offers=OFFERS)
+    asked = parse_demand("uniform", ["latency_ms=40"], load=0.5, requests=300, profiles=OFFERS)
 
     def attainable(*deaths: Death) -> float:
-        found = compare(service, asked, ["fastest"], 0, happenings=deaths).runs[0].attainable
+        found = compare(service, asked, ["fastest"], 0, faults=deaths).runs[0].attainable
         assert found is not None
         return found
 
@@ -74,7 +74,7 @@ def test_hosts_that_die_again_while_they_are_dead_are_missed_but_once() -> None:
 def test_what_happens_after_the_last_request_is_refused(late: Death | Slowdown) -> None:
     asked = replace(demand(), seconds=1.47)
     with pytest.raises(ValueError, match=r"at 2 s comes after the last request, at 1\.47 s: give"):
-        compare(SERVICE, asked, ["fastest"], 0, happenings=[Slowdown(0.1, 2.0), late])
+        compare(SERVICE, asked, ["fastest"], 0, faults=[Slowdown(0.1, 2.0), late])
 
 
 def test_arrivals_of_another_kind_are_a_condition_of_their_own() -> None:

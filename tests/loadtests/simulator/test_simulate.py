@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.simulator.simulate import Death, Happening, Service, Slowdown, simulate
+from loadtests.simulator.simulate import Death, Fault, Service, Slowdown, simulate
 from loadtests.trials.outcomes import Outcomes, Status
 from loadtests.workload.arrivals import Gamma
 from loadtests.workload.draw import draw
@@ -43,7 +43,7 @@ every_policy = pytest.mark.parametrize("name", POLICIES)
 
 services = st.builds(
     Service,
-    offers=st.just(OFFERS),
+    profiles=st.just(OFFERS),
     cores=st.sampled_from([1, 2, 4]),
     slots=st.sampled_from([1, 2]),
     max_batch=st.sampled_from([3, 16, 64]),
@@ -52,7 +52,7 @@ services = st.builds(
     gateways=st.integers(1, 3),
 )
 times = st.floats(0.0, 0.3)
-happenings = st.lists(
+faults = st.lists(
     st.one_of(
         st.builds(Death, times, st.sampled_from(list(OFFERS)), st.floats(0.001, 0.3)),
         st.builds(Slowdown, times, st.sampled_from([0.5, 1.0, 3.0, 20.0])),
@@ -68,22 +68,22 @@ requests = st.lists(
 
 @every_policy
 @settings(max_examples=30, deadline=None)
-@given(service=services, asked=requests, happenings=happenings, seed=st.integers(0, 99))
+@given(service=services, asked=requests, faults=faults, seed=st.integers(0, 99))
 def test_every_request_is_settled_once_and_as_its_class_allows(
     name: str,
     service: Service,
     asked: list[tuple[float, int]],
-    happenings: list[Happening],
+    faults: list[Fault],
     seed: int,
 ) -> None:
     arrivals = np.cumsum([gap for gap, _ in asked])
     made = workload(arrivals.tolist(), CLASSES, [chosen for _, chosen in asked])
     # Which raises if a request is settled twice, or never.
-    found = simulate(service, made, POLICIES[name], name=name, seed=seed, happenings=happenings)
+    found = simulate(service, made, POLICIES[name], name=name, seed=seed, faults=faults)
     check(found, service)
     is_hopeless = made.class_of == len(CLASSES) - 1
     assert np.array_equal(found.status == Status.UNATTAINABLE, is_hopeless)
-    if not any(isinstance(each, Death) for each in happenings):
+    if not any(isinstance(each, Death) for each in faults):
         assert not np.any(found.status == Status.FAILED)
         is_patient = np.isinf(made.latencies_s)
         assert not np.any(found.status[is_patient] == Status.EXPIRED)
@@ -99,7 +99,7 @@ def check(found: Outcomes, service: Service) -> None:
     assert np.array_equal(found.batch_size > 0, is_answered)
     assert np.all(found.batch_size[is_answered] >= made.sizes[is_answered])
     for chosen, variant in zip(made.class_of[is_answered], found.variant[is_answered], strict=True):
-        allowed = qualifying(service.offers, made.classes[chosen].slo)
+        allowed = qualifying(service.profiles, made.classes[chosen].slo)
         assert found.variants[variant] in allowed, "below its floor"
     batches = found.batches
     assert batches is not None
@@ -116,7 +116,7 @@ def a_run(gateways: int = 2, seed: int = 3) -> Outcomes:
         pareto,
         name="pareto",
         seed=seed,
-        happenings=[Death(0.1, "int8", 0.1), Slowdown(0.3, 2.0)],
+        faults=[Death(0.1, "int8", 0.1), Slowdown(0.3, 2.0)],
     )
 
 
@@ -182,7 +182,7 @@ def test_what_a_host_held_when_it_died_is_answered_once_it_is_back() -> None:
             pareto,
             name="pareto",
             seed=1,
-            happenings=[Death(0.5, "dense", 2.0)],
+            faults=[Death(0.5, "dense", 2.0)],
         )
         assert found.status.tolist() == [Status.ANSWERED] * 2
         assert sorted(found.finished_s) == pytest.approx([3.5, 4.5])
@@ -191,18 +191,18 @@ def test_what_a_host_held_when_it_died_is_answered_once_it_is_back() -> None:
 def test_a_request_that_lost_its_host_twice_fails() -> None:
     made = workload([0.0], [SloClass("patient", Slo())])
     deaths = [Death(0.5, "dense", 0.5), Death(1.5, "dense", 0.5)]
-    found = simulate(exactly(1.0), made, pareto, name="pareto", happenings=deaths)
+    found = simulate(exactly(1.0), made, pareto, name="pareto", faults=deaths)
     assert (found.status[0], found.finished_s[0]) == (Status.FAILED, 1.5)
 
 
 def test_who_has_no_deadline_gives_up_on_a_host_that_stays_away() -> None:
     made = workload([0.0], [SloClass("patient", Slo())])
     death = Death(0.5, "dense", math.inf)
-    found = simulate(exactly(1.0), made, pareto, name="pareto", happenings=[death])
+    found = simulate(exactly(1.0), made, pareto, name="pareto", faults=[death])
     assert (found.status[0], found.finished_s[0]) == (Status.FAILED, 0.5 + PATIENCE_S)
 
 
 def test_a_slowdown_doubles_what_batches_take() -> None:
     made = workload([0.0, 10.0], [SloClass("patient", Slo())])
-    found = simulate(exactly(1.0), made, pareto, name="pareto", happenings=[Slowdown(5.0, 2.0)])
+    found = simulate(exactly(1.0), made, pareto, name="pareto", faults=[Slowdown(5.0, 2.0)])
     assert found.finished_s == pytest.approx([1.0, 12.0])

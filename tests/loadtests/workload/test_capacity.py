@@ -1,7 +1,7 @@
 import pytest
 
 from loadtests.workload.capacity import capacity_per_s
-from tests.loadtests.workload.offered import OFFERS
+from tests.loadtests.workload.profiles import OFFERS
 
 
 def test_capacity_is_that_of_the_best_batch_size_by_medians_on_every_core() -> None:

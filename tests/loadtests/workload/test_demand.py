@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from loadtests.workload.demand import parse_demand
-from tests.loadtests.workload.offered import OFFERS
+from tests.loadtests.workload.profiles import OFFERS
 
 DENSE_PER_S = 8 / 0.020
 """At its quickest batch size, by the median."""
@@ -11,7 +11,7 @@ DENSE_PER_S = 8 / 0.020
 
 def test_a_load_is_in_samples_of_what_dense_can_do_on_its_cores() -> None:
     slos = ("name=one,share=3,latency_ms=5", "name=three,share=1,size=3,latency_ms=5")
-    demand = parse_demand("uniform", slos, load=0.5, requests=600, offers=OFFERS, cores=2)
+    demand = parse_demand("uniform", slos, load=0.5, requests=600, profiles=OFFERS, cores=2)
     assert demand.rate_per_s == pytest.approx(0.5 * 2 * DENSE_PER_S / 1.5), "1.5 samples each"
     assert demand.seconds == pytest.approx(600 / demand.rate_per_s)
     assert demand.load == 0.5

@@ -5,7 +5,7 @@ import pytest
 from loadtests.workload.mix import parse_class, parse_mix
 from loadtests.workload.workload import SloClass
 from serving.routing.slo import Slo
-from tests.loadtests.workload.offered import OFFERS, offer
+from tests.loadtests.workload.profiles import OFFERS, profile
 
 
 def test_a_class_is_read_with_everything_it_can_ask() -> None:
@@ -79,7 +79,7 @@ def test_a_relative_deadline_needs_a_catalog_with_what_it_is_relative_to() -> No
     with pytest.raises(ValueError, match="dense_x needs a catalog with the variant dense"):
         parse_class("dense_x=2", {"int8": OFFERS["int8"]})
     with pytest.raises(ValueError, match="int4 measured at batch size 1, and it was at 2, 8; give"):
-        parse_class("latency_x=2", {"int4": offer("int4", b2=0.1, b8=0.2)})
+        parse_class("latency_x=2", {"int4": profile("int4", b2=0.1, b8=0.2)})
 
 
 def test_a_mix_is_its_classes_in_order_and_by_default_one_that_asks_nothing() -> None:

@@ -23,16 +23,16 @@ from tests.serving.builders import (
     exactly,
     in_process,
     multiply,
-    offer,
     pixels,
+    profile,
 )
 from variants.catalog.catalog import TensorSpec
 
 FOUR = {
-    "dense": offer("dense", 0.90, {1: 0.008, 64: 0.080}),
-    "sparse": offer("sparse", 0.89, {1: 0.004, 64: 0.040}, drop=0.02),
-    "int8": offer("int8", 0.88, {1: 0.002, 64: 0.020}, drop=0.03),
-    "tiny": offer("tiny", 0.70, {1: 0.001, 64: 0.010}, drop=0.21),
+    "dense": profile("dense", 0.90, {1: 0.008, 64: 0.080}),
+    "sparse": profile("sparse", 0.89, {1: 0.004, 64: 0.040}, drop=0.02),
+    "int8": profile("int8", 0.88, {1: 0.002, 64: 0.020}, drop=0.03),
+    "tiny": profile("tiny", 0.70, {1: 0.001, 64: 0.010}, drop=0.21),
 }
 
 
@@ -79,7 +79,7 @@ async def infer(
     ],
 )
 async def test_the_variant_is_the_one_the_slo_asks_for(slo: Slo, variant: str, reason: str) -> None:
-    bench = in_process(_anything, offers=FOUR)
+    bench = in_process(_anything, profiles=FOUR)
     answer = await infer(bench, slo)
     assert answer.variant == variant
     assert answer.explanation["variant"] == variant
@@ -95,7 +95,7 @@ async def test_the_variant_is_the_one_the_slo_asks_for(slo: Slo, variant: str, r
 async def test_a_tighter_deadline_gets_a_faster_variant_and_is_told_why(
     latency_s: float, variant: str
 ) -> None:
-    bench = in_process(_anything, offers=SLOW)
+    bench = in_process(_anything, profiles=SLOW)
     answer = await infer(bench, Slo(latency_s=latency_s))
     assert answer.variant == variant
     assert "too slow now, or gone: dense" in str(answer.explanation["reason"])
@@ -194,7 +194,7 @@ async def test_an_output_that_the_model_does_not_give() -> None:
 )
 async def test_what_cannot_be_had_is_refused_with_what_can(slo: Slo, message: str) -> None:
     with pytest.raises(SloUnattainable, match=message):
-        await infer(in_process(_anything, offers=FOUR), slo)
+        await infer(in_process(_anything, profiles=FOUR), slo)
 
 
 async def test_a_pinned_variant_must_exist() -> None:

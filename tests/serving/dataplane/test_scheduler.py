@@ -37,8 +37,8 @@ class ManualClock:
     def time(self) -> float:
         return self.now
 
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> Entry:
-        entry = Entry(callback)
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> PendingRequest:
+        entry = PendingRequest(callback)
         heapq.heappush(self._calls, (self.now + delay, next(self._numbers), entry.call))
         return entry
 
@@ -53,7 +53,7 @@ class ManualClock:
         self.now = until
 
 
-class Entry:
+class PendingRequest:
     def __init__(self, callback: Callable[[], None]) -> None:
         self._callback: Callable[[], None] | None = callback
 

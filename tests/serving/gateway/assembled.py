@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.gateway.description import HostDescription
-from serving.gateway.gateway import Assembly
+from serving.gateway.gateway import Gateway
 from serving.gateway.settings import Settings
 from tests.serving.link.hosting import hosting
 from tests.waiting import until
@@ -19,7 +19,7 @@ from variants.runtime.runner import Runner, load_runner
 Wrap = Callable[[Runner], Runner]
 
 
-class Told:
+class FakeRegistry:
     """Knows the hosts that a test has started, as Serve knows those that it runs."""
 
     def __init__(self, addresses: Mapping[str, str]) -> None:
@@ -52,11 +52,11 @@ def hosted(catalog: Path, wrap: Wrap = lambda run: run) -> Iterator[dict[str, st
 @asynccontextmanager
 async def gateway_of(
     catalog: Path, addresses: Mapping[str, str], **settings: Any
-) -> AsyncIterator[Assembly]:
+) -> AsyncIterator[Gateway]:
     """Serve the hosts at these addresses on free ports of this loop."""
     free = {"http": {"port": 0}, "grpc": {"port": 0}, "drain_s": 1.0}
-    gateway = Assembly(
-        Settings.model_validate({"catalog": catalog, **free, **settings}), Told(addresses)
+    gateway = Gateway(
+        Settings.model_validate({"catalog": catalog, **free, **settings}), FakeRegistry(addresses)
     )
     await gateway.start()
     try:
@@ -70,7 +70,7 @@ async def gateway_of(
 @asynccontextmanager
 async def assembled(
     catalog: Path, wrap: Wrap = lambda run: run, **settings: Any
-) -> AsyncIterator[Assembly]:
+) -> AsyncIterator[Gateway]:
     """Serve every variant of a catalog by hosts of its own, wrapped by `wrap`."""
     with hosted(catalog, wrap) as addresses:
         async with gateway_of(catalog, addresses, **settings) as gateway:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.dataplane.batching import Arrays
 from serving.gateway.description import HostDescription
-from serving.gateway.discovery import Directory
+from serving.gateway.discovery import HostDiscovery
 from serving.link.link import HostPool, HostSocket
 from serving.routing.latency import LatencyModel
 from serving.telemetry.metrics import Metrics
@@ -25,7 +25,7 @@ SIZES = {"dense": (1, 4), "int8": (1, 4)}
 ENOUGH_S = 30.0
 
 
-class Told:
+class FakeRegistry:
     """A registry that says what a test tells it."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Told:
 
 
 class Bench:
-    def __init__(self, told: Told) -> None:
+    def __init__(self, told: FakeRegistry) -> None:
         self.told = told
         self.counts: dict[str, int] = {}
         self.registry = CollectorRegistry()
@@ -55,7 +55,7 @@ class Bench:
         )
         metrics = Metrics(self.registry, "shirts")
         self.statistics = Statistics(SIZES)
-        self.directory = Directory(
+        self.directory = HostDiscovery(
             MODEL, SIZES, self.pool, self.latency, metrics, self.statistics, told
         )
 
@@ -93,7 +93,7 @@ def host() -> Any:
 
 
 @contextlib.asynccontextmanager
-async def watching(told: Told) -> AsyncIterator[Bench]:
+async def watching(told: FakeRegistry) -> AsyncIterator[Bench]:
     bench = Bench(told)
     task = asyncio.create_task(bench.directory.run())
     try:
@@ -104,14 +104,14 @@ async def watching(told: Told) -> AsyncIterator[Bench]:
             await task
 
 
-async def rounds(told: Told) -> None:
+async def rounds(told: FakeRegistry) -> None:
     """Wait until the directory has looked, and looked again."""
     before = told.looks
     await until(lambda: told.looks >= before + 3)
 
 
 async def test_hosts_are_used_once_every_variant_has_one(host: Any) -> None:
-    told = Told()
+    told = FakeRegistry()
     told.hosts = {"dense": [host("dense")]}
     async with watching(told) as bench:
         await rounds(told)
@@ -126,7 +126,7 @@ async def test_hosts_are_used_once_every_variant_has_one(host: Any) -> None:
 
 
 async def test_a_registry_that_cannot_answer_costs_nobody_its_hosts(host: Any) -> None:
-    told = Told()
+    told = FakeRegistry()
     told.hosts = {"dense": [host("dense")], "int8": [host("int8")]}
     async with watching(told) as bench:
         await until(lambda: bench.counts == {"dense": 1, "int8": 1})
@@ -140,7 +140,7 @@ async def test_a_registry_that_cannot_answer_costs_nobody_its_hosts(host: Any) -
 
 
 async def test_a_host_that_was_stopped_is_let_go_and_not_mourned(host: Any) -> None:
-    told = Told()
+    told = FakeRegistry()
     stays, goes = host("dense"), host("dense")
     told.hosts = {"dense": [stays, goes], "int8": [host("int8")]}
     async with watching(told) as bench:
@@ -154,7 +154,7 @@ async def test_a_host_that_was_stopped_is_let_go_and_not_mourned(host: Any) -> N
 
 
 async def test_a_host_that_is_lost_is_counted_and_its_successor_found(host: Any) -> None:
-    told = Told()
+    told = FakeRegistry()
     first = host("dense")
     told.hosts = {"dense": [first], "int8": [host("int8")]}
     async with watching(told) as bench:
@@ -170,7 +170,7 @@ async def test_a_host_that_is_lost_is_counted_and_its_successor_found(host: Any)
 
 
 async def test_the_memory_is_that_of_the_hosts_there_are(host: Any) -> None:
-    told = Told()
+    told = FakeRegistry()
     stays, goes = host("int8"), host("int8")
     told.hosts = {"dense": [host("dense")], "int8": [stays, goes]}
     async with watching(told) as bench:
@@ -184,7 +184,7 @@ async def test_the_memory_is_that_of_the_hosts_there_are(host: Any) -> None:
 async def test_a_variant_whose_last_host_is_lost_has_no_replica_whatever_the_registry_knows(
     host: Any,
 ) -> None:
-    told = Told()
+    told = FakeRegistry()
     last, other = host("dense"), host("int8")
     told.hosts = {"dense": [last], "int8": [other]}
     async with watching(told) as bench:

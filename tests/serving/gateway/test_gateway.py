@@ -19,7 +19,7 @@ from google.protobuf.json_format import ParseDict
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
-from serving.gateway.gateway import Assembly
+from serving.gateway.gateway import Gateway
 from serving.protocol.grpc.listener import QUIET_S
 from tests.service import metric
 from tests.serving.gateway.assembled import assembled
@@ -74,7 +74,7 @@ def hold() -> Hold:
 
 
 @pytest.fixture
-async def gateway(two_inputs_catalog: Path, hold: Hold) -> AsyncIterator[Assembly]:
+async def gateway(two_inputs_catalog: Path, hold: Hold) -> AsyncIterator[Gateway]:
     settings: dict[str, Any] = {"drain_s": DRAIN_S, "limits": {"lanes": LANES}}
     async with assembled(two_inputs_catalog, hold.wrap, **settings) as gateway:
         hold.calls.clear()  # the hosts were timed
@@ -82,18 +82,18 @@ async def gateway(two_inputs_catalog: Path, hold: Hold) -> AsyncIterator[Assembl
 
 
 @pytest.fixture
-async def client(transport: str, gateway: Assembly) -> AsyncIterator[Client]:
+async def client(transport: str, gateway: Gateway) -> AsyncIterator[Client]:
     async with Client(transport, gateway) as client:
         yield client
 
 
 @pytest.fixture
-def seen(gateway: Assembly) -> Callable[..., Any]:
+def seen(gateway: Gateway) -> Callable[..., Any]:
     """Wait until a metric of the gateway has a value."""
     return partial(has_come, gateway)
 
 
-async def has_come(gateway: Assembly, value: float, name: str, **labels: str) -> None:
+async def has_come(gateway: Gateway, value: float, name: str, **labels: str) -> None:
     """Wait until a metric has a value."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.http_port}") as http:
         async with asyncio.timeout(ENOUGH_S):
@@ -102,7 +102,7 @@ async def has_come(gateway: Assembly, value: float, name: str, **labels: str) ->
 
 
 @asynccontextmanager
-async def connected(gateway: Assembly, count: int) -> AsyncIterator[list[Client]]:
+async def connected(gateway: Gateway, count: int) -> AsyncIterator[list[Client]]:
     """So many clients of each transport, each with a connection on which it was answered once."""
     async with AsyncExitStack() as stack:
         clients = [
@@ -205,7 +205,7 @@ async def test_where_hosts_share_one_core_one_of_them_computes_at_a_time(
         assert hold.samples == 3
 
 
-async def test_both_transports_tell_the_same_statistics(gateway: Assembly) -> None:
+async def test_both_transports_tell_the_same_statistics(gateway: Gateway) -> None:
     async with Client("http", gateway) as http, Client("grpc", gateway) as grpc:
         for client, samples, variant in ((http, 3, "dense"), (grpc, 2, "dense"), (http, 1, "")):
             await client.infer(inputs(samples, 4), variant)
@@ -221,7 +221,7 @@ async def test_both_transports_tell_the_same_statistics(gateway: Assembly) -> No
 
 
 async def test_closing_answers_what_was_accepted_and_refuses_what_comes_after(
-    gateway: Assembly, hold: Hold, seen: Callable[..., Any]
+    gateway: Gateway, hold: Hold, seen: Callable[..., Any]
 ) -> None:
     given = [inputs(1, 4, seed) for seed in range(31)]
     async with connected(gateway, 16) as clients, connected(gateway, 1) as later:
@@ -245,7 +245,7 @@ async def test_closing_answers_what_was_accepted_and_refuses_what_comes_after(
 
 
 async def test_who_asks_on_and_on_is_answered_until_told_that_it_closes(
-    gateway: Assembly, hold: Hold
+    gateway: Gateway, hold: Hold
 ) -> None:
     outcomes: Counter[str] = Counter()
     given = inputs(1, 4)

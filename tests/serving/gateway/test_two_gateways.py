@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from serving.gateway.gateway import Assembly
+from serving.gateway.gateway import Gateway
 from tests.service import metric
 from tests.serving.gateway.assembled import gateway_of, hosted
 from tests.serving.gateway.two_inputs import ACCURACY, Arrays, answers, inputs
@@ -84,7 +84,7 @@ class Work:
 class Client:
     """Asks one gateway, and checks each answer against what the variant says."""
 
-    def __init__(self, gateway: Assembly) -> None:
+    def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.http = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{gateway.http_port}",

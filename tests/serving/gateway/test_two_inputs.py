@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from serving.gateway.gateway import Assembly
+from serving.gateway.gateway import Gateway
 from tests.serving.gateway.assembled import assembled
 from tests.serving.gateway.two_inputs import Arrays, answers, inputs
 from tests.serving.gateway.two_inputs_client import Client, assert_close
 
 
 @pytest.fixture
-async def gateway(two_inputs_catalog: Path) -> AsyncIterator[Assembly]:
+async def gateway(two_inputs_catalog: Path) -> AsyncIterator[Gateway]:
     async with assembled(two_inputs_catalog) as gateway:
         yield gateway
 
 
 @pytest.fixture(params=["http", "grpc"])
-async def client(request: pytest.FixtureRequest, gateway: Assembly) -> AsyncIterator[Client]:
+async def client(request: pytest.FixtureRequest, gateway: Gateway) -> AsyncIterator[Client]:
     async with Client(request.param, gateway) as client:
         yield client
 
@@ -72,7 +72,7 @@ async def test_inputs_that_do_not_fit_the_model_are_refused(
         await client.infer(wrong)
 
 
-async def test_the_metadata_shows_which_dimensions_vary(gateway: Assembly) -> None:
+async def test_the_metadata_shows_which_dimensions_vary(gateway: Gateway) -> None:
     async with Client("http", gateway) as client:
         metadata = await client.triton.get_model_metadata("words")
         config = await client.triton.get_model_config("words")

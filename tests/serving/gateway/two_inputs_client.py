@@ -8,7 +8,7 @@ import numpy as np
 import tritonclient.grpc.aio as triton_grpc
 import tritonclient.http.aio as triton_http
 
-from serving.gateway.gateway import Assembly
+from serving.gateway.gateway import Gateway
 from tests.serving.gateway.two_inputs import Arrays
 
 DATATYPES = {"tokens": "INT64", "scale": "FP32"}
@@ -18,7 +18,7 @@ OUTPUTS = ("sums", "each")
 class Client:
     """One of tritonclient's, and its tensors."""
 
-    def __init__(self, transport: str, gateway: Assembly) -> None:
+    def __init__(self, transport: str, gateway: Gateway) -> None:
         self.is_grpc = transport == "grpc"
         port = gateway.grpc_port if self.is_grpc else gateway.http_port
         self._module = triton_grpc if self.is_grpc else triton_http

@@ -9,7 +9,7 @@ from typing import Any
 from serving.routing.latency import LatencyModel
 from serving.routing.planner import Idle, Planner, Send, Step
 from serving.routing.policy.baselines.max_acc import max_acc
-from serving.routing.policy.state import LaneKey, Policy, Waiting
+from serving.routing.policy.state import LaneKey, Policy, QueuedRequest
 from tests.serving.builders import exactly
 
 CARDS = {
@@ -51,13 +51,13 @@ def new_planner(
     return planner, latency
 
 
-class Desk:
+class PlannerHarness:
     """A planner, what it is told and what comes out of it."""
 
     def __init__(self, policy: Policy = max_acc, **parameters: Any) -> None:
         self.now = 100.0
         self.planner, self.latency = new_planner(lambda: self.now, policy, **parameters)
-        self.shed: list[Waiting] = []
+        self.shed: list[QueuedRequest] = []
 
     def admit(
         self,
@@ -68,7 +68,7 @@ class Desk:
         priority: int = 10,
         size: int = 1,
         signature: Hashable = None,
-    ) -> Waiting:
+    ) -> QueuedRequest:
         """Queue a request that is due `within` seconds from now; note who is shed for it."""
         waiting, shed = self.planner.admit(
             entry,

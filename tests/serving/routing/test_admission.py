@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.routing.admission import lateness_s
-from serving.routing.policy.state import Candidate
+from serving.routing.policy.state import VariantState
 from tests.serving.routing.policy.states import variant
 
 # Takes 1 ms, and 0.1 ms for each sample: 2.6 ms for 16, 4.2 ms for 32, 7.4 ms for 64.
@@ -39,7 +39,7 @@ SLOW = variant("slow", 0.011, 0.001)
     ],
 )
 def test_could_everyone_be_in_time(
-    candidates: list[Candidate],
+    candidates: list[VariantState],
     ahead: float,
     size: int,
     left_s: float,
@@ -71,7 +71,7 @@ candidates_ = st.lists(
 
 @given(candidates_, st.integers(0, 500), st.integers(1, 64), st.floats(0.001, 1), st.integers(1, 4))
 def test_whoever_can_be_alone_in_time_is_and_nobody_who_cannot(
-    candidates: list[Candidate], ahead: int, size: int, left_s: float, cores: int
+    candidates: list[VariantState], ahead: int, size: int, left_s: float, cores: int
 ) -> None:
     alone_s = min(each.free_in_s + each.times.typical_s(size) for each in candidates)
     if alone_s <= left_s:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.routing.latency import FRESH_S, PACE_OF, LatencyModel
+from serving.routing.latency import FRESH_S, SPEED_FACTOR_WINDOW, LatencyModel
 from serving.routing.profile import Latency
 from tests.serving.builders import exactly
 
@@ -73,16 +73,16 @@ def test_quantiles_are_at_first_those_of_the_report_card(time: Time, quantile: f
     times = LatencyModel({"dense": {1: card}}, time).times("dense")
     expected_s = {0.5: card.p50_s, 0.95: card.p95_s, 0.99: card.p99_s}[quantile]
     assert times.within_s(1, quantile) == pytest.approx(expected_s, rel=0.15)
-    assert times.lateness(1, expected_s) == pytest.approx(1 - quantile, abs=0.04)
+    assert times.miss_probability(1, expected_s) == pytest.approx(1 - quantile, abs=0.04)
 
 
 def test_the_less_time_is_left_the_likelier_a_batch_is_late(time: Time) -> None:
     times = LatencyModel({"dense": noisy(CARD, 0.3)}, time).times("dense")
-    late = [times.lateness(8, left_s) for left_s in np.linspace(-0.001, 0.006, 50)]
+    late = [times.miss_probability(8, left_s) for left_s in np.linspace(-0.001, 0.006, 50)]
     assert late == sorted(late, reverse=True)
-    assert (late[0], times.lateness(8, 0.0), times.lateness(8, 1e-6)) == (1, 1, 1)
+    assert (late[0], times.miss_probability(8, 0.0), times.miss_probability(8, 1e-6)) == (1, 1, 1)
     assert 0 < late[-1] < 0.01
-    assert times.lateness(8, math.inf) == 0
+    assert times.miss_probability(8, math.inf) == 0
 
 
 def test_a_machine_that_becomes_slower_is_followed_within_ten_batches_and_back() -> None:
@@ -106,7 +106,7 @@ def test_a_machine_that_becomes_slower_is_followed_within_ten_batches_and_back()
 
 def test_one_slow_batch_is_chance(model: LatencyModel) -> None:
     observe(model, 1, 0.001, times=10)
-    observe(model, 1, 0.1, times=PACE_OF // 2)
+    observe(model, 1, 0.1, times=SPEED_FACTOR_WINDOW // 2)
     assert model.times("dense").typical_s(64) == pytest.approx(0.008, rel=0.01)
     observe(model, 1, 0.1, times=1)
     assert model.times("dense").typical_s(64) > 0.5, "half of the last nine are none"
@@ -230,4 +230,4 @@ def test_a_prediction_is_a_positive_time_whatever_was_seen(
         assert 0 < times.within_s(size, 0.5) <= times.within_s(size) <= times.within_s(size, 0.99)
         assert times.within_s(size) < math.inf
         assert model.idle_s("dense", size) > 0
-        assert 0 <= times.lateness(size, 0.5) <= 1
+        assert 0 <= times.miss_probability(size, 0.5) <= 1

@@ -10,16 +10,16 @@ from serving.errors import Overloaded
 from serving.routing.planner import MAX_ATTEMPTS, PATIENCE_S, Abandoned, Idle, Late, Send
 from serving.routing.policy.baselines.max_acc import max_acc
 from serving.routing.policy.pareto import pareto
-from serving.routing.policy.state import Decision, Dispatch, Situation
-from tests.serving.routing.planner_harness import Desk, entries
+from serving.routing.policy.state import Decision, Dispatch, RouterState
+from tests.serving.routing.planner_harness import PlannerHarness, entries
 
 
 def test_an_empty_queue_leaves_nothing_to_do() -> None:
-    assert Desk(dense=1).steps() == [Idle(math.inf)]
+    assert PlannerHarness(dense=1).steps() == [Idle(math.inf)]
 
 
 def test_what_waits_goes_in_one_batch_in_the_order_of_its_deadlines() -> None:
-    desk = Desk(dense=1)
+    desk = PlannerHarness(dense=1)
     for entry, within in (("b", 2.0), ("c", 3.0), ("a", 1.0)):
         desk.admit(entry, within=within, size=2)
     send, idle = desk.steps()
@@ -32,11 +32,11 @@ def test_what_waits_goes_in_one_batch_in_the_order_of_its_deadlines() -> None:
 
 
 def test_a_policy_can_leave_out_the_first_of_a_lane() -> None:
-    def leave_one_out(situation: Situation) -> Decision:
-        (lane,) = situation.lanes
+    def leave_one_out(state: RouterState) -> Decision:
+        (lane,) = state.lanes
         return Dispatch("dense", ((lane, 2),), 2, 0.012, "left out", skip=1)
 
-    desk = Desk(leave_one_out, dense=1)
+    desk = PlannerHarness(leave_one_out, dense=1)
     for entry in "abcd":
         desk.admit(entry)
     assert entries(desk.send()) == ["b", "c"]
@@ -44,7 +44,7 @@ def test_a_policy_can_leave_out_the_first_of_a_lane() -> None:
 
 
 def test_a_host_gets_no_more_batches_than_it_has_slots() -> None:
-    desk = Desk(dense=2)
+    desk = PlannerHarness(dense=2)
     sent = []
     for entry in "abc":
         desk.admit(entry)
@@ -55,7 +55,7 @@ def test_a_host_gets_no_more_batches_than_it_has_slots() -> None:
 
 
 def test_waiting_ends_when_a_slot_is_expected_to_be_free() -> None:
-    desk = Desk(dense=1)
+    desk = PlannerHarness(dense=1)
     desk.admit("a")
     predicted_s = desk.send().predicted_s
     desk.now += 0.004
@@ -66,7 +66,7 @@ def test_waiting_ends_when_a_slot_is_expected_to_be_free() -> None:
 
 
 def test_a_request_that_no_variant_can_answer_in_time_any_more_is_late() -> None:
-    desk = Desk(dense=1, int8=1)
+    desk = PlannerHarness(dense=1, int8=1)
     late = desk.admit("late", within=0.005)
     desk.admit("not yet", within=0.050)
     desk.now += 0.004
@@ -77,7 +77,7 @@ def test_a_request_that_no_variant_can_answer_in_time_any_more_is_late() -> None
 
 
 def test_a_lost_batch_is_queued_again_once_at_the_place_it_had() -> None:
-    desk = Desk(dense=2)
+    desk = PlannerHarness(dense=2)
     for entry in "ab":
         desk.admit(entry)
     for attempt in range(MAX_ATTEMPTS):
@@ -93,7 +93,7 @@ def test_a_lost_batch_is_queued_again_once_at_the_place_it_had() -> None:
 
 
 def test_what_a_batch_took_is_learned_only_if_it_tells() -> None:
-    desk = Desk(dense=1)
+    desk = PlannerHarness(dense=1)
     for is_telling, expected_s in ((False, 0.010), (True, 0.025)):
         for _ in range(20):
             desk.admit("a")
@@ -105,16 +105,16 @@ class Look:
     """A policy that notes what it is shown."""
 
     def __init__(self) -> None:
-        self.seen: list[Situation] = []
+        self.seen: list[RouterState] = []
 
-    def __call__(self, situation: Situation) -> Decision:
-        self.seen.append(situation)
-        return max_acc(situation)
+    def __call__(self, state: RouterState) -> Decision:
+        self.seen.append(state)
+        return max_acc(state)
 
 
 def test_a_policy_is_shown_the_variants_that_are_alive_best_first() -> None:
     look = Look()
-    desk = Desk(look, int8=1, dense=2)
+    desk = PlannerHarness(look, int8=1, dense=2)
     desk.admit("a")
     desk.steps()
     shown = look.seen[0].candidates
@@ -130,7 +130,7 @@ def test_a_policy_is_shown_the_variants_that_are_alive_best_first() -> None:
 
 def test_a_policy_is_shown_what_runs_and_what_ran() -> None:
     look = Look()
-    desk = Desk(look, dense=2, int8=1)
+    desk = PlannerHarness(look, dense=2, int8=1)
     desk.admit("a")
     desk.send()
     desk.admit("b")
@@ -150,7 +150,7 @@ def test_a_policy_is_shown_what_runs_and_what_ran() -> None:
 
 def test_a_policy_is_shown_how_scarce_cores_are() -> None:
     look = Look()
-    desk = Desk(look, cores=2, dense=3, int8=1)
+    desk = PlannerHarness(look, cores=2, dense=3, int8=1)
     for entry in "abc":
         desk.admit(entry, variants=("dense",))
         desk.steps()
@@ -163,7 +163,7 @@ def test_a_policy_is_shown_how_scarce_cores_are() -> None:
 
 def test_a_policy_is_shown_how_much_arrives() -> None:
     look = Look()
-    desk = Desk(look, dense=1)
+    desk = PlannerHarness(look, dense=1)
     for number in range(101):
         desk.admit(number, within=0.050, size=2)
         desk.end(desk.send(), after=0.010)
@@ -172,20 +172,20 @@ def test_a_policy_is_shown_how_much_arrives() -> None:
 
 def test_a_policy_is_shown_the_mean_accuracy_of_late() -> None:
     look = Look()
-    desk = Desk(look, dense=1, int8=1)
+    desk = PlannerHarness(look, dense=1, int8=1)
     for variants, times in ((("int8",), 2000), (("dense",), 100)):
         for _ in range(times):
             desk.admit("a", variants=variants)
             desk.end(desk.send(), after=0.001)
-    earned = [situation.earned for situation in look.seen]
-    assert earned[0] == 0.90
-    assert earned[:2000] == sorted(earned[:2000], reverse=True)
-    assert 0.88 <= earned[2000] < 0.89 < 0.90
-    assert earned[-1] > earned[2000]
+    recent_accuracy = [state.recent_accuracy for state in look.seen]
+    assert recent_accuracy[0] == 0.90
+    assert recent_accuracy[:2000] == sorted(recent_accuracy[:2000], reverse=True)
+    assert 0.88 <= recent_accuracy[2000] < 0.89 < 0.90
+    assert recent_accuracy[-1] > recent_accuracy[2000]
 
 
 def test_a_full_queue_refuses_and_says_when_it_will_be_drained() -> None:
-    desk = Desk(max_queue=3, int8=1)
+    desk = PlannerHarness(max_queue=3, int8=1)
     for entry in "abc":
         desk.admit(entry, size=64, variants=("int8",))
     with pytest.raises(Overloaded, match="full with 3 requests") as caught:
@@ -195,7 +195,7 @@ def test_a_full_queue_refuses_and_says_when_it_will_be_drained() -> None:
 
 
 def test_a_full_queue_sheds_the_least_important_first() -> None:
-    desk = Desk(max_queue=3)
+    desk = PlannerHarness(max_queue=3)
     desk.admit("ordinary")
     desk.admit("lowest", priority=50)
     desk.admit("low", priority=40)
@@ -207,7 +207,7 @@ def test_a_full_queue_sheds_the_least_important_first() -> None:
 
 
 def test_requests_of_too_many_kinds_are_refused() -> None:
-    desk = Desk(max_lanes=2)
+    desk = PlannerHarness(max_lanes=2)
     desk.admit("a", signature="one")
     desk.admit("b", signature="another")
     desk.admit("c", signature="one")
@@ -216,7 +216,7 @@ def test_requests_of_too_many_kinds_are_refused() -> None:
 
 
 def test_requests_that_the_queue_leaves_no_time_for_are_refused() -> None:
-    desk = Desk(max_queue=1000, int8=1)
+    desk = PlannerHarness(max_queue=1000, int8=1)
     refused = []
     for number in range(200):
         try:
@@ -231,7 +231,7 @@ def test_requests_that_the_queue_leaves_no_time_for_are_refused() -> None:
 
 
 def test_a_request_that_would_make_others_late_is_refused() -> None:
-    desk = Desk(int8=1)
+    desk = PlannerHarness(int8=1)
     for number in range(64):
         desk.admit(number, within=0.025, variants=("int8",))
     with pytest.raises(Overloaded, match="64 requests are queued"):
@@ -240,7 +240,7 @@ def test_a_request_that_would_make_others_late_is_refused() -> None:
 
 
 def test_requests_of_lower_priority_are_shed_to_make_time() -> None:
-    desk = Desk(dense=1, int8=1)
+    desk = PlannerHarness(dense=1, int8=1)
     for number in range(64):
         desk.admit(number, within=0.025, variants=("int8",), priority=20)
     desk.admit("elsewhere", within=0.025, variants=("dense",), priority=99)
@@ -250,7 +250,7 @@ def test_requests_of_lower_priority_are_shed_to_make_time() -> None:
 
 
 def test_nobody_is_shed_in_vain() -> None:
-    desk = Desk(int8=1)
+    desk = PlannerHarness(int8=1)
     desk.admit("low", within=0.030, variants=("int8",), priority=50)
     with pytest.raises(Overloaded):
         desk.admit("hopeless", within=0.001, size=64, variants=("int8",))
@@ -260,7 +260,7 @@ def test_nobody_is_shed_in_vain() -> None:
 
 
 def test_who_leaves_the_queue_is_not_sent() -> None:
-    desk = Desk(dense=1)
+    desk = PlannerHarness(dense=1)
     gone, _ = desk.admit("gone"), desk.admit("stays")
     assert desk.planner.withdraw(gone)
     assert not desk.planner.withdraw(gone)
@@ -268,7 +268,7 @@ def test_who_leaves_the_queue_is_not_sent() -> None:
 
 
 def test_without_a_deadline_requests_wait_for_the_dead_for_a_while_and_are_then_given_up() -> None:
-    desk = Desk(int8=1)
+    desk = PlannerHarness(int8=1)
     first = desk.admit("first", variants=("dense",))
     assert desk.steps() == [Idle(100.0 + PATIENCE_S)]
     desk.now += 10
@@ -281,7 +281,7 @@ def test_without_a_deadline_requests_wait_for_the_dead_for_a_while_and_are_then_
 
 
 def test_however_long_a_request_has_waited_its_patience_begins_when_the_last_host_goes() -> None:
-    desk = Desk(dense=1)
+    desk = PlannerHarness(dense=1)
     desk.admit("running", variants=("dense",))
     running = desk.send()
     waits = desk.admit("waits", variants=("dense",))
@@ -294,7 +294,7 @@ def test_however_long_a_request_has_waited_its_patience_begins_when_the_last_hos
 
 
 def test_what_was_dead_is_used_again() -> None:
-    desk = Desk()
+    desk = PlannerHarness()
     desk.admit("a")
     desk.now += PATIENCE_S / 2
     desk.planner.set_slots("dense", 1)
@@ -302,7 +302,7 @@ def test_what_was_dead_is_used_again() -> None:
 
 
 def test_a_backlog_without_deadlines_shuts_nobody_out_who_has_one() -> None:
-    desk = Desk(pareto, dense=1, int8=1)
+    desk = PlannerHarness(pareto, dense=1, int8=1)
     for number in range(90):
         desk.admit(f"patient {number}")
     desk.send()
@@ -314,7 +314,7 @@ def test_a_backlog_without_deadlines_shuts_nobody_out_who_has_one() -> None:
 def test_who_is_due_in_the_same_millisecond_counts_as_being_ahead() -> None:
     admitted = []
     for offset in (0.0004, 0.0006):
-        desk = Desk(pareto, cores=1, max_queue=1000, int8=1)
+        desk = PlannerHarness(pareto, cores=1, max_queue=1000, int8=1)
         count = 0
         for number in range(400):
             try:
@@ -330,7 +330,7 @@ def test_who_is_due_in_the_same_millisecond_counts_as_being_ahead() -> None:
 def test_a_batch_of_mixed_sizes_never_exceeds_the_largest() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
-        desk = Desk(pareto, cores=1, dense=1, int8=1)
+        desk = PlannerHarness(pareto, cores=1, dense=1, int8=1)
         for number, size in enumerate(rng.choice([1, 1, 2, 16, 40], 30)):
             with contextlib.suppress(Overloaded):
                 desk.admit(f"{number}", within=float(rng.uniform(0.005, 0.1)), size=int(size))

@@ -18,8 +18,8 @@ from hypothesis.stateful import (
 from serving.errors import Overloaded
 from serving.routing.planner import MAX_ATTEMPTS, PATIENCE_S, Abandoned, Idle, Late, Send, Step
 from serving.routing.policy import POLICIES
-from serving.routing.policy.state import Policy, Waiting
-from tests.serving.routing.planner_harness import ANY, Desk
+from serving.routing.policy.state import Policy, QueuedRequest
+from tests.serving.routing.planner_harness import ANY, PlannerHarness
 
 MAX_QUEUE = 8
 MAX_BATCH = 64
@@ -29,14 +29,14 @@ withins = st.sampled_from([0.001, 0.004, 0.015, 0.060, 0.3, math.inf])
 picks = st.integers(0, 999)
 
 
-class Office(RuleBasedStateMachine):
+class PlannerMachine(RuleBasedStateMachine):
     """Requests that come and leave, hosts that answer, die and come back, time that passes."""
 
     def __init__(self, policy: Policy, cores: float) -> None:
         super().__init__()
         self.cores = cores
-        self.desk = Desk(policy, max_queue=MAX_QUEUE, cores=cores, dense=1, int8=1)
-        self.waiting: list[Waiting] = []
+        self.desk = PlannerHarness(policy, max_queue=MAX_QUEUE, cores=cores, dense=1, int8=1)
+        self.waiting: list[QueuedRequest] = []
         self.running: list[Send] = []
         self.fates: dict[int, str] = {}
         self.admitted = 0
@@ -178,15 +178,15 @@ class Office(RuleBasedStateMachine):
         for waiting in send.batch:
             assert send.variant in waiting.key.variants, "a floor or a pin was violated"
 
-    def _take(self, waiting: Waiting) -> None:
+    def _take(self, waiting: QueuedRequest) -> None:
         assert waiting in self.waiting
         self.waiting.remove(waiting)
 
-    def _settle(self, waiting: Waiting, fate: str) -> None:
+    def _settle(self, waiting: QueuedRequest, fate: str) -> None:
         self._take(waiting)
         self._note(waiting, fate)
 
-    def _note(self, waiting: Waiting, fate: str) -> None:
+    def _note(self, waiting: QueuedRequest, fate: str) -> None:
         assert waiting.entry not in self.fates, "it had its end already"
         self.fates[waiting.entry] = fate
 
@@ -194,7 +194,7 @@ class Office(RuleBasedStateMachine):
 @pytest.mark.parametrize("cores", [1, math.inf], ids=["one core", "a core each"])
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_request_has_one_end_and_every_batch_keeps_the_rules(name: str, cores: float) -> None:
-    class Own(Office):
+    class Own(PlannerMachine):
         def __init__(self) -> None:
             super().__init__(POLICIES[name], cores)
 

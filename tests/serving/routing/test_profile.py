@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.routing.profile import Latency, Offer, offers, qualifying
+from serving.routing.profile import Latency, VariantProfile, qualifying, variant_profiles
 from serving.routing.slo import Slo
-from tests.serving.builders import offer
+from tests.serving.builders import profile
 from tests.variants.catalog.cards import around, card, catalog, latency
 
 HERE, ELSEWHERE = "cpu-t1", "gpu-t1"
@@ -27,7 +27,7 @@ CATALOG = catalog(
 
 
 def test_an_offer_is_what_the_report_card_of_this_hardware_says() -> None:
-    assert offers(CATALOG, HERE)["dense"] == Offer(
+    assert variant_profiles(CATALOG, HERE)["dense"] == VariantProfile(
         variant="dense",
         accuracy=0.9,
         accuracy_drop=0.0,
@@ -36,37 +36,37 @@ def test_an_offer_is_what_the_report_card_of_this_hardware_says() -> None:
         artifact_bytes=23_298_790,
         latencies={1: Latency(0.001, 0.002, 0.003), 64: Latency(0.016, 0.032, 0.048)},
     )
-    assert offers(CATALOG, HERE)["int8"].accuracy == 0.88
+    assert variant_profiles(CATALOG, HERE)["int8"].accuracy == 0.88
 
 
 def test_the_drop_is_the_upper_end_of_its_interval_and_never_a_gain() -> None:
-    offered = offers(CATALOG, HERE)
-    assert offered["int8"].accuracy_drop == pytest.approx(0.025)
-    assert offered["better"].accuracy_drop == 0.0
+    profiles = variant_profiles(CATALOG, HERE)
+    assert profiles["int8"].accuracy_drop == pytest.approx(0.025)
+    assert profiles["better"].accuracy_drop == 0.0
 
 
 def test_all_variants_are_offered_in_the_order_of_the_catalog_or_only_those_named() -> None:
-    assert list(offers(CATALOG, HERE)) == ["dense", "int8", "better"]
-    assert list(offers(CATALOG, HERE, only=["better", "dense"])) == ["dense", "better"]
+    assert list(variant_profiles(CATALOG, HERE)) == ["dense", "int8", "better"]
+    assert list(variant_profiles(CATALOG, HERE, only=["better", "dense"])) == ["dense", "better"]
 
 
 def test_a_name_that_the_catalog_lacks_is_refused_with_those_it_has() -> None:
     with pytest.raises(ValueError, match=r"no such variant.*: int4, int6; it has dense, int8,"):
-        offers(CATALOG, HERE, only=["dense", "int6", "int4"])
+        variant_profiles(CATALOG, HERE, only=["dense", "int6", "int4"])
 
 
 def test_a_variant_that_was_never_measured_is_refused() -> None:
     with pytest.raises(ValueError, match="variant dense has no report card; run `paretoserve"):
-        offers(catalog({"dense": ()}), HERE)
+        variant_profiles(catalog({"dense": ()}), HERE)
 
 
 def test_what_was_measured_on_other_hardware_is_taken_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="serving.routing.profile"):
-        offered = offers(CATALOG, ELSEWHERE)
-    assert offered["dense"].accuracy == 0.9
-    assert offered["int8"].accuracy == 0.8
+        profiles = variant_profiles(CATALOG, ELSEWHERE)
+    assert profiles["dense"].accuracy == 0.9
+    assert profiles["int8"].accuracy == 0.8
     assert [vars(record)["variant"] for record in caplog.records] == ["dense", "better"]
 
 
@@ -81,24 +81,24 @@ def test_on_unknown_hardware_all_are_taken_by_cards_of_one_kind() -> None:
             "int8": (card(0.88, latency(1, 0.0005), key=old),),
         }
     )
-    offered = offers(measured, HERE)
-    assert {name: one.latencies[1].p95_s for name, one in offered.items()} == {
+    profiles = variant_profiles(measured, HERE)
+    assert {name: one.latencies[1].p95_s for name, one in profiles.items()} == {
         "dense": 0.002,
         "int8": 0.001,
     }
-    assert offers(measured, HERE, only=["dense"])["dense"].latencies[1].p95_s == 0.0006
+    assert variant_profiles(measured, HERE, only=["dense"])["dense"].latencies[1].p95_s == 0.0006
 
 
 def test_what_a_sample_costs_is_that_of_the_best_batch_size() -> None:
-    assert offer(latencies_s={1: 0.001, 8: 0.004, 64: 0.064}).seconds_per_sample == 0.0005
+    assert profile(latencies_s={1: 0.001, 8: 0.004, 64: 0.064}).seconds_per_sample == 0.0005
 
 
 OFFERS = {
     own.variant: own
     for own in (
-        offer("cheap", 0.80, {1: 0.0010, 64: 0.002}, drop=0.10),
-        offer("quick", 0.85, {1: 0.0002, 64: 0.010}, drop=0.05),
-        offer("dense", 0.90, {1: 0.0020, 64: 0.030}, drop=0.00),
+        profile("cheap", 0.80, {1: 0.0010, 64: 0.002}, drop=0.10),
+        profile("quick", 0.85, {1: 0.0002, 64: 0.010}, drop=0.05),
+        profile("dense", 0.90, {1: 0.0020, 64: 0.030}, drop=0.00),
     )
 }
 
@@ -132,16 +132,16 @@ def test_qualifying(slo: Slo, expected: Sequence[str]) -> None:
 
 
 def test_equal_accuracy_goes_to_the_cheaper_and_equal_cost_to_the_more_accurate() -> None:
-    offered = {
+    profiles = {
         own.variant: own
         for own in (
-            offer("dear", 0.9, {1: 0.002}),
-            offer("worse", 0.8, {1: 0.001}),
-            offer("best", 0.9, {1: 0.001}),
+            profile("dear", 0.9, {1: 0.002}),
+            profile("worse", 0.8, {1: 0.001}),
+            profile("best", 0.9, {1: 0.001}),
         )
     }
-    assert qualifying(offered, Slo()) == ("best", "dear", "worse")
-    assert qualifying(offered, Slo(objective="cost")) == ("best", "worse", "dear")
+    assert qualifying(profiles, Slo()) == ("best", "dear", "worse")
+    assert qualifying(profiles, Slo(objective="cost")) == ("best", "worse", "dear")
 
 
 shares = st.floats(0, 1)
@@ -156,9 +156,11 @@ shares = st.floats(0, 1)
 def test_exactly_those_within_both_floors_qualify(
     cards: dict[str, tuple[float, float]], floor: float, most: float, objective: str
 ) -> None:
-    offered = {name: offer(name, accuracy, drop=drop) for name, (accuracy, drop) in cards.items()}
+    profiles = {
+        name: profile(name, accuracy, drop=drop) for name, (accuracy, drop) in cards.items()
+    }
     slo = Slo(min_accuracy=floor, max_accuracy_drop=most, objective=objective)  # type: ignore[arg-type]
-    found = qualifying(offered, slo)
+    found = qualifying(profiles, slo)
     assert sorted(found) == sorted(
         name for name, (accuracy, drop) in cards.items() if accuracy >= floor and drop <= most
     )

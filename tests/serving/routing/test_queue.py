@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from serving.routing.policy.state import LaneKey, Waiting
+from serving.routing.policy.state import LaneKey, QueuedRequest
 from serving.routing.queue import AGEING_S, DeadlineQueue
 
 BOTH = LaneKey(("dense", "int8"))
@@ -25,7 +25,7 @@ def add(
     size: int = 1,
     priority: int = 10,
     now: float = 0.0,
-) -> Waiting:
+) -> QueuedRequest:
     return queue.add(entry, key=key, size=size, deadline=deadline, priority=priority, now=now)
 
 
@@ -198,8 +198,8 @@ class Queue(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.queue = DeadlineQueue()
-        self.expected: list[Waiting] = []
-        self.taken: list[Waiting] = []
+        self.expected: list[QueuedRequest] = []
+        self.taken: list[QueuedRequest] = []
         self.now = 0.0
 
     @rule(key=st.sampled_from([BOTH, SMALL]), size=sizes, deadline=deadlines, priority=priorities)
@@ -263,7 +263,7 @@ class Queue(RuleBasedStateMachine):
         assert (shed.order[1], shed.order[0]) == worst
         self._gone([shed])
 
-    def _gone(self, taken: list[Waiting]) -> None:
+    def _gone(self, taken: list[QueuedRequest]) -> None:
         self.taken += taken
         self.expected = [waiting for waiting in self.expected if waiting not in taken]
 

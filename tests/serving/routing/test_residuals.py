@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.routing.profile import Latency
-from serving.routing.residuals import WINDOW, Spread, card_ratio
+from serving.routing.residuals import WINDOW, Residuals, card_ratio
 
 CARD = Latency(0.010, 0.014, 0.022)
 
@@ -36,15 +36,15 @@ def test_the_quantiles_of_a_report_card_rise(one: float, other: float) -> None:
     assert ratios[0] > 0
 
 
-def filled(values: list[float]) -> Spread:
-    spread = Spread(CARD)
+def filled(values: list[float]) -> Residuals:
+    residuals = Residuals(CARD)
     for value in values:
-        spread.add(value)
-    return spread
+        residuals.add(value)
+    return residuals
 
 
 def test_what_was_added_takes_the_place_of_the_report_card() -> None:
-    assert Spread(CARD).quantile(0.95) == pytest.approx(1.4, rel=0.15)
+    assert Residuals(CARD).quantile(0.95) == pytest.approx(1.4, rel=0.15)
     assert filled([0.5] * (WINDOW - 1)).quantile(0.5) == 0.5
     full = filled([0.5] * WINDOW)
     assert full.quantile(0.01) == 0.5
@@ -52,9 +52,9 @@ def test_what_was_added_takes_the_place_of_the_report_card() -> None:
 
 
 def test_only_the_last_ones_count() -> None:
-    spread = filled([7.0] * WINDOW + [0.5] * WINDOW)
-    assert spread.quantile(0.99) == pytest.approx(0.5, rel=0.01)
-    assert spread.beyond(0.6) < 1e-9
+    residuals = filled([7.0] * WINDOW + [0.5] * WINDOW)
+    assert residuals.quantile(0.99) == pytest.approx(0.5, rel=0.01)
+    assert residuals.beyond(0.6) < 1e-9
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.2, 0.5])
@@ -62,7 +62,7 @@ def test_quantiles_of_lognormal_times_are_about_right_far_into_the_tail(sigma: f
     rng = np.random.default_rng(0)
     found = [filled(list(rng.lognormal(0, sigma, WINDOW))) for _ in range(300)]
     for q, deviations in ((0.5, 0.0), (0.95, 1.6449), (0.99, 2.3263), (0.999, 3.0902)):
-        mean = np.mean([math.log(spread.quantile(q)) for spread in found])
+        mean = np.mean([math.log(residuals.quantile(q)) for residuals in found])
         assert mean == pytest.approx(deviations * sigma, abs=0.02 + 0.5 * sigma), q
         assert mean >= (deviations - 0.2) * sigma, "never much too hopeful"
 
@@ -71,7 +71,7 @@ def test_quantiles_of_lognormal_times_are_about_right_far_into_the_tail(sigma: f
 def test_the_tail_of_times_that_fall_like_a_power_is_found(index: float) -> None:
     rng = np.random.default_rng(1)
     found = [filled(list(rng.pareto(1 / index, WINDOW) + 1)) for _ in range(300)]
-    logs = [math.log(spread.quantile(0.999)) for spread in found]
+    logs = [math.log(residuals.quantile(0.999)) for residuals in found]
     assert np.mean(logs) == pytest.approx(index * math.log(1000), rel=0.1)
 
 
@@ -80,17 +80,17 @@ values = st.lists(st.floats(1e-3, 1e3), max_size=2 * WINDOW)
 
 @given(values)
 def test_quantiles_rise_and_shares_fall(values: list[float]) -> None:
-    spread = filled(values)
-    quantiles = [spread.quantile(q) for q in np.linspace(0, 0.9999, 100)]
+    residuals = filled(values)
+    quantiles = [residuals.quantile(q) for q in np.linspace(0, 0.9999, 100)]
     assert all(0 < a <= b * (1 + 1e-9) for a, b in pairwise(quantiles))
     ratios = np.geomspace(1e-4, 1e4, 100)
-    shares = [spread.beyond(ratio) for ratio in ratios]
+    shares = [residuals.beyond(ratio) for ratio in ratios]
     assert all(1 >= a >= b >= 0 for a, b in pairwise(shares))
 
 
 @given(values, st.floats(0.5, 0.9999))
 def test_beyond_a_quantile_lies_the_rest(values: list[float], q: float) -> None:
-    spread = filled(values)
-    at = spread.quantile(q)
-    assert spread.beyond(at * (1 + 1e-9)) <= 1 - q + 1e-6
-    assert spread.beyond(at * (1 - 1e-9)) >= 1 - q - 1e-6
+    residuals = filled(values)
+    at = residuals.quantile(q)
+    assert residuals.beyond(at * (1 + 1e-9)) <= 1 - q + 1e-6
+    assert residuals.beyond(at * (1 - 1e-9)) >= 1 - q - 1e-6

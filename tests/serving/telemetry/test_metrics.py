@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from serving.errors import STATUS, Overloaded, ServingError
 from serving.telemetry.event import Answered, Counted, Executed
 from serving.telemetry.metrics import Metrics
-from tests.serving.builders import offer
+from tests.serving.builders import profile
 
 ON_TIME = Answered(
     variant="int8",
@@ -189,7 +189,7 @@ def test_decisions_and_lost_hosts_are_counted(
 
 
 def test_offers_are_shown(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.offered({"int8": offer("int8", 0.88, weight_bytes=1_000, artifact_bytes=1_500)})
+    metrics.profiles({"int8": profile("int8", 0.88, weight_bytes=1_000, artifact_bytes=1_500)})
     assert series(registry) == {
         f"paretoserve_accuracy{VARIANT}": 0.88,
         f"paretoserve_weight_bytes{VARIANT}": 1_000,

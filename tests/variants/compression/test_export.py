@@ -13,7 +13,7 @@ from variants.compression.export import export
 from variants.model.dataset import Samples, count, rows
 from variants.model.forward import outputs, tensors
 from variants.model.loading import describe
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 from variants.runtime.onnx import OnnxRunner
 
 SAMPLES = tiny.split(30).samples
@@ -121,7 +121,7 @@ def test_a_convolutional_network_is_exported_with_its_running_statistics() -> No
     ],
 )
 def test_equal_networks_give_equal_bytes_that_tell_no_paths(
-    build: Callable[[], Workpiece], samples: Samples
+    build: Callable[[], CompressionState], samples: Samples
 ) -> None:
     first, second = (
         export(piece.network, samples, piece.interface).SerializeToString(deterministic=True)

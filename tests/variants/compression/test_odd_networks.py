@@ -14,10 +14,10 @@ from tests.small import quiet
 from tests.variants import tiny
 from variants.catalog.recipe import Step
 from variants.compression.techniques import resolve
-from variants.model.dataset import Material, Samples, Split
+from variants.model.dataset import Samples, Split, TrainingData
 from variants.model.forward import all_scores
 from variants.model.loading import describe
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 from variants.model.training import Schedule, Teacher, fit
 from variants.runtime.onnx import OnnxRunner
 
@@ -95,11 +95,11 @@ class Masked(nn.Module):
         return scores + self.mask[:1].exp()
 
 
-def workpiece(network: nn.Module, samples: Samples) -> Workpiece:
-    return Workpiece(network.eval(), describe(network, samples, {}), dense=network)
+def workpiece(network: nn.Module, samples: Samples) -> CompressionState:
+    return CompressionState(network.eval(), describe(network, samples, {}), dense=network)
 
 
-def apply(network: nn.Module, technique: str, **parameters: Any) -> Workpiece:
+def apply(network: nn.Module, technique: str, **parameters: Any) -> CompressionState:
     """Apply a technique to a network that takes what tiny's takes."""
     given = workpiece(network, tiny.split(1).samples)
     step = Step(technique=technique, parameters=parameters)
@@ -110,7 +110,7 @@ def test_a_table_looked_up_by_columns_is_not_quantised_by_rows() -> None:
     ids = np.random.default_rng(0).integers(0, IDS, (60, 5))
     split = Split({"ids": ids}, ids[:, 0] % 3)
     given = workpiece(Columns(), split.samples)
-    made = resolve(Step(technique="int8")).apply(given, Material(split, split), quiet())
+    made = resolve(Step(technique="int8")).apply(given, TrainingData(split, split), quiet())
     assert "layer table stays in FP32: it is looked up by columns" in made.notes
     assert made.graph is not None
     answers = OnnxRunner(made.graph, threads=1)(split.samples)["logits"]
@@ -161,7 +161,7 @@ def test_low_rank_keeps_the_datatype() -> None:
     samples = {name: array.astype(np.float64) for name, array in tiny.split(40).samples.items()}
     split = Split(samples, tiny.split(40).labels)
     step = Step(technique="low-rank", parameters={"break_even": 0.5})
-    made = resolve(step).apply(workpiece(network, samples), Material(split, split), quiet())
+    made = resolve(step).apply(workpiece(network, samples), TrainingData(split, split), quiet())
     assert all_scores(made.network, samples).dtype == torch.float64
 
 

@@ -20,10 +20,10 @@ from variants.compression.techniques.low_rank import LowRankFactors
 from variants.compression.techniques.n_m import SparseNM
 from variants.compression.techniques.structured import Structured
 from variants.model.forward import all_scores
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 from variants.runtime.linear24 import Linear24
 from variants.runtime.low_rank import LowRank
-from variants.runtime.plan import Layer, Plan, describe, rebuild, storable
+from variants.runtime.plan import Plan, ReplacedLayer, describe, rebuild, storable
 from variants.runtime.runner import load_runner
 from variants.runtime.shape import put
 
@@ -34,7 +34,7 @@ def _stored(plan: Plan, tensors: dict[str, torch.Tensor]) -> tuple[Plan, bytes]:
     return Plan.model_validate_json(plan.model_dump_json()), safetensors.torch.save(tensors)
 
 
-def _pruned(module: Any, **parameters: Any) -> Workpiece:
+def _pruned(module: Any, **parameters: Any) -> CompressionState:
     technique = Structured(**{"criterion": "magnitude", "share": 0.4} | parameters)
     return technique.apply(module.workpiece(), module.datasets().material, quiet())
 
@@ -50,8 +50,8 @@ def test_a_pruned_and_sparse_network_is_rebuilt_from_its_plan_and_tensors() -> N
     plan, tensors = describe(sparse.network, sparse.packed)
 
     assert plan.layers == {
-        "0": Layer(kind="linear-2:4", in_features=8, out_features=12),
-        "2": Layer(kind="linear-2:4", in_features=12, out_features=8),
+        "0": ReplacedLayer(kind="linear-2:4", in_features=8, out_features=12),
+        "2": ReplacedLayer(kind="linear-2:4", in_features=12, out_features=8),
     }
     assert "0.weight" not in tensors
     rebuilt = rebuild(tiny.network(seed=1), *_stored(plan, tensors))
@@ -101,7 +101,9 @@ def test_low_rank_layers_are_rebuilt_packed_or_not() -> None:
     for given in (made, widened):
         plan, tensors = describe(given.network, given.packed)
         rank = made.network.get_submodule("0").first.out_features  # type: ignore[union-attr]
-        assert plan.layers["0"] == Layer(kind="low-rank", in_features=8, out_features=16, rank=rank)
+        assert plan.layers["0"] == ReplacedLayer(
+            kind="low-rank", in_features=8, out_features=16, rank=rank
+        )
         rebuilt = rebuild(tiny.network(seed=1), *_stored(plan, tensors))
         np.testing.assert_array_equal(
             tiny.answers(rebuilt, SAMPLES), tiny.answers(given.network, SAMPLES)
@@ -178,7 +180,9 @@ def _with(name: str, tensor: torch.Tensor) -> Callable[[Plan, dict[str, torch.Te
 
 def _planned(name: str, **layer: Any) -> Callable[[Plan, dict[str, torch.Tensor]], nn.Module]:
     def attempt(plan: Plan, tensors: dict[str, torch.Tensor]) -> nn.Module:
-        return rebuild(tiny.network(), *_stored(Plan(layers={name: Layer(**layer)}), tensors))
+        return rebuild(
+            tiny.network(), *_stored(Plan(layers={name: ReplacedLayer(**layer)}), tensors)
+        )
 
     return attempt
 

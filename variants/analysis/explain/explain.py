@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from variants.analysis.explain.graph import Graph, Stored, padding
-from variants.analysis.explain.reason import Facts, Layer, Reason, Side, reasons
+from variants.analysis.explain.reason import Facts, LayerTiming, Reason, Side, reasons
 from variants.analysis.explain.timeline import Op, onnx_ops, torch_ops
 from variants.catalog import artifact
 from variants.catalog.catalog import Catalog, Interval, Model, Runtime, Variant
@@ -212,12 +212,12 @@ def beside(
     weights: Mapping[str, Stored],
     dense_ops: Sequence[Op],
     dense_weights: Mapping[str, Stored],
-) -> tuple[Layer, ...]:
+) -> tuple[LayerTiming, ...]:
     """Set the layers of a variant beside those of dense, by name, dense's order first."""
     sides = {name: _side(ops, name, stored) for name, stored in weights.items()}
     dense_sides = {name: _side(dense_ops, name, stored) for name, stored in dense_weights.items()}
     names = dict.fromkeys((*dense_sides, *sides))
-    return tuple(Layer(name, dense_sides.get(name), sides.get(name)) for name in names)
+    return tuple(LayerTiming(name, dense_sides.get(name), sides.get(name)) for name in names)
 
 
 def _side(ops: Sequence[Op], name: str, stored: Stored) -> Side | None:

@@ -62,7 +62,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerTiming:
     """A layer that multiplies by a weight; None on the side that does not have it."""
 
     name: str
@@ -83,7 +83,7 @@ class Facts:
     """By batch size, from the report card; may be empty."""
     seconds: float
     dense_seconds: float
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerTiming, ...]
     other_seconds: Mapping[str, float]
     """Of the variant's operators that are no layer's, by kind."""
     notes: tuple[str, ...]

@@ -34,8 +34,8 @@ from variants.measurement.evaluation import answer, count_pairs
 from variants.measurement.profiling import profile
 from variants.measurement.reference import dense_loaders
 from variants.measurement.size import measure_size
-from variants.model.dataset import Material, Split
-from variants.model.state import Workpiece
+from variants.model.dataset import Split, TrainingData
+from variants.model.state import CompressionState
 from variants.runtime.plan import WEIGHTS, storable
 from variants.runtime.runner import Runner, load_runner
 
@@ -50,8 +50,8 @@ class Bench:
 
     folder: Path
     model: Model
-    workpiece: Workpiece
-    material: Material
+    workpiece: CompressionState
+    material: TrainingData
     """The train split, and of validation the selection part alone: so nothing that a technique
     learns or decides comes from the confirmation part."""
     confirmation: Split
@@ -87,8 +87,8 @@ def open_bench(
     Raises `ValueError` if validation has fewer than two samples.
     """
     selection, confirmation = divide(checked.datasets.validation, seed)
-    material = Material(checked.datasets.train, selection)
-    workpiece = Workpiece(checked.network, checked.interface, dense=checked.network)
+    material = TrainingData(checked.datasets.train, selection)
+    workpiece = CompressionState(checked.network, checked.interface, dense=checked.network)
     model = checked.model()
     runner, files = pack(workpiece, material)
     state = safetensors.torch.save(storable(checked.network))

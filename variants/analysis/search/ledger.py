@@ -70,7 +70,7 @@ class Measured(Record):
     """Dense's median over the candidate's, with its 95 % interval."""
 
 
-class Trial(Record):
+class CandidateTrial(Record):
     """One candidate that was tried."""
 
     recipe: Recipe
@@ -111,12 +111,12 @@ class Ledger:
             finally:
                 shutil.rmtree(work, ignore_errors=True)
 
-    def find(self, key: str) -> Trial | None:
+    def find(self, key: str) -> CandidateTrial | None:
         """Return the record of a candidate, or None if it was not tried to the end."""
         path = self._path(key)
-        return read_record(Trial, path) if path.exists() else None
+        return read_record(CandidateTrial, path) if path.exists() else None
 
-    def add(self, key: str, trial: Trial) -> None:
+    def add(self, key: str, trial: CandidateTrial) -> None:
         """Write the record of a candidate."""
         artifact.write_record(self._path(key), trial)
 

@@ -8,13 +8,13 @@ import yaml
 from rich.table import Table
 
 from variants.analysis.search.goal import Goal
-from variants.analysis.search.result import Found, Row
+from variants.analysis.search.result import Row, SearchResult
 from variants.analysis.sweep.report import points
 from variants.catalog import artifact
 from variants.catalog.catalog import Interval
 
 
-def table(found: Found) -> Table:
+def table(found: SearchResult) -> Table:
     """One row for each candidate of the Pareto set, the least of the cost first."""
     rendered = Table(
         title=f"{found.model}: {goal_words(found.goal)}",
@@ -41,7 +41,7 @@ def table(found: Found) -> Table:
     return rendered
 
 
-def sentences(found: Found) -> list[str]:
+def sentences(found: SearchResult) -> list[str]:
     """Say what was chosen, or what came nearest; how sure that is; and what was not tried."""
     lines = [_answer(found)]
     if found.look:
@@ -68,7 +68,7 @@ def goal_words(goal: Goal) -> str:
     return f"{sought} within {' and '.join(limits)}"
 
 
-def recipes_yaml(found: Found) -> str:
+def recipes_yaml(found: SearchResult) -> str:
     """Return the recipes of the Pareto set as a project file has them, with what each does."""
     if not found.rows:
         return "recipes: {}\n"
@@ -85,13 +85,13 @@ def recipes_yaml(found: Found) -> str:
     return "\n".join(blocks) + "\n"
 
 
-def write_recipes(found: Found, path: Path) -> None:
+def write_recipes(found: SearchResult, path: Path) -> None:
     """Write `recipes_yaml` into a file, in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     artifact.write_file(path, recipes_yaml(found).encode())
 
 
-def _answer(found: Found) -> str:
+def _answer(found: SearchResult) -> str:
     if found.chosen is not None:
         row = next(row for row in found.rows if row.name == found.chosen)
         return f"{goal_words(found.goal)}: {row.name}, {_summary(row, found)}"
@@ -104,7 +104,7 @@ def _answer(found: Found) -> str:
     )
 
 
-def _summary(row: Row, found: Found) -> str:
+def _summary(row: Row, found: SearchResult) -> str:
     on, difference = (
         ("selection", row.selection)
         if row.confirmation is None

@@ -50,7 +50,7 @@ class Row(Record):
     speedup: Interval
 
 
-class Found(Record):
+class SearchResult(Record):
     """What a search has found so far."""
 
     model: str
@@ -88,7 +88,7 @@ def conclude(
     skipped: Mapping[str, str],
     is_finished: bool,
     tried: int,
-) -> Found:
+) -> SearchResult:
     """Test the Pareto set and say what holds; `look` counts how often that was done.
 
     The tests are in an order fixed before the confirmation part is seen, each at full level, and
@@ -112,7 +112,7 @@ def conclude(
         key=lambda row: (_cost(row, goal.cost), row.name),
     )
     chosen = _choose(rows, goal)
-    return Found(
+    return SearchResult(
         model=bench.model.name,
         goal=goal,
         rows=tuple(rows),

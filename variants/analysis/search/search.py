@@ -21,8 +21,14 @@ from rich.text import Text
 
 from variants.analysis.search.bench import Bench, open_bench, try_recipe
 from variants.analysis.search.goal import Goal
-from variants.analysis.search.ledger import Ledger, Measured, Trial, key_of
-from variants.analysis.search.result import Candidate, Found, conclude, holds_drop, meets_latency
+from variants.analysis.search.ledger import CandidateTrial, Ledger, Measured, key_of
+from variants.analysis.search.result import (
+    Candidate,
+    SearchResult,
+    conclude,
+    holds_drop,
+    meets_latency,
+)
 from variants.analysis.search.space import Family, families
 from variants.analysis.search.walk import next_level
 from variants.build.check import load_checked
@@ -44,7 +50,7 @@ class _Walk:
     """One family on its way from mild to strong."""
 
     family: Family
-    trials: dict[int, Trial] = field(default_factory=dict)
+    trials: dict[int, CandidateTrial] = field(default_factory=dict)
 
     def next(self, goal: Goal) -> int | None:
         held = {level: _goes_on(trial, goal) for level, trial in self.trials.items()}
@@ -64,7 +70,7 @@ def search(
     seed: int = 0,
     clock: Clock = time.monotonic,
     attempt: Attempt = try_recipe,
-) -> Found:
+) -> SearchResult:
     """Search the space (by default `families(RECOVER_EPOCHS)`) and return what was found.
 
     No candidate is begun after the time limit; the one under way is finished. `state` keeps a
@@ -86,7 +92,7 @@ def search(
             seconds_per_point=seconds_per_point,
             seed=seed,
         )
-        scribe = _Scribe(bench, ledger, goal, progress, time_limit_s, attempt)
+        scribe = _TrialRunner(bench, ledger, goal, progress, time_limit_s, attempt)
         is_finished = True
         for walk, level in _rounds(walks, goal):
             trial = scribe.recall(walk.family, level)
@@ -108,7 +114,7 @@ def search(
         )
 
 
-class _Scribe:
+class _TrialRunner:
     """Finds what was done, does what was not, writes it down, and tells who waits."""
 
     def __init__(
@@ -130,10 +136,10 @@ class _Scribe:
         self.failed = 0
         """How many of them have no record."""
 
-    def recall(self, family: Family, level: int) -> Trial | None:
+    def recall(self, family: Family, level: int) -> CandidateTrial | None:
         return self._ledger.find(key_of(self._bench.subject, family.at(level)))
 
-    def try_out(self, family: Family, level: int, elapsed_s: float) -> Trial:
+    def try_out(self, family: Family, level: int, elapsed_s: float) -> CandidateTrial:
         recipe, label = family.at(level), family.label(level)
 
         def tell(step: str) -> None:
@@ -150,7 +156,7 @@ class _Scribe:
         self._progress.console.print(Text(f"{label}: {self._words(trial)}"))
         return trial
 
-    def _make(self, recipe: Recipe, tell: Callable[[str], None]) -> tuple[Trial, bool]:
+    def _make(self, recipe: Recipe, tell: Callable[[str], None]) -> tuple[CandidateTrial, bool]:
         """Return the candidate's record, and whether another try would come to the same."""
         try:
             measured = self._attempt(self._bench, recipe, tell)
@@ -159,10 +165,10 @@ class _Scribe:
             is_settled = _is_of_recipe(error)
             if not is_settled:
                 problem = f"failed this time: {type(error).__name__}: {problem}"
-            return Trial(recipe=recipe, measured=None, problem=problem), is_settled
-        return Trial(recipe=recipe, measured=measured), True
+            return CandidateTrial(recipe=recipe, measured=None, problem=problem), is_settled
+        return CandidateTrial(recipe=recipe, measured=measured), True
 
-    def _words(self, trial: Trial) -> str:
+    def _words(self, trial: CandidateTrial) -> str:
         if trial.measured is None:
             return f"not made: {trial.problem}"
         found = trial.measured
@@ -212,7 +218,7 @@ def _rounds(walks: Sequence[_Walk], goal: Goal) -> Iterator[tuple[_Walk, int]]:
                 yield walk, level
 
 
-def _goes_on(trial: Trial, goal: Goal) -> bool:
+def _goes_on(trial: CandidateTrial, goal: Goal) -> bool:
     """Return whether a family's edge lies further on.
 
     The least of a cost is where the drop still holds; the best accuracy within a latency is where

@@ -30,7 +30,7 @@ SPARSITIES: Final = (0.3, 0.5, 0.7, 0.9, 0.95)
 """What is tried of each layer, beside 0: that is the network as it is."""
 
 
-class Point(Record):
+class SensitivityPoint(Record):
     """What it costs that a share of one layer's weights is zero."""
 
     sparsity: float = Field(ge=0, le=1)
@@ -44,7 +44,7 @@ class Curve(Record):
     layer: str
     kind: str
     weights: int = Field(ge=1)
-    points: tuple[Point, ...] = Field(min_length=1)
+    points: tuple[SensitivityPoint, ...] = Field(min_length=1)
 
 
 class Sensitivity(Record):
@@ -95,7 +95,7 @@ def measure_sensitivity(
         raise ValueError("the network has no nn.Linear and no nn.Conv2d")
 
     dense = predict(network, split.samples).numpy()
-    nothing = Point(sparsity=0.0, difference=Interval(value=0.0, low=0.0, high=0.0))
+    nothing = SensitivityPoint(sparsity=0.0, difference=Interval(value=0.0, low=0.0, high=0.0))
     task = progress.add_task("sensitivity", total=len(layers) * len(tried))
     curves = []
     for layer, module in layers.items():
@@ -104,7 +104,7 @@ def measure_sensitivity(
             with _masked(module.weight, sparsity):
                 answers = predict(network, split.samples).numpy()
             difference = accuracy_difference(answers, dense, split.labels)
-            points.append(Point(sparsity=sparsity, difference=difference))
+            points.append(SensitivityPoint(sparsity=sparsity, difference=difference))
             progress.advance(task)
         kind = "Conv2d" if isinstance(module, nn.Conv2d) else "Linear"
         curves.append(

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from variants.analysis.sweep.sweep import TO_BEAT, Point, Sweep
+from variants.analysis.sweep.sweep import TO_BEAT, Sweep, SweepPoint
 from variants.catalog.catalog import Interval
 
 CURVE = "sweep.png"
@@ -86,7 +86,7 @@ def plot(sweep: Sweep, folder: Path) -> tuple[Path, Path]:
     return curve, histogram
 
 
-def _ours(point: Point | None) -> str:
+def _ours(point: SweepPoint | None) -> str:
     if point is None:
         return "no point of the grid removes as much"
     return (

@@ -33,7 +33,7 @@ from variants.compression.techniques import resolve
 from variants.compression.techniques.activation import ActivationPruning, neurons
 from variants.compression.techniques.recovery import Recover
 from variants.measurement.evaluation import accuracy_difference
-from variants.model.dataset import Material, Split, rows
+from variants.model.dataset import Split, TrainingData, rows
 from variants.model.loading import load_model
 from variants.model.training import Schedule, fit, predict
 
@@ -56,7 +56,7 @@ TO_BEAT: Final = (Published(0.62, -0.0008), Published(0.74, -0.005))
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """What one pair of thresholds does. Differences are accuracies minus dense's, as shares."""
 
     mean_below: float
@@ -75,14 +75,14 @@ class Point:
 class Sweep:
     """The grid's points, fewest parameters removed first, and the statistics they came from."""
 
-    points: tuple[Point, ...]
+    points: tuple[SweepPoint, ...]
     moments: Mapping[str, Moments]
     recovery: Schedule
     dense_parameters: int
     statistics_samples: int
     accuracy_samples: int
 
-    def mildest(self, removed: float) -> Point | None:
+    def mildest(self, removed: float) -> SweepPoint | None:
         """Return the point that removes the least among those that remove at least this share.
 
         It is not chosen by its accuracy, so its interval needs no correction for choosing.
@@ -92,7 +92,7 @@ class Sweep:
 
 def sweep(
     network: nn.Module,
-    material: Material,
+    material: TrainingData,
     progress: Progress,
     *,
     recovery: Schedule,
@@ -120,7 +120,7 @@ def sweep(
         before = _difference(pruned, dense, held_out)
         fit(pruned, material.train, recovery, _SILENT)
         points.append(
-            Point(
+            SweepPoint(
                 mean_below=mean_below,
                 deviation_below=deviation_below,
                 kept={name: int(keep.sum()) for name, keep in kept.items()},

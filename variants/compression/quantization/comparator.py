@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from variants.compression.quantization.layer import Layer
+from variants.compression.quantization.layer import QuantizableLayer
 from variants.model.dataset import Samples, Split, count, rows
 from variants.runtime.onnx import OnnxRunner
 
 Scores: TypeAlias = NDArray[np.floating[Any]]
 """`[n, classes]`."""
 
-Write: TypeAlias = Callable[[Sequence[Layer]], bytes]
+Write: TypeAlias = Callable[[Sequence[QuantizableLayer]], bytes]
 """Returns the graph with these layers quantised and the others in FP32."""
 
 _BATCH: Final = 32
@@ -29,7 +29,7 @@ _RANKED_ON: Final = 128
 """Samples that rank the layers: signal to noise settles sooner than accuracy."""
 
 
-class Judge:
+class GraphComparator:
     """Compares graphs with the FP32 one on the same held-out samples."""
 
     def __init__(self, dense: bytes, split: Split, output: str) -> None:
@@ -77,8 +77,8 @@ class Kept:
     """A graph that is within a budget."""
 
     graph: bytes
-    quantised: tuple[Layer, ...]
-    in_float: tuple[tuple[Layer, float], ...]
+    quantised: tuple[QuantizableLayer, ...]
+    in_float: tuple[tuple[QuantizableLayer, float], ...]
     """The layers that stay in FP32, worst first, with the dB of quantising each alone."""
     drop: float
     samples: int
@@ -97,7 +97,7 @@ class Kept:
 
 
 def most_agreeing(
-    writers: Mapping[str, Write], layers: Sequence[Layer], judge: Judge
+    writers: Mapping[str, Write], layers: Sequence[QuantizableLayer], judge: GraphComparator
 ) -> tuple[str, str]:
     """Return which of the writers makes the best graph, and a note with the figures of all.
 
@@ -115,7 +115,11 @@ def most_agreeing(
 
 
 def keep_within(
-    max_drop: float, layers: Sequence[Layer], write: Write, judge: Judge, progress: Progress
+    max_drop: float,
+    layers: Sequence[QuantizableLayer],
+    write: Write,
+    judge: GraphComparator,
+    progress: Progress,
 ) -> Kept:
     """Leave layers in FP32 until the held-out samples' drop of accuracy is at most `max_drop`.
 

@@ -13,12 +13,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from variants.compression.quantization.layer import QUANTIZED, Layer
+from variants.compression.quantization.layer import QUANTIZED, QuantizableLayer
 
 LARGEST = 127
 
 
-def quantize_embeddings(model: onnx.ModelProto, layers: Collection[Layer]) -> onnx.ModelProto:
+def quantize_embeddings(
+    model: onnx.ModelProto, layers: Collection[QuantizableLayer]
+) -> onnx.ModelProto:
     """Return a copy in which the tables of these layers, all of them Gather, are INT8."""
     made = onnx.ModelProto()
     made.CopyFrom(model)

@@ -25,7 +25,7 @@ _WEIGHT_INPUT: Final[Mapping[str, int]] = {"Conv": 1, "Gemm": 1, "MatMul": 1, "G
 
 
 @dataclass(frozen=True)
-class Layer:
+class QuantizableLayer:
     """One operator with a weight of its own."""
 
     name: str
@@ -63,7 +63,7 @@ def name_weights(model: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
     return named
 
 
-def find_layers(model: onnx.ModelProto) -> tuple[list[Layer], tuple[str, ...]]:
+def find_layers(model: onnx.ModelProto) -> tuple[list[QuantizableLayer], tuple[str, ...]]:
     """Return the layers of a graph whose weights have their names, and notes on those left out.
 
     A layer whose weight another one reads too stays as it is: the two may want different scales.
@@ -79,7 +79,7 @@ def find_layers(model: onnx.ModelProto) -> tuple[list[Layer], tuple[str, ...]]:
         weight = node.input[_WEIGHT_INPUT[node.op_type]] if node.op_type in _WEIGHT_INPUT else ""
         if weight not in weights:
             continue
-        layer = Layer(layer_name(weight), node.name, node.op_type, weight)
+        layer = QuantizableLayer(layer_name(weight), node.name, node.op_type, weight)
         if any(attribute.name == "axis" and attribute.i for attribute in node.attribute):
             notes.append(f"layer {layer.name} stays in FP32: it is looked up by columns")
         elif readers[weight] > 1:
@@ -94,7 +94,7 @@ def layer_name(weight: str) -> str:
     return weight.removesuffix(".weight")
 
 
-def is_excluded(layer: Layer, patterns: tuple[str, ...]) -> bool:
+def is_excluded(layer: QuantizableLayer, patterns: tuple[str, ...]) -> bool:
     """Say whether the name of the layer fits one of the patterns, as in `head` or `blocks.0.*`."""
     return any(fnmatchcase(layer.name, pattern) for pattern in patterns)
 

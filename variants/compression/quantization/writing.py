@@ -18,7 +18,7 @@ from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, q
 
 from variants.compression.quantization.calibration import METHODS, OPERATORS, Method
 from variants.compression.quantization.embedding import quantize_embeddings
-from variants.compression.quantization.layer import Layer
+from variants.compression.quantization.layer import QuantizableLayer
 from variants.compression.quiet import quiet
 
 _PRODUCTS: Final = ("Conv", "Gemm", "MatMul")
@@ -35,7 +35,11 @@ class Bits:
 
 
 def write_static(
-    model: onnx.ModelProto, layers: Sequence[Layer], bits: Bits, ranges: Path, method: Method
+    model: onnx.ModelProto,
+    layers: Sequence[QuantizableLayer],
+    bits: Bits,
+    ranges: Path,
+    method: Method,
 ) -> bytes:
     """Return the graph with these layers in INT8; `calibrate` found the ranges by `method`.
 
@@ -64,7 +68,7 @@ def write_static(
     return _finish(made, layers)
 
 
-def write_dynamic(model: onnx.ModelProto, layers: Sequence[Layer], bits: Bits) -> bytes:
+def write_dynamic(model: onnx.ModelProto, layers: Sequence[QuantizableLayer], bits: Bits) -> bytes:
     """Return the graph with these layers in INT8; activations get their ranges as they come.
 
     Without convolutions: `layers` that are Conv stay as they are.
@@ -97,7 +101,7 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _float_products(model: onnx.ModelProto, layers: Collection[Layer]) -> set[str]:
+def _float_products(model: onnx.ModelProto, layers: Collection[QuantizableLayer]) -> set[str]:
     chosen = {layer.node for layer in layers}
     return {n.name for n in model.graph.node if n.op_type in _PRODUCTS and n.name not in chosen}
 
@@ -124,7 +128,7 @@ def _keep_outputs(made: onnx.ModelProto, model: onnx.ModelProto) -> None:
             made.graph.node.remove(dequantize)
 
 
-def _finish(made: onnx.ModelProto, layers: Sequence[Layer]) -> bytes:
+def _finish(made: onnx.ModelProto, layers: Sequence[QuantizableLayer]) -> bytes:
     made = quantize_embeddings(made, [layer for layer in layers if layer.operator == "Gather"])
     used = {name for node in made.graph.node for name in node.input}
     initializers = [tensor for tensor in made.graph.initializer if tensor.name in used]

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from variants.compression.sparsity.layers import Layer, columns_of, groups_of
+from variants.compression.sparsity.layers import SparsifiableLayer, columns_of, groups_of
 from variants.model.dataset import Samples, Split, count, rows
 from variants.model.forward import BATCH, batches, scores, tensors
 
@@ -69,7 +69,7 @@ def choose_samples(split: Split, number: int, seed: int) -> Split:
 
 
 def count_calls(
-    network: nn.Module, layers: Mapping[str, Layer], samples: Samples
+    network: nn.Module, layers: Mapping[str, SparsifiableLayer], samples: Samples
 ) -> dict[str, int]:
     """Return how often each layer is called for one sample, in the order of the first calls.
 
@@ -87,7 +87,10 @@ def count_calls(
 
 
 def measure_activity(
-    network: nn.Module, layers: Mapping[str, Layer], samples: Samples, progress: Progress
+    network: nn.Module,
+    layers: Mapping[str, SparsifiableLayer],
+    samples: Samples,
+    progress: Progress,
 ) -> dict[str, Activity]:
     """Return the activity of what each layer reads, in one pass over the samples.
 
@@ -111,7 +114,7 @@ def measure_activity(
 
 
 def measure_hessian(
-    network: nn.Module, layer: Layer, calls: int, samples: Samples, progress: Progress
+    network: nn.Module, layer: SparsifiableLayer, calls: int, samples: Samples, progress: Progress
 ) -> Tensor:
     """Return X^T X / n of what one layer reads, FP64 `[groups, columns, columns]`.
 
@@ -142,7 +145,7 @@ def measure_hessian(
 
 
 def measure_sensitivity(
-    network: nn.Module, layers: Mapping[str, Layer], split: Split, progress: Progress
+    network: nn.Module, layers: Mapping[str, SparsifiableLayer], split: Split, progress: Progress
 ) -> dict[str, Sensitivity]:
     """Return how the cross-entropy on labelled samples depends on the weights of each layer.
 
@@ -173,7 +176,7 @@ def measure_sensitivity(
 
 @contextmanager
 def _observing(
-    layers: Mapping[str, Layer], observe: Callable[[str, Tensor], None]
+    layers: Mapping[str, SparsifiableLayer], observe: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
     """Call `observe` with a layer's name and its input before each call of the layer."""
 

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from variants.compression.sparsity.calibration import measure_activity, measure_sensitivity
-from variants.compression.sparsity.layers import Layer, allowed_weights, to_matrix
+from variants.compression.sparsity.layers import SparsifiableLayer, allowed_weights, to_matrix
 from variants.model.dataset import Split
 
 Criterion: TypeAlias = Literal[
@@ -24,7 +24,7 @@ Criterion: TypeAlias = Literal[
 
 def score(
     network: nn.Module,
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, SparsifiableLayer],
     masks: Mapping[str, Tensor],
     criterion: Criterion,
     split: Split,
@@ -52,7 +52,7 @@ def score(
 
 def _score(
     network: nn.Module,
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, SparsifiableLayer],
     criterion: Criterion,
     split: Split,
     seed: int,
@@ -80,6 +80,6 @@ def _score(
     return {name: weights[name].abs() * _rows(each, layers[name]) for name, each in sizes.items()}
 
 
-def _rows(sizes: Tensor, layer: Layer) -> Tensor:
+def _rows(sizes: Tensor, layer: SparsifiableLayer) -> Tensor:
     """`[groups, columns]` to FP32 `[out, columns]`: the rows of a group read the same."""
     return sizes.float().repeat_interleave(len(layer.weight) // len(sizes), dim=0)

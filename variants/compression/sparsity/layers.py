@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Layer: TypeAlias = nn.Linear | nn.Conv2d
+SparsifiableLayer: TypeAlias = nn.Linear | nn.Conv2d
 
 _NUMBERS_AT_ONCE = 2**24
 """How many numbers of a convolution's patches are in memory at a time: 64 MiB in FP32."""
@@ -26,7 +26,7 @@ _NUMBERS_AT_ONCE = 2**24
 
 def find_layers(
     network: nn.Module, exclude: Sequence[str] = ()
-) -> tuple[dict[str, Layer], list[str]]:
+) -> tuple[dict[str, SparsifiableLayer], list[str]]:
     """Return every Linear and Conv2d by name, and notes on those that had to be left out.
 
     `exclude` are patterns of names as in a shell (`fnmatch`). Left out is a weight that belongs to
@@ -34,7 +34,7 @@ def find_layers(
 
     Raises `ValueError` if a pattern matches no layer.
     """
-    layers = {name: m for name, m in network.named_modules() if isinstance(m, Layer)}
+    layers = {name: m for name, m in network.named_modules() if isinstance(m, SparsifiableLayer)}
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for name in layers):
             raise ValueError(
@@ -58,12 +58,12 @@ def no_layer(kind: str, notes: Iterable[str]) -> ValueError:
     return ValueError(f"{kind} found no layer to work on: {'; '.join(notes) or 'none'}")
 
 
-def groups_of(layer: Layer) -> int:
+def groups_of(layer: SparsifiableLayer) -> int:
     """Return into how many groups the rows fall, each of which reads inputs of its own."""
     return layer.groups if isinstance(layer, nn.Conv2d) else 1
 
 
-def input_channels(layer: Layer) -> int:
+def input_channels(layer: SparsifiableLayer) -> int:
     """Return how many channels each row reads: a Linear's inputs, or a convolution's per group."""
     return int(layer.weight.shape[1])
 
@@ -73,7 +73,7 @@ def to_matrix(weight: Tensor) -> Tensor:
     return weight if weight.ndim == 2 else weight.permute(0, 2, 3, 1).flatten(1)
 
 
-def to_weight(matrix: Tensor, layer: Layer) -> Tensor:
+def to_weight(matrix: Tensor, layer: SparsifiableLayer) -> Tensor:
     """Turn `[out, columns]` into the shape of the layer's weight, contiguous."""
     if isinstance(layer, nn.Linear):
         return matrix.contiguous()
@@ -81,7 +81,7 @@ def to_weight(matrix: Tensor, layer: Layer) -> Tensor:
     return matrix.reshape(out, high, wide, channels).permute(0, 3, 1, 2).contiguous()
 
 
-def columns_of(layer: Layer, inputs: Tensor) -> Iterator[Tensor]:
+def columns_of(layer: SparsifiableLayer, inputs: Tensor) -> Iterator[Tensor]:
     """Yield what the matrix is multiplied with, `[groups, n, columns]`, in parts of bounded size.
 
     `inputs` is what the layer is given: `[..., in]`, or `[n, channels, high, wide]`.
@@ -102,7 +102,9 @@ def columns_of(layer: Layer, inputs: Tensor) -> Iterator[Tensor]:
         yield apart.permute(1, 0, 4, 3, 2).flatten(3).flatten(1, 2)
 
 
-def allowed_weights(layers: Mapping[str, Layer], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def allowed_weights(
+    layers: Mapping[str, SparsifiableLayer], masks: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Return by layer which weights are not masked yet, BOOL `[out, columns]`.
 
     `masks` are by parameter name, as in a workpiece.
@@ -116,7 +118,7 @@ def allowed_weights(layers: Mapping[str, Layer], masks: Mapping[str, Tensor]) ->
     return allowed
 
 
-def unobserved(layers: Mapping[str, Layer], kept: Mapping[str, Tensor]) -> list[str]:
+def unobserved(layers: Mapping[str, SparsifiableLayer], kept: Mapping[str, Tensor]) -> list[str]:
     """Return notes on the layers that a criterion could not score."""
     return [
         f"layer {name} stays dense: what it reads cannot be observed"
@@ -125,7 +127,9 @@ def unobserved(layers: Mapping[str, Layer], kept: Mapping[str, Tensor]) -> list[
     ]
 
 
-def mask_layers(layers: Mapping[str, Layer], kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def mask_layers(
+    layers: Mapping[str, SparsifiableLayer], kept: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Set the weights of these layers to zero where `kept`, BOOL `[out, columns]`, is False.
 
     Returns the masks by parameter name, BOOL of the parameter's shape.

@@ -16,7 +16,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from variants.compression.sparsity.layers import Layer, groups_of, input_channels
+from variants.compression.sparsity.layers import SparsifiableLayer, groups_of, input_channels
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _ELEMENTWISE = (
@@ -40,16 +40,16 @@ class Joint:
     """BatchNorms between them: their numbers are in the producer's order too."""
 
 
-def find_joints(network: nn.Module, layers: Mapping[str, Layer]) -> dict[str, Joint]:
+def find_joints(network: nn.Module, layers: Mapping[str, SparsifiableLayer]) -> dict[str, Joint]:
     """Return by reader the joints between these layers, where order can be changed for free."""
     names = {module: name for name, module in network.named_modules()}
     joints = {}
     for modules in _sequences(network):
-        producer: Layer | None = None
+        producer: SparsifiableLayer | None = None
         between: list[nn.Module] = []
         for module in modules:
             is_single = modules.count(module) == 1
-            if isinstance(module, Layer):
+            if isinstance(module, SparsifiableLayer):
                 is_free = is_single and names[module] in layers
                 if producer is not None and is_free and _fit(producer, between, module):
                     norms = tuple(names[each] for each in between if isinstance(each, _NORMS))
@@ -87,7 +87,7 @@ def _reorder(tensor: Tensor, order: Tensor) -> None:
         tensor.copy_(tensor[order].clone())
 
 
-def _fit(producer: Layer, between: list[nn.Module], reader: Layer) -> bool:
+def _fit(producer: SparsifiableLayer, between: list[nn.Module], reader: SparsifiableLayer) -> bool:
     """Whether channel i that is written is column i that is read: no groups, no places in a row."""
     same_kind = isinstance(producer, nn.Linear) == isinstance(reader, nn.Linear)
     is_flat = any(isinstance(module, nn.Flatten) for module in between)

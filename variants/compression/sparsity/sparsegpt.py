@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from variants.compression.sparsity.calibration import count_calls, measure_hessian
 from variants.compression.sparsity.layers import (
-    Layer,
+    SparsifiableLayer,
     allowed_weights,
     groups_of,
     to_matrix,
@@ -36,7 +36,7 @@ Keep: TypeAlias = Callable[[Tensor], Tensor]
 
 def reconstruct(
     network: nn.Module,
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, SparsifiableLayer],
     masks: Mapping[str, Tensor],
     keep: Mapping[str, Keep],
     width: int,

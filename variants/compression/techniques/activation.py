@@ -17,8 +17,8 @@ from variants.compression.pruning.graph import Structure, find
 from variants.compression.pruning.group import Budget, remove
 from variants.compression.pruning.neurons import Moments, by_group, fold_means, measure_neurons
 from variants.compression.techniques.technique import Technique
-from variants.model.dataset import Material, Samples
-from variants.model.state import Stage, Workpiece
+from variants.model.dataset import Samples, TrainingData
+from variants.model.state import CompressionState, Stage
 
 
 class ActivationPruning(Technique):
@@ -52,7 +52,9 @@ class ActivationPruning(Technique):
             raise ValueError("give either mean_below and deviation_below, or share")
         return share
 
-    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+    def apply(
+        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+    ) -> CompressionState:
         """Return the workpiece with a smaller network.
 
         Raises `ValueError` if no neurons can go, or not so many parameters.

@@ -13,8 +13,8 @@ from variants.compression.export import export
 from variants.compression.quantization.half import Half, store_half
 from variants.compression.quantization.layer import name_weights
 from variants.compression.techniques.technique import Technique
-from variants.model.dataset import Material
-from variants.model.state import Conversion, Stage, Workpiece, unpacked
+from variants.model.dataset import TrainingData
+from variants.model.state import CompressionState, Conversion, Stage, unpacked
 
 
 class HalfPrecision(Technique):
@@ -30,7 +30,9 @@ class HalfPrecision(Technique):
 
     datatype: ClassVar[Half]
 
-    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+    def apply(
+        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+    ) -> CompressionState:
         """Return the workpiece with a graph of half the bytes."""
         network = workpiece.network
         exported = export(network, material.validation.samples, workpiece.interface)
@@ -42,7 +44,9 @@ class HalfPrecision(Technique):
             notes=(*workpiece.notes, *notes, *unpacked(workpiece)),
         )
 
-    def simulate(self, network: nn.Module, converted: Workpiece) -> AbstractContextManager[None]:
+    def simulate(
+        self, network: nn.Module, converted: CompressionState
+    ) -> AbstractContextManager[None]:
         """Leave the network as it is."""
         return nullcontext()
 

@@ -18,10 +18,15 @@ from torch import nn
 from variants.catalog.hardware import hardware
 from variants.compression.export import export
 from variants.compression.quantization.calibration import METHODS, Method, calibrate
-from variants.compression.quantization.comparator import Judge, Write, keep_within, most_agreeing
+from variants.compression.quantization.comparator import (
+    GraphComparator,
+    Write,
+    keep_within,
+    most_agreeing,
+)
 from variants.compression.quantization.fake import read_grids, simulated
 from variants.compression.quantization.layer import (
-    Layer,
+    QuantizableLayer,
     convolved_share,
     find_layers,
     is_excluded,
@@ -29,8 +34,8 @@ from variants.compression.quantization.layer import (
 )
 from variants.compression.quantization.writing import Bits, write_dynamic, write_static
 from variants.compression.techniques.technique import Technique
-from variants.model.dataset import Material, Samples, Split, count, rows
-from variants.model.state import Conversion, Stage, Workpiece, unpacked
+from variants.model.dataset import Samples, Split, TrainingData, count, rows
+from variants.model.state import CompressionState, Conversion, Stage, unpacked
 
 _VNNI_FLAGS: Final = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _MOST_CONVOLVED: Final = 0.5
@@ -70,7 +75,9 @@ class Int8(Technique):
     reduce_range: bool | None = None
     seed: int = 0
 
-    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+    def apply(
+        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+    ) -> CompressionState:
         """Return the workpiece with a quantised graph, which from here on is the model."""
         calibrating, held_out = self._divide(material.validation)
         exported = export(workpiece.network, calibrating.samples, workpiece.interface)
@@ -81,7 +88,7 @@ class Int8(Technique):
         judge = None
         if held_out is not None:
             scores = workpiece.interface.outputs[0].name
-            judge = Judge(model.SerializeToString(), held_out, scores)
+            judge = GraphComparator(model.SerializeToString(), held_out, scores)
         with tempfile.TemporaryDirectory() as folder:
             writers = self._writers(model, calibrating.samples, Path(folder), progress)
             graph, decided = self._decide(writers, layers, judge, progress)
@@ -98,7 +105,9 @@ class Int8(Technique):
             ),
         )
 
-    def simulate(self, network: nn.Module, converted: Workpiece) -> AbstractContextManager[None]:
+    def simulate(
+        self, network: nn.Module, converted: CompressionState
+    ) -> AbstractContextManager[None]:
         """Let the network round its weights and inputs as the graph of `converted` does."""
         assert converted.graph is not None
         return simulated(network, read_grids(converted.graph), self._bits)
@@ -130,7 +139,7 @@ class Int8(Technique):
         calibrating, held_out = validation.draw(self.seed, number, self.held_out)
         return calibrating, held_out
 
-    def _choose(self, model: onnx.ModelProto) -> tuple[list[Layer], tuple[str, ...]]:
+    def _choose(self, model: onnx.ModelProto) -> tuple[list[QuantizableLayer], tuple[str, ...]]:
         found, notes = find_layers(model)
         if self.mode == "dynamic":
             notes += tuple(
@@ -172,8 +181,8 @@ class Int8(Technique):
     def _decide(
         self,
         writers: Mapping[str, Write],
-        layers: Sequence[Layer],
-        judge: Judge | None,
+        layers: Sequence[QuantizableLayer],
+        judge: GraphComparator | None,
         progress: Progress,
     ) -> tuple[bytes, tuple[str, ...]]:
         """Return the graph, and notes on what was compared."""

@@ -12,16 +12,16 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from variants.compression.sparsity.layers import (
-    Layer,
+    SparsifiableLayer,
     allowed_weights,
     find_layers,
     mask_layers,
     to_matrix,
 )
 from variants.compression.techniques.technique import Technique
-from variants.model.dataset import Material, Split
+from variants.model.dataset import Split, TrainingData
 from variants.model.initial import initialise
-from variants.model.state import Stage, Workpiece
+from variants.model.state import CompressionState, Stage
 from variants.model.training import Schedule, count_steps, fit
 from variants.runtime.patterns import keep_share_of_all
 
@@ -64,7 +64,9 @@ class LotteryTicket(Technique, Schedule):
     exclude: tuple[str, ...] = ()
     """Names of layers to leave alone, as patterns: `head`, `blocks.0.*`."""
 
-    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+    def apply(
+        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+    ) -> CompressionState:
         """Return the workpiece with a trained ticket and its masks.
 
         Raises `ValueError` if a step before has changed the network: nothing of that would be left.
@@ -147,7 +149,7 @@ class LotteryTicket(Technique, Schedule):
         )
 
 
-def _require_untouched(workpiece: Workpiece) -> None:
+def _require_untouched(workpiece: CompressionState) -> None:
     dense, given = workpiece.dense.state_dict(), workpiece.network.state_dict()
     for name in {**dense, **given}:
         ours, theirs = dense.get(name), given.get(name)
@@ -158,7 +160,9 @@ def _require_untouched(workpiece: Workpiece) -> None:
             )
 
 
-def _sizes(layers: Mapping[str, Layer], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _sizes(
+    layers: Mapping[str, SparsifiableLayer], masks: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Return the magnitudes of the weights that are not masked; the others' are below all."""
     allowed = allowed_weights(layers, masks)
     return {

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from variants.compression.sparsity.calibration import choose_samples
 from variants.compression.sparsity.layers import find_layers, no_layer
 from variants.compression.techniques.technique import Technique
-from variants.model.dataset import Material
+from variants.model.dataset import TrainingData
 from variants.model.inputs import Inputs, measure_inputs
-from variants.model.state import Stage, Workpiece
+from variants.model.state import CompressionState, Stage
 from variants.runtime.low_rank import Decomposition, break_even, replacement
 
 
@@ -52,7 +52,9 @@ class LowRankFactors(Technique):
             raise ValueError("give either energy or break_even: they decide the same rank")
         return share
 
-    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+    def apply(
+        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+    ) -> CompressionState:
         """Return the workpiece with a network of thinner layers."""
         found, notes = find_layers(workpiece.network, self.exclude)
         linears = {name: layer for name, layer in found.items() if isinstance(layer, nn.Linear)}
@@ -95,7 +97,7 @@ class LowRankFactors(Technique):
         self,
         network: nn.Module,
         linears: Mapping[str, nn.Linear],
-        material: Material,
+        material: TrainingData,
         progress: Progress,
     ) -> dict[str, Inputs]:
         """Return what each layer gets in the network as it is, if it is wanted."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from variants.compression.sparsity.calibration import choose_samples
 from variants.compression.sparsity.criteria import Criterion, score
 from variants.compression.sparsity.layers import (
-    Layer,
+    SparsifiableLayer,
     find_layers,
     input_channels,
     mask_layers,
@@ -27,9 +27,9 @@ from variants.compression.sparsity.order import find_order, retained
 from variants.compression.sparsity.permutation import find_joints, permute
 from variants.compression.sparsity.sparsegpt import reconstruct
 from variants.compression.techniques.technique import Technique
-from variants.model.dataset import Material, Split
+from variants.model.dataset import Split, TrainingData
 from variants.model.forward import all_scores
-from variants.model.state import Stage, Workpiece
+from variants.model.state import CompressionState, Stage
 from variants.runtime.linear24 import GROUP, KEPT
 from variants.runtime.patterns import keep_n_of_m
 
@@ -73,7 +73,9 @@ class SparseNM(Technique):
             raise ValueError(f"must be larger than n, which is {info.data['n']}")
         return m
 
-    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+    def apply(
+        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+    ) -> CompressionState:
         """Return the workpiece with masked weights."""
         network = copy.deepcopy(workpiece.network)
         found, notes = find_layers(network, self.exclude)
@@ -100,7 +102,7 @@ class SparseNM(Technique):
             notes=(*workpiece.notes, *notes),
         )
 
-    def _ineligible(self, layer: Layer) -> str:
+    def _ineligible(self, layer: SparsifiableLayer) -> str:
         channels, rows = input_channels(layer), len(layer.weight)
         if channels % self.m:
             return f"{channels} inputs are no multiple of {self.m}"
@@ -111,7 +113,7 @@ class SparseNM(Technique):
     def _choose(
         self,
         network: nn.Module,
-        layers: Mapping[str, Layer],
+        layers: Mapping[str, SparsifiableLayer],
         masks: Mapping[str, Tensor],
         split: Split,
         progress: Progress,
@@ -123,7 +125,9 @@ class SparseNM(Technique):
         scores = score(network, layers, masks, self.criterion, split, self.seed, progress)
         return {name: keep(each) for name, each in scores.items()}
 
-    def _packable(self, layers: Mapping[str, Layer], kept: Mapping[str, Tensor]) -> set[str]:
+    def _packable(
+        self, layers: Mapping[str, SparsifiableLayer], kept: Mapping[str, Tensor]
+    ) -> set[str]:
         if (self.n, self.m) != (KEPT, GROUP):
             return set()
         return {name for name in kept if isinstance(layers[name], nn.Linear)}
@@ -131,7 +135,7 @@ class SparseNM(Technique):
     def _reorder(
         self,
         network: nn.Module,
-        layers: Mapping[str, Layer],
+        layers: Mapping[str, SparsifiableLayer],
         masks: Mapping[str, Tensor],
         split: Split,
         progress: Progress,

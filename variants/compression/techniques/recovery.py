@@ -11,8 +11,8 @@ from pydantic import Field
 from rich.progress import Progress
 
 from variants.compression.techniques.technique import Technique
-from variants.model.dataset import Material
-from variants.model.state import Stage, Workpiece
+from variants.model.dataset import TrainingData
+from variants.model.state import CompressionState, Stage
 from variants.model.training import Schedule, Teacher, fit
 
 
@@ -33,7 +33,9 @@ class Recover(Technique, Schedule):
     distill: float = Field(default=0.0, ge=0, le=1)
     temperature: float = Field(default=4.0, gt=0)
 
-    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+    def apply(
+        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+    ) -> CompressionState:
         """Return the workpiece with trained weights, and with a graph made from them if it had one.
 
         Raises `ValueError` if the graph was made by a step that cannot make it anew.

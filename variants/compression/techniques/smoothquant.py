@@ -12,8 +12,8 @@ from rich.progress import Progress
 from variants.compression.quantization.smoothing import find_groups, largest_activations, smooth
 from variants.compression.sparsity.calibration import choose_samples
 from variants.compression.techniques.technique import Technique
-from variants.model.dataset import Material
-from variants.model.state import Stage, Workpiece
+from variants.model.dataset import TrainingData
+from variants.model.state import CompressionState, Stage
 
 
 class SmoothQuant(Technique):
@@ -35,7 +35,9 @@ class SmoothQuant(Technique):
     """How many validation samples say how large activations are."""
     seed: int = 0
 
-    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+    def apply(
+        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+    ) -> CompressionState:
         """Return the workpiece with other weights for the same function."""
         samples = choose_samples(material.validation, self.samples, self.seed).samples
         network = copy.deepcopy(workpiece.network)

@@ -19,8 +19,8 @@ from variants.compression.pruning.score import SAMPLES, Criterion, score
 from variants.compression.sparsity.calibration import choose_samples
 from variants.compression.techniques.ramp import BetweenRounds, ramp
 from variants.compression.techniques.technique import Technique
-from variants.model.dataset import Material
-from variants.model.state import Stage, Workpiece
+from variants.model.dataset import TrainingData
+from variants.model.state import CompressionState, Stage
 from variants.model.training import fit
 
 
@@ -61,7 +61,9 @@ class Structured(Technique):
     """Training between rounds; none after the last: that is a step of its own."""
     seed: int = 0
 
-    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+    def apply(
+        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+    ) -> CompressionState:
         """Return the workpiece with a smaller network.
 
         Raises `ValueError` if so many parameters cannot be removed, and says how many can.
@@ -96,7 +98,7 @@ class Structured(Technique):
             notes=(*workpiece.notes, "; ".join(notes), *structure.notes),
         )
 
-    def _structure(self, network: nn.Module, material: Material) -> Structure:
+    def _structure(self, network: nn.Module, material: TrainingData) -> Structure:
         found = find(network, material.validation.samples)
         groups, notes = [], list(found.notes)
         for group in found.without(self.exclude).groups:

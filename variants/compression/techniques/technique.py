@@ -8,8 +8,8 @@ from typing import ClassVar
 from rich.progress import Progress
 
 from variants.catalog.record import Record
-from variants.model.dataset import Material
-from variants.model.state import Stage, Workpiece
+from variants.model.dataset import TrainingData
+from variants.model.state import CompressionState, Stage
 
 
 class Technique(Record, ABC):
@@ -22,7 +22,9 @@ class Technique(Record, ABC):
     """The stage it takes a workpiece to, if that was not further along."""
 
     @abstractmethod
-    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+    def apply(
+        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+    ) -> CompressionState:
         """Return another workpiece; the given one, network and all, is left as it was.
 
         Raises `ValueError` if the network is of a structure that it does not understand.

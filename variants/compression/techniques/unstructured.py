@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from variants.compression.sparsity.calibration import choose_samples
 from variants.compression.sparsity.criteria import Criterion, score
 from variants.compression.sparsity.layers import (
-    Layer,
+    SparsifiableLayer,
     find_layers,
     mask_layers,
     no_layer,
@@ -24,8 +24,8 @@ from variants.compression.sparsity.layers import (
 from variants.compression.sparsity.sparsegpt import BLOCK, reconstruct
 from variants.compression.techniques.ramp import BetweenRounds, ramp
 from variants.compression.techniques.technique import Technique
-from variants.model.dataset import Material, Split
-from variants.model.state import Stage, Workpiece
+from variants.model.dataset import Split, TrainingData
+from variants.model.state import CompressionState, Stage
 from variants.model.training import fit
 from variants.runtime.patterns import keep_share, keep_share_of_all, keep_share_of_rows
 
@@ -87,7 +87,9 @@ class Unstructured(Technique):
             raise ValueError("the shares are by layer already; use layer")
         return scope
 
-    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+    def apply(
+        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+    ) -> CompressionState:
         """Return the workpiece with masked weights."""
         network = copy.deepcopy(workpiece.network)
         layers, notes = find_layers(network, self.exclude)
@@ -116,7 +118,7 @@ class Unstructured(Technique):
     def _choose(
         self,
         network: nn.Module,
-        layers: Mapping[str, Layer],
+        layers: Mapping[str, SparsifiableLayer],
         masks: Mapping[str, Tensor],
         removed: Mapping[str, float],
         split: Split,
@@ -131,7 +133,7 @@ class Unstructured(Technique):
         choose = keep_share_of_rows if self.criterion == "wanda" else keep_share
         return {name: choose(each, removed[name]) for name, each in scores.items()}
 
-    def _shares(self, layers: Mapping[str, Layer]) -> dict[str, float]:
+    def _shares(self, layers: Mapping[str, SparsifiableLayer]) -> dict[str, float]:
         if self.share is not None:
             return dict.fromkeys(layers, self.share)
         shares = self.shares or {}

@@ -18,8 +18,8 @@ from variants.compression.quantization.codebook import MOST, Codebook, Start, sh
 from variants.compression.quantization.layer import layer_name, name_weights
 from variants.compression.quantization.shared_weights import find, store
 from variants.compression.techniques.technique import Technique
-from variants.model.dataset import Material
-from variants.model.state import Stage, Workpiece, unpacked
+from variants.model.dataset import TrainingData
+from variants.model.state import CompressionState, Stage, unpacked
 
 
 class WeightSharing(Technique):
@@ -45,7 +45,9 @@ class WeightSharing(Technique):
     A matrix of a module that holds several goes by its parameter's name: `attn.in_proj_weight`.
     """
 
-    def apply(self, workpiece: Workpiece, material: Material, progress: Progress) -> Workpiece:
+    def apply(
+        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+    ) -> CompressionState:
         """Return the workpiece with a graph of codes, which from here on is the model."""
         network = workpiece.network
         exported = export(network, material.validation.samples, workpiece.interface)

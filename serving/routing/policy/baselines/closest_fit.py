@@ -11,12 +11,12 @@ each variant: here it is the largest batch that the slack allows.
 from __future__ import annotations
 
 from serving.routing.policy.baselines.edf import Turn, earliest_first, quickest
-from serving.routing.policy.state import Decision, Situation
+from serving.routing.policy.state import Decision, RouterState
 
 
-def closest_fit(situation: Situation) -> Decision:
+def closest_fit(state: RouterState) -> Decision:
     """Decide what to do next; call again until the answer is `Wait`."""
-    return earliest_first(situation, _choose)
+    return earliest_first(state, _choose)
 
 
 def _choose(turn: Turn) -> Decision:

@@ -15,15 +15,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from serving.routing.policy.state import (
-    Candidate,
     Decision,
     Dispatch,
     Drop,
     Lane,
     LaneKey,
-    Situation,
+    QueuedRequest,
+    RouterState,
+    VariantState,
     Wait,
-    Waiting,
 )
 
 
@@ -32,9 +32,9 @@ class Turn:
     """A lane whose turn it is."""
 
     lane: Lane
-    alive: Sequence[Candidate]
+    alive: Sequence[VariantState]
     """The variants that it qualifies for; best first, or quickest first if it asks for that."""
-    usable: Sequence[Candidate]
+    usable: Sequence[VariantState]
     """Those of them that a policy may choose from: they may be in time for the first request."""
     mates: Sequence[Lane]
     """Lanes behind it whose requests may ride along, where the variant qualifies for them."""
@@ -42,7 +42,7 @@ class Turn:
     arrivals_per_s: float
 
     @property
-    def head(self) -> Waiting:
+    def head(self) -> QueuedRequest:
         """The request to serve first."""
         return self.lane.requests[0]
 
@@ -51,15 +51,15 @@ class Turn:
         """The slack of the head: the time left until its deadline."""
         return self.head.deadline - self.now
 
-    def samples(self, candidate: Candidate) -> int:
+    def samples(self, candidate: VariantState) -> int:
         """Return how many samples wait that could share a batch on this variant."""
         return sum(lane.samples for lane in self._sources(candidate))
 
-    def largest(self, candidate: Candidate) -> int:
+    def largest(self, candidate: VariantState) -> int:
         """Return the largest batch of what waits that is in time for the head; at least 1."""
         return candidate.fits(self.samples(candidate), self.left_s)
 
-    def startable(self) -> Sequence[Candidate]:
+    def startable(self) -> Sequence[VariantState]:
         """Return the usable variants that could start now.
 
         Without a deadline that is none but the best: nothing speaks for another.
@@ -68,7 +68,7 @@ class Turn:
         return [candidate for candidate in usable if candidate.free_slots]
 
     def send(
-        self, candidate: Candidate, most: int, reason: str, *, skip: int = 0
+        self, candidate: VariantState, most: int, reason: str, *, skip: int = 0
     ) -> Dispatch | Wait:
         """Send a batch of at most `most` samples, from the lane's request at `skip` on.
 
@@ -82,13 +82,13 @@ class Turn:
         counts, size = _fill(sources, most, skip)
         return Dispatch(candidate.name, counts, size, candidate.times.within_s(size), reason, skip)
 
-    def wait_for(self, *candidates: Candidate) -> Wait:
+    def wait_for(self, *candidates: VariantState) -> Wait:
         """Wait until the first of these variants has a free slot."""
         free_at = (self.now + candidate.free_in_s for candidate in candidates)
         # One that should be free by now may end any time, and that is an event of its own.
         return Wait(min((at for at in free_at if at > self.now), default=math.inf))
 
-    def _sources(self, candidate: Candidate) -> list[Lane]:
+    def _sources(self, candidate: VariantState) -> list[Lane]:
         name = candidate.name
         return [self.lane, *(mate for mate in self.mates if name in mate.key.variants)]
 
@@ -96,46 +96,46 @@ class Turn:
 Choose = Callable[[Turn], Decision]
 
 
-def earliest_first(situation: Situation, choose: Choose) -> Decision:
+def earliest_first(state: RouterState, choose: Choose) -> Decision:
     """Ask `choose` about lane by lane, by the deadlines of their heads, while it says `Wait`.
 
     A head that not even the best case of any variant can answer in time is dropped.
     """
-    return _in_turn(situation, choose, key=_due, is_late_useless=True)
+    return _in_turn(state, choose, key=_due, is_late_useless=True)
 
 
-def oldest_first(situation: Situation, choose: Choose) -> Decision:
+def oldest_first(state: RouterState, choose: Choose) -> Decision:
     """Ask `choose` about lane by lane, by the arrivals of their heads, while it says `Wait`.
 
     A head is dropped only if it is too late and no variant that it qualifies for is alive.
     """
-    return _in_turn(situation, choose, key=_arrived, is_late_useless=False)
+    return _in_turn(state, choose, key=_arrived, is_late_useless=False)
 
 
-def quickest(candidates: Sequence[Candidate], size: int) -> Candidate:
+def quickest(candidates: Sequence[VariantState], size: int) -> VariantState:
     """Return the variant that typically answers a batch of `size` samples first, once it starts."""
     return min(candidates, key=lambda candidate: candidate.times.typical_s(size))
 
 
 def _in_turn(
-    situation: Situation,
+    state: RouterState,
     choose: Choose,
     *,
     key: Callable[[Lane], tuple[float, ...]],
     is_late_useless: bool,
 ) -> Decision:
-    now, until = situation.now, math.inf
-    lanes = sorted(situation.lanes, key=key)
+    now, until = state.now, math.inf
+    lanes = sorted(state.lanes, key=key)
     for place, lane in enumerate(lanes):
         head = lane.requests[0]
-        alive = _alive(lane, situation)
+        alive = _alive(lane, state)
         usable = _hopeful(alive, head, now) if is_late_useless else alive
         decision: Decision
         if usable:
             if lane.key.fastest_first:
                 usable = usable[:1]
             mates = [other for other in lanes[place + 1 :] if _differ_in_floor(lane.key, other.key)]
-            decision = choose(Turn(lane, alive, usable, mates, now, situation.arrivals_per_s))
+            decision = choose(Turn(lane, alive, usable, mates, now, state.arrivals_per_s))
         else:
             decision = Drop(lane) if alive or head.deadline <= now else Wait()
         if not isinstance(decision, Wait):
@@ -153,8 +153,8 @@ def _arrived(lane: Lane) -> tuple[float, ...]:
     return (lane.requests[0].arrived,)
 
 
-def _alive(lane: Lane, situation: Situation) -> list[Candidate]:
-    candidates = situation.candidates
+def _alive(lane: Lane, state: RouterState) -> list[VariantState]:
+    candidates = state.candidates
     alive = [candidates[name] for name in lane.key.variants if name in candidates]
     if lane.key.fastest_first:
         size = lane.requests[0].size
@@ -162,7 +162,9 @@ def _alive(lane: Lane, situation: Situation) -> list[Candidate]:
     return alive
 
 
-def _hopeful(alive: Sequence[Candidate], head: Waiting, now: float) -> Sequence[Candidate]:
+def _hopeful(
+    alive: Sequence[VariantState], head: QueuedRequest, now: float
+) -> Sequence[VariantState]:
     if math.isinf(head.deadline):
         return alive
     return [

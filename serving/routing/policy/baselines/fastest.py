@@ -9,12 +9,12 @@ whatever the accuracy; the floors of requests hold all the same.
 from __future__ import annotations
 
 from serving.routing.policy.baselines.edf import Turn, earliest_first
-from serving.routing.policy.state import Candidate, Decision, Situation
+from serving.routing.policy.state import Decision, RouterState, VariantState
 
 
-def fastest(situation: Situation) -> Decision:
+def fastest(state: RouterState) -> Decision:
     """Decide what to do next; call again until the answer is `Wait`."""
-    return earliest_first(situation, _choose)
+    return earliest_first(state, _choose)
 
 
 def _choose(turn: Turn) -> Decision:
@@ -22,10 +22,10 @@ def _choose(turn: Turn) -> Decision:
     return turn.send(chosen, turn.largest(chosen), "fastest")
 
 
-def least_per_sample(turn: Turn) -> Candidate:
+def least_per_sample(turn: Turn) -> VariantState:
     """Return the usable variant that takes the least time for a sample, in its largest batch."""
 
-    def seconds_per_sample(candidate: Candidate) -> float:
+    def seconds_per_sample(candidate: VariantState) -> float:
         size = candidate.fits(candidate.max_batch, turn.left_s)
         return candidate.times.typical_s(size) / size
 

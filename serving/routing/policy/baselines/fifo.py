@@ -9,12 +9,12 @@ which is the one that came first wherever all are allowed the same time.
 from __future__ import annotations
 
 from serving.routing.policy.baselines.edf import Turn, oldest_first
-from serving.routing.policy.state import Decision, Situation
+from serving.routing.policy.state import Decision, RouterState
 
 
-def fifo(situation: Situation) -> Decision:
+def fifo(state: RouterState) -> Decision:
     """Decide what to do next; call again until the answer is `Wait`."""
-    return oldest_first(situation, _choose)
+    return oldest_first(state, _choose)
 
 
 def _choose(turn: Turn) -> Decision:

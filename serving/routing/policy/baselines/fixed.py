@@ -14,16 +14,16 @@ from bisect import bisect_left
 from operator import attrgetter
 
 from serving.routing.policy.baselines.edf import Turn, earliest_first
-from serving.routing.policy.state import Candidate, Decision, Drop, Situation
+from serving.routing.policy.state import Decision, Drop, RouterState, VariantState
 
 
-def fixed(situation: Situation) -> Decision:
+def fixed(state: RouterState) -> Decision:
     """Decide what to do next; call again until the answer is `Wait`.
 
     What the best variant alive can no longer answer in time is dropped, even if another could: so
     this is a server with one variant, and what others are measured against.
     """
-    return earliest_first(situation, _choose)
+    return earliest_first(state, _choose)
 
 
 def _choose(turn: Turn) -> Decision:
@@ -36,7 +36,7 @@ def _choose(turn: Turn) -> Decision:
     return turn.send(best, size, "fixed", skip=skip)
 
 
-def _worthwhile(candidate: Candidate, turn: Turn) -> tuple[int, int]:
+def _worthwhile(candidate: VariantState, turn: Turn) -> tuple[int, int]:
     """Return how many requests to skip, and the size of the batch from there on."""
     size = turn.largest(candidate)
     found = 0, size

@@ -10,12 +10,12 @@ the quickest is tried.
 from __future__ import annotations
 
 from serving.routing.policy.baselines.edf import Turn, earliest_first, quickest
-from serving.routing.policy.state import Decision, Situation
+from serving.routing.policy.state import Decision, RouterState
 
 
-def max_acc(situation: Situation) -> Decision:
+def max_acc(state: RouterState) -> Decision:
     """Decide what to do next; call again until the answer is `Wait`."""
-    return earliest_first(situation, _choose)
+    return earliest_first(state, _choose)
 
 
 def _choose(turn: Turn) -> Decision:

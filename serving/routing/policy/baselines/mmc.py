@@ -13,12 +13,12 @@ import math
 
 from serving.routing.policy.baselines.edf import Turn, earliest_first
 from serving.routing.policy.baselines.fastest import least_per_sample
-from serving.routing.policy.state import Candidate, Decision, Situation
+from serving.routing.policy.state import Decision, RouterState, VariantState
 
 
-def mmc(situation: Situation) -> Decision:
+def mmc(state: RouterState) -> Decision:
     """Decide what to do next; call again until the answer is `Wait`."""
-    return earliest_first(situation, _choose)
+    return earliest_first(state, _choose)
 
 
 def _choose(turn: Turn) -> Decision:
@@ -27,7 +27,7 @@ def _choose(turn: Turn) -> Decision:
     return turn.send(chosen, turn.largest(chosen), "mmc")
 
 
-def _is_feasible(candidate: Candidate, turn: Turn) -> bool:
+def _is_feasible(candidate: VariantState, turn: Turn) -> bool:
     allowed_s = turn.head.deadline - turn.head.arrived
     if candidate.free_in_s + candidate.times.within_s(turn.head.size) > turn.left_s:
         return False

@@ -11,15 +11,15 @@ variant is chosen for all, at each decision. The SLO is what the head was allowe
 from __future__ import annotations
 
 from serving.routing.policy.baselines.edf import Turn, earliest_first
-from serving.routing.policy.state import Candidate, Decision, Situation, Wait
+from serving.routing.policy.state import Decision, RouterState, VariantState, Wait
 
 
-def proteus(situation: Situation) -> Decision:
+def proteus(state: RouterState) -> Decision:
     """Decide what to do next; call again until the answer is `Wait`.
 
     It may wait, for a fuller batch, while a variant is free.
     """
-    return earliest_first(situation, _choose)
+    return earliest_first(state, _choose)
 
 
 def _choose(turn: Turn) -> Decision:
@@ -33,10 +33,10 @@ def _choose(turn: Turn) -> Decision:
     return turn.send(chosen, min(turn.largest(chosen), full), "proteus")
 
 
-def _hold(turn: Turn) -> tuple[Candidate, int]:
+def _hold(turn: Turn) -> tuple[VariantState, int]:
     """Return the variant to hold the rate with, and its largest batch within half of the SLO."""
     half_s = (turn.head.deadline - turn.head.arrived) / 2
-    most: tuple[float, Candidate, int] | None = None
+    most: tuple[float, VariantState, int] | None = None
     for candidate in turn.usable:
         full = candidate.fits(candidate.max_batch, half_s)
         rate_per_s = candidate.slots * full / candidate.times.typical_s(full)

@@ -12,12 +12,12 @@ from __future__ import annotations
 from operator import attrgetter
 
 from serving.routing.policy.baselines.edf import Turn, earliest_first
-from serving.routing.policy.state import Decision, Situation
+from serving.routing.policy.state import Decision, RouterState
 
 
-def round_robin(situation: Situation) -> Decision:
+def round_robin(state: RouterState) -> Decision:
     """Decide what to do next; call again until the answer is `Wait`."""
-    return earliest_first(situation, _choose)
+    return earliest_first(state, _choose)
 
 
 def _choose(turn: Turn) -> Decision:

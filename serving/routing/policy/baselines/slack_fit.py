@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from serving.routing.policy.baselines.edf import Turn, earliest_first, quickest
-from serving.routing.policy.state import Candidate, Decision, Situation
+from serving.routing.policy.state import Decision, RouterState, VariantState
 
 BUCKETS: Final = 64
 """The paper's text names no number. One of these is about what a sample more takes, of up to 64."""
 
 
-def slack_fit(situation: Situation) -> Decision:
+def slack_fit(state: RouterState) -> Decision:
     """Decide what to do next; call again until the answer is `Wait`."""
-    return earliest_first(situation, _choose)
+    return earliest_first(state, _choose)
 
 
 def _choose(turn: Turn) -> Decision:
@@ -31,7 +31,7 @@ def _choose(turn: Turn) -> Decision:
     lowest_s = min(each.times.within_s(1) for each in turn.alive)
     highest_s = max(each.times.within_s(each.max_batch) for each in turn.alive)
     width_s = max(highest_s - lowest_s, lowest_s) / BUCKETS
-    best: tuple[tuple[int, int], Candidate] | None = None
+    best: tuple[tuple[int, int], VariantState] | None = None
     for candidate in startable:
         for size in _sizes(candidate, turn):
             latency_s = candidate.times.within_s(size)
@@ -47,7 +47,7 @@ def _choose(turn: Turn) -> Decision:
     return turn.send(chosen, size, "slack_fit")
 
 
-def _sizes(candidate: Candidate, turn: Turn) -> Iterator[int]:
+def _sizes(candidate: VariantState, turn: Turn) -> Iterator[int]:
     """Yield the powers of two that what waits can fill, and all that waits, up to the largest."""
     most = min(turn.samples(candidate), candidate.max_batch)
     size = 1

@@ -52,7 +52,7 @@ async def test_a_check_tells_whether_requests_are_answered_now(
     gateway: InProcess, open_channel: grpc.aio.Channel, service: str
 ) -> None:
     assert await check(open_channel, service) == NOT_SERVING
-    for variant in gateway.dataplane.offers:
+    for variant in gateway.dataplane.profiles:
         gateway.scheduler.set_slots(variant, 1)
     assert await check(open_channel, service) == SERVING
     gateway.dataplane.is_draining = True
@@ -73,7 +73,7 @@ async def test_a_watcher_is_told_of_every_change(
 ) -> None:
     watching = watch(open_channel, SERVICE)
     assert (await watching.read()).status == NOT_SERVING
-    for variant in gateway.dataplane.offers:
+    for variant in gateway.dataplane.profiles:
         gateway.scheduler.set_slots(variant, 1)
     assert (await watching.read()).status == SERVING
     gateway.dataplane.is_draining = True

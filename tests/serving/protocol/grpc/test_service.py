@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from serving.experiment.assignment import Arm, Experiment
 from serving.protocol.grpc.service import RPCS, SERVICE
-from tests.serving.builders import InProcess, answers, in_process, offer, pixels
+from tests.serving.builders import InProcess, answers, in_process, pixels, profile
 from tests.serving.protocol.calls import Gate
 from tests.serving.protocol.grpc.calls import (
     assert_answers,
@@ -238,9 +238,9 @@ async def test_without_a_deadline_there_is_none(channel: grpc.aio.Channel) -> No
 
 
 async def test_a_deadline_that_nothing_meets_is_told_at_once() -> None:
-    slow = {"dense": offer("dense", latencies_s={1: 1e6}), "int8": offer("int8")}
+    slow = {"dense": profile("dense", latencies_s={1: 1e6}), "int8": profile("int8")}
     message = with_parameters(infer_request(), variant="dense")
-    async with serving(in_process(offers=slow)) as channel:
+    async with serving(in_process(profiles=slow)) as channel:
         error = await refused(channel, "ModelInfer", message, timeout=60)
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "no qualifying variant answers within" in error.details()

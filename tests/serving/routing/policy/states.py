@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from serving.routing.policy.state import (
-    Candidate,
     Dispatch,
     Drop,
     Lane,
     LaneKey,
     Policy,
-    Situation,
+    QueuedRequest,
+    RouterState,
+    VariantState,
     Wait,
-    Waiting,
 )
 
 ALL = ("dense", "pruned", "int8")
@@ -23,19 +23,19 @@ ALL = ("dense", "pruned", "int8")
 
 @dataclass(frozen=True)
 class Linear:
-    """A first sample takes `first_s`, each further one `each_s`, always `spread` in 95 %."""
+    """A first sample takes `first_s`, each further one `each_s`, always `residuals` in 95 %."""
 
     first_s: float
     each_s: float
-    spread: float = 1.0
+    residuals: float = 1.0
 
     def typical_s(self, size: int) -> float:
         return self.first_s + self.each_s * (size - 1)
 
     def within_s(self, size: int, quantile: float = 0.95) -> float:
-        return self.typical_s(size) * (self.spread if quantile > 0.5 else 1.0)
+        return self.typical_s(size) * (self.residuals if quantile > 0.5 else 1.0)
 
-    def lateness(self, size: int, left_s: float) -> float:
+    def miss_probability(self, size: int, left_s: float) -> float:
         return float(self.within_s(size) > left_s)
 
 
@@ -58,13 +58,13 @@ def variant(
     slots: int = 1,
     busy_s: float = 0.0,
     best_case: float = 0.5,
-    spread: float = 1.0,
+    residuals: float = 1.0,
     max_batch: int = 64,
     sent: int = 0,
-) -> Candidate:
+) -> VariantState:
     """A variant with all of its slots free, or with none before `busy_s` have passed."""
-    times = Linear(first_s, each_s, spread)
-    return Candidate(
+    times = Linear(first_s, each_s, residuals)
+    return VariantState(
         name=name,
         accuracy=1.0,
         slots=slots,
@@ -88,7 +88,7 @@ def lane(
     """Requests due at these times; of one sample each unless `sizes` says so."""
     key = LaneKey(tuple(variants), fastest_first, deadlines[0] < math.inf, signature)
     requests = [
-        Waiting(
+        QueuedRequest(
             size,
             deadline,
             (deadline if key.has_deadline else arrived + 1.0, 10, number),
@@ -102,11 +102,11 @@ def lane(
     return Lane(key, requests, sum(request.size for request in requests))
 
 
-def situation(
-    lanes: Sequence[Lane], *candidates: Candidate, arrivals_per_s: float = 0.0
-) -> Situation:
+def state(
+    lanes: Sequence[Lane], *candidates: VariantState, arrivals_per_s: float = 0.0
+) -> RouterState:
     by_name = {candidate.name: candidate for candidate in candidates}
-    return Situation(lanes, by_name, 0.0, arrivals_per_s=arrivals_per_s)
+    return RouterState(lanes, by_name, 0.0, arrivals_per_s=arrivals_per_s)
 
 
 Chosen = Callable[..., object]
@@ -119,9 +119,9 @@ def chooses(policy: Policy) -> Chosen:
     """
 
     def choose(
-        lanes: Sequence[Lane], *candidates: Candidate, arrivals_per_s: float = 0.0
+        lanes: Sequence[Lane], *candidates: VariantState, arrivals_per_s: float = 0.0
     ) -> object:
-        match policy(situation(lanes, *candidates, arrivals_per_s=arrivals_per_s)):
+        match policy(state(lanes, *candidates, arrivals_per_s=arrivals_per_s)):
             case Dispatch(variant=name, size=size):
                 return name, size
             case Drop():

@@ -9,16 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.routing.policy.pareto import pareto
-from serving.routing.policy.state import Candidate, Decision, Dispatch, Drop, Lane, Situation, Wait
-from tests.serving.routing.policy import states as situations
-from tests.serving.routing.policy.states import ALL, lane, situation
+from serving.routing.policy.state import (
+    Decision,
+    Dispatch,
+    Drop,
+    Lane,
+    RouterState,
+    VariantState,
+    Wait,
+)
+from tests.serving.routing.policy import states as states
+from tests.serving.routing.policy.states import ALL, lane, state
 
 ACCURACIES = {"dense": 0.90, "pruned": 0.89, "int8": 0.87}
 
 
-def variant(name: str, first_s: float, each_s: float = 0.0, **parameters: float) -> Candidate:
+def variant(name: str, first_s: float, each_s: float = 0.0, **parameters: float) -> VariantState:
     """A variant with the accuracy that goes with its name; it was seen just now."""
-    made = situations.variant(name, first_s, each_s, **parameters)  # type: ignore[arg-type]
+    made = states.variant(name, first_s, each_s, **parameters)  # type: ignore[arg-type]
     return replace(made, accuracy=ACCURACIES[name])
 
 
@@ -28,8 +36,8 @@ INT8 = variant("int8", 0.002, 0.0001)
 BUSY_DENSE = variant("dense", 0.010, 0.001, busy_s=0.005)
 
 
-def choose(lanes: Sequence[Lane], *candidates: Candidate) -> Decision:
-    return pareto(situation(lanes, *candidates))
+def choose(lanes: Sequence[Lane], *candidates: VariantState) -> Decision:
+    return pareto(state(lanes, *candidates))
 
 
 def outcome(decision: Decision) -> object:
@@ -62,7 +70,7 @@ def outcome(decision: Decision) -> object:
         ),
     ],
 )
-def test_choice(deadlines: list[float], candidates: list[Candidate], expected: object) -> None:
+def test_choice(deadlines: list[float], candidates: list[VariantState], expected: object) -> None:
     assert outcome(choose([lane(*deadlines)], *candidates)) == expected
 
 
@@ -136,7 +144,7 @@ candidates_ = st.lists(
         st.floats(0, 1e-3),
         slots=st.integers(1, 2),
         busy_s=st.just(0.0) | st.floats(0.001, 0.05),
-        spread=st.floats(1, 3),
+        residuals=st.floats(1, 3),
         max_batch=st.sampled_from([16, 64]),
     ),
     max_size=3,
@@ -160,21 +168,21 @@ def lanes_(draw: st.DrawFn) -> Lane:
 
 
 @st.composite
-def situations_(draw: st.DrawFn) -> Situation:
+def situations_(draw: st.DrawFn) -> RouterState:
     lanes = draw(st.lists(lanes_(), min_size=1, max_size=4))
-    found = situation(lanes, *draw(candidates_))
+    found = state(lanes, *draw(candidates_))
     rate, patience_s = draw(st.floats(0, 1000)), draw(st.floats(0.001, 1))
     cores = draw(st.sampled_from([1.0, 2.0, math.inf]))
     return replace(
         found,
         free_cores=cores,
         arrivals_per_s=rate,
-        losses=lambda held_s: rate * max(0.0, held_s - patience_s),
+        expected_misses=lambda held_s: rate * max(0.0, held_s - patience_s),
     )
 
 
 @given(situations_())
-def test_every_dispatch_keeps_the_rules(shown: Situation) -> None:
+def test_every_dispatch_keeps_the_rules(shown: RouterState) -> None:
     decision = pareto(shown)
     if not isinstance(decision, Dispatch):
         return
@@ -193,7 +201,7 @@ def test_every_dispatch_keeps_the_rules(shown: Situation) -> None:
 
 
 @given(situations_())
-def test_nothing_is_dropped_that_somebody_could_answer(shown: Situation) -> None:
+def test_nothing_is_dropped_that_somebody_could_answer(shown: RouterState) -> None:
     decision = pareto(shown)
     if isinstance(decision, Drop):
         first = decision.lane.requests[0]
@@ -203,7 +211,7 @@ def test_nothing_is_dropped_that_somebody_could_answer(shown: Situation) -> None
 
 
 @given(situations_())
-def test_waiting_ends_in_the_future_and_nobody_waits_for_nothing(shown: Situation) -> None:
+def test_waiting_ends_in_the_future_and_nobody_waits_for_nothing(shown: RouterState) -> None:
     decision = pareto(shown)
     if isinstance(decision, Wait):
         assert decision.until > shown.now or any(
@@ -217,9 +225,9 @@ def test_waiting_ends_in_the_future_and_nobody_waits_for_nothing(shown: Situatio
 
 @pytest.mark.parametrize("waiting", [64, 65, 100, 128])
 def test_with_cores_to_spare_a_queue_of_any_length_gets_the_best_in_time(waiting: int) -> None:
-    dense = situations.variant("dense", 0.010, 0.001)
-    int8 = situations.variant("int8", 0.002, 0.0001)
-    shown = replace(situation([lane(*[0.5] * waiting)], dense, int8), free_cores=2)
+    dense = states.variant("dense", 0.010, 0.001)
+    int8 = states.variant("int8", 0.002, 0.0001)
+    shown = replace(state([lane(*[0.5] * waiting)], dense, int8), free_cores=2)
     decision = pareto(shown)
     assert isinstance(decision, Dispatch)
     assert (decision.variant, decision.size) == ("dense", 64)

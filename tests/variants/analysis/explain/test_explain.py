@@ -22,7 +22,7 @@ from tests.small import quiet
 from tests.variants import tiny_conv, two_inputs
 from variants.analysis.explain.explain import Explanation, beside, explain, inspect
 from variants.analysis.explain.graph import Graph
-from variants.analysis.explain.reason import RULES, Code, Facts, Layer, Side, reasons
+from variants.analysis.explain.reason import RULES, Code, Facts, LayerTiming, Side, reasons
 from variants.analysis.explain.report import markdown, sentences, table
 from variants.analysis.explain.timeline import onnx_ops, torch_ops
 from variants.build.build import CATALOG_FILE, pack
@@ -32,16 +32,16 @@ from variants.catalog.recipe import DENSE
 from variants.catalog.record import read_record
 from variants.catalog.sample_request import write_sample
 from variants.compression.techniques.int8 import Int8
-from variants.model.dataset import Material, Split
+from variants.model.dataset import Split, TrainingData
 from variants.model.loading import describe
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 from variants.runtime import plan
 from variants.runtime.linear24 import mask24
 
 INPUTS, HIDDEN, CLASSES = 64, 96, 8
 SAMPLES = {"input": np.random.default_rng(0).standard_normal((40, INPUTS)).astype(np.float32)}
 SPLIT = Split(SAMPLES, np.zeros(40, np.int64))
-MATERIAL = Material(SPLIT, SPLIT)
+MATERIAL = TrainingData(SPLIT, SPLIT)
 SLOWER = Interval(value=0.9, low=0.8, high=0.95)
 FASTER = Interval(value=1.2, low=1.1, high=1.3)
 
@@ -55,11 +55,11 @@ def network(hidden: int = HIDDEN) -> nn.Sequential:
         ).eval()
 
 
-def workpiece(given: nn.Module | None = None, **fields: Any) -> Workpiece:
+def workpiece(given: nn.Module | None = None, **fields: Any) -> CompressionState:
     whole = network()
     chosen = given or whole
     interface = describe(chosen, SAMPLES, {})
-    return Workpiece(chosen, interface, dense=whole, **fields)
+    return CompressionState(chosen, interface, dense=whole, **fields)
 
 
 def weight(module: nn.Module) -> Tensor:
@@ -204,7 +204,7 @@ def timed(facts: Facts, dense_s: float, variant_s: float) -> Facts:
         return given and replace(given, seconds=seconds * prod(given.shape))
 
     layers = tuple(
-        Layer(one.name, side(one.dense, dense_s), side(one.variant, variant_s))
+        LayerTiming(one.name, side(one.dense, dense_s), side(one.variant, variant_s))
         for one in facts.layers
     )
     return replace(facts, layers=layers)
@@ -340,7 +340,7 @@ def test_only_a_variant_beside_dense_can_be_explained(catalog: Path, name: str) 
 
 def test_nodes_of_a_convolutional_network_are_told_by_layer() -> None:
     piece, samples = tiny_conv.workpiece(), tiny_conv.split(4).samples
-    model = pack(piece, Material(tiny_conv.split(4), tiny_conv.split(4)))[1]["model.onnx"]
+    model = pack(piece, TrainingData(tiny_conv.split(4), tiny_conv.split(4)))[1]["model.onnx"]
     layers = {name: stored.shape for name, stored in Graph(model).layers.items()}
     assert list(layers) == ["stem", "widen", "narrow", "head"]
     assert layers["widen"] == (16, 8, 3, 3)
@@ -390,7 +390,7 @@ def test_a_module_that_a_call_uses_thrice_counts_thrice() -> None:
 
 def test_several_inputs_are_profiled_and_embeddings_are_layers_of_their_own() -> None:
     split = two_inputs.split(4)
-    model = pack(two_inputs.workpiece(), Material(split, split))[1]["model.onnx"]
+    model = pack(two_inputs.workpiece(), TrainingData(split, split))[1]["model.onnx"]
     ops = onnx_ops(model, split.samples, threads=1, calls=3)
     assert {"embedding", "hidden", "head"} <= {op.layer for op in ops}
     assert list(Graph(model).layers) == ["hidden", "head"]

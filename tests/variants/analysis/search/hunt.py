@@ -17,7 +17,7 @@ from tests.small import quiet
 from tests.variants import tiny
 from variants.analysis.search.bench import try_recipe
 from variants.analysis.search.goal import Cost, Goal
-from variants.analysis.search.result import Found
+from variants.analysis.search.result import SearchResult
 from variants.analysis.search.search import Attempt, search
 from variants.analysis.search.space import STRENGTH, Family
 from variants.catalog.recipe import Step
@@ -62,7 +62,7 @@ def hunt(
     time_limit_s: float = 600,
     progress: Progress | None = None,
     attempt: Attempt = try_recipe,
-) -> Found:
+) -> SearchResult:
     sys.path.append(str(project.parent))
     return search(
         project,

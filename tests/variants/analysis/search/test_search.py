@@ -22,9 +22,9 @@ from tests.variants.analysis.search.hunt import GOAL, SPACE, hunt, write_project
 from tests.waiting import wait_until
 from variants.analysis.search.bench import Bench, divide, try_recipe
 from variants.analysis.search.goal import Goal
-from variants.analysis.search.ledger import Ledger, Measured, Trial, key_of
+from variants.analysis.search.ledger import CandidateTrial, Ledger, Measured, key_of
 from variants.analysis.search.report import recipes_yaml, sentences, table, write_recipes
-from variants.analysis.search.result import Found
+from variants.analysis.search.result import SearchResult
 from variants.catalog.recipe import Recipe, Step
 from variants.catalog.record import read_record
 from variants.compression.techniques import resolve_all
@@ -44,11 +44,11 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(project: Path, state: Path) -> Found:
+def found(project: Path, state: Path) -> SearchResult:
     return hunt(project, state)
 
 
-def settled(found: Found) -> dict[str, Any]:
+def settled(found: SearchResult) -> dict[str, Any]:
     """What of a search must come out the same each time: all but latency and who did the work."""
     record = found.model_dump(mode="json", exclude={"tried", "dense_latency_s"})
     for row in (*record["rows"], *filter(None, [record["nearest"]])):
@@ -60,7 +60,7 @@ def records(state: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in state.glob("*.json")}
 
 
-def test_the_strongest_that_holds_is_found_and_confirmed(found: Found, state: Path) -> None:
+def test_the_strongest_that_holds_is_found_and_confirmed(found: SearchResult, state: Path) -> None:
     assert found.is_finished
     assert found.chosen is not None
     chosen = next(row for row in found.rows if row.name == found.chosen)
@@ -73,13 +73,15 @@ def test_the_strongest_that_holds_is_found_and_confirmed(found: Found, state: Pa
     assert (found.selection_samples, found.confirmation_samples, found.look) == (60, 60, 1)
 
 
-def test_what_cannot_help_or_be_made_is_named_with_the_reason(found: Found) -> None:
+def test_what_cannot_help_or_be_made_is_named_with_the_reason(found: SearchResult) -> None:
     assert found.skipped["int8"] == "does not lower parameters"
     assert "unknown technique 'prunning'" in found.skipped["misspelt"]
     assert found.skipped["unsuited"]
 
 
-def test_a_finished_search_has_nothing_left_to_do(project: Path, state: Path, found: Found) -> None:
+def test_a_finished_search_has_nothing_left_to_do(
+    project: Path, state: Path, found: SearchResult
+) -> None:
     before = records(state)
     again = hunt(project, state, time_limit_s=1e-9)
     assert (again.tried, again.is_finished) == (0, True)
@@ -89,7 +91,7 @@ def test_a_finished_search_has_nothing_left_to_do(project: Path, state: Path, fo
 
 
 def test_a_killed_search_goes_on_with_what_it_had(
-    project: Path, found: Found, tmp_path: Path
+    project: Path, found: SearchResult, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
     command = [
@@ -107,7 +109,7 @@ def test_a_killed_search_goes_on_with_what_it_had(
         child.send_signal(signal.SIGKILL)
         child.wait()
     at_kill = records(state)
-    assert all(read_record(Trial, state / name) for name in at_kill)
+    assert all(read_record(CandidateTrial, state / name) for name in at_kill)
     assert len(at_kill) >= 2
     assert "looks.json" not in at_kill
     resumed = hunt(project, state)
@@ -124,7 +126,7 @@ def test_without_time_nothing_is_begun(project: Path, tmp_path: Path) -> None:
 
 
 def test_a_budget_that_cannot_be_met_says_what_came_nearest(
-    project: Path, state: Path, found: Found
+    project: Path, state: Path, found: SearchResult
 ) -> None:
     strict = hunt(project, state, Goal(max_drop=1e-6, least="parameters"))
     assert strict.chosen is None
@@ -134,7 +136,7 @@ def test_a_budget_that_cannot_be_met_says_what_came_nearest(
 
 
 def test_the_best_accuracy_within_a_latency_starts_with_the_mildest(
-    project: Path, state: Path, found: Found
+    project: Path, state: Path, found: SearchResult
 ) -> None:
     any_time = hunt(project, state, Goal(latency_s=1000.0))
     assert any_time.chosen == "pruned-0.1"
@@ -146,7 +148,7 @@ def test_the_best_accuracy_within_a_latency_starts_with_the_mildest(
 
 
 def test_the_command_says_so_if_there_was_no_time(
-    project: Path, state: Path, found: Found, tmp_path: Path
+    project: Path, state: Path, found: SearchResult, tmp_path: Path
 ) -> None:
     written = tmp_path / "found.yaml"
     command = ["search", str(project), "--max-drop", "20", "--least", "parameters"]
@@ -162,7 +164,7 @@ def test_all_that_json_prints_is_json(project: Path, tmp_path: Path) -> None:
     command = ["search", str(project), "--max-drop", "20", "--least", "parameters", "--json"]
     result = CliRunner().invoke(cli, [*command, "--state", str(tmp_path), "--time-limit", "0.001s"])
     assert result.exception is None, result.output
-    assert Found.model_validate_json(result.stdout).model == "tiny"
+    assert SearchResult.model_validate_json(result.stdout).model == "tiny"
     assert "search" in result.stderr  # the bar
 
 
@@ -213,7 +215,7 @@ def test_one_search_at_a_time_holds_the_state(project: Path, tmp_path: Path) -> 
         hunt(project, tmp_path)
 
 
-def test_the_recipes_can_be_pasted_into_a_project_file(found: Found, tmp_path: Path) -> None:
+def test_the_recipes_can_be_pasted_into_a_project_file(found: SearchResult, tmp_path: Path) -> None:
     write_recipes(found, tmp_path / "found.yaml")
     recipes = yaml.safe_load((tmp_path / "found.yaml").read_text())["recipes"]
     assert list(recipes) == [row.name for row in found.rows]
@@ -224,7 +226,7 @@ def test_the_recipes_can_be_pasted_into_a_project_file(found: Found, tmp_path: P
     assert "confirmed" in recipes_yaml(found)
 
 
-def test_the_table_holds_every_row(found: Found) -> None:
+def test_the_table_holds_every_row(found: SearchResult) -> None:
     console = Console(width=200)
     with console.capture() as capture:
         console.print(table(found))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from variants.analysis.sensitivity.budget import allocate
-from variants.analysis.sensitivity.layers import Curve, Point, Sensitivity
+from variants.analysis.sensitivity.layers import Curve, Sensitivity, SensitivityPoint
 from variants.catalog.catalog import Interval
 
 
@@ -14,7 +14,7 @@ def curve(layer: str, weights: int, *drops: float) -> Curve:
         kind="Linear",
         weights=weights,
         points=tuple(
-            Point(sparsity=s, difference=Interval(value=-d / 100, low=-1, high=1))
+            SensitivityPoint(sparsity=s, difference=Interval(value=-d / 100, low=-1, high=1))
             for s, d in zip((0.0, 0.5, 0.9), drops, strict=True)
         ),
     )

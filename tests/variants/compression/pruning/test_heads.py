@@ -17,7 +17,7 @@ from variants.compression.pruning.heads import HeadImportance, head_importance, 
 from variants.compression.pruning.score import Criterion
 from variants.compression.techniques.structured import Structured
 from variants.model.forward import all_scores
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 
 DIM = tiny_attention.HEAD_DIM
 LAYER = "layers.1.attention"
@@ -64,7 +64,7 @@ def test_a_useless_head_is_found_first(criterion: Criterion) -> None:
 
 def test_structured_pruning_takes_the_useless_head_first() -> None:
     given = tiny_attention.workpiece()
-    given = Workpiece(_useless(), given.interface, dense=given.dense)
+    given = CompressionState(_useless(), given.interface, dense=given.dense)
     pruning = Structured(share=0.01, exclude=("layers.*.inner",), samples=48)
     made = pruning.apply(given, tiny_attention.datasets().material, quiet())
     network: Any = made.network

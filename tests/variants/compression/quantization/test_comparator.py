@@ -9,20 +9,22 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.small import quiet
 from variants.compression.quantization.comparator import (
-    Judge,
+    GraphComparator,
     keep_within,
     most_agreeing,
     signal_to_noise,
 )
-from variants.compression.quantization.layer import Layer
+from variants.compression.quantization.layer import QuantizableLayer
 from variants.model.dataset import Split
 
-LAYERS = [Layer(name, name, "MatMul", f"{name}.weight") for name in ("fine", "bad", "worst")]
+LAYERS = [
+    QuantizableLayer(name, name, "MatMul", f"{name}.weight") for name in ("fine", "bad", "worst")
+]
 HARM = {"fine": 0.01, "bad": 1.0, "worst": 3.0}
 """How far each layer in INT8 shifts the second of two scores."""
 
 
-def shifting(layers: Sequence[Layer]) -> bytes:
+def shifting(layers: Sequence[QuantizableLayer]) -> bytes:
     """Return a graph that adds the layers' harm to the scores that it is given."""
     shift = np.array([0, sum(HARM[layer.name] for layer in layers)], np.float32)
     graph = helper.make_graph(
@@ -38,11 +40,11 @@ def shifting(layers: Sequence[Layer]) -> bytes:
     return serialized
 
 
-def judge() -> Judge:
+def judge() -> GraphComparator:
     """40 samples that all are of the first class, by margins of 0.1 to 4.0."""
     scores = np.zeros((40, 2), np.float32)
     scores[:, 0] = np.arange(1, 41) / 10
-    return Judge(shifting([]), Split({"x": scores}, np.zeros(40, np.int64)), "logits")
+    return GraphComparator(shifting([]), Split({"x": scores}, np.zeros(40, np.int64)), "logits")
 
 
 def test_signal_to_noise_is_in_decibels() -> None:

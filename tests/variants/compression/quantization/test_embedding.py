@@ -5,7 +5,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from variants.compression.quantization.embedding import quantize_embeddings
-from variants.compression.quantization.layer import Layer
+from variants.compression.quantization.layer import QuantizableLayer
 from variants.runtime.onnx import OnnxRunner
 
 TABLE = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
@@ -23,7 +23,7 @@ def quantised() -> onnx.ModelProto:
         [numpy_helper.from_array(TABLE, "table.weight")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    layer = Layer("table", "look", "Gather", "table.weight")
+    layer = QuantizableLayer("table", "look", "Gather", "table.weight")
     return quantize_embeddings(model, [layer])
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tests.variants import tiny, tiny_conv
 from variants.compression.export import export
 from variants.compression.quantization.layer import (
-    Layer,
+    QuantizableLayer,
     convolved_share,
     find_layers,
     is_excluded,
@@ -71,7 +71,7 @@ def test_a_weight_that_two_layers_read_stays_as_it_is() -> None:
 
 
 def test_layers_are_excluded_by_pattern() -> None:
-    layer = Layer("blocks.0.up", "node", "MatMul", "blocks.0.up.weight")
+    layer = QuantizableLayer("blocks.0.up", "node", "MatMul", "blocks.0.up.weight")
     assert is_excluded(layer, ("head", "blocks.*"))
     assert not is_excluded(layer, ("head", "blocks.1.*", "Blocks.*"))
 

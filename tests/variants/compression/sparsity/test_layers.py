@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from variants.compression.sparsity.layers import (
-    Layer,
+    SparsifiableLayer,
     allowed_weights,
     columns_of,
     find_layers,
@@ -37,7 +37,7 @@ LAYERS = [
 
 @pytest.mark.parametrize(("layer", "shape"), LAYERS)
 def test_the_matrix_times_the_columns_is_what_the_layer_computes(
-    layer: Layer, shape: tuple[int, ...]
+    layer: SparsifiableLayer, shape: tuple[int, ...]
 ) -> None:
     inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     expected = layer(inputs).detach()
@@ -51,7 +51,9 @@ def test_the_matrix_times_the_columns_is_what_the_layer_computes(
 
 
 @pytest.mark.parametrize(("layer", "shape"), LAYERS)
-def test_a_weight_comes_back_from_its_matrix(layer: Layer, shape: tuple[int, ...]) -> None:
+def test_a_weight_comes_back_from_its_matrix(
+    layer: SparsifiableLayer, shape: tuple[int, ...]
+) -> None:
     back = to_weight(to_matrix(layer.weight), layer)
     assert torch.equal(back, layer.weight)
     assert back.is_contiguous()

@@ -13,10 +13,10 @@ from tests.variants import tiny, tiny_attention, tiny_conv, two_inputs
 from variants.compression.pruning.neurons import count_parameters
 from variants.compression.techniques.activation import ActivationPruning
 from variants.model.forward import all_scores
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 
 
-def _prune(module: Any, **parameters: Any) -> Workpiece:
+def _prune(module: Any, **parameters: Any) -> CompressionState:
     pruning = ActivationPruning(**parameters)
     return pruning.apply(module.workpiece(), module.datasets().material, quiet())
 
@@ -110,6 +110,6 @@ def test_a_share_that_cannot_be_reached_is_refused() -> None:
 
 def test_a_network_with_nothing_hidden_is_refused() -> None:
     network = nn.Sequential(nn.Linear(tiny.INPUTS, 3))
-    given = Workpiece(network, tiny.workpiece().interface, dense=network)
+    given = CompressionState(network, tiny.workpiece().interface, dense=network)
     with pytest.raises(ValueError, match="there are no hidden neurons: nothing is hidden"):
         ActivationPruning(share=0.5).apply(given, tiny.datasets().material, quiet())

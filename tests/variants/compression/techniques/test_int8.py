@@ -17,25 +17,25 @@ from tests.variants import tiny, tiny_attention, tiny_conv, two_inputs
 from variants.compression.techniques.int8 import Int8
 from variants.compression.techniques.n_m import SparseNM
 from variants.measurement.size import onnx_size
-from variants.model.dataset import Material, Split
+from variants.model.dataset import Split, TrainingData
 from variants.model.forward import all_scores
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 from variants.runtime.onnx import OnnxRunner
 
 MATERIAL = tiny.datasets().material
 
 
-def made(brought: ModuleType, **parameters: Any) -> Workpiece:
+def made(brought: ModuleType, **parameters: Any) -> CompressionState:
     technique = Int8.model_validate(parameters)
     return technique.apply(brought.workpiece(), brought.datasets().material, quiet())
 
 
-def graph_of(workpiece: Workpiece) -> onnx.GraphProto:
+def graph_of(workpiece: CompressionState) -> onnx.GraphProto:
     assert workpiece.graph is not None
     return onnx.load_model_from_string(workpiece.graph).graph
 
 
-def weights(workpiece: Workpiece) -> dict[str, NDArray[np.int8]]:
+def weights(workpiece: CompressionState) -> dict[str, NDArray[np.int8]]:
     """Return the INT8 weights by the name of the parameter; matrices may be turned around."""
     return {
         tensor.name.removesuffix("_quantized"): numpy_helper.to_array(tensor)
@@ -162,7 +162,7 @@ def test_the_layer_that_loses_most_is_left_in_fp32() -> None:
     samples["input"][:, 7] *= 1000
     given.network.get_parameter("0.weight").data[:, 7] /= 1000
     labels = all_scores(given.network, samples).argmax(1).numpy()
-    material = Material(MATERIAL.train, Split(samples, labels))
+    material = TrainingData(MATERIAL.train, Split(samples, labels))
     int8 = Int8(max_drop=0.05).apply(given, material, quiet())
     assert int8.notes[1].startswith("layer 0 stays in FP32: it alone in INT8 leaves ")
     assert weights(int8).keys() == {"2.weight", "4.weight"}

@@ -14,9 +14,9 @@ from variants.catalog.recipe import Step
 from variants.compression.techniques import resolve
 from variants.compression.techniques.low_rank import LowRankFactors
 from variants.compression.techniques.n_m import SparseNM
-from variants.model.dataset import Material, Split
+from variants.model.dataset import Split, TrainingData
 from variants.model.loading import describe
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 from variants.runtime import plan
 from variants.runtime.low_rank import Decomposition, LowRank, break_even, replacement
 
@@ -184,7 +184,7 @@ def test_rank_must_be_decided_once(parameters: dict[str, float]) -> None:
 def test_whitening_answers_nearer_to_the_network_on_correlated_inputs() -> None:
     samples = _correlated(600, tiny.INPUTS).numpy()
     split = Split({"input": samples}, np.zeros(len(samples), np.int64))
-    material = Material(split, split.part(0, 400))
+    material = TrainingData(split, split.part(0, 400))
     plain, whitened = (
         LowRankFactors(break_even=0.5, whiten=whiten, exclude=("4",)).apply(
             tiny.workpiece(), material, quiet()
@@ -227,7 +227,7 @@ def test_an_encoder_layer_computes_with_its_factors_and_attention_is_left_alone(
     torch.manual_seed(0)
     network = _Encoder().eval()
     samples = MATERIAL.validation.samples
-    given = Workpiece(network, describe(network, samples, {}), dense=network)
+    given = CompressionState(network, describe(network, samples, {}), dense=network)
     technique = LowRankFactors(break_even=0.8, exclude=("head",))
     made = technique.apply(given, MATERIAL, quiet())
     assert _ranks(made.network) == {"widen": 4, "encoder.linear1": 8, "encoder.linear2": 8}

@@ -17,9 +17,9 @@ from variants.compression.techniques.activation import ActivationPruning
 from variants.compression.techniques.n_m import SparseNM
 from variants.compression.techniques.recovery import Recover
 from variants.compression.techniques.unstructured import Unstructured
-from variants.model.dataset import Material
+from variants.model.dataset import TrainingData
 from variants.model.loading import describe
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 from variants.runtime.linear24 import mask24
 from variants.runtime.plan import describe as plan
 
@@ -98,7 +98,7 @@ def test_two_inputs_of_variable_length_calibrate_too() -> None:
     assert made.packed == {"hidden"}
 
 
-def _groups_left(made: Workpiece) -> Tensor:
+def _groups_left(made: CompressionState) -> Tensor:
     return made.masks["2.weight"].reshape(-1, 4).sum(dim=1)
 
 
@@ -141,12 +141,12 @@ def test_activation_pruning_then_sparsity_then_recovery() -> None:
         assert torch.equal(recovered.network.get_parameter(name) != 0, mask)
 
 
-def _uneven() -> Workpiece:
+def _uneven() -> CompressionState:
     """A network in which the strong inputs of the second layer share groups."""
     network = tiny.network()
     with torch.no_grad():
         network.get_parameter("2.weight")[:, :8] *= 4
-    return Workpiece(network, describe(network, MATERIAL.train.samples, {}), dense=network)
+    return CompressionState(network, describe(network, MATERIAL.train.samples, {}), dense=network)
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "wanda", "sparsegpt"])
@@ -201,7 +201,7 @@ def test_a_network_that_hides_how_it_uses_its_layers_is_not_reordered() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Peeking().eval()
-    material = Material(MATERIAL.train.part(0, 50), MATERIAL.validation)
+    material = TrainingData(MATERIAL.train.part(0, 50), MATERIAL.validation)
     given = replace(tiny.workpiece(), network=network)
     with pytest.raises(ValueError, match=r"changed the answers by .*; set permute: false"):
         SparseNM(permute=True).apply(given, material, quiet())

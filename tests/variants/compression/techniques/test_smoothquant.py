@@ -17,20 +17,24 @@ from variants.compression.sparsity.calibration import choose_samples
 from variants.compression.techniques.int8 import Int8
 from variants.compression.techniques.n_m import SparseNM
 from variants.compression.techniques.smoothquant import SmoothQuant
-from variants.model.dataset import Material, Split
+from variants.model.dataset import Split, TrainingData
 from variants.model.forward import all_scores
 from variants.model.loading import describe, load_model
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 from variants.runtime.onnx import OnnxRunner
 
 
-def brought() -> tuple[Workpiece, Material]:
+def brought() -> tuple[CompressionState, TrainingData]:
     built, given = network(), samples(200)
     split = Split(given, all_scores(built, given).argmax(1).numpy())
-    return Workpiece(built, describe(built, given, {}), dense=built), Material(split, split)
+    return CompressionState(built, describe(built, given, {}), dense=built), TrainingData(
+        split, split
+    )
 
 
-def noise(workpiece: Workpiece, material: Material, dense: nn.Module, mode: str) -> float:
+def noise(
+    workpiece: CompressionState, material: TrainingData, dense: nn.Module, mode: str
+) -> float:
     graph = Int8.model_validate({"mode": mode}).apply(workpiece, material, quiet()).graph
     assert graph is not None
     given = material.validation.samples
@@ -47,14 +51,14 @@ def test_int8_after_it_is_nearer_to_fp32(mode: str) -> None:
     assert after > before + 3  # half the power of the error
 
 
-def encoder() -> tuple[Workpiece, Material]:
+def encoder() -> tuple[CompressionState, TrainingData]:
     """A BERT of two blocks; the values of the second have an outlier that `output` takes back."""
     built, data = small_minilm.network().eval(), small_minilm.datasets()
     with torch.no_grad():
         for part in ("weight", "bias"):
             built.get_parameter(f"encoder.blocks.1.attention.value.{part}")[5] *= 100
         built.get_parameter("encoder.blocks.1.attention.output.weight")[:, 5] /= 100
-    workpiece = Workpiece(built, describe(built, data.train.samples, data.axes), dense=built)
+    workpiece = CompressionState(built, describe(built, data.train.samples, data.axes), dense=built)
     return workpiece, data.material
 
 
@@ -77,8 +81,8 @@ def test_all_six_attentions_of_minilm_are_smoothed() -> None:
     assert loaded.datasets is not None
     some = loaded.datasets.validation.part(0, 64)
     network = loaded.network
-    given = Workpiece(network, describe(network, some.samples, {}), dense=network)
-    smoothed = SmoothQuant(samples=64).apply(given, Material(some, some), quiet())
+    given = CompressionState(network, describe(network, some.samples, {}), dense=network)
+    smoothed = SmoothQuant(samples=64).apply(given, TrainingData(some, some), quiet())
     found = [note.split(":")[0] for note in smoothed.notes]
     assert found[:6] == [f"encoder.blocks.{block}.attention.value smoothed" for block in range(6)]
     assert len(found) == 6 + 13  # its LayerNorms, which residual additions read
@@ -131,14 +135,16 @@ class PostNorm(nn.Module):
 def test_a_post_norm_block_is_refused_with_the_reason() -> None:
     built, given = PostNorm().eval(), samples(40)
     split = Split(given, np.zeros(40, np.int64))
-    workpiece = Workpiece(built, describe(built, given, {}), dense=built)
+    workpiece = CompressionState(built, describe(built, given, {}), dense=built)
     reason = "nothing to smooth: norm is not smoothed: add.Tensor reads it too, not only Linears"
     with pytest.raises(ValueError, match=reason):
-        SmoothQuant().apply(workpiece, Material(split, split), quiet())
+        SmoothQuant().apply(workpiece, TrainingData(split, split), quiet())
 
 
 def test_equal_seeds_give_equal_weights() -> None:
-    weights: Callable[[Workpiece], Tensor] = lambda made: made.network.get_parameter("0.weight")  # noqa: E731
+    weights: Callable[[CompressionState], Tensor] = lambda made: made.network.get_parameter(
+        "0.weight"
+    )  # noqa: E731
     material = tiny.datasets().material
     first, second, other = (
         SmoothQuant(samples=40, seed=seed).apply(tiny.workpiece(), material, quiet())
@@ -152,7 +158,7 @@ def test_samples_are_chosen_as_by_other_techniques() -> None:
     given, material = brought()
     chosen = choose_samples(material.validation, 40, 3)
     made = SmoothQuant(samples=40, seed=3).apply(given, material, quiet())
-    expected = SmoothQuant().apply(given, Material(chosen, chosen), quiet())
+    expected = SmoothQuant().apply(given, TrainingData(chosen, chosen), quiet())
     assert made.notes == expected.notes
     for name, weight in expected.network.named_parameters():
         assert torch.equal(made.network.get_parameter(name), weight)

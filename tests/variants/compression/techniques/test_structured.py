@@ -20,7 +20,7 @@ from variants.compression.pruning.score import Criterion, score
 from variants.compression.techniques.structured import Structured
 from variants.model.dataset import Split
 from variants.model.forward import all_scores
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 from variants.model.training import Schedule, accuracy, fit
 
 CRITERIA: tuple[Criterion, ...] = ("magnitude", "gradient", "activation", "taylor", "random")
@@ -30,7 +30,7 @@ def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _prune(module: Any, **parameters: Any) -> Workpiece:
+def _prune(module: Any, **parameters: Any) -> CompressionState:
     return Structured(**parameters).apply(module.workpiece(), module.datasets().material, quiet())
 
 
@@ -88,8 +88,8 @@ def _trained() -> nn.Module:
     return made
 
 
-def _given(network: nn.Module) -> Workpiece:
-    return Workpiece(network, tiny.workpiece().interface, dense=network)
+def _given(network: nn.Module) -> CompressionState:
+    return CompressionState(network, tiny.workpiece().interface, dense=network)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)

@@ -17,13 +17,13 @@ from variants.compression.techniques.int8 import Int8
 from variants.compression.techniques.ramp import ramp
 from variants.compression.techniques.recovery import Recover
 from variants.compression.techniques.unstructured import Unstructured
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 from variants.model.training import Schedule, accuracy, fit
 
 MATERIAL = tiny.datasets().material
 
 
-def _gone(made: Workpiece) -> dict[str, int]:
+def _gone(made: CompressionState) -> dict[str, int]:
     return {name: int((~mask).sum()) for name, mask in made.masks.items()}
 
 
@@ -137,7 +137,7 @@ def test_one_after_the_other_it_takes_what_is_missing_and_revives_nothing() -> N
     assert _gone(less) == _gone(half)
 
 
-def _trained() -> Workpiece:
+def _trained() -> CompressionState:
     given = tiny.workpiece()
     schedule = Schedule(epochs=20, batch_size=32, learning_rate=1e-2)
     fit(given.network, MATERIAL.train, schedule, quiet())

@@ -14,14 +14,14 @@ from variants.compression.techniques.recovery import Recover
 from variants.compression.techniques.weight_sharing import WeightSharing
 from variants.measurement.size import onnx_size
 from variants.model.loading import describe
-from variants.model.state import Workpiece
+from variants.model.state import CompressionState
 from variants.runtime.onnx import OnnxRunner
 
 MATERIAL = tiny.datasets().material
 WIDE = 96
 
 
-def _wide() -> Workpiece:
+def _wide() -> CompressionState:
     """tiny's, with its middle layer wide enough for codes of one byte to pay."""
     given = tiny.workpiece()
     with torch.random.fork_rng(devices=[]):
@@ -31,7 +31,7 @@ def _wide() -> Workpiece:
     return given
 
 
-def _shared(made: Workpiece) -> dict[str, np.ndarray]:
+def _shared(made: CompressionState) -> dict[str, np.ndarray]:
     assert made.graph is not None
     found = find(onnx.load_model_from_string(made.graph).graph)
     return {name: weight.book.decode() for name, weight in found.items()}
@@ -137,7 +137,7 @@ class _Tokens(torch.nn.Module):
 def test_exclude_knows_a_weight_that_the_exporter_renamed() -> None:
     torch.manual_seed(0)
     network = _Tokens().eval()
-    given = Workpiece(network, describe(network, tiny.split(4).samples, {}), dense=network)
+    given = CompressionState(network, describe(network, tiny.split(4).samples, {}), dense=network)
     both = _shared(WeightSharing(values=16).apply(given, MATERIAL, quiet()))
     assert set(both) == {"each.weight", "head.weight"}
     assert both["each.weight"].shape == (8, 64)
@@ -164,7 +164,7 @@ class _Scaled(torch.nn.Module):
 def test_a_table_of_constants_is_no_weight() -> None:
     torch.manual_seed(0)
     network = _Scaled().eval()
-    given = Workpiece(network, describe(network, tiny.split(4).samples, {}), dense=network)
+    given = CompressionState(network, describe(network, tiny.split(4).samples, {}), dense=network)
     shared = _shared(WeightSharing(values=16).apply(given, MATERIAL, quiet()))
     assert set(shared) == {"body.weight", "head.weight"}
 

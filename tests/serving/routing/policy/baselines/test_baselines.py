@@ -21,16 +21,16 @@ from serving.routing.policy.baselines.proteus import proteus
 from serving.routing.policy.baselines.round_robin import round_robin
 from serving.routing.policy.baselines.slack_fit import slack_fit
 from serving.routing.policy.state import (
-    Candidate,
     Decision,
     Dispatch,
     Drop,
     Lane,
     LaneKey,
     Policy,
-    Situation,
+    QueuedRequest,
+    RouterState,
+    VariantState,
     Wait,
-    Waiting,
 )
 from tests.serving.routing.policy.states import ALL, DENSE, PRUNED, chooses, lane, variant
 
@@ -56,14 +56,14 @@ NOW = 1000.0
 
 
 @st.composite
-def candidates(draw: st.DrawFn, name: str) -> Candidate:
+def candidates(draw: st.DrawFn, name: str) -> VariantState:
     made = variant(
         name,
         draw(st.floats(1e-4, 0.05)),
         draw(st.floats(0, 0.01)),
         slots=draw(st.integers(1, 4)),
         best_case=draw(st.floats(0.3, 1)),
-        spread=draw(st.floats(1, 3)),
+        residuals=draw(st.floats(1, 3)),
         max_batch=draw(st.sampled_from([1, 7, 16, 64])),
         sent=draw(st.integers(0, 100)),
     )
@@ -74,7 +74,7 @@ def candidates(draw: st.DrawFn, name: str) -> Candidate:
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> Situation:
+def states(draw: st.DrawFn) -> RouterState:
     alive = draw(st.lists(st.sampled_from(NAMES), unique=True))
     keys = draw(
         st.lists(
@@ -91,7 +91,7 @@ def situations(draw: st.DrawFn) -> Situation:
             unique=True,
         )
     )
-    return Situation(
+    return RouterState(
         [draw(_lanes(key, place)) for place, key in enumerate(keys)],
         {name: draw(candidates(name)) for name in NAMES if name in alive},
         NOW,
@@ -107,7 +107,7 @@ def _lanes(draw: st.DrawFn, key: LaneKey, place: int) -> Lane:
         deadline = NOW + draw(st.floats(-0.05, 0.3)) if key.has_deadline else math.inf
         order = (deadline if key.has_deadline else arrived + 1, 10, 100 * place + number)
         size = draw(st.sampled_from([1, 1, 1, 2, 3, 20, 70]))
-        requests.append(Waiting(size, deadline, order, key, arrived=arrived))
+        requests.append(QueuedRequest(size, deadline, order, key, arrived=arrived))
     requests.sort(key=lambda request: request.order)
     return Lane(key, requests, sum(request.size for request in requests))
 
@@ -120,13 +120,13 @@ def test_an_objective_of_latency_gets_what_answers_first(name: str) -> None:
     assert choose([urgent], DENSE, PRUNED, busy) == ("pruned", 1)
 
 
-def in_full(shown: Situation) -> object:
+def in_full(shown: RouterState) -> object:
     return [(lane, tuple(lane.requests), lane.samples) for lane in shown.lanes], dict(
         shown.candidates
     )
 
 
-def sent_by(decision: Dispatch) -> list[Waiting]:
+def sent_by(decision: Dispatch) -> list[QueuedRequest]:
     (first_lane, count), *mates = decision.counts
     first = first_lane.requests[decision.skip :][:count]
     assert len(first) == count
@@ -134,8 +134,8 @@ def sent_by(decision: Dispatch) -> list[Waiting]:
 
 
 def apply(
-    decision: Dispatch | Drop, shown: Situation, sent: Callable[[Candidate], Candidate]
-) -> Situation:
+    decision: Dispatch | Drop, shown: RouterState, sent: Callable[[VariantState], VariantState]
+) -> RouterState:
     """Return what is left after a decision; `sent` says how a variant is after a batch."""
     gone = sent_by(decision) if isinstance(decision, Dispatch) else decision.lane.requests[:1]
     lanes = []
@@ -149,31 +149,31 @@ def apply(
     return replace(shown, lanes=lanes, candidates=after)
 
 
-def busier(candidate: Candidate) -> Candidate:
+def busier(candidate: VariantState) -> VariantState:
     left = candidate.free_slots - 1
     return replace(
         candidate, free_slots=left, free_in_s=0.0 if left else 0.01, sent=candidate.sent + 1
     )
 
 
-def could_start(candidate: Candidate, head: Waiting, now: float) -> bool:
+def could_start(candidate: VariantState, head: QueuedRequest, now: float) -> bool:
     return bool(candidate.free_slots) and now + candidate.idle_s(head.size) <= head.deadline
 
 
-def every_baseline(check: Callable[[str, Situation], None]) -> Callable[[], None]:
+def every_baseline(check: Callable[[str, RouterState], None]) -> Callable[[], None]:
     """Make a test of a check: of every baseline, in many situations."""
 
-    def test(shown: Situation) -> None:
+    def test(shown: RouterState) -> None:
         for name in BASELINES:
             note(name)
             check(name, shown)
 
     test.__qualname__ = check.__qualname__
-    return given(shown=situations())(test)
+    return given(shown=states())(test)
 
 
 @every_baseline
-def test_a_decision_is_valid(name: str, shown: Situation) -> None:
+def test_a_decision_is_valid(name: str, shown: RouterState) -> None:
     decision = BASELINES[name](shown)
     match decision:
         case Dispatch():
@@ -198,7 +198,7 @@ def test_a_decision_is_valid(name: str, shown: Situation) -> None:
 
 
 @every_baseline
-def test_a_decision_is_a_function_of_what_is_shown(name: str, shown: Situation) -> None:
+def test_a_decision_is_a_function_of_what_is_shown(name: str, shown: RouterState) -> None:
     before = in_full(shown)
     first = BASELINES[name](shown)
     assert BASELINES[name](shown) == first
@@ -207,7 +207,7 @@ def test_a_decision_is_a_function_of_what_is_shown(name: str, shown: Situation) 
 
 @every_baseline
 def test_a_request_is_dropped_only_where_nothing_could_be_in_time(
-    name: str, shown: Situation
+    name: str, shown: RouterState
 ) -> None:
     decision = BASELINES[name](shown)
     if not isinstance(decision, Drop):
@@ -225,7 +225,7 @@ def test_a_request_is_dropped_only_where_nothing_could_be_in_time(
 
 
 @every_baseline
-def test_waits_at_last_and_then_for_a_reason(name: str, shown: Situation) -> None:
+def test_waits_at_last_and_then_for_a_reason(name: str, shown: RouterState) -> None:
     decision: Decision
     for _ in range(sum(len(each.requests) for each in shown.lanes) + 1):
         decision = BASELINES[name](shown)
@@ -243,7 +243,7 @@ def test_waits_at_last_and_then_for_a_reason(name: str, shown: Situation) -> Non
 
 
 @every_baseline
-def test_hosts_that_are_always_free_leave_nothing_waiting(name: str, shown: Situation) -> None:
+def test_hosts_that_are_always_free_leave_nothing_waiting(name: str, shown: RouterState) -> None:
     free = {n: replace(c, free_slots=1, free_in_s=0.0) for n, c in shown.candidates.items()}
     lanes = [lane for lane in shown.lanes if any(n in free for n in lane.key.variants)]
     shown = replace(shown, candidates=free, lanes=lanes)

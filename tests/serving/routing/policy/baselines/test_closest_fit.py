@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from serving.routing.policy.baselines.closest_fit import closest_fit
-from serving.routing.policy.state import Candidate
+from serving.routing.policy.state import VariantState
 from tests.serving.routing.policy.states import (
     BUSY_DENSE,
     DENSE,
@@ -36,7 +36,7 @@ choose = chooses(closest_fit)
         pytest.param(math.inf, [BUSY_DENSE, INT8], ("wait", 0.005), id="and no other"),
     ],
 )
-def test_choice(due: float, candidates: Sequence[Candidate], expected: object) -> None:
+def test_choice(due: float, candidates: Sequence[VariantState], expected: object) -> None:
     assert choose([lane(due)], *candidates) == expected
 
 

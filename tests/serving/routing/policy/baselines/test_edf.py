@@ -6,7 +6,15 @@ from collections.abc import Sequence
 import pytest
 
 from serving.routing.policy.baselines.edf import Turn, earliest_first, oldest_first, quickest
-from serving.routing.policy.state import Candidate, Decision, Dispatch, Drop, Lane, Situation, Wait
+from serving.routing.policy.state import (
+    Decision,
+    Dispatch,
+    Drop,
+    Lane,
+    RouterState,
+    VariantState,
+    Wait,
+)
 from tests.serving.routing.policy.states import (
     ALL,
     BUSY_DENSE,
@@ -14,7 +22,7 @@ from tests.serving.routing.policy.states import (
     INT8,
     PRUNED,
     lane,
-    situation,
+    state,
     variant,
 )
 
@@ -23,32 +31,32 @@ def best(turn: Turn) -> Decision:
     return turn.send(turn.usable[0], turn.largest(turn.usable[0]), "best")
 
 
-def decide(shown: Situation) -> Decision:
+def decide(shown: RouterState) -> Decision:
     return earliest_first(shown, best)
 
 
 def test_the_lane_whose_head_is_due_first_is_served_first() -> None:
     relaxed, tight = lane(0.5, variants=["dense"]), lane(0.012, signature="other")
-    decision = decide(situation([relaxed, tight], DENSE))
+    decision = decide(state([relaxed, tight], DENSE))
     assert decision == Dispatch("dense", ((tight, 1),), 1, 0.010, "best")
 
 
 def test_a_lane_whose_variant_is_busy_does_not_block_another() -> None:
     blocked, free = lane(0.1, variants=["dense"]), lane(0.2, variants=["int8"])
-    decision = decide(situation([blocked, free], BUSY_DENSE, INT8))
+    decision = decide(state([blocked, free], BUSY_DENSE, INT8))
     assert decision == Dispatch("int8", ((free, 1),), 1, 0.002, "best")
 
 
 def test_waits_for_the_first_of_the_busy_variants() -> None:
     lanes = [lane(0.1, variants=["dense"]), lane(0.2, variants=["int8"])]
     busy_int8 = variant("int8", 0.002, busy_s=0.003)
-    assert decide(situation(lanes, BUSY_DENSE, busy_int8)) == Wait(0.003)
+    assert decide(state(lanes, BUSY_DENSE, busy_int8)) == Wait(0.003)
 
 
 def test_a_batch_that_should_have_ended_by_now_is_an_event_to_wait_for() -> None:
     overdue = variant("dense", 0.010, slots=0)
-    assert decide(situation([lane(0.1)], overdue)) == Wait(0.1)
-    assert decide(situation([lane(math.inf)], overdue)) == Wait()
+    assert decide(state([lane(0.1)], overdue)) == Wait(0.1)
+    assert decide(state([lane(math.inf)], overdue)) == Wait()
 
 
 @pytest.mark.parametrize(
@@ -65,41 +73,41 @@ def test_a_batch_that_should_have_ended_by_now_is_an_event_to_wait_for() -> None
     ],
 )
 def test_a_hopeless_head_is_dropped(
-    due: float, candidates: Sequence[Candidate], is_dropped: bool
+    due: float, candidates: Sequence[VariantState], is_dropped: bool
 ) -> None:
     hopeless = lane(due)
-    assert (decide(situation([hopeless], *candidates)) == Drop(hopeless)) is is_dropped
+    assert (decide(state([hopeless], *candidates)) == Drop(hopeless)) is is_dropped
 
 
 def test_oldest_first_drops_only_where_nothing_is_alive() -> None:
     late = lane(-1.0)
-    decision = oldest_first(situation([late], DENSE), best)
+    decision = oldest_first(state([late], DENSE), best)
     assert decision == Dispatch("dense", ((late, 1),), 1, 0.010, "best")
-    assert oldest_first(situation([late]), best) == Drop(late)
+    assert oldest_first(state([late]), best) == Drop(late)
 
 
 def test_oldest_first_goes_by_arrival() -> None:
     old, tight = lane(0.5, arrived=-0.2), lane(0.1, arrived=-0.1, signature="other")
-    decision = oldest_first(situation([tight, old], DENSE), best)
+    decision = oldest_first(state([tight, old], DENSE), best)
     assert decision == Dispatch("dense", ((old, 1),), 1, 0.010, "best")
 
 
 def test_an_objective_of_latency_gets_the_variant_that_answers_first() -> None:
     urgent = lane(0.1, fastest_first=True)
     busy_int8 = variant("int8", 0.002, busy_s=0.005)
-    decision = decide(situation([urgent], DENSE, PRUNED, busy_int8))
+    decision = decide(state([urgent], DENSE, PRUNED, busy_int8))
     assert decision == Dispatch("pruned", ((urgent, 1),), 1, 0.004, "best")
 
 
 def test_samples_are_counted_not_requests() -> None:
     many = lane(1.0, 1.0, 1.0, 1.0, sizes=[30, 30, 3, 3])
-    decision = decide(situation([many], DENSE))
+    decision = decide(state([many], DENSE))
     assert decision == Dispatch("dense", ((many, 3),), 63, 0.072, "best")
 
 
 def test_a_request_larger_than_the_largest_batch_is_sent_alone() -> None:
     large = lane(1.0, 1.0, sizes=[100, 1])
-    decision = decide(situation([large], variant("dense", 0.010, 0.001, max_batch=64)))
+    decision = decide(state([large], variant("dense", 0.010, 0.001, max_batch=64)))
     assert isinstance(decision, Dispatch)
     assert (decision.size, decision.counts) == (100, ((large, 1),))
 
@@ -107,13 +115,13 @@ def test_a_request_larger_than_the_largest_batch_is_sent_alone() -> None:
 def test_a_batch_is_filled_by_deadline_from_lanes_that_differ_in_their_floor() -> None:
     strict = lane(0.1, 0.3, variants=["dense"])
     loose = lane(0.2, 0.4, variants=["dense", "int8"])
-    decision = decide(situation([loose, strict], variant("dense", 0.010, max_batch=3)))
+    decision = decide(state([loose, strict], variant("dense", 0.010, max_batch=3)))
     assert decision == Dispatch("dense", ((strict, 2), (loose, 1)), 3, 0.010, "best")
 
 
 def test_however_many_lanes_fill_a_batch_it_is_by_deadline() -> None:
     lanes = [lane(place / 10, 0.5, variants=ALL[:place]) for place in (1, 2, 3)]
-    decision = decide(situation(lanes, variant("dense", 0.010, max_batch=2)))
+    decision = decide(state(lanes, variant("dense", 0.010, max_batch=2)))
     assert decision == Dispatch("dense", ((lanes[0], 1), (lanes[1], 1)), 2, 0.010, "best")
 
 
@@ -128,13 +136,13 @@ def test_however_many_lanes_fill_a_batch_it_is_by_deadline() -> None:
 )
 def test_lanes_that_differ_otherwise_share_no_batch(other: Lane) -> None:
     first = lane(0.1, variants=["dense", "int8"])
-    decision = decide(situation([first, other], DENSE))
+    decision = decide(state([first, other], DENSE))
     assert decision == Dispatch("dense", ((first, 1),), 1, 0.010, "best")
 
 
 def test_a_lane_that_is_too_strict_for_the_variant_does_not_ride_along() -> None:
     loose, strict = lane(0.005, variants=["dense", "int8"]), lane(0.1, variants=["dense"])
-    tried = earliest_first(situation([loose, strict], DENSE, INT8), lambda t: t.send(INT8, 64, "x"))
+    tried = earliest_first(state([loose, strict], DENSE, INT8), lambda t: t.send(INT8, 64, "x"))
     assert tried == Dispatch("int8", ((loose, 1),), 1, 0.002, "x")
 
 
@@ -146,7 +154,7 @@ def test_a_lane_that_is_due_before_does_not_ride_along() -> None:
     def int8_for_none_but_the_second(turn: Turn) -> Decision:
         return turn.wait_for(DENSE) if turn.lane is tight else best(turn)
 
-    shown = situation([tight, relaxed], DENSE, INT8)
+    shown = state([tight, relaxed], DENSE, INT8)
     decision = earliest_first(shown, int8_for_none_but_the_second)
     assert decision == Dispatch("dense", ((relaxed, 1),), 1, 0.010, "best")
 
@@ -158,7 +166,7 @@ def test_what_is_due_before_the_first_that_is_sent_stays_where_it_is() -> None:
     def send_from_the_second(turn: Turn) -> Decision:
         return turn.send(DENSE, 64, "x", skip=1)
 
-    decision = earliest_first(situation([strict, loose, other], DENSE), send_from_the_second)
+    decision = earliest_first(state([strict, loose, other], DENSE), send_from_the_second)
     assert decision == Dispatch("dense", ((loose, 2), (other, 1)), 3, 0.012, "x", skip=1)
 
 
@@ -169,9 +177,9 @@ def test_without_a_deadline_only_the_best_is_startable() -> None:
         seen.append([candidate.name for candidate in turn.startable()])
         return Wait()
 
-    earliest_first(situation([lane(math.inf)], DENSE, INT8), look)
-    earliest_first(situation([lane(math.inf)], BUSY_DENSE, INT8), look)
-    earliest_first(situation([lane(0.1)], BUSY_DENSE, INT8), look)
+    earliest_first(state([lane(math.inf)], DENSE, INT8), look)
+    earliest_first(state([lane(math.inf)], BUSY_DENSE, INT8), look)
+    earliest_first(state([lane(0.1)], BUSY_DENSE, INT8), look)
     assert seen == [["dense"], [], ["int8"]]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from serving.routing.policy.baselines.fastest import fastest
-from serving.routing.policy.state import Candidate
+from serving.routing.policy.state import VariantState
 from tests.serving.routing.policy.states import DENSE, INT8, PRUNED, chooses, lane, variant
 
 choose = chooses(fastest)
@@ -37,7 +37,7 @@ FLAT = variant("flat", 0.006)
     ],
 )
 def test_choice(
-    deadlines: Sequence[float], candidates: Sequence[Candidate], expected: object
+    deadlines: Sequence[float], candidates: Sequence[VariantState], expected: object
 ) -> None:
     names = [candidate.name for candidate in candidates]
     assert choose([lane(*deadlines, variants=names)], *candidates) == expected

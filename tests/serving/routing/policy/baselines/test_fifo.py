@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from serving.routing.policy.baselines.fifo import fifo
-from serving.routing.policy.state import Candidate
+from serving.routing.policy.state import VariantState
 from tests.serving.routing.policy.states import BUSY_DENSE, DENSE, INT8, chooses, lane
 
 choose = chooses(fifo)
@@ -24,7 +24,7 @@ choose = chooses(fifo)
     ],
 )
 def test_choice(
-    deadlines: Sequence[float], candidates: Sequence[Candidate], expected: object
+    deadlines: Sequence[float], candidates: Sequence[VariantState], expected: object
 ) -> None:
     assert choose([lane(*deadlines)], *candidates) == expected
 

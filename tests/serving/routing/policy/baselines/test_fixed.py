@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from serving.routing.policy.baselines.fixed import fixed
-from serving.routing.policy.state import Candidate, Dispatch
+from serving.routing.policy.state import Dispatch, VariantState
 from tests.serving.routing.policy.states import (
     BUSY_DENSE,
     DENSE,
     INT8,
     chooses,
     lane,
-    situation,
+    state,
     variant,
 )
 
@@ -34,7 +34,7 @@ choose = chooses(fixed)
     ],
 )
 def test_choice(
-    deadlines: Sequence[float], candidates: Sequence[Candidate], expected: object
+    deadlines: Sequence[float], candidates: Sequence[VariantState], expected: object
 ) -> None:
     assert choose([lane(*deadlines)], *candidates) == expected
 
@@ -58,19 +58,19 @@ def test_a_few_that_are_due_first_do_not_hold_up_the_many(
 ) -> None:
     now = 100.0
     behind = lane(*(now + due for due in dues))
-    decision = fixed(replace(situation([behind], DENSE), now=now))
+    decision = fixed(replace(state([behind], DENSE), now=now))
     took_s = DENSE.times.within_s(size)
     assert decision == Dispatch("dense", ((behind, size),), size, took_s, "fixed", skip)
 
 
 def test_they_are_served_where_larger_batches_are_no_faster() -> None:
     behind = lane(*[0.041] * 4, *[0.9] * 16)
-    assert fixed(situation([behind], variant("dense", 0.010, 0.010))) == Dispatch(
+    assert fixed(state([behind], variant("dense", 0.010, 0.010))) == Dispatch(
         "dense", ((behind, 4),), 4, 0.040, "fixed"
     )
 
 
 def test_says_what_it_expects() -> None:
     only = lane(0.1, 0.1)
-    decision = fixed(situation([only], DENSE))
+    decision = fixed(state([only], DENSE))
     assert decision == Dispatch("dense", ((only, 2),), 2, 0.011, "fixed")

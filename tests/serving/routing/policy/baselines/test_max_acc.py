@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from serving.routing.policy.baselines.max_acc import max_acc
-from serving.routing.policy.state import Candidate
+from serving.routing.policy.state import VariantState
 from tests.serving.routing.policy.states import (
     BUSY_DENSE,
     DENSE,
@@ -33,7 +33,7 @@ choose = chooses(max_acc)
     ],
 )
 def test_choice(
-    deadlines: Sequence[float], candidates: Sequence[Candidate], expected: object
+    deadlines: Sequence[float], candidates: Sequence[VariantState], expected: object
 ) -> None:
     assert choose([lane(*deadlines)], *candidates) == expected
 

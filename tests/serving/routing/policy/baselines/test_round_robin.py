@@ -11,7 +11,7 @@ from tests.serving.routing.policy.states import (
     PRUNED,
     chooses,
     lane,
-    situation,
+    state,
     variant,
 )
 
@@ -22,7 +22,7 @@ def test_each_gets_as_many_batches_as_the_others() -> None:
     candidates = {candidate.name: candidate for candidate in (DENSE, PRUNED, INT8)}
     order = []
     for _ in range(9):
-        decision = round_robin(situation([lane(1.0)], *candidates.values()))
+        decision = round_robin(state([lane(1.0)], *candidates.values()))
         assert isinstance(decision, Dispatch)
         order.append(decision.variant)
         chosen = candidates[decision.variant]

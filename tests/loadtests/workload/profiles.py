@@ -1,11 +1,11 @@
 """Offers of a catalog that is made up, for tests of what depends on them."""
 
-from serving.routing.profile import Latency, Offer
+from serving.routing.profile import Latency, VariantProfile
 
 
-def offer(variant: str, **p95_s: float) -> Offer:
+def profile(variant: str, **p95_s: float) -> VariantProfile:
     """Return an offer by p95 of its batch sizes (`b1=0.01`); medians are half of these."""
-    return Offer(
+    return VariantProfile(
         variant=variant,
         accuracy=0.9,
         accuracy_drop=0.0,
@@ -20,7 +20,7 @@ def offer(variant: str, **p95_s: float) -> Offer:
 
 
 OFFERS = {
-    "dense": offer("dense", b1=0.010, b8=0.040, b64=0.400),
-    "int8": offer("int8", b1=0.004, b8=0.010),
-    "sparse": offer("sparse", b1=0.005, b8=0.009),
+    "dense": profile("dense", b1=0.010, b8=0.040, b64=0.400),
+    "int8": profile("int8", b1=0.004, b8=0.010),
+    "sparse": profile("sparse", b1=0.005, b8=0.009),
 }
