@@ -53,7 +53,7 @@ def compare(checked: Checked, progress: Progress) -> dict[str, dict[str, Interva
     for criterion in progress.track(CRITERIA, description=checked.project.name):
         for pattern, step in patterns(criterion).items():
             (technique,) = resolve_all((step,))
-            masked = technique.apply(dense, datasets.material, progress).network
+            masked = technique.apply(dense, datasets.training_data, progress).network
             predicted = predict(masked, test.samples).numpy()
             difference = accuracy_difference(predicted, expected, test.labels)
             found.setdefault(pattern, {})[criterion] = difference

@@ -78,12 +78,12 @@ def run_seed(
     dense_accuracy = accuracy(network, datasets.test)
     outcomes = {}
     for name, recipe in tried.items():
-        workpiece = dense
+        state = dense
         for technique in resolve_all(recipe):
-            workpiece = technique.apply(workpiece, datasets.material, progress)
+            state = technique.apply(state, datasets.training_data, progress)
         outcomes[name] = Outcome(
-            removed=1 - count_parameters(workpiece.network) / count_parameters(network),
-            difference=accuracy(workpiece.network, datasets.test) - dense_accuracy,
+            removed=1 - count_parameters(state.network) / count_parameters(network),
+            difference=accuracy(state.network, datasets.test) - dense_accuracy,
         )
     return dense_accuracy, outcomes
 

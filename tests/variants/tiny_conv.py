@@ -71,6 +71,6 @@ def datasets() -> Datasets:
     return Datasets(train=split(400, 1), validation=split(120, 2), test=split(100, 3))
 
 
-def workpiece(seed: int = 0) -> CompressionState:
+def state(seed: int = 0) -> CompressionState:
     built = network(seed)
     return CompressionState(built, describe(built, split(1).samples, {}), dense=built)

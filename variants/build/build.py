@@ -91,11 +91,11 @@ def build(
     with tempfile.TemporaryDirectory(prefix="build-", dir=workshop) as folder:
         drafts, built = Path(folder), {}
         for name, techniques in recipes.items():
-            workpiece = _work(name, techniques, dense, datasets.material, progress)
-            runner, files = pack(workpiece, datasets.material)
+            state = _work(name, techniques, dense, datasets.training_data, progress)
+            runner, files = pack(state, datasets.training_data)
             if name == DENSE:
                 files[plan.WEIGHTS] = safetensors.torch.save(plan.storable(network))
-            recipe, notes = project.recipes[name], workpiece.notes
+            recipe, notes = project.recipes[name], state.notes
             variant = Variant(name=name, recipe=recipe, runner=runner, files=(), notes=notes)
             built[name] = artifact.save(drafts, variant, files)
         if DENSE not in built:
@@ -139,17 +139,15 @@ def measure_again(
     return Catalog.load(catalog)
 
 
-def pack(
-    workpiece: CompressionState, material: TrainingData
-) -> tuple[RunnerName, dict[str, bytes]]:
+def pack(state: CompressionState, data: TrainingData) -> tuple[RunnerName, dict[str, bytes]]:
     """Return what runs a finished workpiece and the files of its artifact by name."""
-    if workpiece.graph is not None:
-        return "onnx", {MODEL_FILE: workpiece.graph}
-    if workpiece.packed:
-        layers, tensors = plan.describe(workpiece.network, workpiece.packed)
+    if state.graph is not None:
+        return "onnx", {MODEL_FILE: state.graph}
+    if state.packed:
+        layers, tensors = plan.describe(state.network, state.packed)
         files = {plan.WEIGHTS: safetensors.torch.save(tensors)}
         return "torch", {plan.PLAN: layers.model_dump_json(indent=2).encode(), **files}
-    exported = export(workpiece.network, material.validation.samples, workpiece.interface)
+    exported = export(state.network, data.validation.samples, state.interface)
     return "onnx", {MODEL_FILE: exported.SerializeToString(deterministic=True)}
 
 
@@ -179,18 +177,18 @@ def _clear(catalog: Path, keep: Mapping[str, object]) -> None:
 def _work(
     name: str,
     techniques: Sequence[Technique],
-    workpiece: CompressionState,
-    material: TrainingData,
+    state: CompressionState,
+    data: TrainingData,
     progress: Progress,
 ) -> CompressionState:
     steps = " ─▶ ".join(technique.kind for technique in techniques) or "as trained"
     progress.console.print(f"{name}: {steps}", highlight=False)
     for technique in techniques:
         try:
-            workpiece = technique.apply(workpiece, material, progress)
+            state = technique.apply(state, data, progress)
         except ValueError as error:
             raise ValueError(f"{name}: {technique.kind}: {error}") from error
-    return workpiece
+    return state
 
 
 def _measure(

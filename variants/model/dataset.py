@@ -119,7 +119,7 @@ class Datasets:
         return ", ".join(inputs)
 
     @property
-    def material(self) -> TrainingData:
+    def training_data(self) -> TrainingData:
         """Everything but the test split."""
         return TrainingData(self.train, self.validation)
 

@@ -73,7 +73,7 @@ class Converter(Protocol):
     """A step that makes the graph from the network, and lets the network be trained for it."""
 
     def apply(
-        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+        self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
         """Return the workpiece with a graph."""
         ...
@@ -93,10 +93,8 @@ class Conversion:
     given: CompressionState
 
 
-def unpacked(workpiece: CompressionState) -> tuple[str, ...]:
+def unpacked(state: CompressionState) -> tuple[str, ...]:
     """Return what to note where a graph stores whole what the artifact would have packed."""
-    if not workpiece.packed:
+    if not state.packed:
         return ()
-    return (
-        f"stored whole, zeros included, since a graph packs none: {len(workpiece.packed)} layers",
-    )
+    return (f"stored whole, zeros included, since a graph packs none: {len(state.packed)} layers",)

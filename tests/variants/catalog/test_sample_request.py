@@ -43,7 +43,7 @@ def test_the_request_holds_the_first_sample_of_every_input(
     tmp_path: Path, kind: Any, expected: list[tuple[str, str, list[int]]]
 ) -> None:
     samples = kind.split(5, seed=7).samples
-    inputs = _written(tmp_path, kind.workpiece().interface, samples)
+    inputs = _written(tmp_path, kind.state().interface, samples)
     assert [(one["name"], one["datatype"], one["shape"]) for one in inputs] == expected
     for one in inputs:
         array = samples[one["name"]]
@@ -52,5 +52,5 @@ def test_the_request_holds_the_first_sample_of_every_input(
 
 
 def test_a_request_of_integers_is_written_in_integers(tmp_path: Path) -> None:
-    inputs = _written(tmp_path, two_inputs.workpiece().interface, two_inputs.split(1).samples)
+    inputs = _written(tmp_path, two_inputs.state().interface, two_inputs.split(1).samples)
     assert all(isinstance(value, int) for one in inputs for value in one["data"])

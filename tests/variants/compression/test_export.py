@@ -106,7 +106,7 @@ def test_an_input_that_nothing_depends_on_is_still_taken() -> None:
 
 
 def test_a_convolutional_network_is_exported_with_its_running_statistics() -> None:
-    piece, samples = tiny_conv.workpiece(), tiny_conv.split(30).samples
+    piece, samples = tiny_conv.state(), tiny_conv.split(30).samples
     model = export(piece.network.train(), samples, piece.interface).SerializeToString()
     _expect_equal(tiny_conv.network(), model, samples)
     assert not piece.network.training
@@ -115,9 +115,9 @@ def test_a_convolutional_network_is_exported_with_its_running_statistics() -> No
 @pytest.mark.parametrize(
     ("build", "samples"),
     [
-        (tiny.workpiece, SAMPLES),
-        (two_inputs.workpiece, TEXTS),
-        (tiny_conv.workpiece, tiny_conv.split(30).samples),
+        (tiny.state, SAMPLES),
+        (two_inputs.state, TEXTS),
+        (tiny_conv.state, tiny_conv.split(30).samples),
     ],
 )
 def test_equal_networks_give_equal_bytes_that_tell_no_paths(

@@ -95,21 +95,21 @@ class Masked(nn.Module):
         return scores + self.mask[:1].exp()
 
 
-def workpiece(network: nn.Module, samples: Samples) -> CompressionState:
+def state(network: nn.Module, samples: Samples) -> CompressionState:
     return CompressionState(network.eval(), describe(network, samples, {}), dense=network)
 
 
 def apply(network: nn.Module, technique: str, **parameters: Any) -> CompressionState:
     """Apply a technique to a network that takes what tiny's takes."""
-    given = workpiece(network, tiny.split(1).samples)
+    given = state(network, tiny.split(1).samples)
     step = Step(technique=technique, parameters=parameters)
-    return resolve(step).apply(given, tiny.datasets().material, quiet())
+    return resolve(step).apply(given, tiny.datasets().training_data, quiet())
 
 
 def test_a_table_looked_up_by_columns_is_not_quantised_by_rows() -> None:
     ids = np.random.default_rng(0).integers(0, IDS, (60, 5))
     split = Split({"ids": ids}, ids[:, 0] % 3)
-    given = workpiece(Columns(), split.samples)
+    given = state(Columns(), split.samples)
     made = resolve(Step(technique="int8")).apply(given, TrainingData(split, split), quiet())
     assert "layer table stays in FP32: it is looked up by columns" in made.notes
     assert made.graph is not None
@@ -142,7 +142,7 @@ def test_smoothquant_leaves_what_nobody_reads() -> None:
 def test_quantization_aware_training_takes_arguments_by_name() -> None:
     given = apply(ByKeyword(), "int8", samples=50)
     recover = resolve(Step(technique="recover", parameters={"epochs": 1}))
-    assert recover.apply(given, tiny.datasets().material, quiet()).graph is not None
+    assert recover.apply(given, tiny.datasets().training_data, quiet()).graph is not None
 
 
 @pytest.mark.parametrize("criterion", ["activation", "taylor"])
@@ -161,7 +161,7 @@ def test_low_rank_keeps_the_datatype() -> None:
     samples = {name: array.astype(np.float64) for name, array in tiny.split(40).samples.items()}
     split = Split(samples, tiny.split(40).labels)
     step = Step(technique="low-rank", parameters={"break_even": 0.5})
-    made = resolve(step).apply(workpiece(network, samples), TrainingData(split, split), quiet())
+    made = resolve(step).apply(state(network, samples), TrainingData(split, split), quiet())
     assert all_scores(made.network, samples).dtype == torch.float64
 
 

@@ -80,14 +80,14 @@ def test_pruned_recovered_quantised_and_recovered_again() -> None:
         Step(technique="int8", parameters={"reduce_range": True, "per_channel": False}),
         Step(technique="recover", parameters=train),
     )
-    workpiece, material = tiny.workpiece(), tiny.datasets().material
+    state, data = tiny.state(), tiny.datasets().training_data
     for technique in resolve_all(steps):
-        workpiece = technique.apply(workpiece, material, quiet())
-        if workpiece.graph is not None:
-            scores = OnnxRunner(workpiece.graph, threads=1)(test.samples)["logits"]
+        state = technique.apply(state, data, quiet())
+        if state.graph is not None:
+            scores = OnnxRunner(state.graph, threads=1)(test.samples)["logits"]
             qualities.append(float((scores.argmax(axis=1) == test.labels).mean()))
     assert len(qualities) == 2
     assert qualities[1] >= qualities[0] > 0.7
-    for name, mask in workpiece.masks.items():
-        assert (workpiece.network.get_parameter(name)[~mask] == 0).all()
-    assert workpiece.stage is Stage.GRAPH
+    for name, mask in state.masks.items():
+        assert (state.network.get_parameter(name)[~mask] == 0).all()
+    assert state.stage is Stage.GRAPH

@@ -18,7 +18,7 @@ from variants.model.loading import describe
 from variants.model.state import Stage
 from variants.runtime.onnx import OnnxRunner
 
-MATERIAL = tiny.datasets().material
+DATA = tiny.datasets().training_data
 
 PARAMETERS: dict[str, dict[str, Any]] = {
     "activation-pruning": {"mean_below": 0.3, "deviation_below": 0.4},
@@ -36,11 +36,11 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 def test_apply_leaves_the_given_workpiece_and_its_interface_alone(
     kind: str, brought: ModuleType
 ) -> None:
-    given, datasets = brought.workpiece(), brought.datasets()
+    given, datasets = brought.state(), brought.datasets()
     before = copy.deepcopy(given.network.state_dict())
     technique = resolve(Step(technique=kind, parameters=PARAMETERS.get(kind, {})))
     try:
-        made = technique.apply(given, datasets.material, quiet())
+        made = technique.apply(given, datasets.training_data, quiet())
     except ValueError:  # it may not understand the structure, but for the simplest
         assert brought is not tiny
         made = given
@@ -151,7 +151,7 @@ def test_a_layer_of_only_silent_neurons_keeps_the_liveliest() -> None:
 
 def test_activation_pruning_makes_the_network_smaller_and_says_so() -> None:
     pruning = ActivationPruning(mean_below=0.3, deviation_below=0.4)
-    pruned = pruning.apply(tiny.workpiece(), MATERIAL, quiet())
+    pruned = pruning.apply(tiny.state(), DATA, quiet())
     left = pruned.network[0].out_features  # type: ignore[index]
     assert 0 < left < tiny.HIDDEN
     assert f"kept layer 0: {left} of {tiny.HIDDEN} neurons" in pruned.notes[0]

@@ -184,19 +184,19 @@ def test_the_artifacts_hold_no_more_weights_than_were_counted(small_catalog: Pat
 
 
 def test_a_model_with_two_inputs_of_variable_length_gets_its_cards(tmp_path: Path) -> None:
-    piece = two_inputs.workpiece()
+    piece = two_inputs.state()
     sparse = copy.deepcopy(piece.network)
     weight = sparse.get_submodule("hidden").weight
     assert isinstance(weight, Tensor)
     with torch.no_grad():
         weight.mul_(mask24(weight))
-    material = two_inputs.datasets().material
+    data = two_inputs.datasets().training_data
     variants = {}
     for name, made in (
         ("dense", piece),
         ("sparse", replace(piece, network=sparse, packed=frozenset({"hidden"}))),
     ):
-        runner, files = pack(made, material)
+        runner, files = pack(made, data)
         files[WEIGHTS] = files.get(WEIGHTS) or save(piece.network.state_dict())
         variants[name] = artifact.save(
             tmp_path, Variant(name=name, recipe=(), runner=runner, files=()), files

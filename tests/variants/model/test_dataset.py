@@ -50,7 +50,7 @@ def test_the_hash_sees_every_change(changed: Datasets) -> None:
 
 
 def test_techniques_are_not_given_the_test_split() -> None:
-    assert vars(tiny.datasets().material).keys() == {"train", "validation"}
+    assert vars(tiny.datasets().training_data).keys() == {"train", "validation"}
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_outputs_vary_where_an_axis_reaches_them() -> None:
 
 
 def test_images_keep_their_shape() -> None:
-    described = tiny_conv.workpiece().interface
+    described = tiny_conv.state().interface
     assert described.inputs == (TensorSpec(name="input", datatype="FP32", shape=(-1, 3, 8, 8)),)
     assert described.outputs == (TensorSpec(name="logits", datatype="FP32", shape=(-1, 4)),)
 

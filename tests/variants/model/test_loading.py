@@ -56,12 +56,12 @@ def test_a_network_comes_ready_to_be_asked() -> None:
     ("load", "message"),
     [
         (load_network, r"tiny\.datasets\(\) must return a torch\.nn\.Module, got Datasets"),
-        (load_datasets, "must return variants.model.dataset.Datasets, got Workpiece"),
-        (load_path, "must return the pathlib.Path of a safetensors file, got Workpiece"),
+        (load_datasets, "must return variants.model.dataset.Datasets, got CompressionState"),
+        (load_path, "must return the pathlib.Path of a safetensors file, got CompressionState"),
     ],
 )
 def test_what_a_function_returns_is_checked(load: object, message: str) -> None:
-    reference = "tests.variants.tiny:" + ("datasets" if load is load_network else "workpiece")
+    reference = "tests.variants.tiny:" + ("datasets" if load is load_network else "state")
     with pytest.raises(ValueError, match=message):
         load(reference)  # type: ignore[operator]  # a table of two functions
 

@@ -36,7 +36,7 @@ def _stored(plan: Plan, tensors: dict[str, torch.Tensor]) -> tuple[Plan, bytes]:
 
 def _pruned(module: Any, **parameters: Any) -> CompressionState:
     technique = Structured(**{"criterion": "magnitude", "share": 0.4} | parameters)
-    return technique.apply(module.workpiece(), module.datasets().material, quiet())
+    return technique.apply(module.state(), module.datasets().training_data, quiet())
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -45,8 +45,8 @@ def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def test_a_pruned_and_sparse_network_is_rebuilt_from_its_plan_and_tensors() -> None:
     layers = nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8), nn.GELU(), nn.Linear(8, 3)
-    given = replace(tiny.workpiece(), network=nn.Sequential(*layers).eval())
-    sparse = SparseNM(min_rows=8).apply(given, tiny.datasets().material, quiet())
+    given = replace(tiny.state(), network=nn.Sequential(*layers).eval())
+    sparse = SparseNM(min_rows=8).apply(given, tiny.datasets().training_data, quiet())
     plan, tensors = describe(sparse.network, sparse.packed)
 
     assert plan.layers == {
@@ -92,11 +92,9 @@ def test_grouped_convolutions_keep_their_groups_unless_each_channel_is_its_own()
 
 
 def test_low_rank_layers_are_rebuilt_packed_or_not() -> None:
-    material = tiny.datasets().material
-    made = LowRankFactors(break_even=0.99, exclude=("4",)).apply(
-        tiny.workpiece(), material, quiet()
-    )
-    widened = SparseNM(min_rows=4).apply(made, material, quiet())
+    data = tiny.datasets().training_data
+    made = LowRankFactors(break_even=0.99, exclude=("4",)).apply(tiny.state(), data, quiet())
+    widened = SparseNM(min_rows=4).apply(made, data, quiet())
     assert isinstance(made.network.get_submodule("2"), LowRank)
     for given in (made, widened):
         plan, tensors = describe(given.network, given.packed)
@@ -113,10 +111,10 @@ def test_low_rank_layers_are_rebuilt_packed_or_not() -> None:
 
 @pytest.mark.parametrize("module", [tiny_conv, tiny_attention])
 def test_a_structured_and_packed_variant_is_served_by_torch(module: Any, tmp_path: Path) -> None:
-    given, material = _pruned(module, round_to=4), module.datasets().material
-    sparse = SparseNM(min_rows=4).apply(given, material, quiet())
+    given, data = _pruned(module, round_to=4), module.datasets().training_data
+    sparse = SparseNM(min_rows=4).apply(given, data, quiet())
     assert sparse.packed
-    runner, files = pack(sparse, material)
+    runner, files = pack(sparse, data)
     assert runner == "torch"
     variant = Variant(name="small", recipe=(), runner=runner, files=())
     artifact.save(tmp_path, variant, files)
@@ -154,7 +152,7 @@ def test_tied_and_channels_last_tensors_are_stored_as_they_are() -> None:
 
 
 def test_describing_leaves_the_network_alone() -> None:
-    sparse = SparseNM().apply(tiny.workpiece(), tiny.datasets().material, quiet())
+    sparse = SparseNM().apply(tiny.state(), tiny.datasets().training_data, quiet())
     describe(sparse.network, sparse.packed)
     assert isinstance(sparse.network.get_submodule("0"), nn.Linear)
 

@@ -50,8 +50,8 @@ class Bench:
 
     folder: Path
     model: Model
-    workpiece: CompressionState
-    material: TrainingData
+    state: CompressionState
+    data: TrainingData
     """The train split, and of validation the selection part alone: so nothing that a technique
     learns or decides comes from the confirmation part."""
     confirmation: Split
@@ -70,7 +70,7 @@ class Bench:
     @property
     def selection(self) -> Split:
         """The part of validation that decides what is tried next and what is put forward."""
-        return self.material.validation
+        return self.data.validation
 
 
 def open_bench(
@@ -87,13 +87,13 @@ def open_bench(
     Raises `ValueError` if validation has fewer than two samples.
     """
     selection, confirmation = divide(checked.datasets.validation, seed)
-    material = TrainingData(checked.datasets.train, selection)
-    workpiece = CompressionState(checked.network, checked.interface, dense=checked.network)
+    data = TrainingData(checked.datasets.train, selection)
+    state = CompressionState(checked.network, checked.interface, dense=checked.network)
     model = checked.model()
-    runner, files = pack(workpiece, material)
-    state = safetensors.torch.save(storable(checked.network))
+    runner, files = pack(state, data)
+    weights = safetensors.torch.save(storable(checked.network))
     dense = Variant(name=DENSE, recipe=(), runner=runner, files=())
-    dense = artifact.save(folder, dense, {**files, WEIGHTS: state})
+    dense = artifact.save(folder, dense, {**files, WEIGHTS: weights})
     run = load_runner(folder, model, dense, threads=threads)
     subject = {
         "model": model.model_dump(mode="json"),
@@ -105,8 +105,8 @@ def open_bench(
     return Bench(
         folder=folder,
         model=model,
-        workpiece=workpiece,
-        material=material,
+        state=state,
+        data=data,
         confirmation=confirmation,
         dense=dense,
         dense_answers={
@@ -139,12 +139,12 @@ def try_recipe(bench: Bench, recipe: Recipe, on_step: Callable[[str], None]) -> 
     Raises `ValueError` or an error of onnxruntime's if the recipe does not suit the model, and
     whatever torch raises.
     """
-    workpiece = bench.workpiece
+    state = bench.state
     for technique in resolve_all(recipe):
         on_step(technique.kind)
-        workpiece = technique.apply(workpiece, bench.material, _SILENT)
+        state = technique.apply(state, bench.data, _SILENT)
     on_step("measuring")
-    runner, files = pack(workpiece, bench.material)
+    runner, files = pack(state, bench.data)
     variant = Variant(name=_CANDIDATE, recipe=recipe, runner=runner, files=())
     variant = artifact.save(bench.folder, variant, files)
     load = partial(load_runner, bench.folder, bench.model, variant, threads=bench.threads)

@@ -92,7 +92,7 @@ class Sweep:
 
 def sweep(
     network: nn.Module,
-    material: TrainingData,
+    data: TrainingData,
     progress: Progress,
     *,
     recovery: Schedule,
@@ -103,7 +103,7 @@ def sweep(
 
     Raises `ValueError` if no neurons can be removed from a network of this structure.
     """
-    validation = material.validation
+    validation = data.validation
     border = int(len(validation) * STATISTICS_SHARE)
     held_out = validation.part(border, len(validation))
     statistics = rows(validation.samples, slice(0, border))
@@ -118,7 +118,7 @@ def sweep(
         folded, _ = fold_means(network, groups, kept, heard)
         pruned = remove(folded, groups, kept)
         before = _difference(pruned, dense, held_out)
-        fit(pruned, material.train, recovery, _SILENT)
+        fit(pruned, data.train, recovery, _SILENT)
         points.append(
             SweepPoint(
                 mean_below=mean_below,
@@ -154,7 +154,7 @@ def run_sweep(
     brought = load_model(project.model)
     return sweep(
         brought.network,
-        brought.datasets.material,
+        brought.datasets.training_data,
         progress,
         means=means,
         deviations=deviations,

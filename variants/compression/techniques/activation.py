@@ -53,13 +53,13 @@ class ActivationPruning(Technique):
         return share
 
     def apply(
-        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+        self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
         """Return the workpiece with a smaller network.
 
         Raises `ValueError` if no neurons can go, or not so many parameters.
         """
-        network, samples = workpiece.network, material.validation.samples
+        network, samples = state.network, data.validation.samples
         structure = neurons(network, samples).without(self.exclude)
         groups = structure.groups
         heard = measure_neurons(network, groups, samples, progress)
@@ -81,9 +81,9 @@ class ActivationPruning(Technique):
             notes += unfolded
         note = "; ".join(f"layer {name}: {k.sum()} of {k.size} neurons" for name, k in kept.items())
         return replace(
-            workpiece,
+            state,
             network=remove(network, groups, kept),
-            notes=(*workpiece.notes, f"kept {note}", *notes),
+            notes=(*state.notes, f"kept {note}", *notes),
         )
 
     def choose(self, moments: Mapping[str, Moments]) -> dict[str, NDArray[np.bool_]]:

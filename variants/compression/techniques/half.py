@@ -31,17 +31,17 @@ class HalfPrecision(Technique):
     datatype: ClassVar[Half]
 
     def apply(
-        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+        self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
         """Return the workpiece with a graph of half the bytes."""
-        network = workpiece.network
-        exported = export(network, material.validation.samples, workpiece.interface)
+        network = state.network
+        exported = export(network, data.validation.samples, state.interface)
         made, notes = store_half(name_weights(exported, network), self.datatype)
         return replace(
-            workpiece,
+            state,
             graph=made.SerializeToString(deterministic=True),
-            conversion=Conversion(self, workpiece),
-            notes=(*workpiece.notes, *notes, *unpacked(workpiece)),
+            conversion=Conversion(self, state),
+            notes=(*state.notes, *notes, *unpacked(state)),
         )
 
     def simulate(

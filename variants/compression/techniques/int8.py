@@ -76,32 +76,32 @@ class Int8(Technique):
     seed: int = 0
 
     def apply(
-        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+        self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
         """Return the workpiece with a quantised graph, which from here on is the model."""
-        calibrating, held_out = self._divide(material.validation)
-        exported = export(workpiece.network, calibrating.samples, workpiece.interface)
-        model = name_weights(exported, workpiece.network)
+        calibrating, held_out = self._divide(data.validation)
+        exported = export(state.network, calibrating.samples, state.interface)
+        model = name_weights(exported, state.network)
         if self.mode == "dynamic":
-            _require_few_convolutions(workpiece.network, rows(calibrating.samples, slice(0, 1)))
+            _require_few_convolutions(state.network, rows(calibrating.samples, slice(0, 1)))
         layers, notes = self._choose(model)
         judge = None
         if held_out is not None:
-            scores = workpiece.interface.outputs[0].name
+            scores = state.interface.outputs[0].name
             judge = GraphComparator(model.SerializeToString(), held_out, scores)
         with tempfile.TemporaryDirectory() as folder:
             writers = self._writers(model, calibrating.samples, Path(folder), progress)
             graph, decided = self._decide(writers, layers, judge, progress)
         return replace(
-            workpiece,
+            state,
             graph=graph,
-            conversion=Conversion(self, workpiece),
+            conversion=Conversion(self, state),
             notes=(
-                *workpiece.notes,
+                *state.notes,
                 self._describe(count(calibrating.samples)),
                 *notes,
                 *decided,
-                *unpacked(workpiece),
+                *unpacked(state),
             ),
         )
 

@@ -65,30 +65,30 @@ class LotteryTicket(Technique, Schedule):
     """Names of layers to leave alone, as patterns: `head`, `blocks.0.*`."""
 
     def apply(
-        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+        self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
         """Return the workpiece with a trained ticket and its masks.
 
         Raises `ValueError` if a step before has changed the network: nothing of that would be left.
         """
-        _require_untouched(workpiece)
-        steps = count_steps(len(material.train), self)
+        _require_untouched(state)
+        steps = count_steps(len(data.train), self)
         if self.rewind_steps >= steps:
             raise ValueError(
                 f"rewind_steps must be less than the {steps} steps of a training, "
                 f"got {self.rewind_steps}"
             )
-        search = self.search(workpiece.dense, material.train, progress)
-        network, masks = self.start(workpiece.dense, search)
+        search = self.search(state.dense, data.train, progress)
+        network, masks = self.start(state.dense, search)
         first = 0 if self.control == "reinit" else self.rewind_steps
         remaining = range(first, steps)
-        fit(network, material.train, self, progress, masks=masks, steps=remaining, label="ticket")
+        fit(network, data.train, self, progress, masks=masks, steps=remaining, label="ticket")
         _, skipped = find_layers(network, self.exclude)
         return replace(
-            workpiece,
+            state,
             network=network,
             masks=masks,
-            notes=(*workpiece.notes, *skipped, self._summary(masks)),
+            notes=(*state.notes, *skipped, self._summary(masks)),
         )
 
     def search(self, architecture: nn.Module, split: Split, progress: Progress) -> Search:
@@ -149,8 +149,8 @@ class LotteryTicket(Technique, Schedule):
         )
 
 
-def _require_untouched(workpiece: CompressionState) -> None:
-    dense, given = workpiece.dense.state_dict(), workpiece.network.state_dict()
+def _require_untouched(state: CompressionState) -> None:
+    dense, given = state.dense.state_dict(), state.network.state_dict()
     for name in {**dense, **given}:
         ours, theirs = dense.get(name), given.get(name)
         if ours is None or theirs is None or not torch.equal(ours, theirs):

@@ -53,17 +53,17 @@ class LowRankFactors(Technique):
         return share
 
     def apply(
-        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+        self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
         """Return the workpiece with a network of thinner layers."""
-        found, notes = find_layers(workpiece.network, self.exclude)
+        found, notes = find_layers(state.network, self.exclude)
         linears = {name: layer for name, layer in found.items() if isinstance(layer, nn.Linear)}
         for name in [name for name, linear in linears.items() if type(linear) is not nn.Linear]:
             kind = type(linears.pop(name)).__name__
             notes.append(f"layer {name} stays dense: a {kind} is not always called as a Linear")
-        inputs = self._inputs(workpiece.network, linears, material, progress)
+        inputs = self._inputs(state.network, linears, data, progress)
 
-        network = copy.deepcopy(workpiece.network)
+        network = copy.deepcopy(state.network)
         ranks = {}
         for name in progress.track(linears, description="factorising"):
             linear = linears[name]
@@ -80,7 +80,7 @@ class LowRankFactors(Technique):
             ranks[name] = f"{name} {rank} of {len(decomposition.singular)}"
             mean = None if seen is None else seen.mean
             made = replacement(linear, decomposition, rank, mean)
-            for place in _places(workpiece.network, linear):
+            for place in _places(state.network, linear):
                 network.set_submodule(place, made)
         if not ranks:
             raise no_layer(self.kind, notes)
@@ -88,22 +88,22 @@ class LowRankFactors(Technique):
         if unseen:
             notes.append(f"inputs not observed, so not whitened: {unseen}")
         return replace(
-            workpiece,
+            state,
             network=network,
-            notes=(*workpiece.notes, *notes, f"ranks: {', '.join(ranks.values())}"),
+            notes=(*state.notes, *notes, f"ranks: {', '.join(ranks.values())}"),
         )
 
     def _inputs(
         self,
         network: nn.Module,
         linears: Mapping[str, nn.Linear],
-        material: TrainingData,
+        data: TrainingData,
         progress: Progress,
     ) -> dict[str, Inputs]:
         """Return what each layer gets in the network as it is, if it is wanted."""
         if not self.whiten:
             return {}
-        samples = choose_samples(material.validation, self.samples, self.seed).samples
+        samples = choose_samples(data.validation, self.samples, self.seed).samples
         return measure_inputs(network, linears, samples, progress)
 
     def _rank(self, linear: nn.Linear, decomposition: Decomposition) -> int:

@@ -74,18 +74,18 @@ class SparseNM(Technique):
         return m
 
     def apply(
-        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+        self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
         """Return the workpiece with masked weights."""
-        network = copy.deepcopy(workpiece.network)
+        network = copy.deepcopy(state.network)
         found, notes = find_layers(network, self.exclude)
         reasons = {name: self._ineligible(layer) for name, layer in found.items()}
         layers = {name: layer for name, layer in found.items() if not reasons[name]}
         notes += [f"layer {name} stays dense: {why}" for name, why in reasons.items() if why]
         if not layers:
             raise no_layer(self.kind, notes)
-        masks = dict(workpiece.masks)
-        split = choose_samples(material.train, self.samples, self.seed)
+        masks = dict(state.masks)
+        split = choose_samples(data.train, self.samples, self.seed)
         if self.permute:
             masks, reordered = self._reorder(network, layers, masks, split, progress)
             notes += reordered
@@ -95,11 +95,11 @@ class SparseNM(Technique):
             raise no_layer(self.kind, notes)
         masks |= mask_layers(layers, kept)
         return replace(
-            workpiece,
+            state,
             network=network,
             masks=masks,
-            packed=workpiece.packed | self._packable(layers, kept),
-            notes=(*workpiece.notes, *notes),
+            packed=state.packed | self._packable(layers, kept),
+            notes=(*state.notes, *notes),
         )
 
     def _ineligible(self, layer: SparsifiableLayer) -> str:

@@ -34,23 +34,23 @@ class Recover(Technique, Schedule):
     temperature: float = Field(default=4.0, gt=0)
 
     def apply(
-        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+        self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
         """Return the workpiece with trained weights, and with a graph made from them if it had one.
 
         Raises `ValueError` if the graph was made by a step that cannot make it anew.
         """
-        conversion = workpiece.conversion
-        if conversion is None and workpiece.graph is not None:
+        conversion = state.conversion
+        if conversion is None and state.graph is not None:
             raise ValueError("the graph was made by a step that cannot make it anew")
-        given = workpiece if conversion is None else conversion.given
+        given = state if conversion is None else conversion.given
         network = copy.deepcopy(given.network)
         teacher = Teacher(given.dense, self.distill, self.temperature)
-        simulated = conversion.by.simulate(network, workpiece) if conversion else nullcontext()
+        simulated = conversion.by.simulate(network, state) if conversion else nullcontext()
         with simulated:
             fit(
                 network,
-                material.train,
+                data.train,
                 self,
                 progress,
                 masks=given.masks,
@@ -58,4 +58,4 @@ class Recover(Technique, Schedule):
                 label="recovery",
             )
         trained = replace(given, network=network)
-        return trained if conversion is None else conversion.by.apply(trained, material, progress)
+        return trained if conversion is None else conversion.by.apply(trained, data, progress)

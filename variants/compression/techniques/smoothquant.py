@@ -36,11 +36,11 @@ class SmoothQuant(Technique):
     seed: int = 0
 
     def apply(
-        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+        self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
         """Return the workpiece with other weights for the same function."""
-        samples = choose_samples(material.validation, self.samples, self.seed).samples
-        network = copy.deepcopy(workpiece.network)
+        samples = choose_samples(data.validation, self.samples, self.seed).samples
+        network = copy.deepcopy(state.network)
         groups, skipped = find_groups(network, samples)
         if not groups:
             raise ValueError(
@@ -57,4 +57,4 @@ class SmoothQuant(Technique):
                 f"{float(before.max() / before.mean()):.1f} times the mean, and is "
                 f"{float(after.max() / after.mean()):.1f} times"
             )
-        return replace(workpiece, network=network, notes=(*workpiece.notes, *notes, *skipped))
+        return replace(state, network=network, notes=(*state.notes, *notes, *skipped))

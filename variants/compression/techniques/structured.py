@@ -62,15 +62,15 @@ class Structured(Technique):
     seed: int = 0
 
     def apply(
-        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+        self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
         """Return the workpiece with a smaller network.
 
         Raises `ValueError` if so many parameters cannot be removed, and says how many can.
         """
-        structure = self._structure(workpiece.network, material)
-        calibration = choose_samples(material.validation, self.samples, self.seed)
-        network = workpiece.network
+        structure = self._structure(state.network, data)
+        calibration = choose_samples(data.validation, self.samples, self.seed)
+        network = state.network
         total = Budget(network, ()).total
         sizes = {group.name: group.size for group in structure.groups}
         least = {n: math.ceil(round(size * (1 - self.max_ratio), 6)) for n, size in sizes.items()}
@@ -88,18 +88,18 @@ class Structured(Technique):
             if self.recover is not None and done < self.rounds:
                 network = copy.deepcopy(network)
                 label = f"recovery {done} of {self.rounds - 1}"
-                fit(network, material.train, self.recover, progress, label=label)
+                fit(network, data.train, self.recover, progress, label=label)
         left = Budget(network, ()).total
         notes = [f"kept {left:,} of {total:,} parameters, {1 - left / total:.1%} gone"]
         notes += [f"{g.name}: {g.size} of {sizes[g.name]} {g.kind}" for g in groups]
         return replace(
-            workpiece,
+            state,
             network=network,
-            notes=(*workpiece.notes, "; ".join(notes), *structure.notes),
+            notes=(*state.notes, "; ".join(notes), *structure.notes),
         )
 
-    def _structure(self, network: nn.Module, material: TrainingData) -> Structure:
-        found = find(network, material.validation.samples)
+    def _structure(self, network: nn.Module, data: TrainingData) -> Structure:
+        found = find(network, data.validation.samples)
         groups, notes = [], list(found.notes)
         for group in found.without(self.exclude).groups:
             if group.is_normalized and not self.through_norms:

@@ -23,7 +23,7 @@ class Technique(Record, ABC):
 
     @abstractmethod
     def apply(
-        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+        self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
         """Return another workpiece; the given one, network and all, is left as it was.
 

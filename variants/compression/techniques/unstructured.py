@@ -88,17 +88,17 @@ class Unstructured(Technique):
         return scope
 
     def apply(
-        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+        self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
         """Return the workpiece with masked weights."""
-        network = copy.deepcopy(workpiece.network)
+        network = copy.deepcopy(state.network)
         layers, notes = find_layers(network, self.exclude)
         if not layers:
             raise no_layer(self.kind, notes)
         shares = self._shares(layers)
         layers = {name: layer for name, layer in layers.items() if name in shares}
-        masks = dict(workpiece.masks)
-        split = choose_samples(material.train, self.samples, self.seed)
+        masks = dict(state.masks)
+        split = choose_samples(data.train, self.samples, self.seed)
         kept: dict[str, Tensor] = {}
         for number in range(1, self.rounds + 1):
             removed = {name: share * ramp(number, self.rounds) for name, share in shares.items()}
@@ -107,12 +107,12 @@ class Unstructured(Technique):
                 raise no_layer(self.kind, (*notes, *unobserved(layers, kept)))
             masks |= mask_layers(layers, kept)
             if self.recover is not None and number < self.rounds:
-                fit(network, material.train, self.recover, progress, masks=masks, label="recovery")
+                fit(network, data.train, self.recover, progress, masks=masks, label="recovery")
         return replace(
-            workpiece,
+            state,
             network=network,
             masks=masks,
-            notes=(*workpiece.notes, *notes, *unobserved(layers, kept), self._summary(kept)),
+            notes=(*state.notes, *notes, *unobserved(layers, kept), self._summary(kept)),
         )
 
     def _choose(

@@ -46,11 +46,11 @@ class WeightSharing(Technique):
     """
 
     def apply(
-        self, workpiece: CompressionState, material: TrainingData, progress: Progress
+        self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
         """Return the workpiece with a graph of codes, which from here on is the model."""
-        network = workpiece.network
-        exported = export(network, material.validation.samples, workpiece.interface)
+        network = state.network
+        exported = export(network, data.validation.samples, state.interface)
         model = name_weights(exported, network)
         weights = self._choose(model, network)
         books = {
@@ -69,9 +69,9 @@ class WeightSharing(Technique):
             f"differ by {off:.2%} of their size (root mean square)"
         )
         return replace(
-            workpiece,
+            state,
             graph=made.SerializeToString(deterministic=True),
-            notes=(*workpiece.notes, *unpacked(workpiece), note),
+            notes=(*state.notes, *unpacked(state), note),
         )
 
     def _choose(self, model: onnx.ModelProto, network: nn.Module) -> dict[str, onnx.TensorProto]:

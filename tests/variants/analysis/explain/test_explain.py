@@ -41,7 +41,7 @@ from variants.runtime.linear24 import mask24
 INPUTS, HIDDEN, CLASSES = 64, 96, 8
 SAMPLES = {"input": np.random.default_rng(0).standard_normal((40, INPUTS)).astype(np.float32)}
 SPLIT = Split(SAMPLES, np.zeros(40, np.int64))
-MATERIAL = TrainingData(SPLIT, SPLIT)
+DATA = TrainingData(SPLIT, SPLIT)
 SLOWER = Interval(value=0.9, low=0.8, high=0.95)
 FASTER = Interval(value=1.2, low=1.1, high=1.3)
 
@@ -55,7 +55,7 @@ def network(hidden: int = HIDDEN) -> nn.Sequential:
         ).eval()
 
 
-def workpiece(given: nn.Module | None = None, **fields: Any) -> CompressionState:
+def state(given: nn.Module | None = None, **fields: Any) -> CompressionState:
     whole = network()
     chosen = given or whole
     interface = describe(chosen, SAMPLES, {})
@@ -70,25 +70,25 @@ def weight(module: nn.Module) -> Tensor:
 
 @cache
 def dense() -> dict[str, bytes]:
-    return pack(workpiece(), MATERIAL)[1]
+    return pack(state(), DATA)[1]
 
 
 def masked() -> dict[str, bytes]:
     chosen = network()
     with torch.no_grad():
         weight(chosen)[:, ::2] = 0
-    return pack(workpiece(chosen), MATERIAL)[1]
+    return pack(state(chosen), DATA)[1]
 
 
 def padded() -> dict[str, bytes]:
     chosen = network()
     with torch.no_grad():
         weight(chosen)[-16:] = 0
-    return pack(workpiece(chosen), MATERIAL)[1]
+    return pack(state(chosen), DATA)[1]
 
 
 def int8() -> dict[str, bytes]:
-    made = Int8(samples=16).apply(workpiece(), MATERIAL, quiet()).graph
+    made = Int8(samples=16).apply(state(), DATA, quiet()).graph
     assert made is not None
     return {"model.onnx": made}
 
@@ -124,14 +124,14 @@ def packed() -> dict[str, bytes]:
     mask = mask24(weight(chosen).detach())
     with torch.no_grad():
         weight(chosen).mul_(mask)
-    made = workpiece(chosen, masks={"0.weight": mask}, packed=frozenset({"0"}))
-    return pack(made, MATERIAL)[1]
+    made = state(chosen, masks={"0.weight": mask}, packed=frozenset({"0"}))
+    return pack(made, DATA)[1]
 
 
 MADE: Mapping[str, Callable[[], dict[str, bytes]]] = {
     "masked": masked,
     "padded": padded,
-    "odd": lambda: pack(workpiece(network(93)), MATERIAL)[1],
+    "odd": lambda: pack(state(network(93)), DATA)[1],
     "int8": int8,
     "half": lambda: rewritten(as_float16),
     "weight-only": lambda: rewritten(as_weight_only_int8),
@@ -339,7 +339,7 @@ def test_only_a_variant_beside_dense_can_be_explained(catalog: Path, name: str) 
 
 
 def test_nodes_of_a_convolutional_network_are_told_by_layer() -> None:
-    piece, samples = tiny_conv.workpiece(), tiny_conv.split(4).samples
+    piece, samples = tiny_conv.state(), tiny_conv.split(4).samples
     model = pack(piece, TrainingData(tiny_conv.split(4), tiny_conv.split(4)))[1]["model.onnx"]
     layers = {name: stored.shape for name, stored in Graph(model).layers.items()}
     assert list(layers) == ["stem", "widen", "narrow", "head"]
@@ -390,7 +390,7 @@ def test_a_module_that_a_call_uses_thrice_counts_thrice() -> None:
 
 def test_several_inputs_are_profiled_and_embeddings_are_layers_of_their_own() -> None:
     split = two_inputs.split(4)
-    model = pack(two_inputs.workpiece(), TrainingData(split, split))[1]["model.onnx"]
+    model = pack(two_inputs.state(), TrainingData(split, split))[1]["model.onnx"]
     ops = onnx_ops(model, split.samples, threads=1, calls=3)
     assert {"embedding", "hidden", "head"} <= {op.layer for op in ops}
     assert list(Graph(model).layers) == ["hidden", "head"]

@@ -20,22 +20,20 @@ from variants.measurement.evaluation import accuracy_difference
 from variants.model.training import Schedule, fit, predict
 
 SCHEDULE = Schedule(epochs=2, batch_size=32, learning_rate=1e-2)
-MATERIAL = tiny.datasets().material
+DATA = tiny.datasets().training_data
 
 
 @cache
 def trained() -> nn.Sequential:
     network = tiny.network()
-    fit(network, MATERIAL.train, SCHEDULE, quiet())
+    fit(network, DATA.train, SCHEDULE, quiet())
     return network
 
 
 @cache
 def swept() -> Sweep:
     means, deviations = (0.0, 0.3, 9.0), (0.4, 9.0)
-    return sweep(
-        trained(), MATERIAL, quiet(), means=means, deviations=deviations, recovery=SCHEDULE
-    )
+    return sweep(trained(), DATA, quiet(), means=means, deviations=deviations, recovery=SCHEDULE)
 
 
 def test_points_ascend_and_equal_choices_are_tried_once() -> None:
@@ -48,7 +46,7 @@ def test_points_ascend_and_equal_choices_are_tried_once() -> None:
 
 def test_statistics_and_accuracy_come_from_different_samples() -> None:
     assert (swept().statistics_samples, swept().accuracy_samples) == (30, 90)
-    statistics, held_out = MATERIAL.validation.part(0, 30), MATERIAL.validation.part(30, 120)
+    statistics, held_out = DATA.validation.part(0, 30), DATA.validation.part(30, 120)
     point = swept().points[1]
     groups = find(trained(), statistics.samples).groups
     heard = measure_neurons(trained(), groups, statistics.samples, quiet())
@@ -62,7 +60,7 @@ def test_statistics_and_accuracy_come_from_different_samples() -> None:
         return accuracy_difference(answers, dense, held_out.labels)
 
     assert point.pruned == difference()
-    fit(pruned, MATERIAL.train, SCHEDULE, quiet())
+    fit(pruned, DATA.train, SCHEDULE, quiet())
     assert point.recovered == difference()
     assert point.pruned != point.recovered
 
@@ -109,10 +107,10 @@ def test_a_project_is_swept_with_the_recovery_of_its_recipe(small_project: Path)
 
 
 def test_a_convolutional_network_is_swept_and_drawn(tmp_path: Path) -> None:
-    material = tiny_conv.datasets().material
+    data = tiny_conv.datasets().training_data
     found = sweep(
         tiny_conv.network(),
-        material,
+        data,
         quiet(),
         means=(0.2, 9.0),
         deviations=(0.3, 9.0),

@@ -63,15 +63,15 @@ def test_a_useless_head_is_found_first(criterion: Criterion) -> None:
 
 
 def test_structured_pruning_takes_the_useless_head_first() -> None:
-    given = tiny_attention.workpiece()
+    given = tiny_attention.state()
     given = CompressionState(_useless(), given.interface, dense=given.dense)
     pruning = Structured(share=0.01, exclude=("layers.*.inner",), samples=48)
-    made = pruning.apply(given, tiny_attention.datasets().material, quiet())
+    made = pruning.apply(given, tiny_attention.datasets().training_data, quiet())
     network: Any = made.network
     first, second = (layer.attention for layer in network.layers)
     assert (len(first.query.weight), len(second.query.weight)) == (12, 8)
-    state = _useless().state_dict()[f"{LAYER}.query.weight"]
-    assert torch.equal(second.query.weight, state[[*range(DIM), *range(2 * DIM, 3 * DIM)]])
+    before = _useless().state_dict()[f"{LAYER}.query.weight"]
+    assert torch.equal(second.query.weight, before[[*range(DIM), *range(2 * DIM, 3 * DIM)]])
 
 
 def test_the_table_shows_every_head_with_its_rank() -> None:

@@ -21,9 +21,9 @@ from variants.runtime.onnx import OnnxRunner
 def test_the_network_computes_what_its_dynamic_graph_does(
     brought: ModuleType, per_channel: bool, reduce_range: bool
 ) -> None:
-    given, samples = brought.workpiece(), brought.split(24, seed=9).samples
+    given, samples = brought.state(), brought.split(24, seed=9).samples
     technique = Int8(mode="dynamic", per_channel=per_channel, reduce_range=reduce_range)
-    made = technique.apply(given, brought.datasets().material, quiet())
+    made = technique.apply(given, brought.datasets().training_data, quiet())
     assert made.graph is not None
     expected = OnnxRunner(made.graph, threads=1)(samples)["logits"]
     before = all_scores(given.network, samples).numpy()
@@ -39,9 +39,9 @@ def test_the_network_computes_what_its_dynamic_graph_does(
 def test_the_network_computes_nearly_what_its_static_graph_does(
     brought: ModuleType, closer: float
 ) -> None:
-    given, samples = brought.workpiece(), brought.split(100, seed=9).samples
+    given, samples = brought.state(), brought.split(100, seed=9).samples
     technique = Int8()
-    made = technique.apply(given, brought.datasets().material, quiet())
+    made = technique.apply(given, brought.datasets().training_data, quiet())
     assert made.graph is not None
     expected = OnnxRunner(made.graph, threads=1)(samples)["logits"]
     before = all_scores(given.network, samples).numpy()
@@ -51,15 +51,15 @@ def test_the_network_computes_nearly_what_its_static_graph_does(
 
 
 def test_the_grids_are_those_of_the_calibrated_ranges() -> None:
-    material = two_inputs.datasets().material
-    given = two_inputs.workpiece()
+    data = two_inputs.datasets().training_data
+    given = two_inputs.state()
     seen = []
     hook = given.network.get_submodule("head").register_forward_pre_hook(
         lambda module, inputs: seen.append(float(inputs[0].max()))
     )
-    all_scores(given.network, material.validation.samples)
+    all_scores(given.network, data.validation.samples)
     hook.remove()
-    made = Int8(samples=120, exclude=("hidden",)).apply(given, material, quiet())
+    made = Int8(samples=120, exclude=("hidden",)).apply(given, data, quiet())
     assert made.graph is not None
     grids = read_grids(made.graph)
     assert grids.keys() == {"embedding", "head"}

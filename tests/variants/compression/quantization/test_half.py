@@ -36,7 +36,7 @@ def test_weights_are_rounded_and_what_runs_is_the_dense_graph(
     kind: Half, tolerance: float, tmp_path: Path
 ) -> None:
     network = two_inputs.network()
-    given = two_inputs.workpiece()
+    given = two_inputs.state()
     samples = two_inputs.split(16).samples
     model = export(network, samples, given.interface)
     made, notes = store_half(model, kind)

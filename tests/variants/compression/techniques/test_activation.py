@@ -18,7 +18,7 @@ from variants.model.state import CompressionState
 
 def _prune(module: Any, **parameters: Any) -> CompressionState:
     pruning = ActivationPruning(**parameters)
-    return pruning.apply(module.workpiece(), module.datasets().material, quiet())
+    return pruning.apply(module.state(), module.datasets().training_data, quiet())
 
 
 @pytest.mark.parametrize("module", [tiny, tiny_conv, two_inputs, tiny_attention])
@@ -51,13 +51,13 @@ def test_a_share_is_the_thresholds_that_remove_it() -> None:
 
 
 def test_a_silent_channel_of_a_residual_network_goes_without_a_trace() -> None:
-    given = tiny_conv.workpiece()
+    given = tiny_conv.state()
     network: Any = given.network
     with torch.no_grad():
         network.widen_norm.weight[3] = 0
         network.widen_norm.bias[3] = -0.1
     pruning = ActivationPruning(mean_below=1e-6, deviation_below=1e-6)
-    made = pruning.apply(given, tiny_conv.datasets().material, quiet())
+    made = pruning.apply(given, tiny_conv.datasets().training_data, quiet())
     widen: Any = made.network.widen
     assert widen.out_channels == 15
     assert (
@@ -110,6 +110,6 @@ def test_a_share_that_cannot_be_reached_is_refused() -> None:
 
 def test_a_network_with_nothing_hidden_is_refused() -> None:
     network = nn.Sequential(nn.Linear(tiny.INPUTS, 3))
-    given = CompressionState(network, tiny.workpiece().interface, dense=network)
+    given = CompressionState(network, tiny.state().interface, dense=network)
     with pytest.raises(ValueError, match="there are no hidden neurons: nothing is hidden"):
-        ActivationPruning(share=0.5).apply(given, tiny.datasets().material, quiet())
+        ActivationPruning(share=0.5).apply(given, tiny.datasets().training_data, quiet())

@@ -21,15 +21,15 @@ from variants.runtime.onnx import OnnxRunner
 def test_half_the_bytes_give_nearly_the_same_answers(
     technique: HalfPrecision, tolerance: float, brought: ModuleType
 ) -> None:
-    given, material = brought.workpiece(), brought.datasets().material
-    made = technique.apply(given, material, quiet())
+    given, data = brought.state(), brought.datasets().training_data
+    made = technique.apply(given, data, quiet())
     assert made.graph is not None
     samples = brought.split(100, seed=9).samples
     outputs = OnnxRunner(made.graph, threads=1)(samples)["logits"]
     expected = all_scores(given.network, samples).numpy()
     assert outputs.dtype == np.float32
     assert 0 < np.abs(outputs - expected).max() < tolerance * np.abs(expected).max()
-    dense = export(given.network, material.validation.samples, given.interface)
+    dense = export(given.network, data.validation.samples, given.interface)
     whole = onnx_size(dense.SerializeToString())
     size = onnx_size(made.graph)
     assert size.parameters == whole.parameters
@@ -39,10 +39,10 @@ def test_half_the_bytes_give_nearly_the_same_answers(
 
 
 def test_masked_weights_stay_zero() -> None:
-    given, material = two_inputs.workpiece(), two_inputs.datasets().material
-    sparse = SparseNM().apply(given, material, quiet())
+    given, data = two_inputs.state(), two_inputs.datasets().training_data
+    sparse = SparseNM().apply(given, data, quiet())
     zeros = sum(int((~mask).sum()) for mask in sparse.masks.values())
-    made = Fp16().apply(sparse, material, quiet())
+    made = Fp16().apply(sparse, data, quiet())
     assert made.graph is not None
     size = onnx_size(made.graph)
     assert zeros > 0

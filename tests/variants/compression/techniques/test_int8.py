@@ -22,24 +22,24 @@ from variants.model.forward import all_scores
 from variants.model.state import CompressionState
 from variants.runtime.onnx import OnnxRunner
 
-MATERIAL = tiny.datasets().material
+DATA = tiny.datasets().training_data
 
 
 def made(brought: ModuleType, **parameters: Any) -> CompressionState:
     technique = Int8.model_validate(parameters)
-    return technique.apply(brought.workpiece(), brought.datasets().material, quiet())
+    return technique.apply(brought.state(), brought.datasets().training_data, quiet())
 
 
-def graph_of(workpiece: CompressionState) -> onnx.GraphProto:
-    assert workpiece.graph is not None
-    return onnx.load_model_from_string(workpiece.graph).graph
+def graph_of(state: CompressionState) -> onnx.GraphProto:
+    assert state.graph is not None
+    return onnx.load_model_from_string(state.graph).graph
 
 
-def weights(workpiece: CompressionState) -> dict[str, NDArray[np.int8]]:
+def weights(state: CompressionState) -> dict[str, NDArray[np.int8]]:
     """Return the INT8 weights by the name of the parameter; matrices may be turned around."""
     return {
         tensor.name.removesuffix("_quantized"): numpy_helper.to_array(tensor)
-        for tensor in graph_of(workpiece).initializer
+        for tensor in graph_of(state).initializer
         if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1
     }
 
@@ -113,8 +113,8 @@ def test_weights_get_7_bits_where_8_would_saturate(
 
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_masked_weights_stay_zero_and_the_notes_say_that_nothing_is_packed(mode: Any) -> None:
-    sparse = SparseNM().apply(tiny.workpiece(), MATERIAL, quiet())
-    int8 = Int8(mode=mode).apply(sparse, MATERIAL, quiet())
+    sparse = SparseNM().apply(tiny.state(), DATA, quiet())
+    int8 = Int8(mode=mode).apply(sparse, DATA, quiet())
     stored = weights(int8)
     for name, mask in sparse.masks.items():
         weight = stored[name].T if mode == "dynamic" else stored[name]
@@ -155,19 +155,19 @@ def test_auto_compares_the_calibrators_on_samples_that_calibrated_nothing() -> N
 
 
 def test_the_layer_that_loses_most_is_left_in_fp32() -> None:
-    given = tiny.workpiece()
+    given = tiny.state()
     # One input as large as a thousand others, read by weights a thousand times smaller: the grid
     # of the inputs has no steps left for the others.
-    samples = {"input": MATERIAL.validation.samples["input"].copy()}
+    samples = {"input": DATA.validation.samples["input"].copy()}
     samples["input"][:, 7] *= 1000
     given.network.get_parameter("0.weight").data[:, 7] /= 1000
     labels = all_scores(given.network, samples).argmax(1).numpy()
-    material = TrainingData(MATERIAL.train, Split(samples, labels))
-    int8 = Int8(max_drop=0.05).apply(given, material, quiet())
+    data = TrainingData(DATA.train, Split(samples, labels))
+    int8 = Int8(max_drop=0.05).apply(given, data, quiet())
     assert int8.notes[1].startswith("layer 0 stays in FP32: it alone in INT8 leaves ")
     assert weights(int8).keys() == {"2.weight", "4.weight"}
     assert "to FP32, on 60 validation samples that gave no ranges" in int8.notes[2]
-    everything = Int8().apply(given, material, quiet())
+    everything = Int8().apply(given, data, quiet())
     assert everything.graph is not None
     assert int8.graph is not None
     rights = [
@@ -193,8 +193,8 @@ def test_exporting_and_calibrating_say_nothing_and_warn_of_nothing() -> None:
         from tests.small import quiet
         from tests.variants import tiny
         from variants.compression.techniques.int8 import Int8
-        Int8(method="auto").apply(tiny.workpiece(), tiny.datasets().material, quiet())
-        Int8(mode="dynamic").apply(tiny.workpiece(), tiny.datasets().material, quiet())
+        Int8(method="auto").apply(tiny.state(), tiny.datasets().training_data, quiet())
+        Int8(mode="dynamic").apply(tiny.state(), tiny.datasets().training_data, quiet())
     """
     command = [sys.executable, "-W", "error", "-c", code]
     process = subprocess.run(command, capture_output=True, check=False, text=True)

@@ -17,8 +17,8 @@ from variants.compression.techniques.technique import Technique
 from variants.model.initial import initialise
 from variants.model.training import accuracy, fit
 
-MATERIAL = tiny.datasets().material
-TRAIN = MATERIAL.train
+DATA = tiny.datasets().training_data
+TRAIN = DATA.train
 STEPS = 13 * 2
 WEIGHTS = 8 * 16 + 16 * 16 + 16 * 3
 
@@ -112,10 +112,10 @@ def test_random_mask_keeps_as_many_in_each_layer_elsewhere(search: Search) -> No
 
 @pytest.mark.parametrize("control", ["none", "reinit", "random-mask"])
 def test_a_ticket_is_trained_and_keeps_its_masks(control: Control) -> None:
-    given = tiny.workpiece()
+    given = tiny.state()
     ticket = _ticket(control=control, epochs=6, rewind_steps=4)
-    made = ticket.apply(given, MATERIAL, quiet())
-    assert accuracy(made.network, MATERIAL.validation) > 0.7
+    made = ticket.apply(given, DATA, quiet())
+    assert accuracy(made.network, DATA.validation) > 0.7
     for name, mask in made.masks.items():
         assert torch.equal(made.network.get_parameter(name) != 0, mask)
     assert made.notes[0].startswith("148 of 432 weights are left after 3 rounds (by layer: 0 ")
@@ -125,28 +125,28 @@ def test_a_ticket_is_trained_and_keeps_its_masks(control: Control) -> None:
 
 def test_the_seed_decides_the_ticket_and_nothing_else_does() -> None:
     ticket = _ticket(rounds=1, rewind_steps=2)
-    first, again = (ticket.apply(tiny.workpiece(), MATERIAL, quiet()) for _ in range(2))
+    first, again = (ticket.apply(tiny.state(), DATA, quiet()) for _ in range(2))
     assert _equal(first.network.state_dict(), again.network.state_dict())
-    trained_before = ticket.apply(tiny.workpiece(seed=5), MATERIAL, quiet())
+    trained_before = ticket.apply(tiny.state(seed=5), DATA, quiet())
     assert _equal(first.network.state_dict(), trained_before.network.state_dict())
-    other = _ticket(rounds=1, rewind_steps=2, seed=1).apply(tiny.workpiece(), MATERIAL, quiet())
+    other = _ticket(rounds=1, rewind_steps=2, seed=1).apply(tiny.state(), DATA, quiet())
     assert not _equal(first.masks, other.masks)
 
 
 def test_excluded_layers_are_never_masked() -> None:
-    made = _ticket(rounds=1, exclude=("4",)).apply(tiny.workpiece(), MATERIAL, quiet())
+    made = _ticket(rounds=1, exclude=("4",)).apply(tiny.state(), DATA, quiet())
     assert made.masks.keys() == {"0.weight", "2.weight"}
     with pytest.raises(ValueError, match="no layer is called 'head'; there are 0, 2, 4"):
-        _ticket(exclude=("head",)).apply(tiny.workpiece(), MATERIAL, quiet())
+        _ticket(exclude=("head",)).apply(tiny.state(), DATA, quiet())
     with pytest.raises(ValueError, match="no layer to work on: it has no Linear or Conv2d that"):
-        _ticket(exclude=("*",)).apply(tiny.workpiece(), MATERIAL, quiet())
+        _ticket(exclude=("*",)).apply(tiny.state(), DATA, quiet())
 
 
 @pytest.mark.parametrize("brought", [tiny_conv, two_inputs])
 def test_convolutions_and_two_inputs_have_tickets_too(brought: Any) -> None:
-    given = brought.workpiece()
+    given = brought.state()
     ticket = _ticket(epochs=1, rounds=2, rewind_steps=2)
-    made = ticket.apply(given, brought.datasets().material, quiet())
+    made = ticket.apply(given, brought.datasets().training_data, quiet())
     masked = sum(int((~mask).sum()) for mask in made.masks.values())
     total = sum(mask.numel() for mask in made.masks.values())
     assert masked == round((1 - 0.7**2) * total)
@@ -167,11 +167,11 @@ def test_convolutions_and_two_inputs_have_tickets_too(brought: Any) -> None:
 def test_after_a_step_that_changed_the_network_it_is_refused(
     before: Technique, changed_first: str
 ) -> None:
-    changed = before.apply(tiny.workpiece(), MATERIAL, quiet())
+    changed = before.apply(tiny.state(), DATA, quiet())
     with pytest.raises(ValueError, match=f"must be the first step, but '{changed_first}' was"):
-        _ticket().apply(changed, MATERIAL, quiet())
+        _ticket().apply(changed, DATA, quiet())
 
 
 def test_rewinding_to_the_end_is_refused() -> None:
     with pytest.raises(ValueError, match=f"less than the {STEPS} steps of a training, got {STEPS}"):
-        _ticket(rewind_steps=STEPS).apply(tiny.workpiece(), MATERIAL, quiet())
+        _ticket(rewind_steps=STEPS).apply(tiny.state(), DATA, quiet())

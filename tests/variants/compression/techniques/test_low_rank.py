@@ -20,7 +20,7 @@ from variants.model.state import CompressionState
 from variants.runtime import plan
 from variants.runtime.low_rank import Decomposition, LowRank, break_even, replacement
 
-MATERIAL = tiny.datasets().material
+DATA = tiny.datasets().training_data
 
 
 def _weight(out: int = 20, inputs: int = 12) -> Tensor:
@@ -142,14 +142,14 @@ def _ranks(network: nn.Module) -> dict[str, int]:
 
 @pytest.mark.parametrize("whiten", [False, True])
 def test_break_even_decides_ranks_by_shape(whiten: bool) -> None:
-    made = LowRankFactors(break_even=0.7, whiten=whiten).apply(tiny.workpiece(), MATERIAL, quiet())
+    made = LowRankFactors(break_even=0.7, whiten=whiten).apply(tiny.state(), DATA, quiet())
     expected = {"0": int(0.7 * 8 * 16 / 24), "2": int(0.7 * 8), "4": int(0.7 * 16 * 3 / 19)}
     assert _ranks(made.network) == expected == {"0": 3, "2": 5, "4": 1}
     assert made.notes == ("ranks: 0 3 of 8, 2 5 of 16, 4 1 of 3",)
 
 
 def test_energy_keeps_that_share_of_each_layer() -> None:
-    made = LowRankFactors(energy=0.7, exclude=("4",)).apply(tiny.workpiece(), MATERIAL, quiet())
+    made = LowRankFactors(energy=0.7, exclude=("4",)).apply(tiny.state(), DATA, quiet())
     dense = tiny.network()
     for name, rank in _ranks(made.network).items():
         squares = torch.linalg.svdvals(dense.get_parameter(f"{name}.weight").detach()).square()
@@ -158,11 +158,11 @@ def test_energy_keeps_that_share_of_each_layer() -> None:
 
 def test_a_layer_that_would_not_be_smaller_stays_and_the_notes_say_so() -> None:
     assert break_even(8, 16) == pytest.approx(16 / 3)
-    given = tiny.workpiece()
+    given = tiny.state()
     with torch.no_grad():  # the first layer is of full rank, the second of rank 1
         given.network.get_parameter("0.weight").copy_(torch.eye(16, 8))
         given.network.get_parameter("2.weight").copy_(torch.outer(torch.ones(16), torch.ones(16)))
-    made = LowRankFactors(energy=0.99, exclude=("4",)).apply(given, MATERIAL, quiet())
+    made = LowRankFactors(energy=0.99, exclude=("4",)).apply(given, DATA, quiet())
     assert _ranks(made.network) == {"2": 1}
     assert made.notes == (
         "layer 0 stays dense: at rank 8 it would not be smaller, which begins below 5.3",
@@ -172,7 +172,7 @@ def test_a_layer_that_would_not_be_smaller_stays_and_the_notes_say_so() -> None:
 
 def test_with_no_layer_left_it_says_why() -> None:
     with pytest.raises(ValueError, match="no layer to work on: layer 0 stays dense: at rank 8"):
-        LowRankFactors(energy=1.0).apply(tiny.workpiece(), MATERIAL, quiet())
+        LowRankFactors(energy=1.0).apply(tiny.state(), DATA, quiet())
 
 
 @pytest.mark.parametrize("parameters", [{}, {"energy": 0.9, "break_even": 0.5}])
@@ -184,10 +184,10 @@ def test_rank_must_be_decided_once(parameters: dict[str, float]) -> None:
 def test_whitening_answers_nearer_to_the_network_on_correlated_inputs() -> None:
     samples = _correlated(600, tiny.INPUTS).numpy()
     split = Split({"input": samples}, np.zeros(len(samples), np.int64))
-    material = TrainingData(split, split.part(0, 400))
+    data = TrainingData(split, split.part(0, 400))
     plain, whitened = (
         LowRankFactors(break_even=0.5, whiten=whiten, exclude=("4",)).apply(
-            tiny.workpiece(), material, quiet()
+            tiny.state(), data, quiet()
         )
         for whiten in (False, True)
     )
@@ -199,9 +199,9 @@ def test_whitening_answers_nearer_to_the_network_on_correlated_inputs() -> None:
 
 def test_linears_beside_convolutions_and_of_two_inputs_are_factorised() -> None:
     for module, head in ((tiny_conv, {"head": 1}), (two_inputs, {"hidden": 2, "head": 1})):
-        given = module.workpiece()
+        given = module.state()
         technique = LowRankFactors(break_even=0.5, whiten=True)
-        made = technique.apply(given, module.datasets().material, quiet())
+        made = technique.apply(given, module.datasets().training_data, quiet())
         assert _ranks(made.network) == head
         samples = module.split(10).samples
         assert tiny.answers(made.network, samples).shape == (10, module.CLASSES)
@@ -226,10 +226,10 @@ class _Encoder(nn.Module):
 def test_an_encoder_layer_computes_with_its_factors_and_attention_is_left_alone() -> None:
     torch.manual_seed(0)
     network = _Encoder().eval()
-    samples = MATERIAL.validation.samples
+    samples = DATA.validation.samples
     given = CompressionState(network, describe(network, samples, {}), dense=network)
     technique = LowRankFactors(break_even=0.8, exclude=("head",))
-    made = technique.apply(given, MATERIAL, quiet())
+    made = technique.apply(given, DATA, quiet())
     assert _ranks(made.network) == {"widen": 4, "encoder.linear1": 8, "encoder.linear2": 8}
     assert made.network.get_submodule("again") is made.network.get_submodule("widen")
     assert "encoder.self_attn.out_proj stays dense: a NonDynamicallyQuant" in made.notes[0]
@@ -246,12 +246,12 @@ def test_an_encoder_layer_computes_with_its_factors_and_attention_is_left_alone(
 
 
 def test_factors_packed_two_of_four_are_rebuilt_from_the_factory() -> None:
-    low = LowRankFactors(break_even=0.99, exclude=("4",)).apply(tiny.workpiece(), MATERIAL, quiet())
-    made = SparseNM(min_rows=4).apply(low, MATERIAL, quiet())
+    low = LowRankFactors(break_even=0.99, exclude=("4",)).apply(tiny.state(), DATA, quiet())
+    made = SparseNM(min_rows=4).apply(low, DATA, quiet())
     assert made.packed == {"0.first", "2.first"}
     layers, tensors = plan.describe(made.network, made.packed)
     again = plan.rebuild(tiny.network(seed=1), layers, safetensors.torch.save(tensors))
-    samples = MATERIAL.validation.samples
+    samples = DATA.validation.samples
     np.testing.assert_array_equal(tiny.answers(again, samples), tiny.answers(made.network, samples))
 
 

@@ -23,11 +23,11 @@ from variants.model.state import CompressionState
 from variants.runtime.linear24 import mask24
 from variants.runtime.plan import describe as plan
 
-MATERIAL = tiny.datasets().material
+DATA = tiny.datasets().training_data
 
 
 def test_two_of_four_are_masked_and_the_head_is_skipped() -> None:
-    sparse = SparseNM().apply(tiny.workpiece(), MATERIAL, quiet())
+    sparse = SparseNM().apply(tiny.state(), DATA, quiet())
     assert sparse.packed == {"0", "2"}
     assert sparse.notes == ("layer 4 stays dense: 3 outputs are fewer than min_rows = 16",)
     dense = tiny.network().state_dict()
@@ -37,18 +37,18 @@ def test_two_of_four_are_masked_and_the_head_is_skipped() -> None:
 
 
 def test_the_head_is_taken_when_told() -> None:
-    sparse = SparseNM(min_rows=1).apply(tiny.workpiece(), MATERIAL, quiet())
+    sparse = SparseNM(min_rows=1).apply(tiny.state(), DATA, quiet())
     assert sparse.packed == {"0", "2", "4"}
 
 
 def test_layers_are_left_alone_when_told() -> None:
-    sparse = SparseNM(exclude=("2",)).apply(tiny.workpiece(), MATERIAL, quiet())
+    sparse = SparseNM(exclude=("2",)).apply(tiny.state(), DATA, quiet())
     assert sparse.masks.keys() == {"0.weight"}
 
 
 def test_with_nothing_to_do_it_says_why() -> None:
     with pytest.raises(ValueError, match="no layer to work on: layer 0 stays dense: 16 outputs"):
-        SparseNM(min_rows=100).apply(tiny.workpiece(), MATERIAL, quiet())
+        SparseNM(min_rows=100).apply(tiny.state(), DATA, quiet())
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_by_any_criterion_n_of_m_channels_stay_at_every_place_of_a_kernel(
     criterion: Criterion, n: int, m: int
 ) -> None:
     technique = SparseNM(n=n, m=m, criterion=criterion, min_rows=4, samples=64)
-    made = technique.apply(tiny_conv.workpiece(), tiny_conv.datasets().material, quiet())
+    made = technique.apply(tiny_conv.state(), tiny_conv.datasets().training_data, quiet())
     assert made.masks.keys() == {"widen.weight", "narrow.weight", "head.weight"}
     assert made.notes == (f"layer stem stays dense: 3 inputs are no multiple of {m}",)
     for name, mask in made.masks.items():
@@ -86,14 +86,14 @@ def test_by_any_criterion_n_of_m_channels_stay_at_every_place_of_a_kernel(
 
 
 def test_packed_layers_are_those_that_can_be_packed() -> None:
-    made = SparseNM(criterion="sparsegpt").apply(tiny.workpiece(), MATERIAL, quiet())
+    made = SparseNM(criterion="sparsegpt").apply(tiny.state(), DATA, quiet())
     layers, _ = plan(made.network, made.packed)  # refuses a weight that is not 2:4
     assert layers.layers["2"].kind == "linear-2:4"
 
 
 def test_two_inputs_of_variable_length_calibrate_too() -> None:
     made = SparseNM(criterion="wanda").apply(
-        two_inputs.workpiece(), two_inputs.datasets().material, quiet()
+        two_inputs.state(), two_inputs.datasets().training_data, quiet()
     )
     assert made.packed == {"hidden"}
 
@@ -104,8 +104,8 @@ def _groups_left(made: CompressionState) -> Tensor:
 
 @pytest.mark.parametrize("criterion", ["magnitude", "taylor", "sparsegpt"])
 def test_what_was_masked_before_stays_masked(criterion: Criterion) -> None:
-    first = Unstructured(share=0.6).apply(tiny.workpiece(), MATERIAL, quiet())
-    made = SparseNM(criterion=criterion).apply(first, MATERIAL, quiet())
+    first = Unstructured(share=0.6).apply(tiny.state(), DATA, quiet())
+    made = SparseNM(criterion=criterion).apply(first, DATA, quiet())
     for name, mask in first.masks.items():
         assert not (made.masks[name] & ~mask).any()
         assert (made.network.get_parameter(name)[~made.masks[name]] == 0).all()
@@ -115,27 +115,27 @@ def test_what_was_masked_before_stays_masked(criterion: Criterion) -> None:
 
 
 def test_another_2_of_4_changes_nothing() -> None:
-    first = SparseNM().apply(tiny.workpiece(), MATERIAL, quiet())
-    again = SparseNM(permute=True).apply(first, MATERIAL, quiet())
+    first = SparseNM().apply(tiny.state(), DATA, quiet())
+    again = SparseNM(permute=True).apply(first, DATA, quiet())
     assert all(torch.equal(again.masks[name], first.masks[name]) for name in first.masks)
     assert "inputs of layer 2 keep their order: it is masked already" in again.notes
 
 
 def test_fewer_of_a_group_can_still_be_packed_as_2_of_4() -> None:
-    first = SparseNM().apply(tiny.workpiece(), MATERIAL, quiet())
-    fewer = SparseNM(n=1).apply(first, MATERIAL, quiet())
+    first = SparseNM().apply(tiny.state(), DATA, quiet())
+    fewer = SparseNM(n=1).apply(first, DATA, quiet())
     assert _groups_left(fewer).max() == 1
     assert fewer.packed == {"0", "2"}
 
 
 def test_activation_pruning_then_sparsity_then_recovery() -> None:
     pruned = ActivationPruning(mean_below=0.2, deviation_below=0.3).apply(
-        tiny.workpiece(), MATERIAL, quiet()
+        tiny.state(), DATA, quiet()
     )
     left = pruned.network[2].out_features  # type: ignore[index]
     assert left < tiny.HIDDEN
-    sparse = SparseNM(min_rows=4).apply(pruned, MATERIAL, quiet())
-    recovered = Recover(epochs=2, batch_size=32).apply(sparse, MATERIAL, quiet())
+    sparse = SparseNM(min_rows=4).apply(pruned, DATA, quiet())
+    recovered = Recover(epochs=2, batch_size=32).apply(sparse, DATA, quiet())
     assert recovered.masks["0.weight"].shape[0] == pruned.network[0].out_features  # type: ignore[index]
     for name, mask in recovered.masks.items():
         assert torch.equal(recovered.network.get_parameter(name) != 0, mask)
@@ -146,7 +146,7 @@ def _uneven() -> CompressionState:
     network = tiny.network()
     with torch.no_grad():
         network.get_parameter("2.weight")[:, :8] *= 4
-    return CompressionState(network, describe(network, MATERIAL.train.samples, {}), dense=network)
+    return CompressionState(network, describe(network, DATA.train.samples, {}), dense=network)
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "wanda", "sparsegpt"])
@@ -155,12 +155,12 @@ def test_reordered_inputs_keep_more_and_change_no_answer_by_themselves(
 ) -> None:
     given = _uneven()
     plain, permuted = (
-        SparseNM(criterion=criterion, permute=permute).apply(given, MATERIAL, quiet())
+        SparseNM(criterion=criterion, permute=permute).apply(given, DATA, quiet())
         for permute in (False, True)
     )
-    expected = tiny.answers(given.network, MATERIAL.validation.samples)
+    expected = tiny.answers(given.network, DATA.validation.samples)
     off = [
-        np.abs(tiny.answers(made.network, MATERIAL.validation.samples) - expected).mean()
+        np.abs(tiny.answers(made.network, DATA.validation.samples) - expected).mean()
         for made in (plain, permuted)
     ]
     assert off[1] < 0.8 * off[0]
@@ -173,7 +173,7 @@ def test_reordered_inputs_keep_more_and_change_no_answer_by_themselves(
 
 def test_reordering_moves_the_rows_of_the_layer_before() -> None:
     given = _uneven()
-    made = SparseNM(permute=True).apply(given, MATERIAL, quiet())
+    made = SparseNM(permute=True).apply(given, DATA, quiet())
     kept = made.masks["2.weight"].float()
     before = given.network.state_dict()
     bias = made.network.get_parameter("0.bias")
@@ -201,7 +201,7 @@ def test_a_network_that_hides_how_it_uses_its_layers_is_not_reordered() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Peeking().eval()
-    material = TrainingData(MATERIAL.train.part(0, 50), MATERIAL.validation)
-    given = replace(tiny.workpiece(), network=network)
+    data = TrainingData(DATA.train.part(0, 50), DATA.validation)
+    given = replace(tiny.state(), network=network)
     with pytest.raises(ValueError, match=r"changed the answers by .*; set permute: false"):
-        SparseNM(permute=True).apply(given, material, quiet())
+        SparseNM(permute=True).apply(given, data, quiet())

@@ -23,12 +23,12 @@ from variants.model.forward import all_scores
 from variants.model.training import Schedule, accuracy, fit, predict
 from variants.runtime.onnx import OnnxRunner
 
-MATERIAL = tiny.datasets().material
+DATA = tiny.datasets().training_data
 
 
 def test_recovery_learns_and_keeps_every_masked_weight_at_zero() -> None:
-    sparse = SparseNM().apply(tiny.workpiece(), MATERIAL, quiet())
-    recovered = Recover(epochs=3, batch_size=32).apply(sparse, MATERIAL, quiet())
+    sparse = SparseNM().apply(tiny.state(), DATA, quiet())
+    recovered = Recover(epochs=3, batch_size=32).apply(sparse, DATA, quiet())
     for name, mask in sparse.masks.items():
         weight = recovered.network.get_parameter(name)
         assert (weight[~mask] == 0).all()
@@ -37,9 +37,9 @@ def test_recovery_learns_and_keeps_every_masked_weight_at_zero() -> None:
 
 def test_recovery_may_learn_from_the_dense_network_alone() -> None:
     dense = tiny.network()
-    fit(dense, MATERIAL.train, Schedule(epochs=6, batch_size=32, learning_rate=1e-2), quiet())
-    damaged = replace(tiny.workpiece(1), dense=dense)
-    wrong = replace(MATERIAL, train=Split(MATERIAL.train.samples, MATERIAL.train.labels * 0))
+    fit(dense, DATA.train, Schedule(epochs=6, batch_size=32, learning_rate=1e-2), quiet())
+    damaged = replace(tiny.state(1), dense=dense)
+    wrong = replace(DATA, train=Split(DATA.train.samples, DATA.train.labels * 0))
     recover = Recover(epochs=12, batch_size=32, learning_rate=1e-2, distill=1.0)
     recovered = recover.apply(damaged, wrong, quiet())
     samples = tiny.split(300, seed=5).samples
@@ -55,10 +55,10 @@ def quality(graph: bytes | None, split: Split) -> float:
 
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_after_int8_the_graph_itself_gets_better_and_masks_hold(mode: Any) -> None:
-    sparse = SparseNM().apply(tiny.workpiece(), MATERIAL, quiet())
-    int8 = Int8(mode=mode).apply(sparse, MATERIAL, quiet())
+    sparse = SparseNM().apply(tiny.state(), DATA, quiet())
+    int8 = Int8(mode=mode).apply(sparse, DATA, quiet())
     recover = Recover(epochs=5, batch_size=32, learning_rate=1e-2)
-    recovered = recover.apply(int8, MATERIAL, quiet())
+    recovered = recover.apply(int8, DATA, quiet())
     test = tiny.split(500, seed=9)
     assert quality(recovered.graph, test) > quality(int8.graph, test) + 0.2
     assert recovered.notes == int8.notes
@@ -71,18 +71,18 @@ def test_after_int8_the_graph_itself_gets_better_and_masks_hold(mode: Any) -> No
         assert (recovered.network.get_parameter(name)[~mask] == 0).all()
         weight = stored[f"{name}_quantized"]
         assert ((weight.T if mode == "dynamic" else weight)[~mask.numpy()] == 0).all()
-    again = Recover(epochs=1).apply(recovered, MATERIAL, quiet())
+    again = Recover(epochs=1).apply(recovered, DATA, quiet())
     assert again.graph is not None
     assert again.graph != recovered.graph
 
 
 def test_training_sees_what_rounding_does_and_keeps_weights_that_are_not_rounded() -> None:
-    given = tiny_conv.workpiece()
-    material = tiny_conv.datasets().material
-    int8 = Int8(per_channel=False, reduce_range=True).apply(given, material, quiet())
+    given = tiny_conv.state()
+    data = tiny_conv.datasets().training_data
+    int8 = Int8(per_channel=False, reduce_range=True).apply(given, data, quiet())
     recover = Recover(epochs=2, batch_size=32, learning_rate=5e-3)
-    aware = recover.apply(int8, material, quiet())
-    unaware = recover.apply(given, material, quiet())
+    aware = recover.apply(int8, data, quiet())
+    unaware = recover.apply(given, data, quiet())
     differ = [
         not torch.equal(aware.network.get_parameter(name), parameter)
         for name, parameter in unaware.network.named_parameters()
@@ -95,11 +95,11 @@ def test_training_sees_what_rounding_does_and_keeps_weights_that_are_not_rounded
 
 
 def test_after_halving_the_float_network_is_trained_and_halved_again() -> None:
-    given = tiny.workpiece()
+    given = tiny.state()
     recover = Recover(epochs=3, batch_size=32, learning_rate=1e-2)
-    trained = recover.apply(given, MATERIAL, quiet())
-    recovered = recover.apply(Bf16().apply(given, MATERIAL, quiet()), MATERIAL, quiet())
-    assert recovered.graph == Bf16().apply(trained, MATERIAL, quiet()).graph
+    trained = recover.apply(given, DATA, quiet())
+    recovered = recover.apply(Bf16().apply(given, DATA, quiet()), DATA, quiet())
+    assert recovered.graph == Bf16().apply(trained, DATA, quiet()).graph
     test = tiny.split(200, seed=9)
     assert quality(recovered.graph, test) == pytest.approx(
         accuracy(trained.network, test), abs=0.02
@@ -107,17 +107,17 @@ def test_after_halving_the_float_network_is_trained_and_halved_again() -> None:
 
 
 def test_a_graph_that_cannot_be_made_anew_is_refused() -> None:
-    shared = WeightSharing(values=16).apply(tiny.workpiece(), MATERIAL, quiet())
+    shared = WeightSharing(values=16).apply(tiny.state(), DATA, quiet())
     with pytest.raises(ValueError, match="a step that cannot make it anew"):
-        Recover().apply(shared, MATERIAL, quiet())
+        Recover().apply(shared, DATA, quiet())
 
 
 def test_what_is_given_stays_as_it_was() -> None:
-    given = tiny.workpiece()
-    int8 = Int8().apply(given, MATERIAL, quiet())
-    samples = MATERIAL.validation.samples
+    given = tiny.state()
+    int8 = Int8().apply(given, DATA, quiet())
+    samples = DATA.validation.samples
     before = all_scores(int8.network, samples).numpy()
-    Recover(epochs=1, learning_rate=1e-2).apply(int8, MATERIAL, quiet())
+    Recover(epochs=1, learning_rate=1e-2).apply(int8, DATA, quiet())
     assert np.array_equal(all_scores(int8.network, samples).numpy(), before)
     assert int8.conversion is not None
     assert int8.conversion.given is given

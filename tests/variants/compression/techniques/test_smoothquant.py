@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -32,44 +30,44 @@ def brought() -> tuple[CompressionState, TrainingData]:
     )
 
 
-def noise(
-    workpiece: CompressionState, material: TrainingData, dense: nn.Module, mode: str
-) -> float:
-    graph = Int8.model_validate({"mode": mode}).apply(workpiece, material, quiet()).graph
+def noise(state: CompressionState, data: TrainingData, dense: nn.Module, mode: str) -> float:
+    graph = Int8.model_validate({"mode": mode}).apply(state, data, quiet()).graph
     assert graph is not None
-    given = material.validation.samples
+    given = data.validation.samples
     scores = OnnxRunner(graph, threads=1)(given)["logits"]
     return signal_to_noise(scores, all_scores(dense, given).numpy())
 
 
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_int8_after_it_is_nearer_to_fp32(mode: str) -> None:
-    given, material = brought()
-    smoothed = SmoothQuant().apply(given, material, quiet())
-    before = noise(given, material, given.network, mode)
-    after = noise(smoothed, material, given.network, mode)
+    given, data = brought()
+    smoothed = SmoothQuant().apply(given, data, quiet())
+    before = noise(given, data, given.network, mode)
+    after = noise(smoothed, data, given.network, mode)
     assert after > before + 3  # half the power of the error
 
 
 def encoder() -> tuple[CompressionState, TrainingData]:
     """A BERT of two blocks; the values of the second have an outlier that `output` takes back."""
-    built, data = small_minilm.network().eval(), small_minilm.datasets()
+    built, datasets = small_minilm.network().eval(), small_minilm.datasets()
     with torch.no_grad():
         for part in ("weight", "bias"):
             built.get_parameter(f"encoder.blocks.1.attention.value.{part}")[5] *= 100
         built.get_parameter("encoder.blocks.1.attention.output.weight")[:, 5] /= 100
-    workpiece = CompressionState(built, describe(built, data.train.samples, data.axes), dense=built)
-    return workpiece, data.material
+    state = CompressionState(
+        built, describe(built, datasets.train.samples, datasets.axes), dense=built
+    )
+    return state, datasets.training_data
 
 
 def test_int8_of_an_encoder_whose_values_have_outliers_is_nearer_to_fp32() -> None:
-    given, material = encoder()
-    smoothed = SmoothQuant().apply(given, material, quiet())
+    given, data = encoder()
+    smoothed = SmoothQuant().apply(given, data, quiet())
     assert [note.split(":")[0] for note in smoothed.notes[:2]] == [
         f"encoder.blocks.{block}.attention.value smoothed" for block in range(2)
     ]
-    before = noise(given, material, given.network, "static")
-    after = noise(smoothed, material, given.network, "static")
+    before = noise(given, data, given.network, "static")
+    after = noise(smoothed, data, given.network, "static")
     assert after > before + 3
 
 
@@ -92,8 +90,8 @@ def test_all_six_attentions_of_minilm_are_smoothed() -> None:
 
 
 def test_the_function_stays_and_the_notes_say_by_how_much_outliers_shrank() -> None:
-    given, material = brought()
-    smoothed = SmoothQuant().apply(given, material, quiet())
+    given, data = brought()
+    smoothed = SmoothQuant().apply(given, data, quiet())
     test = samples(30)
     assert torch.allclose(
         all_scores(smoothed.network, test), all_scores(given.network, test), atol=1e-5
@@ -106,9 +104,9 @@ def test_the_function_stays_and_the_notes_say_by_how_much_outliers_shrank() -> N
 
 
 def test_masked_weights_stay_zero() -> None:
-    given, material = brought()
-    sparse = SparseNM(min_rows=1).apply(given, material, quiet())
-    smoothed = SmoothQuant().apply(sparse, material, quiet())
+    given, data = brought()
+    sparse = SparseNM(min_rows=1).apply(given, data, quiet())
+    smoothed = SmoothQuant().apply(sparse, data, quiet())
     for name, mask in sparse.masks.items():
         weight = smoothed.network.get_parameter(name)
         assert torch.equal(weight != 0, mask & (sparse.network.get_parameter(name) != 0))
@@ -116,9 +114,9 @@ def test_masked_weights_stay_zero() -> None:
 
 
 def test_a_network_in_which_nothing_is_exact_is_refused() -> None:
-    conv = tiny_conv.workpiece()
+    conv = tiny_conv.state()
     with pytest.raises(ValueError, match="there is nothing to smooth: no LayerNorm"):
-        SmoothQuant().apply(conv, tiny_conv.datasets().material, quiet())
+        SmoothQuant().apply(conv, tiny_conv.datasets().training_data, quiet())
 
 
 class PostNorm(nn.Module):
@@ -135,29 +133,28 @@ class PostNorm(nn.Module):
 def test_a_post_norm_block_is_refused_with_the_reason() -> None:
     built, given = PostNorm().eval(), samples(40)
     split = Split(given, np.zeros(40, np.int64))
-    workpiece = CompressionState(built, describe(built, given, {}), dense=built)
+    state = CompressionState(built, describe(built, given, {}), dense=built)
     reason = "nothing to smooth: norm is not smoothed: add.Tensor reads it too, not only Linears"
     with pytest.raises(ValueError, match=reason):
-        SmoothQuant().apply(workpiece, TrainingData(split, split), quiet())
+        SmoothQuant().apply(state, TrainingData(split, split), quiet())
 
 
 def test_equal_seeds_give_equal_weights() -> None:
-    weights: Callable[[CompressionState], Tensor] = lambda made: made.network.get_parameter(
-        "0.weight"
-    )  # noqa: E731
-    material = tiny.datasets().material
+    def weights(made: CompressionState) -> Tensor:
+        return made.network.get_parameter("0.weight")
+
+    data = tiny.datasets().training_data
     first, second, other = (
-        SmoothQuant(samples=40, seed=seed).apply(tiny.workpiece(), material, quiet())
-        for seed in (1, 1, 2)
+        SmoothQuant(samples=40, seed=seed).apply(tiny.state(), data, quiet()) for seed in (1, 1, 2)
     )
     assert torch.equal(weights(first), weights(second))
     assert not torch.equal(weights(first), weights(other))
 
 
 def test_samples_are_chosen_as_by_other_techniques() -> None:
-    given, material = brought()
-    chosen = choose_samples(material.validation, 40, 3)
-    made = SmoothQuant(samples=40, seed=3).apply(given, material, quiet())
+    given, data = brought()
+    chosen = choose_samples(data.validation, 40, 3)
+    made = SmoothQuant(samples=40, seed=3).apply(given, data, quiet())
     expected = SmoothQuant().apply(given, TrainingData(chosen, chosen), quiet())
     assert made.notes == expected.notes
     for name, weight in expected.network.named_parameters():

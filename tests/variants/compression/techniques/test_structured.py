@@ -31,7 +31,7 @@ def _parameters(network: nn.Module) -> int:
 
 
 def _prune(module: Any, **parameters: Any) -> CompressionState:
-    return Structured(**parameters).apply(module.workpiece(), module.datasets().material, quiet())
+    return Structured(**parameters).apply(module.state(), module.datasets().training_data, quiet())
 
 
 @pytest.mark.parametrize("module", [tiny, tiny_conv, two_inputs, tiny_attention])
@@ -89,15 +89,15 @@ def _trained() -> nn.Module:
 
 
 def _given(network: nn.Module) -> CompressionState:
-    return CompressionState(network, tiny.workpiece().interface, dense=network)
+    return CompressionState(network, tiny.state().interface, dense=network)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_what_hardly_matters_goes_first_unless_chance_decides(criterion: Criterion) -> None:
     dense = accuracy(_trained(), tiny.split(500, 7))
     assert dense > 0.9
-    material = tiny.datasets().material
-    made = Structured(share=0.6, criterion=criterion).apply(_given(_trained()), material, quiet())
+    data = tiny.datasets().training_data
+    made = Structured(share=0.6, criterion=criterion).apply(_given(_trained()), data, quiet())
     lost = dense - accuracy(made.network, tiny.split(500, 7))
     assert lost > 0.05 if criterion == "random" else lost < 0.01
 
@@ -204,11 +204,11 @@ def test_a_layer_that_is_never_called_cannot_be_scored_by_what_it_reads() -> Non
 
 def test_rounds_reach_the_share_and_recover_between() -> None:
     schedule = Schedule(epochs=2, batch_size=32, learning_rate=1e-2)
-    given, material = _given(_trained()), tiny.datasets().material
+    given, data = _given(_trained()), tiny.datasets().training_data
 
     def weights(rounds: int, recover: Schedule | None) -> torch.Tensor:
         technique = Structured(share=0.7, rounds=rounds, recover=recover)
-        made = technique.apply(given, material, quiet())
+        made = technique.apply(given, data, quiet())
         assert 0.7 <= 1 - _parameters(made.network) / _parameters(_trained()) < 0.75
         assert accuracy(made.network, tiny.split(500, 7)) > 0.8
         return made.network.get_parameter("0.weight")
@@ -271,8 +271,8 @@ def test_pruning_says_nothing_and_warns_of_nothing() -> None:
         from tests.small import quiet
         from tests.variants import tiny_attention
         from variants.compression.techniques.structured import Structured
-        material = tiny_attention.datasets().material
-        Structured(share=0.3, samples=32).apply(tiny_attention.workpiece(), material, quiet())
+        data = tiny_attention.datasets().training_data
+        Structured(share=0.3, samples=32).apply(tiny_attention.state(), data, quiet())
     """
     command = [sys.executable, "-W", "error", "-c", code]
     process = subprocess.run(command, capture_output=True, check=False, text=True)

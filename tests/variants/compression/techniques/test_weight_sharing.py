@@ -17,13 +17,13 @@ from variants.model.loading import describe
 from variants.model.state import CompressionState
 from variants.runtime.onnx import OnnxRunner
 
-MATERIAL = tiny.datasets().material
+DATA = tiny.datasets().training_data
 WIDE = 96
 
 
 def _wide() -> CompressionState:
     """tiny's, with its middle layer wide enough for codes of one byte to pay."""
-    given = tiny.workpiece()
+    given = tiny.state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         given.network.set_submodule("0", torch.nn.Linear(tiny.INPUTS, WIDE))
@@ -39,7 +39,7 @@ def _shared(made: CompressionState) -> dict[str, np.ndarray]:
 
 def test_answers_are_those_of_the_network_with_its_weights_replaced() -> None:
     given = _wide()
-    made = WeightSharing(values=16).apply(given, MATERIAL, quiet())
+    made = WeightSharing(values=16).apply(given, DATA, quiet())
     decoded = _shared(made)
     assert set(decoded) == {"0.weight", "2.weight"}
     for name, weight in decoded.items():
@@ -53,11 +53,11 @@ def test_answers_are_those_of_the_network_with_its_weights_replaced() -> None:
 
 def test_more_values_are_nearer_and_bigger() -> None:
     given = _wide()
-    dense = export(given.network, MATERIAL.validation.samples, given.interface)
+    dense = export(given.network, DATA.validation.samples, given.interface)
     plain = onnx_size(dense.SerializeToString())
     off, sizes = [], []
     for values in (4, 16, 256):
-        made = WeightSharing(values=values, exclude=("0", "4")).apply(given, MATERIAL, quiet())
+        made = WeightSharing(values=values, exclude=("0", "4")).apply(given, DATA, quiet())
         weight = given.network.get_parameter("2.weight").detach().numpy()
         off.append(np.abs(_shared(made)["2.weight"] - weight).max())
         assert made.graph is not None
@@ -75,7 +75,7 @@ def test_more_values_are_nearer_and_bigger() -> None:
 
 def test_the_note_says_how_far_off_the_weights_are() -> None:
     given = _wide()
-    made = WeightSharing(values=4, exclude=("0",)).apply(given, MATERIAL, quiet())
+    made = WeightSharing(values=4, exclude=("0",)).apply(given, DATA, quiet())
     weight = given.network.get_parameter("2.weight").detach().numpy()
     off = np.sqrt(np.square(_shared(made)["2.weight"] - weight).sum() / np.square(weight).sum())
     assert made.notes == (
@@ -85,30 +85,28 @@ def test_the_note_says_how_far_off_the_weights_are() -> None:
 
 
 def test_masked_weights_stay_zero() -> None:
-    sparse = SparseNM().apply(_wide(), MATERIAL, quiet())
-    recovered = Recover(epochs=1, batch_size=100).apply(sparse, MATERIAL, quiet())
-    decoded = _shared(WeightSharing(values=16).apply(recovered, MATERIAL, quiet()))
+    sparse = SparseNM().apply(_wide(), DATA, quiet())
+    recovered = Recover(epochs=1, batch_size=100).apply(sparse, DATA, quiet())
+    decoded = _shared(WeightSharing(values=16).apply(recovered, DATA, quiet()))
     for name, weight in decoded.items():
         np.testing.assert_array_equal(weight != 0, recovered.masks[name].numpy())
 
 
 def test_equal_networks_give_equal_bytes() -> None:
-    first, again = (
-        WeightSharing(values=16).apply(tiny.workpiece(), MATERIAL, quiet()) for _ in range(2)
-    )
+    first, again = (WeightSharing(values=16).apply(tiny.state(), DATA, quiet()) for _ in range(2))
     assert first.graph == again.graph
 
 
 def test_convolutions_are_shared_too() -> None:
-    material = tiny_conv.datasets().material
-    made = WeightSharing(values=16).apply(tiny_conv.workpiece(), material, quiet())
+    data = tiny_conv.datasets().training_data
+    made = WeightSharing(values=16).apply(tiny_conv.state(), data, quiet())
     assert set(_shared(made)) == {"stem.weight", "widen.weight", "narrow.weight"}
 
 
 def test_a_model_of_two_inputs_still_takes_texts_of_another_length() -> None:
-    given = two_inputs.workpiece()
-    material = two_inputs.datasets().material
-    made = WeightSharing(values=16, exclude=("head",)).apply(given, material, quiet())
+    given = two_inputs.state()
+    data = two_inputs.datasets().training_data
+    made = WeightSharing(values=16, exclude=("head",)).apply(given, data, quiet())
     decoded = _shared(made)
     assert "embedding.weight" in decoded
     for name, weight in decoded.items():
@@ -138,10 +136,10 @@ def test_exclude_knows_a_weight_that_the_exporter_renamed() -> None:
     torch.manual_seed(0)
     network = _Tokens().eval()
     given = CompressionState(network, describe(network, tiny.split(4).samples, {}), dense=network)
-    both = _shared(WeightSharing(values=16).apply(given, MATERIAL, quiet()))
+    both = _shared(WeightSharing(values=16).apply(given, DATA, quiet()))
     assert set(both) == {"each.weight", "head.weight"}
     assert both["each.weight"].shape == (8, 64)
-    left = _shared(WeightSharing(values=16, exclude=("each",)).apply(given, MATERIAL, quiet()))
+    left = _shared(WeightSharing(values=16, exclude=("each",)).apply(given, DATA, quiet()))
     assert set(left) == {"head.weight"}
 
 
@@ -165,15 +163,15 @@ def test_a_table_of_constants_is_no_weight() -> None:
     torch.manual_seed(0)
     network = _Scaled().eval()
     given = CompressionState(network, describe(network, tiny.split(4).samples, {}), dense=network)
-    shared = _shared(WeightSharing(values=16).apply(given, MATERIAL, quiet()))
+    shared = _shared(WeightSharing(values=16).apply(given, DATA, quiet()))
     assert set(shared) == {"body.weight", "head.weight"}
 
 
 def test_exclude_refuses_a_name_that_no_layer_has() -> None:
     with pytest.raises(ValueError, match="no layer is called '5'; there are 0, 2, 4"):
-        WeightSharing(exclude=("5",)).apply(tiny.workpiece(), MATERIAL, quiet())
+        WeightSharing(exclude=("5",)).apply(tiny.state(), DATA, quiet())
 
 
 def test_with_nothing_to_share_it_says_so() -> None:
     with pytest.raises(ValueError, match="found no weight that codes make smaller"):
-        WeightSharing(exclude=("*",)).apply(tiny.workpiece(), MATERIAL, quiet())
+        WeightSharing(exclude=("*",)).apply(tiny.state(), DATA, quiet())
