@@ -3,7 +3,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+SERVING := $(VENV)/.serving
+LOADING := $(VENV)/.load
+DEV := $(VENV)/.dev
 CATALOG ?= catalog
 URL ?= http://127.0.0.1:8000
 EXAMPLES ?= 1000
@@ -11,40 +13,47 @@ PROJECT ?= examples/fashion_mnist/recipes.yaml
 WEIGHTS := examples/fashion_mnist/weights.safetensors
 CLIENTS := .clients
 MODELS := .models
+PARALLEL ?= -n logical --dist loadgroup --maxprocesses 4
 PINS := tests/conformance/clients
 APT := apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=0 -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10
 FETCH := --quiet --no-deps --no-compile --retries 1 --timeout 10
 
-.PHONY: serve build report load fuzz test clients models check format clean
+.PHONY: serve build report load fuzz test unit coverage clients models check docs format clean
 
 serve: $(CATALOG)/catalog.json  ## train, build and measure what is missing, then serve on 127.0.0.1:8000
 	$(BIN)/paretoserve up --catalog $(CATALOG)
 
-build: $(INSTALLED) $(WEIGHTS)  ## build and measure every variant anew
+build: $(SERVING) $(WEIGHTS)  ## build and measure every variant anew
 	$(BIN)/paretoserve build $(PROJECT) --catalog $(CATALOG)
 
 report: $(CATALOG)/catalog.json  ## the report cards, as a table
 	$(BIN)/paretoserve report $(CATALOG)
 
-load: $(INSTALLED)  ## load the running service with a mix of SLO classes
+load: $(LOADING)  ## load the running service with a mix of SLO classes
 	$(BIN)/paretoserve load
 
-fuzz: $(INSTALLED)  ## fuzz the running service by its OpenAPI document
+fuzz: $(DEV)  ## fuzz the running service by its OpenAPI document
 	$(BIN)/st --config-file=tests/conformance/schemathesis.toml run $(URL)/openapi.json --max-examples=$(EXAMPLES)
 
-test: $(INSTALLED)  ## everything that needs no GPU
+test: $(DEV)  ## everything that needs no GPU
 	@$(MAKE) --no-print-directory --keep-going clients || echo "some clients could not be fetched: their tests skip"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
+
+unit: $(DEV)  ## the tests that need no Ray, no clients and no training: under two minutes
+	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not slow"
+
+coverage: $(DEV)  ## the tests again with coverage; fails below the floor in pyproject.toml
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term
 
 clients: $(CLIENTS)/kserve/.fetched $(CLIENTS)/perf_analyzer/.fetched  ## other people's clients, for tests/conformance (280 MB)
 
-$(CLIENTS)/kserve/.fetched: $(PINS)/kserve.txt | $(INSTALLED)
+$(CLIENTS)/kserve/.fetched: $(PINS)/kserve.txt | $(DEV)
 	$(BIN)/python -m venv --clear --without-pip $(@D)
 	$(BIN)/pip --python $(@D)/bin/python install $(FETCH) -r $<
 	touch $@
 
 # Debian's libb64 comes first: where there is no apt, nothing else need be fetched.
-$(CLIENTS)/perf_analyzer/.fetched: $(PINS)/perf_analyzer.txt | $(INSTALLED)
+$(CLIENTS)/perf_analyzer/.fetched: $(PINS)/perf_analyzer.txt | $(DEV)
 	rm -rf $(@D) && mkdir -p $(@D)
 	cd $(@D) && { $(APT) download libb64-0d || { $(APT) update && $(APT) download libb64-0d; }; }
 	cd $(@D) && dpkg-deb -x libb64-0d_*.deb libb64
@@ -53,31 +62,43 @@ $(CLIENTS)/perf_analyzer/.fetched: $(PINS)/perf_analyzer.txt | $(INSTALLED)
 	LD_LIBRARY_PATH=$(@D)/wheels/bin $(@D)/wheels/bin/perf_analyzer --version
 	touch $@
 
-models: $(INSTALLED)  ## the other examples: their data and weights (320 MB), and MiniLM fine-tuned (minutes)
+models: $(DEV)  ## the other examples: their data and weights (320 MB), and MiniLM fine-tuned (minutes)
 	$(BIN)/python -m examples.fetch cifar10 minilm
 	test -e $(MODELS)/minilm/weights.safetensors || $(BIN)/python -m examples.minilm.train
 
-check: $(INSTALLED)  ## format, lint, types, import contracts
+check: $(DEV)  ## format, lint, spelling, types, import contracts, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --quiet --strict
 
-format: $(INSTALLED)
+docs: $(DEV)  ## the documentation as a site, in site/
+	$(BIN)/mkdocs build --strict
+
+format: $(DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:  ## forget the environments, what was fetched and trained, and the catalog
-	rm -rf $(VENV) $(CLIENTS) $(MODELS) $(CATALOG) $(WEIGHTS)
+clean:  ## remove the environments, what was fetched and trained, the catalog and the site
+	rm -rf $(VENV) $(CLIENTS) $(MODELS) $(CATALOG) $(WEIGHTS) site
 
-$(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip -c constraints.txt
-	$(BIN)/pip install --progress-bar on -c constraints.txt -e '.[dev]'
-	touch $@
+# What serving needs comes first; tools for load tests and for development only when asked for.
+$(SERVING): pyproject.toml constraints.txt
+	@$(PYTHON) scripts/install.py $(VENV)
+	@touch $@
 
-$(WEIGHTS): | $(INSTALLED)
+$(LOADING): $(SERVING)
+	@$(PYTHON) scripts/install.py $(VENV) load
+	@touch $@
+
+$(DEV): $(SERVING)
+	@$(PYTHON) scripts/install.py $(VENV) dev
+	@touch $@ $(LOADING)
+
+$(WEIGHTS): | $(SERVING)
 	$(BIN)/python -m examples.fashion_mnist.train
 
-$(CATALOG)/catalog.json: | $(INSTALLED) $(WEIGHTS)
+$(CATALOG)/catalog.json: | $(SERVING) $(WEIGHTS)
 	$(BIN)/paretoserve build $(PROJECT) --catalog $(CATALOG)

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from tests.service import Service
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for pytest-xdist: all that use Ray in one process, else those of one file."""
+    for item in items:
+        uses_ray = item.get_closest_marker("cluster") or "service" in item.fixturenames  # type: ignore[attr-defined]
+        item.add_marker(pytest.mark.xdist_group("cluster" if uses_ray else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project file of a small trained network with four recipes; do not alter it."""
