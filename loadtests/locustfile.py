@@ -28,7 +28,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from rich.console import Console
 
 from loadtests.client import binary
-from loadtests.client.service import Service, connect, probe
+from loadtests.client.service import ServiceDescription, connect, probe
 from loadtests.closed_loop.classes import (
     BALANCED,
     NONE,
@@ -42,8 +42,8 @@ from loadtests.closed_loop.summary import (
     NO_ANSWER,
     OK,
     REFUSED,
-    Answer,
-    Report,
+    LoadReport,
+    RequestResult,
     render_table,
     summarize_all,
 )
@@ -59,11 +59,11 @@ PER_USER_PER_S = 20.0
 class Test:
     """What a test sends, and what came back; made anew at each start."""
 
-    service: Service
+    service: ServiceDescription
     slos: Slos
-    requests: list[binary.Request]
+    requests: list[binary.BinaryRequest]
     headers: dict[str, dict[str, str]]
-    answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
+    answers: dict[str, list[RequestResult]] = field(default_factory=lambda: defaultdict(list))
     started: float = field(default_factory=time.perf_counter)
     cpu_s: float = field(default_factory=lambda: _cpu_s())
 
@@ -186,7 +186,7 @@ def _sum_up(environment: Environment, **_: Any) -> None:
         return
     elapsed_s = time.perf_counter() - test.started
     options = cast(Any, environment.parsed_options)
-    report = Report(
+    report = LoadReport(
         url=test.service.url,
         model=test.service.metadata["name"],
         users=options.num_users or 0,
@@ -200,16 +200,18 @@ def _sum_up(environment: Environment, **_: Any) -> None:
         Console().print(render_table(report))
 
 
-def _answer(response: Any) -> Answer:
+def _answer(response: Any) -> RequestResult:
     status = response.status_code or NO_ANSWER
     latency_s = response.request_meta["response_time"] / 1e3
     if status != OK:
-        return Answer(status, latency_s)
+        return RequestResult(status, latency_s)
     try:
-        why = binary.explanation(response.content, response.headers.get(binary.JSON_LENGTH))
+        why = binary.parse_explanation(
+            response.content, response.headers.get(binary.JSON_LENGTH_HEADER)
+        )
     except ValueError:
-        return Answer(NO_ANSWER, latency_s)
-    return Answer(
+        return RequestResult(NO_ANSWER, latency_s)
+    return RequestResult(
         status,
         latency_s,
         variant=why["variant"],

@@ -42,8 +42,8 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 def readers(inputs: Arrays) -> dict[str, tuple[int, Part]]:
     """Return by encoding the bytes of a request, and what reads it."""
     datatypes = {"input": "FP32"}
-    raw = binary.request(inputs, datatypes)
-    head = int(raw.headers[binary.JSON_LENGTH])
+    raw = binary.build_request(inputs, datatypes)
+    head = int(raw.headers[binary.JSON_LENGTH_HEADER])
     text = json_request(inputs, datatypes)
     unary = grpc_request("mlp", inputs, datatypes, is_raw=True)
     typed = grpc_request("mlp", inputs, datatypes, is_raw=False)

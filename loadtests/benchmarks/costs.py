@@ -165,8 +165,8 @@ class _NoMetrics:
 
 
 def _parts() -> dict[str, Part]:
-    request = binary.request(INPUTS, {"input": "FP32"}, PARAMETERS)
-    head = int(request.headers[binary.JSON_LENGTH])
+    request = binary.build_request(INPUTS, {"input": "FP32"}, PARAMETERS)
+    head = int(request.headers[binary.JSON_LENGTH_HEADER])
     slo = parse_slo(PARAMETERS, {}, Slo())
     metrics = Metrics(CollectorRegistry(), "mlp")
     no_metrics = _NoMetrics()
@@ -267,7 +267,7 @@ def _now(coroutine: Any) -> Any:
     raise RuntimeError("it waited")
 
 
-def _scope(request: binary.Request) -> Mapping[str, Any]:
+def _scope(request: binary.BinaryRequest) -> Mapping[str, Any]:
     headers = [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
     headers.append((b"content-length", str(len(request.body)).encode()))
     return {"path": "/v2/models/mlp/infer", "method": "POST", "headers": headers}

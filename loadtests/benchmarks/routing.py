@@ -19,8 +19,8 @@ import click
 from rich.console import Console
 
 from loadtests.simulator.compare import ALL, parse_policies
-from loadtests.simulator.many import Job, Kept, run_all
-from loadtests.simulator.simulate import Service
+from loadtests.simulator.parallel import RunStore, SimulationJob, run_all
+from loadtests.simulator.simulate import SimulatedService
 from loadtests.trials.conditions import FULL, GOODPUT_DEADLINE, QUICK, Table, cases
 from loadtests.trials.files import write_grids, write_trial
 from loadtests.trials.goodput import goodput_tables
@@ -29,7 +29,7 @@ from loadtests.trials.options import FOLDER
 from loadtests.trials.runs import Trial
 from loadtests.trials.shortfalls import shortfalls
 from loadtests.trials.tables import summary
-from loadtests.workload.notation import names
+from loadtests.workload.notation import parse_names
 from serving.routing.profile import variant_profiles
 from variants.catalog.catalog import Catalog
 from variants.catalog.hardware import hardware
@@ -129,8 +129,8 @@ def main(
 ) -> None:
     """Compare every policy over a grid of conditions, in simulation."""
     machine = hardware(1)
-    only = names(variants)
-    service = Service(
+    only = parse_names(variants)
+    service = SimulatedService(
         variant_profiles(Catalog.load(catalog), machine.key, only), cores=cores, slots=slots
     )
     named = parse_policies(policies)
@@ -141,14 +141,14 @@ def main(
     if goodput:
         tables.append("goodput")
     jobs = [
-        Job(table, case, seed, is_against_dense=table == "goodput")
+        SimulationJob(table, case, seed, is_against_dense=table == "goodput")
         for table in tables
         for case in cases(
             table, settings, service.profiles, requests=requests, cores=min(cores, slots)
         )
         for seed in range(seeds)
     ]
-    kept = Kept(out and out / KEPT, fingerprint(service, named, requests))
+    kept = RunStore(out and out / KEPT, fingerprint(service, named, requests))
     started_s = time.monotonic()
     runs = run_all(jobs, service, named, kept, processes=processes, on_done=teller(started_s))
     took_s = time.monotonic() - started_s

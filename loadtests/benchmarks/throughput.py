@@ -27,7 +27,7 @@ from rich.progress import Progress
 from loadtests.benchmarks import costs
 from loadtests.benchmarks import listener_alone as alone
 from loadtests.client import binary
-from loadtests.client.http import drive, post
+from loadtests.client.http import build_post_request, run_closed_loop
 from loadtests.client.service import connect
 from loadtests.trials.grid import Grid, show
 from serving.gateway.description import Ports
@@ -74,18 +74,18 @@ def setups(port: int, alone_port: int) -> list[Setup]:
     slo_headers = {"x-slo-latency-ms": "1000", "x-slo-min-accuracy": "0.5"}
     pinned = f"/v2/models/{service.metadata['name']}/versions/dense/infer"
     return [
-        Setup(ALONE, alone_port, post("/", plain.body, plain.headers)),
-        Setup(PINNED, port, post(pinned, plain.body, plain.headers)),
-        Setup("routed, no SLO", port, post(service.path, plain.body, plain.headers)),
+        Setup(ALONE, alone_port, build_post_request("/", plain.body, plain.headers)),
+        Setup(PINNED, port, build_post_request(pinned, plain.body, plain.headers)),
+        Setup("routed, no SLO", port, build_post_request(service.path, plain.body, plain.headers)),
         Setup(
             "routed, SLO in headers",
             port,
-            post(service.path, plain.body, {**plain.headers, **slo_headers}),
+            build_post_request(service.path, plain.body, {**plain.headers, **slo_headers}),
         ),
         Setup(
             "routed, SLO in parameters",
             port,
-            post(service.path, with_parameters.body, with_parameters.headers),
+            build_post_request(service.path, with_parameters.body, with_parameters.headers),
         ),
     ]
 
@@ -100,7 +100,7 @@ def measure(
     """Return the medians over rounds; raises `RuntimeError` if any request failed."""
     seen: dict[tuple[str, int], list[ThroughputPoint]] = {}
     for _, count, setup in product(range(rounds), clients, setups):
-        outcome = drive(setup.port, setup.request, count, seconds)
+        outcome = run_closed_loop(setup.port, setup.request, count, seconds)
         if outcome.failures:
             raise RuntimeError(
                 f"{setup.name}: {outcome.failures} requests failed: {outcome.first_failure!r}"

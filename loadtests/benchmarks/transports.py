@@ -27,8 +27,8 @@ from loadtests.benchmarks.throughput import ThroughputPoint, machine, middle, ru
 from loadtests.client import binary
 from loadtests.client import grpc as grpc_client
 from loadtests.client import http as client
-from loadtests.client.http import Outcome, post
-from loadtests.client.service import Service, connect
+from loadtests.client.http import LoadResult, build_post_request
+from loadtests.client.service import ServiceDescription, connect
 from loadtests.trials.grid import Grid, show
 from serving.gateway.description import Ports
 
@@ -36,7 +36,7 @@ CLIENTS: Final = (1, 16, 64)
 SAMPLES: Final = (1, 16)
 REFERENCE: Final = "HTTP, binary"
 
-Drive: TypeAlias = Callable[[int, float], Outcome]
+Drive: TypeAlias = Callable[[int, float], LoadResult]
 """Sends from so many clients for so many seconds."""
 
 
@@ -47,32 +47,42 @@ class Way:
     name: str
     samples: int
     request_bytes: int
-    drive: Drive
+    run_closed_loop: Drive
 
 
-def ways(ports: Ports, service: Service, samples: int) -> list[Way]:
+def ways(ports: Ports, service: ServiceDescription, samples: int) -> list[Way]:
     """Return every way to send one request of so many random samples to the dense variant."""
     inputs = binary.random_inputs(service.metadata, np.random.default_rng(0), samples)
     datatypes = {spec["name"]: spec["datatype"] for spec in service.metadata["inputs"]}
     path = f"/v2/models/{service.metadata['name']}/versions/dense/infer"
-    raw = binary.request(inputs, datatypes)
+    raw = binary.build_request(inputs, datatypes)
     text = json_request(inputs, datatypes)
     unary = grpc_request(service.metadata["name"], inputs, datatypes, is_raw=True)
     typed = grpc_request(service.metadata["name"], inputs, datatypes, is_raw=False)
 
     def over_http(body: bytes, headers: Mapping[str, str]) -> Drive:
-        return partial(client.drive, ports.http, post(path, body, headers))
+        return partial(client.run_closed_loop, ports.http, build_post_request(path, body, headers))
 
     return [
         Way(REFERENCE, samples, len(raw.body), over_http(raw.body, raw.headers)),
         Way("HTTP, JSON", samples, len(text), over_http(text, {})),
-        Way("gRPC, raw", samples, len(unary), partial(grpc_client.drive, ports.grpc, unary)),
-        Way("gRPC, typed", samples, len(typed), partial(grpc_client.drive, ports.grpc, typed)),
+        Way(
+            "gRPC, raw",
+            samples,
+            len(unary),
+            partial(grpc_client.run_closed_loop, ports.grpc, unary),
+        ),
+        Way(
+            "gRPC, typed",
+            samples,
+            len(typed),
+            partial(grpc_client.run_closed_loop, ports.grpc, typed),
+        ),
         Way(
             "gRPC, raw, one stream each",
             samples,
             len(unary),
-            partial(grpc_client.drive_streams, ports.grpc, unary),
+            partial(grpc_client.run_closed_loop_streams, ports.grpc, unary),
         ),
     ]
 
@@ -115,7 +125,7 @@ def measure(
     """Return the medians over rounds; raises `RuntimeError` if any request failed."""
     seen: dict[tuple[Way, int], list[ThroughputPoint]] = {}
     for _, count, way in product(range(rounds), clients, found):
-        outcome = way.drive(count, seconds)
+        outcome = way.run_closed_loop(count, seconds)
         if outcome.failures or not outcome.latencies_s:
             raise RuntimeError(f"{way.name}: requests failed: {outcome.first_failure!r}")
         point = ThroughputPoint(

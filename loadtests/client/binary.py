@@ -15,11 +15,11 @@ import orjson
 
 from variants.catalog.datatype import NUMPY
 
-JSON_LENGTH: Final = "Inference-Header-Content-Length"
+JSON_LENGTH_HEADER: Final = "Inference-Header-Content-Length"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class BinaryRequest:
     """The body of one request, and the headers that it cannot do without."""
 
     body: bytes
@@ -42,11 +42,11 @@ def random_inputs(
     return inputs
 
 
-def request(
+def build_request(
     inputs: Mapping[str, npt.NDArray[Any]],
     datatypes: Mapping[str, str],
     parameters: Mapping[str, Any] | None = None,
-) -> Request:
+) -> BinaryRequest:
     """Write a request that sends all inputs and wants all outputs as binary tensors."""
     tensors = [
         {
@@ -60,7 +60,9 @@ def request(
     document = {"parameters": {"binary_data_output": True, **(parameters or {})}, "inputs": tensors}
     head = orjson.dumps(document)
     body = b"".join((head, *(array.tobytes() for array in inputs.values())))
-    return Request(body, {JSON_LENGTH: str(len(head)), "Content-Type": "application/octet-stream"})
+    return BinaryRequest(
+        body, {JSON_LENGTH_HEADER: str(len(head)), "Content-Type": "application/octet-stream"}
+    )
 
 
 def random_requests(
@@ -68,14 +70,16 @@ def random_requests(
     count: int,
     parameters: Mapping[str, Any] | None = None,
     seed: int = 0,
-) -> Sequence[Request]:
+) -> Sequence[BinaryRequest]:
     """Return so many different requests of one sample each."""
     rng = np.random.default_rng(seed)
     datatypes = {spec["name"]: spec["datatype"] for spec in metadata["inputs"]}
-    return [request(random_inputs(metadata, rng), datatypes, parameters) for _ in range(count)]
+    return [
+        build_request(random_inputs(metadata, rng), datatypes, parameters) for _ in range(count)
+    ]
 
 
-def explanation(body: bytes, json_length: str | None) -> Mapping[str, Any]:
+def parse_explanation(body: bytes, json_length: str | None) -> Mapping[str, Any]:
     """Return why an answer is what it is: its parameters.
 
     `json_length` is its header of that name. Raises `ValueError` if the body is no V2 answer.

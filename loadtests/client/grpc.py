@@ -13,17 +13,17 @@ from typing import Any, Final, TypeAlias
 import grpc
 import uvloop
 
-from loadtests.client.http import GRACE_S, Outcome
+from loadtests.client.http import GRACE_S, LoadResult
 
 INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
 STREAM: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
 ERROR: Final = b"\x0a"
 """What an answer in a stream begins with if it is an error: the tag of `error_message`."""
 
-_Sender: TypeAlias = Callable[[grpc.aio.Channel, bytes, Outcome, float], Awaitable[None]]
+_Sender: TypeAlias = Callable[[grpc.aio.Channel, bytes, LoadResult, float], Awaitable[None]]
 
 
-def drive(port: int, message: bytes, clients: int, seconds: float) -> Outcome:
+def run_closed_loop(port: int, message: bytes, clients: int, seconds: float) -> LoadResult:
     """Send for some seconds from so many connections, a call for each request.
 
     Raises `TimeoutError` if an answer is missing some seconds after the time is up.
@@ -31,13 +31,15 @@ def drive(port: int, message: bytes, clients: int, seconds: float) -> Outcome:
     return uvloop.run(_drive(_send_calls, port, message, clients, seconds))
 
 
-def drive_streams(port: int, message: bytes, clients: int, seconds: float) -> Outcome:
-    """Send for some seconds, a stream for each connection; raises as `drive` does."""
+def run_closed_loop_streams(port: int, message: bytes, clients: int, seconds: float) -> LoadResult:
+    """Send for some seconds, a stream for each connection; raises as `run_closed_loop` does."""
     return uvloop.run(_drive(_send_stream, port, message, clients, seconds))
 
 
-async def _drive(send: _Sender, port: int, message: bytes, clients: int, seconds: float) -> Outcome:
-    outcome = Outcome()
+async def _drive(
+    send: _Sender, port: int, message: bytes, clients: int, seconds: float
+) -> LoadResult:
+    outcome = LoadResult()
     channels = [
         # Without its own pool of subchannels, connections to one address become one.
         grpc.aio.insecure_channel(
@@ -59,7 +61,7 @@ async def _drive(send: _Sender, port: int, message: bytes, clients: int, seconds
 
 
 async def _send_calls(
-    channel: grpc.aio.Channel, message: bytes, outcome: Outcome, until: float
+    channel: grpc.aio.Channel, message: bytes, outcome: LoadResult, until: float
 ) -> None:
     call: Any = channel.unary_unary(INFER)
     while (sent := time.perf_counter()) < until:
@@ -72,7 +74,7 @@ async def _send_calls(
 
 
 async def _send_stream(
-    channel: grpc.aio.Channel, message: bytes, outcome: Outcome, until: float
+    channel: grpc.aio.Channel, message: bytes, outcome: LoadResult, until: float
 ) -> None:
     call: Any = channel.stream_stream(STREAM)()
     answers: AsyncIterator[bytes] = aiter(call)

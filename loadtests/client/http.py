@@ -23,7 +23,7 @@ GRACE_S: Final = 20.0
 
 
 @dataclass
-class Outcome:
+class LoadResult:
     """What one run saw."""
 
     elapsed_s: float = 0.0
@@ -47,7 +47,7 @@ class _Connection(asyncio.Protocol):
     `open` it, `start` it, await `done`.
     """
 
-    def __init__(self, request: bytes, outcome: Outcome) -> None:
+    def __init__(self, request: bytes, outcome: LoadResult) -> None:
         self._request = request
         self._outcome = outcome
         self._until = 0.0
@@ -106,28 +106,28 @@ class _Connection(asyncio.Protocol):
             self.done.set_exception(ConnectionError(why))
 
 
-def post(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+def build_post_request(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     """Return the bytes of a POST request."""
     lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def drive(
+def run_closed_loop(
     port: int,
     request: bytes,
     clients: int,
     seconds: float,
     grace_s: float = GRACE_S,
-) -> Outcome:
+) -> LoadResult:
     """Send for some seconds from so many connections.
 
     Raises `ConnectionError` if a connection does not open or is lost, `TimeoutError` if an answer
     is missing `grace_s` after the time is up.
     """
 
-    async def run() -> Outcome:
-        outcome = Outcome()
+    async def run() -> LoadResult:
+        outcome = LoadResult()
         opened: list[_Connection] = []
         try:
             async with asyncio.timeout(seconds + grace_s):

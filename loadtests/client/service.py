@@ -21,7 +21,7 @@ PROBES: Final = 20
 
 
 @dataclass(frozen=True)
-class Service:
+class ServiceDescription:
     """A service that is ready, and the V2 metadata of its model."""
 
     url: str
@@ -33,7 +33,7 @@ class Service:
         return f"/v2/models/{self.metadata['name']}/infer"
 
 
-def connect(url: str, model: str = "") -> Service:
+def connect(url: str, model: str = "") -> ServiceDescription:
     """Find the service at a URL; its model is its first where none is named.
 
     Raises `ValueError` that says what would help: nothing listens, not ready, no such model.
@@ -48,11 +48,13 @@ def connect(url: str, model: str = "") -> Service:
     status, body, _ = _get(f"{url}/v2/models/{model}")
     if status != 200:
         raise ValueError(f"the service at {url} has no model {model!r}: {body.decode()[:200]}")
-    return Service(url, json.loads(body))
+    return ServiceDescription(url, json.loads(body))
 
 
 def probe(
-    service: Service, rounds: int = PROBES, on_round: Callable[[int], None] = lambda done: None
+    service: ServiceDescription,
+    rounds: int = PROBES,
+    on_round: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Probe]:
     """Ask every variant a few times, in turns; the times are the gateway's own, as deadlines are.
 
@@ -66,7 +68,9 @@ def probe(
             status, body, headers = _open(Request(url, request.body, dict(request.headers)))
             if status != 200:
                 raise ValueError(f"variant {variant} does not answer: {status} {body[:200]!r}")
-            explanations.append(binary.explanation(body, headers.get(binary.JSON_LENGTH.lower())))
+            explanations.append(
+                binary.parse_explanation(body, headers.get(binary.JSON_LENGTH_HEADER.lower()))
+            )
         on_round(number)
     return {
         variant: Probe(

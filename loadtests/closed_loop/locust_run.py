@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loadtests.client.service import connect
-from loadtests.closed_loop.summary import Report, render_table
+from loadtests.closed_loop.summary import LoadReport, render_table
 from variants.catalog.record import read_record
 
 LOCUSTFILE: Final = Path(__file__).parents[1] / "locustfile.py"
@@ -25,14 +25,14 @@ LAST_ANSWERS_S: Final = 10
 POLL_S: Final = 0.1
 
 
-def load(
+def run_load_test(
     url: str,
     users: int,
     seconds: int,
     *,
     json_path: Path | None = None,
     console: Console | None = None,
-) -> Report:
+) -> LoadReport:
     """Load a service with users of every SLO class for some seconds; print and return the table.
 
     Raises `ValueError` that says what would help if nothing listens there, if it is not ready, or
@@ -51,7 +51,7 @@ def load(
     return report
 
 
-def _run_locust(url: str, users: int, seconds: int, folder: Path, console: Console) -> Report:
+def _run_locust(url: str, users: int, seconds: int, folder: Path, console: Console) -> LoadReport:
     summary, log = folder / "summary.json", folder / "log"
     command = [
         *(sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), "--headless"),
@@ -75,7 +75,7 @@ def _run_locust(url: str, users: int, seconds: int, folder: Path, console: Conso
         how = f"ended with status {process.returncode}" if is_done else "did not end"
         said = log.read_text(errors="replace").strip().splitlines()
         raise ValueError(f"locust {how}: {said[-1] if said else 'it said nothing'}")
-    return read_record(Report, summary)
+    return read_record(LoadReport, summary)
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: int, console: Console) -> bool:

@@ -26,7 +26,7 @@ REFUSED: Final = (422, 429, 504)
 """The service's answers to what it cannot do in time: part of its job, and no failures."""
 
 
-class Answer(NamedTuple):
+class RequestResult(NamedTuple):
     """One request as its client saw it; status `NO_ANSWER` where nothing came back."""
 
     status: int
@@ -36,7 +36,7 @@ class Answer(NamedTuple):
     is_on_time: bool = False
 
 
-class Summary(Record):
+class ClassSummary(Record):
     """All requests of one class."""
 
     slo: Mapping[str, float]
@@ -56,7 +56,7 @@ class Summary(Record):
     """p50, p95, p99; empty if nothing was answered."""
 
 
-class Report(Record):
+class LoadReport(Record):
     """One load test. `generator_cpu_ratio` is what of one core the load generator itself took."""
 
     url: str
@@ -64,7 +64,7 @@ class Report(Record):
     users: int
     elapsed_s: float
     generator_cpu_ratio: float
-    classes: Mapping[str, Summary]
+    classes: Mapping[str, ClassSummary]
 
     @property
     def requests(self) -> int:
@@ -77,14 +77,14 @@ class Report(Record):
         return sum(sum(summary.failed.values()) for summary in self.classes.values())
 
 
-def summarize(slo: Mapping[str, float], answers: Iterable[Answer]) -> Summary:
+def summarize(slo: Mapping[str, float], answers: Iterable[RequestResult]) -> ClassSummary:
     """Sum up the requests of one class."""
     answers = list(answers)
     statuses = Counter(answer.status for answer in answers)
     answered = [answer for answer in answers if answer.status == OK]
     variants = Counter(answer.variant for answer in answered)
     latencies = [answer.latency_s for answer in answered]
-    return Summary(
+    return ClassSummary(
         slo=slo,
         requests=len(answers),
         answered=len(answered),
@@ -101,12 +101,14 @@ def summarize(slo: Mapping[str, float], answers: Iterable[Answer]) -> Summary:
     )
 
 
-def summarize_all(slos: Slos, answers: Mapping[str, Iterable[Answer]]) -> dict[str, Summary]:
+def summarize_all(
+    slos: Slos, answers: Mapping[str, Iterable[RequestResult]]
+) -> dict[str, ClassSummary]:
     """Sum up every class, in order, also one that sent nothing."""
     return {name: summarize(slo, answers.get(name, ())) for name, slo in slos.items()}
 
 
-def render_table(report: Report) -> Table:
+def render_table(report: LoadReport) -> Table:
     """Show a load test as one table, of 80 columns where the variants' names allow."""
     table = Table(
         title=f"{report.model}: {report.requests} requests in {report.elapsed_s:.1f} s, "

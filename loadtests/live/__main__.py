@@ -25,15 +25,15 @@ from loadtests.live.rate import HELD, RatePoint, climb, rates_grid
 from loadtests.live.service import running
 from loadtests.live.tables import gaps_grid, live_grid, live_trial
 from loadtests.live.turn import Plan, Turn, take_turn, warm_up, why_invalid
-from loadtests.replay.live import TIMINGS, describe_lag, replay_live
+from loadtests.replay.live_run import TIMINGS_FILE, describe_client, replay_live
 from loadtests.simulator.compare import parse_policies
-from loadtests.simulator.trial import title, write_each
+from loadtests.simulator.trial import trial_title, write_outcomes_by_policy
 from loadtests.trials.files import write_grids, write_trial, write_whole
 from loadtests.trials.grid import Grid, show
 from loadtests.trials.options import FOLDER, finite
 from loadtests.workload.arrivals import Poisson
 from loadtests.workload.demand import parse_demand
-from loadtests.workload.notation import names
+from loadtests.workload.notation import parse_names
 from serving.gateway.settings import Settings
 from serving.routing.profile import variant_profiles
 from variants.catalog.catalog import Catalog
@@ -154,7 +154,7 @@ def main(
     if find_rate and (out is not None or kill_every is not None):
         raise click.UsageError("--find-rate prints only: leave out --out and --kill-every.")
     named = parse_policies(policies)
-    only = tuple(names(variants))
+    only = tuple(parse_names(variants))
     profiles = variant_profiles(Catalog.load(catalog), hardware(1).key, only)
     settings = Settings.model_validate(
         {
@@ -181,7 +181,7 @@ def main(
             if out is not None:
                 _write_turn(turns[-1], out / f"seed-{seed + number}")
     note = f"{', '.join(profiles)}; cores {cores}, slots {slots}; {machine()} after"
-    called = title(demand, turns[0].live.outcomes)
+    called = trial_title(demand, turns[0].live.outcomes)
     grids = _grids(turns, f"{called}, live", note)
     show(grids, Console(), as_markdown=as_markdown)
     if out is not None:
@@ -202,8 +202,8 @@ def _grids(turns: Sequence[Turn], called: str, note: str) -> list[Grid]:
 
 def _tell(turn: Turn) -> None:
     score = turn.live.run.score
-    said = f"{turn.policy}, seed {turn.seed}: {100 * score.attainment:.3f} % on time"
-    click.echo(f"{said}. {describe_lag(turn.live.lag)} {turn.invalid}".rstrip(), err=True)
+    reported = f"{turn.policy}, seed {turn.seed}: {100 * score.attainment:.3f} % on time"
+    click.echo(f"{reported}. {describe_client(turn.live.client)} {turn.invalid}".rstrip(), err=True)
     if turn.live.first_failure:
         click.echo(f"The first that failed was told: {turn.live.first_failure}", err=True)
 
@@ -211,8 +211,8 @@ def _tell(turn: Turn) -> None:
 def _write_turn(turn: Turn, folder: Path) -> None:
     """Write at once what cannot be made again."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_each((turn.live.outcomes, *turn.simulated.outcomes), folder)
-    path = folder / f"{turn.policy}-{TIMINGS}"
+    write_outcomes_by_policy((turn.live.outcomes, *turn.simulated.outcomes), folder)
+    path = folder / f"{turn.policy}-{TIMINGS_FILE}"
     write_whole(path, turn.timings.model_dump_json(indent=1) + "\n")
 
 
@@ -243,7 +243,7 @@ def _find_rate(plan: Plan, seed: int, step: float) -> Grid:
                 rate_per_s=rate_per_s,
                 attainment=score.attainment,
                 p99_s=score.latency_s.get("p99"),
-                lag_s=live.lag.p99_s,
+                lag_s=live.client.delay_p99_s,
                 is_valid=not why_invalid(live, plan.lag_s),
             )
             click.echo(f"{rate_per_s:,.0f}/s: {100 * point.attainment:.3f} % on time", err=True)

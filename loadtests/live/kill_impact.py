@@ -11,9 +11,9 @@ from statistics import median
 from typing import Final
 
 from loadtests.live.fault_injection import Kill
-from loadtests.simulator.simulate import Death
+from loadtests.simulator.simulate import HostFailure
 from loadtests.trials.grid import Grid
-from loadtests.trials.outcomes import Outcomes, Status
+from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.trials.tables import NOTHING
 
 WINDOW_S: Final = 2.0
@@ -42,13 +42,13 @@ class Survived:
     lost: int
     failed: int
 
-    def deaths(self, seconds: float) -> tuple[Death, ...]:
+    def deaths(self, seconds: float) -> tuple[HostFailure, ...]:
         """Return the same for a simulation of so many seconds, in which each variant has one host.
 
         A host that was not seen to come back stays away.
         """
         return tuple(
-            Death(each.at_s, each.kill.variant, each.kill.back_after_s or seconds)
+            HostFailure(each.at_s, each.kill.variant, each.kill.back_after_s or seconds)
             for each in self.kills
         )
 
@@ -65,8 +65,8 @@ def survived(name: str, outcomes: Outcomes, kills: Sequence[Kill], started_s: fl
         kills=tuple(each for each in found if each.at_s < seconds),
         requests=len(outcomes.workload),
         on_time=int(outcomes.on_time.sum()),
-        lost=int((outcomes.status == Status.LOST).sum()),
-        failed=int((outcomes.status == Status.FAILED).sum()),
+        lost=int((outcomes.status == RequestStatus.LOST).sum()),
+        failed=int((outcomes.status == RequestStatus.FAILED).sum()),
     )
 
 

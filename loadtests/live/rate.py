@@ -79,9 +79,9 @@ def rates_grid(points: Sequence[RatePoint], title: str, note: str = "") -> Grid:
         for point in points
     ]
     held = last_held(points)
-    said = f"held: {held:,.0f} requests/s" if held else "no rate was held"
+    reported = f"held: {held:,.0f} requests/s" if held else "no rate was held"
     columns = ("requests/s", "on time, %", "p99, ms", "client p99 late, ms", "verdict")
-    return Grid(title, columns, rows, ". ".join(filter(None, (said, note))))
+    return Grid(title, columns, rows, ". ".join(filter(None, (reported, note))))
 
 
 def _verdict(point: RatePoint) -> str:

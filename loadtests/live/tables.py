@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Final
 
 from loadtests.live.turn import Turn
-from loadtests.replay.live import gap_grid, gap_rows
+from loadtests.replay.live_run import gap_grid, gap_rows
 from loadtests.trials.grid import Grid
 from loadtests.trials.metric import METRICS
 from loadtests.trials.overview import answered_by
@@ -41,7 +41,7 @@ def live_grid(turns: Sequence[Turn], title: str, note: str = "") -> Grid:
                 name,
                 str(len(some)),
                 *(cell(column, scores) for column in COLUMNS),
-                f"{1e3 * fmean(turn.live.lag.p99_s for turn in some):.2f}",
+                f"{1e3 * fmean(turn.live.client.delay_p99_s for turn in some):.2f}",
                 answered_by(scores),
             )
         )

@@ -12,11 +12,11 @@ from typing import Final
 
 from loadtests.live.kill_impact import Survived, survived
 from loadtests.live.service import Running, running
-from loadtests.replay.lag import LIMIT_S
-from loadtests.replay.live import Live, replay_live, simulate_same
-from loadtests.replay.timings import ENOUGH, Timings, corrected
-from loadtests.simulator.compare import Compared
-from loadtests.simulator.simulate import Death, Service
+from loadtests.replay.client_statistics import MAX_DELAY_S
+from loadtests.replay.live_run import LiveRun, replay_live, simulate_same_requests
+from loadtests.replay.timings import MIN_BATCHES, Timings, correct_profiles
+from loadtests.simulator.compare import Comparison
+from loadtests.simulator.simulate import HostFailure, SimulatedService
 from loadtests.workload.arrivals import Uniform
 from loadtests.workload.demand import Demand
 from loadtests.workload.workload import SloClass
@@ -40,7 +40,7 @@ class Plan:
     """Of the service, but for its policy."""
     profiles: Mapping[str, VariantProfile]
     demand: Demand
-    lag_s: float = LIMIT_S
+    lag_s: float = MAX_DELAY_S
     """How late the client may be with one request in a hundred."""
     kill_every_s: float | None = None
 
@@ -51,10 +51,10 @@ class Turn:
 
     policy: str
     seed: int
-    live: Live
+    live: LiveRun
     timings: Timings
     """Of the calibration, by which the simulation goes."""
-    simulated: Compared
+    simulated: Comparison
     """The same requests, and the same hosts away for as long."""
     survived: Survived | None
     """What killing hosts did; None if none was."""
@@ -116,7 +116,7 @@ def calibration(profiles: Mapping[str, VariantProfile], max_batch: int) -> Deman
     )
     mean_s = sum(p50_s for *_, p50_s in kinds) / len(kinds)
     rate_per_s = min(CALIBRATION_MOST_PER_S, CALIBRATION_LOAD / mean_s)
-    return Demand(Uniform(), classes, rate_per_s, seconds=2 * ENOUGH * len(kinds) / rate_per_s)
+    return Demand(Uniform(), classes, rate_per_s, seconds=2 * MIN_BATCHES * len(kinds) / rate_per_s)
 
 
 def warm_up(
@@ -127,24 +127,24 @@ def warm_up(
     replay_live(service.url, short, policy=policy, seed=seed + _OTHER_SEED, profiles=profiles)
 
 
-def why_invalid(live: Live, lag_s: float) -> str:
+def why_invalid(live: LiveRun, lag_s: float) -> str:
     """Return why a live run does not count; nothing if it does."""
     try:
-        live.lag.check(lag_s)
+        live.client.check(lag_s)
     except ValueError as error:
         return str(error)
     return ""
 
 
 def _simulate(
-    plan: Plan, policy: str, seed: int, timings: Timings, deaths: Sequence[Death]
-) -> Compared:
+    plan: Plan, policy: str, seed: int, timings: Timings, deaths: Sequence[HostFailure]
+) -> Comparison:
     settings = plan.settings
-    service = Service(
-        corrected(plan.profiles, timings),
+    service = SimulatedService(
+        correct_profiles(plan.profiles, timings),
         cores=settings.hosts.cores or math.inf,
         slots=settings.hosts.slots,
         max_batch=settings.limits.batch_size,
         max_queue=settings.limits.queue_length,
     )
-    return simulate_same(service, plan.demand, policy=policy, seed=seed, faults=deaths)
+    return simulate_same_requests(service, plan.demand, policy=policy, seed=seed, faults=deaths)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from loadtests.replay.replay import Replayed
-from loadtests.trials.outcomes import Batches, Status
+from loadtests.replay.replay import ReplayResult
+from loadtests.trials.outcomes import Batches, RequestStatus
 
 
-def batches(replayed: Replayed) -> Batches | None:
+def reconstruct_batches(replayed: ReplayResult) -> Batches | None:
     """Return the batches of a replay; None if no answer said of itself what that takes.
 
     Answers of one batch were told the same variant, size, prediction and time of computing; of
@@ -16,18 +16,18 @@ def batches(replayed: Replayed) -> Batches | None:
     microseconds, so some batches may be taken for their neighbours; who else sends it requests is
     in no batch of ours.
     """
-    said, outcomes = replayed.said, replayed.outcomes
-    took_s = said.latency_s - said.queue_s
-    sent_s = replayed.sent_s + said.queue_s
+    reported, outcomes = replayed.reported, replayed.outcomes
+    took_s = reported.latency_s - reported.queue_s
+    sent_s = replayed.sent_s + reported.queue_s
     known = np.flatnonzero(
-        (outcomes.status == Status.ANSWERED)
+        (outcomes.status == RequestStatus.ANSWERED)
         & (outcomes.batch_size > 0)
-        & np.isfinite(took_s + sent_s + said.predicted_s)
-        & (said.predicted_s > 0)
+        & np.isfinite(took_s + sent_s + reported.predicted_s)
+        & (reported.predicted_s > 0)
     )
     if not len(known):
         return None
-    columns = (outcomes.variant, outcomes.batch_size, said.predicted_s, said.compute_s)
+    columns = (outcomes.variant, outcomes.batch_size, reported.predicted_s, reported.compute_s)
     told = np.column_stack([np.nan_to_num(column[known]) for column in columns])
     _, alike = np.unique(told, axis=0, return_inverse=True)
     order = np.lexsort((sent_s[known], alike))
@@ -46,6 +46,6 @@ def batches(replayed: Replayed) -> Batches | None:
         variant=outcomes.variant[first],
         size=outcomes.batch_size[first],
         sent_s=sent_s[first],
-        predicted_s=said.predicted_s[first],
+        predicted_s=reported.predicted_s[first],
         took_s=took_s[first],
     )

@@ -9,35 +9,35 @@ import asyncio
 import time
 from typing import Final, Protocol, cast
 
-from loadtests.client.binary import JSON_LENGTH
+from loadtests.client.binary import JSON_LENGTH_HEADER
 
 _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"\r\ncontent-length: "
-_JSON_LENGTH: Final = b"\r\n" + JSON_LENGTH.lower().encode() + b": "
+_JSON_LENGTH: Final = b"\r\n" + JSON_LENGTH_HEADER.lower().encode() + b": "
 _OK: Final = b"200"
 _KEPT_BYTES: Final = 1000
 """Of an answer that is no 200: its head, and the beginning of what it says."""
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """Who lends a connection out."""
 
-    def on_open(self, connection: Connection) -> None:
+    def on_open(self, connection: ClientConnection) -> None:
         """The connection is there, and free."""
 
     def on_answer(
-        self, connection: Connection, number: int, now_s: float, status: int, kept: bytes
+        self, connection: ClientConnection, number: int, now_s: float, status: int, kept: bytes
     ) -> None:
         """The answer to request `number` is whole; the connection is free."""
 
-    def on_lost(self, connection: Connection, number: int | None) -> None:
+    def on_lost(self, connection: ClientConnection, number: int | None) -> None:
         """The connection is gone, with request `number` unanswered, or none."""
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """`send` when it is free, which it is from the start and again after each answer."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: ConnectionOwner) -> None:
         self._owner = owner
         self._number: int | None = None
         self._received = b""

@@ -12,15 +12,15 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from loadtests.replay.connection import Connection
-from loadtests.replay.ledger import Ledger
+from loadtests.replay.connection import ClientConnection
+from loadtests.replay.request_log import RequestLog
 
 
-class Pool:
+class ConnectionPool:
     """Sends requests by number, and notes in a ledger what becomes of each."""
 
     def __init__(
-        self, host: str, port: int, limit: int, requests: Sequence[bytes], ledger: Ledger
+        self, host: str, port: int, limit: int, requests: Sequence[bytes], ledger: RequestLog
     ) -> None:
         """Take the bytes of each request, by number; `limit` is of connections."""
         self._host = host
@@ -28,8 +28,8 @@ class Pool:
         self._limit = limit
         self._requests = requests
         self._ledger = ledger
-        self._open: set[Connection] = set()
-        self._free: list[Connection] = []
+        self._open: set[ClientConnection] = set()
+        self._free: list[ClientConnection] = []
         self._line: deque[int] = deque()
         self._opening: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -61,7 +61,7 @@ class Pool:
         while self._open or self._opening:
             await asyncio.sleep(0)
 
-    def on_open(self, connection: Connection) -> None:
+    def on_open(self, connection: ClientConnection) -> None:
         """Called by a connection."""
         self._open.add(connection)
         self.most_open = max(self.most_open, len(self._open))
@@ -71,13 +71,13 @@ class Pool:
             self._lend(connection)
 
     def on_answer(
-        self, connection: Connection, number: int, now_s: float, status: int, kept: bytes
+        self, connection: ClientConnection, number: int, now_s: float, status: int, kept: bytes
     ) -> None:
         """Called by a connection."""
         self._ledger.answered(number, now_s, status, kept)
         self._lend(connection)
 
-    def on_lost(self, connection: Connection, number: int | None) -> None:
+    def on_lost(self, connection: ClientConnection, number: int | None) -> None:
         """Called by a connection."""
         self._open.discard(connection)
         if connection in self._free:
@@ -88,11 +88,11 @@ class Pool:
             self._ledger.disconnected(number)
         self._grow()
 
-    def _send(self, connection: Connection, number: int, now_s: float) -> None:
+    def _send(self, connection: ClientConnection, number: int, now_s: float) -> None:
         self._ledger.sent_s[number] = now_s
         connection.send(number, self._requests[number])
 
-    def _lend(self, connection: Connection) -> None:
+    def _lend(self, connection: ClientConnection) -> None:
         if self._line:
             self._send(connection, self._line.popleft(), time.monotonic())
         else:
@@ -123,6 +123,6 @@ class Pool:
     async def _connect(self) -> asyncio.Transport:
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_connection(
-            lambda: Connection(self), self._host, self._port
+            lambda: ClientConnection(self), self._host, self._port
         )
         return transport

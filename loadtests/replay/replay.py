@@ -22,13 +22,13 @@ import numpy.typing as npt
 import uvloop
 
 from loadtests.client.service import connect
-from loadtests.replay.alarm import alarm
-from loadtests.replay.lag import Lag, lag
-from loadtests.replay.ledger import Ledger
-from loadtests.replay.pool import Pool
-from loadtests.replay.reported import Said, parse
-from loadtests.replay.request_bytes import requests
-from loadtests.replay.urgency import urgency
+from loadtests.replay.client_statistics import ClientStatistics, summarize_client
+from loadtests.replay.pool import ConnectionPool
+from loadtests.replay.real_time import real_time_scheduling
+from loadtests.replay.reported import ReportedTimes, parse
+from loadtests.replay.request_bytes import build_requests
+from loadtests.replay.request_log import RequestLog
+from loadtests.replay.timer import create_timer
 from loadtests.trials.outcomes import Outcomes
 from loadtests.workload.workload import Workload
 
@@ -41,12 +41,12 @@ _AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayResult:
     """A workload as a running service saw it."""
 
     outcomes: Outcomes
-    said: Said
-    lag: Lag
+    reported: ReportedTimes
+    client: ClientStatistics
     """`lag.check()` tells whether the outcomes are the service's doing."""
     sent_s: npt.NDArray[np.float64]
     """By request: seconds from the start; NaN where it waited for a connection for ever."""
@@ -64,7 +64,7 @@ def replay_now(
     seed: int = 0,
     connections: int = CONNECTIONS,
     grace_s: float = GRACE_S,
-) -> Replayed:
+) -> ReplayResult:
     """Do what `replay` does, in an event loop of its own that is fast."""
     return uvloop.run(
         replay(
@@ -86,7 +86,7 @@ async def replay(
     seed: int = 0,
     connections: int = CONNECTIONS,
     grace_s: float = GRACE_S,
-) -> Replayed:
+) -> ReplayResult:
     """Send every request of a workload to the service at an http URL; see what becomes of it.
 
     `policy` names the result: which one the service has, it does not tell. `seed` is of the inputs.
@@ -108,15 +108,15 @@ async def replay(
     url = url.rstrip("/")
     service = await asyncio.to_thread(connect, url)
     path = urlsplit(url).path + service.path
-    ledger = Ledger(len(workload))
-    pool = Pool(
+    ledger = RequestLog(len(workload))
+    pool = ConnectionPool(
         parts.hostname,
         parts.port or 80,
         connections,
-        requests(service, path, workload, seed),
+        build_requests(service, path, workload, seed),
         ledger,
     )
-    with _quiet_collector(), urgency() as is_urgent:
+    with _quiet_collector(), real_time_scheduling() as is_real_time:
         try:
             await pool.open(min(connections, _OPENED_BEFORE))
             cpu_s = time.process_time()
@@ -139,19 +139,21 @@ async def replay(
         batch_size=answers.batch_size,
         batches=None,
     )
-    own = lag(
+    own = summarize_client(
         workload.arrivals_s + start_s,
         np.array(ledger.due_s),
         np.array(ledger.sent_s),
         connections=pool.most_open,
         cpu_s=cpu_s,
-        is_urgent=is_urgent,
+        is_real_time=is_real_time,
     )
     sent_s = np.array(ledger.sent_s) - start_s
-    return Replayed(outcomes, answers.said, own, sent_s, answers.first_failure, start_s)
+    return ReplayResult(outcomes, answers.reported, own, sent_s, answers.first_failure, start_s)
 
 
-async def _send_all(workload: Workload, pool: Pool, ledger: Ledger, start_s: float) -> None:
+async def _send_all(
+    workload: Workload, pool: ConnectionPool, ledger: RequestLog, start_s: float
+) -> None:
     """Return once the last request is with the pool."""
     due_s = (workload.arrivals_s + start_s).tolist()
     all_sent = asyncio.Event()
@@ -171,7 +173,7 @@ async def _send_all(workload: Workload, pool: Pool, ledger: Ledger, start_s: flo
         else:
             all_sent.set()
 
-    bell = alarm(send_due)
+    bell = create_timer(send_due)
     try:
         bell.set(due_s[0])
         await all_sent.wait()

@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 
 from loadtests.client import binary
-from loadtests.client.http import post
-from loadtests.client.service import Service
+from loadtests.client.http import build_post_request
+from loadtests.client.service import ServiceDescription
 from loadtests.workload.workload import SloClass, Workload
 from serving.routing.slo import Slo
 
@@ -17,7 +17,9 @@ VARIETY: Final = 4
 """Different inputs for each class: the service may not know them again."""
 
 
-def requests(service: Service, path: str, workload: Workload, seed: int) -> list[bytes]:
+def build_requests(
+    service: ServiceDescription, path: str, workload: Workload, seed: int
+) -> list[bytes]:
     """Return for each request a whole HTTP message with binary tensors of random values.
 
     Requests of a class share `VARIETY` messages, so that an hour of them fits into memory.
@@ -27,15 +29,15 @@ def requests(service: Service, path: str, workload: Workload, seed: int) -> list
 
     def message(of: SloClass) -> bytes:
         inputs = binary.random_inputs(service.metadata, rng, of.size)
-        request = binary.request(inputs, datatypes, parameters(of.slo))
-        return post(path, request.body, request.headers)
+        request = binary.build_request(inputs, datatypes, slo_parameters(of.slo))
+        return build_post_request(path, request.body, request.headers)
 
     messages = [message(each) for each in workload.classes for _ in range(VARIETY)]
     which = workload.class_of * VARIETY + rng.integers(0, VARIETY, len(workload))
     return [messages[number] for number in which.tolist()]
 
 
-def parameters(slo: Slo) -> Mapping[str, Any]:
+def slo_parameters(slo: Slo) -> Mapping[str, Any]:
     """Return the parameters of the protocol by which a request asks for this; no more than that."""
     nothing = Slo()
     asked: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from loadtests.trials.outcomes import Batches
 from serving.routing.profile import Latency, VariantProfile
 from variants.catalog.record import Record
 
-ENOUGH: Final = 20
+MIN_BATCHES: Final = 20
 """Batches of a size, for its quantiles to correct anything."""
 
 
@@ -36,7 +36,7 @@ class Timings(Record):
     variants: Mapping[str, Mapping[int, Timing]]
 
 
-def timings(batches: Batches, variants: Sequence[str]) -> Timings:
+def summarize_timings(batches: Batches, variants: Sequence[str]) -> Timings:
     """Summarize batches; `variants` names what `batches.variant` counts."""
     found: dict[str, dict[int, Timing]] = {}
     for number in np.unique(batches.variant):
@@ -53,13 +53,13 @@ def timings(batches: Batches, variants: Sequence[str]) -> Timings:
     return Timings(variants=found)
 
 
-def corrected(
+def correct_profiles(
     profiles: Mapping[str, VariantProfile], measured: Timings
 ) -> dict[str, VariantProfile]:
     """Return the offers with latencies as they were measured live.
 
     Each quantile of a report card is multiplied by how far the live one is from it, at the sizes of
-    which there were `ENOUGH` batches; in between by what lies between, beyond by the nearest. A
+    which there were `MIN_BATCHES` batches; in between by what lies between, beyond by the nearest. A
     variant without such a size is taken to be as much slower than its card as the others, at their
     median: of a batch that nobody has seen, what is known is what the way there costs. Raises
     `ValueError` for timings of a variant that is not offered.
@@ -88,7 +88,7 @@ def corrected(
 
 def _scaled(card: Mapping[int, Latency], measured: Mapping[int, Timing]) -> dict[int, Latency]:
     """Return the card as it was measured; nothing if that was not enough."""
-    seen = sorted(size for size, timing in measured.items() if timing.batches >= ENOUGH)
+    seen = sorted(size for size, timing in measured.items() if timing.batches >= MIN_BATCHES)
     if not seen:
         return {}
     sizes = sorted(card)

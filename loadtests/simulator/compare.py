@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from loadtests.simulator.simulate import Death, Fault, Service, simulate
+from loadtests.simulator.simulate import Fault, HostFailure, SimulatedService, simulate
 from loadtests.trials.bound import Bound, Outage, clairvoyant
 from loadtests.trials.calibration import calibration
 from loadtests.trials.conditions import condition_of
@@ -25,7 +25,7 @@ ALL: Final = "all"
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class Comparison:
     """What some policies did on one workload, in the order in which they were asked for."""
 
     runs: tuple[Run, ...]
@@ -57,14 +57,14 @@ def check_policy(name: str) -> None:
 
 
 def compare(
-    service: Service,
+    service: SimulatedService,
     demand: Demand,
     policies: Sequence[str],
     seed: int,
     *,
     faults: Sequence[Fault] = (),
     is_bounded: bool = True,
-) -> Compared:
+) -> Comparison:
     """Simulate each policy on the requests that this seed draws.
 
     Raises `ValueError` if no request arrives, one cannot fit into a batch, or something happens
@@ -91,10 +91,10 @@ def compare(
         )
         for each in outcomes
     )
-    return Compared(tuple(runs), tuple(outcomes), took_s)
+    return Comparison(tuple(runs), tuple(outcomes), took_s)
 
 
-def _check(workload: Workload, service: Service, faults: Sequence[Fault]) -> None:
+def _check(workload: Workload, service: SimulatedService, faults: Sequence[Fault]) -> None:
     if not len(workload):
         raise ValueError(f"no request arrives in {workload.seconds:g} s; make it longer, or denser")
     largest = max(each.size for each in workload.classes)
@@ -111,7 +111,7 @@ def _check(workload: Workload, service: Service, faults: Sequence[Fault]) -> Non
         )
 
 
-def _bound(service: Service, workload: Workload, faults: Sequence[Fault]) -> Bound:
+def _bound(service: SimulatedService, workload: Workload, faults: Sequence[Fault]) -> Bound:
     """Return the bound; it does not know slowdowns, which only make it looser."""
     return clairvoyant(
         workload,
@@ -120,11 +120,11 @@ def _bound(service: Service, workload: Workload, faults: Sequence[Fault]) -> Bou
         cores=service.cores,
         slots=dict.fromkeys(service.profiles, service.slots),
         max_batch=service.max_batch,
-        outages=_outages([each for each in faults if isinstance(each, Death)], service.slots),
+        outages=_outages([each for each in faults if isinstance(each, HostFailure)], service.slots),
     )
 
 
-def _outages(deaths: Sequence[Death], slots: int) -> list[Outage]:
+def _outages(deaths: Sequence[HostFailure], slots: int) -> list[Outage]:
     """Return when variants are away: hosts that die again while they are dead lack but once."""
     outages: list[Outage] = []
     for death in sorted(deaths, key=lambda death: (death.variant, death.at_s)):

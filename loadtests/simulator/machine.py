@@ -12,24 +12,24 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TypeAlias
 
-Batch: TypeAlias = tuple[int, int]
+BatchKey: TypeAlias = tuple[int, int]
 """The gateway that sent it, and its number there."""
 
 
-class Machine:
+class SimulatedMachine:
     """Batches at work on cores that they share, and those that wait at their hosts."""
 
     def __init__(self, cores: float, slots: Mapping[str, int]) -> None:
         """`slots` says by variant how many batches its hosts run at a time."""
         self._cores = cores
         self._free = dict(slots)
-        self._left_s: dict[Batch, float] = {}
-        self._variant: dict[Batch, str] = {}
-        self._waiting: dict[str, deque[tuple[Batch, float]]] = {name: deque() for name in slots}
+        self._left_s: dict[BatchKey, float] = {}
+        self._variant: dict[BatchKey, str] = {}
+        self._waiting: dict[str, deque[tuple[BatchKey, float]]] = {name: deque() for name in slots}
         self._now = 0.0
         self._slowdown = 1.0
 
-    def start(self, batch: Batch, variant: str, work_s: float, now: float) -> None:
+    def start(self, batch: BatchKey, variant: str, work_s: float, now: float) -> None:
         """Begin a batch that takes `work_s` on a core of its own, or let it wait for its host."""
         self._pass(now)
         self._variant[batch] = variant
@@ -39,7 +39,7 @@ class Machine:
         else:
             self._waiting[variant].append((batch, work_s))
 
-    def stop(self, batch: Batch, now: float) -> None:
+    def stop(self, batch: BatchKey, now: float) -> None:
         """End a batch, done or not."""
         self._pass(now)
         variant = self._variant.pop(batch)
@@ -57,7 +57,7 @@ class Machine:
         self._pass(now)
         self._slowdown = factor
 
-    def next_end(self) -> tuple[float, Batch]:
+    def next_end(self) -> tuple[float, BatchKey]:
         """Return when the next batch will be done if nothing else starts, and which."""
         if not self._left_s:
             return math.inf, (-1, -1)

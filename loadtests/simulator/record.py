@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from loadtests.simulator.machine import Batch
-from loadtests.trials.outcomes import Batches, Outcomes, Status
+from loadtests.simulator.machine import BatchKey
+from loadtests.trials.outcomes import Batches, Outcomes, RequestStatus
 from loadtests.workload.workload import Workload
 from serving.routing.planner import Send
 
@@ -19,33 +19,33 @@ class Recorder:
         self._policy = policy
         self._variants = variants
         self._places = {name: place for place, name in enumerate(variants)}
-        self._status = [int(Status.LOST)] * count
+        self._status = [int(RequestStatus.LOST)] * count
         self._variant = [-1] * count
         self._finished_s = [float("nan")] * count
         self._batch_size = [0] * count
-        self._sent_s: dict[Batch, float] = {}
+        self._sent_s: dict[BatchKey, float] = {}
         self._batches: list[tuple[int, int, float, float, float]] = []
 
-    def refused(self, request: int, status: Status, now: float) -> None:
+    def refused(self, request: int, status: RequestStatus, now: float) -> None:
         """Note that a request got an error."""
         self._settle(request, status, now)
 
-    def sent(self, batch: Batch, now: float) -> None:
+    def sent(self, batch: BatchKey, now: float) -> None:
         """Note that a batch was sent."""
         self._sent_s[batch] = now
 
-    def answered(self, batch: Batch, send: Send, now: float) -> None:
+    def answered(self, batch: BatchKey, send: Send, now: float) -> None:
         """Note that a batch was answered."""
         variant, sent_s = self._places[send.variant], self._sent_s.pop(batch)
         self._batches.append((variant, send.size, sent_s, send.predicted_s, now - sent_s))
         for waiting in send.batch:
-            self._settle(waiting.entry, Status.ANSWERED, now)
+            self._settle(waiting.entry, RequestStatus.ANSWERED, now)
             self._variant[waiting.entry] = variant
             self._batch_size[waiting.entry] = send.size
 
     def check(self) -> None:
         """Raise `RuntimeError` if a request was never answered."""
-        lost = self._status.count(int(Status.LOST))
+        lost = self._status.count(int(RequestStatus.LOST))
         if lost:
             raise RuntimeError(f"{lost} requests were never answered")
 
@@ -69,8 +69,8 @@ class Recorder:
             ),
         )
 
-    def _settle(self, request: int, status: Status, now: float) -> None:
-        if self._status[request] != Status.LOST:
+    def _settle(self, request: int, status: RequestStatus, now: float) -> None:
+        if self._status[request] != RequestStatus.LOST:
             raise RuntimeError(f"request {request} was answered twice")
         self._status[request] = int(status)
         self._finished_s[request] = now

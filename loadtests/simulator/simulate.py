@@ -16,10 +16,10 @@ from typing import Final
 
 import numpy as np
 
-from loadtests.simulator.machine import Batch, Machine
+from loadtests.simulator.machine import BatchKey, SimulatedMachine
 from loadtests.simulator.record import Recorder
-from loadtests.simulator.timing import CardTimes
-from loadtests.trials.outcomes import Outcomes, Status
+from loadtests.simulator.timing import ReportCardTimes
+from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.workload.workload import Workload
 from serving.dataplane.scheduler import SHORTEST_WAIT_S
 from serving.errors import Overloaded
@@ -32,7 +32,7 @@ DRAWS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class SimulatedService:
     """What is simulated: variants, and the machine that their hosts share."""
 
     profiles: Mapping[str, VariantProfile]
@@ -47,15 +47,16 @@ class Service:
     gateways: int = 1
     """Each has a queue of its own, and gets an equal part of the requests, by chance."""
 
-    def times(self) -> dict[str, CardTimes]:
+    def times(self) -> dict[str, ReportCardTimes]:
         """Return by variant how long its batches take."""
         return {
-            n: CardTimes(profile.latencies, self.link_s) for n, profile in self.profiles.items()
+            n: ReportCardTimes(profile.latencies, self.link_s)
+            for n, profile in self.profiles.items()
         }
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Death:
+class HostFailure:
     """All hosts of a variant die at `at_s`, and are back `for_s` later."""
 
     at_s: float
@@ -71,11 +72,11 @@ class Slowdown:
     factor: float
 
 
-Fault = Death | Slowdown
+Fault = HostFailure | Slowdown
 
 
 def simulate(
-    service: Service,
+    service: SimulatedService,
     workload: Workload,
     policy: Policy,
     *,
@@ -95,7 +96,7 @@ def simulate(
 class _Simulation:
     def __init__(
         self,
-        service: Service,
+        service: SimulatedService,
         workload: Workload,
         policy: Policy,
         name: str,
@@ -108,11 +109,13 @@ class _Simulation:
         self._gateways = [
             _Gateway(service, policy, lambda: self._now) for _ in range(service.gateways)
         ]
-        self._machine = Machine(service.cores, dict.fromkeys(service.profiles, service.slots))
+        self._machine = SimulatedMachine(
+            service.cores, dict.fromkeys(service.profiles, service.slots)
+        )
         self._times = service.times()
         self._rng = np.random.default_rng(seed)
         self._draws: list[float] = []
-        self._sent: dict[Batch, Send] = {}
+        self._sent: dict[BatchKey, Send] = {}
         self._dead = Counter[str]()
         self._keys = [
             LaneKey(
@@ -163,7 +166,7 @@ class _Simulation:
         allowed_s = each.slo.latency_s
         idle_s = gateway.latency.idle_s
         if not any(idle_s(name, each.size) <= allowed_s for name in key.variants):
-            self.recorder.refused(request, Status.UNATTAINABLE, now)
+            self.recorder.refused(request, RequestStatus.UNATTAINABLE, now)
             return
         try:
             _, shed = gateway.planner.admit(
@@ -175,10 +178,10 @@ class _Simulation:
                 now=now,
             )
         except Overloaded:
-            self.recorder.refused(request, Status.SHED, now)
+            self.recorder.refused(request, RequestStatus.SHED, now)
             return
         for waiting, _ in shed:
-            self.recorder.refused(waiting.entry, Status.SHED, now)
+            self.recorder.refused(waiting.entry, RequestStatus.SHED, now)
 
     def _look(self, to: int) -> None:
         now, gateway = self._now, self._gateways[to]
@@ -188,7 +191,7 @@ class _Simulation:
                 case Send() as send:
                     self._start((to, send.number), send)
                 case Late(waiting):
-                    self.recorder.refused(waiting.entry, Status.EXPIRED, now)
+                    self.recorder.refused(waiting.entry, RequestStatus.EXPIRED, now)
                 case Abandoned(batch):
                     self._fail(batch)
                 case Idle(until):
@@ -197,15 +200,15 @@ class _Simulation:
                         gateway.wake_at = max(until, now + SHORTEST_WAIT_S)
                     return
 
-    def _start(self, batch: Batch, send: Send) -> None:
+    def _start(self, batch: BatchKey, send: Send) -> None:
         if not self._draws:
             self._draws = self._rng.random(DRAWS).tolist()
-        work_s = self._times[send.variant].draw_s(send.size, self._draws.pop())
+        work_s = self._times[send.variant].quantile_s(send.size, self._draws.pop())
         self._machine.start(batch, send.variant, work_s, self._now)
         self._sent[batch] = send
         self.recorder.sent(batch, self._now)
 
-    def _end(self, batch: Batch) -> None:
+    def _end(self, batch: BatchKey) -> None:
         to, number = batch
         self._machine.stop(batch, self._now)
         send = self._sent.pop(batch)
@@ -218,14 +221,14 @@ class _Simulation:
         match fault:
             case Slowdown(_, factor):
                 self._machine.slow_down(factor, self._now)
-            case Death(_, variant, for_s) if not is_over:
+            case HostFailure(_, variant, for_s) if not is_over:
                 self._dead[variant] += 1
                 self._set_slots(variant, 0)
                 for batch in [b for b, send in self._sent.items() if send.variant == variant]:
                     self._lose(batch)
                 self._happenings.append((self._now + for_s, place, fault, True))
                 self._happenings.sort()
-            case Death(_, variant, _):
+            case HostFailure(_, variant, _):
                 self._dead[variant] -= 1
                 if not self._dead[variant]:
                     self._set_slots(variant, self._service.slots)
@@ -236,7 +239,7 @@ class _Simulation:
         for gateway in self._gateways:
             gateway.planner.set_slots(variant, slots)
 
-    def _lose(self, batch: Batch) -> None:
+    def _lose(self, batch: BatchKey) -> None:
         to, number = batch
         self._machine.stop(batch, self._now)
         send = self._sent.pop(batch)
@@ -245,13 +248,13 @@ class _Simulation:
 
     def _fail(self, batch: Sequence[QueuedRequest]) -> None:
         for waiting in batch:
-            self.recorder.refused(waiting.entry, Status.FAILED, self._now)
+            self.recorder.refused(waiting.entry, RequestStatus.FAILED, self._now)
 
 
 class _Gateway:
     """One gateway: what it knows and decides, and when it wants to look again."""
 
-    def __init__(self, service: Service, policy: Policy, now: Callable[[], float]) -> None:
+    def __init__(self, service: SimulatedService, policy: Policy, now: Callable[[], float]) -> None:
         self.latency = LatencyModel(
             {name: profile.latencies for name, profile in service.profiles.items()}, now
         )

@@ -17,7 +17,7 @@ WORST: Final = 0.9999
 good, it can get."""
 
 
-class CardTimes:
+class ReportCardTimes:
     """Times of one variant: quantiles at measured batch sizes, logarithms linear in between."""
 
     def __init__(self, card: Mapping[int, Latency], link_s: float = 0.0) -> None:
@@ -27,7 +27,7 @@ class CardTimes:
         self._link_s = link_s
         self._at = cache(self._interpolated)
 
-    def draw_s(self, size: int, u: float) -> float:
+    def quantile_s(self, size: int, u: float) -> float:
         """Return the time of a batch of `size` samples at quantile `u`, in seconds."""
         latency = self._at(size)
         within = min(max(u, 1 - WORST), WORST)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.simulator.compare import Compared, compare
-from loadtests.simulator.simulate import Fault, Service
+from loadtests.simulator.compare import Comparison, compare
+from loadtests.simulator.simulate import Fault, SimulatedService
 from loadtests.trials.files import write_outcomes, write_trial
 from loadtests.trials.outcomes import Outcomes
 from loadtests.trials.runs import Trial
@@ -18,7 +18,7 @@ from loadtests.workload.demand import Demand
 
 
 @dataclass(frozen=True, slots=True)
-class Simulated:
+class SimulatedTrial:
     """What came of it."""
 
     trial: Trial
@@ -38,7 +38,7 @@ class Simulated:
 
 
 def simulate_trial(
-    service: Service,
+    service: SimulatedService,
     demand: Demand,
     policies: Sequence[str],
     seeds: int,
@@ -47,18 +47,18 @@ def simulate_trial(
     is_bounded: bool = True,
     note: str = "",
     on_done: Callable[[int], None] = lambda seeds: None,
-) -> Simulated:
+) -> SimulatedTrial:
     """Simulate every policy with each of so many seeds; `on_done` is told how many are done.
 
     Raises as `compare` does.
     """
-    found: list[Compared] = []
+    found: list[Comparison] = []
     for seed in range(seeds):
         found.append(compare(service, demand, policies, seed, faults=faults, is_bounded=is_bounded))
         on_done(seed + 1)
-    return Simulated(
+    return SimulatedTrial(
         Trial(
-            title=title(demand, found[0].outcomes[0]),
+            title=trial_title(demand, found[0].outcomes[0]),
             note=note,
             runs=tuple(run for compared in found for run in compared.runs),
         ),
@@ -68,20 +68,22 @@ def simulate_trial(
     )
 
 
-def title(demand: Demand, outcomes: Outcomes) -> str:
+def trial_title(demand: Demand, outcomes: Outcomes) -> str:
     """Say what was asked of the service: the workload, and the load where it is known."""
     name = outcomes.workload.name
     return name if demand.load is None else f"{name}, load {demand.load:g}"
 
 
-def write_simulated(simulated: Simulated, service: Service, folder: Path) -> list[Path]:
+def write_simulated(
+    simulated: SimulatedTrial, service: SimulatedService, folder: Path
+) -> list[Path]:
     """Write tables, plots and the first seed's outcomes of every policy; return the files."""
     accuracy = {name: profile.accuracy for name, profile in service.profiles.items()}
     written = write_trial(folder, simulated.trial, simulated.first, accuracy)
-    return [*written, *write_each(simulated.first, folder)]
+    return [*written, *write_outcomes_by_policy(simulated.first, folder)]
 
 
-def write_each(outcomes: Sequence[Outcomes], folder: Path) -> list[Path]:
+def write_outcomes_by_policy(outcomes: Sequence[Outcomes], folder: Path) -> list[Path]:
     """Write outcomes, each into a file called by its policy; return the files."""
     written = []
     for each in outcomes:

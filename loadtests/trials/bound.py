@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from loadtests.trials.linear_programme import Groups, Machine, solve
+from loadtests.trials.linear_programme import Groups, MachineCapacity, solve
 from loadtests.trials.work import (
     SLACK_S,
     BatchTimes,
@@ -138,7 +138,7 @@ def clairvoyant(
         groups = _alike(workload, hopeful, least, chance, work_s, width_s)
         if outages:
             groups.chance[groups.chance > 0] = 1.0
-        machine = Machine(
+        machine = MachineCapacity(
             cores=cores,
             slots=np.array([slots[name] for name in variants], float),
             lost=_lost(variants, outages, int(groups.last.max()) + 1, width_s),

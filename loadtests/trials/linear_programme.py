@@ -38,7 +38,7 @@ class Groups:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineCapacity:
     """What there is to work with."""
 
     cores: float
@@ -48,7 +48,7 @@ class Machine:
     """By variant and bin: slots that are out. No bins if none ever is."""
 
 
-def solve(groups: Groups, accuracies: FloatArray, machine: Machine) -> FloatArray:
+def solve(groups: Groups, accuracies: FloatArray, machine: MachineCapacity) -> FloatArray:
     """Return the largest expected sum of accuracies, and of answers in time."""
     group, variant = np.nonzero((groups.chance > 0) & np.isfinite(groups.work))
     answers = len(group)  # the unknowns: answers in time by group and variant, then work by bin

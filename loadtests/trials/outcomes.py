@@ -11,7 +11,7 @@ import numpy.typing as npt
 from loadtests.workload.workload import Workload
 
 
-class Status(IntEnum):
+class RequestStatus(IntEnum):
     """How a request ended."""
 
     LOST = 0
@@ -64,5 +64,5 @@ class Outcomes:
         """By request: answered within the time it gave, counted from its intended arrival."""
         took_s = self.finished_s - self.workload.arrivals_s
         within: npt.NDArray[np.bool_] = took_s <= self.workload.latencies_s  # NaN: within nothing
-        answered: npt.NDArray[np.bool_] = self.status == Status.ANSWERED
+        answered: npt.NDArray[np.bool_] = self.status == RequestStatus.ANSWERED
         return within & answered

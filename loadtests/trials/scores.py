@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from loadtests.trials.outcomes import Outcomes, Status
+from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.trials.series import Floats, in_order, series
 from variants.catalog.record import Record
 
@@ -162,7 +162,8 @@ def score(
         floor_violations=int(marked.is_below_floor.sum()),
         fairness=jain(np.array([c.utility for c in classes.values() if c.utility is not None])),
         status_shares={
-            status.name.lower(): float(np.mean(outcomes.status == status)) for status in Status
+            status.name.lower(): float(np.mean(outcomes.status == status))
+            for status in RequestStatus
         },
         variant_shares=_variant_shares(outcomes, marked.answered),
         latency_s=_latencies(outcomes, marked.answered),
@@ -180,7 +181,7 @@ def jain(values: Floats) -> float | None:
 
 
 def _mark(outcomes: Outcomes, accuracy: Mapping[str, float]) -> _Marked:
-    answered = outcomes.status == Status.ANSWERED
+    answered = outcomes.status == RequestStatus.ANSWERED
     broken = answered & ((outcomes.variant < 0) | ~np.isfinite(outcomes.finished_s))
     if broken.any():
         raise ValueError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from loadtests.trials.outcomes import Outcomes, Status
+from loadtests.trials.outcomes import Outcomes, RequestStatus
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,7 +44,7 @@ def series(outcomes: Outcomes, accuracy: Mapping[str, float], window_s: float) -
     """
     workload = outcomes.workload
     place, starts_s = windows(workload.arrivals_s, workload.seconds, window_s)
-    answered = outcomes.status == Status.ANSWERED
+    answered = outcomes.status == RequestStatus.ANSWERED
     on_time = outcomes.on_time
     by_window = _Counter(place, len(starts_s))
     width_s = workload.seconds / len(starts_s)

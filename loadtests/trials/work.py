@@ -28,7 +28,7 @@ _SHARES: Final[FloatArray] = np.concatenate(
 class BatchTimes(Protocol):
     """How long a batch of one variant runs that has a core to itself."""
 
-    def draw_s(self, size: int, u: float) -> float:
+    def quantile_s(self, size: int, u: float) -> float:
         """Return the seconds that a share `u` of batches of `size` samples stays within."""
 
 
@@ -38,7 +38,7 @@ class LeastWork:
     def __init__(self, times: BatchTimes, max_batch: int) -> None:
         self.max_batch = max_batch
         self._times = times
-        rows = [[times.draw_s(size, u) for u in _SHARES] for size in range(1, max_batch + 1)]
+        rows = [[times.quantile_s(size, u) for u in _SHARES] for size in range(1, max_batch + 1)]
         # a measured time may fall where the batch grows, and a policy may pad a batch
         self._quantiles_s = np.minimum.accumulate(np.array(rows)[::-1])[::-1]
 
@@ -73,13 +73,13 @@ class LeastWork:
     def _chance(self, size: int, time_s: float) -> float:
         """Bisect for the chance; it is too high by `LEAST_SHARE` at most."""
         low, high = LEAST_SHARE, 1.0
-        if self._times.draw_s(size, low) > time_s:
+        if self._times.quantile_s(size, low) > time_s:
             return 0.0
-        if self._times.draw_s(size, 1 - LEAST_SHARE) <= time_s:
+        if self._times.quantile_s(size, 1 - LEAST_SHARE) <= time_s:
             return 1.0
         while high - low > LEAST_SHARE:
             middle = (low + high) / 2
-            if self._times.draw_s(size, middle) <= time_s:
+            if self._times.quantile_s(size, middle) <= time_s:
                 low = middle
             else:
                 high = middle

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from loadtests.workload.notation import number, pairs
+from loadtests.workload.notation import parse_number, parse_pairs
 from loadtests.workload.renewal import check_cv2, stream
 from loadtests.workload.trace import read_counts
 
@@ -184,12 +184,12 @@ def parse_arrivals(text: str) -> Arrivals:
         raise ValueError(f"no arrivals of kind {kind!r}; there are {', '.join(ARRIVALS)}")
     keys = {field.name: field.default is MISSING for field in fields(process)}
     try:
-        written = pairs(rest, keys) if colon else {}
+        written = parse_pairs(rest, keys) if colon else {}
         missing = [f"{key}=VALUE" for key, needed in keys.items() if needed and key not in written]
         if missing:
             raise ValueError(f"needs {','.join(missing)}")
         values: dict[str, Any] = {
-            key: Path(value) if key == "path" else number(key, value)
+            key: Path(value) if key == "path" else parse_number(key, value)
             for key, value in written.items()
         }
         return process(**values)

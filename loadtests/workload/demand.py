@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from loadtests.workload.arrivals import Acceleration, Arrivals, parse_arrivals
 from loadtests.workload.capacity import capacity_per_s
 from loadtests.workload.draw import draw
-from loadtests.workload.mix import Offers, parse_mix
+from loadtests.workload.mix import Profiles, parse_mix
 from loadtests.workload.workload import SloClass, Workload
 
 
@@ -38,7 +38,7 @@ def parse_demand(
     rate_per_s: float | None = None,
     seconds: float | None = None,
     requests: int | None = None,
-    profiles: Offers | None = None,
+    profiles: Profiles | None = None,
     cores: int = 1,
 ) -> Demand:
     """Read a demand: either a load or a rate, and either a time or about how many requests.

@@ -10,14 +10,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
-from loadtests.workload.notation import number, pairs
+from loadtests.workload.notation import parse_number, parse_pairs
 from loadtests.workload.workload import SloClass
 from serving.errors import InvalidRequest
 from serving.routing.profile import VariantProfile
 from serving.routing.slo import HEADERS, Slo
 from variants.catalog.recipe import DENSE
 
-Offers: TypeAlias = Mapping[str, VariantProfile]
+Profiles: TypeAlias = Mapping[str, VariantProfile]
 
 MAX_SIZE: Final = 1_000_000
 
@@ -25,7 +25,7 @@ ASKS_NOTHING: Final = "anything"
 """Text, and the name where none is given, of a class without an SLO."""
 
 
-def parse_class(text: str, profiles: Offers | None = None) -> SloClass:
+def parse_class(text: str, profiles: Profiles | None = None) -> SloClass:
     """Read a class from `key=value,...`; an empty text, or `anything`, asks for nothing.
 
     The keys are `KEYS`. Of `latency_ms`, `latency_x` (times the 95th percentile at batch size 1 of
@@ -36,13 +36,13 @@ def parse_class(text: str, profiles: Offers | None = None) -> SloClass:
     `profiles` that are not given, and where these lack the variant that is pinned.
     """
     try:
-        written = {} if text.strip() in ("", ASKS_NOTHING) else pairs(text, KEYS)
+        written = {} if text.strip() in ("", ASKS_NOTHING) else parse_pairs(text, KEYS)
         return _read(written, profiles)
     except (ValueError, InvalidRequest) as error:
         raise ValueError(f"class {text!r}: {error}") from None
 
 
-def parse_mix(texts: Iterable[str], profiles: Offers | None = None) -> tuple[SloClass, ...]:
+def parse_mix(texts: Iterable[str], profiles: Profiles | None = None) -> tuple[SloClass, ...]:
     """Read several classes; one that asks for nothing if there are none.
 
     Raises `ValueError` as `parse_class` does, and if two have the same name.
@@ -55,7 +55,7 @@ def parse_mix(texts: Iterable[str], profiles: Offers | None = None) -> tuple[Slo
     return classes
 
 
-def _read(written: Mapping[str, str], profiles: Offers | None) -> SloClass:
+def _read(written: Mapping[str, str], profiles: Profiles | None) -> SloClass:
     deadlines = [key for key in written if key in (*_RELATIVE, "latency_ms")]
     if len(deadlines) > 1:
         raise ValueError(f"{' and '.join(deadlines)} both set the deadline; give one of them")
@@ -78,13 +78,13 @@ def _read(written: Mapping[str, str], profiles: Offers | None) -> SloClass:
     )
 
 
-def _fastest_s(key: str, profiles: Offers | None) -> float:
+def _fastest_s(key: str, profiles: Profiles | None) -> float:
     if not profiles:
         raise ValueError(f"{key} needs a catalog; without one give latency_ms")
     return min(_single_s(key, profile) for profile in profiles.values())
 
 
-def _dense_s(key: str, profiles: Offers | None) -> float:
+def _dense_s(key: str, profiles: Profiles | None) -> float:
     if not profiles or DENSE not in profiles:
         raise ValueError(f"{key} needs a catalog with the variant {DENSE}; else give latency_ms")
     return _single_s(key, profiles[DENSE])
@@ -101,14 +101,14 @@ def _single_s(key: str, profile: VariantProfile) -> float:
 
 
 def _factor(key: str, text: str) -> float:
-    value = number(key, text)
+    value = parse_number(key, text)
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{key} must be a number above 0, got {text!r}")
     return value
 
 
 def _size(text: str) -> int:
-    value = number("size", text)
+    value = parse_number("size", text)
     if not (1 <= value <= MAX_SIZE and value == int(value)):
         raise ValueError(f"size must be a whole number from 1 to {MAX_SIZE}, got {text!r}")
     return int(value)
@@ -124,7 +124,7 @@ _SLO: Final = {
 }
 """Key here, and header that says the same to the service."""
 
-_RELATIVE: Final[Mapping[str, Callable[[str, Offers | None], float]]] = {
+_RELATIVE: Final[Mapping[str, Callable[[str, Profiles | None], float]]] = {
     "latency_x": _fastest_s,
     "dense_x": _dense_s,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 
-def pairs(text: str, known: Collection[str]) -> dict[str, str]:
+def parse_pairs(text: str, known: Collection[str]) -> dict[str, str]:
     """Return the values by key, in the order written; blanks around either do not count.
 
     Raises `ValueError` for a part without `=` or without a value, for a key that is not `known`,
@@ -25,12 +25,12 @@ def pairs(text: str, known: Collection[str]) -> dict[str, str]:
     return found
 
 
-def names(text: str) -> list[str]:
+def parse_names(text: str) -> list[str]:
     """Return names that commas separate; blanks around them do not count, nor do empty ones."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def number(key: str, text: str) -> float:
+def parse_number(key: str, text: str) -> float:
     """Read a number; raises `ValueError` naming the key."""
     try:
         return float(text)

@@ -56,7 +56,7 @@ def load(url: str, users: int, seconds: int, json_path: Path | None) -> None:
     Users are a closed loop. The exit status is 1 if any request failed: one that the service
     refused for its SLO (422, 429, 504) did not.
     """
-    from loadtests.closed_loop.locust_run import load
+    from loadtests.closed_loop.locust_run import run_load_test
 
-    if load(url, users, seconds, json_path=json_path).failures:
+    if run_load_test(url, users, seconds, json_path=json_path).failures:
         sys.exit(1)

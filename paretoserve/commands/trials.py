@@ -137,20 +137,22 @@ def simulate(
 ) -> None:
     """Compare policies on the same requests, with the router's own code on a virtual clock."""
     from loadtests.simulator.compare import parse_policies
-    from loadtests.simulator.faults import parse_death, parse_slowdown
-    from loadtests.simulator.simulate import Fault, Service
+    from loadtests.simulator.faults import parse_host_failure, parse_slowdown
+    from loadtests.simulator.simulate import Fault, SimulatedService
     from loadtests.simulator.trial import simulate_trial, write_simulated
     from loadtests.trials.grid import show
     from loadtests.trials.overview import overview
     from loadtests.workload.demand import parse_demand
-    from loadtests.workload.notation import names
+    from loadtests.workload.notation import parse_names
 
     named = parse_policies(policies)
-    only = names(variants)
+    only = parse_names(variants)
     profiles = _profiles(catalog or DEFAULT_CATALOG, threads, only)
-    service = Service(profiles, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways)
+    service = SimulatedService(
+        profiles, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways
+    )
     faults: list[Fault] = [
-        *(parse_death(text, profiles) for text in kills),
+        *(parse_host_failure(text, profiles) for text in kills),
         *(parse_slowdown(text) for text in slows),
     ]
     demand = parse_demand(
@@ -229,17 +231,17 @@ def replay(
     Latency counts from the time that a request was meant for. The exit status is 1 if a request
     failed or was never answered, or if the client itself was too late for the result to count.
     """
-    from loadtests.replay.live import (
+    from loadtests.replay.live_run import (
+        fetch_variants,
         gap,
         live_trial,
         replay_live,
-        served,
-        simulate_same,
-        write_live,
+        simulate_same_requests,
+        write_live_trial,
     )
-    from loadtests.replay.timings import Timings, corrected
+    from loadtests.replay.timings import Timings, correct_profiles
     from loadtests.simulator.compare import check_policy
-    from loadtests.simulator.simulate import Service
+    from loadtests.simulator.simulate import SimulatedService
     from loadtests.trials.grid import show
     from loadtests.trials.overview import overview
     from loadtests.workload.demand import parse_demand
@@ -251,7 +253,7 @@ def replay(
     if timings is not None and not compare_simulation:
         raise click.UsageError("--timings are for --compare-simulation: give that, too.")
     measured = read_record(Timings, timings) if timings else None
-    profiles = _profiles(catalog, threads, served(url)) if catalog else None
+    profiles = _profiles(catalog, threads, fetch_variants(url)) if catalog else None
     demand = parse_demand(
         arrivals,
         slos,
@@ -265,21 +267,23 @@ def replay(
     _make(out)
     live = replay_live(url, demand, policy=policy, seed=seed, profiles=profiles)
     try:
-        live.lag.check(lag_ms / 1e3)
+        live.client.check(lag_ms / 1e3)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     simulated = None
     if compare_simulation and profiles:
-        known = corrected(profiles, measured) if measured else profiles
-        service = Service(known, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways)
-        simulated = simulate_same(service, demand, policy=policy, seed=seed)
+        known = correct_profiles(profiles, measured) if measured else profiles
+        service = SimulatedService(
+            known, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways
+        )
+        simulated = simulate_same_requests(service, demand, policy=policy, seed=seed)
     trial = live_trial(live, simulated, demand, url)
     shown = overview(trial)
     if simulated is not None:
         shown.append(gap(live.run.score, simulated.runs[0].score))
     show(shown, console, as_markdown=as_markdown)
     if out is not None:
-        print_lines(map(str, write_live(live, simulated, trial, out)))
+        print_lines(map(str, write_live_trial(live, simulated, trial, out)))
     if live.unserved:
         told = f"; the first was told: {live.first_failure}" if live.first_failure else ""
         raise click.ClickException(f"{live.unserved:,} requests failed or were lost{told}")

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from loadtests.benchmarks.throughput import PINNED, Setup, measure, setups
 from loadtests.closed_loop.classes import CLASSES
-from loadtests.closed_loop.locust_run import load
-from loadtests.closed_loop.summary import Report
+from loadtests.closed_loop.locust_run import run_load_test
+from loadtests.closed_loop.summary import LoadReport
 from tests.service import Service, ready
 
 pytestmark = pytest.mark.cluster
@@ -21,7 +21,7 @@ def test_every_slo_class_is_answered_and_shown(service: Service, tmp_path: Path)
     ready(service)
     shown = io.StringIO()
     path = tmp_path / "summary.json"
-    report = load(
+    report = run_load_test(
         service.url, users=4, seconds=3, json_path=path, console=Console(file=shown, width=80)
     )
     assert tuple(report.classes) == CLASSES
@@ -38,7 +38,7 @@ def test_every_slo_class_is_answered_and_shown(service: Service, tmp_path: Path)
         assert report.classes["strict-accuracy"].mean_accuracy == pytest.approx(best)
     assert report.classes["none"].on_time_ratio == 1.0
     assert all(name in shown.getvalue() for name in CLASSES)
-    assert Report.model_validate_json(path.read_text()) == report
+    assert LoadReport.model_validate_json(path.read_text()) == report
 
 
 def test_every_set_up_of_the_throughput_measurement_is_answered(service: Service) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Answer = Callable[[int, bytes], bytes | tuple[bytes, bytes] | None]
+Responder = Callable[[int, bytes], bytes | tuple[bytes, bytes] | None]
 """From the number of a request on its connection, and its head, to the bytes of its answer; of two
 parts, the second is sent `PAUSE_S` later; None closes the connection."""
 
@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def tiny_server(answer: Answer) -> Iterator[int]:
+def tiny_server(answer: Responder) -> Iterator[int]:
     """Serve in threads, one per connection; gives the port."""
     threads: list[threading.Thread] = []
     connections: list[socket.socket] = []

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from loadtests.benchmarks.routing import main
-from loadtests.simulator.many import THREADS, Job, Kept, run_all
-from loadtests.simulator.simulate import Service
+from loadtests.simulator.parallel import THREADS, RunStore, SimulationJob, run_all
+from loadtests.simulator.simulate import SimulatedService
 from loadtests.trials.conditions import FULL, QUICK, cases
 from loadtests.trials.goodput import goodput_tables
 from loadtests.trials.runs import Condition, Run, Trial
@@ -24,13 +24,13 @@ from tests.loadtests.trials.made import ACCURACY, OUTCOMES
 from tests.serving.builders import OFFERS
 from variants.catalog.record import read_record
 
-SERVICE = Service(OFFERS, cores=1)
+SERVICE = SimulatedService(OFFERS, cores=1)
 POLICIES = ("pareto", "fixed")
 
 
-def jobs(requests: int = 100) -> list[Job]:
+def jobs(requests: int = 100) -> list[SimulationJob]:
     some = cases("fastest", QUICK, OFFERS, requests=requests, cores=1)[:2]
-    return [Job("fastest", case, seed) for case in some for seed in (0, 1)]
+    return [SimulationJob("fastest", case, seed) for case in some for seed in (0, 1)]
 
 
 def test_the_grid_has_every_combination_once_and_deadlines_by_their_table() -> None:
@@ -61,9 +61,9 @@ def test_processes_change_nothing_and_what_is_kept_is_not_done_again(tmp_path: P
     path = tmp_path / "new" / "runs.jsonl"
     told: list[tuple[int, int]] = []
     before = {name: os.environ.get(name) for name in THREADS}
-    alone = run_all(jobs(), SERVICE, POLICIES, Kept(None, ""), processes=1)
+    alone = run_all(jobs(), SERVICE, POLICIES, RunStore(None, ""), processes=1)
     both = run_all(
-        jobs(), SERVICE, POLICIES, Kept(path, "a"), processes=2,
+        jobs(), SERVICE, POLICIES, RunStore(path, "a"), processes=2,
         on_done=lambda *done: told.append(done),
     )  # fmt: skip
     assert both == alone
@@ -75,7 +75,7 @@ def test_processes_change_nothing_and_what_is_kept_is_not_done_again(tmp_path: P
     path.write_text("\n".join([*lines[:3], lines[3][:-9]]))  # as it is cut off while it is written
     told.clear()
     again = run_all(
-        jobs(), SERVICE, POLICIES, Kept(path, "a"), processes=1,
+        jobs(), SERVICE, POLICIES, RunStore(path, "a"), processes=1,
         on_done=lambda *done: told.append(done),
     )  # fmt: skip
     assert again == alone
@@ -85,9 +85,9 @@ def test_processes_change_nothing_and_what_is_kept_is_not_done_again(tmp_path: P
 
 def test_what_other_code_or_another_question_gave_is_not_kept(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
-    run_all(jobs()[:1], SERVICE, POLICIES, Kept(path, "a"), processes=1)
-    assert len(Kept(path, "a").runs) == 1
-    assert Kept(path, "b").runs == {}
+    run_all(jobs()[:1], SERVICE, POLICIES, RunStore(path, "a"), processes=1)
+    assert len(RunStore(path, "a").runs) == 1
+    assert RunStore(path, "b").runs == {}
     assert [json.loads(line) for line in path.read_text().splitlines()] == [{"fingerprint": "b"}]
 
 
@@ -124,8 +124,8 @@ def gamma(load: float, cv2: float = 1.0) -> Condition:
 
 def test_dense_alone_is_served_by_dense_alone() -> None:
     (case, *_) = cases("goodput", QUICK, OFFERS, requests=200, cores=1)
-    job = Job("goodput", case, 0, is_against_dense=True)
-    found = run_all([job], SERVICE, ("fastest",), Kept(None, ""), processes=1)["goodput"]
+    job = SimulationJob("goodput", case, 0, is_against_dense=True)
+    found = run_all([job], SERVICE, ("fastest",), RunStore(None, ""), processes=1)["goodput"]
     assert [run.score.policy for run in found] == ["fastest", "dense alone", "dense fifo"]
     assert [set(run.score.variant_shares) for run in found] == [{"int8"}, {"dense"}, {"dense"}]
     assert len({run.score.requests for run in found}) == 1

@@ -6,7 +6,7 @@ from loadtests.benchmarks import costs
 from loadtests.benchmarks import listener_alone as alone
 from loadtests.benchmarks.decisions import SLOS, Simulation
 from loadtests.benchmarks.throughput import Setup, ThroughputPoint, measure, middle, throughput_grid
-from loadtests.client.http import post
+from loadtests.client.http import build_post_request
 from loadtests.trials.grid import Grid
 from serving.routing.policy.pareto import pareto
 from serving.routing.policy.state import Decision, RouterState
@@ -31,7 +31,7 @@ def test_set_ups_take_turns_in_every_round() -> None:
         return ok()
 
     with tiny_server(answer) as port:
-        setups = [Setup(name, port, post(name, b"", {})) for name in ("/a", "/b")]
+        setups = [Setup(name, port, build_post_request(name, b"", {})) for name in ("/a", "/b")]
         points = measure(setups, clients=[1], rounds=3, seconds=0.01)
     assert order == ["/a", "/b"] * 3
     assert points.keys() == {("/a", 1), ("/b", 1)}
@@ -39,7 +39,7 @@ def test_set_ups_take_turns_in_every_round() -> None:
 
 def test_a_failed_request_makes_the_measurement_void() -> None:
     with tiny_server(lambda number, head: ok(b"broken", 500)) as port:
-        setup = Setup("it", port, post("/", b"", {}))
+        setup = Setup("it", port, build_post_request("/", b"", {}))
         with pytest.raises(RuntimeError, match=r"it: \d+ requests failed.*broken"):
             measure([setup], clients=[1], rounds=1, seconds=0.01)
 
@@ -63,7 +63,10 @@ def test_a_grid_is_markdown() -> None:
 def test_uvicorn_alone_answers_until_it_is_let_go() -> None:
     with alone.running() as port:
         points = measure(
-            [Setup("alone", port, post("/", b"x" * 3136, {}))], clients=[2], rounds=1, seconds=0.1
+            [Setup("alone", port, build_post_request("/", b"x" * 3136, {}))],
+            clients=[2],
+            rounds=1,
+            seconds=0.1,
         )
     assert points["alone", 2].requests_per_s > 0
 

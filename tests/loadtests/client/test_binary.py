@@ -20,8 +20,8 @@ METADATA = {
 def test_a_request_is_what_the_service_parses() -> None:
     inputs = binary.random_inputs(METADATA, np.random.default_rng(0), samples=2)
     datatypes = {spec["name"]: spec["datatype"] for spec in METADATA["inputs"]}  # type: ignore[index]
-    sent = binary.request(inputs, datatypes, {"slo_latency_ms": 5})
-    parsed = parse_request(sent.body, int(sent.headers[binary.JSON_LENGTH]))
+    sent = binary.build_request(inputs, datatypes, {"slo_latency_ms": 5})
+    parsed = parse_request(sent.body, int(sent.headers[binary.JSON_LENGTH_HEADER]))
     assert {name: array.shape for name, array in parsed.inputs.items()} == {
         "pixels": (2, 4, 4),
         "tokens": (2, 1),
@@ -45,11 +45,11 @@ def test_an_answer_tells_its_variant_and_why(is_binary: bool) -> None:
     outputs = {"logits": np.ones((1, 3), np.float32)}
     response = InferResponse("shirts", "int8", outputs, None, {"deadline_met": True})
     body, length = render_response(response, {}, is_binary)
-    explained = binary.explanation(body, None if length is None else str(length))
+    explained = binary.parse_explanation(body, None if length is None else str(length))
     assert explained == {"variant": "int8", "deadline_met": True}
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"parameters": {}}'])
 def test_what_is_no_answer_is_told_from_one(body: bytes) -> None:
     with pytest.raises(ValueError, match="no answer of the protocol"):
-        binary.explanation(body, None)
+        binary.parse_explanation(body, None)

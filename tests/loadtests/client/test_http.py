@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from loadtests.client.http import drive, post
+from loadtests.client.http import build_post_request, run_closed_loop
 from tests.loadtests.server import PAUSE_S, free_port, ok, tiny_server
 
-REQUEST = post("/x", b"body", {"x-slo-latency-ms": "5"})
+REQUEST = build_post_request("/x", b"body", {"x-slo-latency-ms": "5"})
 
 
 def test_a_request_is_what_http_wants() -> None:
@@ -32,7 +32,7 @@ def test_every_client_has_a_connection_and_every_answer_counts() -> None:
         return ok()
 
     with tiny_server(answer) as port:
-        outcome = drive(port, REQUEST, clients=3, seconds=0.2)
+        outcome = run_closed_loop(port, REQUEST, clients=3, seconds=0.2)
     assert counts.count(0) == 3
     assert len(outcome.latencies_s) == len(counts) > 3
     assert outcome.failures == 0
@@ -42,14 +42,14 @@ def test_every_client_has_a_connection_and_every_answer_counts() -> None:
 
 def test_latency_is_from_sending_to_the_whole_answer() -> None:
     with tiny_server(lambda number, head: (ok(b"slow")[:-2], b"ow")) as port:
-        outcome = drive(port, REQUEST, clients=1, seconds=0.1)
+        outcome = run_closed_loop(port, REQUEST, clients=1, seconds=0.1)
     assert outcome.quantile_ms(0.0) >= PAUSE_S * 1e3
     assert outcome.failures == 0
 
 
 def test_other_statuses_are_failures_and_the_first_is_kept() -> None:
     with tiny_server(lambda number, head: ok(b"no", 429) if number == 1 else ok()) as port:
-        outcome = drive(port, REQUEST, clients=1, seconds=0.1)
+        outcome = run_closed_loop(port, REQUEST, clients=1, seconds=0.1)
     assert outcome.failures == 1
     assert outcome.first_failure.endswith(b"no")
     assert len(outcome.latencies_s) >= 1
@@ -57,7 +57,7 @@ def test_other_statuses_are_failures_and_the_first_is_kept() -> None:
 
 def test_a_port_without_a_server_is_an_error() -> None:
     with pytest.raises(ConnectionError):
-        drive(free_port(), REQUEST, clients=2, seconds=5)
+        run_closed_loop(free_port(), REQUEST, clients=2, seconds=5)
 
 
 def test_a_server_that_dies_midway_ends_the_run_with_an_error() -> None:
@@ -66,7 +66,7 @@ def test_a_server_that_dies_midway_ends_the_run_with_an_error() -> None:
         tiny_server(lambda number, head: ok() if number < 20 else None) as port,
         pytest.raises(ConnectionError, match="closed the connection"),
     ):
-        drive(port, REQUEST, clients=4, seconds=30)
+        run_closed_loop(port, REQUEST, clients=4, seconds=30)
     assert time.monotonic() - start < 15
 
 
@@ -75,7 +75,7 @@ def test_an_answer_without_a_length_is_an_error() -> None:
         tiny_server(lambda number, head: b"HTTP/1.1 200 OK\r\n\r\n") as port,
         pytest.raises(ConnectionError, match="without a length"),
     ):
-        drive(port, REQUEST, clients=1, seconds=30)
+        run_closed_loop(port, REQUEST, clients=1, seconds=30)
 
 
 def test_a_server_that_falls_silent_ends_the_run_in_good_time() -> None:
@@ -88,5 +88,5 @@ def test_a_server_that_falls_silent_ends_the_run_in_good_time() -> None:
 
     with tiny_server(answer) as port:
         with pytest.raises(TimeoutError):
-            drive(port, REQUEST, clients=2, seconds=0.1, grace_s=0.3)
+            run_closed_loop(port, REQUEST, clients=2, seconds=0.1, grace_s=0.3)
         silence.set()

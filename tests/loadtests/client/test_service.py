@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from loadtests.client.service import connect, probe
-from loadtests.closed_loop.locust_run import load
+from loadtests.closed_loop.locust_run import run_load_test
 from paretoserve.main import cli
 from tests.loadtests.server import free_port, ok, tiny_server
 
@@ -58,17 +58,17 @@ def test_a_probe_finds_accuracy_and_latency_of_every_variant() -> None:
 def test_what_is_wrong_is_said_in_one_line_with_what_would_help() -> None:
     port = free_port()
     with pytest.raises(ValueError, match=rf"nothing answers at http://127.0.0.1:{port}: .*--url"):
-        load(f"http://127.0.0.1:{port}/", 1, 1)
+        run_load_test(f"http://127.0.0.1:{port}/", 1, 1)
     with (
         tiny_server(lambda number, head: ok(b'{"ready": false}', 503)) as port,
         pytest.raises(ValueError, match="not ready yet"),
     ):
-        load(f"http://127.0.0.1:{port}", 1, 1)
+        run_load_test(f"http://127.0.0.1:{port}", 1, 1)
     with (
         tiny_server(lambda number, head: ok(b"", 404)) as port,
         pytest.raises(ValueError, match="no Paretoserve"),
     ):
-        load(f"http://127.0.0.1:{port}", 1, 1)
+        run_load_test(f"http://127.0.0.1:{port}", 1, 1)
     with tiny_server(gateway) as port, pytest.raises(ValueError, match="no model 'other'"):
         connect(f"http://127.0.0.1:{port}", "other")
 
@@ -76,7 +76,7 @@ def test_what_is_wrong_is_said_in_one_line_with_what_would_help() -> None:
 @pytest.mark.parametrize("url", ["http://", "127.0.0.1:1", "file:///etc/hostname", "nonsense"])
 def test_what_is_no_url_of_http_is_said_so(url: str) -> None:
     with pytest.raises(ValueError, match="url"):
-        load(url, 1, 1)
+        run_load_test(url, 1, 1)
 
 
 def test_a_service_that_stops_answering_fails_the_load_with_status_1(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_users_do_not_ask_in_bursts() -> None:
         return gateway(number, head)
 
     with tiny_server(answer) as port:
-        report = load(f"http://127.0.0.1:{port}", 16, 2, console=Console(quiet=True))
+        report = run_load_test(f"http://127.0.0.1:{port}", 16, 2, console=Console(quiet=True))
     assert report.failures == 0
     assert report.requests == len(arrivals)
     spans = {int((arrival - arrivals[0]) / 0.005) for arrival in arrivals}

@@ -7,29 +7,29 @@ from rich.console import Console
 
 from loadtests.closed_loop.summary import (
     NO_ANSWER,
-    Answer,
-    Report,
-    Summary,
+    ClassSummary,
+    LoadReport,
+    RequestResult,
     render_table,
     summarize,
 )
 
 ANSWERS = [
-    Answer(200, 0.001, "dense", 0.9, is_on_time=True),
-    Answer(200, 0.003, "dense", 0.9, is_on_time=False),
-    Answer(200, 0.005, "int8", 0.8, is_on_time=True),
-    Answer(200, 0.007, "dense", 0.9, is_on_time=True),
-    Answer(429, 0.5),
-    Answer(504, 0.5),
-    Answer(504, 0.5),
-    Answer(422, 0.5),
-    Answer(500, 0.5),
-    Answer(NO_ANSWER, 30.0),
+    RequestResult(200, 0.001, "dense", 0.9, is_on_time=True),
+    RequestResult(200, 0.003, "dense", 0.9, is_on_time=False),
+    RequestResult(200, 0.005, "int8", 0.8, is_on_time=True),
+    RequestResult(200, 0.007, "dense", 0.9, is_on_time=True),
+    RequestResult(429, 0.5),
+    RequestResult(504, 0.5),
+    RequestResult(504, 0.5),
+    RequestResult(422, 0.5),
+    RequestResult(500, 0.5),
+    RequestResult(NO_ANSWER, 30.0),
 ]
 
 
-def report(**classes: Summary) -> Report:
-    return Report(
+def report(**classes: ClassSummary) -> LoadReport:
+    return LoadReport(
         url="http://there",
         model="shirts",
         users=4,
@@ -39,7 +39,7 @@ def report(**classes: Summary) -> Report:
     )
 
 
-def text(of: Report) -> str:
+def text(of: LoadReport) -> str:
     console = Console(file=io.StringIO(), width=80)
     console.print(render_table(of))
     assert isinstance(console.file, io.StringIO)
@@ -62,7 +62,7 @@ def test_refusals_are_counted_by_status_and_apart_from_failures() -> None:
 
 @pytest.mark.parametrize("status", [NO_ANSWER, 400, 404, 500, 503])
 def test_every_other_status_is_a_failure(status: int) -> None:
-    assert summarize({}, [Answer(status, 0.1)]).failed == {status: 1}
+    assert summarize({}, [RequestResult(status, 0.1)]).failed == {status: 1}
 
 
 def test_accuracy_shares_and_latency_are_of_what_was_answered() -> None:
@@ -74,7 +74,7 @@ def test_accuracy_shares_and_latency_are_of_what_was_answered() -> None:
 
 
 def test_a_class_without_answers_has_no_numbers_and_still_a_row() -> None:
-    summary = summarize({"x-slo-latency-ms": 0.5}, [Answer(422, 0.1)] * 3)
+    summary = summarize({"x-slo-latency-ms": 0.5}, [RequestResult(422, 0.1)] * 3)
     assert summary.mean_accuracy is None
     assert summary.latency_s == {}
     assert summary.on_time_ratio == 0.0
@@ -104,4 +104,4 @@ def test_the_table_says_what_every_class_asked_for_and_got() -> None:
 
 def test_a_report_is_read_back_as_it_was_written() -> None:
     written = report(one=summarize({"x-slo-latency-ms": 1.0}, ANSWERS))
-    assert Report.model_validate_json(written.model_dump_json()) == written
+    assert LoadReport.model_validate_json(written.model_dump_json()) == written

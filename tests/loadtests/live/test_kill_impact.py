@@ -5,15 +5,15 @@ import pytest
 
 from loadtests.live.fault_injection import Kill
 from loadtests.live.kill_impact import survival_grids, survived
-from loadtests.simulator.simulate import Death
-from loadtests.trials.outcomes import Outcomes, Status
+from loadtests.simulator.simulate import HostFailure
+from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.workload.workload import SloClass, Workload
 from serving.routing.slo import Slo
 
 STARTED_S = 1000.0
 
 
-def outcomes(rows: list[tuple[float, float, Status]], latency_s: float = 1.0) -> Outcomes:
+def outcomes(rows: list[tuple[float, float, RequestStatus]], latency_s: float = 1.0) -> Outcomes:
     """Requests that arrived, finished, and ended so, in a workload of 60 s."""
     arrivals_s, finished_s, status = (np.array(column) for column in zip(*rows, strict=True))
     return Outcomes(
@@ -27,7 +27,7 @@ def outcomes(rows: list[tuple[float, float, Status]], latency_s: float = 1.0) ->
         policy="pareto live",
         variants=("dense",),
         status=status.astype(np.int8),
-        variant=np.where(status == Status.ANSWERED, 0, -1).astype(np.int16),
+        variant=np.where(status == RequestStatus.ANSWERED, 0, -1).astype(np.int16),
         finished_s=finished_s,
         batch_size=np.ones(len(rows), np.int32),
         batches=None,
@@ -36,12 +36,12 @@ def outcomes(rows: list[tuple[float, float, Status]], latency_s: float = 1.0) ->
 
 MADE = outcomes(
     [
-        (10.0, 10.5, Status.ANSWERED),  # over before the kill at 12
-        (11.5, 13.5, Status.ANSWERED),  # in hand at the kill, and late
-        (11.9, np.nan, Status.LOST),  # in hand, and never heard of
-        (12.5, 13.0, Status.ANSWERED),
-        (13.9, 14.2, Status.ANSWERED),  # the last that came within 2 s
-        (14.1, 14.2, Status.FAILED),  # after them
+        (10.0, 10.5, RequestStatus.ANSWERED),  # over before the kill at 12
+        (11.5, 13.5, RequestStatus.ANSWERED),  # in hand at the kill, and late
+        (11.9, np.nan, RequestStatus.LOST),  # in hand, and never heard of
+        (12.5, 13.0, RequestStatus.ANSWERED),
+        (13.9, 14.2, RequestStatus.ANSWERED),  # the last that came within 2 s
+        (14.1, 14.2, RequestStatus.FAILED),  # after them
     ]
 )
 KILL = Kill("dense", at_s=STARTED_S + 12.0, back_after_s=3.0)
@@ -63,7 +63,10 @@ def test_a_kill_after_the_last_arrivals_is_left_out() -> None:
 def test_the_simulation_loses_the_same_hosts_for_as_long() -> None:
     gone = Kill("int8", at_s=STARTED_S + 24.0, back_after_s=None)
     run = survived("pareto", MADE, [KILL, gone], STARTED_S)
-    assert run.deaths(seconds=60.0) == (Death(12.0, "dense", 3.0), Death(24.0, "int8", 60.0))
+    assert run.deaths(seconds=60.0) == (
+        HostFailure(12.0, "dense", 3.0),
+        HostFailure(24.0, "int8", 60.0),
+    )
 
 
 def test_the_tables_tell_what_was_lost_and_when_hosts_were_back() -> None:

@@ -8,24 +8,24 @@ import pytest
 
 from loadtests.live.tables import gaps_grid, live_grid, live_trial
 from loadtests.live.turn import Turn, calibration, why_invalid
-from loadtests.replay.lag import Lag
-from loadtests.replay.live import Live
-from loadtests.replay.timings import ENOUGH, Timings
-from loadtests.simulator.compare import Compared
+from loadtests.replay.client_statistics import ClientStatistics
+from loadtests.replay.live_run import LiveRun
+from loadtests.replay.timings import MIN_BATCHES, Timings
+from loadtests.simulator.compare import Comparison
 from loadtests.trials.runs import Condition, Run
 from loadtests.trials.scores import Score, score
 from tests.loadtests.simulator.services import OFFERS
 from tests.loadtests.trials.made import ACCURACY, OUTCOMES
 
-LAG = Lag(
-    p50_s=0.0001,
-    p99_s=0.0005,
-    max_s=0.001,
+CLIENT = ClientStatistics(
+    delay_p50_s=0.0001,
+    delay_p99_s=0.0005,
+    delay_max_s=0.001,
     waited=0,
     waited_max_s=0.0,
     connections=1,
     cpu_s=0.1,
-    is_urgent=True,
+    is_real_time=True,
 )
 SCORE = score(OUTCOMES, ACCURACY)
 
@@ -35,12 +35,18 @@ def run(policy: str, seed: int, found: Score, **fields: Any) -> Run:
     return Run(condition=Condition(kind="poisson"), seed=seed, score=named)
 
 
-def turn(policy: str, seed: int, attainment: float, simulated: float = 0.9, lag: Lag = LAG) -> Turn:
-    live = Live(
+def turn(
+    policy: str,
+    seed: int,
+    attainment: float,
+    simulated: float = 0.9,
+    client: ClientStatistics = CLIENT,
+) -> Turn:
+    live = LiveRun(
         run=run(f"{policy} live", seed, SCORE, attainment=attainment),
         outcomes=OUTCOMES,
         accuracy=ACCURACY,
-        lag=lag,
+        client=client,
         timings=Timings(variants={}),
         unserved=0,
         first_failure="",
@@ -52,18 +58,18 @@ def turn(policy: str, seed: int, attainment: float, simulated: float = 0.9, lag:
         seed=seed,
         live=live,
         timings=Timings(variants={}),
-        simulated=Compared((alike,), (OUTCOMES,), 1.0),
+        simulated=Comparison((alike,), (OUTCOMES,), 1.0),
         survived=None,
         invalid=why_invalid(live, 0.002),
     )
 
 
-LATE = replace(LAG, p99_s=0.007)
+LATE = replace(CLIENT, delay_p99_s=0.007)
 TURNS = (
     turn("pareto", 0, 0.8, simulated=0.9),
     turn("fixed", 0, 0.5),
     turn("pareto", 1, 0.7, simulated=0.88),
-    turn("fixed", 1, 0.6, lag=LATE),
+    turn("fixed", 1, 0.6, client=LATE),
 )
 
 
@@ -113,7 +119,9 @@ def test_calibration_asks_every_variant_for_every_size_often_enough() -> None:
     assert [(each.slo.variant, each.size) for each in demand.classes] == [
         (name, size) for name in OFFERS for size in sizes
     ]
-    assert demand.rate_per_s * demand.seconds == pytest.approx(2 * ENOUGH * len(demand.classes))
+    assert demand.rate_per_s * demand.seconds == pytest.approx(
+        2 * MIN_BATCHES * len(demand.classes)
+    )
     mean_s = sum(OFFERS[n].latencies[s].p50_s for n in OFFERS for s in sizes) / 9
     assert demand.rate_per_s * mean_s == pytest.approx(0.2)
 

@@ -5,43 +5,43 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from loadtests.replay.batches import batches
-from loadtests.replay.lag import Lag
-from loadtests.replay.replay import Replayed
-from loadtests.replay.reported import Said
-from loadtests.trials.outcomes import Outcomes, Status
+from loadtests.replay.batches import reconstruct_batches
+from loadtests.replay.client_statistics import ClientStatistics
+from loadtests.replay.replay import ReplayResult
+from loadtests.replay.reported import ReportedTimes
+from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.workload.workload import SloClass, Workload
 from serving.routing.slo import Slo
 
-LAG = Lag(0.0, 0.0, 0.0, 0, 0.0, 1, 0.0, False)
+CLIENT = ClientStatistics(0.0, 0.0, 0.0, 0, 0.0, 1, 0.0, False)
 
 
 def replayed(
     rows: Sequence[tuple[float, float, int, int, float, float]], size: int = 1
-) -> Replayed:
+) -> ReplayResult:
     """By request: sent, queued for, variant, batch size, predicted, latency; all in ms."""
     columns = np.array(rows, np.float64).T
     count = len(rows)
-    said = Said.nothing(count)
-    said.queue_s[:], said.predicted_s[:], said.latency_s[:] = columns[[1, 4, 5]] / 1e3
-    said.compute_s[:] = 1e-4
+    reported = ReportedTimes.nothing(count)
+    reported.queue_s[:], reported.predicted_s[:], reported.latency_s[:] = columns[[1, 4, 5]] / 1e3
+    reported.compute_s[:] = 1e-4
     outcomes = Outcomes(
         workload=Workload(
             "made", columns[0] / 1e3, np.zeros(count, np.int16), (SloClass("a", Slo(), 1, size),), 1
         ),
         policy="live",
         variants=("dense", "int8"),
-        status=np.where(columns[3] > 0, Status.ANSWERED, Status.SHED).astype(np.int8),
+        status=np.where(columns[3] > 0, RequestStatus.ANSWERED, RequestStatus.SHED).astype(np.int8),
         variant=columns[2].astype(np.int16),
         finished_s=(columns[0] + columns[5]) / 1e3,
         batch_size=columns[3].astype(np.int32),
         batches=None,
     )
-    return Replayed(outcomes, said, LAG, columns[0] / 1e3, "", 0.0)
+    return ReplayResult(outcomes, reported, CLIENT, columns[0] / 1e3, "", 0.0)
 
 
 def test_answers_that_were_told_the_same_make_up_batches_in_order_of_dispatch() -> None:
-    found = batches(
+    found = reconstruct_batches(
         replayed(
             [
                 (0, 3, 0, 2, 5, 8),  # dispatched at 3 for 5 ms, with the next
@@ -65,11 +65,11 @@ def test_answers_that_were_told_the_same_make_up_batches_in_order_of_dispatch() 
 
 
 def test_requests_of_several_samples_fill_a_batch_sooner() -> None:
-    found = batches(replayed([(n, 0, 0, 4, 5, 2) for n in range(4)], size=2))
+    found = reconstruct_batches(replayed([(n, 0, 0, 4, 5, 2) for n in range(4)], size=2))
     assert found is not None
     np.testing.assert_allclose(found.sent_s, [0, 0.002])
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_without_answers_there_are_no_batches(batch_size: int) -> None:
-    assert batches(replayed([(0, 0, -1, batch_size, 5, 1)])) is None
+    assert reconstruct_batches(replayed([(0, 0, -1, batch_size, 5, 1)])) is None

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.replay.replay import Replayed, replay_now
-from loadtests.trials.outcomes import Status
+from loadtests.replay.replay import ReplayResult, replay_now
+from loadtests.trials.outcomes import RequestStatus
 from tests.loadtests.replay.test_replay import ANSWER, answer
 from tests.loadtests.replay.workloads import workload
-from tests.loadtests.server import PAUSE_S, Answer, ok, tiny_server
+from tests.loadtests.server import PAUSE_S, Responder, ok, tiny_server
 
 
-def asked(reply: bytes | tuple[bytes, bytes] | None, requests: int = 2) -> Replayed:
+def asked(reply: bytes | tuple[bytes, bytes] | None, requests: int = 2) -> ReplayResult:
     """Ask a service that answers all requests to infer with this, one connection for all."""
 
     def answers(number: int, head: bytes) -> bytes | tuple[bytes, bytes] | None:
         return answer(number, head) if head.startswith(b"GET") else reply
 
-    own: Answer = answers
+    own: Responder = answers
     with tiny_server(own) as port:
         url = f"http://127.0.0.1:{port}"
         return replay_now(url, workload([0.0] * requests), connections=1, grace_s=60)
@@ -26,7 +26,7 @@ def asked(reply: bytes | tuple[bytes, bytes] | None, requests: int = 2) -> Repla
 @pytest.mark.parametrize("cut", [5, 20, ANSWER.index(b"\r\n\r\n") + 2, len(ANSWER) - 1])
 def test_an_answer_in_pieces_is_one_answer_and_ends_with_the_last(cut: int) -> None:
     done = asked((ANSWER[:cut], ANSWER[cut:]))
-    assert done.outcomes.status.tolist() == [Status.ANSWERED] * 2
+    assert done.outcomes.status.tolist() == [RequestStatus.ANSWERED] * 2
     assert done.outcomes.finished_s[0] >= PAUSE_S
     assert done.outcomes.variant.tolist() == [1, 1]
 
@@ -37,7 +37,7 @@ def test_only_the_json_part_of_a_binary_answer_is_read() -> None:
         b"content-length", b"Inference-Header-Content-Length: %d\r\nContent-Length" % len(document)
     )
     done = asked(whole)
-    assert done.outcomes.status.tolist() == [Status.ANSWERED] * 2
+    assert done.outcomes.status.tolist() == [RequestStatus.ANSWERED] * 2
     assert done.outcomes.variant.tolist() == [1, 1]
 
 
@@ -56,12 +56,12 @@ def test_only_the_json_part_of_a_binary_answer_is_read() -> None:
 )
 def test_what_is_no_answer_has_failed_and_the_run_goes_on(reply: bytes | None) -> None:
     done = asked(reply, requests=3)
-    assert done.outcomes.status.tolist() == [Status.FAILED] * 3
+    assert done.outcomes.status.tolist() == [RequestStatus.FAILED] * 3
     assert done.first_failure
 
 
 def test_an_answer_to_nothing_ends_the_connection_and_is_no_ones() -> None:
     done = asked((ANSWER, ANSWER), requests=1)
-    assert done.outcomes.status.tolist() == [Status.ANSWERED]
+    assert done.outcomes.status.tolist() == [RequestStatus.ANSWERED]
     done = asked(ANSWER + ANSWER, requests=3)
-    assert done.outcomes.status.tolist() == [Status.ANSWERED] * 3
+    assert done.outcomes.status.tolist() == [RequestStatus.ANSWERED] * 3

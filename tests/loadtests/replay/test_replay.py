@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from loadtests.replay.replay import Replayed, replay, replay_now
-from loadtests.replay.urgency import urgency
-from loadtests.trials.outcomes import Status
+from loadtests.replay.real_time import real_time_scheduling
+from loadtests.replay.replay import ReplayResult, replay, replay_now
+from loadtests.trials.outcomes import RequestStatus
 from loadtests.workload.workload import SloClass, Workload
 from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import Ran
@@ -31,7 +31,7 @@ ANSWER = ok(b'{"model_version": "int8", "parameters": {"accuracy": 0.5, "batch_s
 
 async def run(
     application: object, load: Workload, connections: int = 512, grace_s: float = 60.0
-) -> Replayed:
+) -> ReplayResult:
     """Replay against an application behind the gateway's own listener."""
     async with listening(application) as listener:
         url = f"http://{LOOPBACK}:{listener.port}"
@@ -56,26 +56,26 @@ async def test_every_request_is_answered_once_and_what_was_said_of_it_is_told() 
     class_of = [number % 2 for number in range(60)]
     load = workload(np.linspace(0, 0.1, 60), classes, class_of)
     done = await run(in_process(counting).protocol, load)
-    outcomes, said = done.outcomes, done.said
+    outcomes, reported = done.outcomes, done.reported
     assert done.first_failure == ""
-    assert (outcomes.status == Status.ANSWERED).all()
+    assert (outcomes.status == RequestStatus.ANSWERED).all()
     assert outcomes.variants == ("dense", "int8")
     assert outcomes.batches is None
     assert sorted(ran) == sorted(load.sizes)
     assert (outcomes.variant[load.class_of == 1] == 1).all()
     assert (outcomes.batch_size >= load.sizes).all()
-    assert (said.predicted_s > 0).all()
-    np.testing.assert_allclose(said.compute_s, 1e-4, err_msg="what `multiply` says of itself")
-    assert (said.queue_s < said.latency_s).all()
+    assert (reported.predicted_s > 0).all()
+    np.testing.assert_allclose(reported.compute_s, 1e-4, err_msg="what `multiply` says of itself")
+    assert (reported.queue_s < reported.latency_s).all()
     rounding_s = 1e-6
-    assert (said.latency_s <= outcomes.finished_s - done.sent_s + rounding_s).all()
+    assert (reported.latency_s <= outcomes.finished_s - done.sent_s + rounding_s).all()
 
 
 async def test_a_stall_shows_in_all_requests_that_were_due_meanwhile() -> None:
     """The service answers none before it has them all: a closed loop would wait for ever."""
     load = workload(np.linspace(0.01, 0.2, 50))
     done = await run(Stalling(in_process().protocol, count=50), load)
-    assert (done.outcomes.status == Status.ANSWERED).all()
+    assert (done.outcomes.status == RequestStatus.ANSWERED).all()
     took_s = done.outcomes.finished_s - load.arrivals_s
     assert (took_s >= load.arrivals_s[-1] - load.arrivals_s).all()
 
@@ -84,21 +84,21 @@ async def test_a_request_without_a_connection_waits_and_that_counts() -> None:
     load = workload([0.01] * 6)
     service = Stalling(in_process().protocol, count=2)
     done = await run(service, load, connections=2)
-    assert (done.outcomes.status == Status.ANSWERED).all()
-    assert service.most == done.lag.connections == 2
-    assert done.lag.waited == 4
+    assert (done.outcomes.status == RequestStatus.ANSWERED).all()
+    assert service.most == done.client.connections == 2
+    assert done.client.waited == 4
     waited_s = done.sent_s - load.arrivals_s
     assert (waited_s[2:] >= done.outcomes.finished_s[:2].min() - load.arrivals_s[2:]).all()
     assert (np.diff(done.sent_s) >= 0).all(), "first come, first served"
-    assert 0 < done.lag.waited_max_s <= waited_s.max()
+    assert 0 < done.client.waited_max_s <= waited_s.max()
 
 
 async def test_connections_grow_with_the_requests_in_flight() -> None:
     load = workload([0.01] * 50)
     service = Stalling(in_process().protocol, count=50)
     done = await run(service, load)
-    assert (done.outcomes.status == Status.ANSWERED).all()
-    assert service.most == done.lag.connections == 50
+    assert (done.outcomes.status == RequestStatus.ANSWERED).all()
+    assert service.most == done.client.connections == 50
 
 
 async def test_no_request_is_sent_before_its_time_and_lag_is_how_late_they_are() -> None:
@@ -108,11 +108,11 @@ async def test_no_request_is_sent_before_its_time_and_lag_is_how_late_they_are()
     late_s = done.sent_s - load.arrivals_s
     assert (late_s > -1e-9).all()
     assert len(service.came_s) == 200
-    assert done.lag.waited == 0
-    assert done.lag.p50_s == pytest.approx(np.median(late_s), abs=1e-9)
-    assert done.lag.p99_s == pytest.approx(np.quantile(late_s, 0.99), abs=1e-9)
-    assert done.lag.max_s == pytest.approx(late_s.max(), abs=1e-9)
-    assert done.lag.cpu_s > 0
+    assert done.client.waited == 0
+    assert done.client.delay_p50_s == pytest.approx(np.median(late_s), abs=1e-9)
+    assert done.client.delay_p99_s == pytest.approx(np.quantile(late_s, 0.99), abs=1e-9)
+    assert done.client.delay_max_s == pytest.approx(late_s.max(), abs=1e-9)
+    assert done.client.cpu_s > 0
 
 
 async def test_unattainable_is_told_from_shed() -> None:
@@ -139,11 +139,13 @@ async def test_unattainable_is_told_from_shed() -> None:
     load = workload([0.01] * 7, classes, [0, 0, 0, 0, 0, 0, 1])
     done = await run(Opens(), load)
     status = done.outcomes.status
-    assert status[6] == Status.UNATTAINABLE
-    assert set(status[:6]) == {Status.ANSWERED, Status.SHED}
-    assert np.count_nonzero(status == Status.SHED) in (4, 5), "5 if none ran when the last came"
+    assert status[6] == RequestStatus.UNATTAINABLE
+    assert set(status[:6]) == {RequestStatus.ANSWERED, RequestStatus.SHED}
+    assert np.count_nonzero(status == RequestStatus.SHED) in (4, 5), (
+        "5 if none ran when the last came"
+    )
     assert np.isfinite(done.outcomes.finished_s).all()
-    refused = status != Status.ANSWERED
+    refused = status != RequestStatus.ANSWERED
     assert (done.outcomes.variant[refused] == -1).all()
     assert (done.outcomes.batch_size[refused] == 0).all()
     assert not done.outcomes.on_time[refused].any()
@@ -154,7 +156,7 @@ async def test_what_is_never_answered_is_lost_after_the_grace() -> None:
     service = Stalling(in_process().protocol, answers=lambda number: number % 4 != 3)
     done = await run(service, load, grace_s=1.0)
     assert np.bincount(done.outcomes.status, minlength=6).tolist() == [5, 15, 0, 0, 0, 0]
-    lost = done.outcomes.status == Status.LOST
+    lost = done.outcomes.status == RequestStatus.LOST
     assert np.isnan(done.outcomes.finished_s[lost]).all()
     assert np.isfinite(done.sent_s).all()
     assert done.first_failure == ""
@@ -163,17 +165,17 @@ async def test_what_is_never_answered_is_lost_after_the_grace() -> None:
 async def test_what_never_got_a_connection_is_lost_and_was_not_sent() -> None:
     service = Stalling(in_process().protocol, answers=lambda number: False)
     done = await run(service, workload([0.0] * 5), connections=2, grace_s=0.05)
-    assert (done.outcomes.status == Status.LOST).all()
-    assert np.isnan(done.sent_s).sum() == done.lag.waited == 3
-    assert done.lag.waited_max_s == 0.0
+    assert (done.outcomes.status == RequestStatus.LOST).all()
+    assert np.isnan(done.sent_s).sum() == done.client.waited == 3
+    assert done.client.waited_max_s == 0.0
 
 
 async def test_a_connection_that_the_server_closes_when_it_is_idle_costs_nothing() -> None:
     load = workload([0.0] * 3 + [0.5] * 3)
     async with listening(in_process().protocol, keep_alive_s=0.05) as listener:
         done = await replay(f"http://{LOOPBACK}:{listener.port}", load)
-    assert (done.outcomes.status == Status.ANSWERED).all()
-    assert done.lag.waited == 3, "all were closed meanwhile"
+    assert (done.outcomes.status == RequestStatus.ANSWERED).all()
+    assert done.client.waited == 3, "all were closed meanwhile"
 
 
 def test_a_server_that_closes_connections_costs_only_the_requests_on_them() -> None:
@@ -188,9 +190,9 @@ def test_a_server_that_closes_connections_costs_only_the_requests_on_them() -> N
     with tiny_server(closing) as port:
         load = workload(np.linspace(0, 0.2, 100))
         done = replay_now(f"http://{LOOPBACK}:{port}", load, connections=2, grace_s=60)
-    failed = done.outcomes.status == Status.FAILED
+    failed = done.outcomes.status == RequestStatus.FAILED
     assert len(closed) == failed.sum() > 5
-    assert (done.outcomes.status[~failed] == Status.ANSWERED).all()
+    assert (done.outcomes.status[~failed] == RequestStatus.ANSWERED).all()
     assert np.isnan(done.outcomes.finished_s[failed]).all()
     assert "connection was lost" in done.first_failure
 
@@ -222,8 +224,8 @@ async def test_a_service_that_dies_fails_all_that_come_later_and_ends_the_run() 
     port = server.sockets[0].getsockname()[1]
     load = workload(np.linspace(0, 0.1, 30))
     done = await replay(f"http://{LOOPBACK}:{port}", load, connections=1, grace_s=60)
-    assert (done.outcomes.status[:2] == Status.ANSWERED).all()
-    assert (done.outcomes.status[2:] == Status.FAILED).all()
+    assert (done.outcomes.status[:2] == RequestStatus.ANSWERED).all()
+    assert (done.outcomes.status[2:] == RequestStatus.FAILED).all()
 
 
 def test_the_same_runs_in_a_loop_of_its_own_whatever_the_inputs() -> None:
@@ -232,19 +234,19 @@ def test_the_same_runs_in_a_loop_of_its_own_whatever_the_inputs() -> None:
         done = replay_now(f"http://localhost:{port}/", workload([0.0, 0.01]), policy="slack")
     assert done.outcomes.policy == "slack"
     assert done.outcomes.variant.tolist() == [1, 1]
-    assert np.isnan(done.said.predicted_s).all(), "it said nothing of that"
+    assert np.isnan(done.reported.predicted_s).all(), "it said nothing of that"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others have no such priorities")
 def test_a_thread_is_urgent_for_a_while_where_it_may_be() -> None:
     before = os.sched_getscheduler(0)
     assert before != os.SCHED_FIFO, "a run before this one left it so"
-    with urgency() as is_urgent:
-        assert os.sched_getscheduler(0) == (os.SCHED_FIFO if is_urgent else before)
+    with real_time_scheduling() as is_real_time:
+        assert os.sched_getscheduler(0) == (os.SCHED_FIFO if is_real_time else before)
     assert os.sched_getscheduler(0) == before
     with tiny_server(answer) as port:
         done = replay_now(f"http://{LOOPBACK}:{port}", workload([0.0]))
-    assert done.lag.is_urgent == is_urgent
+    assert done.client.is_real_time == is_real_time
     assert os.sched_getscheduler(0) == before
 
 

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.client.service import Service
-from loadtests.replay.request_bytes import parameters, requests
+from loadtests.client.service import ServiceDescription
+from loadtests.replay.request_bytes import build_requests, slo_parameters
 from loadtests.workload.workload import SloClass
 from serving.protocol.http.codec import parse_request
 from serving.routing.slo import Slo, parse
 from tests.loadtests.replay.workloads import workload
 
-SERVICE = Service(
+SERVICE = ServiceDescription(
     "http://localhost",
     {
         "name": "shirts",
@@ -34,15 +34,15 @@ CLASSES = (
     ],
 )
 def test_parameters_ask_for_the_slo_and_for_nothing_else(slo: Slo) -> None:
-    assert parse(parameters(slo), {}, Slo()) == slo
-    assert len(parameters(slo)) == sum(
+    assert parse(slo_parameters(slo), {}, Slo()) == slo
+    assert len(slo_parameters(slo)) == sum(
         getattr(slo, name) != getattr(Slo(), name) for name in Slo.__slots__
     )
 
 
 def test_each_request_asks_as_its_class_does() -> None:
     load = workload([0.0] * 20, CLASSES, [0, 1] * 10)
-    messages = requests(SERVICE, SERVICE.path, load, seed=0)
+    messages = build_requests(SERVICE, SERVICE.path, load, seed=0)
     for message, place in zip(messages, load.class_of, strict=True):
         head, _, body = message.partition(b"\r\n\r\n")
         assert head.startswith(b"POST /v2/models/shirts/infer HTTP/1.1\r\n")
@@ -56,7 +56,7 @@ def test_each_request_asks_as_its_class_does() -> None:
 
 def test_inputs_differ_within_a_class_and_come_again_with_the_seed() -> None:
     load = workload([0.0] * 50)
-    messages = requests(SERVICE, "/", load, seed=1)
+    messages = build_requests(SERVICE, "/", load, seed=1)
     assert len(set(messages)) == 4
-    assert messages == requests(SERVICE, "/", load, seed=1)
-    assert messages != requests(SERVICE, "/", load, seed=2)
+    assert messages == build_requests(SERVICE, "/", load, seed=1)
+    assert messages != build_requests(SERVICE, "/", load, seed=2)

@@ -5,7 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from loadtests.replay.timings import ENOUGH, Timing, Timings, corrected, timings
+from loadtests.replay.timings import (
+    MIN_BATCHES,
+    Timing,
+    Timings,
+    correct_profiles,
+    summarize_timings,
+)
 from loadtests.trials.outcomes import Batches
 from serving.routing.profile import Latency
 from tests.loadtests.workload.profiles import OFFERS
@@ -14,7 +20,7 @@ from tests.loadtests.workload.profiles import OFFERS
 def test_quantiles_are_by_variant_and_size() -> None:
     took_s = np.concatenate([np.arange(1, 102) / 1e3, [0.5, 0.0]])
     count = len(took_s)
-    found = timings(
+    found = summarize_timings(
         Batches(
             variant=np.array([1] * 101 + [0, 0], np.int16),
             size=np.array([4] * 101 + [1, 1], np.int32),
@@ -33,19 +39,19 @@ def test_quantiles_are_by_variant_and_size() -> None:
     assert Timings.model_validate_json(found.model_dump_json()) == found
 
 
-def measured(p50_s: float, p95_s: float, p99_s: float, batches: int = ENOUGH) -> Timing:
+def measured(p50_s: float, p95_s: float, p99_s: float, batches: int = MIN_BATCHES) -> Timing:
     return Timing(batches=batches, p50_s=p50_s, p95_s=p95_s, p99_s=p99_s)
 
 
 def test_each_quantile_is_scaled_by_what_was_seen_at_the_nearest_sizes() -> None:
     """Cards: dense 5, 10, 20 ms at size 1 and 20, 40, 80 ms at 8; int8 2, 4, 8 and 5, 10, 20."""
-    found = corrected(
+    found = correct_profiles(
         OFFERS,
         Timings(
             variants={
                 "dense": {1: measured(0.010, 0.020, 0.040), 8: measured(0.020, 0.040, 0.080)},
                 "int8": {
-                    1: measured(0.009, 0.009, 0.009, ENOUGH - 1),
+                    1: measured(0.009, 0.009, 0.009, MIN_BATCHES - 1),
                     8: measured(0.1, 0.11, 0.12),
                 },
             }
@@ -64,11 +70,11 @@ def test_each_quantile_is_scaled_by_what_was_seen_at_the_nearest_sizes() -> None
 def test_quantiles_never_cross() -> None:
     card = {1: Latency(0.005, 0.005, 0.005), 8: Latency(0.020, 0.040, 0.080)}
     steady = {"dense": replace(OFFERS["dense"], latencies=card)}
-    found = corrected(steady, Timings(variants={"dense": {8: measured(0.40, 0.40, 0.40)}}))
+    found = correct_profiles(steady, Timings(variants={"dense": {8: measured(0.40, 0.40, 0.40)}}))
     # 20, 10 and 5 times the card
     assert found["dense"].latencies[1] == pytest.approx((0.1, 0.1, 0.1))
 
 
 def test_timings_of_another_catalog_are_refused() -> None:
     with pytest.raises(ValueError, match=r"variant bf16, which is not offered; there are dense"):
-        corrected(OFFERS, Timings(variants={"bf16": {}}))
+        correct_profiles(OFFERS, Timings(variants={"bf16": {}}))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.simulator.simulate import Service
+from loadtests.simulator.simulate import SimulatedService
 from loadtests.workload.workload import SloClass, Workload
 from serving.routing.profile import Latency, VariantProfile
 from tests.serving.builders import profile
@@ -32,10 +32,10 @@ OFFERS: Mapping[str, VariantProfile] = {
 }
 
 
-def exactly(seconds: float, **fields: Any) -> Service:
+def exactly(seconds: float, **fields: Any) -> SimulatedService:
     """One variant whose batches all take the same time, one request each."""
     only = {"dense": profile("dense", latencies_s={1: seconds})}
-    return Service(only, **{"cores": 1, "max_batch": 1, **fields})
+    return SimulatedService(only, **{"cores": 1, "max_batch": 1, **fields})
 
 
 def workload(

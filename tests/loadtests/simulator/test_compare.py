@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 
 from loadtests.simulator.compare import compare, parse_policies
-from loadtests.simulator.faults import parse_death, parse_slowdown
-from loadtests.simulator.simulate import Death, Service, Slowdown
-from loadtests.trials.outcomes import Status
+from loadtests.simulator.faults import parse_host_failure, parse_slowdown
+from loadtests.simulator.simulate import HostFailure, SimulatedService, Slowdown
+from loadtests.trials.outcomes import RequestStatus
 from loadtests.trials.overview import overview
 from loadtests.trials.runs import Trial
 from loadtests.workload.demand import Demand, parse_demand
 from serving.routing.policy import POLICIES
 from tests.serving.builders import OFFERS
 
-SERVICE = Service(OFFERS, cores=1)
+SERVICE = SimulatedService(OFFERS, cores=1)
 
 
 def demand(arrivals: str = "gamma:cv2=2", requests: int = 300) -> Demand:
@@ -48,30 +48,30 @@ def test_every_policy_has_the_same_requests_and_the_same_bound() -> None:
 
 def test_a_bound_knows_when_hosts_are_dead() -> None:
     calm = compare(SERVICE, demand(), ["fastest"], seed=0)
-    dead = [Death(0.0, name, 1000.0) for name in OFFERS]
+    dead = [HostFailure(0.0, name, 1000.0) for name in OFFERS]
     struck = compare(SERVICE, demand(), ["fastest"], seed=0, faults=dead)
     assert calm.runs[0].attainable == pytest.approx(1.0)
     assert struck.runs[0].attainable == pytest.approx(0.0, abs=1e-6)
-    assert not (struck.outcomes[0].status == Status.ANSWERED).any()
+    assert not (struck.outcomes[0].status == RequestStatus.ANSWERED).any()
 
 
 def test_hosts_that_die_again_while_they_are_dead_are_missed_but_once() -> None:
-    service = Service(OFFERS, cores=1, max_batch=1)
+    service = SimulatedService(OFFERS, cores=1, max_batch=1)
     asked = parse_demand("uniform", ["latency_ms=40"], load=0.5, requests=300, profiles=OFFERS)
 
-    def attainable(*deaths: Death) -> float:
+    def attainable(*deaths: HostFailure) -> float:
         found = compare(service, asked, ["fastest"], 0, faults=deaths).runs[0].attainable
         assert found is not None
         return found
 
-    once = attainable(*(Death(0.021, name, 0.006) for name in OFFERS))
-    again = [Death(at_s, name, 0.004) for at_s in (0.023, 0.022, 0.021) for name in OFFERS]
+    once = attainable(*(HostFailure(0.021, name, 0.006) for name in OFFERS))
+    again = [HostFailure(at_s, name, 0.004) for at_s in (0.023, 0.022, 0.021) for name in OFFERS]
     assert attainable(*again) == pytest.approx(once, abs=1e-9)
-    assert once < attainable(*(Death(0.021, name, 0.001) for name in OFFERS)) - 0.02 < 0.8
+    assert once < attainable(*(HostFailure(0.021, name, 0.001) for name in OFFERS)) - 0.02 < 0.8
 
 
-@pytest.mark.parametrize("late", [Death(2.0, "dense", 1.0), Slowdown(2.0, 3.0)])
-def test_what_happens_after_the_last_request_is_refused(late: Death | Slowdown) -> None:
+@pytest.mark.parametrize("late", [HostFailure(2.0, "dense", 1.0), Slowdown(2.0, 3.0)])
+def test_what_happens_after_the_last_request_is_refused(late: HostFailure | Slowdown) -> None:
     asked = replace(demand(), seconds=1.47)
     with pytest.raises(ValueError, match=r"at 2 s comes after the last request, at 1\.47 s: give"):
         compare(SERVICE, asked, ["fastest"], 0, faults=[Slowdown(0.1, 2.0), late])
@@ -102,14 +102,14 @@ def test_the_overview_says_who_answered_and_how_many_batches_were_as_predicted()
 
 
 def test_faults_are_read_as_they_are_written() -> None:
-    assert parse_death("a@b@1.5+2", ["a@b"]) == Death(1.5, "a@b", 2.0)
+    assert parse_host_failure("a@b@1.5+2", ["a@b"]) == HostFailure(1.5, "a@b", 2.0)
     assert parse_slowdown("2.5@10") == Slowdown(10.0, 2.5)
 
 
 @pytest.mark.parametrize("text", ["dense", "dense@1", "dense@1+", "dense@-1+1", "dense@nan+1"])
 def test_a_death_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"AT|FOR"):
-        parse_death(text, ["dense"])
+        parse_host_failure(text, ["dense"])
 
 
 @pytest.mark.parametrize("text", ["2", "two@1", "inf@1", "nan@1", "2@-1", "0.9@1"])

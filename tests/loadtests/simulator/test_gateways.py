@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from loadtests.simulator.simulate import Service, simulate
+from loadtests.simulator.simulate import SimulatedService, simulate
 from loadtests.trials.outcomes import Outcomes
 from loadtests.workload.arrivals import Poisson
 from loadtests.workload.capacity import capacity_per_s
@@ -32,7 +32,7 @@ def run(gateways: int) -> Outcomes:
     made = draw(
         Poisson(), [SloClass("any", Slo(latency_s=0.030))], rate_per_s, REQUESTS / rate_per_s, 0
     )
-    service = Service(OFFERS, cores=CORES, gateways=gateways)
+    service = SimulatedService(OFFERS, cores=CORES, gateways=gateways)
     return simulate(service, made, pareto, name="pareto")
 
 

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from loadtests.simulator.machine import Batch, Machine
+from loadtests.simulator.machine import BatchKey, SimulatedMachine
 
 
-def ends(machine: Machine) -> list[tuple[float, Batch]]:
+def ends(machine: SimulatedMachine) -> list[tuple[float, BatchKey]]:
     """Let everything come to its end; return when, and what."""
     found = []
     while (end := machine.next_end())[0] < math.inf:
@@ -17,7 +17,7 @@ def ends(machine: Machine) -> list[tuple[float, Batch]]:
 
 
 def test_a_batch_on_a_core_of_its_own_takes_what_it_takes() -> None:
-    machine = Machine(2, {"dense": 2})
+    machine = SimulatedMachine(2, {"dense": 2})
     assert machine.next_end() == (math.inf, (-1, -1))
     machine.start((0, 0), "dense", 1.0, 0.0)
     machine.start((0, 1), "dense", 2.0, 0.25)
@@ -25,7 +25,7 @@ def test_a_batch_on_a_core_of_its_own_takes_what_it_takes() -> None:
 
 
 def test_three_batches_on_two_cores_get_two_thirds_of_one_each() -> None:
-    machine = Machine(2, {"dense": 1, "sparse": 1, "int8": 1})
+    machine = SimulatedMachine(2, {"dense": 1, "sparse": 1, "int8": 1})
     for number, variant in enumerate(("dense", "sparse", "int8")):
         machine.start((0, number), variant, 1.0 + number, 0.0)
     # Until 1.5 all three work, at 2/3; from then on the two that are left have a core each.
@@ -33,7 +33,7 @@ def test_three_batches_on_two_cores_get_two_thirds_of_one_each() -> None:
 
 
 def test_what_starts_later_slows_what_is_at_work_from_then_on() -> None:
-    machine = Machine(1, {"dense": 1, "int8": 1})
+    machine = SimulatedMachine(1, {"dense": 1, "int8": 1})
     machine.start((0, 0), "dense", 1.0, 0.0)
     machine.start((0, 1), "int8", 0.2, 0.5)
     # From 0.5 both at half speed: int8 is done after 0.4 s, dense has 0.3 s to do by then.
@@ -41,14 +41,14 @@ def test_what_starts_later_slows_what_is_at_work_from_then_on() -> None:
 
 
 def test_a_host_serves_the_gateways_in_the_order_in_which_they_came() -> None:
-    machine = Machine(1, {"dense": 1})
+    machine = SimulatedMachine(1, {"dense": 1})
     for batch, work_s in (((0, 0), 1.0), ((1, 0), 2.0), ((2, 0), 0.5), ((0, 1), 0.25)):
         machine.start(batch, "dense", work_s, 0.0)
     assert ends(machine) == [(1.0, (0, 0)), (3.0, (1, 0)), (3.5, (2, 0)), (3.75, (0, 1))]
 
 
 def test_a_batch_that_waits_for_its_host_takes_no_core() -> None:
-    machine = Machine(1, {"dense": 1, "int8": 1})
+    machine = SimulatedMachine(1, {"dense": 1, "int8": 1})
     machine.start((0, 0), "dense", 1.0, 0.0)
     machine.start((1, 0), "dense", 1.0, 0.0)
     machine.start((0, 1), "int8", 1.0, 0.0)
@@ -63,8 +63,8 @@ def test_a_batch_that_waits_for_its_host_takes_no_core() -> None:
         pytest.param((0, 0), [(1.5, (1, 0)), (2.5, (2, 0))], id="one at work"),
     ],
 )
-def test_what_is_stopped_makes_room(stopped: Batch, left: list[tuple[float, Batch]]) -> None:
-    machine = Machine(1, {"dense": 1})
+def test_what_is_stopped_makes_room(stopped: BatchKey, left: list[tuple[float, BatchKey]]) -> None:
+    machine = SimulatedMachine(1, {"dense": 1})
     for gateway in range(3):
         machine.start((gateway, 0), "dense", 1.0, 0.0)
     machine.stop(stopped, 0.5)
@@ -72,7 +72,7 @@ def test_what_is_stopped_makes_room(stopped: Batch, left: list[tuple[float, Batc
 
 
 def test_after_everything_was_stopped_there_is_room_again() -> None:
-    machine = Machine(1, {"dense": 1})
+    machine = SimulatedMachine(1, {"dense": 1})
     machine.start((0, 0), "dense", 1.0, 0.0)
     machine.stop((0, 0), 0.5)
     machine.start((0, 1), "dense", 1.0, 3.0)
@@ -80,7 +80,7 @@ def test_after_everything_was_stopped_there_is_room_again() -> None:
 
 
 def test_a_slowdown_stretches_what_is_left_and_can_end() -> None:
-    machine = Machine(1, {"dense": 1})
+    machine = SimulatedMachine(1, {"dense": 1})
     machine.start((0, 0), "dense", 1.0, 0.0)
     machine.slow_down(4.0, 0.5)
     assert machine.next_end() == (2.5, (0, 0))

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.simulator.simulate import Death, Fault, Service, Slowdown, simulate
-from loadtests.trials.outcomes import Outcomes, Status
+from loadtests.simulator.simulate import Fault, HostFailure, SimulatedService, Slowdown, simulate
+from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.workload.arrivals import Gamma
 from loadtests.workload.draw import draw
 from loadtests.workload.workload import SloClass
@@ -42,7 +42,7 @@ CLASSES = (
 every_policy = pytest.mark.parametrize("name", POLICIES)
 
 services = st.builds(
-    Service,
+    SimulatedService,
     profiles=st.just(OFFERS),
     cores=st.sampled_from([1, 2, 4]),
     slots=st.sampled_from([1, 2]),
@@ -54,7 +54,7 @@ services = st.builds(
 times = st.floats(0.0, 0.3)
 faults = st.lists(
     st.one_of(
-        st.builds(Death, times, st.sampled_from(list(OFFERS)), st.floats(0.001, 0.3)),
+        st.builds(HostFailure, times, st.sampled_from(list(OFFERS)), st.floats(0.001, 0.3)),
         st.builds(Slowdown, times, st.sampled_from([0.5, 1.0, 3.0, 20.0])),
     ),
     max_size=4,
@@ -71,7 +71,7 @@ requests = st.lists(
 @given(service=services, asked=requests, faults=faults, seed=st.integers(0, 99))
 def test_every_request_is_settled_once_and_as_its_class_allows(
     name: str,
-    service: Service,
+    service: SimulatedService,
     asked: list[tuple[float, int]],
     faults: list[Fault],
     seed: int,
@@ -82,19 +82,19 @@ def test_every_request_is_settled_once_and_as_its_class_allows(
     found = simulate(service, made, POLICIES[name], name=name, seed=seed, faults=faults)
     check(found, service)
     is_hopeless = made.class_of == len(CLASSES) - 1
-    assert np.array_equal(found.status == Status.UNATTAINABLE, is_hopeless)
-    if not any(isinstance(each, Death) for each in faults):
-        assert not np.any(found.status == Status.FAILED)
+    assert np.array_equal(found.status == RequestStatus.UNATTAINABLE, is_hopeless)
+    if not any(isinstance(each, HostFailure) for each in faults):
+        assert not np.any(found.status == RequestStatus.FAILED)
         is_patient = np.isinf(made.latencies_s)
-        assert not np.any(found.status[is_patient] == Status.EXPIRED)
+        assert not np.any(found.status[is_patient] == RequestStatus.EXPIRED)
 
 
-def check(found: Outcomes, service: Service) -> None:
+def check(found: Outcomes, service: SimulatedService) -> None:
     """What holds for whatever was simulated."""
     made = found.workload
-    assert not np.any(found.status == Status.LOST)
+    assert not np.any(found.status == RequestStatus.LOST)
     assert np.all(found.finished_s >= made.arrivals_s)
-    is_answered = found.status == Status.ANSWERED
+    is_answered = found.status == RequestStatus.ANSWERED
     assert np.array_equal(found.variant >= 0, is_answered)
     assert np.array_equal(found.batch_size > 0, is_answered)
     assert np.all(found.batch_size[is_answered] >= made.sizes[is_answered])
@@ -111,12 +111,12 @@ def check(found: Outcomes, service: Service) -> None:
 def a_run(gateways: int = 2, seed: int = 3) -> Outcomes:
     """One with a bit of everything, at about the capacity of the fastest."""
     return simulate(
-        Service(OFFERS, cores=2, gateways=gateways),
+        SimulatedService(OFFERS, cores=2, gateways=gateways),
         draw(Gamma(4.0), CLASSES[:-1], 3000.0, 0.5, seed=0),
         pareto,
         name="pareto",
         seed=seed,
-        faults=[Death(0.1, "int8", 0.1), Slowdown(0.3, 2.0)],
+        faults=[HostFailure(0.1, "int8", 0.1), Slowdown(0.3, 2.0)],
     )
 
 
@@ -182,24 +182,24 @@ def test_what_a_host_held_when_it_died_is_answered_once_it_is_back() -> None:
             pareto,
             name="pareto",
             seed=1,
-            faults=[Death(0.5, "dense", 2.0)],
+            faults=[HostFailure(0.5, "dense", 2.0)],
         )
-        assert found.status.tolist() == [Status.ANSWERED] * 2
+        assert found.status.tolist() == [RequestStatus.ANSWERED] * 2
         assert sorted(found.finished_s) == pytest.approx([3.5, 4.5])
 
 
 def test_a_request_that_lost_its_host_twice_fails() -> None:
     made = workload([0.0], [SloClass("patient", Slo())])
-    deaths = [Death(0.5, "dense", 0.5), Death(1.5, "dense", 0.5)]
+    deaths = [HostFailure(0.5, "dense", 0.5), HostFailure(1.5, "dense", 0.5)]
     found = simulate(exactly(1.0), made, pareto, name="pareto", faults=deaths)
-    assert (found.status[0], found.finished_s[0]) == (Status.FAILED, 1.5)
+    assert (found.status[0], found.finished_s[0]) == (RequestStatus.FAILED, 1.5)
 
 
 def test_who_has_no_deadline_gives_up_on_a_host_that_stays_away() -> None:
     made = workload([0.0], [SloClass("patient", Slo())])
-    death = Death(0.5, "dense", math.inf)
+    death = HostFailure(0.5, "dense", math.inf)
     found = simulate(exactly(1.0), made, pareto, name="pareto", faults=[death])
-    assert (found.status[0], found.finished_s[0]) == (Status.FAILED, 0.5 + PATIENCE_S)
+    assert (found.status[0], found.finished_s[0]) == (RequestStatus.FAILED, 0.5 + PATIENCE_S)
 
 
 def test_a_slowdown_doubles_what_batches_take() -> None:

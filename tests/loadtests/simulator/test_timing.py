@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loadtests.simulator.timing import WORST, CardTimes
+from loadtests.simulator.timing import WORST, ReportCardTimes
 from serving.routing.profile import Latency
 
 CARD = {
@@ -15,40 +15,40 @@ CARD = {
 
 @pytest.mark.parametrize("size", CARD)
 def test_the_quantiles_are_those_of_the_card(size: int) -> None:
-    times = CardTimes(CARD)
-    assert times.draw_s(size, 0.5) == pytest.approx(CARD[size].p50_s)
-    assert times.draw_s(size, 0.95) == pytest.approx(CARD[size].p95_s)
-    assert times.draw_s(size, 0.99) == pytest.approx(CARD[size].p99_s)
+    times = ReportCardTimes(CARD)
+    assert times.quantile_s(size, 0.5) == pytest.approx(CARD[size].p50_s)
+    assert times.quantile_s(size, 0.95) == pytest.approx(CARD[size].p95_s)
+    assert times.quantile_s(size, 0.99) == pytest.approx(CARD[size].p99_s)
 
 
 @pytest.mark.parametrize("size", [1, 3, 8, 40, 64, 100])
 def test_what_is_drawn_at_random_has_the_quantiles_too(size: int) -> None:
-    times = CardTimes(CARD)
-    drawn = [times.draw_s(size, u) for u in np.random.default_rng(0).random(20_000)]
+    times = ReportCardTimes(CARD)
+    drawn = [times.quantile_s(size, u) for u in np.random.default_rng(0).random(20_000)]
     for q in (0.5, 0.95, 0.99):
-        assert np.quantile(drawn, q) == pytest.approx(times.draw_s(size, q), rel=0.03)
-    mean_s = np.mean([times.draw_s(size, u) for u in np.linspace(0, 1, 401)])
+        assert np.quantile(drawn, q) == pytest.approx(times.quantile_s(size, q), rel=0.03)
+    mean_s = np.mean([times.quantile_s(size, u) for u in np.linspace(0, 1, 401)])
     assert np.mean(drawn) == pytest.approx(mean_s, rel=0.02)
 
 
 @pytest.mark.parametrize("size", [1, 5, 8, 30, 64, 128])
 def test_a_larger_quantile_is_no_less_and_the_ends_are_finite(size: int) -> None:
-    times = CardTimes(CARD)
-    drawn = [times.draw_s(size, u) for u in np.linspace(0, 1, 1001)]
+    times = ReportCardTimes(CARD)
+    drawn = [times.quantile_s(size, u) for u in np.linspace(0, 1, 1001)]
     assert np.all(np.diff(drawn) >= 0)
-    assert drawn[0] == times.draw_s(size, 1 - WORST) > 0
-    assert drawn[-1] == times.draw_s(size, WORST) < 1
+    assert drawn[0] == times.quantile_s(size, 1 - WORST) > 0
+    assert drawn[-1] == times.quantile_s(size, WORST) < 1
 
 
 def test_sizes_in_between_lie_in_between_and_beyond_the_last_they_grow_with_the_size() -> None:
-    times = CardTimes(CARD)
+    times = ReportCardTimes(CARD)
     for u in (0.1, 0.5, 0.95):
-        drawn = [times.draw_s(size, u) for size in range(1, 65)]
+        drawn = [times.quantile_s(size, u) for size in range(1, 65)]
         assert np.all(np.diff(drawn) > 0)
-        assert times.draw_s(128, u) == pytest.approx(2 * times.draw_s(64, u))
+        assert times.quantile_s(128, u) == pytest.approx(2 * times.quantile_s(64, u))
 
 
 def test_the_link_is_added_to_every_batch() -> None:
-    direct, linked = CardTimes(CARD), CardTimes(CARD, link_s=0.001)
+    direct, linked = ReportCardTimes(CARD), ReportCardTimes(CARD, link_s=0.001)
     for u in (0.0, 0.5, 0.99):
-        assert linked.draw_s(8, u) - direct.draw_s(8, u) == pytest.approx(0.001)
+        assert linked.quantile_s(8, u) - direct.quantile_s(8, u) == pytest.approx(0.001)

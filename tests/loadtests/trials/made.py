@@ -18,7 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from loadtests.trials.outcomes import Batches, Outcomes, Status
+from loadtests.trials.outcomes import Batches, Outcomes, RequestStatus
 from loadtests.trials.runs import Condition, Run, Trial
 from loadtests.trials.scores import score
 from loadtests.workload.workload import SloClass, Workload
@@ -50,7 +50,7 @@ OUTCOMES = Outcomes(
     workload=WORKLOAD,
     policy="slack",
     variants=("dense", "tiny"),
-    status=np.array([1, 1, 1, 1, 1, Status.SHED, 1, Status.EXPIRED], np.int8),
+    status=np.array([1, 1, 1, 1, 1, RequestStatus.SHED, 1, RequestStatus.EXPIRED], np.int8),
     variant=np.array([0, 0, 1, 0, 0, -1, 1, -1], np.int16),
     finished_s=np.array([0.5, 0.5, 1.5, 3.0, 3.0, 2.5, 3.25, 4.5]),
     batch_size=np.array([2, 2, 1, 1, 1, 0, 1, 0], np.int32),

@@ -361,7 +361,7 @@ class Drawn:
 
     outcomes: Callable[[int], Sequence[tuple[float, float]]]
 
-    def draw_s(self, size: int, u: float) -> float:
+    def quantile_s(self, size: int, u: float) -> float:
         for took_s, chance in self.outcomes(size):
             if u <= chance:
                 return took_s

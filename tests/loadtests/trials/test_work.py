@@ -19,7 +19,7 @@ class Uniform:
 
     between_s: Mapping[int, tuple[float, float]]
 
-    def draw_s(self, size: int, u: float) -> float:
+    def quantile_s(self, size: int, u: float) -> float:
         low, high = self.between_s[size]
         return low + (high - low) * u
 

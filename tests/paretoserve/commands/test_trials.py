@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from loadtests.replay.timings import Timings
 from loadtests.trials.files import read_outcomes
-from loadtests.trials.outcomes import Status
+from loadtests.trials.outcomes import RequestStatus
 from loadtests.trials.runs import Trial
 from paretoserve.main import cli
 from serving.dataplane.batching import Arrays
@@ -195,7 +195,9 @@ def test_replay_fails_when_a_request_failed(tmp_path: Path) -> None:
         result = invoke("replay", url, "--rate", "200", "--requests", "60", *ROOMY,
                         "--slo", "anything", "--out", tmp_path)  # fmt: skip
     assert result.exit_code == 1
-    failed = np.count_nonzero(read_outcomes(tmp_path / "pareto-live.npz").status == Status.FAILED)
+    failed = np.count_nonzero(
+        read_outcomes(tmp_path / "pareto-live.npz").status == RequestStatus.FAILED
+    )
     assert failed > 0
     assert f"{failed} requests failed or were lost; the first was told" in result.output
     assert "on time" in result.output, "what was seen is shown all the same"

@@ -7,17 +7,17 @@ from collections.abc import Callable
 
 import pytest
 
-from loadtests.replay.alarm import Alarm, FileAlarm, LoopAlarm, alarm
+from loadtests.replay.timer import LoopTimer, Timer, TimerfdTimer, create_timer
 from tests.waiting import until
 
-Make = Callable[[Callable[[], None]], Alarm]
+Make = Callable[[Callable[[], None]], Timer]
 ALARMS = [
     pytest.param(
-        FileAlarm,
+        TimerfdTimer,
         id="a file",
         marks=pytest.mark.skipif(sys.platform != "linux", reason="no such files"),
     ),
-    pytest.param(LoopAlarm, id="a timer of the loop"),
+    pytest.param(LoopTimer, id="a timer of the loop"),
 ]
 
 
@@ -71,7 +71,7 @@ async def test_it_does_not_ring_once_it_is_closed(make: Make) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="others have only the loop's")
 async def test_the_most_exact_one_never_rings_early() -> None:
     early: list[bool] = []
-    own = alarm(lambda: early.append(time.monotonic() < at_s))
+    own = create_timer(lambda: early.append(time.monotonic() < at_s))
     for number in range(50):
         at_s = time.monotonic() + number * 3e-5
         own.set(at_s)

@@ -13,7 +13,7 @@ DISCONNECTED: Final = -1
 """In place of an HTTP status: the connection was lost, or did not open."""
 
 
-class Ledger:
+class RequestLog:
     """By request: when, and with what. Times are those of `time.monotonic()`; NaN is never."""
 
     def __init__(self, count: int) -> None:

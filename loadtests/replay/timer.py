@@ -22,7 +22,7 @@ _AT_ONCE_S: Final = 1e-6
 """The kernel takes a time of 0 as "never"."""
 
 
-class Alarm(Protocol):
+class Timer(Protocol):
     """Rings once after every `set`, in the loop it was made in; `close` it in the end."""
 
     def set(self, at_s: float) -> None:
@@ -32,12 +32,12 @@ class Alarm(Protocol):
         """Ring no more."""
 
 
-def alarm(on_ring: Callable[[], None]) -> Alarm:
+def create_timer(on_ring: Callable[[], None]) -> Timer:
     """Return the most exact alarm of this system, for the running loop."""
-    return FileAlarm(on_ring) if sys.platform == "linux" else LoopAlarm(on_ring)
+    return TimerfdTimer(on_ring) if sys.platform == "linux" else LoopTimer(on_ring)
 
 
-class FileAlarm:
+class TimerfdTimer:
     """Rings 0.03 to 0.1 ms after the time it is set to, never before; a timer of Linux."""
 
     def __init__(self, on_ring: Callable[[], None]) -> None:
@@ -54,13 +54,13 @@ class FileAlarm:
         self._loop.add_reader(self._file, self._ring)
 
     def set(self, at_s: float) -> None:
-        """See `Alarm`."""
+        """See `Timer`."""
         at_ns = int(max(at_s, _AT_ONCE_S) * 1e9)
         self._setting.value.seconds, self._setting.value.nanoseconds = divmod(at_ns, 1_000_000_000)
         self._set(self._file, _ABSOLUTE, self._pointer, None)
 
     def close(self) -> None:
-        """See `Alarm`."""
+        """See `Timer`."""
         self._loop.remove_reader(self._file)
         os.close(self._file)
 
@@ -72,7 +72,7 @@ class FileAlarm:
         self._on_ring()
 
 
-class LoopAlarm:
+class LoopTimer:
     """Rings within a millisecond of the time it is set to, before or after; a timer of the loop."""
 
     def __init__(self, on_ring: Callable[[], None]) -> None:
@@ -81,12 +81,12 @@ class LoopAlarm:
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, at_s: float) -> None:
-        """See `Alarm`."""
+        """See `Timer`."""
         self.close()
         self._timer = self._loop.call_later(max(0.0, at_s - time.monotonic()), self._on_ring)
 
     def close(self) -> None:
-        """See `Alarm`."""
+        """See `Timer`."""
         if self._timer is not None:
             self._timer.cancel()
 

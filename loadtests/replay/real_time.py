@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def urgency() -> Iterator[bool]:
+def real_time_scheduling() -> Iterator[bool]:
     """Run this thread with real-time priority; gives whether it may, which root may on Linux."""
     if sys.platform != "linux":
         yield False

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from loadtests.simulator.compare import compare
-from loadtests.simulator.simulate import Service
+from loadtests.simulator.simulate import SimulatedService
 from loadtests.trials.conditions import Case
 from loadtests.trials.goodput import BASELINES
 from loadtests.trials.runs import Run
@@ -27,7 +27,7 @@ THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SimulationJob:
     """One case with one seed."""
 
     table: str
@@ -42,7 +42,7 @@ class Job:
         return f"{self.table}, {self.case.condition.label}, seed {self.seed}"
 
 
-class Kept:
+class RunStore:
     """The runs of jobs that are done, in a file of one line each, or in memory only."""
 
     def __init__(self, path: Path | None, fingerprint: str) -> None:
@@ -72,10 +72,10 @@ class Kept:
 
 
 def run_all(
-    jobs: Sequence[Job],
-    service: Service,
+    jobs: Sequence[SimulationJob],
+    service: SimulatedService,
     policies: Sequence[str],
-    kept: Kept,
+    kept: RunStore,
     *,
     processes: int,
     on_done: Callable[[int, int], None] = lambda done, total: None,
@@ -98,7 +98,7 @@ def run_all(
 
 
 _Done = tuple[str, tuple[Run, ...]]
-_Map = Callable[[Callable[[Job], _Done], Sequence[Job]], Iterable[_Done]]
+_Map = Callable[[Callable[[SimulationJob], _Done], Sequence[SimulationJob]], Iterable[_Done]]
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def _mapping(processes: int, jobs: int) -> Iterator[_Map]:
                 os.environ[name] = value
 
 
-def _simulate(service: Service, policies: Sequence[str], job: Job) -> _Done:
+def _simulate(service: SimulatedService, policies: Sequence[str], job: SimulationJob) -> _Done:
     found = list(compare(service, job.case.demand, policies, job.seed).runs)
     if job.is_against_dense:
         alone = replace(service, profiles={DENSE: service.profiles[DENSE]})
@@ -129,7 +129,7 @@ def _simulate(service: Service, policies: Sequence[str], job: Job) -> _Done:
     return job.key, tuple(_slim(run, job) for run in found)
 
 
-def _slim(run: Run, job: Job) -> Run:
+def _slim(run: Run, job: SimulationJob) -> Run:
     """Give a run its condition, and leave out how predictions held over time."""
     held = run.calibration and run.calibration.model_copy(update={"windows": ()})
     return run.model_copy(update={"condition": job.case.condition, "calibration": held})

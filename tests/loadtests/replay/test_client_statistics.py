@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loadtests.replay.lag import lag
+from loadtests.replay.client_statistics import summarize_client
 
 
 def test_lag_counts_from_the_intended_time_and_waits_from_when_the_client_came() -> None:
@@ -12,18 +12,20 @@ def test_lag_counts_from_the_intended_time_and_waits_from_when_the_client_came()
     sent_s = due_s.copy()
     sent_s[3] += 0.25
     sent_s[5] = np.nan
-    own = lag(intended_s, due_s, sent_s, connections=7, cpu_s=0.5, is_urgent=True)
-    assert own.p50_s == pytest.approx(0.05)
-    assert own.p99_s == pytest.approx(0.099)
-    assert own.max_s == pytest.approx(0.1)
+    own = summarize_client(intended_s, due_s, sent_s, connections=7, cpu_s=0.5, is_real_time=True)
+    assert own.delay_p50_s == pytest.approx(0.05)
+    assert own.delay_p99_s == pytest.approx(0.099)
+    assert own.delay_max_s == pytest.approx(0.1)
     assert own.waited == 2
     assert own.waited_max_s == pytest.approx(0.25)
-    assert (own.connections, own.cpu_s, own.is_urgent) == (7, 0.5, True)
+    assert (own.connections, own.cpu_s, own.is_real_time) == (7, 0.5, True)
 
 
 def test_a_client_that_was_late_too_often_refuses_its_own_numbers() -> None:
     times_s = np.arange(10.0)
-    own = lag(times_s, times_s + 0.003, times_s + 0.003, connections=1, cpu_s=0, is_urgent=False)
+    own = summarize_client(
+        times_s, times_s + 0.003, times_s + 0.003, connections=1, cpu_s=0, is_real_time=False
+    )
     own.check(limit_s=0.004)
     with pytest.raises(ValueError, match=r"3\.00 ms late.*may be 2 ms.*Lower the rate"):
         own.check()
