@@ -44,8 +44,9 @@ def lateness_s(
     rounds, rest = divmod(ahead + size, round_samples)
     if not rest:
         rounds, rest = rounds - 1, round_samples
+    # The rest is split over the slots, but a request is not: one batch holds all of its samples.
+    last_size = max(size, math.ceil(rest / working))
     last_s = min(
-        candidate.free_in_s + candidate.times.typical_s(max(1, math.ceil(rest / working)))
-        for _, _, candidate in rates
+        candidate.free_in_s + candidate.times.typical_s(last_size) for _, _, candidate in rates
     )
     return rounds * round_samples / samples_per_s + last_s - left_s

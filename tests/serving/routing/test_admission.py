@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serving.routing.admission import lateness_s
@@ -70,6 +70,8 @@ candidates_ = st.lists(
 
 
 @given(candidates_, st.integers(0, 500), st.integers(1, 64), st.floats(0.001, 1), st.integers(1, 4))
+@example([variant("any", 0.03125, 0.001, slots=2)], 0, 2, 0.03125, 2)
+@example([variant("any", 0.03125, 0.001)] * 2, 0, 2, 0.03125, 2)
 def test_whoever_can_be_alone_in_time_is_and_nobody_who_cannot(
     candidates: list[VariantState], ahead: int, size: int, left_s: float, cores: int
 ) -> None:
