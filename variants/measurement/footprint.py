@@ -152,7 +152,7 @@ def _ask(request: Request) -> Seen:
 
 
 def _import_libraries(request: Request) -> None:
-    import_module(f"variants.runtime.runner.{request.variant.runner}")
+    import_module(f"variants.runtime.{request.variant.runner}")
     if request.variant.runner == "torch":
         import_module(request.model.factory.partition(":")[0])
 
