@@ -18,7 +18,7 @@ from loadtests.trials.grid import Grid, show
 from variants.catalog.catalog import BatchLatency, Catalog, ReportCard
 from variants.catalog.comparison import cards_on, hardware_keys, latencies_at
 from variants.catalog.recipe import DENSE
-from variants.report.text import NOTHING, interval, megabytes, millions
+from variants.report.text import NO_VALUE, interval, megabytes, millions
 
 BATCHES: Final = (1, 16)
 COLUMNS: Final = (
@@ -71,7 +71,7 @@ def _accuracy(name: str, card: ReportCard) -> str:
 
 
 def _speedup(latency: BatchLatency | None) -> str:
-    return NOTHING if latency is None else interval(latency.speedup, "{:.2f}")
+    return NO_VALUE if latency is None else interval(latency.speedup, "{:.2f}")
 
 
 @click.command()

@@ -16,7 +16,7 @@ from loadtests.trials.outcomes import Batches
 from loadtests.trials.series import windows
 from variants.catalog.catalog import Interval
 from variants.catalog.record import Record
-from variants.measurement.evaluation import wilson
+from variants.measurement.evaluation import wilson_interval
 
 NOMINAL: Final = 0.95
 """The share of batches that a prediction says are done within it."""
@@ -83,7 +83,7 @@ def _cover(batches: Batches, which: npt.NDArray[np.bool_]) -> Coverage:
     median, p95 = np.quantile(took_s / predicted_s, [0.5, NOMINAL])
     return Coverage(
         batches=len(took_s),
-        within=wilson(int(np.count_nonzero(took_s <= predicted_s)), len(took_s)),
+        within=wilson_interval(int(np.count_nonzero(took_s <= predicted_s)), len(took_s)),
         median_ratio=float(median),
         p95_ratio=float(p95),
     )

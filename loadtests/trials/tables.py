@@ -17,7 +17,7 @@ from loadtests.trials.metric import METRICS
 from loadtests.trials.repeats import are_paired, dominated, estimate
 from loadtests.trials.runs import Condition, Trial
 from loadtests.trials.scores import Score
-from variants.measurement.evaluation import wilson
+from variants.measurement.evaluation import wilson_interval
 from variants.report.text import interval
 
 NOTHING: Final = "-"
@@ -137,7 +137,7 @@ def by_prediction(trial: Trial) -> Grid | None:
     for names in sorted(found, key=lambda names: trial.policies.index(names[0])):
         batches = sum(each.batches for each in found[names])
         within = sum(round(each.within.value * each.batches) for each in found[names])
-        share = interval(wilson(within, batches), "{:.2f}", scale=100)
+        share = interval(wilson_interval(within, batches), "{:.2f}", scale=100)
         rows.append((*names, f"{batches:,}", share))
     title = f"Batches within the time predicted at {100 * NOMINAL:g} %"
     columns = ("policy", "variant", "batches", "within, % [95 % interval]")

@@ -18,8 +18,8 @@ from serving.gateway.description import HostDescription
 from serving.gateway.settings import Settings
 from serving.link.link import HostSocket
 from serving.telemetry.logs import log_as_json
-from variants.catalog.blank import blank_batch
 from variants.catalog.catalog import Catalog
+from variants.catalog.zero_inputs import zero_batch
 from variants.runtime.runner import load_runner
 
 DRAIN_QUIET_S: Final = 2.5
@@ -44,7 +44,7 @@ class HostReplica:
             threads=settings.hosts.cpus,
         )
         for size in (1, settings.limits.batch_size):
-            runner(blank_batch(catalog.model, size))
+            runner(zero_batch(catalog.model, size))
         bind = settings.hosts.bind
         if bind == "node":
             bind = get_node_ip_address()  # type: ignore[no-untyped-call]

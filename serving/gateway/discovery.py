@@ -22,8 +22,8 @@ from serving.routing.latency import LatencyModel
 from serving.telemetry.event import Counted
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
-from variants.catalog.blank import blank_batch
 from variants.catalog.catalog import Model
+from variants.catalog.zero_inputs import zero_batch
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class HostDiscovery:
                     # Spaced out: a lone request meets a machine that has gone to sleep.
                     await asyncio.sleep(CALIBRATION_PAUSE_S)
                     start = time.monotonic()
-                    await host.run(blank_batch(self._model, size))
+                    await host.run(zero_batch(self._model, size))
                     if round_:  # the first only warms up
                         took.append(time.monotonic() - start)
             self._latency.calibrate(variant, timings)

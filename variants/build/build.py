@@ -26,7 +26,7 @@ from variants.catalog.record import read_record
 from variants.catalog.sample_request import write_sample
 from variants.compression.export import export
 from variants.compression.techniques.technique import Technique
-from variants.measurement.report_card import OnProgress, measure
+from variants.measurement.report_card import PhaseCallback, measure
 from variants.model.dataset import Datasets, Split, TrainingData
 from variants.model.state import CompressionState
 from variants.runtime import plan
@@ -47,7 +47,7 @@ class Measure(Protocol):
         split: Split,
         *,
         threads: int,
-        on_progress: OnProgress,
+        on_progress: PhaseCallback,
     ) -> dict[str, ReportCard]:
         """Return the card of every variant; `dense` must be among them."""
         ...
@@ -86,7 +86,7 @@ def build(
         recipes = {n: steps for n, steps in recipes.items() if not only or n in (DENSE, *only)}
 
     dense = CompressionState(network, interface, dense=network)
-    workshop = catalog / artifact.WORKSHOP
+    workshop = catalog / artifact.DRAFTS
     workshop.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="build-", dir=workshop) as folder:
         drafts, built = Path(folder), {}
@@ -94,7 +94,7 @@ def build(
             state = _work(name, techniques, dense, datasets.training_data, progress)
             runner, files = pack(state, datasets.training_data)
             if name == DENSE:
-                files[plan.WEIGHTS] = safetensors.torch.save(plan.storable(network))
+                files[plan.WEIGHTS] = safetensors.torch.save(plan.storable_tensors(network))
             recipe, notes = project.recipes[name], state.notes
             variant = Variant(name=name, recipe=recipe, runner=runner, files=(), notes=notes)
             built[name] = artifact.save(drafts, variant, files)

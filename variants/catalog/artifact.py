@@ -19,7 +19,7 @@ from variants.catalog.catalog import File, Variant
 from variants.catalog.record import Record
 
 RECORD = "variant.json"
-WORKSHOP = ".building"
+DRAFTS = ".building"
 """Two levels below the catalog, so that no reader of `*/variant.json` meets what is unfinished."""
 _REPLACED = "replaced-"
 
@@ -32,7 +32,7 @@ def save(catalog: Path, variant: Variant, files: Mapping[str, bytes]) -> Variant
     variant = variant.model_copy(
         update={"files": tuple(_describe(name, content) for name, content in files.items())}
     )
-    workshop = catalog / WORKSHOP
+    workshop = catalog / DRAFTS
     workshop.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f"{variant.name}-", dir=workshop))
     try:
@@ -88,7 +88,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 def remove(catalog: Path, name: str) -> None:
     """Take a variant out of the catalog: it is gone at once, and its files soon after."""
-    workshop = catalog / WORKSHOP
+    workshop = catalog / DRAFTS
     workshop.mkdir(exist_ok=True)
     grave = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=workshop))
     (catalog / name).rename(grave / name)
@@ -101,7 +101,7 @@ def move(draft: Path, target: Path) -> None:
     POSIX cannot replace a full folder, so an old one steps aside. Killed between the two renames,
     the old one waits for `recover` to put it back.
     """
-    replaced = target.parent / WORKSHOP / f"{_REPLACED}{target.name}"
+    replaced = target.parent / DRAFTS / f"{_REPLACED}{target.name}"
     if target.exists():
         target.rename(replaced)
     try:
@@ -116,7 +116,7 @@ def move(draft: Path, target: Path) -> None:
 
 def recover(catalog: Path) -> None:
     """Undo what a killed writer left behind. Call it before writing, with no other writer about."""
-    workshop = catalog / WORKSHOP
+    workshop = catalog / DRAFTS
     if not workshop.is_dir():
         return
     for replaced in workshop.glob(f"{_REPLACED}*"):

@@ -91,7 +91,7 @@ class ClassDifference(Record):
     """Exact McNemar test of the flips in this class, adjusted for all classes (Holm)."""
 
 
-class Calibration(Record):
+class ConfidenceCalibration(Record):
     """How far the probabilities, the softmax of the scores, can be believed."""
 
     error: float = Field(ge=0, le=1)
@@ -102,7 +102,7 @@ class Calibration(Record):
     """Mean of the largest probability."""
 
 
-class Answers(Record):
+class AnswerComparison(Record):
     """How a variant's answers to the test samples differ from dense's to the same."""
 
     lost: int = Field(ge=0)
@@ -113,7 +113,7 @@ class Answers(Record):
     divergence: Interval
     """Mean of KL(dense || variant) of the probabilities, in nats."""
     largest_score_difference: float = Field(ge=0)
-    calibration: Calibration
+    calibration: ConfidenceCalibration
     most_hit: tuple[int, ...]
     """Numbers of those lost test samples that the variant is surest of, the surest first."""
 
@@ -177,7 +177,7 @@ class ReportCard(Record):
     """This variant's accuracy minus dense's, paired on the same test samples."""
     agreement: Interval
     """Share of test samples on which this variant and dense answer the same."""
-    answers: Answers
+    answers: AnswerComparison
     latencies: tuple[BatchLatency, ...] = Field(min_length=1)
     load: LoadTime
     macs: Macs | None

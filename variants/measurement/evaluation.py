@@ -3,7 +3,7 @@
     runner, samples ─▶ answer ─▶ scores, their argmax ─▶ predictions
     predictions, dense's, labels ─▶ accuracy, accuracy_difference, agreement
 
-Everything but `answer` is a pure function of arrays. Every share comes with its 95 % interval.
+Everything but `compute_scores` is a pure function of arrays. Every share comes with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from variants.catalog.catalog import Interval, Model
-from variants.measurement.progress import OnShare, unheard
+from variants.measurement.progress import ProgressCallback, ignore_progress
 from variants.model.dataset import Samples, count, rows
 from variants.runtime.runner import Runner
 
@@ -38,15 +38,15 @@ class Counts(NamedTuple):
     neither: int
 
 
-def answer(
+def compute_scores(
     runner: Runner,
     model: Model,
     samples: Samples,
-    on_share: OnShare = unheard,
+    on_progress: ProgressCallback = ignore_progress,
 ) -> NDArray[np.floating[Any]]:
     """Run `samples` in batches; return the scores of all, `[n, classes]`.
 
-    The model's first output must be scores, `[batch, classes]`. `on_share` hears the share of
+    The model's first output must be scores, `[batch, classes]`. `on_progress` hears the share of
     samples done. Raises `ValueError` if the scores are not such an array, or are not finite: then
     there is no largest, or no probability.
     """
@@ -63,20 +63,20 @@ def answer(
         if not np.isfinite(scores).all():
             raise ValueError(f"output {asked!r} holds NaN or infinity for samples from {start} on")
         parts.append(scores)
-        on_share((start + count(batch)) / total)
+        on_progress((start + count(batch)) / total)
     return np.concatenate(parts)
 
 
 def accuracy(predictions: Classes, labels: Classes) -> Interval:
     """Return the share of correct predictions, with Wilson's interval."""
     _require_same_length(predictions, labels)
-    return wilson(int(np.count_nonzero(predictions == labels)), len(labels))
+    return wilson_interval(int(np.count_nonzero(predictions == labels)), len(labels))
 
 
 def agreement(predictions: Classes, dense: Classes) -> Interval:
     """Return the share of samples on which the two answer the same, with Wilson's interval."""
     _require_same_length(predictions, dense)
-    return wilson(int(np.count_nonzero(predictions == dense)), len(dense))
+    return wilson_interval(int(np.count_nonzero(predictions == dense)), len(dense))
 
 
 def accuracy_difference(
@@ -84,9 +84,9 @@ def accuracy_difference(
 ) -> Interval:
     """Return the accuracy of `predictions` minus that of `dense`, paired by sample.
 
-    `z` says how sure the interval is to be; see `z_of`.
+    `z` says how sure the interval is to be; see `z_score`.
     """
-    return newcombe(**count_pairs(predictions, dense, labels)._asdict(), z=z)
+    return newcombe_interval(**count_pairs(predictions, dense, labels)._asdict(), z=z)
 
 
 def count_pairs(predictions: Classes, dense: Classes, labels: Classes) -> Counts:
@@ -102,12 +102,12 @@ def count_pairs(predictions: Classes, dense: Classes, labels: Classes) -> Counts
     )
 
 
-def z_of(confidence: float) -> float:
+def z_score(confidence: float) -> float:
     """Return how many standard deviations a normal interval of this confidence reaches out."""
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-def wilson(successes: int, trials: int, *, z: float = Z) -> Interval:
+def wilson_interval(successes: int, trials: int, *, z: float = Z) -> Interval:
     """Return `successes / trials` with the score interval, of 95 % unless `z` says otherwise.
 
     E. B. Wilson, Probable inference, JASA 22 (1927): it stays in 0..1 and is sane at 0 and at 1.
@@ -127,8 +127,10 @@ def wilson(successes: int, trials: int, *, z: float = Z) -> Interval:
     )
 
 
-def newcombe(*, both: int, first: int, second: int, neither: int, z: float = Z) -> Interval:
-    """Return the difference of two shares of the same samples, with its interval as in `wilson`.
+def newcombe_interval(
+    *, both: int, first: int, second: int, neither: int, z: float = Z
+) -> Interval:
+    """Return the difference of two shares of the same samples, with its interval as in `wilson_interval`.
 
     The arguments count the samples that both got right, only the first, only the second, neither.
     R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions
@@ -138,7 +140,10 @@ def newcombe(*, both: int, first: int, second: int, neither: int, z: float = Z) 
     not (Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014), recommend it).
     """
     samples = both + first + second + neither
-    one, two = wilson(both + first, samples, z=z), wilson(both + second, samples, z=z)
+    one, two = (
+        wilson_interval(both + first, samples, z=z),
+        wilson_interval(both + second, samples, z=z),
+    )
     phi = _correlation(both, first, second, neither)
     one_down, one_up = one.value - one.low, one.high - one.value
     two_down, two_up = two.value - two.low, two.high - two.value

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from variants.catalog.catalog import BatchLatency, Interval, Runtime
-from variants.measurement.progress import OnShare, part, unheard
+from variants.measurement.progress import ProgressCallback, ignore_progress, part
 from variants.model.dataset import Samples, count, rows
 from variants.runtime.runner import Runner
 
@@ -55,7 +55,7 @@ def profile(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     clock: Clock = time.perf_counter,
     seed: int = 0,
-    on_share: OnShare = unheard,
+    on_progress: ProgressCallback = ignore_progress,
 ) -> dict[str, tuple[BatchLatency, ...]]:
     """Measure every variant at every batch size.
 
@@ -75,7 +75,7 @@ def profile(
             if size not in rounds:
                 rounds[size] = rounds_within(seconds_per_point * len(calls) / LOADS, calls, clock)
             timings[size].append(time_in_turns(calls, rounds[size], clock, rng))
-            part(part(on_share, load, LOADS), index, len(batches))(1.0)
+            part(part(on_progress, load, LOADS), index, len(batches))(1.0)
         del runners  # before the next load: two copies of every variant may be too many
 
     latencies: dict[str, list[BatchLatency]] = {name: [] for name in loaders}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-OnShare: TypeAlias = Callable[[float], None]
+ProgressCallback: TypeAlias = Callable[[float], None]
 """Hears the share of one piece of work that is done, 0 to 1."""
 
 
-def unheard(share: float) -> None:
+def ignore_progress(share: float) -> None:
     """Nobody listens."""
 
 
-def part(on_share: OnShare, index: int, of: int) -> OnShare:
+def part(on_progress: ProgressCallback, index: int, of: int) -> ProgressCallback:
     """Return what a piece of work reports to when it is number `index` of `of` equal ones."""
-    return lambda share: on_share((index + share) / of)
+    return lambda share: on_progress((index + share) / of)

@@ -14,8 +14,13 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from variants.catalog.catalog import Answers, Calibration, ClassDifference, Interval
-from variants.measurement.evaluation import Classes, accuracy_difference, z_of
+from variants.catalog.catalog import (
+    AnswerComparison,
+    ClassDifference,
+    ConfidenceCalibration,
+    Interval,
+)
+from variants.measurement.evaluation import Classes, accuracy_difference, z_score
 
 Scores: TypeAlias = NDArray[np.floating[Any]]
 """`[n, classes]`, before any softmax."""
@@ -25,7 +30,9 @@ MOST_HIT: Final = 10
 RESAMPLES: Final = 1000
 
 
-def compare(scores: Scores, dense: Scores, labels: Classes, *, seed: int = 0) -> Answers:
+def compare_answers(
+    scores: Scores, dense: Scores, labels: Classes, *, seed: int = 0
+) -> AnswerComparison:
     """Compare a variant's scores with dense's of the same samples; `labels` are INT `[n]`.
 
     Raises `ValueError` if the shapes differ or a label has no score.
@@ -36,7 +43,7 @@ def compare(scores: Scores, dense: Scores, labels: Classes, *, seed: int = 0) ->
     right = predictions == labels
     lost = np.flatnonzero(dense_right & ~right)
     surest_first = np.argsort(-probabilities[lost].max(axis=1), kind="stable")
-    return Answers(
+    return AnswerComparison(
         lost=len(lost),
         gained=int(np.count_nonzero(right & ~dense_right)),
         classes=class_differences(predictions, dense.argmax(axis=1), labels),
@@ -47,12 +54,12 @@ def compare(scores: Scores, dense: Scores, labels: Classes, *, seed: int = 0) ->
     )
 
 
-def of_dense(scores: Scores, labels: Classes) -> Answers:
+def dense_answers(scores: Scores, labels: Classes) -> AnswerComparison:
     """Describe dense itself: it differs from itself by nothing, which is known, not estimated."""
     _require_fit(scores, scores, labels)
     nothing = Interval(value=0.0, low=0.0, high=0.0)
     right = scores.argmax(axis=1) == labels
-    return Answers(
+    return AnswerComparison(
         lost=0,
         gained=0,
         classes=tuple(
@@ -81,7 +88,7 @@ def class_differences(
     (Bonferroni). The p-values are of the exact McNemar test, adjusted by Holm's step-down.
     """
     found = [(int(label), labels == label) for label in np.unique(labels)]
-    z = z_of(1 - 0.05 / len(found))
+    z = z_score(1 - 0.05 / len(found))
     raw = []
     for label, of in found:
         right, dense_right = predictions[of] == label, dense[of] == label
@@ -149,14 +156,14 @@ def mean(values: NDArray[np.float64], *, seed: int = 0) -> Interval:
     return Interval(value=value, low=min(low, value), high=max(high, value))
 
 
-def calibration(probabilities: NDArray[np.float64], labels: Classes) -> Calibration:
+def calibration(probabilities: NDArray[np.float64], labels: Classes) -> ConfidenceCalibration:
     """Judge probabilities `[n, classes]` by what came true.
 
     Brier's score is that of G. W. Brier, Monthly Weather Review 78 (1950): 0 to 2, less is better.
     """
     confidence = probabilities.max(axis=1)
     truth = np.eye(probabilities.shape[1])[labels]
-    return Calibration(
+    return ConfidenceCalibration(
         error=calibration_error(confidence, probabilities.argmax(axis=1) == labels),
         brier=float(((probabilities - truth) ** 2).sum(axis=1).mean()),
         confidence=float(confidence.mean()),

@@ -18,23 +18,23 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from variants.catalog.catalog import Answers, Interval, Macs, Model, ReportCard, Variant
+from variants.catalog.catalog import AnswerComparison, Interval, Macs, Model, ReportCard, Variant
 from variants.catalog.hardware import hardware, libraries
-from variants.catalog.provenance import provenance
 from variants.catalog.recipe import DENSE
-from variants.measurement.evaluation import accuracy, accuracy_difference, agreement, answer
+from variants.measurement.evaluation import accuracy, accuracy_difference, agreement, compute_scores
 from variants.measurement.footprint import PROCESSES, measure_footprint
 from variants.measurement.macs import count_macs
 from variants.measurement.profiling import BATCH_SIZES, SECONDS_PER_POINT, profile
 from variants.measurement.progress import part
-from variants.measurement.quality import compare, of_dense
+from variants.measurement.provenance import provenance
+from variants.measurement.quality import compare_answers, dense_answers
 from variants.measurement.reference import dense_loaders
-from variants.measurement.served import compressed_bytes, graph, served_files
+from variants.measurement.runner_files import compressed_bytes, graph, runner_files
 from variants.measurement.size import measure_size
 from variants.model.dataset import Samples, Split, count, rows
 from variants.runtime.runner import Runner, load_runner
 
-OnProgress: TypeAlias = Callable[[str, float], None]
+PhaseCallback: TypeAlias = Callable[[str, float], None]
 """Hears what is being measured (answers, latency, memory) and which share of it is done, 0 to 1."""
 
 _EXPORTED: Final = 2
@@ -52,7 +52,7 @@ def measure(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     processes: int = PROCESSES,
     seed: int = 0,
-    on_progress: OnProgress = lambda what, share: None,
+    on_progress: PhaseCallback = lambda what, share: None,
 ) -> dict[str, ReportCard]:
     """Measure variants whose artifacts lie in the folder `catalog`; `dense` must be among them.
 
@@ -86,13 +86,13 @@ def measure(
         seconds_per_point=seconds_per_point,
         batch_sizes=batch_sizes,
         seed=seed,
-        on_share=partial(on_progress, "latency"),
+        on_progress=partial(on_progress, "latency"),
     )
 
     cards = {}
     for done, (name, variant) in enumerate(variants.items(), start=1):
         size = measure_size(catalog, variant)
-        files = served_files(catalog, variant)
+        files = runner_files(catalog, variant)
         footprint = measure_footprint(
             catalog,
             model,
@@ -135,7 +135,7 @@ class _Judgement:
     accuracy: Interval
     difference: Interval
     agreement: Interval
-    answers: Answers
+    answers: AnswerComparison
 
 
 def _judge(
@@ -143,28 +143,30 @@ def _judge(
     model: Model,
     split: Split,
     seed: int,
-    on_progress: OnProgress,
+    on_progress: PhaseCallback,
 ) -> dict[str, _Judgement]:
     """Run every variant on all samples, dense first; the scores of two are held at a time."""
-    on_share = partial(on_progress, "answers")
+    on_answers = partial(on_progress, "answers")
     names = sorted(loaders, key=lambda name: name != DENSE)
     judged = {}
     for index, name in enumerate(names):
-        scores = answer(loaders[name](), model, split.samples, part(on_share, index, len(names)))
+        scores = compute_scores(
+            loaders[name](), model, split.samples, part(on_answers, index, len(names))
+        )
         predictions = scores.argmax(axis=1)
         share = accuracy(predictions, split.labels)
         if name == DENSE:
             dense_scores, dense_predictions = scores, predictions
             # Dense differs from itself by nothing: known, not estimated.
             nothing, all_of_them = (Interval(value=v, low=v, high=v) for v in (0.0, 1.0))
-            answers = of_dense(scores, split.labels)
+            answers = dense_answers(scores, split.labels)
             judged[name] = _Judgement(share, nothing, all_of_them, answers)
         else:
             judged[name] = _Judgement(
                 accuracy=share,
                 difference=accuracy_difference(predictions, dense_predictions, split.labels),
                 agreement=agreement(predictions, dense_predictions),
-                answers=compare(scores, dense_scores, split.labels, seed=seed),
+                answers=compare_answers(scores, dense_scores, split.labels, seed=seed),
             )
     return judged
 

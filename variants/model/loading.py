@@ -113,7 +113,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"{path} is no safetensors file ({error}); write one with "
-            f"safetensors.torch.save_file(variants.runtime.plan.storable(network), path)"
+            f"safetensors.torch.save_file(variants.runtime.plan.storable_tensors(network), path)"
         ) from error
     if wrong := _misfits(network.state_dict(), given):
         raise ValueError(f"{path} does not fit the network: {'; '.join(wrong)}")

@@ -7,7 +7,7 @@ from typing import Final
 
 from variants.catalog.comparison import Cards, accuracy_verdict, class_verdict
 from variants.catalog.recipe import DENSE
-from variants.report.text import NOTHING, REFERENCE, Section, interval, probability
+from variants.report.text import NO_VALUE, REFERENCE, Section, interval, probability
 
 _CLASSES: Final = 3
 """Classes shown of each variant, those that lost most; the JSON has all."""
@@ -39,7 +39,7 @@ def _accuracy(cards: Cards) -> Section:
             )
             for name, card in cards.items()
         ),
-        is_last_column_words=True,
+        is_last_column_text=True,
         note="[ ] are 95 % intervals; the difference is paired by sample. "
         "Agreement: same answer as dense.",
     )
@@ -59,7 +59,7 @@ def _flips(cards: Cards) -> Section:
             )
             for name, card in cards.items()
         ),
-        is_last_column_words=False,
+        is_last_column_text=False,
         note="Samples that only dense, or only the variant, has right; KL(dense || variant) of the "
         "softmax; largest: difference of a score.",
     )
@@ -84,7 +84,7 @@ def _classes(cards: Cards) -> Section:
         "Worst classes",
         ("variant", "class", "samples", "accuracy, %", "vs dense, points", "p", "class is"),
         tuple(rows),
-        is_last_column_words=True,
+        is_last_column_text=True,
         note="p: exact McNemar test, adjusted by Holm for all classes, and the word goes by it; "
         "the intervals hold for all classes together (Bonferroni).",
     )
@@ -104,7 +104,7 @@ def _calibration(cards: Cards) -> Section:
             )
             for name, card in cards.items()
         ),
-        is_last_column_words=False,
+        is_last_column_text=False,
         note="Of the softmax of the scores; expected calibration error in 15 bins of equal width.",
     )
 
@@ -114,10 +114,10 @@ def _most_hit(cards: Cards) -> Section:
         "Most hit",
         ("variant", "numbers of test samples"),
         tuple(
-            (name, " ".join(map(str, card.answers.most_hit)) or NOTHING)
+            (name, " ".join(map(str, card.answers.most_hit)) or NO_VALUE)
             for name, card in cards.items()
             if name != DENSE
         ),
-        is_last_column_words=True,
+        is_last_column_text=True,
         note="Dense has these right and the variant wrong, the surest of them first.",
     )

@@ -17,7 +17,7 @@ from variants.catalog.comparison import (
 )
 from variants.catalog.recipe import DENSE
 from variants.report.text import (
-    NOTHING,
+    NO_VALUE,
     REFERENCE,
     Section,
     interval,
@@ -59,7 +59,7 @@ def _speed(cards: Cards, size: int) -> Section:
             )
             for name, latency in at.items()
         ),
-        is_last_column_words=True,
+        is_last_column_text=True,
         note=f"{_STAR} on the Pareto frontier: none is as accurate and as fast, and better in one. "
         f"{_held_against(next(iter(at.values())))}",
     )
@@ -92,14 +92,14 @@ def _latencies(cards: Cards, sizes: Sequence[int]) -> Section:
         "Latency by batch size, ms",
         ("variant", "", *(f"{size}" for size in sizes)),
         tuple(rows),
-        is_last_column_words=False,
+        is_last_column_text=False,
         note="(1.00x) is a speedup within noise.",
     )
 
 
 def _latency(latency: BatchLatency | None, label: str) -> str:
     if latency is None:
-        return NOTHING
+        return NO_VALUE
     if label == "speedup":
         times = f"{latency.speedup.value:.2f}x"
         is_known = latency.speedup.low == latency.speedup.high
@@ -114,7 +114,7 @@ def _crossover(cards: Cards, sizes: Sequence[int]) -> Section:
         "Crossover",
         ("variant", "faster than dense at batch sizes"),
         tuple((name, _faster(card)) for name, card in cards.items() if name != DENSE),
-        is_last_column_words=True,
+        is_last_column_text=True,
         note=f"Of those measured, and beyond noise. The faster runtime of dense by batch: {dense}.",
     )
 
@@ -141,12 +141,12 @@ def _operations(cards: Cards) -> Section:
                 name,
                 f"{card.parameters:,}",
                 f"{card.nonzeros:,}",
-                NOTHING if card.macs is None else millions(card.macs.dense),
-                NOTHING if card.macs is None else millions(card.macs.effective),
+                NO_VALUE if card.macs is None else millions(card.macs.dense),
+                NO_VALUE if card.macs is None else millions(card.macs.effective),
             )
             for name, card in cards.items()
         ),
-        is_last_column_words=False,
+        is_last_column_text=False,
         note="MACs: multiplications with addition for the first test sample, in matrix products "
         "and convolutions; without those by a weight that is zero.",
     )
@@ -166,7 +166,7 @@ def _bytes(cards: Cards) -> Section:
             )
             for name, card in cards.items()
         ),
-        is_last_column_words=False,
+        is_last_column_text=False,
         note="Served: the files that the runner reads; compressed: those, by zlib at level 6; "
         "artifact: all files.",
     )
@@ -187,7 +187,7 @@ def _memory(cards: Cards) -> Section:
             )
             for name, card in cards.items()
         ),
-        is_last_column_words=False,
+        is_last_column_text=False,
         note="In fresh processes, libraries imported: from loading to the first answer (the median "
         "of a few); growth of memory after running every batch size, and at most.",
     )

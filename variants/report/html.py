@@ -106,7 +106,7 @@ def _table(section: Section) -> Iterator[str]:
 
 
 def _cell(tag: str, section: Section, column: int, text: str) -> str:
-    classes = ["words"] if section.is_words(column) else []
+    classes = ["words"] if section.is_text_column(column) else []
     classes += [_CLASSES[text]] if text in _CLASSES else []
     mark = f' class="{" ".join(classes)}"' if classes else ""
     return f"<{tag}{mark}>{escape(text.strip())}</{tag}>"

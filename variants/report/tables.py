@@ -29,7 +29,7 @@ from variants.catalog.comparison import (
 )
 from variants.report.answers import answer_sections
 from variants.report.costs import cost_sections
-from variants.report.text import NOTHING, REFERENCE, Section, interval, megabytes, milliseconds
+from variants.report.text import NO_VALUE, REFERENCE, Section, interval, megabytes, milliseconds
 
 PLOTS: Final = {
     "frontier.png": "Accuracy against latency",
@@ -90,7 +90,7 @@ def sections(catalog: Catalog, hardware_key: str) -> Iterator[Section]:
     variants = [catalog.variants[name] for name in cards]
     yield _recipes(variants)
     if notes := [(variant.name, note) for variant in variants for note in variant.notes]:
-        yield Section("Notes", ("variant", "note"), tuple(notes), is_last_column_words=True)
+        yield Section("Notes", ("variant", "note"), tuple(notes), is_last_column_text=True)
     yield _circumstances(catalog.model, cards)
 
 
@@ -118,14 +118,14 @@ def _overview(cards: Cards) -> Section:
             )
             for name, card in cards.items()
         ),
-        is_last_column_words=False,
+        is_last_column_text=False,
     )
 
 
 def _median(latency: BatchLatency | None) -> str:
     """Return the median latency and, in brackets, how many times as fast as dense that is."""
     if latency is None:
-        return NOTHING
+        return NO_VALUE
     return f"{milliseconds(latency.p50_s)} ({latency.speedup.value:.2f}x)"
 
 
@@ -141,7 +141,7 @@ def _recipes(variants: list[Variant]) -> Section:
         "Recipes",
         ("variant", "runs in", "made by"),
         tuple((variant.name, variant.runner, written(variant)) for variant in variants),
-        is_last_column_words=True,
+        is_last_column_text=True,
     )
 
 
@@ -166,7 +166,7 @@ def _circumstances(model: Model, cards: Cards) -> Section:
             ("test samples", each(*(f"{card.test_samples:,}" for card in every))),
             ("date", each(*(card.measured_at for card in every))),
         ),
-        is_last_column_words=True,
+        is_last_column_text=True,
     )
 
 
@@ -180,7 +180,7 @@ def _versions(card: ReportCard) -> str:
 
 
 def _markdown_table(section: Section) -> str:
-    rule = ["---" if section.is_words(n) else "---:" for n in range(len(section.columns))]
+    rule = ["---" if section.is_text_column(n) else "---:" for n in range(len(section.columns))]
     return "\n".join(
         f"| {' | '.join(cell.strip().replace('|', chr(92) + '|') for cell in line)} |"
         for line in (section.columns, rule, *section.rows)
@@ -197,8 +197,8 @@ def _rich_table(section: Section) -> Table:
         show_header=any(section.columns),
     )
     for index, column in enumerate(section.columns):
-        is_words = section.is_words(index)
-        table.add_column(column, justify="left" if is_words else "right", no_wrap=index == 0)
+        is_text_column = section.is_text_column(index)
+        table.add_column(column, justify="left" if is_text_column else "right", no_wrap=index == 0)
     for index, row in enumerate(section.rows):
         if index and row[0] and not section.rows[index - 1][0]:
             table.add_row()

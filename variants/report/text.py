@@ -8,7 +8,7 @@ from typing import Final
 from variants.catalog.catalog import Interval
 
 REFERENCE: Final = "reference"
-NOTHING: Final = "-"
+NO_VALUE: Final = "-"
 """Stands where a variant has no such number."""
 
 
@@ -19,13 +19,13 @@ class Section:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    is_last_column_words: bool
+    is_last_column_text: bool
     note: str = ""
 
-    def is_words(self, column: int) -> bool:
+    def is_text_column(self, column: int) -> bool:
         """Tell whether a column, by number, holds words and not numbers."""
         last = len(self.columns) - 1
-        return column == 0 or (self.is_last_column_words and column == last)
+        return column == 0 or (self.is_last_column_text and column == last)
 
 
 def milliseconds(seconds: float) -> str:
@@ -37,7 +37,7 @@ def milliseconds(seconds: float) -> str:
 
 def megabytes(size_bytes: int | None) -> str:
     """Write a size in MB of a million bytes."""
-    return NOTHING if size_bytes is None else f"{size_bytes / 1e6:,.2f}"
+    return NO_VALUE if size_bytes is None else f"{size_bytes / 1e6:,.2f}"
 
 
 def millions(count: int) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from variants.catalog.record import Record
 from variants.runtime.linear24 import Linear24
 from variants.runtime.low_rank import LowRank
-from variants.runtime.shape import put
+from variants.runtime.shape import replace_tensors
 
 PLAN = "plan.json"
 WEIGHTS = "weights.safetensors"
@@ -67,10 +67,10 @@ def describe(network: nn.Module, packed: frozenset[str]) -> tuple[Plan, dict[str
             network.set_submodule(name, Linear24.from_linear(module))
     if missing := packed - layers.keys():
         raise ValueError(f"not Linear layers of the network, to be packed: {sorted(missing)}")
-    return Plan(layers=layers), storable(network)
+    return Plan(layers=layers), storable_tensors(network)
 
 
-def storable(network: nn.Module) -> dict[str, Tensor]:
+def storable_tensors(network: nn.Module) -> dict[str, Tensor]:
     """Return copies of a network's tensors by name, as safetensors takes them.
 
     It refuses those that share memory, as tied weights do, and other layouts, as channels_last.
@@ -98,7 +98,7 @@ def rebuild(network: nn.Module, plan: Plan, weights: bytes) -> nn.Module:
                 f"the tensors do not fit the plan: {name} is {tensor.dtype} {list(tensor.shape)}, "
                 f"the factory builds {present[name].dtype} {list(present[name].shape)}"
             )
-    put(network, tensors)
+    replace_tensors(network, tensors)
     return network
 
 

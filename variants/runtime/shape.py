@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def put(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def replace_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Replace parameters and buffers, by their names in the network's `state_dict`.
 
     Where the shape is another, `in_features`, `out_channels`, `groups`, `normalized_shape` and so

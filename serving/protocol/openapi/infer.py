@@ -10,9 +10,9 @@ import numpy as np
 
 from serving.protocol.json_tensor import BINARY_ONLY
 from serving.protocol.openapi.slo import EXPERIMENT, EXPLANATION, slo_parameters
-from variants.catalog.blank import zeros
 from variants.catalog.catalog import Model, TensorSpec
 from variants.catalog.datatype import NUMPY
+from variants.catalog.zero_inputs import zero_input
 
 Schema = dict[str, Any]
 
@@ -121,7 +121,7 @@ def example_request(model: Model) -> dict[str, Any]:
     """Return a request that works: one sample of zeros, to be answered within a second."""
     inputs = []
     for spec in model.inputs:
-        sample = zeros(spec, 1)
+        sample = zero_input(spec, 1)
         inputs.append(
             {
                 "name": spec.name,
@@ -139,7 +139,7 @@ def _one_of(schemas: list[Schema]) -> Schema:
 
 def _one_sample(spec: TensorSpec) -> Schema:
     """Describe the shortest valid tensor exactly: here shape and data can be tied together."""
-    sample = zeros(spec, 1)
+    sample = zero_input(spec, 1)
     return _input(
         spec,
         {"const": list(sample.shape)},

@@ -18,10 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from variants.catalog import artifact
 from variants.catalog.catalog import (
-    Answers,
+    AnswerComparison,
     BatchLatency,
-    Calibration,
     ClassDifference,
+    ConfidenceCalibration,
     Hardware,
     Interval,
     LoadTime,
@@ -129,7 +129,7 @@ def _card(measured_on: Hardware, accuracy: float) -> ReportCard:
         accuracy=Interval(value=accuracy, low=accuracy, high=accuracy),
         accuracy_difference=none,
         agreement=Interval(value=1.0, low=1.0, high=1.0),
-        answers=Answers(
+        answers=AnswerComparison(
             lost=0,
             gained=0,
             classes=(
@@ -137,7 +137,7 @@ def _card(measured_on: Hardware, accuracy: float) -> ReportCard:
             ),
             divergence=none,
             largest_score_difference=0.0,
-            calibration=Calibration(error=0.0, brier=0.0, confidence=1.0),
+            calibration=ConfidenceCalibration(error=0.0, brier=0.0, confidence=1.0),
             most_hit=(),
         ),
         latencies=tuple(

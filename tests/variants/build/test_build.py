@@ -16,14 +16,14 @@ import safetensors.torch
 import yaml
 
 from tests.small import RECIPES, datasets, measure_lightly, network, quiet, weights
-from tests.variants.model.projects import bring, write_project
+from tests.variants.model.projects import write_model, write_project
 from tests.waiting import wait_until
 from variants.build.build import build, measure_again
-from variants.catalog.artifact import RECORD, WORKSHOP, read_all, write_record
+from variants.catalog.artifact import DRAFTS, RECORD, read_all, write_record
 from variants.catalog.catalog import Catalog
 from variants.catalog.recipe import Project
 from variants.catalog.sample_request import sample_path
-from variants.runtime.plan import storable
+from variants.runtime.plan import storable_tensors
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_whole_build_leaves_no_variant_of_another_project(
         "dense",
         "catalog.json",
         "request.json",
-        WORKSHOP,
+        DRAFTS,
     }
 
 
@@ -152,7 +152,7 @@ def test_a_killed_build_leaves_the_catalog_as_it_was_and_the_next_one_succeeds(
         )
     try:
         wait_until(
-            lambda: child.poll() is not None or any(catalog.glob(f"{WORKSHOP}/build-*/b/{RECORD}"))
+            lambda: child.poll() is not None or any(catalog.glob(f"{DRAFTS}/build-*/b/{RECORD}"))
         )
         assert child.poll() is None, said.read_text()
     finally:
@@ -160,7 +160,7 @@ def test_a_killed_build_leaves_the_catalog_as_it_was_and_the_next_one_succeeds(
         child.wait()
     assert Catalog.load(catalog) == before
     assert list(_build(project(recipes={"dense": [], "b": []}), catalog).variants) == ["dense", "b"]
-    assert list((catalog / WORKSHOP).iterdir()) == []
+    assert list((catalog / DRAFTS).iterdir()) == []
     assert not (catalog / "a").exists()
 
 
@@ -173,7 +173,7 @@ def test_an_interrupted_build_of_one_variant_leaves_the_catalog_as_it_was(
         with pytest.raises(RuntimeError, match="interrupted"):
             build(path, catalog, progress=quiet(), only=(name,), measure=_never)
         assert Catalog.load(catalog) == before
-        assert list((catalog / WORKSHOP).iterdir()) == []
+        assert list((catalog / DRAFTS).iterdir()) == []
 
 
 TIED = """
@@ -193,9 +193,9 @@ def network(): return Images()
 def test_tied_and_channels_last_networks_are_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = bring(tmp_path, monkeypatch, network=TIED)
+    model = write_model(tmp_path, monkeypatch, network=TIED)
     given = import_module(model).network()
-    safetensors.torch.save_file(storable(given), tmp_path / "weights.safetensors")
+    safetensors.torch.save_file(storable_tensors(given), tmp_path / "weights.safetensors")
     path = write_project(tmp_path, model, {})
     assert list(_build(path, tmp_path / "catalog").variants) == ["dense"]
 
@@ -261,10 +261,10 @@ def test_a_catalog_of_other_weights_is_not_measured_again(
 
 
 def test_what_is_no_catalog_is_not_measured(small_project: Path, tmp_path: Path) -> None:
-    (tmp_path / WORKSHOP / "build-of-another").mkdir(parents=True)
+    (tmp_path / DRAFTS / "build-of-another").mkdir(parents=True)
     with pytest.raises(ValueError, match="is no catalog"):
         measure_again(small_project, tmp_path, progress=quiet(), measure=_never)
-    assert (tmp_path / WORKSHOP / "build-of-another").exists()
+    assert (tmp_path / DRAFTS / "build-of-another").exists()
 
 
 @pytest.mark.parametrize(

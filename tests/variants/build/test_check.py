@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from tests.variants import tiny
-from tests.variants.model.projects import bring, write_project, write_weights
+from tests.variants.model.projects import write_model, write_project, write_weights
 from variants.build.check import Finding, check, load_checked
 
 Write = Callable[..., Path]
@@ -26,7 +26,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     write_weights(tmp_path)
 
     def write(recipes: dict[str, Any] | None = None, **functions: str) -> Path:
-        return write_project(tmp_path, bring(tmp_path, monkeypatch, **functions), recipes or {})
+        return write_project(
+            tmp_path, write_model(tmp_path, monkeypatch, **functions), recipes or {}
+        )
 
     return write
 

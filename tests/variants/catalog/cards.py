@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from variants.catalog.catalog import (
-    Answers,
+    AnswerComparison,
     BatchLatency,
-    Calibration,
     Catalog,
     ClassDifference,
+    ConfidenceCalibration,
     Hardware,
     Interval,
     LoadTime,
@@ -67,14 +67,14 @@ def of_class(
 
 def answers(
     *classes: ClassDifference, lost: int = 0, gained: int = 0, most_hit: tuple[int, ...] = ()
-) -> Answers:
-    return Answers(
+) -> AnswerComparison:
+    return AnswerComparison(
         lost=lost,
         gained=gained,
         classes=classes or (of_class(0), of_class(1)),
         divergence=around(0.0123, 0.0004),
         largest_score_difference=3.25,
-        calibration=Calibration(error=0.0456, brier=0.1512, confidence=0.9345),
+        calibration=ConfidenceCalibration(error=0.0456, brier=0.1512, confidence=0.9345),
         most_hit=most_hit,
     )
 
@@ -85,7 +85,7 @@ def card(
     difference: Interval | None = None,
     key: str = "cpu-t1",
     measured_at: str = "2026-01-01 00:00:00+00:00",
-    answered: Answers | None = None,
+    answered: AnswerComparison | None = None,
 ) -> ReportCard:
     return ReportCard(
         hardware=Hardware(key=key, processor="Some CPU 1", flags=("avx2",), threads=1),

@@ -7,8 +7,8 @@ import pytest
 
 from variants.catalog import artifact
 from variants.catalog.artifact import (
+    DRAFTS,
     RECORD,
-    WORKSHOP,
     read,
     read_all,
     recover,
@@ -74,11 +74,11 @@ def test_an_interrupted_save_leaves_everything_as_it_was(
     with pytest.raises(FileNotFoundError):
         save(tmp_path, VARIANT, {"model.onnx": b"after", "no/such/folder": b""})
     assert {name: (tmp_path / name).read_bytes() for name in _names(tmp_path)} == before
-    assert list((tmp_path / WORKSHOP).iterdir()) == []
+    assert list((tmp_path / DRAFTS).iterdir()) == []
 
 
 def test_no_reader_of_the_catalog_meets_a_draft(tmp_path: Path) -> None:
-    draft = tmp_path / WORKSHOP / "dense-abc"
+    draft = tmp_path / DRAFTS / "dense-abc"
     draft.mkdir(parents=True)
     (draft / RECORD).write_text("{}")
     assert list(tmp_path.glob(f"*/{RECORD}")) == []
@@ -86,17 +86,17 @@ def test_no_reader_of_the_catalog_meets_a_draft(tmp_path: Path) -> None:
 
 def test_recovery_puts_back_what_a_killed_replacement_set_aside(tmp_path: Path) -> None:
     saved = save(tmp_path, VARIANT, FILES)
-    aside = tmp_path / WORKSHOP / "replaced-dense"
+    aside = tmp_path / DRAFTS / "replaced-dense"
     (tmp_path / "dense").rename(aside)  # killed here, between the two renames
-    (tmp_path / WORKSHOP / "dense-xyz").mkdir()
+    (tmp_path / DRAFTS / "dense-xyz").mkdir()
     recover(tmp_path)
     assert read_all(tmp_path / "dense", saved) == FILES
-    assert not (tmp_path / WORKSHOP).exists()
+    assert not (tmp_path / DRAFTS).exists()
 
 
 def test_recovery_drops_what_a_finished_replacement_left(tmp_path: Path) -> None:
     save(tmp_path, VARIANT, {"model.onnx": b"new"})
-    aside = tmp_path / WORKSHOP / "replaced-dense"
+    aside = tmp_path / DRAFTS / "replaced-dense"
     aside.mkdir()
     (aside / "model.onnx").write_bytes(b"old")
     recover(tmp_path)

@@ -16,10 +16,10 @@ from variants.measurement.evaluation import (
     accuracy,
     accuracy_difference,
     agreement,
-    answer,
-    newcombe,
-    wilson,
-    z_of,
+    compute_scores,
+    newcombe_interval,
+    wilson_interval,
+    z_score,
 )
 
 MODEL = Model(
@@ -46,7 +46,7 @@ COUNT = st.integers(0, 2000)
 def test_wilson_gives_the_published_intervals(
     successes: int, trials: int, low: float, high: float
 ) -> None:
-    interval = wilson(successes, trials)
+    interval = wilson_interval(successes, trials)
     assert interval.value == successes / trials
     assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
 
@@ -54,7 +54,10 @@ def test_wilson_gives_the_published_intervals(
 @given(st.integers(1, 10**6), st.floats(0, 1))
 def test_wilson_holds_the_share_stays_in_0_to_1_and_mirrors(trials: int, share: float) -> None:
     successes = round(share * trials)
-    interval, mirrored = wilson(successes, trials), wilson(trials - successes, trials)
+    interval, mirrored = (
+        wilson_interval(successes, trials),
+        wilson_interval(trials - successes, trials),
+    )
     assert 0 <= interval.low <= interval.value <= interval.high <= 1
     assert interval.low < interval.high
     assert (interval.low, interval.high) == pytest.approx((1 - mirrored.high, 1 - mirrored.low))
@@ -63,7 +66,7 @@ def test_wilson_holds_the_share_stays_in_0_to_1_and_mirrors(trials: int, share: 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 0), (3, 2), (-1, 2)])
 def test_wilson_refuses_what_is_no_share(successes: int, trials: int) -> None:
     with pytest.raises(ValueError, match="no share"):
-        wilson(successes, trials)
+        wilson_interval(successes, trials)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,7 @@ def test_newcombe_gives_the_published_intervals(
     table: tuple[int, int, int, int], low: float, high: float
 ) -> None:
     both, first, second, neither = table
-    interval = newcombe(both=both, first=first, second=second, neither=neither)
+    interval = newcombe_interval(both=both, first=first, second=second, neither=neither)
     assert interval.value == pytest.approx((first - second) / sum(table))
     assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-4)
 
@@ -86,8 +89,8 @@ def test_newcombe_gives_the_published_intervals(
 def test_newcombe_holds_the_difference_stays_in_range_and_mirrors(
     both: int, first: int, second: int, neither: int
 ) -> None:
-    interval = newcombe(both=both, first=first, second=second, neither=neither)
-    mirrored = newcombe(both=both, first=second, second=first, neither=neither)
+    interval = newcombe_interval(both=both, first=first, second=second, neither=neither)
+    mirrored = newcombe_interval(both=both, first=second, second=first, neither=neither)
     assert -1 <= interval.low <= interval.value <= interval.high <= 1
     assert (interval.low, interval.high) == pytest.approx((-mirrored.high, -mirrored.low))
 
@@ -96,14 +99,14 @@ def test_newcombe_holds_the_difference_stays_in_range_and_mirrors(
 def test_no_disagreement_leaves_an_interval_about_0_no_wider_than_unpaired(
     both: int, neither: int
 ) -> None:
-    interval = newcombe(both=both, first=0, second=0, neither=neither)
-    alone = wilson(both, both + neither)
+    interval = newcombe_interval(both=both, first=0, second=0, neither=neither)
+    alone = wilson_interval(both, both + neither)
     unpaired = np.hypot(alone.value - alone.low, alone.high - alone.value)
     assert interval.low < 0 < interval.high <= unpaired * (1 + 1e-9)
 
 
 def test_no_disagreement_on_ten_thousand_samples_is_known_to_four_hundredths_of_a_point() -> None:
-    interval = newcombe(both=9_000, first=0, second=0, neither=1_000)
+    interval = newcombe_interval(both=9_000, first=0, second=0, neither=1_000)
     assert (interval.low, interval.high) == pytest.approx((-0.000364, 0.000364), abs=1e-6)
 
 
@@ -111,7 +114,7 @@ def test_newcombe_covers_the_truth_19_times_in_20() -> None:
     shares = (0.85, 0.03, 0.05, 0.07)
     truth = shares[1] - shares[2]
     tables = np.random.default_rng(0).multinomial(1000, shares, size=3000).tolist()
-    intervals = [newcombe(both=a, first=b, second=c, neither=d) for a, b, c, d in tables]
+    intervals = [newcombe_interval(both=a, first=b, second=c, neither=d) for a, b, c, d in tables]
     covered = np.mean([interval.low <= truth <= interval.high for interval in intervals])
     assert 0.94 <= covered <= 0.965  # 0.95, and three standard errors of the simulation
 
@@ -128,10 +131,10 @@ def test_the_counts_come_from_the_right_cells() -> None:
     labels = np.array([0, 0, 0, 0, 0, 0, 0, 1])
     dense = np.array([0, 0, 0, 1, 1, 2, 2, 1])
     variant = np.array([0, 0, 1, 0, 0, 0, 2, 2])
-    assert accuracy(variant, labels) == wilson(5, 8)
-    assert agreement(variant, dense) == wilson(3, 8)
+    assert accuracy(variant, labels) == wilson_interval(5, 8)
+    assert agreement(variant, dense) == wilson_interval(3, 8)
     difference = accuracy_difference(variant, dense, labels)
-    assert difference == newcombe(both=2, first=3, second=2, neither=1)
+    assert difference == newcombe_interval(both=2, first=3, second=2, neither=1)
 
 
 def test_arrays_of_unequal_length_are_refused() -> None:
@@ -153,7 +156,7 @@ def test_the_scores_of_every_sample_come_in_order() -> None:
         sizes.append(len(inputs["pixels"]))
         return {"scores": inputs["pixels"] * inputs["scale"]}
 
-    scores = answer(runner, MODEL, samples, shares.append)
+    scores = compute_scores(runner, MODEL, samples, shares.append)
     assert np.array_equal(scores, samples["pixels"] * samples["scale"])
     assert sizes == [BATCH_SIZE, BATCH_SIZE, 7]
     assert shares == sorted(shares)
@@ -172,14 +175,14 @@ def test_the_scores_of_every_sample_come_in_order() -> None:
 def test_what_is_not_scores_is_refused(scores: NDArray[Any], message: str) -> None:
     samples = {"pixels": np.zeros((2, 3), dtype=np.float32)}
     with pytest.raises(ValueError, match=message):
-        answer(lambda inputs: {"scores": scores}, MODEL, samples)
+        compute_scores(lambda inputs: {"scores": scores}, MODEL, samples)
 
 
 def test_a_surer_interval_is_wider_by_as_much_as_the_normal_distribution_says() -> None:
-    assert z_of(0.95) == pytest.approx(Z)
-    assert z_of(0.99) == pytest.approx(2.575829)
-    usual, surer = wilson(500, 1000), wilson(500, 1000, z=z_of(0.99))
+    assert z_score(0.95) == pytest.approx(Z)
+    assert z_score(0.99) == pytest.approx(2.575829)
+    usual, surer = wilson_interval(500, 1000), wilson_interval(500, 1000, z=z_score(0.99))
     assert (surer.high - surer.low) / (usual.high - usual.low) == pytest.approx(1.3131, abs=1e-3)
     counts = {"both": 90_000, "first": 4_000, "second": 4_000, "neither": 2_000}
-    usual, surer = (newcombe(**counts, z=z) for z in (Z, 2 * Z))
+    usual, surer = (newcombe_interval(**counts, z=z) for z in (Z, 2 * Z))
     assert surer.high / usual.high == pytest.approx(2, abs=0.01)

@@ -257,7 +257,7 @@ def test_the_share_done_rises_to_1() -> None:
         dense=DENSE,
         batch_sizes=(1, 2),
         clock=machine.clock,
-        on_share=shares.append,
+        on_progress=shares.append,
     )
     assert shares == sorted(shares)
     assert len(shares) == 2 * LOADS

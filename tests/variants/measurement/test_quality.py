@@ -8,18 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from variants.measurement.evaluation import newcombe, z_of
+from variants.measurement.evaluation import newcombe_interval, z_score
 from variants.measurement.quality import (
     MOST_HIT,
     calibration,
     calibration_error,
     class_differences,
-    compare,
+    compare_answers,
+    dense_answers,
     divergences,
     holm,
     mcnemar,
     mean,
-    of_dense,
     softmax,
 )
 
@@ -77,7 +77,7 @@ def test_flips_are_counted_both_ways_and_the_surest_come_first() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2])
     dense = one_hot([0, 0, 0, 1, 0, 1], 3)
     scores = one_hot([1, 2, 0, 0, 1, 0], 3) * np.array([[1], [2], [1], [0.5], [1], [1]])
-    answers = compare(scores, dense, labels)
+    answers = compare_answers(scores, dense, labels)
     assert (answers.lost, answers.gained) == (3, 1)
     assert answers.most_hit == (1, 0, 3)
     assert answers.largest_score_difference == 8.0
@@ -85,7 +85,7 @@ def test_flips_are_counted_both_ways_and_the_surest_come_first() -> None:
 
 def test_at_most_ten_samples_are_named_and_equals_in_their_order() -> None:
     labels = np.zeros(20, dtype=np.int64)
-    answers = compare(one_hot([1] * 20, 2), one_hot([0] * 20, 2), labels)
+    answers = compare_answers(one_hot([1] * 20, 2), one_hot([0] * 20, 2), labels)
     assert answers.lost == 20
     assert answers.most_hit == tuple(range(MOST_HIT))
 
@@ -103,8 +103,8 @@ def test_each_class_is_compared_on_its_own_samples() -> None:
         [-0.6, 2 / 30, 0]
     )
     assert [each.p_value for each in (zero, one, three)] == pytest.approx([3 * 2 / 2**12, 1, 1])
-    z = z_of(1 - 0.05 / 3)
-    assert zero.difference == newcombe(both=8, first=0, second=12, neither=0, z=z)
+    z = z_score(1 - 0.05 / 3)
+    assert zero.difference == newcombe_interval(both=8, first=0, second=12, neither=0, z=z)
 
 
 def test_the_worst_class_is_the_one_that_lost_the_largest_share() -> None:
@@ -112,7 +112,7 @@ def test_the_worst_class_is_the_one_that_lost_the_largest_share() -> None:
     variant = labels.copy()
     variant[:4] = 1  # 4 of 20
     variant[20:27] = 0  # 7 of 40: fewer of them, though the likelier to be no chance
-    answers = compare(one_hot(variant.tolist(), 2), one_hot(labels.tolist(), 2), labels)
+    answers = compare_answers(one_hot(variant.tolist(), 2), one_hot(labels.tolist(), 2), labels)
     assert answers.classes[1].p_value < answers.classes[0].p_value
     assert [one.label for one in answers.worst_first] == [0, 1]
 
@@ -169,12 +169,14 @@ def test_brier_and_confidence_are_those_of_the_definitions() -> None:
 
 
 def test_dense_differs_from_itself_by_nothing_that_had_to_be_estimated() -> None:
-    answers = of_dense(SCORES, np.array([0, 1, 1, 2]))
+    answers = dense_answers(SCORES, np.array([0, 1, 1, 2]))
     assert (answers.lost, answers.gained, answers.most_hit) == (0, 0, ())
     assert answers.divergence.low == answers.divergence.high == 0
     assert [one.accuracy for one in answers.classes] == [1, 0.5, 0]
     assert {one.difference.low for one in answers.classes} == {0}
-    assert answers.calibration == compare(SCORES, SCORES, np.array([0, 1, 1, 2])).calibration
+    assert (
+        answers.calibration == compare_answers(SCORES, SCORES, np.array([0, 1, 1, 2])).calibration
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,4 +191,4 @@ def test_what_does_not_fit_together_is_refused(
     scores: NDArray[np.float64], labels: NDArray[np.int64], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        compare(scores, SCORES, labels)
+        compare_answers(scores, SCORES, labels)

@@ -21,7 +21,7 @@ from variants.build.build import pack
 from variants.catalog import artifact
 from variants.catalog.catalog import Catalog, Macs, Model, ReportCard, Variant
 from variants.catalog.hardware import hardware, libraries
-from variants.measurement.evaluation import wilson
+from variants.measurement.evaluation import wilson_interval
 from variants.measurement.report_card import measure
 from variants.runtime.linear24 import mask24
 from variants.runtime.plan import WEIGHTS
@@ -48,8 +48,8 @@ def test_accuracy_and_agreement_are_those_of_the_artifacts(small_catalog: Path) 
     for name in ("activation-pruned", "int8"):
         card, own = cards(small_catalog)[name], scores(small_catalog, name).argmax(axis=1)
         assert card.test_samples == len(labels)
-        assert card.accuracy == wilson(int((own == labels).sum()), len(labels))
-        assert card.agreement == wilson(int((own == dense).sum()), len(labels))
+        assert card.accuracy == wilson_interval(int((own == labels).sum()), len(labels))
+        assert card.agreement == wilson_interval(int((own == dense).sum()), len(labels))
         difference = (own == labels).mean() - (dense == labels).mean()
         assert card.accuracy_difference.value == pytest.approx(difference)
         assert card.answers.lost == ((own != labels) & (dense == labels)).sum()

@@ -31,7 +31,7 @@ SOUND = {
 _NUMBERS = count()
 
 
-def bring(folder: Path, monkeypatch: pytest.MonkeyPatch, **functions: str) -> str:
+def write_model(folder: Path, monkeypatch: pytest.MonkeyPatch, **functions: str) -> str:
     """Write a module of the tiny network, some functions replaced; return its import path."""
     name = f"brought_{next(_NUMBERS)}"
     (folder / f"{name}.py").write_text("\n".join([HEAD, *(SOUND | functions).values()]))

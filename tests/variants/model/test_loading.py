@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.variants import tiny
-from tests.variants.model.projects import bring, write_weights
+from tests.variants.model.projects import write_model, write_weights
 from variants.catalog.catalog import TensorSpec
 from variants.model.dataset import Axes, Samples
 from variants.model.loading import (
@@ -68,7 +68,7 @@ def test_what_a_function_returns_is_checked(load: object, message: str) -> None:
 
 def test_a_model_is_brought_by_one_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_weights(tmp_path)
-    brought = load_model(bring(tmp_path, monkeypatch))
+    brought = load_model(write_model(tmp_path, monkeypatch))
     assert brought.weights == tmp_path / "weights.safetensors"
     weights = safetensors.torch.load_file(brought.weights)
     assert torch.equal(brought.network.get_parameter("0.weight"), weights["0.weight"])

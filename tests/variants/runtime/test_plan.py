@@ -23,9 +23,9 @@ from variants.model.forward import all_scores
 from variants.model.state import CompressionState
 from variants.runtime.linear24 import Linear24
 from variants.runtime.low_rank import LowRank
-from variants.runtime.plan import Plan, ReplacedLayer, describe, rebuild, storable
+from variants.runtime.plan import Plan, ReplacedLayer, describe, rebuild, storable_tensors
 from variants.runtime.runner import load_runner
-from variants.runtime.shape import put
+from variants.runtime.shape import replace_tensors
 
 SAMPLES = tiny.split(20).samples
 
@@ -85,7 +85,7 @@ def test_grouped_convolutions_keep_their_groups_unless_each_channel_is_its_own()
         "3.running_var": (5,), "4.weight": (4, 5, 1, 1), "4.bias": (4,), "5.weight": (4, 2, 3, 3),
         "5.bias": (4,),
     }  # fmt: skip
-    put(network, {name: torch.rand(shape) for name, shape in wanted.items()})
+    replace_tensors(network, {name: torch.rand(shape) for name, shape in wanted.items()})
     facts = [(m.in_channels, m.out_channels, m.groups) for m in network if isinstance(m, nn.Conv2d)]
     assert facts == [(3, 5, 1), (5, 5, 5), (5, 4, 1), (4, 4, 2)]
     assert network.eval()(torch.rand(2, 3, 8, 8)).shape == (2, 4, 4, 4)
@@ -146,7 +146,7 @@ def test_tied_and_channels_last_tensors_are_stored_as_they_are() -> None:
         memory_format=torch.channels_last  # type: ignore[call-overload]
     )
     network[1].weight = network[0].weight
-    stored = safetensors.torch.load(safetensors.torch.save(storable(network)))
+    stored = safetensors.torch.load(safetensors.torch.save(storable_tensors(network)))
     assert stored.keys() == network.state_dict().keys()
     assert all(torch.equal(stored[name], t) for name, t in network.state_dict().items())
 
@@ -213,7 +213,7 @@ def test_what_does_not_fit_is_named(
 
 def test_a_module_that_cannot_be_resized_is_named() -> None:
     with pytest.raises(ValueError, match="'0', a GroupNorm, cannot be resized"):
-        put(nn.Sequential(nn.GroupNorm(2, 8)), {"0.weight": torch.ones(4)})
+        replace_tensors(nn.Sequential(nn.GroupNorm(2, 8)), {"0.weight": torch.ones(4)})
 
 
 def test_packing_what_is_no_linear_is_refused() -> None:

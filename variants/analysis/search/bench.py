@@ -30,13 +30,13 @@ from variants.catalog.catalog import BatchLatency, Model, Runtime, Variant
 from variants.catalog.hardware import hardware
 from variants.catalog.recipe import DENSE, Recipe
 from variants.compression.techniques import resolve_all
-from variants.measurement.evaluation import answer, count_pairs
+from variants.measurement.evaluation import compute_scores, count_pairs
 from variants.measurement.profiling import profile
 from variants.measurement.reference import dense_loaders
 from variants.measurement.size import measure_size
 from variants.model.dataset import Split, TrainingData
 from variants.model.state import CompressionState
-from variants.runtime.plan import WEIGHTS, storable
+from variants.runtime.plan import WEIGHTS, storable_tensors
 from variants.runtime.runner import Runner, load_runner
 
 CONFIRMATION_SHARE: Final = 0.5
@@ -91,7 +91,7 @@ def open_bench(
     state = CompressionState(checked.network, checked.interface, dense=checked.network)
     model = checked.model()
     runner, files = pack(state, data)
-    weights = safetensors.torch.save(storable(checked.network))
+    weights = safetensors.torch.save(storable_tensors(checked.network))
     dense = Variant(name=DENSE, recipe=(), runner=runner, files=())
     dense = artifact.save(folder, dense, {**files, WEIGHTS: weights})
     run = load_runner(folder, model, dense, threads=threads)
@@ -110,7 +110,7 @@ def open_bench(
         confirmation=confirmation,
         dense=dense,
         dense_answers={
-            part: answer(run, model, split.samples).argmax(axis=1)
+            part: compute_scores(run, model, split.samples).argmax(axis=1)
             for part, split in (("selection", selection), ("confirmation", confirmation))
         },
         parameters=measure_size(folder, dense).parameters,
@@ -165,7 +165,7 @@ def try_recipe(bench: Bench, recipe: Recipe, on_step: Callable[[str], None]) -> 
 def _answer(bench: Bench, run: Runner) -> dict[str, Pairs]:
     return {
         part: _pairs(
-            answer(run, bench.model, split.samples).argmax(axis=1),
+            compute_scores(run, bench.model, split.samples).argmax(axis=1),
             bench.dense_answers[part],
             split.labels,
         )

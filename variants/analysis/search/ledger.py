@@ -25,7 +25,7 @@ from variants.catalog import artifact
 from variants.catalog.catalog import Interval
 from variants.catalog.recipe import Recipe
 from variants.catalog.record import Record, read_record
-from variants.measurement.evaluation import newcombe, z_of
+from variants.measurement.evaluation import newcombe_interval, z_score
 
 _LOOKS: Final = "looks.json"
 _WORK: Final = ".work"
@@ -44,12 +44,12 @@ class Pairs(Record):
 
     def difference(self, confidence: float) -> Interval:
         """Return the candidate's accuracy minus dense's, as a share, with Newcombe's interval."""
-        return newcombe(
+        return newcombe_interval(
             both=self.both,
             first=self.candidate,
             second=self.dense,
             neither=self.neither,
-            z=z_of(confidence),
+            z=z_score(confidence),
         )
 
 

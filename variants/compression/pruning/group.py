@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from variants.runtime.shape import put
+from variants.runtime.shape import replace_tensors
 
 Kept: TypeAlias = Mapping[str, NDArray[np.bool_]]
 """By group, BOOL `[units]`: False for those that go. Groups that are not in it stay whole."""
@@ -84,7 +84,7 @@ def remove(network: nn.Module, groups: Sequence[Group], kept: Kept) -> nn.Module
     for (name, axis), keep in _staying(groups, kept).items():
         index = torch.from_numpy(keep.nonzero()[0])
         smaller[name] = smaller.get(name, tensors[name]).index_select(axis, index)
-    put(network, smaller)
+    replace_tensors(network, smaller)
     return network
 
 

@@ -15,7 +15,7 @@ from variants.compression.sparsity.calibration import choose_samples
 from variants.compression.sparsity.layers import find_layers, no_layer
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import TrainingData
-from variants.model.inputs import Inputs, measure_inputs
+from variants.model.input_statistics import InputStatistics, measure_input_statistics
 from variants.model.state import CompressionState, Stage
 from variants.runtime.low_rank import Decomposition, break_even, replacement
 
@@ -99,12 +99,12 @@ class LowRankFactors(Technique):
         linears: Mapping[str, nn.Linear],
         data: TrainingData,
         progress: Progress,
-    ) -> dict[str, Inputs]:
+    ) -> dict[str, InputStatistics]:
         """Return what each layer gets in the network as it is, if it is wanted."""
         if not self.whiten:
             return {}
         samples = choose_samples(data.validation, self.samples, self.seed).samples
-        return measure_inputs(network, linears, samples, progress)
+        return measure_input_statistics(network, linears, samples, progress)
 
     def _rank(self, linear: nn.Linear, decomposition: Decomposition) -> int:
         if self.energy is not None:
@@ -113,7 +113,7 @@ class LowRankFactors(Technique):
         return max(1, int(self.break_even * break_even(linear.in_features, linear.out_features)))
 
 
-def _spread(linear: nn.Linear, inputs: Inputs | None) -> Tensor | None:
+def _spread(linear: nn.Linear, inputs: InputStatistics | None) -> Tensor | None:
     if inputs is None:
         return None
     return inputs.moments if linear.bias is None else inputs.covariance

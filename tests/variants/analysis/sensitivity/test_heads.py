@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from paretoserve.main import cli
 from tests.small import quiet
 from tests.variants import tiny_attention
-from tests.variants.model.projects import bring, write_project, write_weights
+from tests.variants.model.projects import write_model, write_project, write_weights
 from variants.analysis.sensitivity.heads import HEADS, run_heads
 from variants.compression.pruning.heads import head_importance
 from variants.compression.pruning.score import SAMPLES, Criterion
@@ -37,7 +37,7 @@ def _useless() -> Any:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of that network, with more validation samples than are looked at."""
     safetensors.torch.save_file(_useless().state_dict(), tmp_path / "weights.safetensors")
-    module = bring(
+    module = write_model(
         tmp_path,
         monkeypatch,
         network="from tests.variants import tiny_attention\nnetwork = tiny_attention.network",
@@ -87,7 +87,7 @@ def test_a_network_without_attention_ends_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_weights(tmp_path)
-    project = write_project(tmp_path, bring(tmp_path, monkeypatch), {})
+    project = write_project(tmp_path, write_model(tmp_path, monkeypatch), {})
     done = subprocess.run(
         [sys.executable, "-c", "from paretoserve.main import main; main()",
          "sensitivity", str(project), "--heads", "--out", str(tmp_path / "out")],

@@ -20,7 +20,7 @@ LEVEL: Final = 6
 """Of zlib; a change makes cards of before and after incomparable."""
 
 
-def served_files(catalog: Path, variant: Variant) -> dict[str, bytes]:
+def runner_files(catalog: Path, variant: Variant) -> dict[str, bytes]:
     """Return by name the files that the variant's runner reads, hashes checked.
 
     Dense brings its weights as they were given beside its graph; no runner reads those.

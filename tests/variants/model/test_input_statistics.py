@@ -7,13 +7,13 @@ from torch import nn
 from tests.small import quiet
 from tests.variants import tiny
 from variants.model.forward import BATCH
-from variants.model.inputs import measure_inputs
+from variants.model.input_statistics import measure_input_statistics
 
 
 def test_mean_and_moments_are_those_of_all_that_a_layer_was_given() -> None:
     network, samples = tiny.network(), tiny.split(BATCH + 100).samples
     layers = {name: network.get_submodule(name) for name in ("0", "2")}
-    found = measure_inputs(
+    found = measure_input_statistics(
         network, {n: m for n, m in layers.items() if isinstance(m, nn.Linear)}, samples, quiet()
     )
     given = torch.from_numpy(samples["input"])
@@ -41,7 +41,7 @@ def test_every_place_of_every_call_counts_and_a_layer_never_called_is_missing() 
 
     network, samples = Twice().eval(), tiny.split(10).samples
     layers = {"layer": network.layer, "unused": network.unused}
-    found = measure_inputs(network, layers, samples, quiet())
+    found = measure_input_statistics(network, layers, samples, quiet())
     values = samples["input"]
     expected = np.concatenate([values.reshape(-1, 2), values[:, :2] + 1])
     assert found.keys() == {"layer"}

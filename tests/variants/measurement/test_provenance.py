@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from variants.catalog.provenance import commit, load_average, provenance
+from variants.measurement.provenance import commit, load_average, provenance
 
 
 def git(folder: Path, *arguments: str) -> str:

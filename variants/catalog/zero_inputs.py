@@ -11,7 +11,7 @@ from variants.catalog.catalog import Model, TensorSpec
 from variants.catalog.datatype import NUMPY
 
 
-def zeros(spec: TensorSpec, batch_size: int) -> NDArray[Any]:
+def zero_input(spec: TensorSpec, batch_size: int) -> NDArray[Any]:
     """Return an input of `batch_size` samples; dimensions of variable size beside it are 1.
 
     An element of BYTES is empty.
@@ -21,6 +21,6 @@ def zeros(spec: TensorSpec, batch_size: int) -> NDArray[Any]:
     return np.full(shape, b"", dtype) if dtype.kind == "O" else np.zeros(shape, dtype)
 
 
-def blank_batch(model: Model, batch_size: int) -> dict[str, NDArray[Any]]:
+def zero_batch(model: Model, batch_size: int) -> dict[str, NDArray[Any]]:
     """Return by name an input of `batch_size` samples for each that the model takes."""
-    return {spec.name: zeros(spec, batch_size) for spec in model.inputs}
+    return {spec.name: zero_input(spec, batch_size) for spec in model.inputs}

@@ -19,7 +19,7 @@ from variants.model.forward import BATCH, batches
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class InputStatistics:
     """Over all that a layer was given: `[..., in]` is one input for each of its leading places."""
 
     mean: Tensor
@@ -33,9 +33,9 @@ class Inputs:
         return self.moments - torch.outer(self.mean, self.mean)
 
 
-def measure_inputs(
+def measure_input_statistics(
     network: nn.Module, layers: Mapping[str, nn.Linear], samples: Samples, progress: Progress
-) -> dict[str, Inputs]:
+) -> dict[str, InputStatistics]:
     """Return the inputs of each layer, by name, in one pass over the samples.
 
     A layer that is never called as a module is missing. Sums are of the size of a layer's inputs,
@@ -69,5 +69,6 @@ def measure_inputs(
         for hook in hooks:
             hook.remove()
     return {
-        name: Inputs(sums[name] / numbers[name], squares[name] / numbers[name]) for name in sums
+        name: InputStatistics(sums[name] / numbers[name], squares[name] / numbers[name])
+        for name in sums
     }
