@@ -1,40 +1,41 @@
-"""Every failure a caller can see.
+"""Every error that a caller can receive, and the one table of what each error means outside.
 
     ServingError
     |- InvalidRequest     the request is malformed
-    |- ModelNotFound      no such model or variant
+    |- ModelNotFound      there is no such model or variant
     |- RequestTooLarge    the body is over the configured limit
     |- SloUnattainable    no variant could meet the SLO even when idle
-    |- Overloaded         it could be met, but not now; retry later
-    |- NotReady           starting, draining, or a variant's replicas are gone
-    |- DeadlineExceeded   it was accepted and the time ran out
-    |- Unsupported        a part of the protocol that is not offered here
-    `- InferenceFailed    our fault; the cause is logged, not returned
+    |- Overloaded         the SLO could be met, but not now; retry later
+    |- NotReady           starting, draining, or no live replica of a qualifying variant
+    |- DeadlineExceeded   the request was accepted, and its time ran out
+    |- Unsupported        a part of the protocol that is not implemented
+    `- InferenceFailed    an internal error; the cause is logged, not returned
 
-Raise the leaves, catch the root. A message is shown to the caller: it says what would have worked,
-and names no path, no host and no library.
+Raise the leaves, catch the root. Messages are for the caller: they say what would work, and name no
+path, host or library.
 """
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 from reprlib import Repr
 from typing import Final, NamedTuple
 
 
 class ServingError(Exception):
-    """The root: everything that is answered with an error body."""
+    """The root of all errors that are answered with an error body."""
 
     request_id: str | None = None
-    """The id that the failed request gave itself, where it could be read: it is echoed."""
+    """The id in the failed request, if it could be read; the answer repeats it."""
 
 
 class InvalidRequest(ServingError):
-    """The request is malformed; sending it again will not help."""
+    """The request is malformed; sending it again does not help."""
 
 
 class ModelNotFound(ServingError):
-    """There is no such model or variant here."""
+    """There is no such model or variant."""
 
 
 class RequestTooLarge(ServingError):
@@ -54,40 +55,59 @@ class Overloaded(ServingError):
 
 
 class NotReady(ServingError):
-    """Starting, draining, or no replica of a qualifying variant is alive."""
+    """The service is starting or draining, or no replica of a qualifying variant is alive."""
 
 
 class DeadlineExceeded(ServingError):
-    """The request was accepted, and then its time ran out."""
+    """The request was accepted, and its time ran out."""
 
 
 class InferenceFailed(ServingError):
-    """Our fault; the cause goes to the log."""
+    """An internal error; the cause is logged."""
 
 
 class Unsupported(ServingError):
-    """A part of the protocol that this service does not offer."""
+    """A part of the protocol that this service does not implement."""
 
 
 class ErrorStatus(NamedTuple):
-    """What an error is on the wire."""
+    """The representation of an error in answers, metrics and logs."""
 
     http: HTTPStatus
     grpc: str
-    """A name in `grpc.StatusCode`; text, so that nothing here imports a server."""
+    """A name in `grpc.StatusCode`, as text, so that this module imports no server."""
+    outcome: str
+    """The value of the label `outcome` in the metrics."""
+    log_level: int = logging.INFO
+    """DEBUG for errors that load causes: under overload there are thousands per second, and a log
+    line would make each of them a quarter more expensive. The metrics count them by class."""
 
 
 STATUS: Final[dict[type[ServingError], ErrorStatus]] = {
-    InvalidRequest: ErrorStatus(HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT"),
-    ModelNotFound: ErrorStatus(HTTPStatus.NOT_FOUND, "NOT_FOUND"),
-    RequestTooLarge: ErrorStatus(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RESOURCE_EXHAUSTED"),
-    SloUnattainable: ErrorStatus(HTTPStatus.UNPROCESSABLE_ENTITY, "FAILED_PRECONDITION"),
-    Overloaded: ErrorStatus(HTTPStatus.TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED"),
-    NotReady: ErrorStatus(HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE"),
-    DeadlineExceeded: ErrorStatus(HTTPStatus.GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED"),
-    InferenceFailed: ErrorStatus(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL"),
-    Unsupported: ErrorStatus(HTTPStatus.NOT_IMPLEMENTED, "UNIMPLEMENTED"),
+    InvalidRequest: ErrorStatus(HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT", "rejected"),
+    ModelNotFound: ErrorStatus(HTTPStatus.NOT_FOUND, "NOT_FOUND", "rejected"),
+    RequestTooLarge: ErrorStatus(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RESOURCE_EXHAUSTED", "rejected"
+    ),
+    SloUnattainable: ErrorStatus(HTTPStatus.UNPROCESSABLE_ENTITY, "FAILED_PRECONDITION", "refused"),
+    Overloaded: ErrorStatus(
+        HTTPStatus.TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED", "shed", logging.DEBUG
+    ),
+    NotReady: ErrorStatus(HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE", "not_ready"),
+    DeadlineExceeded: ErrorStatus(
+        HTTPStatus.GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED", "expired", logging.DEBUG
+    ),
+    InferenceFailed: ErrorStatus(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL", "failed", logging.ERROR
+    ),
+    Unsupported: ErrorStatus(HTTPStatus.NOT_IMPLEMENTED, "UNIMPLEMENTED", "rejected"),
 }
+
+
+def status_of(error: Exception) -> ErrorStatus:
+    """Return the status of an error; an exception of another kind is an internal error."""
+    return STATUS[type(error) if isinstance(error, ServingError) else InferenceFailed]
+
 
 _SHORT: Final = Repr()
 _SHORT.maxlevel = 2
@@ -95,5 +115,5 @@ _SHORT.maxstring = _SHORT.maxother = 100
 
 
 def shorten(value: object) -> str:
-    """Return a value as a message shows it: short, however long or deep the caller made it."""
+    """Return the representation of a value for a message, of bounded length and depth."""
     return _SHORT.repr(value)

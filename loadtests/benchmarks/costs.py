@@ -21,17 +21,18 @@ import uvloop
 import zmq.asyncio
 from prometheus_client import CollectorRegistry
 
-from loadtests.benchmarks.decisions import MAX_BATCH, OFFERS, Simulation, new_planner
+from loadtests.benchmarks.decisions import MAX_BATCH, PROFILES, Simulation, new_planner
 from loadtests.client import binary
 from loadtests.trials.grid import Grid
 from serving.dataplane.batching import Arrays, join
 from serving.dataplane.clock import LoopClock
 from serving.dataplane.dataplane import DataPlane
-from serving.dataplane.executor import Ran
-from serving.dataplane.request import Served
+from serving.dataplane.executor import BatchResult
+from serving.dataplane.request import RequestResult
 from serving.dataplane.scheduler import Scheduler
 from serving.errors import Overloaded
-from serving.link.link import HostConnection, HostSocket
+from serving.link.connection import HostConnection
+from serving.link.host import HostSocket
 from serving.protocol.documents import Documents
 from serving.protocol.http.application import HttpProtocol
 from serving.protocol.http.codec import parse_request, render_response
@@ -45,6 +46,7 @@ from serving.routing.slo import parse as parse_slo
 from serving.telemetry.event import Answered
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
+from serving.telemetry.telemetry import Telemetry
 from variants.catalog.catalog import Model, TensorSpec
 
 BATCHES: Final = (1, 16, 64)
@@ -66,7 +68,7 @@ INPUTS: Final[Arrays] = {"input": np.zeros((1, 784), np.float32)}
 OUTPUTS: Final[Arrays] = {"logits": np.zeros((1, 10), np.float32)}
 PARAMETERS: Final = {"slo_latency_ms": 1000, "min_accuracy": 0.5}
 SLO_HEADERS: Final = {"x-slo-latency-ms": "1000", "x-slo-min-accuracy": "0.5"}
-SERVED: Final = Served(
+RESULT: Final = RequestResult(
     "dense",
     OUTPUTS,
     "preferred",
@@ -123,28 +125,28 @@ def decisions_grid(decisions: int) -> Grid:
     )
 
 
-class _Answering:
-    """In the scheduler's place: answers at once."""
+class _InstantScheduler:
+    """Stands in for the scheduler: answers at once."""
 
-    async def submit(self, *_: Any, **__: Any) -> Served:
-        return SERVED
+    async def submit(self, *_: Any, **__: Any) -> RequestResult[Arrays]:
+        return RESULT
 
     def slots(self, variant: str) -> int:
         return 1
 
 
-class _Refusing:
-    """In the scheduler's place: as many wait as can be in time, so nobody else is let in."""
+class _FullScheduler:
+    """Stands in for the scheduler: its queue is full, so it refuses every request."""
 
     def __init__(self) -> None:
         self._planner = new_planner(pareto, lambda: 0.0, max_queue=2000)
         with suppress(Overloaded):
             while True:
-                self._admit(tuple(OFFERS))
+                self._admit(tuple(PROFILES))
 
-    async def submit(self, _: Any, key: LaneKey, **__: Any) -> Served:
+    async def submit(self, _: Any, key: LaneKey, **__: Any) -> RequestResult[Arrays]:
         self._admit(key.variants)
-        raise RuntimeError("it was let in")
+        raise RuntimeError("the request was admitted")
 
     def slots(self, variant: str) -> int:
         return 1
@@ -156,7 +158,7 @@ class _Refusing:
 
 
 class _NoMetrics:
-    """In the metrics' place: counts nothing, and keeps the last event."""
+    """Stands in for the metrics: counts nothing and keeps the last event."""
 
     event: Answered
 
@@ -171,11 +173,11 @@ def _parts() -> dict[str, Part]:
     metrics = Metrics(CollectorRegistry(), "mlp")
     no_metrics = _NoMetrics()
     whole, uncounted = _dataplane(metrics), _dataplane(cast(Metrics, no_metrics))
-    refusing = _dataplane(metrics, _Refusing())
+    refusing = _dataplane(metrics, _FullScheduler())
     answer = _now(uncounted.infer(INPUTS, (), slo, None, time.monotonic()))
     response = InferResponse("mlp", "dense", OUTPUTS, None, answer.explanation)
     answers, refuses = _protocol(whole), _protocol(refusing)
-    statistics = Statistics(OFFERS)
+    statistics = Statistics(PROFILES)
 
     scope, receive = _scope(request), _receiver(request.body)
 
@@ -189,8 +191,8 @@ def _parts() -> dict[str, Part]:
             lambda: _now(uncounted.infer(INPUTS, (), slo, None, time.monotonic()))
         ),
         "of that, explain": _timed(
-            # Its one caller is `infer`; timed apart because it is all routing adds to an answer.
-            lambda: uncounted._explain(SERVED, slo, None, ("dense", "int8"), time.monotonic())
+            # Private, but timed separately: it is all that routing adds to an answer.
+            lambda: uncounted._answer(RESULT, slo, None, ("dense", "int8"), time.monotonic())
         ),
         "count (metrics)": _timed(lambda: metrics.answered(no_metrics.event)),
         "count (statistics)": _timed(lambda: statistics.answered(no_metrics.event)),
@@ -228,14 +230,13 @@ def _protocol(dataplane: DataPlane) -> HttpProtocol:
 
 
 def _dataplane(metrics: Metrics, scheduler: object | None = None) -> DataPlane:
-    latency = LatencyModel({n: o.latencies for n, o in OFFERS.items()}, time.monotonic)
+    latency = LatencyModel({n: o.latencies for n, o in PROFILES.items()}, time.monotonic)
     return DataPlane(
         MODEL,
-        OFFERS,
-        cast(Scheduler, scheduler or _Answering()),
+        PROFILES,
+        cast("Scheduler[Arrays, Arrays]", scheduler or _InstantScheduler()),
         latency,
-        metrics,
-        Statistics(OFFERS),
+        Telemetry(metrics, Statistics(PROFILES)),
         time.monotonic,
         max_batch=MAX_BATCH,
     )
@@ -286,15 +287,15 @@ async def _send(status: int, message: Mapping[str, Any]) -> None:
 
 
 async def _schedule(clients: int, seconds: float) -> float:
-    """Submit from so many clients in a closed loop, to hosts that compute nothing."""
+    """Submit requests from this many clients in a closed loop, to hosts that compute nothing."""
 
-    async def run(variant: str, payloads: Sequence[Any]) -> Ran:
+    async def run(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
         await asyncio.sleep(0)
-        return Ran(payloads, 0.0)
+        return BatchResult(requests, 0.0)
 
     clock = LoopClock()
     scheduler = Scheduler(new_planner(pareto, clock.time, max(BATCHES)), run, clock)
-    key = LaneKey(tuple(OFFERS))
+    key = LaneKey(tuple(PROFILES))
     until = time.perf_counter() + seconds
 
     async def client() -> int:

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.errors import Overloaded
+from serving.routing.attainability import lane_key
 from serving.routing.latency import LatencyModel
 from serving.routing.planner import Abandoned, Idle, Late, Planner, Send
-from serving.routing.policy.state import LaneKey, Policy
+from serving.routing.policy.state import Policy
 from serving.routing.profile import Latency, VariantProfile, qualifying
 from serving.routing.slo import Slo
 
@@ -35,7 +36,7 @@ def _profile(variant: str, accuracy: float, fastest_s: float) -> VariantProfile:
     return VariantProfile(variant, accuracy, 0.95 - accuracy, accuracy, 1, 1, latencies)
 
 
-OFFERS: Final[Mapping[str, VariantProfile]] = {
+PROFILES: Final[Mapping[str, VariantProfile]] = {
     "dense": _profile("dense", 0.90, 0.0005),
     "pruned": _profile("pruned", 0.898, 0.0003),
     "sparse": _profile("sparse", 0.895, 0.0004),
@@ -89,7 +90,7 @@ class Simulation:
             kinds[type(step).__name__] += 1
             match step:
                 case Send():
-                    typical_s = OFFERS[step.variant].latencies[1].p50_s * step.size**0.5
+                    typical_s = PROFILES[step.variant].latencies[1].p50_s * step.size**0.5
                     took_s = typical_s * self._rng.lognormal(0, 0.2)
                     heapq.heappush(self._running, (self._now + took_s, step.number))
                 case Idle(until):
@@ -109,11 +110,7 @@ class Simulation:
     def _fill(self) -> None:
         while self._planner.queued < self._queued:
             slo = SLOS[self._rng.integers(len(SLOS))]
-            key = LaneKey(
-                qualifying(OFFERS, slo),
-                fastest_first=slo.objective == "latency",
-                has_deadline=slo.latency_s < math.inf,
-            )
+            key = lane_key(qualifying(PROFILES, slo), slo)
             # Some have waited already.
             deadline = self._now + slo.latency_s * self._rng.uniform(0.3, 1.0)
             priority = int(self._rng.integers(1, 12))
@@ -127,11 +124,11 @@ def new_planner(policy: Policy, now: Callable[[], float], max_queue: int) -> Pla
     """Return a planner of these offers, with one slot for each."""
     planner = Planner(
         policy,
-        LatencyModel({name: profile.latencies for name, profile in OFFERS.items()}, now),
-        {name: profile.accuracy for name, profile in OFFERS.items()},
+        LatencyModel({name: profile.latencies for name, profile in PROFILES.items()}, now),
+        {name: profile.accuracy for name, profile in PROFILES.items()},
         max_batch=MAX_BATCH,
         max_queue=max_queue,
     )
-    for name in OFFERS:
+    for name in PROFILES:
         planner.set_slots(name, 1)
     return planner

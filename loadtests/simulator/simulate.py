@@ -21,11 +21,12 @@ from loadtests.simulator.record import Recorder
 from loadtests.simulator.timing import ReportCardTimes
 from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.workload.workload import Workload
-from serving.dataplane.scheduler import SHORTEST_WAIT_S
+from serving.dataplane.scheduler import MIN_WAIT_S
 from serving.errors import Overloaded
+from serving.routing.attainability import attainable_variants, lane_key
 from serving.routing.latency import LatencyModel
 from serving.routing.planner import Abandoned, Idle, Late, Planner, Send
-from serving.routing.policy.state import LaneKey, Policy, QueuedRequest
+from serving.routing.policy.state import Policy, QueuedRequest
 from serving.routing.profile import VariantProfile, qualifying
 
 DRAWS: Final = 4096
@@ -118,12 +119,7 @@ class _Simulation:
         self._sent: dict[BatchKey, Send] = {}
         self._dead = Counter[str]()
         self._keys = [
-            LaneKey(
-                qualifying(service.profiles, each.slo),
-                fastest_first=each.slo.objective == "latency",
-                has_deadline=math.isfinite(each.slo.latency_s),
-            )
-            for each in workload.classes
+            lane_key(qualifying(service.profiles, each.slo), each.slo) for each in workload.classes
         ]
         self._happenings = sorted(
             [(each.at_s, place, each, False) for place, each in enumerate(faults)]
@@ -164,8 +160,7 @@ class _Simulation:
         now, key = self._now, self._keys[class_]
         each = self._workload.classes[class_]
         allowed_s = each.slo.latency_s
-        idle_s = gateway.latency.idle_s
-        if not any(idle_s(name, each.size) <= allowed_s for name in key.variants):
+        if not any(attainable_variants(key.variants, each.size, allowed_s, gateway.latency.idle_s)):
             self.recorder.refused(request, RequestStatus.UNATTAINABLE, now)
             return
         try:
@@ -197,7 +192,7 @@ class _Simulation:
                 case Idle(until):
                     gateway.planner.look_back(now)
                     if until < math.inf:
-                        gateway.wake_at = max(until, now + SHORTEST_WAIT_S)
+                        gateway.wake_at = max(until, now + MIN_WAIT_S)
                     return
 
     def _start(self, batch: BatchKey, send: Send) -> None:
@@ -243,7 +238,7 @@ class _Simulation:
         to, number = batch
         self._machine.stop(batch, self._now)
         send = self._sent.pop(batch)
-        self._gateways[to].planner.ended(number, self._now, is_telling=False)
+        self._gateways[to].planner.ended(number, self._now, is_representative=False)
         self._fail(self._gateways[to].planner.retry(send.batch))
 
     def _fail(self, batch: Sequence[QueuedRequest]) -> None:

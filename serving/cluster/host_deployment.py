@@ -16,7 +16,7 @@ from ray.util import get_node_ip_address
 from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
 from serving.gateway.description import HostDescription
 from serving.gateway.settings import Settings
-from serving.link.link import HostSocket
+from serving.link.host import HostSocket
 from serving.telemetry.logs import log_as_json
 from variants.catalog.catalog import Catalog
 from variants.catalog.zero_inputs import zero_batch

@@ -1,4 +1,4 @@
-"""Many requests in one call: their inputs joined along the batch dimension, the outputs parted."""
+"""Joins the inputs of several requests along the batch dimension, and splits the outputs again."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def join(requests: Sequence[Arrays]) -> Arrays:
-    """Join inputs of equal names and trailing dimensions along dimension 0."""
+    """Concatenate inputs of equal names and trailing dimensions along dimension 0.
+
+    A single request is returned as it is, without a copy.
+    """
     if len(requests) == 1:
         return requests[0]
     return {name: np.concatenate([request[name] for request in requests]) for name in requests[0]}
 
 
-def part(outputs: Arrays, sizes: Sequence[int]) -> list[Arrays]:
-    """Part outputs along dimension 0 into as many samples as each request had; views, no copies.
+def split(outputs: Arrays, sizes: Sequence[int]) -> list[Arrays]:
+    """Split outputs along dimension 0 into parts of these sizes; the parts are views.
 
-    Raises `ValueError` if an output does not have as many samples as went in.
+    Raises `ValueError` if the first dimension of an output is not the sum of the sizes.
     """
     total = sum(sizes)
     for name, array in outputs.items():

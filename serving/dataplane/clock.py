@@ -1,4 +1,4 @@
-"""Time as the scheduler needs it: an argument, so that a test can bring its own."""
+"""The clock of the scheduler: an interface, and its implementation on the event loop."""
 
 from __future__ import annotations
 
@@ -9,32 +9,35 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """What `Clock.call_later` returns."""
+    """A scheduled call, as `Clock.call_later` returns it."""
 
     def cancel(self) -> None:
-        """Make sure that the callback is not called any more."""
+        """Prevent the call, unless it has been made already."""
 
 
 class Clock(Protocol):
-    """Time as the scheduler needs it; a test brings its own."""
+    """Source of time and timers. Tests use one that they move themselves."""
 
     def time(self) -> float:
-        """Return seconds on a monotonic clock, finer than a millisecond."""
+        """Return the seconds of a monotonic clock with a resolution below one millisecond."""
 
     def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
-        """Call `callback` after `delay` seconds, never at once."""
+        """Call `callback` after `delay` seconds, never before this method returns."""
 
 
 class LoopClock:
-    """The clock of the running event loop, which itself counts only milliseconds under uvloop."""
+    """The clock of the running event loop.
+
+    `time` does not come from the loop, because uvloop's time has a resolution of a millisecond.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
 
     def time(self) -> float:
-        """Return seconds on a monotonic clock."""
+        """Return the seconds of a monotonic clock."""
         return time.monotonic()
 
     def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
-        """Call `callback` from the loop, after `delay` seconds."""
+        """Call `callback` from the event loop after `delay` seconds."""
         return self._loop.call_later(delay, callback)

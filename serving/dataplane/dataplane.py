@@ -1,22 +1,22 @@
-"""The path of a request, free of HTTP, gRPC and Ray.
+"""The path of a request between protocol and scheduler. Knows no HTTP, gRPC or Ray.
 
-    check ─▶ which variants qualify ─▶ scheduler ─▶ explain, count
+    check tensors ─▶ qualifying variants ─▶ attainability ─▶ scheduler ─▶ explanation, telemetry
 
-`protocol/` parses what comes in and renders what goes out; the scheduler's `run` does the work.
+`protocol/` parses requests and renders answers; the scheduler queues requests and runs batches.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final
 
 from serving.dataplane.batching import Arrays
 from serving.dataplane.explanation import reason
-from serving.dataplane.request import Served
+from serving.dataplane.request import RequestResult
 from serving.dataplane.scheduler import Scheduler
 from serving.dataplane.validation import ModelTensors, signature
 from serving.errors import (
@@ -26,25 +26,24 @@ from serving.errors import (
     SloUnattainable,
 )
 from serving.experiment.assignment import ROUTER, Arm, Experiment
+from serving.routing.attainability import attainable_variants, lane_key
 from serving.routing.latency import LatencyModel
-from serving.routing.policy.state import LaneKey
 from serving.routing.profile import VariantProfile, qualifying
 from serving.routing.slo import Objective, Slo
 from serving.telemetry.event import Answered
-from serving.telemetry.metrics import Metrics
-from serving.telemetry.statistics import Statistics
+from serving.telemetry.telemetry import Telemetry
 from variants.catalog.catalog import Model
 
 START_GRACE_S: Final = 60.0
-"""After so long a service that starts goes on without the variants that do not come up."""
+"""Seconds after which a starting service is ready without the variants that are not up yet."""
 
 NO_ARM: Final = ""
-"""The label of requests that are in no experiment."""
+"""The label `arm` of requests that are not part of an experiment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request gets: its outputs, and why they are what they are."""
+    """The answer to a request: the outputs of a variant, and why that variant was chosen."""
 
     variant: str
     outputs: Arrays
@@ -53,41 +52,44 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Enrolled:
-    """An arm of an experiment, and the variants it leaves to choose from."""
+    """The arm of a request in an experiment, and the variants that may answer it."""
 
     arm: Arm
     variants: tuple[str, ...]
 
 
 class DataPlane:
-    """Answers requests for one model out of the variants that are offered."""
+    """Answers requests for one model with the variants that are result."""
 
     def __init__(
         self,
         model: Model,
         profiles: Mapping[str, VariantProfile],
-        scheduler: Scheduler,
+        scheduler: Scheduler[Arrays, Arrays],
         latency: LatencyModel,
-        metrics: Metrics,
-        statistics: Statistics,
+        telemetry: Telemetry,
         now: Callable[[], float],
         *,
         max_batch: int,
         experiment: Experiment | None = None,
     ) -> None:
+        """`profiles` are by variant; `max_batch` bounds the samples of a request.
+
+        Raises `ValueError` if an arm of the experiment names a variant without a profile.
+        """
         self.model = model
         self.profiles = profiles
         self.is_draining = False
         self._scheduler = scheduler
         self._latency = latency
-        self._metrics = metrics
-        self.statistics = statistics
+        self._telemetry = telemetry
+        self.statistics = telemetry.statistics
         self._now = now
         self.max_batch = max_batch
         self._experiment = experiment
         self._tensors = ModelTensors(model, max_batch)
         self._started = now()
-        self._seen: set[str] = set()
+        self._seen_alive: set[str] = set()
         self._qualifying = lru_cache(maxsize=1024)(partial(_qualifying, profiles))
         targets = [arm.target for arm in experiment.arms] if experiment else []
         unknown = {target for target in targets if target != ROUTER} - set(profiles)
@@ -99,29 +101,29 @@ class DataPlane:
 
     @property
     def is_ready(self) -> bool:
-        """True once every variant has been up, or some have and the rest keep away."""
+        """True once every variant has had a live replica, or some have and the grace is over."""
         if self.is_draining:
             return False
-        if len(self._seen) < len(self.profiles):
-            self._seen.update(name for name in self.profiles if self._scheduler.slots(name))
-        if len(self._seen) == len(self.profiles):
+        if len(self._seen_alive) < len(self.profiles):
+            self._seen_alive.update(name for name in self.profiles if self._scheduler.slots(name))
+        if len(self._seen_alive) == len(self.profiles):
             return True
-        return bool(self._seen) and self._now() - self._started > START_GRACE_S
+        return bool(self._seen_alive) and self._now() - self._started > START_GRACE_S
 
     def is_variant_ready(self, variant: str) -> bool:
         """True if the variant has a live replica."""
         return not self.is_draining and self._scheduler.slots(variant) > 0
 
     def slots(self, variant: str) -> int:
-        """Return how many batches a variant's live replicas take at a time."""
+        """Return how many batches the live replicas of a variant accept at a time."""
         return self._scheduler.slots(variant)
 
     def rejected(self, error: Exception) -> None:
-        """Count a request that failed before it could come to `infer`."""
-        self._metrics.failed(error, NO_ARM)
+        """Count a request that failed before it reached `infer`."""
+        self._telemetry.failed(error, NO_ARM, variant=None, took_s=0.0)
 
     def check_name(self, model: str, variant: str | None) -> None:
-        """Raise `ModelNotFound` unless this model, and this variant if one is named, is here."""
+        """Raise `ModelNotFound` unless the model, and the variant if one is named, are result."""
         if model != self.model.name:
             raise ModelNotFound(f"there is no model {model!r:.100}; there is {self.model.name!r}")
         if variant is not None and variant not in self.profiles:
@@ -133,28 +135,23 @@ class DataPlane:
     ) -> Answer:
         """Answer one request.
 
-        `inputs` are arrays whose dimension 0 is the batch, `outputs` the names of those asked for
-        (none means all), `unit` whatever an experiment assigns arms by, `received` the time at
-        which the request came. Raises a leaf of `ServingError`.
+        Dimension 0 of the `inputs` is the batch. `outputs` are the names of the requested outputs;
+        empty means all. `unit` is the unit of assignment of an experiment, such as a user.
+        `received` is the time at which the request arrived. Raises a leaf of `ServingError`.
         """
         arm = NO_ARM
         variants: tuple[str, ...] = ()
         try:
             if not self.is_ready:
-                raise NotReady("the service is starting or stopping; try again in some seconds")
+                raise NotReady("the service is starting or stopping; try again in a few seconds")
             size = self._tensors.check(inputs, outputs)
             variants = self._qualify(slo)
             enrolled = self._enroll(slo, variants, size, unit)
             if enrolled:
                 arm, variants = enrolled.arm.name, enrolled.variants
             self._check_deadline(slo, variants, size)
-            key = LaneKey(
-                variants,
-                fastest_first=slo.objective == "latency",
-                has_deadline=slo.latency_s < math.inf,
-                signature=signature(inputs),
-            )
-            served = await self._scheduler.submit(
+            key = lane_key(variants, slo, signature(inputs))
+            result = await self._scheduler.submit(
                 inputs,
                 key,
                 size=size,
@@ -162,16 +159,16 @@ class DataPlane:
                 priority=slo.priority,
             )
         except asyncio.CancelledError:
-            self._metrics.left(arm)
+            self._telemetry.disconnected(arm)
             raise
         except ServingError as error:
-            self._metrics.failed(error, arm)
-            if variants:
-                self.statistics.failed(variants[0], self._now() - received)
+            preferred = variants[0] if variants else None
+            self._telemetry.failed(error, arm, preferred, self._now() - received)
             raise
-        return self._explain(served, slo, enrolled, variants, received)
+        return self._answer(result, slo, enrolled, variants, received)
 
     def _qualify(self, slo: Slo) -> tuple[str, ...]:
+        """Return the qualifying variants, best first; raise `SloUnattainable` if there are none."""
         if slo.variant is not None:
             self.check_name(self.model.name, slo.variant)
         variants = self._qualifying(
@@ -183,29 +180,32 @@ class DataPlane:
             raise SloUnattainable(
                 f"no variant has an accuracy of at least {slo.min_accuracy:g} and a drop of at "
                 f"most {slo.max_accuracy_drop:g}: the best accuracy is {best.accuracy:.4f} "
-                f"({best.variant}), the least drop {closest.accuracy_drop:.4f} ({closest.variant})"
+                f"({best.variant}), the smallest drop is {closest.accuracy_drop:.4f} "
+                f"({closest.variant})"
             )
         return variants
 
     def _enroll(
         self, slo: Slo, variants: tuple[str, ...], size: int, unit: str | None
     ) -> _Enrolled | None:
-        """Assign an arm, unless the request pins a variant or rules one of the arms out."""
+        """Assign an arm, unless the request pins a variant or excludes one of the arms."""
         experiment = self._experiment
         if experiment is None or slo.variant is not None:
             return None
-        able = [
-            name
-            for name in variants
-            if self._scheduler.slots(name) and self._latency.idle_s(name, size) <= slo.latency_s
+        available = [
+            name for name in self._attainable(slo, variants, size) if self._scheduler.slots(name)
         ]
-        if not experiment.is_fair_to(able):
+        if not experiment.is_fair_to(available):
             return None
         arm = experiment.assign(unit)
         return _Enrolled(arm, variants if arm.target == ROUTER else (arm.target,))
 
+    def _attainable(self, slo: Slo, variants: tuple[str, ...], size: int) -> Iterator[str]:
+        return attainable_variants(variants, size, slo.latency_s, self._latency.idle_s)
+
     def _check_deadline(self, slo: Slo, variants: tuple[str, ...], size: int) -> None:
-        if any(self._latency.idle_s(name, size) <= slo.latency_s for name in variants):
+        """Raise `SloUnattainable` if no variant could meet the deadline even when idle."""
+        if next(self._attainable(slo, variants, size), None) is not None:
             return
         idle_s = {name: self._latency.idle_s(name, size) for name in variants}
         fastest = min(idle_s, key=idle_s.__getitem__)
@@ -216,28 +216,29 @@ class DataPlane:
             f"the best accuracy among them is {best:.4f}"
         )
 
-    def _explain(
+    def _answer(
         self,
-        served: Served,
+        result: RequestResult[Arrays],
         slo: Slo,
         enrolled: _Enrolled | None,
         variants: tuple[str, ...],
         received: float,
     ) -> Answer:
-        profile = self.profiles[served.variant]
+        """Count the result, and return it with its explanation."""
+        profile = self.profiles[result.variant]
         took_s = self._now() - received
         is_on_time = took_s <= slo.latency_s
         explanation: dict[str, str | float | bool] = {
-            "variant": served.variant,
+            "variant": result.variant,
             "reason": reason(
-                served.reason, served.variant, slo, variants, enrolled.arm if enrolled else None
+                result.reason, result.variant, slo, variants, enrolled.arm if enrolled else None
             ),
             "accuracy": profile.accuracy,
-            "predicted_latency_ms": round(served.predicted_s * 1e3, 3),
+            "predicted_latency_ms": round(result.predicted_s * 1e3, 3),
             "latency_ms": round(took_s * 1e3, 3),
-            "queue_ms": round(served.queue_s * 1e3, 3),
-            "compute_ms": round(served.compute_s * 1e3, 3),
-            "batch_size": served.batch_size,
+            "queue_ms": round(result.queue_s * 1e3, 3),
+            "compute_ms": round(result.compute_s * 1e3, 3),
+            "batch_size": result.batch_size,
             "deadline_met": is_on_time,
         }
         arm = NO_ARM
@@ -246,22 +247,21 @@ class DataPlane:
             explanation["experiment"] = self._experiment.name
             explanation["arm"] = arm
         event = Answered(
-            variant=served.variant,
+            variant=result.variant,
             arm=arm,
             took_s=took_s,
-            queue_s=served.queue_s,
-            input_s=served.input_s,
-            compute_s=served.compute_s,
-            output_s=served.output_s,
-            predicted_s=served.predicted_s,
+            queue_s=result.queue_s,
+            input_s=result.input_s,
+            compute_s=result.compute_s,
+            output_s=result.output_s,
+            predicted_s=result.predicted_s,
             accuracy=profile.accuracy,
             agreement=profile.agreement,
             has_deadline=slo.latency_s < math.inf,
             is_on_time=is_on_time,
         )
-        self._metrics.answered(event)
-        self.statistics.answered(event)
-        return Answer(served.variant, served.answer, explanation)
+        self._telemetry.answered(event)
+        return Answer(result.variant, result.outputs, explanation)
 
 
 def _qualifying(
@@ -271,7 +271,7 @@ def _qualifying(
     objective: Objective,
     variant: str | None,
 ) -> tuple[str, ...]:
-    """Return what `qualifying` does, by what it depends on: hardly two deadlines are the same."""
+    """Call `qualifying` with all of an SLO but its deadline, so that the result can be cached."""
     slo = Slo(
         min_accuracy=min_accuracy,
         max_accuracy_drop=max_accuracy_drop,

@@ -1,4 +1,4 @@
-"""Why this variant? The words in an answer, from the policy's short reason."""
+"""The reason for the choice of a variant, in words, from the policy's reason code."""
 
 from __future__ import annotations
 
@@ -16,26 +16,30 @@ BEST: Final[Mapping[Objective, str]] = {
 
 
 def reason(code: str, variant: str, slo: Slo, qualifying: Sequence[str], arm: Arm | None) -> str:
-    """Say in words why `variant` answered, of those that qualify, best first.
+    """Return why `variant` answered a request, out of the `qualifying` variants, best first.
 
-    `code` is `Dispatch.reason`; a batch has one, its requests may differ in what they qualify for.
+    `code` is the `Dispatch.reason` of the whole batch. The requests of a batch may differ in their
+    qualifying variants, so the words depend on both.
     """
     if slo.variant is not None:
         return "pinned by the request"
     if arm is not None and arm.target != ROUTER:
         return f"arm {arm.name} of the experiment"
     best = BEST[slo.objective]
-    passed = ", ".join(qualifying[: qualifying.index(variant)])
+    passed_over = ", ".join(qualifying[: qualifying.index(variant)])
     match code:
         case "exploring":
-            return "tried to see how fast it is now: it was not used lately"
+            return "tried to measure its current latency: it was not used recently"
         case "behind":
-            return "the queue is behind: the variant that serves most of those who wait in time"
+            return "the queue is behind: the variant that answers most queued requests in time"
         case "at risk":
-            return "the deadline is at risk: the variant that is likeliest to meet it"
-        case "preferred" | "in time" if not passed or slo.objective == "latency":
+            return "the deadline is at risk: the variant that is most likely to meet it"
+        case "preferred" | "in time" if not passed_over or slo.objective == "latency":
             return f"{best} variant that qualifies"
         case "preferred" | "in time":
-            return f"{best} variant that meets the deadline: too slow now, or gone: {passed}"
+            return (
+                f"{best} variant that meets the deadline; "
+                f"too slow now or unavailable: {passed_over}"
+            )
         case _:
             return f"chosen by the policy {code}"

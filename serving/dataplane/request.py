@@ -1,43 +1,49 @@
-"""One request as the scheduler knows it, from the queue to its answer."""
+"""A request inside the scheduler, and its result."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 from serving.errors import ServingError
 
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+Output_co = TypeVar("Output_co", covariant=True)
+
 Stage: TypeAlias = Literal["queued", "running"]
-"""How far a request had come."""
+"""The progress of a request through the scheduler."""
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """One request's answer, and how it came about. Times are in seconds."""
+class RequestResult(Generic[Output_co]):
+    """The outputs of one request, and how they were computed. Times are in seconds."""
 
     variant: str
-    answer: Any
+    outputs: Output_co
     reason: str
+    """Reason code of the policy, `Dispatch.reason`."""
     batch_size: int
+    """Samples in the batch of which the request was a part."""
     queue_s: float
     predicted_s: float
-    """From arrival to answer, as it looked when the batch was sent."""
+    """Time from arrival to answer, as predicted when the batch was sent."""
     input_s: float
     compute_s: float
     output_s: float
-    """The rest from dispatch to answer: the way to the host and back, and parting the batch."""
+    """Rest of the time from dispatch to answer: transfer to and from the host, and the split."""
 
 
 @dataclass(eq=False, slots=True)
-class PendingRequest:
-    """A request that waits or runs; its caller awaits the future."""
+class PendingRequest(Generic[Input, Output]):
+    """A queued or running request. Its caller awaits the future."""
 
-    payload: Any
-    future: asyncio.Future[Served]
+    inputs: Input
+    future: asyncio.Future[RequestResult[Output]]
     stage: Stage = "queued"
 
     def fail(self, error: ServingError) -> None:
-        """Answer with an error, unless it is answered."""
-        if not self.future.done():  # its caller may have gone
+        """Answer with an error, unless the request is answered or its caller has disconnected."""
+        if not self.future.done():
             self.future.set_exception(error)

@@ -1,9 +1,9 @@
-"""From the deadline queue to the slots of the hosts, and back with an answer.
+"""Runs what the planner decides: sends queued requests to hosts in batches and answers them.
 
-    submit ─▶ planner, whenever something changes ─▶ run(variant, batch) ─▶ answer
+    submit ─▶ planner, whenever something changes ─▶ run(variant, batch) ─▶ result
 
-Knows no protocol and no Ray; the clock is an argument. Everything happens on one event loop, so
-between two awaits nobody else changes the queue.
+Knows no protocol and no Ray; the clock is an argument. Everything runs on one event loop, so the
+queue cannot change between two awaits.
 """
 
 from __future__ import annotations
@@ -12,37 +12,42 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Generic, Literal, TypeAlias
 
 from serving.dataplane.clock import Clock, Timer
-from serving.dataplane.executor import HostLost, Ran, Run
-from serving.dataplane.request import PendingRequest, Served, Stage
+from serving.dataplane.executor import BatchResult, HostLost, Run
+from serving.dataplane.request import Input, Output, PendingRequest, RequestResult, Stage
 from serving.errors import DeadlineExceeded, InferenceFailed, NotReady, ServingError
 from serving.routing.planner import Abandoned, Idle, Late, Planner, Send
 from serving.routing.policy.state import LaneKey, QueuedRequest
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_WAIT_S: Final = 0.0005
-"""Between two looks at the queue when nothing happened in between."""
+MIN_WAIT_S: Final = 0.0005
+"""Shortest delay, in seconds, between two looks at the queue if nothing happens in between."""
 
-Ending: TypeAlias = Literal["answered", "settled", "apart"]
-"""How a batch came back: answered as planned, otherwise settled, or to be run one by one."""
+BatchOutcome: TypeAlias = Literal["answered", "settled", "run singly"]
+"""How a batch ended: answered as planned, settled in another way, or to be repeated one by one."""
 
 
-class Scheduler:
-    """Carries out what the planner decides: runs batches, answers requests."""
+class Scheduler(Generic[Input, Output]):
+    """Carries out the decisions of the planner: runs batches and answers requests."""
 
     def __init__(
         self,
         planner: Planner,
-        run: Run,
+        run: Run[Input, Output],
         clock: Clock,
         *,
         on_decision: Callable[[float], None] = lambda took_s: None,
         on_cancelled: Callable[[Stage, int], None] = lambda stage, samples: None,
         on_expired: Callable[[int], None] = lambda samples: None,
     ) -> None:
+        """The callbacks report decisions, and requests that are cancelled or expire, for metrics.
+
+        They are called with the seconds that a decision took, the stage and the samples of a
+        cancelled request, and the samples of an expired one.
+        """
         self._planner = planner
         self._run = run
         self._clock = clock
@@ -50,65 +55,70 @@ class Scheduler:
         self._on_cancelled = on_cancelled
         self._on_expired = on_expired
         self._timer: Timer | None = None
-        self._is_due = False
+        self._is_step_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def queued(self) -> int:
-        """How many requests wait."""
+        """Number of queued requests."""
         return self._planner.queued
 
     @property
     def is_idle(self) -> bool:
-        """True if nothing waits and nothing runs."""
+        """True if no request is queued and no batch is running."""
         return not self._planner.queued and not self._tasks
 
     def slots(self, variant: str) -> int:
-        """Return how many batches a variant's live replicas take at a time."""
+        """Return how many batches the live replicas of a variant accept at a time."""
         return self._planner.slots(variant)
 
     def set_slots(self, variant: str, slots: int) -> None:
-        """Tell how many batches the live replicas of a variant take at a time; 0 if none lives."""
+        """Set how many batches the live replicas of a variant accept at a time; 0 if none lives."""
         self._planner.set_slots(variant, slots)
-        self._look_soon()
+        self._schedule_step()
 
     async def submit(
-        self, payload: Any, key: LaneKey, *, size: int, deadline: float, priority: int
-    ) -> Served:
-        """Queue one request of `size` samples and return its answer.
+        self, inputs: Input, key: LaneKey, *, size: int, deadline: float, priority: int
+    ) -> RequestResult[Output]:
+        """Queue one request of `size` samples and return its result.
 
-        Raises `Overloaded` at once or when a more important request needs its place, or later
-        `DeadlineExceeded`, `NotReady`, `InferenceFailed`. Cancelled while it waits, the request
-        leaves the queue and is never computed.
+        Raises `Overloaded` at once, or later if a more important request takes its place;
+        `DeadlineExceeded`, `NotReady` or `InferenceFailed` later. A request that is cancelled
+        while it is queued leaves the queue and is never computed.
         """
         now = self._clock.time()
-        future: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
-        entry = PendingRequest(payload, future)
+        future: asyncio.Future[RequestResult[Output]] = asyncio.get_running_loop().create_future()
         waiting, shed = self._planner.admit(
-            entry, key, size=size, deadline=deadline, priority=priority, now=now
+            PendingRequest(inputs, future),
+            key,
+            size=size,
+            deadline=deadline,
+            priority=priority,
+            now=now,
         )
         for other, error in shed:
             other.entry.fail(error)
-        self._look_soon()
+        self._schedule_step()
         try:
             return await future
         except asyncio.CancelledError:
-            self._leave(waiting)
+            self._withdraw(waiting)
             raise
 
-    def _leave(self, waiting: QueuedRequest) -> None:
+    def _withdraw(self, waiting: QueuedRequest) -> None:
         if self._planner.withdraw(waiting):
-            self._look_soon()  # what was planned with it may be different now
+            self._schedule_step()  # the best decision may be another one without this request
         self._on_cancelled(waiting.entry.stage, waiting.size)
 
-    def _look_soon(self) -> None:
-        """Look at the queue once everything that has arrived by now is in it."""
-        if not self._is_due:
-            self._is_due = True
-            self._clock.call_later(0, self._look)
+    def _schedule_step(self) -> None:
+        """Look at the queue once all requests that have arrived by now are in it."""
+        if not self._is_step_scheduled:
+            self._is_step_scheduled = True
+            self._clock.call_later(0, self._step)
 
-    def _look(self) -> None:
-        self._is_due = False
+    def _step(self) -> None:
+        """Carry out decisions of the planner until it is idle, then set the timer."""
+        self._is_step_scheduled = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -126,79 +136,89 @@ class Scheduler:
                     self._fail(batch, NotReady(f"no replica of {names} is alive; try again later"))
                 case Idle(until):
                     if until < math.inf:
-                        delay_s = max(until - now, SHORTEST_WAIT_S)
-                        self._timer = self._clock.call_later(delay_s, self._look)
+                        delay_s = max(until - now, MIN_WAIT_S)
+                        self._timer = self._clock.call_later(delay_s, self._step)
                     break
         try:
             self._planner.look_back(self._clock.time())
-        except Exception:  # what it learns makes better decisions; without, there are decisions yet
-            logger.exception("the arrivals could not be learned from")
+        except Exception:  # the forecast improves decisions, but is not necessary for them
+            logger.exception("the forecast of arrivals could not be updated")
 
     def _send(self, send: Send, now: float) -> None:
-        task = asyncio.get_running_loop().create_task(self._carry(send, now))
+        task = asyncio.get_running_loop().create_task(self._run_batch(send, now))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, send: Send, sent: float) -> None:
-        # A caller that is leaving in this very turn of the loop could not take its request out.
+    async def _run_batch(self, send: Send, sent: float) -> None:
+        # A caller that was cancelled in this iteration of the loop has not withdrawn its request.
         batch = [waiting for waiting in send.batch if not waiting.entry.future.done()]
         for waiting in batch:
             waiting.entry.stage = "running"
-        ending: Ending = "settled"
+        outcome: BatchOutcome = "settled"
         try:
             if batch:
-                ending = await self._attempt(send, batch, sent)
-            if ending == "apart":
-                # One of them may be at fault: it shall pay for it alone.
+                outcome = await self._try_batch(send, batch, sent)
+            if outcome == "run singly":
+                # One request may have caused the failure; the others should not fail with it.
                 for waiting in batch:
                     if not waiting.entry.future.done():
-                        await self._attempt(send, [waiting], self._clock.time())
+                        await self._try_batch(send, [waiting], self._clock.time())
         finally:
-            # A batch that was not run as planned says nothing of such batches.
-            is_telling = ending == "answered" and len(batch) == len(send.batch)
-            self._planner.ended(send.number, self._clock.time(), is_telling=is_telling)
-            # At once: the freed slot is filled before the answers are rendered.
-            self._look()
+            # Only a batch that ran as planned is representative of batches of its size.
+            is_representative = outcome == "answered" and len(batch) == len(send.batch)
+            self._planner.ended(
+                send.number, self._clock.time(), is_representative=is_representative
+            )
+            # At once, so that the slot is filled again before the answers are rendered.
+            self._step()
 
-    async def _attempt(self, send: Send, batch: Sequence[QueuedRequest], sent: float) -> Ending:
-        """Run a batch, and settle its requests unless they should be run one by one."""
+    async def _try_batch(
+        self, send: Send, batch: Sequence[QueuedRequest], sent: float
+    ) -> BatchOutcome:
+        """Run a batch and settle its requests, unless they should be run one by one."""
         try:
-            ran = await self._run(send.variant, [waiting.entry.payload for waiting in batch])
-            if len(ran.answers) != len(batch):
-                raise ValueError(f"{len(ran.answers)} answers to {len(batch)} requests")
+            result = await self._run(send.variant, [waiting.entry.inputs for waiting in batch])
+            if len(result.outputs) != len(batch):
+                raise ValueError(f"{len(result.outputs)} outputs for {len(batch)} requests")
         except HostLost:
             self._send_again(batch)
-        except ServingError as refused:
-            self._fail(batch, refused)
+        except ServingError as error:
+            self._fail(batch, error)
         except Exception:
             logger.exception("a batch failed", extra={"variant": send.variant})
             if len(batch) > 1:
-                return "apart"
+                return "run singly"
             self._fail(batch, InferenceFailed("inference failed; the cause was logged"))
         else:
-            self._answer(send, batch, ran, sent)
+            self._answer(send, batch, result, sent)
             return "answered"
         return "settled"
 
-    def _answer(self, send: Send, batch: Sequence[QueuedRequest], ran: Ran, sent: float) -> None:
+    def _answer(
+        self,
+        send: Send,
+        batch: Sequence[QueuedRequest],
+        result: BatchResult[Sequence[Output]],
+        sent: float,
+    ) -> None:
         took_s = self._clock.time() - sent
-        output_s = max(0.0, took_s - ran.input_s - ran.compute_s)
+        output_s = max(0.0, took_s - result.input_s - result.compute_s)
         samples = sum(waiting.size for waiting in batch)
-        for waiting, answer in zip(batch, ran.answers, strict=True):
-            entry: PendingRequest = waiting.entry
-            if entry.future.done():
+        for waiting, outputs in zip(batch, result.outputs, strict=True):
+            request: PendingRequest[Input, Output] = waiting.entry
+            if request.future.done():
                 continue
             queue_s = sent - waiting.arrived
-            entry.future.set_result(
-                Served(
+            request.future.set_result(
+                RequestResult(
                     variant=send.variant,
-                    answer=answer,
+                    outputs=outputs,
                     reason=send.reason,
                     batch_size=samples,
                     queue_s=queue_s,
                     predicted_s=queue_s + send.predicted_s,
-                    input_s=ran.input_s,
-                    compute_s=ran.compute_s,
+                    input_s=result.input_s,
+                    compute_s=result.compute_s,
                     output_s=output_s,
                 )
             )
@@ -208,12 +228,12 @@ class Scheduler:
             waiting.entry.fail(error)
 
     def _send_again(self, batch: Sequence[QueuedRequest]) -> None:
-        # Callers that have gone want no second try.
-        here = [waiting for waiting in batch if not waiting.entry.future.done()]
-        for waiting in here:
+        """Queue the requests of a lost host again, except those whose callers disconnected."""
+        connected = [waiting for waiting in batch if not waiting.entry.future.done()]
+        for waiting in connected:
             waiting.entry.stage = "queued"
-        hopeless = self._planner.retry(here)
-        self._fail(hopeless, InferenceFailed("the host was lost, and then the next one too"))
+        exhausted = self._planner.retry(connected)
+        self._fail(exhausted, InferenceFailed("two hosts in succession were lost"))
 
     def _expire(self, waiting: QueuedRequest, now: float) -> None:
         self._on_expired(waiting.size)

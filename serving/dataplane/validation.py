@@ -1,4 +1,4 @@
-"""Do these tensors fit the model, and which of them can share a batch?"""
+"""Checks that tensors fit the model, and determines which requests can share a batch."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from variants.catalog.datatype import DATATYPE
 
 
 class ModelTensors:
-    """The inputs and outputs of a model, of which dimension 0 is the batch."""
+    """The inputs and outputs of a model. Dimension 0 of each tensor is the batch."""
 
     def __init__(self, model: Model, max_batch: int) -> None:
         self._inputs = {spec.name: spec for spec in model.inputs}
         self._outputs = {spec.name for spec in model.outputs}
         self._max_batch = max_batch
         self._axes: dict[str, list[tuple[str, int]]] = {}
-        """By its name, where each dimension of variable size is that several inputs share."""
+        """Named dimensions of variable size that several inputs share: (input, axis) by name."""
         for name, axes in model.axes.items():
             for axis, own in axes.items():
                 self._axes.setdefault(own, []).append((name, axis))
         self._axes = {own: places for own, places in self._axes.items() if len(places) > 1}
 
     def check(self, inputs: Arrays, outputs: Collection[str]) -> int:
-        """Return the number of samples; raise `InvalidRequest` unless the model takes them."""
+        """Return the number of samples.
+
+        Raises `InvalidRequest` if the tensors do not fit the model.
+        """
         if inputs.keys() != self._inputs.keys():
             raise InvalidRequest(
                 f"the model takes the inputs {', '.join(self._inputs)}; "
@@ -60,7 +63,7 @@ class ModelTensors:
             self._check_axes(inputs)
         if not 1 <= size <= self._max_batch:
             raise InvalidRequest(
-                f"a request must hold from 1 to {self._max_batch} samples, this one has {size}"
+                f"a request must have from 1 to {self._max_batch} samples, this one has {size}"
             )
         return size
 
@@ -69,22 +72,27 @@ class ModelTensors:
             sizes = {name: inputs[name].shape[axis] for name, axis in places}
             if len(set(sizes.values())) > 1:
                 found = ", ".join(f"{name} {size}" for name, size in sizes.items())
-                raise InvalidRequest(f"the size of {own!r} must be one for all inputs, got {found}")
+                raise InvalidRequest(
+                    f"the size of {own!r} must be the same for all inputs, got {found}"
+                )
 
 
 def signature(inputs: Arrays) -> Hashable:
-    """Return what must be equal for two requests to share a batch: all other dimensions."""
+    """Return a key that is equal for two requests only if they can share a batch.
+
+    The key holds the name and all dimensions but the first of every input.
+    """
     return tuple(sorted((name, array.shape[1:]) for name, array in inputs.items()))
 
 
 def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
     return len(shape) == len(spec.shape) and all(
-        wanted in (-1, given) for wanted, given in zip(spec.shape, shape, strict=True)
+        expected in (-1, size) for expected, size in zip(spec.shape, shape, strict=True)
     )
 
 
 def _check_text(name: str, array: NDArray[Any]) -> None:
-    """Raise `InvalidRequest` for bytes that no runner could take: to them BYTES are text."""
+    """Raise `InvalidRequest` if the bytes are not UTF-8; the runners treat BYTES as text."""
     try:
         for element in array.reshape(-1).tolist():
             element.decode()

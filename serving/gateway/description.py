@@ -1,4 +1,4 @@
-"""What replicas tell about themselves, over Serve. Imports no ray."""
+"""The data that replicas report over Serve. Imports no ray."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class HostDescription:
-    """What a host replica tells a gateway about itself. Memory is in bytes."""
+    """The data that a host replica reports to gateways. Memory is in bytes."""
 
     address: str
     pid: int
@@ -17,7 +17,7 @@ class HostDescription:
 
 @dataclass(frozen=True)
 class Ports:
-    """Where a gateway listens."""
+    """The ports on which a gateway listens."""
 
     http: int
     grpc: int

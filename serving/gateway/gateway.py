@@ -1,6 +1,6 @@
-"""The parts of a gateway, put together: from its listeners down to the link. Knows no Ray.
+"""A gateway: listeners, data plane, scheduler and the link to its hosts, put together.
 
-Who knows the hosts is an argument, so a gateway can also be put together where Serve is not.
+Knows no Ray. The registry of hosts is an argument, so a gateway also runs without Serve.
 """
 
 from __future__ import annotations
@@ -9,20 +9,18 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from serving.dataplane.batching import Arrays, join, part
 from serving.dataplane.clock import LoopClock
 from serving.dataplane.dataplane import DataPlane
-from serving.dataplane.executor import Ran
+from serving.dataplane.executor import BatchExecutor
 from serving.dataplane.scheduler import Scheduler
 from serving.gateway.discovery import HostDiscovery, Registry
 from serving.gateway.settings import Settings
-from serving.link.link import HostPool
+from serving.link.pool import HostPool
 from serving.protocol.documents import Documents
 from serving.protocol.grpc.listener import GrpcListener
 from serving.protocol.grpc.service import GrpcProtocol
@@ -33,45 +31,43 @@ from serving.routing.latency import LatencyModel
 from serving.routing.planner import Planner
 from serving.routing.policy import POLICIES
 from serving.routing.profile import variant_profiles
-from serving.telemetry.event import Executed
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
+from serving.telemetry.telemetry import Telemetry
 from variants.catalog.catalog import Catalog
 from variants.catalog.hardware import hardware
 
 DRAIN_POLL_S: Final = 0.02
+"""Interval, in seconds, at which `close` looks whether all accepted requests are answered."""
 
 
 class Gateway:
-    """One gateway in the running event loop: listening, scheduling, in touch with its hosts."""
+    """One gateway in the running event loop."""
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
-        """Put the parts together; `start` lets requests in.
+        """Build the parts; no request is accepted before `start`.
 
-        Raises `OSError` if a port is taken, `ValueError` if catalog and settings do not agree.
+        Raises `OSError` if a port is taken, `ValueError` if the settings do not fit the catalog.
         """
         clock = LoopClock()
         catalog = Catalog.load(settings.catalog)
         profiles = variant_profiles(catalog, hardware(settings.hosts.cpus).key, settings.variants)
         limits = settings.limits
         self._drain_s = settings.drain_s
-        self._now = clock.time
 
         collectors = CollectorRegistry()
         ProcessCollector(registry=collectors)
         PlatformCollector(registry=collectors)
         GCCollector(registry=collectors)
-        self._metrics = metrics = Metrics(collectors, catalog.model.name)
+        metrics = Metrics(collectors, catalog.model.name)
         metrics.profiles(profiles)
-        self._statistics = Statistics(profiles)
+        telemetry = Telemetry(metrics, Statistics(profiles))
 
         latency = LatencyModel(
             {name: profile.latencies for name, profile in profiles.items()}, clock.time
         )
         slots = settings.hosts.slots
-        self._pool = HostPool(
-            lambda variant, hosts: self._scheduler.set_slots(variant, hosts * slots)
-        )
+        pool = HostPool(lambda variant, hosts: self._scheduler.set_slots(variant, hosts * slots))
         planner = Planner(
             POLICIES[settings.policy],
             latency,
@@ -83,7 +79,7 @@ class Gateway:
         )
         self._scheduler = Scheduler(
             planner,
-            self._run,
+            BatchExecutor(pool.run, telemetry, clock.time).run,
             clock,
             on_decision=metrics.decided,
             on_cancelled=metrics.cancelled,
@@ -95,22 +91,20 @@ class Gateway:
             profiles,
             self._scheduler,
             latency,
-            metrics,
-            self._statistics,
+            telemetry,
             clock.time,
             max_batch=limits.batch_size,
             experiment=settings.experiment,
         )
-        self._directory = HostDiscovery(
+        self._discovery = HostDiscovery(
             catalog.model,
             {
                 name: tuple(size for size in profile.latencies if size <= limits.batch_size)
                 for name, profile in profiles.items()
             },
-            self._pool,
+            pool,
             latency,
-            metrics,
-            self._statistics,
+            telemetry,
             registry,
         )
         inference = Inference(self._dataplane, settings.slo)
@@ -142,63 +136,44 @@ class Gateway:
         )
 
     async def start(self) -> None:
-        """Look for hosts and accept requests; once it returns, they are."""
-        self._watching = asyncio.create_task(self._directory.run())
+        """Discover hosts and accept requests."""
+        self._discovery_task = asyncio.create_task(self._discovery.run())
         await self._http.start()
         await self._grpc.start()
 
     @property
     def http_port(self) -> int:
-        """Where HTTP is listened for."""
+        """Port of the HTTP listener."""
         return self._http.port
 
     @property
     def grpc_port(self) -> int:
-        """Where gRPC is listened for."""
+        """Port of the gRPC listener."""
         return self._grpc.port
 
     @property
     def is_ready(self) -> bool:
-        """True if requests are answered."""
+        """True if requests are answered, as `DataPlane.is_ready`."""
         return self._dataplane.is_ready
 
     def check_health(self) -> None:
-        """Raise if requests are not accepted, or hosts not watched, any more."""
+        """Raise `RuntimeError` if a listener or the discovery of hosts has stopped."""
         for name, listener in (("HTTP", self._http), ("gRPC", self._grpc)):
             if not listener.is_alive:
                 raise RuntimeError(f"the {name} listener has stopped")
-        if self._watching.done():
-            raise RuntimeError("the hosts are not watched any more")
+        if self._discovery_task.done():
+            raise RuntimeError("the discovery of hosts has stopped")
 
     async def close(self) -> None:
-        """Refuse what comes, answer what was accepted, close."""
+        """Refuse new requests, answer those that were accepted, then close."""
         self._http.stop_accepting()
         self._grpc.stop_accepting()
-        await asyncio.sleep(0)  # what was read of streams is accepted
+        await asyncio.sleep(0)  # stream messages that were read already are accepted
         self._dataplane.is_draining = True
         deadline = time.monotonic() + self._drain_s
         while not self._scheduler.is_idle and time.monotonic() < deadline:
             await asyncio.sleep(DRAIN_POLL_S)
         await asyncio.gather(self._http.close(), self._grpc.close())
-        self._watching.cancel()
+        self._discovery_task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await self._watching
-
-    async def _run(self, variant: str, requests: Sequence[Arrays]) -> Ran:
-        start = self._now()
-        sizes = [len(next(iter(request.values()))) for request in requests]
-        batch = join(requests)
-        joined = self._now()
-        result = await self._pool.run(variant, batch)
-        parts = part(result.outputs, sizes)
-        input_s, compute_s = joined - start, result.compute_s
-        executed = Executed(
-            variant,
-            samples=sum(sizes),
-            input_s=input_s,
-            compute_s=compute_s,
-            output_s=max(0.0, self._now() - joined - compute_s),
-        )
-        self._metrics.executed(executed)
-        self._statistics.executed(executed)
-        return Ran(parts, compute_s, input_s)
+            await self._discovery_task

@@ -78,7 +78,7 @@ class Documents:
         """Return what was counted of the variants since the gateway started."""
         name = self._dataplane.model.name
         self._dataplane.check_name(name if model is None else model, variant)
-        of = self._dataplane.statistics.of
+        of = self._dataplane.statistics.by_variant
         return {"model_stats": [_statistics(name, v, of[v]) for v in self._variants(variant)]}
 
     def index(self, *, only_ready: bool) -> list[Document]:

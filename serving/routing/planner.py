@@ -200,11 +200,11 @@ class Planner:
             at_once = min(self._cores, sum(self._slots.values()))
             self._forecast.refresh(now, self._clear, at_once)
 
-    def ended(self, number: int, now: float, *, is_telling: bool = True) -> None:
+    def ended(self, number: int, now: float, *, is_representative: bool = True) -> None:
         """Tell that a batch has come back; learn how long it took if that is telling."""
         running = self._running.pop(number)
         self._by_variant[running.variant].discard(number)
-        if is_telling:
+        if is_representative:
             took_s = now - running.sent
             self._latency.observe(running.variant, running.size, took_s)
 

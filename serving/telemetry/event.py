@@ -1,7 +1,4 @@
-"""What happens in a gateway and is worth counting: the metrics and the statistics both hear of it.
-
-Times are in seconds.
-"""
+"""Events of a gateway that the metrics and the statistics count. Times are in seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One request that got an answer."""
+    """A request was answered by a variant."""
 
     variant: str
     arm: str
@@ -28,7 +25,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """One batch that a host has run; `output_s` is all but joining it and computing."""
+    """A host ran a batch. `output_s` is the time that is neither joining nor computing."""
 
     variant: str
     samples: int
@@ -38,8 +35,8 @@ class Executed:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """The live host replicas of a variant, and their memory in bytes, summed."""
+class HostUsage:
+    """The live host replicas of a variant, and the sum of their memory in bytes."""
 
     variant: str
     replicas: int

@@ -1,4 +1,4 @@
-"""Logs as one JSON object a line, on standard error."""
+"""Logging as one JSON object per line, on standard error."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Final
 
 import orjson
 
-_ORDINARY: Final = frozenset(
+_STANDARD_FIELDS: Final = frozenset(
     vars(logging.LogRecord("", 0, "", 0, "", None, None)) | {"message": "", "taskName": None}
 )
 
 
 class JsonFormatter(logging.Formatter):
-    """Renders a record and whatever fields its `extra` gave it."""
+    """Formats a record and the fields of its `extra` as JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line of JSON."""
+        """Return the record as one line of JSON."""
         fields = {
             "time": self.formatTime(record),
             "level": record.levelname.lower(),
@@ -26,8 +26,8 @@ class JsonFormatter(logging.Formatter):
             **{
                 name: value
                 for name, value in vars(record).items()
-                # Ray's own record factory adds private fields to every record.
-                if name not in _ORDINARY and not name.startswith("_")
+                # Ray's record factory adds private fields to every record.
+                if name not in _STANDARD_FIELDS and not name.startswith("_")
             },
         }
         if record.exc_info:
@@ -36,8 +36,8 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_as_json(level: int = logging.INFO) -> None:
-    """Send what this project logs to standard error; what libraries log stays where it is."""
-    # The real one: Serve puts its own logger in the place of `sys.stderr`.
+    """Send the logs of this project to standard error; the logs of libraries are not affected."""
+    # Not `sys.stderr`, which Serve replaces by its own logger.
     handler = logging.StreamHandler(sys.__stderr__)
     handler.setFormatter(JsonFormatter())
     for package in ("serving", "variants"):

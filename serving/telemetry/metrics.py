@@ -1,7 +1,8 @@
-"""Every Prometheus metric that a gateway exports. No metric is named anywhere else.
+"""Every Prometheus metric of a gateway. No other module names a metric.
 
-Callers report events (`answered`, `failed`, ...); which series an event moves is decided here. The
-registry is passed in, so nothing is global. Labels are bounded: names of variants, arms, errors.
+Callers report events (`answered`, `failed`, ...); this module decides which series each of them
+changes. The registry is an argument, so there is no global state. Labels are bounded: they are
+names of variants, arms and errors.
 """
 
 from __future__ import annotations
@@ -12,18 +13,28 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
+from serving.errors import status_of
 from serving.routing.profile import VariantProfile
-from serving.telemetry.event import Answered, Counted, Executed
+from serving.telemetry.event import Answered, Executed, HostUsage
 
-# Seconds. Dense where deadlines of small models lie (0.5 to 100 ms): a quantile read from a
-# histogram is only as good as the bucket it falls in.
 SECONDS = (
     0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03,
     0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0,
 )  # fmt: skip
+"""Buckets of durations, in seconds.
+
+They are dense where deadlines of small models lie (0.5 to 100 ms), because the precision of a
+quantile is the width of its bucket.
+"""
+
 DECISION_SECONDS = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2)
+"""Buckets of the time that the policy takes for a decision, in seconds."""
+
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Buckets of batch sizes, in samples."""
+
 RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
+"""Buckets of actual over predicted latency."""
 
 
 class Metrics:
@@ -31,8 +42,8 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, model: str) -> None:
         self._registry = registry
-        self._since_tick: dict[str, int] = defaultdict(int)
-        served = ("model", "variant", "arm")
+        self._samples_since_tick: dict[str, int] = defaultdict(int)
+        by_arm = ("model", "variant", "arm")
 
         def histogram(
             name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
@@ -54,29 +65,33 @@ class Metrics:
             metric = Summary(f"paretoserve_{name}", text, labels, registry=registry)
             return cache(lambda *values: metric.labels(model, *values))
 
-        self._requests = counter(
-            "requests_total", "Requests by what became of them.", (*served, "outcome")
-        )
+        self._requests = counter("requests_total", "Requests by outcome.", (*by_arm, "outcome"))
         self._errors = counter(
-            "errors_total", "Requests answered with an error, by its name.", ("model", "error")
+            "errors_total", "Requests answered with an error, by class.", ("model", "error")
         )
         self._cancelled = counter(
-            "cancelled_total", "Requests whose callers left.", ("model", "stage")
+            "cancelled_total", "Requests whose callers disconnected.", ("model", "stage")
         )
         self._saved = counter(
             "saved_samples_total",
-            "Samples never computed: their callers had left, or their time had run out.",
+            "Samples not computed: the caller disconnected or the deadline passed in the queue.",
             ("model",),
         )
         self._latency = histogram(
-            "request_duration_seconds", "From receipt of a request to its answer.", served, SECONDS
+            "request_duration_seconds",
+            "Time from receipt of a request to its answer.",
+            by_arm,
+            SECONDS,
         )
         self._queue = histogram(
-            "queue_duration_seconds", "From receipt to dispatch.", ("model", "variant"), SECONDS
+            "queue_duration_seconds",
+            "Time from receipt to dispatch.",
+            ("model", "variant"),
+            SECONDS,
         )
         self._compute = histogram(
             "compute_duration_seconds",
-            "What a host computed for a batch.",
+            "Time that a host computed a batch.",
             ("model", "variant"),
             SECONDS,
         )
@@ -90,9 +105,9 @@ class Metrics:
             "samples_total", "Samples computed; its rate is the throughput.", ("model", "variant")
         )
         self._attained = counter(
-            "slo_attained_total", "Answers within the deadline asked for.", served
+            "slo_attained_total", "Answers within the requested deadline.", by_arm
         )
-        self._missed = counter("slo_missed_total", "Answers after the deadline asked for.", served)
+        self._missed = counter("slo_missed_total", "Answers after the requested deadline.", by_arm)
         self._accuracy = summary(
             "chosen_accuracy", "Accuracy of the variants that answered.", ("model", "arm")
         )
@@ -103,11 +118,13 @@ class Metrics:
         )
         self._decision = Histogram(
             "paretoserve_router_decision_seconds",
-            "One call of the policy.",
+            "Time of one call of the policy.",
             buckets=DECISION_SECONDS,
             registry=registry,
         )
-        self._lost = counter("hosts_lost_total", "Host replicas that went.", ("model", "variant"))
+        self._hosts_lost = counter(
+            "hosts_lost_total", "Host replicas that were lost.", ("model", "variant")
+        )
         self._profile_gauges = {
             "accuracy": gauge("accuracy", "Measured accuracy.", ("model", "variant")),
             "weight_bytes": gauge("weight_bytes", "Bytes of the weights.", ("model", "variant")),
@@ -128,12 +145,12 @@ class Metrics:
         )
         self._rate = gauge(
             "throughput_samples_per_second",
-            "Samples computed per second, over the last second or so.",
+            "Samples computed per second, over about the last second.",
             ("model", "variant"),
         )
 
     def answered(self, event: Answered) -> None:
-        """Count one answer."""
+        """Count an answer."""
         variant, arm = event.variant, event.arm
         outcome = "answered" if event.is_on_time else "late"
         self._requests(variant, arm, outcome).inc()
@@ -146,75 +163,61 @@ class Metrics:
             (self._attained if event.is_on_time else self._missed)(variant, arm).inc()
 
     def executed(self, event: Executed) -> None:
-        """Count one batch that a host has run."""
+        """Count a batch."""
         variant = event.variant
         self._batch(variant).observe(event.samples)
         self._compute(variant).observe(event.compute_s)
         self._samples(variant).inc(event.samples)
-        self._since_tick[variant] += event.samples
+        self._samples_since_tick[variant] += event.samples
 
     def failed(self, error: Exception, arm: str) -> None:
-        """Count one request that got an error instead of an answer."""
-        name = type(error).__name__
-        self._errors(name).inc()
-        self._requests("", arm, _OUTCOMES.get(name, "failed")).inc()
+        """Count a request that was answered with an error."""
+        self._errors(type(error).__name__).inc()
+        self._requests("", arm, status_of(error).outcome).inc()
 
-    def left(self, arm: str) -> None:
-        """Count one request whose caller did not wait for what became of it."""
+    def disconnected(self, arm: str) -> None:
+        """Count a request whose caller disconnected before the answer."""
         self._requests("", arm, "cancelled").inc()
 
     def cancelled(self, stage: str, samples: int) -> None:
-        """Count one cancelled request: "queued" ones are saved, "running" ones were computed."""
+        """Count a cancelled request; the samples of a "queued" one are not computed."""
         self._cancelled(stage).inc()
         if stage == "queued":
             self._saved().inc(samples)
 
     def expired(self, samples: int) -> None:
-        """Count one request whose time ran out in the queue: it was not computed either."""
+        """Count a request whose deadline passed in the queue; its samples are not computed."""
         self._saved().inc(samples)
 
     def decided(self, took_s: float) -> None:
-        """Count one call of the policy."""
+        """Count a call of the policy."""
         self._decision.observe(took_s)
 
-    def lost(self, variant: str) -> None:
-        """Count one host replica that went."""
-        self._lost(variant).inc()
+    def host_lost(self, variant: str) -> None:
+        """Count a host replica that was lost."""
+        self._hosts_lost(variant).inc()
 
     def profiles(self, profiles: Mapping[str, VariantProfile]) -> None:
-        """Show what the report cards say."""
+        """Set the gauges that come from the report cards."""
         for name, profile in profiles.items():
             for field, gauge in self._profile_gauges.items():
                 gauge(name).set(getattr(profile, field))
 
-    def counted(self, event: Counted) -> None:
-        """Show the live replicas of a variant and their memory in bytes."""
+    def host_usage(self, event: HostUsage) -> None:
+        """Set the live replicas of a variant and their memory in bytes."""
         self._replicas(event.variant).set(event.replicas)
         self._resident(event.variant).set(event.resident_bytes)
         if event.gpu_memory_bytes is not None:
             self._gpu(event.variant).set(event.gpu_memory_bytes)
 
     def tick(self, elapsed_s: float) -> None:
-        """Show the throughput since the last tick, `elapsed_s` ago."""
-        for variant, samples in self._since_tick.items():
+        """Set the throughput since the last tick, `elapsed_s` ago."""
+        for variant, samples in self._samples_since_tick.items():
             self._rate(variant).set(samples / elapsed_s)
-            self._since_tick[variant] = 0
+            self._samples_since_tick[variant] = 0
 
     def queue_length(self, count: Callable[[], float]) -> None:
-        """Show the length of the queue, asked for at each scrape."""
-        Gauge(
-            "paretoserve_queue_length", "Requests that wait.", registry=self._registry
-        ).set_function(count)
-
-
-_OUTCOMES = {
-    "Overloaded": "shed",
-    "DeadlineExceeded": "expired",
-    "SloUnattainable": "refused",
-    "InvalidRequest": "rejected",
-    "ModelNotFound": "rejected",
-    "RequestTooLarge": "rejected",
-    "NotReady": "not_ready",
-    "InferenceFailed": "failed",
-    "Unsupported": "rejected",
-}
+        """Export the length of the queue; `count` is called at each scrape."""
+        Gauge("paretoserve_queue_length", "Queued requests.", registry=self._registry).set_function(
+            count
+        )

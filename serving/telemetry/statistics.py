@@ -1,7 +1,7 @@
-"""What every variant has done since the gateway started, as V2's statistics extension counts it.
+"""Counts and total times of every variant since the gateway started, for V2's statistics.
 
-A request counts under the variant that answered it; one that failed under the variant that it
-would have got first. Sums only: quantiles are the business of the metrics.
+A request counts for the variant that answered it. A failed request counts for the variant that it
+preferred. There are sums only; the metrics provide quantiles.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from serving.telemetry.event import Answered, Counted, Executed
+from serving.telemetry.event import Answered, Executed, HostUsage
 
 
 @dataclass(slots=True)
 class Duration:
-    """So many events, and the seconds that they took together."""
+    """A number of events, and their total time in seconds."""
 
     count: int = 0
     total_s: float = 0.0
 
     def add(self, took_s: float) -> None:
-        """Count one event more."""
+        """Count one event."""
         self.count += 1
         self.total_s += took_s
 
 
 @dataclass(slots=True)
 class Stages:
-    """From dispatch to answer: joining the batch, computing it, and everything else."""
+    """The times from dispatch to answer: joining the batch, computing it, and the rest."""
 
     compute_input: Duration = field(default_factory=Duration)
     compute_infer: Duration = field(default_factory=Duration)
     compute_output: Duration = field(default_factory=Duration)
 
     def add(self, event: Answered | Executed) -> None:
-        """Count the stages of one request, or of one batch."""
+        """Count the stages of one request or of one batch."""
         self.compute_input.add(event.input_s)
         self.compute_infer.add(event.compute_s)
         self.compute_output.add(event.output_s)
@@ -44,7 +44,7 @@ class Stages:
 
 @dataclass(slots=True)
 class VariantStatistics:
-    """The counts of one variant: by request, by batch, and by size of batch."""
+    """The counts of one variant: by request, by batch, and by batch size."""
 
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
@@ -53,7 +53,7 @@ class VariantStatistics:
     samples: int = 0
     executions: int = 0
     last_at_s: float = 0.0
-    """Unix time of the last batch; 0 if there was none."""
+    """Unix time of the last batch, in seconds; 0 if there was none."""
     by_size: defaultdict[int, Stages] = field(default_factory=lambda: defaultdict(Stages))
     resident_bytes: int = 0
     gpu_memory_bytes: int | None = None
@@ -65,30 +65,30 @@ class Statistics:
     def __init__(
         self, variants: Iterable[str], wall_clock: Callable[[], float] = time.time
     ) -> None:
-        self.of = {variant: VariantStatistics() for variant in variants}
+        self.by_variant = {variant: VariantStatistics() for variant in variants}
         self._wall_clock = wall_clock
 
     def answered(self, event: Answered) -> None:
-        """Count one answer."""
-        own = self.of[event.variant]
-        own.success.add(event.took_s)
-        own.queue.add(event.queue_s)
-        own.stages.add(event)
+        """Count an answer."""
+        counts = self.by_variant[event.variant]
+        counts.success.add(event.took_s)
+        counts.queue.add(event.queue_s)
+        counts.stages.add(event)
 
     def failed(self, variant: str, took_s: float) -> None:
-        """Count one request that this variant would have answered first."""
-        self.of[variant].fail.add(took_s)
+        """Count a failed request that preferred this variant."""
+        self.by_variant[variant].fail.add(took_s)
 
     def executed(self, event: Executed) -> None:
-        """Count one batch."""
-        own = self.of[event.variant]
-        own.samples += event.samples
-        own.executions += 1
-        own.last_at_s = self._wall_clock()
-        own.by_size[event.samples].add(event)
+        """Count a batch."""
+        counts = self.by_variant[event.variant]
+        counts.samples += event.samples
+        counts.executions += 1
+        counts.last_at_s = self._wall_clock()
+        counts.by_size[event.samples].add(event)
 
-    def counted(self, event: Counted) -> None:
-        """Take note of the memory of a variant's hosts."""
-        own = self.of[event.variant]
-        own.resident_bytes = event.resident_bytes
-        own.gpu_memory_bytes = event.gpu_memory_bytes
+    def host_usage(self, event: HostUsage) -> None:
+        """Record the memory of a variant's hosts."""
+        counts = self.by_variant[event.variant]
+        counts.resident_bytes = event.resident_bytes
+        counts.gpu_memory_bytes = event.gpu_memory_bytes

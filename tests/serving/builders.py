@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry
 
-from serving.dataplane.batching import Arrays, join, part
+from serving.dataplane.batching import Arrays, join, split
 from serving.dataplane.clock import LoopClock
 from serving.dataplane.dataplane import DataPlane
-from serving.dataplane.executor import Ran, Run
+from serving.dataplane.executor import BatchResult, Run
 from serving.dataplane.scheduler import Scheduler
 from serving.experiment.assignment import Experiment
 from serving.protocol.documents import Documents
@@ -28,6 +28,7 @@ from serving.routing.profile import Latency, VariantProfile
 from serving.routing.slo import Slo
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
+from serving.telemetry.telemetry import Telemetry
 from variants.catalog.catalog import Model, TensorSpec
 
 MODEL = Model(
@@ -77,7 +78,7 @@ def profile(
     )
 
 
-OFFERS = {
+PROFILES = {
     "dense": profile("dense", 0.90),
     "int8": profile("int8", 0.88, {1: 0.0005, 8: 0.001, 64: 0.004}, drop=0.03, agreement=0.97),
 }
@@ -94,11 +95,11 @@ def answers(variant: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
     return {"logits": logits, "label": logits.argmax(axis=1)}
 
 
-async def multiply(variant: str, requests: Sequence[Arrays]) -> Ran:
+async def multiply(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
     """The scheduler's `run` without a link: the variant's layer, applied here."""
     sizes = [len(request["pixels"]) for request in requests]
     await asyncio.sleep(0)
-    return Ran(part(answers(variant, join(requests)), sizes), compute_s=1e-4)
+    return BatchResult(split(answers(variant, join(requests)), sizes), compute_s=1e-4)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class InProcess:
     inference: Inference
     documents: Documents
     dataplane: DataPlane
-    scheduler: Scheduler
+    scheduler: Scheduler[Arrays, Arrays]
     registry: CollectorRegistry
 
     def client(self) -> httpx.AsyncClient:
@@ -120,10 +121,10 @@ class InProcess:
 
 
 def in_process(
-    run: Run = multiply,
+    run: Run[Arrays, Arrays] = multiply,
     *,
     model: Model = MODEL,
-    profiles: Mapping[str, VariantProfile] = OFFERS,
+    profiles: Mapping[str, VariantProfile] = PROFILES,
     slots: int = 1,
     max_batch: int = 64,
     max_queue: int = 100,
@@ -161,8 +162,7 @@ def in_process(
         profiles,
         scheduler,
         latency,
-        metrics,
-        Statistics(profiles),
+        Telemetry(metrics, Statistics(profiles)),
         clock.time,
         max_batch=max_batch,
         experiment=experiment,

@@ -10,7 +10,7 @@ import pytest
 import zmq.asyncio
 from hypothesis import HealthCheck, settings
 
-from serving.link.link import HostConnection
+from serving.link.connection import HostConnection
 from tests.serving.link.hosting import Connect
 
 # Tests may share their cores with anything: what an example takes says nothing about the code.

@@ -21,22 +21,22 @@ from loadtests.trials.scores import score
 from loadtests.trials.shortfalls import shortfalls
 from tests.loadtests.catalogs import write_catalog
 from tests.loadtests.trials.made import ACCURACY, OUTCOMES
-from tests.serving.builders import OFFERS
+from tests.serving.builders import PROFILES
 from variants.catalog.record import read_record
 
-SERVICE = SimulatedService(OFFERS, cores=1)
+SERVICE = SimulatedService(PROFILES, cores=1)
 POLICIES = ("pareto", "fixed")
 
 
 def jobs(requests: int = 100) -> list[SimulationJob]:
-    some = cases("fastest", QUICK, OFFERS, requests=requests, cores=1)[:2]
+    some = cases("fastest", QUICK, PROFILES, requests=requests, cores=1)[:2]
     return [SimulationJob("fastest", case, seed) for case in some for seed in (0, 1)]
 
 
 def test_the_grid_has_every_combination_once_and_deadlines_by_their_table() -> None:
-    fastest = cases("fastest", FULL, OFFERS, requests=1000, cores=1)
+    fastest = cases("fastest", FULL, PROFILES, requests=1000, cores=1)
     assert len({case.condition for case in fastest}) == len(fastest) == 4 * 6 * 5
-    dense = cases("dense", FULL, OFFERS, requests=1000, cores=1)
+    dense = cases("dense", FULL, PROFILES, requests=1000, cores=1)
     assert len(dense) == 4 * 6 * 3
     dense_per_s = 64 / 0.008
     for unit_s, of in ((0.0005, fastest), (0.001, dense)):
@@ -51,7 +51,7 @@ def test_the_grid_has_every_combination_once_and_deadlines_by_their_table() -> N
 
 
 def test_goodput_has_one_deadline_at_every_load() -> None:
-    found = cases("goodput", FULL, OFFERS, requests=1000, cores=1)
+    found = cases("goodput", FULL, PROFILES, requests=1000, cores=1)
     assert {case.demand.classes[0].slo.latency_s for case in found} == {0.002}
     assert {case.condition.load for case in found} >= {0.4, 0.95, 1.3}
     assert all(case.condition.slo_factor is None for case in found)
@@ -123,7 +123,7 @@ def gamma(load: float, cv2: float = 1.0) -> Condition:
 
 
 def test_dense_alone_is_served_by_dense_alone() -> None:
-    (case, *_) = cases("goodput", QUICK, OFFERS, requests=200, cores=1)
+    (case, *_) = cases("goodput", QUICK, PROFILES, requests=200, cores=1)
     job = SimulationJob("goodput", case, 0, is_against_dense=True)
     found = run_all([job], SERVICE, ("fastest",), RunStore(None, ""), processes=1)["goodput"]
     assert [run.score.policy for run in found] == ["fastest", "dense alone", "dense fifo"]

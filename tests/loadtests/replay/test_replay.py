@@ -15,7 +15,7 @@ from loadtests.replay.replay import ReplayResult, replay, replay_now
 from loadtests.trials.outcomes import RequestStatus
 from loadtests.workload.workload import SloClass, Workload
 from serving.dataplane.batching import Arrays
-from serving.dataplane.executor import Ran
+from serving.dataplane.executor import BatchResult
 from serving.routing.slo import Slo
 from tests.loadtests.replay.workloads import Stalling, workload
 from tests.loadtests.server import free_port, ok, tiny_server
@@ -48,7 +48,7 @@ def answer(number: int, head: bytes) -> bytes:
 async def test_every_request_is_answered_once_and_what_was_said_of_it_is_told() -> None:
     ran: list[int] = []
 
-    async def counting(variant: str, requests: Sequence[Arrays]) -> Ran:
+    async def counting(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
         ran.extend(len(request["pixels"]) for request in requests)
         return await multiply(variant, requests)
 
@@ -118,7 +118,7 @@ async def test_no_request_is_sent_before_its_time_and_lag_is_how_late_they_are()
 async def test_unattainable_is_told_from_shed() -> None:
     gate = asyncio.Event()
 
-    async def held(variant: str, requests: Sequence[Arrays]) -> Ran:
+    async def held(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
         await gate.wait()
         return await multiply(variant, requests)
 

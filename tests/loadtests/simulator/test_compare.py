@@ -14,13 +14,13 @@ from loadtests.trials.overview import overview
 from loadtests.trials.runs import Trial
 from loadtests.workload.demand import Demand, parse_demand
 from serving.routing.policy import POLICIES
-from tests.serving.builders import OFFERS
+from tests.serving.builders import PROFILES
 
-SERVICE = SimulatedService(OFFERS, cores=1)
+SERVICE = SimulatedService(PROFILES, cores=1)
 
 
 def demand(arrivals: str = "gamma:cv2=2", requests: int = 300) -> Demand:
-    return parse_demand(arrivals, ["latency_ms=4"], load=0.5, requests=requests, profiles=OFFERS)
+    return parse_demand(arrivals, ["latency_ms=4"], load=0.5, requests=requests, profiles=PROFILES)
 
 
 def test_policies_come_in_the_order_of_the_table_whatever_was_typed() -> None:
@@ -48,7 +48,7 @@ def test_every_policy_has_the_same_requests_and_the_same_bound() -> None:
 
 def test_a_bound_knows_when_hosts_are_dead() -> None:
     calm = compare(SERVICE, demand(), ["fastest"], seed=0)
-    dead = [HostFailure(0.0, name, 1000.0) for name in OFFERS]
+    dead = [HostFailure(0.0, name, 1000.0) for name in PROFILES]
     struck = compare(SERVICE, demand(), ["fastest"], seed=0, faults=dead)
     assert calm.runs[0].attainable == pytest.approx(1.0)
     assert struck.runs[0].attainable == pytest.approx(0.0, abs=1e-6)
@@ -56,18 +56,18 @@ def test_a_bound_knows_when_hosts_are_dead() -> None:
 
 
 def test_hosts_that_die_again_while_they_are_dead_are_missed_but_once() -> None:
-    service = SimulatedService(OFFERS, cores=1, max_batch=1)
-    asked = parse_demand("uniform", ["latency_ms=40"], load=0.5, requests=300, profiles=OFFERS)
+    service = SimulatedService(PROFILES, cores=1, max_batch=1)
+    asked = parse_demand("uniform", ["latency_ms=40"], load=0.5, requests=300, profiles=PROFILES)
 
     def attainable(*deaths: HostFailure) -> float:
         found = compare(service, asked, ["fastest"], 0, faults=deaths).runs[0].attainable
         assert found is not None
         return found
 
-    once = attainable(*(HostFailure(0.021, name, 0.006) for name in OFFERS))
-    again = [HostFailure(at_s, name, 0.004) for at_s in (0.023, 0.022, 0.021) for name in OFFERS]
+    once = attainable(*(HostFailure(0.021, name, 0.006) for name in PROFILES))
+    again = [HostFailure(at_s, name, 0.004) for at_s in (0.023, 0.022, 0.021) for name in PROFILES]
     assert attainable(*again) == pytest.approx(once, abs=1e-9)
-    assert once < attainable(*(HostFailure(0.021, name, 0.001) for name in OFFERS)) - 0.02 < 0.8
+    assert once < attainable(*(HostFailure(0.021, name, 0.001) for name in PROFILES)) - 0.02 < 0.8
 
 
 @pytest.mark.parametrize("late", [HostFailure(2.0, "dense", 1.0), Slowdown(2.0, 3.0)])

@@ -18,7 +18,7 @@ from loadtests.trials.outcomes import RequestStatus
 from loadtests.trials.runs import Trial
 from paretoserve.main import cli
 from serving.dataplane.batching import Arrays
-from serving.dataplane.executor import Ran
+from serving.dataplane.executor import BatchResult
 from serving.protocol.http.application import HttpProtocol
 from tests.loadtests.catalogs import write_catalog
 from tests.serving.builders import in_process, multiply
@@ -184,7 +184,7 @@ def test_replay_refuses_to_report_when_the_client_was_late_itself() -> None:
 def test_replay_fails_when_a_request_failed(tmp_path: Path) -> None:
     calls = 0
 
-    async def failing(variant: str, requests: Sequence[Arrays]) -> Ran:
+    async def failing(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
         nonlocal calls
         calls += 1
         if calls > 20:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.dataplane.batching import join, part
+from serving.dataplane.batching import join, split
 
 sizes = st.lists(st.integers(0, 5), min_size=1, max_size=6)
 
@@ -24,7 +24,7 @@ def test_what_was_joined_is_parted_as_it_was(sizes: list[int]) -> None:
     requests = [numbered(size, start) for size, start in zip(sizes, starts, strict=False)]
     joined = join(requests)
     assert joined["row"].tolist() == list(range(sum(sizes)))
-    parts = part(joined, sizes)
+    parts = split(joined, sizes)
     assert len(parts) == len(requests)
     for own, request in zip(parts, requests, strict=True):
         assert own.keys() == request.keys()
@@ -39,7 +39,7 @@ def test_one_request_is_its_own_batch_uncopied() -> None:
 
 def test_parts_are_views() -> None:
     outputs = {"logits": np.zeros((4, 2))}
-    for own in part(outputs, [1, 3]):
+    for own in split(outputs, [1, 3]):
         assert own["logits"].base is outputs["logits"]
 
 
@@ -59,4 +59,4 @@ def test_outputs_that_are_not_one_per_sample_are_refused(
     output: npt.NDArray[Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        part({"logits": output}, [1, 2])
+        split({"logits": output}, [1, 2])

@@ -12,7 +12,7 @@ import pytest
 
 from serving.dataplane.batching import Arrays
 from serving.dataplane.dataplane import Answer
-from serving.dataplane.executor import Ran
+from serving.dataplane.executor import BatchResult
 from serving.errors import InvalidRequest, ModelNotFound, NotReady, SloUnattainable
 from serving.experiment.assignment import Arm, Experiment
 from serving.routing.slo import Slo
@@ -45,9 +45,9 @@ SLOW = {
 """With deadlines that a busy machine does not miss by itself; nothing computes for so long."""
 
 
-async def _anything(variant: str, requests: Sequence[Arrays]) -> Ran:
+async def _anything(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
     """Answers without looking at the input: for tests about which variant is picked."""
-    return Ran([{"logits": np.zeros((1, 3), np.float32)} for _ in requests], 0.0)
+    return BatchResult([{"logits": np.zeros((1, 3), np.float32)} for _ in requests], 0.0)
 
 
 async def infer(
@@ -98,7 +98,7 @@ async def test_a_tighter_deadline_gets_a_faster_variant_and_is_told_why(
     bench = in_process(_anything, profiles=SLOW)
     answer = await infer(bench, Slo(latency_s=latency_s))
     assert answer.variant == variant
-    assert "too slow now, or gone: dense" in str(answer.explanation["reason"])
+    assert "too slow now or unavailable: dense" in str(answer.explanation["reason"])
 
 
 async def test_the_explanation_is_whole() -> None:
@@ -120,7 +120,7 @@ async def test_the_explanation_is_whole() -> None:
 
 
 async def test_a_late_answer_says_so() -> None:
-    async def slow(variant: str, requests: Sequence[Arrays]) -> Ran:
+    async def slow(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
         await asyncio.sleep(0.05)
         return await multiply(variant, requests)
 
@@ -175,7 +175,9 @@ async def test_an_output_that_the_model_does_not_give() -> None:
             Slo(min_accuracy=0.95), r"best accuracy is 0.9000 \(dense\)", id="better than the best"
         ),
         pytest.param(
-            Slo(max_accuracy_drop=0.0, min_accuracy=0.91), "least drop 0.0000", id="no drop at all"
+            Slo(max_accuracy_drop=0.0, min_accuracy=0.91),
+            "smallest drop is 0.0000",
+            id="no drop at all",
         ),
         pytest.param(
             Slo(latency_s=0.0005),

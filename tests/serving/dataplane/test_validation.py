@@ -28,10 +28,12 @@ def check(ids: int, mask: int, context: int) -> int:
     return ModelTensors(TEXT, max_batch=8).check(inputs, ())
 
 
-def test_dimensions_of_one_name_must_have_one_size() -> None:
-    with pytest.raises(InvalidRequest, match=r"size of 'tokens' must be one .*, got ids 5, mask 4"):
+def test_dimensions_with_the_same_name_must_have_the_same_size() -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"size of 'tokens' must be the same for all inputs, got ids 5, mask 4"
+    ):
         check(ids=5, mask=4, context=5)
 
 
-def test_dimensions_of_other_names_may_differ() -> None:
+def test_dimensions_with_different_names_may_differ() -> None:
     assert check(ids=5, mask=5, context=4) == 3

@@ -14,10 +14,12 @@ from prometheus_client import CollectorRegistry
 from serving.dataplane.batching import Arrays
 from serving.gateway.description import HostDescription
 from serving.gateway.discovery import HostDiscovery
-from serving.link.link import HostPool, HostSocket
+from serving.link.host import HostSocket
+from serving.link.pool import HostPool
 from serving.routing.latency import LatencyModel
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
+from serving.telemetry.telemetry import Telemetry
 from tests.serving.builders import MODEL, answers, exactly
 from tests.waiting import until
 
@@ -56,7 +58,7 @@ class Bench:
         metrics = Metrics(self.registry, "shirts")
         self.statistics = Statistics(SIZES)
         self.directory = HostDiscovery(
-            MODEL, SIZES, self.pool, self.latency, metrics, self.statistics, told
+            MODEL, SIZES, self.pool, self.latency, Telemetry(metrics, self.statistics), told
         )
 
     def metric(self, name: str, variant: str) -> float:
@@ -71,7 +73,7 @@ class Bench:
         return (
             self.metric("replicas", variant),
             self.metric("resident_bytes", variant),
-            self.statistics.of[variant].resident_bytes,
+            self.statistics.by_variant[variant].resident_bytes,
         )
 
 

@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[3]
 HOST = """
 import sys, threading
 from pathlib import Path
-from serving.link.link import HostSocket
+from serving.link.host import HostSocket
 from variants.catalog.catalog import Catalog
 from variants.runtime.runner import load_runner
 

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.dataplane.batching import Arrays
-from serving.link.link import HostConnection, HostSocket
+from serving.link.connection import HostConnection
+from serving.link.host import HostSocket
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from serving.link.link import BatchFailed
+from serving.link.connection import BatchFailed
 from tests.onnx_models import identity
 from tests.serving.link.hosting import Connect, hosting, soon
 from tests.tensors import assert_equal, some

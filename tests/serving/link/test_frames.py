@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from serving.link.link import BadFrames, pack, unpack
+from serving.link.wire import MalformedMessage, pack, unpack
 from tests.tensors import assert_equal, named
 from variants.catalog.datatype import NUMPY
 
@@ -106,7 +106,7 @@ BAD = {
 
 @pytest.mark.parametrize("frames", BAD.values(), ids=BAD)
 def test_what_pack_does_not_write_is_refused(frames: list[bytes]) -> None:
-    with pytest.raises(BadFrames) as refused:
+    with pytest.raises(MalformedMessage) as refused:
         unpack(sent(frames))
     assert len(str(refused.value)) < 400
 
@@ -133,6 +133,6 @@ json_values = st.recursive(
 def test_any_frames_are_a_message_or_refused(frames: list[bytes]) -> None:
     try:
         _, found = unpack(sent(frames))
-    except BadFrames:
+    except MalformedMessage:
         return
     pack(found)

@@ -12,7 +12,8 @@ import zmq.asyncio
 
 from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import HostLost
-from serving.link.link import BatchFailed, pack
+from serving.link.connection import BatchFailed
+from serving.link.wire import pack
 from tests.serving.link.hosting import (
     ENOUGH_S,
     Connect,
@@ -114,7 +115,7 @@ async def test_nonsense_gets_an_error_and_the_host_lives(
             await peer.send_multipart(frames)
             (answer,) = await peer.recv_multipart()
             header = orjson.loads(answer)
-            assert header["error"].startswith("the message was not understood: "), rule
+            assert header["error"].startswith("the message is malformed: "), rule
             assert header["tensors"] == []
         assert host.is_alive
         result = await connect(host.address).run(numbers())

@@ -15,13 +15,15 @@ import pytest
 import zmq.asyncio
 
 from serving.dataplane.executor import HostLost
-from serving.link.link import BATCH_TIMEOUT_S, SILENCE_MS, HostConnection, HostPool
+from serving.link.connection import BATCH_TIMEOUT_S, HostConnection
+from serving.link.pool import HostPool
+from serving.link.wire import SILENCE_MS
 
 ROOT = Path(__file__).parents[3]
 
 SCRIPT = """
 import sys, threading
-from serving.link.link import HostSocket
+from serving.link.host import HostSocket
 
 def run(inputs):
     if "hold" in inputs:

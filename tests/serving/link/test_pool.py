@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 
 from serving.dataplane.executor import HostLost
-from serving.link.link import HostConnection, HostPool
+from serving.link.connection import HostConnection
+from serving.link.pool import HostPool
 from tests.serving.link.hosting import Connect, Gate, doubled, echo, hosting, numbers
 from tests.waiting import until
 

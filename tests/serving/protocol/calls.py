@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.dataplane.batching import Arrays
-from serving.dataplane.executor import Ran
+from serving.dataplane.executor import BatchResult
 from tests.serving.builders import answers, multiply, pixels
 
 INFER = "/v2/models/shirts/infer"
@@ -69,7 +69,9 @@ class Gate:
         self.open = asyncio.Event()
         self.entered = asyncio.Event()
 
-    async def __call__(self, variant: str, requests: Sequence[Arrays]) -> Ran:
+    async def __call__(
+        self, variant: str, requests: Sequence[Arrays]
+    ) -> BatchResult[Sequence[Arrays]]:
         self.entered.set()
         await self.open.wait()
         return await multiply(variant, requests)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from serving.errors import ModelNotFound
-from serving.telemetry.event import Counted, Executed
+from serving.telemetry.event import Executed, HostUsage
 from tests.serving.builders import in_process
 from tests.serving.protocol.calls import INFER, assert_refuses, body
 
@@ -30,7 +30,7 @@ async def test_the_statistics_tell_what_was_answered() -> None:
     gateway = in_process()
     statistics = gateway.dataplane.statistics
     statistics.executed(Executed("dense", 3, input_s=0.001, compute_s=0.002, output_s=0.003))
-    statistics.counted(Counted("dense", 1, 5_000, 700))
+    statistics.host_usage(HostUsage("dense", 1, 5_000, 700))
     async with gateway.client() as client:
         await client.post(INFER, json=body())
         await client.post(f"{SHIRTS}/versions/int8/infer", json=body(id="x"))

@@ -94,10 +94,10 @@ class PlannerHarness:
         assert isinstance(step, Send)
         return step
 
-    def end(self, send: Send, after: float, *, is_telling: bool = True) -> None:
+    def end(self, send: Send, after: float, *, is_representative: bool = True) -> None:
         """Let a batch come back some time from now."""
         self.now += after
-        self.planner.ended(send.number, self.now, is_telling=is_telling)
+        self.planner.ended(send.number, self.now, is_representative=is_representative)
 
 
 def entries(send: Send) -> list[object]:

@@ -83,7 +83,7 @@ def test_a_lost_batch_is_queued_again_once_at_the_place_it_had() -> None:
     for attempt in range(MAX_ATTEMPTS):
         send = desk.send()
         assert entries(send) == (["a", "b", "c"] if attempt else ["a", "b"])
-        desk.end(send, after=0.001, is_telling=False)
+        desk.end(send, after=0.001, is_representative=False)
         hopeless = desk.planner.retry(send.batch)
         if not attempt:
             assert hopeless == []
@@ -94,10 +94,10 @@ def test_a_lost_batch_is_queued_again_once_at_the_place_it_had() -> None:
 
 def test_what_a_batch_took_is_learned_only_if_it_tells() -> None:
     desk = PlannerHarness(dense=1)
-    for is_telling, expected_s in ((False, 0.010), (True, 0.025)):
+    for is_representative, expected_s in ((False, 0.010), (True, 0.025)):
         for _ in range(20):
             desk.admit("a")
-            desk.end(desk.send(), after=0.025, is_telling=is_telling)
+            desk.end(desk.send(), after=0.025, is_representative=is_representative)
         assert desk.latency.times("dense").typical_s(1) == pytest.approx(expected_s, rel=0.01)
 
 
@@ -286,7 +286,7 @@ def test_however_long_a_request_has_waited_its_patience_begins_when_the_last_hos
     running = desk.send()
     waits = desk.admit("waits", variants=("dense",))
     desk.now += 2 * PATIENCE_S
-    desk.planner.ended(running.number, desk.now, is_telling=False)
+    desk.planner.ended(running.number, desk.now, is_representative=False)
     desk.planner.set_slots("dense", 0)
     assert desk.steps() == [Idle(desk.now + PATIENCE_S)]
     desk.now += PATIENCE_S

@@ -102,7 +102,7 @@ class PlannerMachine(RuleBasedStateMachine):
     @rule(pick=picks)
     def lose(self, pick: int) -> None:
         send = self.running.pop(pick % len(self.running))
-        self.desk.planner.ended(send.number, self.desk.now, is_telling=False)
+        self.desk.planner.ended(send.number, self.desk.now, is_representative=False)
         hopeless = self.desk.planner.retry(send.batch)
         for waiting in hopeless:
             assert waiting.attempts == MAX_ATTEMPTS

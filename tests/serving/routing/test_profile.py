@@ -93,7 +93,7 @@ def test_what_a_sample_costs_is_that_of_the_best_batch_size() -> None:
     assert profile(latencies_s={1: 0.001, 8: 0.004, 64: 0.064}).seconds_per_sample == 0.0005
 
 
-OFFERS = {
+PROFILES = {
     own.variant: own
     for own in (
         profile("cheap", 0.80, {1: 0.0010, 64: 0.002}, drop=0.10),
@@ -128,7 +128,7 @@ OFFERS = {
     ],
 )
 def test_qualifying(slo: Slo, expected: Sequence[str]) -> None:
-    assert list(qualifying(OFFERS, slo)) == expected
+    assert list(qualifying(PROFILES, slo)) == expected
 
 
 def test_equal_accuracy_goes_to_the_cheaper_and_equal_cost_to_the_more_accurate() -> None:

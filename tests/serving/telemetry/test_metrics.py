@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from serving.errors import STATUS, Overloaded, ServingError
-from serving.telemetry.event import Answered, Counted, Executed
+from serving.telemetry.event import Answered, Executed, HostUsage
 from serving.telemetry.metrics import Metrics
 from tests.serving.builders import profile
 
@@ -181,7 +181,7 @@ def test_decisions_and_lost_hosts_are_counted(
 ) -> None:
     metrics.decided(0.00003)
     metrics.decided(0.3)
-    metrics.lost("int8")
+    metrics.host_lost("int8")
     found = series(registry)
     assert found["paretoserve_router_decision_seconds_count"] == 2
     assert found['paretoserve_router_decision_seconds_bucket{le="5e-05"}'] == 1
@@ -200,9 +200,9 @@ def test_offers_are_shown(registry: CollectorRegistry, metrics: Metrics) -> None
 def test_replicas_and_memory_are_those_of_the_last_look(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
-    metrics.counted(Counted("int8", 3, 3_000, None))
+    metrics.host_usage(HostUsage("int8", 3, 3_000, None))
     assert f"paretoserve_gpu_memory_bytes{VARIANT}" not in series(registry)
-    metrics.counted(Counted("int8", 2, 2_000, 500))
+    metrics.host_usage(HostUsage("int8", 2, 2_000, 500))
     assert series(registry) == {
         f"paretoserve_replicas{VARIANT}": 2,
         f"paretoserve_resident_bytes{VARIANT}": 2_000,
@@ -237,7 +237,7 @@ def test_the_length_of_the_queue_is_asked_for_at_each_scrape(
 
 def test_two_gateways_share_nothing() -> None:
     first, second = CollectorRegistry(), CollectorRegistry()
-    Metrics(first, "shirts").lost("int8")
+    Metrics(first, "shirts").host_lost("int8")
     Metrics(second, "shirts")
     assert series(second) == {}
 

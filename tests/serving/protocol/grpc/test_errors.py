@@ -12,7 +12,7 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from serving.dataplane.batching import Arrays
-from serving.dataplane.executor import Ran
+from serving.dataplane.executor import BatchResult
 from serving.errors import STATUS, Overloaded, ServingError
 from serving.protocol.grpc.service import SERVICE
 from tests.serving.builders import in_process, pixels
@@ -46,7 +46,9 @@ class Raises:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    async def __call__(self, variant: str, requests: Sequence[Arrays]) -> Ran:
+    async def __call__(
+        self, variant: str, requests: Sequence[Arrays]
+    ) -> BatchResult[Sequence[Arrays]]:
         raise self.error
 
 
@@ -268,8 +270,8 @@ async def test_the_cause_of_a_failure_goes_to_the_log_and_not_to_the_caller(
 async def test_a_fault_of_the_service_is_logged_and_counted_and_says_no_more(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def forgetful(variant: str, requests: Sequence[Arrays]) -> Ran:
-        return Ran([{} for _ in requests], compute_s=0.0)
+    async def forgetful(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
+        return BatchResult([{} for _ in requests], compute_s=0.0)
 
     gateway = in_process(forgetful)
     message = infer_request()

@@ -125,7 +125,7 @@ async def test_after_stop_accepting_calls_go_on_and_new_ones_are_refused_by_the_
             error = await refused(opened, "ModelInfer", infer_request())
             assert error.code() is grpc.StatusCode.UNAVAILABLE
             assert error.details() == (
-                "the service is starting or stopping; try again in some seconds"
+                "the service is starting or stopping; try again in a few seconds"
             )
         gate.open.set()
         assert_answers(await running, "dense", pixels())
@@ -161,7 +161,7 @@ async def test_who_calls_while_it_goes_quiet_is_answered() -> None:
         assert not closing.done()
         assert {error.code() for error in errors} == {grpc.StatusCode.UNAVAILABLE}
         assert {error.details() for error in errors} == {
-            "the service is starting or stopping; try again in some seconds"
+            "the service is starting or stopping; try again in a few seconds"
         }
         await closing
 

@@ -12,7 +12,7 @@ import tritonclient.grpc.aio as triton_aio
 from tritonclient.grpc import service_pb2 as pb
 
 from serving.dataplane.batching import Arrays
-from serving.dataplane.executor import Ran
+from serving.dataplane.executor import BatchResult
 from serving.protocol.grpc.service import STREAM
 from tests.serving.builders import InProcess, in_process, multiply, pixels
 from tests.serving.protocol.calls import Gate
@@ -58,7 +58,9 @@ class Turns:
         self.count = count
         self.gates: list[asyncio.Event] = []
 
-    async def __call__(self, variant: str, requests: Sequence[Arrays]) -> Ran:
+    async def __call__(
+        self, variant: str, requests: Sequence[Arrays]
+    ) -> BatchResult[Sequence[Arrays]]:
         gate = asyncio.Event()
         self.gates.append(gate)
         if len(self.gates) == self.count:
@@ -141,8 +143,8 @@ async def test_an_error_fails_its_request_only() -> None:
 async def test_a_fault_of_the_service_says_no_more_and_the_stream_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def forgetful(variant: str, requests: Sequence[Arrays]) -> Ran:
-        return Ran([{} for _ in requests], compute_s=0.0)
+    async def forgetful(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
+        return BatchResult([{} for _ in requests], compute_s=0.0)
 
     message = infer_request(id="a")
     message.outputs.add(name="label")

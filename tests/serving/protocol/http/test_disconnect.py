@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from serving.dataplane.batching import Arrays
-from serving.dataplane.executor import Ran
+from serving.dataplane.executor import BatchResult
 from tests.serving.builders import InProcess, in_process, pixels
 from tests.serving.protocol.calls import INFER, Gate, assert_answers, body
 from tests.serving.protocol.http.sockets import ENOUGH_S, Named, Send, Wire, client, listening
@@ -27,7 +27,9 @@ class Watched(Gate):
         super().__init__()
         self.seen: list[float] = []
 
-    async def __call__(self, variant: str, requests: Sequence[Arrays]) -> Ran:
+    async def __call__(
+        self, variant: str, requests: Sequence[Arrays]
+    ) -> BatchResult[Sequence[Arrays]]:
         self.seen += [float(request["pixels"][0, 0]) for request in requests]
         return await super().__call__(variant, requests)
 

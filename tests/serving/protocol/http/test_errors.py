@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from serving.dataplane.batching import Arrays
-from serving.dataplane.executor import Ran
+from serving.dataplane.executor import BatchResult
 from serving.errors import STATUS, DeadlineExceeded, Overloaded, ServingError
 from serving.protocol import failure
 from tests.serving.builders import in_process, pixels
@@ -28,7 +28,9 @@ class Raises:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    async def __call__(self, variant: str, requests: Sequence[Arrays]) -> Ran:
+    async def __call__(
+        self, variant: str, requests: Sequence[Arrays]
+    ) -> BatchResult[Sequence[Arrays]]:
         raise self.error
 
 
@@ -188,8 +190,8 @@ async def test_the_cause_of_a_failure_goes_to_the_log_and_not_to_the_caller(
 async def test_a_fault_of_the_service_is_an_error_without_a_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def forgetful(variant: str, requests: Sequence[Arrays]) -> Ran:
-        return Ran([{} for _ in requests], compute_s=0.0)
+    async def forgetful(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
+        return BatchResult([{} for _ in requests], compute_s=0.0)
 
     async with in_process(forgetful).client() as client:
         response = await client.post(INFER, json=body(outputs=[{"name": "label"}]))

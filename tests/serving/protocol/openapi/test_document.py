@@ -21,7 +21,7 @@ from serving.protocol.openapi import document as openapi
 from serving.protocol.openapi.infer import example_request
 from serving.protocol.openapi.slo import slo_headers, slo_parameters
 from serving.routing.slo import HEADERS, PARAMETERS, Slo, parse
-from tests.serving.builders import MODEL, OFFERS, in_process
+from tests.serving.builders import MODEL, PROFILES, in_process
 from tests.serving.protocol.calls import INFER
 from variants.catalog.catalog import Model, TensorSpec
 from variants.catalog.datatype import NUMPY
@@ -29,7 +29,7 @@ from variants.catalog.datatype import NUMPY
 Json = dict[str, Any]
 
 METHODS = ("get", "post")
-VARIANTS = list(OFFERS)
+VARIANTS = list(PROFILES)
 DOCUMENT = openapi.document(
     MODEL, VARIANTS, version="1.2.3", max_batch=64, max_body_bytes=1_000_000
 )

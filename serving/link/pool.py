@@ -1,0 +1,49 @@
+"""The live host replicas of every variant, as one gateway sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from serving.dataplane.batching import Arrays
+from serving.dataplane.executor import BatchResult, HostLost
+from serving.link.connection import HostConnection
+
+
+class HostPool:
+    """Connections to the live replicas by variant; sends each batch to the least loaded one."""
+
+    def __init__(self, on_change: Callable[[str, int], None]) -> None:
+        """`on_change` is called with a variant and its new number of live replicas."""
+        self._on_change = on_change
+        self._hosts: dict[str, list[HostConnection]] = {}
+
+    def hosts(self, variant: str) -> list[HostConnection]:
+        """Return the connections to the live replicas of a variant."""
+        return list(self._hosts.get(variant, ()))
+
+    def add(self, variant: str, host: HostConnection) -> None:
+        """Use this replica for batches from now on."""
+        self._hosts.setdefault(variant, []).append(host)
+        self._on_change(variant, len(self._hosts[variant]))
+
+    def remove(self, variant: str, host: HostConnection) -> bool:
+        """Send the replica no more batches; those in flight may finish.
+
+        Returns False if the replica was not in the pool.
+        """
+        hosts = self._hosts.get(variant, [])
+        if host not in hosts:
+            return False
+        hosts.remove(host)
+        self._on_change(variant, len(hosts))
+        return True
+
+    async def run(self, variant: str, inputs: Arrays) -> BatchResult[Arrays]:
+        """Run one batch on the least loaded replica; raises as `HostConnection.run` does.
+
+        Raises `HostLost` if the variant has no live replica.
+        """
+        hosts = self._hosts.get(variant)
+        if not hosts:
+            raise HostLost(variant)
+        return await min(hosts, key=lambda host: host.in_flight).run(inputs)

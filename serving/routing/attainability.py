@@ -1,0 +1,35 @@
+"""Admission as far as it does not depend on the queue: lane and attainability of a request.
+
+The data plane and the simulator share these rules. They are pure: no clock, no I/O.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator
+
+from serving.routing.policy.state import LaneKey
+from serving.routing.slo import Slo
+
+
+def lane_key(variants: tuple[str, ...], slo: Slo, signature: Hashable = None) -> LaneKey:
+    """Return the lane of a request for which `variants` qualify, best first.
+
+    `signature` is equal for two requests only if they can share a batch.
+    """
+    return LaneKey(
+        variants,
+        fastest_first=slo.objective == "latency",
+        has_deadline=slo.latency_s < math.inf,
+        signature=signature,
+    )
+
+
+def attainable_variants(
+    variants: Iterable[str], size: int, latency_s: float, idle_s: Callable[[str, int], float]
+) -> Iterator[str]:
+    """Yield the variants that answer `size` samples within `latency_s` when the service is idle.
+
+    `idle_s` returns the least time, in seconds, that a variant takes for a batch of that size.
+    """
+    return (name for name in variants if idle_s(name, size) <= latency_s)
