@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,11 @@ import numpy.typing as npt
 from serving.errors import Overloaded
 from serving.routing.attainability import lane_key
 from serving.routing.latency import LatencyModel
-from serving.routing.planner import Abandoned, Idle, Late, Planner, Send
+from serving.routing.planner import Planner
 from serving.routing.policy.state import Policy
-from serving.routing.profile import Latency, VariantProfile, qualifying
+from serving.routing.profile import LatencyQuantiles, VariantProfile, qualifying
 from serving.routing.slo import Slo
+from serving.routing.step import Expired, Idle, NoReplica, Send
 
 MAX_BATCH: Final = 64
 SHORTEST_S: Final = 1e-4
@@ -32,7 +33,7 @@ SHORTEST_S: Final = 1e-4
 def _profile(variant: str, accuracy: float, fastest_s: float) -> VariantProfile:
     # About what an MLP does: 64 samples take eight times as long as one.
     typical_s = {size: fastest_s * size**0.5 for size in (1, 2, 4, 8, 16, 32, 64)}
-    latencies = {size: Latency(s, 1.3 * s, 1.5 * s) for size, s in typical_s.items()}
+    latencies = {size: LatencyQuantiles(s, 1.3 * s, 1.5 * s) for size, s in typical_s.items()}
     return VariantProfile(variant, accuracy, 0.95 - accuracy, accuracy, 1, 1, latencies)
 
 
@@ -94,9 +95,9 @@ class Simulation:
                     took_s = typical_s * self._rng.lognormal(0, 0.2)
                     heapq.heappush(self._running, (self._now + took_s, step.number))
                 case Idle(until):
-                    self._planner.look_back(self._now)
+                    self._planner.update_forecast(self._now)
                     self._pass(until)
-                case Late() | Abandoned():
+                case Expired() | NoReplica():
                     pass
         return Decisions(seconds, kinds)
 
@@ -105,7 +106,7 @@ class Simulation:
         end = self._running[0][0] if self._running else math.inf
         self._now = min(end, max(until, self._now + SHORTEST_S))
         while self._running and self._running[0][0] <= self._now:
-            self._planner.ended(heapq.heappop(self._running)[1], self._now)
+            self._planner.end_batch(heapq.heappop(self._running)[1], self._now)
 
     def _fill(self) -> None:
         while self._planner.queued < self._queued:
@@ -120,9 +121,9 @@ class Simulation:
                 )
 
 
-def new_planner(policy: Policy, now: Callable[[], float], max_queue: int) -> Planner:
+def new_planner(policy: Policy, now: Callable[[], float], max_queue: int) -> Planner[Any]:
     """Return a planner of these offers, with one slot for each."""
-    planner = Planner(
+    planner = Planner[Any](
         policy,
         LatencyModel({name: profile.latencies for name, profile in PROFILES.items()}, now),
         {name: profile.accuracy for name, profile in PROFILES.items()},

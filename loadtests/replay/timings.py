@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from loadtests.trials.outcomes import Batches
-from serving.routing.profile import Latency, VariantProfile
+from serving.routing.profile import LatencyQuantiles, VariantProfile
 from variants.catalog.record import Record
 
 MIN_BATCHES: Final = 20
@@ -86,7 +86,9 @@ def correct_profiles(
     }
 
 
-def _scaled(card: Mapping[int, Latency], measured: Mapping[int, Timing]) -> dict[int, Latency]:
+def _scaled(
+    card: Mapping[int, LatencyQuantiles], measured: Mapping[int, Timing]
+) -> dict[int, LatencyQuantiles]:
     """Return the card as it was measured; nothing if that was not enough."""
     seen = sorted(size for size, timing in measured.items() if timing.batches >= MIN_BATCHES)
     if not seen:
@@ -97,16 +99,20 @@ def _scaled(card: Mapping[int, Latency], measured: Mapping[int, Timing]) -> dict
     quantiles = [
         known[:, place]
         + np.interp(sizes, seen, live[:, place] - np.interp(seen, sizes, known[:, place]))
-        for place in range(len(Latency._fields))
+        for place in range(len(LatencyQuantiles._fields))
     ]
     return _ordered(sizes, np.exp(quantiles).T)
 
 
-def _later(card: Mapping[int, Latency], added_s: npt.NDArray[np.float64]) -> dict[int, Latency]:
+def _later(
+    card: Mapping[int, LatencyQuantiles], added_s: npt.NDArray[np.float64]
+) -> dict[int, LatencyQuantiles]:
     return _ordered(sorted(card), np.array([card[size] for size in sorted(card)]) + added_s)
 
 
-def _ordered(sizes: Sequence[int], rows: npt.NDArray[np.float64]) -> dict[int, Latency]:
+def _ordered(sizes: Sequence[int], rows: npt.NDArray[np.float64]) -> dict[int, LatencyQuantiles]:
     """Return latencies in which no quantile is below a lower one, whatever was added to them."""
     values = np.maximum.accumulate(rows, axis=1)
-    return {size: Latency(*map(float, row)) for size, row in zip(sizes, values, strict=True)}
+    return {
+        size: LatencyQuantiles(*map(float, row)) for size, row in zip(sizes, values, strict=True)
+    }

@@ -7,7 +7,7 @@ import numpy as np
 from loadtests.simulator.machine import BatchKey
 from loadtests.trials.outcomes import Batches, Outcomes, RequestStatus
 from loadtests.workload.workload import Workload
-from serving.routing.planner import Send
+from serving.routing.step import Send
 
 
 class Recorder:
@@ -34,14 +34,14 @@ class Recorder:
         """Note that a batch was sent."""
         self._sent_s[batch] = now
 
-    def answered(self, batch: BatchKey, send: Send, now: float) -> None:
+    def answered(self, batch: BatchKey, send: Send[int], now: float) -> None:
         """Note that a batch was answered."""
         variant, sent_s = self._places[send.variant], self._sent_s.pop(batch)
         self._batches.append((variant, send.size, sent_s, send.predicted_s, now - sent_s))
         for waiting in send.batch:
-            self._settle(waiting.entry, RequestStatus.ANSWERED, now)
-            self._variant[waiting.entry] = variant
-            self._batch_size[waiting.entry] = send.size
+            self._settle(waiting.payload, RequestStatus.ANSWERED, now)
+            self._variant[waiting.payload] = variant
+            self._batch_size[waiting.payload] = send.size
 
     def check(self) -> None:
         """Raise `RuntimeError` if a request was never answered."""

@@ -25,9 +25,10 @@ from serving.dataplane.scheduler import MIN_WAIT_S
 from serving.errors import Overloaded
 from serving.routing.attainability import attainable_variants, lane_key
 from serving.routing.latency import LatencyModel
-from serving.routing.planner import Abandoned, Idle, Late, Planner, Send
+from serving.routing.planner import Planner
 from serving.routing.policy.state import Policy, QueuedRequest
 from serving.routing.profile import VariantProfile, qualifying
+from serving.routing.step import Expired, Idle, NoReplica, Send
 
 DRAWS: Final = 4096
 
@@ -116,7 +117,7 @@ class _Simulation:
         self._times = service.times()
         self._rng = np.random.default_rng(seed)
         self._draws: list[float] = []
-        self._sent: dict[BatchKey, Send] = {}
+        self._sent: dict[BatchKey, Send[int]] = {}
         self._dead = Counter[str]()
         self._keys = [
             lane_key(qualifying(service.profiles, each.slo), each.slo) for each in workload.classes
@@ -160,7 +161,9 @@ class _Simulation:
         now, key = self._now, self._keys[class_]
         each = self._workload.classes[class_]
         allowed_s = each.slo.latency_s
-        if not any(attainable_variants(key.variants, each.size, allowed_s, gateway.latency.idle_s)):
+        if not any(
+            attainable_variants(key.variants, each.size, allowed_s, gateway.latency.best_case_s)
+        ):
             self.recorder.refused(request, RequestStatus.UNATTAINABLE, now)
             return
         try:
@@ -176,7 +179,7 @@ class _Simulation:
             self.recorder.refused(request, RequestStatus.SHED, now)
             return
         for waiting, _ in shed:
-            self.recorder.refused(waiting.entry, RequestStatus.SHED, now)
+            self.recorder.refused(waiting.payload, RequestStatus.SHED, now)
 
     def _look(self, to: int) -> None:
         now, gateway = self._now, self._gateways[to]
@@ -185,17 +188,17 @@ class _Simulation:
             match gateway.planner.step(now):
                 case Send() as send:
                     self._start((to, send.number), send)
-                case Late(waiting):
-                    self.recorder.refused(waiting.entry, RequestStatus.EXPIRED, now)
-                case Abandoned(batch):
+                case Expired(waiting):
+                    self.recorder.refused(waiting.payload, RequestStatus.EXPIRED, now)
+                case NoReplica(batch):
                     self._fail(batch)
                 case Idle(until):
-                    gateway.planner.look_back(now)
+                    gateway.planner.update_forecast(now)
                     if until < math.inf:
                         gateway.wake_at = max(until, now + MIN_WAIT_S)
                     return
 
-    def _start(self, batch: BatchKey, send: Send) -> None:
+    def _start(self, batch: BatchKey, send: Send[int]) -> None:
         if not self._draws:
             self._draws = self._rng.random(DRAWS).tolist()
         work_s = self._times[send.variant].quantile_s(send.size, self._draws.pop())
@@ -207,7 +210,7 @@ class _Simulation:
         to, number = batch
         self._machine.stop(batch, self._now)
         send = self._sent.pop(batch)
-        self._gateways[to].planner.ended(number, self._now)
+        self._gateways[to].planner.end_batch(number, self._now)
         self.recorder.answered(batch, send, self._now)
         self._look(to)
 
@@ -238,12 +241,12 @@ class _Simulation:
         to, number = batch
         self._machine.stop(batch, self._now)
         send = self._sent.pop(batch)
-        self._gateways[to].planner.ended(number, self._now, is_representative=False)
+        self._gateways[to].planner.end_batch(number, self._now, is_representative=False)
         self._fail(self._gateways[to].planner.retry(send.batch))
 
-    def _fail(self, batch: Sequence[QueuedRequest]) -> None:
+    def _fail(self, batch: Sequence[QueuedRequest[int]]) -> None:
         for waiting in batch:
-            self.recorder.refused(waiting.entry, RequestStatus.FAILED, self._now)
+            self.recorder.refused(waiting.payload, RequestStatus.FAILED, self._now)
 
 
 class _Gateway:
@@ -253,7 +256,7 @@ class _Gateway:
         self.latency = LatencyModel(
             {name: profile.latencies for name, profile in service.profiles.items()}, now
         )
-        self.planner = Planner(
+        self.planner = Planner[int](
             policy,
             self.latency,
             {name: profile.accuracy for name, profile in service.profiles.items()},

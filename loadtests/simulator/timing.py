@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from serving.routing.profile import Latency
+from serving.routing.profile import LatencyQuantiles
 from serving.routing.residuals import card_ratio
 
 WORST: Final = 0.9999
@@ -20,7 +20,7 @@ good, it can get."""
 class ReportCardTimes:
     """Times of one variant: quantiles at measured batch sizes, logarithms linear in between."""
 
-    def __init__(self, card: Mapping[int, Latency], link_s: float = 0.0) -> None:
+    def __init__(self, card: Mapping[int, LatencyQuantiles], link_s: float = 0.0) -> None:
         """`link_s` is added to every batch: the way to the host and back."""
         self._sizes = sorted(card)
         self._card = card
@@ -33,9 +33,11 @@ class ReportCardTimes:
         within = min(max(u, 1 - WORST), WORST)
         return self._link_s + latency.p50_s * card_ratio(within, latency)
 
-    def _interpolated(self, size: int) -> Latency:
+    def _interpolated(self, size: int) -> LatencyQuantiles:
         sizes, last = self._sizes, self._sizes[-1]
         if size >= last:
-            return Latency(*(value * size / last for value in self._card[last]))
+            return LatencyQuantiles(*(value * size / last for value in self._card[last]))
         columns = zip(*(self._card[each] for each in sizes), strict=True)
-        return Latency(*(math.exp(np.interp(size, sizes, np.log(column))) for column in columns))
+        return LatencyQuantiles(
+            *(math.exp(np.interp(size, sizes, np.log(column))) for column in columns)
+        )

@@ -201,18 +201,18 @@ class DataPlane:
         return _Enrolled(arm, variants if arm.target == ROUTER else (arm.target,))
 
     def _attainable(self, slo: Slo, variants: tuple[str, ...], size: int) -> Iterator[str]:
-        return attainable_variants(variants, size, slo.latency_s, self._latency.idle_s)
+        return attainable_variants(variants, size, slo.latency_s, self._latency.best_case_s)
 
     def _check_deadline(self, slo: Slo, variants: tuple[str, ...], size: int) -> None:
         """Raise `SloUnattainable` if no variant could meet the deadline even when idle."""
         if next(self._attainable(slo, variants, size), None) is not None:
             return
-        idle_s = {name: self._latency.idle_s(name, size) for name in variants}
-        fastest = min(idle_s, key=idle_s.__getitem__)
+        best_case_s = {name: self._latency.best_case_s(name, size) for name in variants}
+        fastest = min(best_case_s, key=best_case_s.__getitem__)
         best = max(self.profiles[name].accuracy for name in variants)
         raise SloUnattainable(
             f"no qualifying variant answers within {slo.latency_s * 1e3:g} ms even when idle: "
-            f"the fastest is {fastest} with about {idle_s[fastest] * 1e3:.2f} ms; "
+            f"the fastest is {fastest} with about {best_case_s[fastest] * 1e3:.2f} ms; "
             f"the best accuracy among them is {best:.4f}"
         )
 

@@ -18,8 +18,9 @@ from serving.dataplane.clock import Clock, Timer
 from serving.dataplane.executor import BatchResult, HostLost, Run
 from serving.dataplane.request import Input, Output, PendingRequest, RequestResult, Stage
 from serving.errors import DeadlineExceeded, InferenceFailed, NotReady, ServingError
-from serving.routing.planner import Abandoned, Idle, Late, Planner, Send
+from serving.routing.planner import Planner
 from serving.routing.policy.state import LaneKey, QueuedRequest
+from serving.routing.step import Expired, Idle, NoReplica, Send
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Scheduler(Generic[Input, Output]):
 
     def __init__(
         self,
-        planner: Planner,
+        planner: Planner[PendingRequest[Input, Output]],
         run: Run[Input, Output],
         clock: Clock,
         *,
@@ -97,7 +98,7 @@ class Scheduler(Generic[Input, Output]):
             now=now,
         )
         for other, error in shed:
-            other.entry.fail(error)
+            other.payload.fail(error)
         self._schedule_step()
         try:
             return await future
@@ -105,10 +106,10 @@ class Scheduler(Generic[Input, Output]):
             self._withdraw(waiting)
             raise
 
-    def _withdraw(self, waiting: QueuedRequest) -> None:
+    def _withdraw(self, waiting: QueuedRequest[PendingRequest[Input, Output]]) -> None:
         if self._planner.withdraw(waiting):
             self._schedule_step()  # the best decision may be another one without this request
-        self._on_cancelled(waiting.entry.stage, waiting.size)
+        self._on_cancelled(waiting.payload.stage, waiting.size)
 
     def _schedule_step(self) -> None:
         """Look at the queue once all requests that have arrived by now are in it."""
@@ -129,9 +130,9 @@ class Scheduler(Generic[Input, Output]):
             match step:
                 case Send():
                     self._send(step, now)
-                case Late(waiting):
+                case Expired(waiting):
                     self._expire(waiting, now)
-                case Abandoned(batch, variants):
+                case NoReplica(batch, variants):
                     names = " or ".join(variants)
                     self._fail(batch, NotReady(f"no replica of {names} is alive; try again later"))
                 case Idle(until):
@@ -140,20 +141,20 @@ class Scheduler(Generic[Input, Output]):
                         self._timer = self._clock.call_later(delay_s, self._step)
                     break
         try:
-            self._planner.look_back(self._clock.time())
+            self._planner.update_forecast(self._clock.time())
         except Exception:  # the forecast improves decisions, but is not necessary for them
             logger.exception("the forecast of arrivals could not be updated")
 
-    def _send(self, send: Send, now: float) -> None:
+    def _send(self, send: Send[PendingRequest[Input, Output]], now: float) -> None:
         task = asyncio.get_running_loop().create_task(self._run_batch(send, now))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run_batch(self, send: Send, sent: float) -> None:
+    async def _run_batch(self, send: Send[PendingRequest[Input, Output]], sent: float) -> None:
         # A caller that was cancelled in this iteration of the loop has not withdrawn its request.
-        batch = [waiting for waiting in send.batch if not waiting.entry.future.done()]
+        batch = [waiting for waiting in send.batch if not waiting.payload.future.done()]
         for waiting in batch:
-            waiting.entry.stage = "running"
+            waiting.payload.stage = "running"
         outcome: BatchOutcome = "settled"
         try:
             if batch:
@@ -161,23 +162,26 @@ class Scheduler(Generic[Input, Output]):
             if outcome == "run singly":
                 # One request may have caused the failure; the others should not fail with it.
                 for waiting in batch:
-                    if not waiting.entry.future.done():
+                    if not waiting.payload.future.done():
                         await self._try_batch(send, [waiting], self._clock.time())
         finally:
             # Only a batch that ran as planned is representative of batches of its size.
             is_representative = outcome == "answered" and len(batch) == len(send.batch)
-            self._planner.ended(
+            self._planner.end_batch(
                 send.number, self._clock.time(), is_representative=is_representative
             )
             # At once, so that the slot is filled again before the answers are rendered.
             self._step()
 
     async def _try_batch(
-        self, send: Send, batch: Sequence[QueuedRequest], sent: float
+        self,
+        send: Send[PendingRequest[Input, Output]],
+        batch: Sequence[QueuedRequest[PendingRequest[Input, Output]]],
+        sent: float,
     ) -> BatchOutcome:
         """Run a batch and settle its requests, unless they should be run one by one."""
         try:
-            result = await self._run(send.variant, [waiting.entry.inputs for waiting in batch])
+            result = await self._run(send.variant, [waiting.payload.inputs for waiting in batch])
             if len(result.outputs) != len(batch):
                 raise ValueError(f"{len(result.outputs)} outputs for {len(batch)} requests")
         except HostLost:
@@ -196,8 +200,8 @@ class Scheduler(Generic[Input, Output]):
 
     def _answer(
         self,
-        send: Send,
-        batch: Sequence[QueuedRequest],
+        send: Send[PendingRequest[Input, Output]],
+        batch: Sequence[QueuedRequest[PendingRequest[Input, Output]]],
         result: BatchResult[Sequence[Output]],
         sent: float,
     ) -> None:
@@ -205,7 +209,7 @@ class Scheduler(Generic[Input, Output]):
         output_s = max(0.0, took_s - result.input_s - result.compute_s)
         samples = sum(waiting.size for waiting in batch)
         for waiting, outputs in zip(batch, result.outputs, strict=True):
-            request: PendingRequest[Input, Output] = waiting.entry
+            request = waiting.payload
             if request.future.done():
                 continue
             queue_s = sent - waiting.arrived
@@ -223,22 +227,24 @@ class Scheduler(Generic[Input, Output]):
                 )
             )
 
-    def _fail(self, batch: Sequence[QueuedRequest], error: ServingError) -> None:
+    def _fail(
+        self, batch: Sequence[QueuedRequest[PendingRequest[Input, Output]]], error: ServingError
+    ) -> None:
         for waiting in batch:
-            waiting.entry.fail(error)
+            waiting.payload.fail(error)
 
-    def _send_again(self, batch: Sequence[QueuedRequest]) -> None:
+    def _send_again(self, batch: Sequence[QueuedRequest[PendingRequest[Input, Output]]]) -> None:
         """Queue the requests of a lost host again, except those whose callers disconnected."""
-        connected = [waiting for waiting in batch if not waiting.entry.future.done()]
+        connected = [waiting for waiting in batch if not waiting.payload.future.done()]
         for waiting in connected:
-            waiting.entry.stage = "queued"
+            waiting.payload.stage = "queued"
         exhausted = self._planner.retry(connected)
         self._fail(exhausted, InferenceFailed("two hosts in succession were lost"))
 
-    def _expire(self, waiting: QueuedRequest, now: float) -> None:
+    def _expire(self, waiting: QueuedRequest[PendingRequest[Input, Output]], now: float) -> None:
         self._on_expired(waiting.size)
         waited_ms = (now - waiting.arrived) * 1e3
-        waiting.entry.fail(
+        waiting.payload.fail(
             DeadlineExceeded(
                 f"after {waited_ms:.1f} ms in the queue no variant could answer in time any more; "
                 "allow more time, or send fewer requests at once"

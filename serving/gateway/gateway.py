@@ -14,9 +14,11 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from serving.dataplane.batching import Arrays
 from serving.dataplane.clock import LoopClock
 from serving.dataplane.dataplane import DataPlane
 from serving.dataplane.executor import BatchExecutor
+from serving.dataplane.request import PendingRequest
 from serving.dataplane.scheduler import Scheduler
 from serving.gateway.discovery import HostDiscovery, Registry
 from serving.gateway.settings import Settings
@@ -68,7 +70,7 @@ class Gateway:
         )
         slots = settings.hosts.slots
         pool = HostPool(lambda variant, hosts: self._scheduler.set_slots(variant, hosts * slots))
-        planner = Planner(
+        planner = Planner[PendingRequest[Arrays, Arrays]](
             POLICIES[settings.policy],
             latency,
             {name: profile.accuracy for name, profile in profiles.items()},

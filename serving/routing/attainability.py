@@ -26,10 +26,10 @@ def lane_key(variants: tuple[str, ...], slo: Slo, signature: Hashable = None) ->
 
 
 def attainable_variants(
-    variants: Iterable[str], size: int, latency_s: float, idle_s: Callable[[str, int], float]
+    variants: Iterable[str], size: int, latency_s: float, best_case_s: Callable[[str, int], float]
 ) -> Iterator[str]:
     """Yield the variants that answer `size` samples within `latency_s` when the service is idle.
 
-    `idle_s` returns the least time, in seconds, that a variant takes for a batch of that size.
+    `best_case_s` returns the least time, in seconds, that a variant takes for a batch of that size.
     """
-    return (name for name in variants if idle_s(name, size) <= latency_s)
+    return (name for name in variants if best_case_s(name, size) <= latency_s)

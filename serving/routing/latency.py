@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Final
 
-from serving.routing.profile import Latency
+from serving.routing.profile import LatencyQuantiles
 from serving.routing.residuals import Residuals
 
 QUANTILE: Final = 0.95
@@ -90,7 +90,7 @@ class LatencyModel:
     """Learns and predicts the times of batches, for each variant."""
 
     def __init__(
-        self, cards: Mapping[str, Mapping[int, Latency]], now: Callable[[], float]
+        self, cards: Mapping[str, Mapping[int, LatencyQuantiles]], now: Callable[[], float]
     ) -> None:
         """`cards` gives by variant the measured times by batch size, at least one size each."""
         self._now = now
@@ -115,11 +115,11 @@ class LatencyModel:
             times = self._times[variant] = Times(sizes, self._speed_factor)
         return times
 
-    def unseen_s(self, variant: str) -> float:
+    def since_last_batch_s(self, variant: str) -> float:
         """Return how long ago this variant was last seen at work; infinite if it never was."""
         return self._now() - self._variants[variant].seen_at
 
-    def idle_s(self, variant: str, size: int) -> float:
+    def best_case_s(self, variant: str, size: int) -> float:
         """Return the least time that a batch of `size` samples has ever taken.
 
         After a while without any batch that is doubted: the report card counts too, so that one
@@ -171,7 +171,7 @@ class LatencyModel:
 class _Sizes:
     """What is known of one variant, by measured batch size; in between it is linear in size."""
 
-    def __init__(self, card: Mapping[int, Latency]) -> None:
+    def __init__(self, card: Mapping[int, LatencyQuantiles]) -> None:
         if not card:
             raise ValueError("a variant needs a measured latency for at least one batch size")
         self._sizes: Sequence[int] = sorted(card)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Final, Generic
 
 from serving.errors import Overloaded
 from serving.routing.admission import lateness_s
@@ -24,19 +24,21 @@ from serving.routing.policy.state import (
     Drop,
     Lane,
     LaneKey,
+    Payload,
     Policy,
     QueuedRequest,
     RouterState,
     VariantState,
     Wait,
-    cleared_s,
+    drain_time_s,
 )
 from serving.routing.queue import DeadlineQueue
+from serving.routing.step import Expired, Idle, NoReplica, Send, Step
 
 MAX_ATTEMPTS: Final = 2
 """A batch whose host is lost is sent once more, elsewhere."""
 
-PATIENCE_S: Final = 30.0
+NO_REPLICA_TIMEOUT_S: Final = 30.0
 """How long a request without a deadline waits for a variant whose replicas are all gone."""
 
 MAX_LANES: Final = 64
@@ -47,43 +49,6 @@ OVERDUE: Final = 0.1
 
 RECENT_ACCURACY_STEP: Final = 0.005
 """Weight of one request in the mean accuracy of late."""
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send these requests in one batch; then tell `ended` with its number."""
-
-    number: int
-    variant: str
-    batch: Sequence[QueuedRequest]
-    size: int
-    predicted_s: float
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Late:
-    """No variant can answer this one in time any more."""
-
-    waiting: QueuedRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Abandoned:
-    """These have no deadline, and nobody has been there to serve them for too long."""
-
-    batch: Sequence[QueuedRequest]
-    variants: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """Nothing to do before something happens, or `until` comes."""
-
-    until: float
-
-
-Step: TypeAlias = Send | Late | Abandoned | Idle
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +64,7 @@ class _Running:
         return max(self.due - now, OVERDUE * (self.due - self.sent))
 
 
-class Planner:
+class Planner(Generic[Payload]):
     """The queue, the slots, and what runs on them; asks the policy."""
 
     def __init__(
@@ -121,7 +86,7 @@ class Planner:
         self._max_queue = max_queue
         self._max_lanes = max_lanes
         self._cores = cores
-        self._queue = DeadlineQueue()
+        self._queue = DeadlineQueue[Payload]()
         self._forecast = Forecast()
         self._slots = dict.fromkeys(self._accuracies, 0)
         self._sent = dict.fromkeys(self._accuracies, 0)
@@ -146,8 +111,15 @@ class Planner:
         self._slots[variant] = slots
 
     def admit(
-        self, entry: Any, key: LaneKey, *, size: int, deadline: float, priority: int, now: float
-    ) -> tuple[QueuedRequest, list[tuple[QueuedRequest, Overloaded]]]:
+        self,
+        payload: Payload,
+        key: LaneKey,
+        *,
+        size: int,
+        deadline: float,
+        priority: int,
+        now: float,
+    ) -> tuple[QueuedRequest[Payload], list[tuple[QueuedRequest[Payload], Overloaded]]]:
         """Queue a request; return it, and those of lower priority that had to go for it.
 
         Raises `Overloaded` if it would be late, or would make others late that matter as much.
@@ -156,7 +128,7 @@ class Planner:
         self._forecast.arrived(now, size, left_s, key.variants)
         if not self._queue.has_lane(key) and len(self._queue.lanes) >= self._max_lanes:
             raise Overloaded("requests of too many different shapes are queued; try again later")
-        shed: list[tuple[QueuedRequest, Overloaded]] = []
+        shed: list[tuple[QueuedRequest[Payload], Overloaded]] = []
         try:
             if self.queued >= self._max_queue:
                 error = Overloaded(
@@ -168,18 +140,18 @@ class Planner:
                 self._make_time(key, size, deadline, priority, now, shed)
         except Overloaded:
             for other, _ in shed:  # in vain
-                self._queue.put_back(other)
+                self._queue.reinsert(other)
             raise
         waiting = self._queue.add(
-            entry, key=key, size=size, deadline=deadline, priority=priority, now=now
+            payload, key=key, size=size, deadline=deadline, priority=priority, now=now
         )
         return waiting, shed
 
-    def withdraw(self, waiting: QueuedRequest) -> bool:
+    def withdraw(self, waiting: QueuedRequest[Payload]) -> bool:
         """Take a request out of the queue; return False if it does not wait any more."""
         return self._queue.remove(waiting)
 
-    def step(self, now: float) -> Step:
+    def step(self, now: float) -> Step[Payload]:
         """Return the next thing to do; to be called until it is `Idle`."""
         if not self._queue:
             return Idle(math.inf)
@@ -189,18 +161,18 @@ class Planner:
                 return self._send(decision, now)
             case Drop(lane):
                 (late,) = self._queue.take(lane, 1)
-                return Late(late)
+                return Expired(late)
             case Wait(until):
                 self._note_gone(now)
                 return self._abandoned(now) or Idle(min(until, self._abandon_at()))
 
-    def look_back(self, now: float) -> None:
+    def update_forecast(self, now: float) -> None:
         """Learn from the arrivals of late, if it is time to; best where there is nothing to do."""
         if self._forecast.is_due(now):
             at_once = min(self._cores, sum(self._slots.values()))
             self._forecast.refresh(now, self._clear, at_once)
 
-    def ended(self, number: int, now: float, *, is_representative: bool = True) -> None:
+    def end_batch(self, number: int, now: float, *, is_representative: bool = True) -> None:
         """Tell that a batch has come back; learn how long it took if that is telling."""
         running = self._running.pop(number)
         self._by_variant[running.variant].discard(number)
@@ -208,22 +180,22 @@ class Planner:
             took_s = now - running.sent
             self._latency.observe(running.variant, running.size, took_s)
 
-    def retry(self, batch: Sequence[QueuedRequest]) -> list[QueuedRequest]:
+    def retry(self, batch: Sequence[QueuedRequest[Payload]]) -> list[QueuedRequest[Payload]]:
         """Queue requests again whose host is gone, at the places they had.
 
         Returns those that have been through that too often, and are not.
         """
-        hopeless = []
+        exhausted = []
         for waiting in batch:
             waiting.attempts += 1
             if waiting.attempts < MAX_ATTEMPTS:
-                self._queue.put_back(waiting)
+                self._queue.reinsert(waiting)
             else:
-                hopeless.append(waiting)
-        return hopeless
+                exhausted.append(waiting)
+        return exhausted
 
-    def _send(self, decision: Dispatch, now: float) -> Send:
-        batch: list[QueuedRequest] = []
+    def _send(self, decision: Dispatch, now: float) -> Send[Payload]:
+        batch: list[QueuedRequest[Payload]] = []
         for place, (lane, count) in enumerate(decision.counts):
             batch += self._queue.take(lane, count, skip=0 if place else decision.skip)
         number = next(self._numbers)
@@ -277,12 +249,12 @@ class Planner:
             free_in_s=max(slot_in_s, core_in_s),
             max_batch=self._max_batch,
             times=self._latency.times(name),
-            idle_s=partial(self._latency.idle_s, name),
-            unseen_s=self._latency.unseen_s(name),
+            best_case_s=partial(self._latency.best_case_s, name),
+            since_last_batch_s=self._latency.since_last_batch_s(name),
             sent=self._sent[name],
         )
 
-    def _next_end_s(self, numbers: Any, now: float) -> float:
+    def _next_end_s(self, numbers: Iterable[int], now: float) -> float:
         return min(self._running[number].left_s(now) for number in numbers)
 
     def _clear(self, variants: tuple[str, ...]) -> Clear:
@@ -292,7 +264,7 @@ class Planner:
         if not alive:
             return lambda samples: 0.0
         fastest = min(alive, key=lambda times: times.typical_s(most))
-        return lambda samples: cleared_s(fastest.typical_s, samples, most)
+        return lambda samples: drain_time_s(fastest.typical_s, samples, most)
 
     def _make_time(
         self,
@@ -301,7 +273,7 @@ class Planner:
         deadline: float,
         priority: int,
         now: float,
-        shed: list[tuple[QueuedRequest, Overloaded]],
+        shed: list[tuple[QueuedRequest[Payload], Overloaded]],
     ) -> None:
         """See that everyone can be in time with one more; raise `Overloaded` if it cannot."""
         left_s = deadline - now
@@ -333,7 +305,7 @@ class Planner:
         error: Overloaded,
         before: float = math.inf,
         variants: Sequence[str] | None = None,
-    ) -> QueuedRequest:
+    ) -> QueuedRequest[Payload]:
         """Take out the least important request; raise `error` if none is less so than this."""
         found = self._queue.take_least_important(priority, before=before, variants=variants)
         if found is None:
@@ -351,18 +323,20 @@ class Planner:
             else:
                 self._gone_since.setdefault(name, now)
 
-    def _abandoned(self, now: float) -> Abandoned | None:
+    def _abandoned(self, now: float) -> NoReplica[Payload] | None:
         for lane, gone in self._left_alone():
-            count = sum(max(gone, each.arrived) + PATIENCE_S <= now for each in lane.requests)
+            count = sum(
+                max(gone, each.arrived) + NO_REPLICA_TIMEOUT_S <= now for each in lane.requests
+            )
             if count:
                 # In order of arrival but for priorities, so about those that came first.
-                return Abandoned(self._queue.take(lane, count), lane.key.variants)
+                return NoReplica(self._queue.take(lane, count), lane.key.variants)
         return None
 
     def _abandon_at(self) -> float:
         """Return when the next request is given up for which nobody is there."""
         waiting = (max(gone, lane.requests[0].arrived) for lane, gone in self._left_alone())
-        return min(waiting, default=math.inf) + PATIENCE_S
+        return min(waiting, default=math.inf) + NO_REPLICA_TIMEOUT_S
 
     def _left_alone(self) -> Iterator[tuple[Lane, float]]:
         """Yield the lanes without deadlines for which nobody is there, and since when."""

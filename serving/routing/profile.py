@@ -17,7 +17,7 @@ from variants.catalog.comparison import hardware_keys
 logger = logging.getLogger(__name__)
 
 
-class Latency(NamedTuple):
+class LatencyQuantiles(NamedTuple):
     """What batches of one size take, as quantiles."""
 
     p50_s: float
@@ -36,7 +36,7 @@ class VariantProfile:
     agreement: float
     weight_bytes: int
     artifact_bytes: int
-    latencies: Mapping[int, Latency]
+    latencies: Mapping[int, LatencyQuantiles]
     """By batch size."""
 
     @property
@@ -45,7 +45,7 @@ class VariantProfile:
         return min(latency.p95_s / size for size, latency in self.latencies.items())
 
     @property
-    def quickest_s(self) -> float:
+    def fastest_batch_s(self) -> float:
         """What its quickest batch takes: the 95th percentile."""
         return min(latency.p95_s for latency in self.latencies.values())
 
@@ -102,7 +102,7 @@ def qualifying(profiles: Mapping[str, VariantProfile], slo: Slo) -> tuple[str, .
         case "accuracy":
             allowed.sort(key=lambda profile: (-profile.accuracy, profile.seconds_per_sample))
         case "latency":
-            allowed.sort(key=lambda profile: profile.quickest_s)
+            allowed.sort(key=lambda profile: profile.fastest_batch_s)
         case "cost":
             allowed.sort(key=lambda profile: (profile.seconds_per_sample, -profile.accuracy))
     return tuple(profile.variant for profile in allowed)
@@ -117,7 +117,7 @@ def _profile(name: str, card: ReportCard) -> VariantProfile:
         weight_bytes=card.weight_bytes,
         artifact_bytes=card.artifact_bytes,
         latencies={
-            measured.batch_size: Latency(measured.p50_s, measured.p95_s, measured.p99_s)
+            measured.batch_size: LatencyQuantiles(measured.p50_s, measured.p95_s, measured.p99_s)
             for measured in card.latencies
         },
     )

@@ -8,15 +8,15 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Collection
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, Generic
 
-from serving.routing.policy.state import Lane, LaneKey, QueuedRequest
+from serving.routing.policy.state import Lane, LaneKey, Payload, QueuedRequest
 
 AGEING_S: Final = 1.0
 """A request without a deadline is served as if due this long after it came: it cannot starve."""
 
 
-class DeadlineQueue:
+class DeadlineQueue(Generic[Payload]):
     """Waiting requests by lane. `len()` counts the requests."""
 
     def __init__(self) -> None:
@@ -38,17 +38,24 @@ class DeadlineQueue:
         return list(self._lanes.values())
 
     def add(
-        self, entry: Any, *, key: LaneKey, size: int, deadline: float, priority: int, now: float
-    ) -> QueuedRequest:
+        self,
+        payload: Payload,
+        *,
+        key: LaneKey,
+        size: int,
+        deadline: float,
+        priority: int,
+        now: float,
+    ) -> QueuedRequest[Payload]:
         """Queue a request of `size` samples that came at `now`, behind its equals."""
         # Deadlines within one millisecond are equal: among them priority decides.
         due = round(deadline if key.has_deadline else now + AGEING_S, 3)
         order = (due, priority, next(self._numbers))
-        waiting = QueuedRequest(size, deadline, order, key, entry, arrived=now)
-        self.put_back(waiting)
+        waiting = QueuedRequest(size, deadline, order, key, payload, arrived=now)
+        self.reinsert(waiting)
         return waiting
 
-    def put_back(self, waiting: QueuedRequest) -> None:
+    def reinsert(self, waiting: QueuedRequest[Payload]) -> None:
         """Queue a request again that was taken out, at the place it had."""
         lane = self._lanes.get(waiting.key)
         if lane is None:
@@ -58,11 +65,11 @@ class DeadlineQueue:
         self._priorities[waiting.order[1]] += 1
         self._count += 1
 
-    def take(self, lane: Lane, count: int, skip: int = 0) -> list[QueuedRequest]:
+    def take(self, lane: Lane, count: int, skip: int = 0) -> list[QueuedRequest[Payload]]:
         """Remove and return `count` requests of a lane, from the one at `skip` on."""
         return self._remove(lane, slice(skip, skip + count))
 
-    def remove(self, waiting: QueuedRequest) -> bool:
+    def remove(self, waiting: QueuedRequest[Payload]) -> bool:
         """Remove one request, wherever it stands; return False if it does not wait here."""
         lane = self._lanes.get(waiting.key)
         if lane is None:
@@ -83,7 +90,7 @@ class DeadlineQueue:
         *,
         before: float = math.inf,
         variants: Collection[str] | None = None,
-    ) -> QueuedRequest | None:
+    ) -> QueuedRequest[Payload] | None:
         """Remove and return the request to shed in favour of one with this priority, if any.
 
         It is one of lower priority, due before some time, for which one of `variants` qualifies
@@ -123,7 +130,7 @@ class DeadlineQueue:
                 total += lane.samples * before * shared
         return total
 
-    def _remove(self, lane: Lane, places: slice) -> list[QueuedRequest]:
+    def _remove(self, lane: Lane, places: slice) -> list[QueuedRequest[Payload]]:
         taken = lane.requests[places]
         del lane.requests[places]
         lane.samples -= sum(waiting.size for waiting in taken)
@@ -137,5 +144,5 @@ class DeadlineQueue:
 _order = attrgetter("order")
 
 
-def _due(waiting: QueuedRequest) -> float:
+def _due(waiting: QueuedRequest[Any]) -> float:
     return waiting.order[0]

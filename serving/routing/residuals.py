@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from typing import Final
 
-from serving.routing.profile import Latency
+from serving.routing.profile import LatencyQuantiles
 
 WINDOW: Final = 64
 SEEDS: Final = 16
@@ -30,7 +30,7 @@ class Residuals:
 
     __slots__ = ("_by_size", "_by_time", "_index", "_knee", "_share")
 
-    def __init__(self, seed: Latency) -> None:
+    def __init__(self, seed: LatencyQuantiles) -> None:
         """Start with what a report card says: its quantiles."""
         self._by_time = deque(card_ratio((i + 0.5) / SEEDS, seed) for i in range(SEEDS))
         self._by_size = sorted(self._by_time)
@@ -66,7 +66,7 @@ class Residuals:
         self._index = max(LEAST_TAIL, sum(math.log(v / knee) for v in values[-above:]) / above)
 
 
-def card_ratio(u: float, card: Latency) -> float:
+def card_ratio(u: float, card: LatencyQuantiles) -> float:
     """Return the ratio at quantile `u` of a card; below the median it is taken to fall as little.
 
     Between the card's quantiles, and beyond the last, it is exponential: linear in -log(1 - u).

@@ -24,7 +24,7 @@ from serving.protocol.inference import Inference
 from serving.routing.latency import LatencyModel
 from serving.routing.planner import Planner
 from serving.routing.policy.pareto import pareto
-from serving.routing.profile import Latency, VariantProfile
+from serving.routing.profile import LatencyQuantiles, VariantProfile
 from serving.routing.slo import Slo
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
@@ -52,9 +52,9 @@ WEIGHTS: Mapping[str, npt.NDArray[np.float32]] = {
 LATENCIES_S = {1: 0.001, 8: 0.002, 64: 0.008}
 
 
-def exactly(latencies_s: Mapping[int, float]) -> dict[int, Latency]:
+def exactly(latencies_s: Mapping[int, float]) -> dict[int, LatencyQuantiles]:
     """A report card of batches that always take the same time."""
-    return {size: Latency(took_s, took_s, took_s) for size, took_s in latencies_s.items()}
+    return {size: LatencyQuantiles(took_s, took_s, took_s) for size, took_s in latencies_s.items()}
 
 
 def profile(
@@ -139,7 +139,7 @@ def in_process(
     latency = LatencyModel(
         {name: profile.latencies for name, profile in profiles.items()}, clock.time
     )
-    planner = Planner(
+    planner = Planner[Any](
         pareto,
         latency,
         {name: profile.accuracy for name, profile in profiles.items()},

@@ -19,7 +19,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeAlias
 
-from serving.routing.policy.state import Lane, LaneKey, RouterState, VariantState, cleared_s
+from serving.routing.policy.state import Lane, LaneKey, RouterState, VariantState, drain_time_s
 
 RANK_COST: Final = 1e-3
 """What a step down in a lane's preference costs where that is not by accuracy."""
@@ -332,14 +332,14 @@ class CandidateBatches:
 def _sensible(qualifying: Sequence[VariantState], samples: int) -> list[tuple[int, VariantState]]:
     """Return, with their ranks, the variants that no better one beats, alone and together."""
     kept: list[tuple[int, VariantState]] = []
-    quickest_s = [math.inf, math.inf]
+    fastest_batch_s = [math.inf, math.inf]
     for rank, candidate in enumerate(qualifying):
         times = candidate.times
         took_s = [times.typical_s(1), times.typical_s(min(samples, candidate.max_batch))]
-        if took_s[0] < quickest_s[0] or took_s[1] < quickest_s[1]:
+        if took_s[0] < fastest_batch_s[0] or took_s[1] < fastest_batch_s[1]:
             kept.append((rank, candidate))
             if candidate.free_slots:
-                quickest_s = [min(a, b) for a, b in zip(quickest_s, took_s, strict=True)]
+                fastest_batch_s = [min(a, b) for a, b in zip(fastest_batch_s, took_s, strict=True)]
     return kept
 
 
@@ -353,7 +353,7 @@ def groups_of(
     while done < rest:
         number += 1
         upto = rest if number == MOST_GROUPS else min(rest, max(1, GROWTH * done))
-        needed_s = cleared_s(
+        needed_s = drain_time_s(
             quickest.times.within_s, max(1, round(upto * mean_size)), quickest.max_batch
         )
         yield upto - done, requests[place + upto - 1].deadline - now, needed_s, worth

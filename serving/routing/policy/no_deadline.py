@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from serving.routing.policy.lookahead import alive, fastest
-from serving.routing.policy.state import Dispatch, Lane, RouterState, Wait, cleared_s
+from serving.routing.policy.state import Dispatch, Lane, RouterState, Wait, drain_time_s
 
 PATIENCE: Final = 0.02
 """Such a request waits, until it is due, while it would make so many others late."""
@@ -62,5 +62,5 @@ def _may_hold_s(lane: Lane, state: RouterState) -> float:
     if not lane.key.has_deadline or not able or state.free_cores >= 2:
         return math.inf
     quickest = fastest(able, lane.samples)
-    needed_s = cleared_s(quickest.times.within_s, lane.samples, quickest.max_batch)
+    needed_s = drain_time_s(quickest.times.within_s, lane.samples, quickest.max_batch)
     return lane.requests[0].deadline - state.now - needed_s

@@ -97,7 +97,7 @@ def _is_hopeless(lane: Lane, qualifying: Sequence[VariantState], state: RouterSt
     if not qualifying:
         return left_s <= 0
     # When a busy one is free is a guess; nobody is given up for a guess.
-    return not any(each.idle_s(first.size) <= left_s for each in qualifying)
+    return not any(each.best_case_s(first.size) <= left_s for each in qualifying)
 
 
 def _is_plain(lane: Lane, preferred: VariantState, state: RouterState) -> bool:
@@ -147,7 +147,7 @@ def _explore(lane: Lane, qualifying: Sequence[VariantState], state: RouterState)
         return None
     size, left_s = lane.samples, lane.requests[0].deadline - state.now
     for candidate in qualifying[1:]:
-        if candidate.unseen_s > EXPLORE_AFTER_S and candidate.free_slots:
+        if candidate.since_last_batch_s > EXPLORE_AFTER_S and candidate.free_slots:
             predicted_s = candidate.times.within_s(size)
             held_s = EXPLORE_SLACK * predicted_s
             if held_s <= left_s and state.expected_misses(held_s) < NEGLIGIBLE:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+
+Payload = TypeVar("Payload")
 
 
 class LaneKey(NamedTuple):
@@ -28,7 +30,7 @@ class LaneKey(NamedTuple):
 
 
 @dataclass(eq=False, slots=True)
-class QueuedRequest:
+class QueuedRequest(Generic[Payload]):
     """One queued request: `size` samples, due at `deadline` (infinite where it has none)."""
 
     size: int
@@ -36,7 +38,7 @@ class QueuedRequest:
     order: tuple[float, int, int]
     """What the lane is sorted by: when to serve it, its priority, its number."""
     key: LaneKey
-    entry: Any = None
+    payload: Payload
     """The scheduler's own; no business of a policy."""
     arrived: float = 0.0
     attempts: int = 0
@@ -48,7 +50,7 @@ class Lane:
     """Requests of one key, in order; `samples` is the sum of their sizes."""
 
     key: LaneKey
-    requests: list[QueuedRequest] = field(default_factory=list)
+    requests: list[QueuedRequest[Any]] = field(default_factory=list)
     samples: int = 0
 
 
@@ -65,7 +67,7 @@ class Times(Protocol):
         """Return the probability that a batch of `size` samples takes longer than `left_s`."""
 
 
-def cleared_s(took_s: Callable[[int], float], samples: int, most: int) -> float:
+def drain_time_s(took_s: Callable[[int], float], samples: int, most: int) -> float:
     """Return the time for so many samples in full batches of `most`, and one of the rest.
 
     `took_s` gives the time that a batch of so many samples takes.
@@ -89,9 +91,9 @@ class VariantState:
     """When the next slot, with a core, is expected to be free; 0 if one is."""
     max_batch: int
     times: Times
-    idle_s: Callable[[int], float]
+    best_case_s: Callable[[int], float]
     """The time that a batch of that many samples takes at best."""
-    unseen_s: float = 0.0
+    since_last_batch_s: float = 0.0
     """How long ago a batch of it was last answered."""
     sent: int = 0
     """How many batches it was sent so far."""

@@ -13,7 +13,7 @@ from loadtests.replay.timings import (
     summarize_timings,
 )
 from loadtests.trials.outcomes import Batches
-from serving.routing.profile import Latency
+from serving.routing.profile import LatencyQuantiles
 from tests.loadtests.workload.profiles import OFFERS
 
 
@@ -68,7 +68,7 @@ def test_each_quantile_is_scaled_by_what_was_seen_at_the_nearest_sizes() -> None
 
 
 def test_quantiles_never_cross() -> None:
-    card = {1: Latency(0.005, 0.005, 0.005), 8: Latency(0.020, 0.040, 0.080)}
+    card = {1: LatencyQuantiles(0.005, 0.005, 0.005), 8: LatencyQuantiles(0.020, 0.040, 0.080)}
     steady = {"dense": replace(OFFERS["dense"], latencies=card)}
     found = correct_profiles(steady, Timings(variants={"dense": {8: measured(0.40, 0.40, 0.40)}}))
     # 20, 10 and 5 times the card

@@ -9,16 +9,16 @@ import numpy as np
 
 from loadtests.simulator.simulate import SimulatedService
 from loadtests.workload.workload import SloClass, Workload
-from serving.routing.profile import Latency, VariantProfile
+from serving.routing.profile import LatencyQuantiles, VariantProfile
 from tests.serving.builders import profile
 
 SIZES = (1, 4, 16, 64)
 
 
-def spread(fastest_s: float) -> dict[int, Latency]:
+def spread(fastest_s: float) -> dict[int, LatencyQuantiles]:
     """A report card: 64 samples take eight times as long as one; p95 is 1.5 times the median."""
     medians = {size: fastest_s * size**0.5 for size in SIZES}
-    return {size: Latency(s, 1.5 * s, 2.0 * s) for size, s in medians.items()}
+    return {size: LatencyQuantiles(s, 1.5 * s, 2.0 * s) for size, s in medians.items()}
 
 
 def _profile(variant: str, accuracy: float, fastest_s: float) -> VariantProfile:

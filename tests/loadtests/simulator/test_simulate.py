@@ -19,7 +19,7 @@ from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.workload.arrivals import Gamma
 from loadtests.workload.draw import draw
 from loadtests.workload.workload import SloClass
-from serving.routing.planner import PATIENCE_S
+from serving.routing.planner import NO_REPLICA_TIMEOUT_S
 from serving.routing.policy import POLICIES
 from serving.routing.policy.pareto import pareto
 from serving.routing.profile import qualifying
@@ -199,7 +199,10 @@ def test_who_has_no_deadline_gives_up_on_a_host_that_stays_away() -> None:
     made = workload([0.0], [SloClass("patient", Slo())])
     death = HostFailure(0.5, "dense", math.inf)
     found = simulate(exactly(1.0), made, pareto, name="pareto", faults=[death])
-    assert (found.status[0], found.finished_s[0]) == (RequestStatus.FAILED, 0.5 + PATIENCE_S)
+    assert (found.status[0], found.finished_s[0]) == (
+        RequestStatus.FAILED,
+        0.5 + NO_REPLICA_TIMEOUT_S,
+    )
 
 
 def test_a_slowdown_doubles_what_batches_take() -> None:

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from loadtests.simulator.timing import WORST, ReportCardTimes
-from serving.routing.profile import Latency
+from serving.routing.profile import LatencyQuantiles
 
 CARD = {
-    1: Latency(0.010, 0.012, 0.020),
-    8: Latency(0.040, 0.060, 0.070),
-    64: Latency(0.200, 0.200, 0.200),
+    1: LatencyQuantiles(0.010, 0.012, 0.020),
+    8: LatencyQuantiles(0.040, 0.060, 0.070),
+    64: LatencyQuantiles(0.200, 0.200, 0.200),
 }
 
 

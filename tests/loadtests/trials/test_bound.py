@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from loadtests.trials.bound import Bound, Outage, clairvoyant
 from loadtests.trials.work import FloatArray
 from loadtests.workload.workload import SloClass, Workload
-from serving.routing.profile import Latency, VariantProfile
+from serving.routing.profile import LatencyQuantiles, VariantProfile
 from serving.routing.slo import Slo
 
 ACCURACIES = {"dense": 0.9, "small": 0.8, "tiny": 0.6}
@@ -269,7 +269,13 @@ def best_of(
     )
     profiles = {
         name: VariantProfile(
-            name, {**ACCURACIES, **accuracies}[name], 0.0, 1.0, 0, 0, {1: Latency(0.01, 0.01, 0.01)}
+            name,
+            {**ACCURACIES, **accuracies}[name],
+            0.0,
+            1.0,
+            0,
+            0,
+            {1: LatencyQuantiles(0.01, 0.01, 0.01)},
         )
         for name in times
     }

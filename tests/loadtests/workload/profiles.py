@@ -1,6 +1,6 @@
 """Offers of a catalog that is made up, for tests of what depends on them."""
 
-from serving.routing.profile import Latency, VariantProfile
+from serving.routing.profile import LatencyQuantiles, VariantProfile
 
 
 def profile(variant: str, **p95_s: float) -> VariantProfile:
@@ -13,7 +13,7 @@ def profile(variant: str, **p95_s: float) -> VariantProfile:
         weight_bytes=1,
         artifact_bytes=1,
         latencies={
-            int(size.removeprefix("b")): Latency(p50_s=s / 2, p95_s=s, p99_s=s * 2)
+            int(size.removeprefix("b")): LatencyQuantiles(p50_s=s / 2, p95_s=s, p99_s=s * 2)
             for size, s in p95_s.items()
         },
     )

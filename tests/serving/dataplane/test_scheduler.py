@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import pytest
 
 from serving.dataplane.executor import BatchResult
+from serving.dataplane.request import PendingRequest
 from serving.dataplane.scheduler import Scheduler
 from serving.errors import DeadlineExceeded, NotReady, Overloaded
 from serving.routing.latency import LatencyModel
-from serving.routing.planner import PATIENCE_S, Planner
+from serving.routing.planner import NO_REPLICA_TIMEOUT_S, Planner
 from serving.routing.policy.pareto import pareto
 from serving.routing.policy.state import LaneKey
 from tests.serving.builders import exactly
@@ -123,7 +124,9 @@ async def test_overload_does_not_reduce_goodput(load: float, within: float, leas
         return BatchResult(inputs, 0.0)
 
     latency = LatencyModel({"only": exactly(cost_s)}, clock.time)
-    planner = Planner(pareto, latency, {"only": 0.9}, max_batch=64, max_queue=9999)
+    planner = Planner[PendingRequest[str, str]](
+        pareto, latency, {"only": 0.9}, max_batch=64, max_queue=9999
+    )
     scheduler = Scheduler(planner, run, clock)
     scheduler.set_slots("only", 1)
     on_time: list[bool] = []
@@ -152,7 +155,7 @@ async def test_overload_does_not_reduce_goodput(load: float, within: float, leas
 async def test_a_request_without_a_deadline_waits_for_a_replica_of_its_variant() -> None:
     harness = SchedulerHarness(dense=0, int8=1)
     task = harness.submit("a", variants=("dense",))
-    await harness.clock.advance(PATIENCE_S / 2)
+    await harness.clock.advance(NO_REPLICA_TIMEOUT_S / 2)
     harness.scheduler.set_slots("dense", 1)
     await harness.clock.advance()
     harness.hosts.finish()
@@ -162,7 +165,7 @@ async def test_a_request_without_a_deadline_waits_for_a_replica_of_its_variant()
 async def test_a_request_without_a_live_replica_for_too_long_gets_not_ready() -> None:
     harness = SchedulerHarness(dense=0)
     task = harness.submit("a")
-    await harness.clock.advance(PATIENCE_S + 1)
+    await harness.clock.advance(NO_REPLICA_TIMEOUT_S + 1)
     error = await error_of(task)
     assert isinstance(error, NotReady)
     assert "dense" in str(error)
@@ -198,7 +201,7 @@ async def test_the_forecast_is_updated_though_every_request_is_sent_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked: list[float] = []
-    monkeypatch.setattr(Planner, "look_back", lambda planner, now: looked.append(now))
+    monkeypatch.setattr(Planner, "update_forecast", lambda planner, now: looked.append(now))
     harness = SchedulerHarness(dense=1)
     lone = harness.submit("y", within=0.2)
     await harness.clock.advance(0.01)

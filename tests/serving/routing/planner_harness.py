@@ -7,9 +7,10 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from serving.routing.latency import LatencyModel
-from serving.routing.planner import Idle, Planner, Send, Step
+from serving.routing.planner import Planner
 from serving.routing.policy.baselines.max_acc import max_acc
 from serving.routing.policy.state import LaneKey, Policy, QueuedRequest
+from serving.routing.step import Idle, Send, Step
 from tests.serving.builders import exactly
 
 CARDS = {
@@ -29,13 +30,13 @@ def new_planner(
     max_lanes: int = 64,
     cores: float = math.inf,
     **slots: int,
-) -> tuple[Planner, LatencyModel]:
+) -> tuple[Planner[Any], LatencyModel]:
     """A planner of a dense and an INT8 variant, and what it knows of their latencies.
 
     The policy is a simple one if none is given: the best that is free and in time, or wait.
     """
     latency = LatencyModel(CARDS, now)
-    planner = Planner(
+    planner = Planner[Any](
         policy,
         latency,
         ACCURACIES,
@@ -57,7 +58,7 @@ class PlannerHarness:
     def __init__(self, policy: Policy = max_acc, **parameters: Any) -> None:
         self.now = 100.0
         self.planner, self.latency = new_planner(lambda: self.now, policy, **parameters)
-        self.shed: list[QueuedRequest] = []
+        self.shed: list[QueuedRequest[Any]] = []
 
     def admit(
         self,
@@ -68,7 +69,7 @@ class PlannerHarness:
         priority: int = 10,
         size: int = 1,
         signature: Hashable = None,
-    ) -> QueuedRequest:
+    ) -> QueuedRequest[Any]:
         """Queue a request that is due `within` seconds from now; note who is shed for it."""
         waiting, shed = self.planner.admit(
             entry,
@@ -81,25 +82,25 @@ class PlannerHarness:
         self.shed += [other for other, _ in shed]
         return waiting
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[Step[Any]]:
         """Do all there is to do now, and tell it; the last one is `Idle`."""
-        steps: list[Step] = []
+        steps: list[Step[Any]] = []
         while not (steps and isinstance(steps[-1], Idle)):
             steps.append(self.planner.step(self.now))
         return steps
 
-    def send(self) -> Send:
+    def send(self) -> Send[Any]:
         """Take the next step, which must be to send a batch."""
         step = self.planner.step(self.now)
         assert isinstance(step, Send)
         return step
 
-    def end(self, send: Send, after: float, *, is_representative: bool = True) -> None:
+    def end(self, send: Send[Any], after: float, *, is_representative: bool = True) -> None:
         """Let a batch come back some time from now."""
         self.now += after
-        self.planner.ended(send.number, self.now, is_representative=is_representative)
+        self.planner.end_batch(send.number, self.now, is_representative=is_representative)
 
 
-def entries(send: Send) -> list[object]:
+def entries(send: Send[Any]) -> list[object]:
     """The requests of a batch."""
-    return [waiting.entry for waiting in send.batch]
+    return [waiting.payload for waiting in send.batch]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.routing.latency import FRESH_S, SPEED_FACTOR_WINDOW, LatencyModel
-from serving.routing.profile import Latency
+from serving.routing.profile import LatencyQuantiles
 from tests.serving.builders import exactly
 
 CARD = {1: 0.001, 8: 0.002, 64: 0.008}
@@ -36,10 +36,10 @@ def model(time: Time) -> LatencyModel:
     return LatencyModel({"dense": exactly(CARD), "int8": exactly({1: 0.0005})}, time)
 
 
-def noisy(typical_s: Mapping[int, float], sigma: float) -> dict[int, Latency]:
+def noisy(typical_s: Mapping[int, float], sigma: float) -> dict[int, LatencyQuantiles]:
     """The report card of batches whose times are lognormal."""
     p95, p99 = math.exp(1.6449 * sigma), math.exp(2.3263 * sigma)
-    return {size: Latency(s, p95 * s, p99 * s) for size, s in typical_s.items()}
+    return {size: LatencyQuantiles(s, p95 * s, p99 * s) for size, s in typical_s.items()}
 
 
 def observe(model: LatencyModel, size: int, took_s: float, times: int = 60) -> None:
@@ -64,12 +64,12 @@ def test_before_anything_was_seen_the_report_card_holds(
 ) -> None:
     assert model.times("dense").typical_s(size) == pytest.approx(expected_s)
     assert model.times("dense").within_s(size) == pytest.approx(expected_s, rel=0.005)
-    assert model.idle_s("dense", size) == pytest.approx(expected_s)
+    assert model.best_case_s("dense", size) == pytest.approx(expected_s)
 
 
 @pytest.mark.parametrize("quantile", [0.5, 0.95, 0.99])
 def test_quantiles_are_at_first_those_of_the_report_card(time: Time, quantile: float) -> None:
-    card = Latency(0.010, 0.014, 0.022)
+    card = LatencyQuantiles(0.010, 0.014, 0.022)
     times = LatencyModel({"dense": {1: card}}, time).times("dense")
     expected_s = {0.5: card.p50_s, 0.95: card.p95_s, 0.99: card.p99_s}[quantile]
     assert times.within_s(1, quantile) == pytest.approx(expected_s, rel=0.15)
@@ -153,25 +153,25 @@ def test_idle_is_the_best_ever_seen_however_slow_it_is_now(model: LatencyModel, 
     observe(model, 1, 0.0007, times=1)
     observe(model, 1, 0.5)
     time.now += FRESH_S
-    assert model.idle_s("dense", 1) == pytest.approx(0.0007)
-    assert model.idle_s("dense", 8) == pytest.approx(0.002), "of others only the card is known"
+    assert model.best_case_s("dense", 1) == pytest.approx(0.0007)
+    assert model.best_case_s("dense", 8) == pytest.approx(0.002), "of others only the card is known"
 
 
 def test_a_best_time_that_nobody_has_seen_for_long_is_doubted(
     model: LatencyModel, time: Time
 ) -> None:
     model.calibrate("dense", {1: [0.020]})
-    assert model.idle_s("dense", 1) == 0.020
+    assert model.best_case_s("dense", 1) == 0.020
     time.now += FRESH_S + 1
-    assert model.idle_s("dense", 1) == 0.001, "the card: one request gets tried"
+    assert model.best_case_s("dense", 1) == 0.001, "the card: one request gets tried"
     observe(model, 1, 0.015, times=1)
-    assert model.idle_s("dense", 1) == 0.015
+    assert model.best_case_s("dense", 1) == 0.015
 
 
 def test_calibration_replaces_the_card(model: LatencyModel) -> None:
     model.calibrate("dense", {1: [0.003, 0.9, 0.005, 0.004, 0.005], 8: [0.006], 64: [0.02, 0.03]})
     assert model.times("dense").typical_s(1) == 0.005
-    assert model.idle_s("dense", 1) == 0.003
+    assert model.best_case_s("dense", 1) == 0.003
     assert model.times("dense").typical_s(128) == pytest.approx(0.06)
     typical_s = model.times("int8").typical_s(1)
     assert typical_s == 0.0005, "one variant's calibration says nothing of others"
@@ -199,12 +199,12 @@ def test_a_batch_that_stayed_the_only_one_is_forgotten_too(model: LatencyModel, 
 
 
 def test_it_is_known_how_long_ago_a_variant_was_seen(model: LatencyModel, time: Time) -> None:
-    assert model.unseen_s("dense") == math.inf
+    assert model.since_last_batch_s("dense") == math.inf
     observe(model, 1, 0.001, times=1)
     time.now += 7
-    assert model.unseen_s("dense") == 7
+    assert model.since_last_batch_s("dense") == 7
     model.calibrate("int8", {1: [0.001]})
-    assert model.unseen_s("int8") == 0
+    assert model.since_last_batch_s("int8") == 0
 
 
 def test_a_variant_without_any_measured_size_is_refused(time: Time) -> None:
@@ -229,5 +229,5 @@ def test_a_prediction_is_a_positive_time_whatever_was_seen(
         times = model.times("dense")
         assert 0 < times.within_s(size, 0.5) <= times.within_s(size) <= times.within_s(size, 0.99)
         assert times.within_s(size) < math.inf
-        assert model.idle_s("dense", size) > 0
+        assert model.best_case_s("dense", size) > 0
         assert 0 <= times.miss_probability(size, 0.5) <= 1

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from serving.errors import Overloaded
-from serving.routing.planner import MAX_ATTEMPTS, PATIENCE_S, Abandoned, Idle, Late, Send
+from serving.routing.planner import MAX_ATTEMPTS, NO_REPLICA_TIMEOUT_S
 from serving.routing.policy.baselines.max_acc import max_acc
 from serving.routing.policy.pareto import pareto
 from serving.routing.policy.state import Decision, Dispatch, RouterState
+from serving.routing.step import Expired, Idle, NoReplica, Send
 from tests.serving.routing.planner_harness import PlannerHarness, entries
 
 
@@ -71,7 +72,7 @@ def test_a_request_that_no_variant_can_answer_in_time_any_more_is_late() -> None
     desk.admit("not yet", within=0.050)
     desk.now += 0.004
     first, second, _ = desk.steps()
-    assert first == Late(late)
+    assert first == Expired(late)
     assert isinstance(second, Send)
     assert entries(second) == ["not yet"]
 
@@ -84,11 +85,11 @@ def test_a_lost_batch_is_queued_again_once_at_the_place_it_had() -> None:
         send = desk.send()
         assert entries(send) == (["a", "b", "c"] if attempt else ["a", "b"])
         desk.end(send, after=0.001, is_representative=False)
-        hopeless = desk.planner.retry(send.batch)
+        exhausted = desk.planner.retry(send.batch)
         if not attempt:
-            assert hopeless == []
+            assert exhausted == []
             desk.admit("c")
-    assert [waiting.entry for waiting in hopeless] == ["a", "b"]
+    assert [waiting.payload for waiting in exhausted] == ["a", "b"]
     assert desk.planner.queued == 1
 
 
@@ -200,7 +201,7 @@ def test_a_full_queue_sheds_the_least_important_first() -> None:
     desk.admit("lowest", priority=50)
     desk.admit("low", priority=40)
     desk.admit("important", priority=1)
-    assert [waiting.entry for waiting in desk.shed] == ["lowest"]
+    assert [waiting.payload for waiting in desk.shed] == ["lowest"]
     with pytest.raises(Overloaded):
         desk.admit("as low", priority=40)
     assert desk.planner.queued == 3
@@ -270,14 +271,14 @@ def test_who_leaves_the_queue_is_not_sent() -> None:
 def test_without_a_deadline_requests_wait_for_the_dead_for_a_while_and_are_then_given_up() -> None:
     desk = PlannerHarness(int8=1)
     first = desk.admit("first", variants=("dense",))
-    assert desk.steps() == [Idle(100.0 + PATIENCE_S)]
+    assert desk.steps() == [Idle(100.0 + NO_REPLICA_TIMEOUT_S)]
     desk.now += 10
     second = desk.admit("second", variants=("dense",))
-    assert desk.steps() == [Idle(100.0 + PATIENCE_S)]
-    desk.now = 100.0 + PATIENCE_S
-    assert desk.steps() == [Abandoned([first], ("dense",)), Idle(110.0 + PATIENCE_S)]
-    desk.now = 110.0 + PATIENCE_S
-    assert desk.steps() == [Abandoned([second], ("dense",)), Idle(math.inf)]
+    assert desk.steps() == [Idle(100.0 + NO_REPLICA_TIMEOUT_S)]
+    desk.now = 100.0 + NO_REPLICA_TIMEOUT_S
+    assert desk.steps() == [NoReplica([first], ("dense",)), Idle(110.0 + NO_REPLICA_TIMEOUT_S)]
+    desk.now = 110.0 + NO_REPLICA_TIMEOUT_S
+    assert desk.steps() == [NoReplica([second], ("dense",)), Idle(math.inf)]
 
 
 def test_however_long_a_request_has_waited_its_patience_begins_when_the_last_host_goes() -> None:
@@ -285,18 +286,18 @@ def test_however_long_a_request_has_waited_its_patience_begins_when_the_last_hos
     desk.admit("running", variants=("dense",))
     running = desk.send()
     waits = desk.admit("waits", variants=("dense",))
-    desk.now += 2 * PATIENCE_S
-    desk.planner.ended(running.number, desk.now, is_representative=False)
+    desk.now += 2 * NO_REPLICA_TIMEOUT_S
+    desk.planner.end_batch(running.number, desk.now, is_representative=False)
     desk.planner.set_slots("dense", 0)
-    assert desk.steps() == [Idle(desk.now + PATIENCE_S)]
-    desk.now += PATIENCE_S
-    assert desk.steps() == [Abandoned([waits], ("dense",)), Idle(math.inf)]
+    assert desk.steps() == [Idle(desk.now + NO_REPLICA_TIMEOUT_S)]
+    desk.now += NO_REPLICA_TIMEOUT_S
+    assert desk.steps() == [NoReplica([waits], ("dense",)), Idle(math.inf)]
 
 
 def test_what_was_dead_is_used_again() -> None:
     desk = PlannerHarness()
     desk.admit("a")
-    desk.now += PATIENCE_S / 2
+    desk.now += NO_REPLICA_TIMEOUT_S / 2
     desk.planner.set_slots("dense", 1)
     assert entries(desk.send()) == ["a"]
 

@@ -16,9 +16,10 @@ from hypothesis.stateful import (
 )
 
 from serving.errors import Overloaded
-from serving.routing.planner import MAX_ATTEMPTS, PATIENCE_S, Abandoned, Idle, Late, Send, Step
+from serving.routing.planner import MAX_ATTEMPTS, NO_REPLICA_TIMEOUT_S
 from serving.routing.policy import POLICIES
 from serving.routing.policy.state import Policy, QueuedRequest
+from serving.routing.step import Expired, Idle, NoReplica, Send, Step
 from tests.serving.routing.planner_harness import ANY, PlannerHarness
 
 MAX_QUEUE = 8
@@ -36,8 +37,8 @@ class PlannerMachine(RuleBasedStateMachine):
         super().__init__()
         self.cores = cores
         self.desk = PlannerHarness(policy, max_queue=MAX_QUEUE, cores=cores, dense=1, int8=1)
-        self.waiting: list[QueuedRequest] = []
-        self.running: list[Send] = []
+        self.waiting: list[QueuedRequest[int]] = []
+        self.running: list[Send[int]] = []
         self.fates: dict[int, str] = {}
         self.admitted = 0
 
@@ -102,12 +103,12 @@ class PlannerMachine(RuleBasedStateMachine):
     @rule(pick=picks)
     def lose(self, pick: int) -> None:
         send = self.running.pop(pick % len(self.running))
-        self.desk.planner.ended(send.number, self.desk.now, is_representative=False)
-        hopeless = self.desk.planner.retry(send.batch)
-        for waiting in hopeless:
+        self.desk.planner.end_batch(send.number, self.desk.now, is_representative=False)
+        exhausted = self.desk.planner.retry(send.batch)
+        for waiting in exhausted:
             assert waiting.attempts == MAX_ATTEMPTS
             self._note(waiting, "hopeless")
-        self.waiting += [waiting for waiting in send.batch if waiting not in hopeless]
+        self.waiting += [waiting for waiting in send.batch if waiting not in exhausted]
 
     @precondition(lambda self: self.waiting)
     @rule(pick=picks)
@@ -145,7 +146,7 @@ class PlannerMachine(RuleBasedStateMachine):
             pass
         return step
 
-    def _step(self) -> Step:
+    def _step(self) -> Step[int]:
         step = self.desk.planner.step(self.desk.now)
         match step:
             case Send():
@@ -153,12 +154,12 @@ class PlannerMachine(RuleBasedStateMachine):
                 self.running.append(step)
                 for waiting in step.batch:
                     self._take(waiting)
-            case Late(waiting):
+            case Expired(waiting):
                 assert waiting.key.has_deadline
                 self._settle(waiting, "late")
-            case Abandoned(batch, variants):
+            case NoReplica(batch, variants):
                 assert not any(map(self.desk.planner.slots, variants))
-                assert min(each.arrived for each in batch) + PATIENCE_S <= self.desk.now
+                assert min(each.arrived for each in batch) + NO_REPLICA_TIMEOUT_S <= self.desk.now
                 for waiting in batch:
                     assert not waiting.key.has_deadline
                     self._settle(waiting, "abandoned")
@@ -166,7 +167,7 @@ class PlannerMachine(RuleBasedStateMachine):
                 assert until == math.inf or self.desk.planner.queued
         return step
 
-    def _check(self, send: Send) -> None:
+    def _check(self, send: Send[int]) -> None:
         slots = self.desk.planner.slots(send.variant)
         assert sum(other.variant == send.variant for other in self.running) < slots
         assert len(self.running) < self.cores
@@ -178,17 +179,17 @@ class PlannerMachine(RuleBasedStateMachine):
         for waiting in send.batch:
             assert send.variant in waiting.key.variants, "a floor or a pin was violated"
 
-    def _take(self, waiting: QueuedRequest) -> None:
+    def _take(self, waiting: QueuedRequest[int]) -> None:
         assert waiting in self.waiting
         self.waiting.remove(waiting)
 
-    def _settle(self, waiting: QueuedRequest, fate: str) -> None:
+    def _settle(self, waiting: QueuedRequest[int], fate: str) -> None:
         self._take(waiting)
         self._note(waiting, fate)
 
-    def _note(self, waiting: QueuedRequest, fate: str) -> None:
-        assert waiting.entry not in self.fates, "it had its end already"
-        self.fates[waiting.entry] = fate
+    def _note(self, waiting: QueuedRequest[int], fate: str) -> None:
+        assert waiting.payload not in self.fates, "it had its end already"
+        self.fates[waiting.payload] = fate
 
 
 @pytest.mark.parametrize("cores", [1, math.inf], ids=["one core", "a core each"])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.routing.profile import Latency, VariantProfile, qualifying, variant_profiles
+from serving.routing.profile import LatencyQuantiles, VariantProfile, qualifying, variant_profiles
 from serving.routing.slo import Slo
 from tests.serving.builders import profile
 from tests.variants.catalog.cards import around, card, catalog, latency
@@ -34,7 +34,10 @@ def test_an_offer_is_what_the_report_card_of_this_hardware_says() -> None:
         agreement=0.98,
         weight_bytes=23_298_088,
         artifact_bytes=23_298_790,
-        latencies={1: Latency(0.001, 0.002, 0.003), 64: Latency(0.016, 0.032, 0.048)},
+        latencies={
+            1: LatencyQuantiles(0.001, 0.002, 0.003),
+            64: LatencyQuantiles(0.016, 0.032, 0.048),
+        },
     )
     assert variant_profiles(CATALOG, HERE)["int8"].accuracy == 0.88
 

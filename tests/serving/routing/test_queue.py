@@ -17,7 +17,7 @@ PATIENT = LaneKey(("dense",), has_deadline=False)
 
 
 def add(
-    queue: DeadlineQueue,
+    queue: DeadlineQueue[Any],
     entry: Any,
     deadline: float = 10.0,
     *,
@@ -25,20 +25,20 @@ def add(
     size: int = 1,
     priority: int = 10,
     now: float = 0.0,
-) -> QueuedRequest:
+) -> QueuedRequest[Any]:
     return queue.add(entry, key=key, size=size, deadline=deadline, priority=priority, now=now)
 
 
-def entries(queue: DeadlineQueue) -> dict[LaneKey, list[Any]]:
-    return {lane.key: [waiting.entry for waiting in lane.requests] for lane in queue.lanes}
+def entries(queue: DeadlineQueue[Any]) -> dict[LaneKey, list[Any]]:
+    return {lane.key: [waiting.payload for waiting in lane.requests] for lane in queue.lanes}
 
 
 def test_an_empty_queue_has_no_lanes() -> None:
-    assert (len(DeadlineQueue()), DeadlineQueue().lanes) == (0, [])
+    assert (len(DeadlineQueue[Any]()), DeadlineQueue[Any]().lanes) == (0, [])
 
 
 def test_requests_of_one_key_wait_in_one_lane() -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Any]()
     add(queue, "a", key=BOTH)
     add(queue, "b", key=SMALL)
     add(queue, "c", key=LaneKey(("dense", "int8")))
@@ -46,7 +46,7 @@ def test_requests_of_one_key_wait_in_one_lane() -> None:
 
 
 def test_the_earliest_deadline_comes_first_then_the_priority_then_who_came_first() -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Any]()
     add(queue, "late", 3.0, priority=1)
     add(queue, "second", 2.0)
     add(queue, "third", 2.0)
@@ -56,7 +56,7 @@ def test_the_earliest_deadline_comes_first_then_the_priority_then_who_came_first
 
 
 def test_without_a_deadline_a_request_is_due_some_time_after_it_came() -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Any]()
     add(queue, "second", math.inf, key=PATIENT, now=5.0)
     add(queue, "first", math.inf, key=PATIENT, now=4.0)
     (lane,) = queue.lanes
@@ -65,38 +65,38 @@ def test_without_a_deadline_a_request_is_due_some_time_after_it_came() -> None:
 
 
 def test_what_is_taken_comes_in_order_and_an_emptied_lane_is_gone() -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Any]()
     for entry, deadline in (("c", 3.0), ("a", 1.0), ("b", 2.0)):
         add(queue, entry, deadline, size=2)
     (lane,) = queue.lanes
-    assert [waiting.entry for waiting in queue.take(lane, 2)] == ["a", "b"]
+    assert [waiting.payload for waiting in queue.take(lane, 2)] == ["a", "b"]
     assert (len(queue), lane.samples) == (1, 2)
-    assert [waiting.entry for waiting in queue.take(lane, 5)] == ["c"]
+    assert [waiting.payload for waiting in queue.take(lane, 5)] == ["c"]
     assert (len(queue), queue.lanes) == (0, [])
 
 
 def test_the_first_ones_of_a_lane_can_be_left_out() -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Any]()
     for entry in "abcd":
         add(queue, entry, size=2)
-    assert [waiting.entry for waiting in queue.take(queue.lanes[0], 2, skip=1)] == ["b", "c"]
+    assert [waiting.payload for waiting in queue.take(queue.lanes[0], 2, skip=1)] == ["b", "c"]
     assert entries(queue)[BOTH] == ["a", "d"]
     assert (len(queue), queue.lanes[0].samples) == (2, 4)
 
 
 def test_what_is_put_back_gets_the_place_it_had() -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Any]()
     for entry in ("first", "second", "third"):
         add(queue, entry)
     taken = queue.take(queue.lanes[0], 2)
     add(queue, "fourth")
     for waiting in reversed(taken):
-        queue.put_back(waiting)
+        queue.reinsert(waiting)
     assert entries(queue)[BOTH] == ["first", "second", "third", "fourth"]
 
 
 def test_one_is_removed_from_among_its_equals() -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Any]()
     _, second, _ = (add(queue, entry) for entry in ("first", "second", "third"))
     add(queue, "other", key=SMALL)
     assert queue.remove(second)
@@ -104,7 +104,7 @@ def test_one_is_removed_from_among_its_equals() -> None:
 
 
 def test_what_does_not_wait_is_not_removed() -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Any]()
     first, second = add(queue, "first"), add(queue, "second")
     assert queue.remove(first)
     assert not queue.remove(first), "its lane is there, it is not"
@@ -122,13 +122,13 @@ def test_what_does_not_wait_is_not_removed() -> None:
     ],
 )
 def test_who_is_shed_for_a_request_of_this_priority(priority: int, shed: str | None) -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Any]()
     add(queue, "important, due last", 9.0, priority=1)
     add(queue, "unimportant, due last", 8.0, priority=20, key=SMALL)
     add(queue, "unimportant, due first", 1.0, priority=20)
     add(queue, "ordinary", 10.0)
     found = queue.take_least_important(priority)
-    assert (found and found.entry) == shed
+    assert (found and found.payload) == shed
     assert len(queue) == (4 if shed is None else 3)
 
 
@@ -145,22 +145,22 @@ def test_who_is_shed_for_a_request_of_this_priority(priority: int, shed: str | N
 def test_who_is_shed_of_those_in_the_way(
     before: float, variants: list[str], shed: str | None
 ) -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Any]()
     dense = LaneKey(("dense",))
     add(queue, "early", 2.0, priority=20, key=dense)
     add(queue, "late", 9.0, priority=30, key=dense)
     add(queue, "elsewhere", 3.0, priority=40, key=SMALL)
     found = queue.take_least_important(1, before=before, variants=variants)
-    assert (found and found.entry) == shed
+    assert (found and found.payload) == shed
     assert len(queue) == (3 if shed is None else 2)
 
 
 def test_an_empty_queue_sheds_nobody() -> None:
-    assert DeadlineQueue().take_least_important(1) is None
+    assert DeadlineQueue[Any]().take_least_important(1) is None
 
 
 def test_the_last_deadlines_are_those_of_each_lane() -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Any]()
     for deadline, key in ((3.0, BOTH), (9.0, BOTH), (5.0, SMALL), (math.inf, PATIENT)):
         add(queue, deadline, deadline, key=key)
     assert queue.last_deadlines() == [5.0, 9.0, math.inf]
@@ -180,7 +180,7 @@ def test_the_last_deadlines_are_those_of_each_lane() -> None:
     ],
 )
 def test_samples_before(deadline: float, variants: list[str], expected: float) -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Any]()
     for due in (1.0, 2.0, 3.0):
         add(queue, due, due, size=2)
     add(queue, "other", 1.0, size=5, key=SMALL)
@@ -197,9 +197,9 @@ class Queue(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = DeadlineQueue()
-        self.expected: list[QueuedRequest] = []
-        self.taken: list[QueuedRequest] = []
+        self.queue = DeadlineQueue[Any]()
+        self.expected: list[QueuedRequest[Any]] = []
+        self.taken: list[QueuedRequest[Any]] = []
         self.now = 0.0
 
     @rule(key=st.sampled_from([BOTH, SMALL]), size=sizes, deadline=deadlines, priority=priorities)
@@ -220,7 +220,7 @@ class Queue(RuleBasedStateMachine):
             waiting
             for lane in self.queue.lanes
             for waiting in lane.requests
-            if waiting.entry is entry
+            if waiting.payload is entry
         ]
 
     @precondition(lambda self: self.expected)
@@ -247,9 +247,9 @@ class Queue(RuleBasedStateMachine):
 
     @precondition(lambda self: self.taken)
     @rule()
-    def put_back(self) -> None:
+    def reinsert(self) -> None:
         waiting = self.taken.pop()
-        self.queue.put_back(waiting)
+        self.queue.reinsert(waiting)
         self.expected.append(waiting)
 
     @rule(priority=priorities)
@@ -263,7 +263,7 @@ class Queue(RuleBasedStateMachine):
         assert (shed.order[1], shed.order[0]) == worst
         self._gone([shed])
 
-    def _gone(self, taken: list[QueuedRequest]) -> None:
+    def _gone(self, taken: list[QueuedRequest[Any]]) -> None:
         self.taken += taken
         self.expected = [waiting for waiting in self.expected if waiting not in taken]
 
@@ -290,7 +290,7 @@ TestQueue = Queue.TestCase
 def test_samples_before_is_exact_where_all_are_of_one_size(
     requests: list[tuple[float, int]], deadline: float
 ) -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Any]()
     for due, priority in requests:
         add(queue, None, due, size=3, priority=priority)
     expected = 3 * sum(round(due, 3) <= round(deadline, 3) for due, _ in requests)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.routing.profile import Latency
+from serving.routing.profile import LatencyQuantiles
 from serving.routing.residuals import WINDOW, Residuals, card_ratio
 
-CARD = Latency(0.010, 0.014, 0.022)
+CARD = LatencyQuantiles(0.010, 0.014, 0.022)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_a_report_card_gives_quantiles(u: float, expected: float) -> None:
 
 @given(st.floats(1, 5), st.floats(1, 5))
 def test_the_quantiles_of_a_report_card_rise(one: float, other: float) -> None:
-    card = Latency(0.01, 0.01 * min(one, other), 0.01 * max(one, other))
+    card = LatencyQuantiles(0.01, 0.01 * min(one, other), 0.01 * max(one, other))
     ratios = [card_ratio(u, card) for u in np.linspace(0.001, 0.999, 200)]
     assert all(b >= a * (1 - 1e-12) for a, b in pairwise(ratios))
     assert ratios[0] > 0

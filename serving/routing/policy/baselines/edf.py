@@ -13,6 +13,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from serving.routing.policy.state import (
     Decision,
@@ -42,7 +43,7 @@ class Turn:
     arrivals_per_s: float
 
     @property
-    def head(self) -> QueuedRequest:
+    def head(self) -> QueuedRequest[Any]:
         """The request to serve first."""
         return self.lane.requests[0]
 
@@ -163,14 +164,14 @@ def _alive(lane: Lane, state: RouterState) -> list[VariantState]:
 
 
 def _hopeful(
-    alive: Sequence[VariantState], head: QueuedRequest, now: float
+    alive: Sequence[VariantState], head: QueuedRequest[Any], now: float
 ) -> Sequence[VariantState]:
     if math.isinf(head.deadline):
         return alive
     return [
         candidate
         for candidate in alive
-        if now + candidate.free_in_s + candidate.idle_s(head.size) <= head.deadline
+        if now + candidate.free_in_s + candidate.best_case_s(head.size) <= head.deadline
     ]
 
 

@@ -72,7 +72,7 @@ def variant(
         free_in_s=busy_s,
         max_batch=max_batch,
         times=times,
-        idle_s=Shrunk(times, best_case),
+        best_case_s=Shrunk(times, best_case),
         sent=sent,
     )
 
@@ -93,7 +93,8 @@ def lane(
             deadline,
             (deadline if key.has_deadline else arrived + 1.0, 10, number),
             key,
-            arrived=arrived,
+            None,
+            arrived,
         )
         for number, (deadline, size) in enumerate(
             zip(sorted(deadlines), sizes or [1] * len(deadlines), strict=True)

@@ -126,7 +126,7 @@ def test_who_is_late_already_does_not_make_the_others_late() -> None:
 
 
 def test_a_variant_that_was_not_seen_for_long_is_tried_where_it_harms_nobody() -> None:
-    unseen = replace(PRUNED, unseen_s=60.0)
+    unseen = replace(PRUNED, since_last_batch_s=60.0)
     decision = choose([lane(1.0)], DENSE, unseen, INT8)
     assert isinstance(decision, Dispatch)
     assert (decision.variant, decision.reason) == ("pruned", "exploring")
@@ -207,7 +207,7 @@ def test_nothing_is_dropped_that_somebody_could_answer(shown: RouterState) -> No
         first = decision.lane.requests[0]
         for candidate in shown.candidates.values():
             if candidate.name in decision.lane.key.variants:
-                assert candidate.free_in_s + candidate.idle_s(first.size) > first.deadline
+                assert candidate.free_in_s + candidate.best_case_s(first.size) > first.deadline
 
 
 @given(situations_())

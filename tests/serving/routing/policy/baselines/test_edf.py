@@ -75,8 +75,8 @@ def test_a_batch_that_should_have_ended_by_now_is_an_event_to_wait_for() -> None
 def test_a_hopeless_head_is_dropped(
     due: float, candidates: Sequence[VariantState], is_dropped: bool
 ) -> None:
-    hopeless = lane(due)
-    assert (decide(state([hopeless], *candidates)) == Drop(hopeless)) is is_dropped
+    exhausted = lane(due)
+    assert (decide(state([exhausted], *candidates)) == Drop(exhausted)) is is_dropped
 
 
 def test_oldest_first_drops_only_where_nothing_is_alive() -> None:
