@@ -1,7 +1,7 @@
-"""The environment that every process of a cluster needs, set before ray is imported.
+"""The environment variables that every process of a cluster needs.
 
-Ray reads these when it is imported, so this module does not import it; `k8s/base` sets the same in
-every pod, and a test holds the two together.
+Ray reads them when it is imported, so this module does not import it. `k8s/base` sets the same
+variables in every pod; a test compares the two.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 from typing import Final
 
 ENVIRONMENT: Final = {
-    # User code runs on the replica's main loop: two thread hops less per request.
+    # User code runs on the main loop of the replica, which saves two thread switches per request.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    # Ray's default of 15 lets anything else on the machine go first.
+    # With Ray's default of 15, every other process of the machine has precedence.
     "RAY_worker_niceness": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -20,6 +20,6 @@ ENVIRONMENT: Final = {
 
 
 def set_environment() -> None:
-    """Set what is not set yet; children inherit it."""
+    """Set the variables that are not set yet; child processes inherit them."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -1,6 +1,6 @@
 """The gateway: a Serve deployment that opens its own listeners.
 
-Serve starts, checks and restarts the replica; it never sees a request.
+Serve starts, checks and restarts the replica; requests do not pass through Serve.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ class GatewayReplica:
         await self._gateway.start()
 
     async def ports(self) -> Ports:
-        """Tell which ports are listened on."""
+        """Return the ports on which the gateway listens."""
         return Ports(http=self._gateway.http_port, grpc=self._gateway.grpc_port)
 
     async def is_ready(self) -> bool:
-        """Tell whether every variant can answer."""
+        """Return whether requests are answered, as `DataPlane.is_ready`."""
         return self._gateway.is_ready
 
     async def check_health(self) -> None:
-        """Called by Serve: raise if requests are not accepted, or hosts not watched, any more."""
+        """Raise if a listener or the discovery of hosts has stopped; called by Serve."""
         self._gateway.check_health()
 
     async def __del__(self) -> None:
-        """Called by Serve on a graceful stop: stop accepting, drain, close."""
+        """Stop accepting requests, drain and close; called by Serve on a graceful stop."""
         await self._gateway.close()
 
 

@@ -1,6 +1,6 @@
-"""The host: a Serve deployment whose replicas each hold one variant and run batches of it.
+"""The host: a Serve deployment. Each replica loads one variant and runs batches of it.
 
-Serve starts, checks and restarts the replica; the batches come over the link, not over Serve.
+Serve starts, checks and restarts the replica; batches arrive over the link, not over Serve.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from variants.catalog.zero_inputs import zero_batch
 from variants.runtime.runner import load_runner
 
 DRAIN_QUIET_S: Final = 2.5
-"""A gateway looks for hosts every second: one that sent nothing for so long knows that we stop."""
+"""Seconds without a batch after which a stopping host ends.
+
+Gateways discover hosts once per second, so by then every gateway knows that this one stops.
+"""
 
 
 class HostReplica:
@@ -32,6 +35,10 @@ class HostReplica:
     _socket: HostSocket | None = None
 
     def __init__(self, settings: Settings, variant: str) -> None:
+        """Load and warm up the variant, then listen for batches.
+
+        Raises `ValueError` if the catalog does not have the variant.
+        """
         log_as_json()
         self._drain_s = settings.drain_s
         catalog = Catalog.load(settings.catalog)
@@ -51,7 +58,7 @@ class HostReplica:
         self._socket = HostSocket(runner, bind)
 
     def describe(self) -> HostDescription:
-        """Tell where batches can be sent, and how much memory this process has."""
+        """Return the address for batches, and the memory of this process."""
         assert self._socket is not None
         return HostDescription(
             address=self._socket.address,
@@ -61,19 +68,19 @@ class HostReplica:
         )
 
     def check_health(self) -> None:
-        """Called by Serve: raise if no batches can be run any more."""
+        """Raise if the compute thread has ended; called by Serve."""
         if self._socket is None or not self._socket.is_alive:
-            raise RuntimeError("the compute thread has died")
+            raise RuntimeError("the compute thread has ended")
 
     def __del__(self) -> None:
-        """Called by Serve on a graceful stop: go on until the gateways send nothing more."""
+        """Run batches until the gateways send no more; called by Serve on a graceful stop."""
         if self._socket is not None:
             self._socket.drain(DRAIN_QUIET_S, self._drain_s)
             self._socket.close()
 
 
 def _gpu_memory_bytes() -> int | None:
-    """Return what torch has allocated on the GPU, or None in a process that uses none."""
+    """Return the bytes that torch has allocated on the GPU, or None if it uses no GPU."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return None

@@ -1,4 +1,4 @@
-"""What the Serve applications have in common: their names, and how Serve looks after them."""
+"""Names of the Serve applications, and the settings that all deployments share."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import re
 from typing import Final
 
 GATEWAY: Final = "gateway"
+"""Name of the application of the gateway."""
 
 HEALTH_PERIOD_S: Final = 1.0
+"""Interval, in seconds, at which Serve checks the health of a replica."""
+
 HEALTH_TIMEOUT_S: Final = 5.0
-"""With Serve's defaults of 10 and 30 s a dead replica is missed for longer than a caller waits."""
+"""Seconds after which a health check without an answer has failed.
+
+With Serve's defaults of 10 and 30 s, a dead replica is replaced later than callers wait.
+"""
 
 STOP_POLL_S: Final = 0.1
-"""How often Serve looks whether a replica that stops has finished; its requests pass Serve by."""
+"""Interval, in seconds, at which Serve looks whether a stopping replica has ended."""
 
 
 def app_name(variant: str, generation: int) -> str:
@@ -21,6 +27,6 @@ def app_name(variant: str, generation: int) -> str:
 
 
 def variant_of(app: str) -> str | None:
-    """Return the variant that an application serves, or None if it serves none."""
+    """Return the variant that an application serves, or None if it is not a host application."""
     match = re.fullmatch(r"v-(.+)-g\d+", app)
     return match[1] if match else None

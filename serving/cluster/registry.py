@@ -1,4 +1,4 @@
-"""What Serve knows of the hosts: its applications, and what their replicas say of themselves."""
+"""The registry of hosts that Serve provides: applications, and descriptions by their replicas."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from serving.gateway.description import HostDescription
 
 
 class ServeRegistry:
-    """Asks Serve. What blocks runs on a thread: the event loop has requests to answer."""
+    """Queries Serve. Blocking calls run on a thread, so that the event loop can answer requests."""
 
     def __init__(self) -> None:
         self._handles: dict[str, Any] = {}
 
     async def list_apps(self) -> dict[str, list[str]]:
-        """Return by variant the names of its applications; raises if Serve does not answer."""
+        """Return the names of the applications by variant; raise if Serve does not answer."""
         status = await asyncio.to_thread(serve.status)
-        if not status.applications:  # there is at least the gateway's own
-            raise RuntimeError("Serve's controller is away")
+        if not status.applications:  # the gateway's own application is always listed
+            raise RuntimeError("Serve's controller does not answer")
         for app in self._handles.keys() - status.applications.keys():
             del self._handles[app]
         apps: dict[str, list[str]] = {}
@@ -32,10 +32,10 @@ class ServeRegistry:
         return apps
 
     async def describe(self, app: str) -> list[HostDescription]:
-        """Return what every replica of an application says; raises if not all of them answer."""
+        """Return the descriptions of all replicas of an application; raise if one does not answer."""
         if app not in self._handles:
             self._handles[app] = await asyncio.to_thread(serve.get_app_handle, app)
-        answers: list[HostDescription] = await (
+        descriptions: list[HostDescription] = await (
             self._handles[app].broadcast("describe").results_async()
         )
-        return answers
+        return descriptions

@@ -1,4 +1,4 @@
-"""A whole service on this machine: Ray, Serve, the gateway, and a host for every variant."""
+"""Starts a whole service on this machine: Ray, Serve, the gateway, and hosts of every variant."""
 
 from __future__ import annotations
 
@@ -23,39 +23,43 @@ from variants.catalog.catalog import Catalog
 from variants.catalog.hardware import hardware
 
 OBJECT_STORE_BYTES: Final = 80 * 2**20
-"""Ray's least, nearly: nothing of ours goes through the object store."""
+"""Size of Ray's object store, in bytes. It is near Ray's minimum, because nothing uses the store."""
 
 RAY_FAILED: Final = "Ray could not be started; if the machine is busy, try again"
+"""First words of the message of `NotStarted` if Ray does not start."""
 
-READY_WITHIN_S: Final = 300.0
+READY_TIMEOUT_S: Final = 300.0
+"""Seconds until all replicas must be ready."""
+
 POLL_S: Final = 0.05
+"""Interval, in seconds, at which a starting service is checked."""
 
 
 class NotStarted(Exception):
-    """The service could not be started; the message says why, and what would help."""
+    """The service could not be started; the message has the reason and a remedy."""
 
 
 def check_port_is_free(host: str, port: int, option: str) -> None:
-    """Raise `NotStarted` if anybody listens there already."""
+    """Raise `NotStarted` if another process already listens there."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise NotStarted(
-                f"cannot listen on {host}:{port} ({error.strerror}): stop what listens there, "
-                f"or choose another port with {option}"
+                f"cannot listen on {host}:{port} ({error.strerror}): stop the process that listens "
+                f"there, or choose another port with {option}"
             ) from None
 
 
 @contextmanager
 def local_cluster(cpus: int) -> Generator[None]:
-    """Run Ray and Serve on this machine, with as many logical CPUs, for the time of a `with`.
+    """Run Ray and Serve on this machine, with this number of logical CPUs, within a `with`.
 
     Raises `NotStarted` if Ray does not start.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    # Its one warning says that the cluster is protected by a token.
+    # Its only warning is that the cluster is protected by a token.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     try:
         ray.init(
@@ -65,12 +69,12 @@ def local_cluster(cpus: int) -> Generator[None]:
             object_store_memory=OBJECT_STORE_BYTES,
             configure_logging=False,
         )
-    except Exception as error:  # Ray raises no narrower one when its node is not up within 30 s
+    except Exception as error:  # Ray's type if its node does not start within 30 s
         raise NotStarted(f"{RAY_FAILED}: {error}") from error
     try:
         serve.start(proxy_location="Disabled")
         yield
-        # The gateway first: it answers what it has accepted while the hosts still live.
+        # The gateway first: it needs the hosts to answer the requests that it has accepted.
         if GATEWAY in serve.status().applications:
             serve.delete(GATEWAY)
     finally:
@@ -78,21 +82,21 @@ def local_cluster(cpus: int) -> Generator[None]:
 
 
 def cpus_needed(settings: Settings, variants: int) -> int:
-    """Return the logical CPUs that all replicas take together; the machine may have fewer."""
+    """Return the logical CPUs that all replicas reserve; the machine may have fewer."""
     return 1 + variants * settings.hosts.replicas * settings.hosts.cpus
 
 
 def served_variants(settings: Settings) -> list[str]:
-    """Return the names of the variants that these settings serve; raises `ValueError` if none."""
+    """Return the names of the variants to serve; raise `ValueError` if one cannot be served."""
     catalog = Catalog.load(settings.catalog)
     return list(variant_profiles(catalog, hardware(settings.hosts.cpus).key, settings.variants))
 
 
 def sharing_cpus(settings: Settings, cpus: int) -> Settings:
-    """Return the settings with `hosts.cores`, where that is not set, for so many CPUs in all.
+    """Return the settings with `hosts.cores` set, if it is not, for a machine of `cpus` CPUs.
 
-    Ray is told of more CPUs than there are, so what it reserves for a host is no host's own. One is
-    left to the gateway.
+    Hosts on one machine share its CPUs, because Ray is configured with more CPUs than there are.
+    One CPU is left for the gateway.
     """
     hosts = settings.hosts
     if hosts.cores is not None:
@@ -102,9 +106,9 @@ def sharing_cpus(settings: Settings, cpus: int) -> Settings:
 
 
 def start_service(settings: Settings) -> Ports:
-    """Start the gateway and the hosts in a running cluster; return the ports listened on.
+    """Start the gateway and the hosts in a running cluster; return the ports of the gateway.
 
-    Raises `NotStarted` if they are not all ready in good time.
+    Raises `NotStarted` if an application fails or is not ready within `READY_TIMEOUT_S`.
     """
     settings = sharing_cpus(settings, len(os.sched_getaffinity(0)))
     apps = {
@@ -115,7 +119,7 @@ def start_service(settings: Settings) -> Ports:
         for name, app in {GATEWAY: gateway_app(settings), **apps}.items()
     ]
     serve.run_many(targets, wait_for_applications_running=False)
-    deadline = time.monotonic() + READY_WITHIN_S
+    deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         status = serve.status()
         failed = [
@@ -127,15 +131,15 @@ def start_service(settings: Settings) -> Ports:
             raise NotStarted("; ".join(failed))
         if status.applications[GATEWAY].status == "RUNNING":
             gateway = serve.get_app_handle(GATEWAY)
-            if gateway.is_ready.remote().result(timeout_s=READY_WITHIN_S):
-                ports: Ports = gateway.ports.remote().result(timeout_s=READY_WITHIN_S)
+            if gateway.is_ready.remote().result(timeout_s=READY_TIMEOUT_S):
+                ports: Ports = gateway.ports.remote().result(timeout_s=READY_TIMEOUT_S)
                 return ports
         time.sleep(POLL_S)
-    raise NotStarted(f"not ready within {READY_WITHIN_S:.0f} s; the logs above may say why")
+    raise NotStarted(f"not ready within {READY_TIMEOUT_S:.0f} s; the logs above may say why")
 
 
 def _last_line(app: ApplicationStatusOverview) -> str:
-    """Return what matters of why an application failed: its replica's traceback ends with it."""
+    """Return the reason for a failed application: the last line of a replica's traceback."""
     for deployment in app.deployments.values():
         lines = [line for line in deployment.message.splitlines() if line.strip()]
         if lines:

@@ -1,4 +1,4 @@
-"""`paretoserve up`: the service in the foreground, from the table of variants to Ctrl-C."""
+"""`paretoserve up`: runs the service in the foreground until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from variants.report.tables import render_overview
 
 
 def serve_until_stopped(settings: Settings) -> None:
-    """Start the service, say how to use it, and stop it on SIGINT or SIGTERM.
+    """Start the service, print how to use it, and stop it on SIGINT or SIGTERM.
 
-    Raises `ValueError` if it cannot start: the message says what would help.
+    Raises `ValueError` if it cannot start; the message has a remedy.
     """
     console = Console()
     stop = threading.Event()
 
-    def stop_soon(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
 
     try:
@@ -45,11 +45,11 @@ def serve_until_stopped(settings: Settings) -> None:
             status.update("starting the gateway and the hosts")
             ports = start_service(settings)
             status.stop()
-            _say_hello(console, settings, ports)
+            _print_usage(console, settings, ports)
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, stop_soon)
+                signal.signal(number, request_stop)
             stop.wait()
-            status.update("stopping: answering what was accepted")
+            status.update("stopping: answering the accepted requests")
             status.start()
     except NotStarted as error:
         raise ValueError(str(error)) from error
@@ -58,13 +58,14 @@ def serve_until_stopped(settings: Settings) -> None:
     console.print("stopped")
 
 
-def _say_hello(console: Console, settings: Settings, ports: Ports) -> None:
+def _print_usage(console: Console, settings: Settings, ports: Ports) -> None:
+    """Print the table of variants, the addresses, and a request to try."""
     catalog = Catalog.load(settings.catalog)
-    url = f"http://{_reachable(settings.http.host)}:{ports.http}"
+    url = f"http://{_connectable(settings.http.host)}:{ports.http}"
     console.print(render_overview(catalog))
     console.print(
         f"serving [bold]{catalog.model.name}[/] on [bold]{url}[/] "
-        f"and gRPC on [bold]{_reachable(settings.grpc.host)}:{ports.grpc}[/] (Ctrl-C stops it)",
+        f"and gRPC on [bold]{_connectable(settings.grpc.host)}:{ports.grpc}[/] (Ctrl-C stops it)",
         soft_wrap=True,
     )
     console.print(f"  {url}/docs in a browser, or", soft_wrap=True)
@@ -77,6 +78,6 @@ def _say_hello(console: Console, settings: Settings, ports: Ports) -> None:
     )
 
 
-def _reachable(host: str) -> str:
-    """Return a host name to connect to, for one to listen on."""
+def _connectable(host: str) -> str:
+    """Return an address to connect to for an address to listen on."""
     return "127.0.0.1" if host == "0.0.0.0" else host

@@ -1,8 +1,8 @@
-"""What can be configured, read once into one frozen object.
+"""The settings of a service, read once into a frozen object.
 
     environment (PARETOSERVE_HTTP__PORT=8001) > config file (paretoserve.yaml) > the defaults here
 
-The config file is the one named by PARETOSERVE_CONFIG, else ./paretoserve.yaml if there is one.
+The config file is the one that PARETOSERVE_CONFIG names, else ./paretoserve.yaml if it exists.
 """
 
 from __future__ import annotations
@@ -32,58 +32,59 @@ CONFIG_FILE: Final = "paretoserve.yaml"
 
 
 class Http(Record):
-    """Where the gateway listens for HTTP."""
+    """The HTTP listener of the gateway."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    """0 takes a free port."""
+    """0 means any free port."""
 
 
 class Grpc(Record):
-    """Where the gateway listens for gRPC."""
+    """The gRPC listener of the gateway."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=9000, ge=0, le=65535)
-    """0 takes a free port."""
+    """0 means any free port."""
 
 
 class Hosts(Record):
-    """The replicas of every variant."""
+    """The host replicas of every variant."""
 
     replicas: int = Field(default=1, ge=1)
     cpus: int = Field(default=1, ge=1)
-    """CPUs, and so compute threads, of one replica."""
+    """CPUs, and therefore compute threads, of one replica."""
     slots: int = Field(default=1, ge=1)
-    """Batches that a gateway sends to one replica at a time."""
+    """Batches that a gateway has in flight to one replica at a time."""
     cores: int | None = Field(default=None, ge=1)
-    """Batches that all hosts together run at once without slowing each other, where they share
-    CPUs; none: each has its own, as Ray reserves them."""
+    """Batches that all hosts together can run at a time without slowing each other down, if they
+    share CPUs. None means that each host has its own CPUs, as Ray reserves them."""
     bind: str = "127.0.0.1"
-    """Address that a host listens on for gateways; `node` is that of its node in the cluster."""
+    """Address on which a host listens for gateways; `node` means that of its cluster node."""
 
 
 class Limits(Record):
-    """What a gateway refuses."""
+    """Limits beyond which a gateway refuses requests."""
 
     batch_size: int = Field(default=64, ge=1)
-    """Samples in one batch, and so in one request."""
+    """Most samples in one batch, and therefore in one request."""
     queue_length: int = Field(default=2000, ge=1)
+    """Most requests in the queue."""
     lanes: int = Field(default=64, ge=1)
-    """Requests that differ in shape, or in which variants would do, wait apart: so many kinds at
-    once. What a decision of the router costs grows with them."""
+    """Most lanes in the queue: requests that differ in shape or in qualifying variants are queued
+    in different lanes. The cost of a routing decision grows with their number."""
     body_bytes: int = Field(default=8 * 2**20, ge=1)
-    """Of one request: an HTTP body, as sent and as decompressed, or one gRPC message.
+    """Most bytes of one request: an HTTP body, as sent and as decompressed, or a gRPC message.
 
-    JSON is parsed on the gateway's one loop: 8 MiB of it hold it for 0.5 s.
+    JSON is parsed on the event loop of the gateway: 8 MiB block it for 0.5 s.
     """
     header_bytes: int = Field(default=64 * 1024, ge=1024)
-    """Of one HTTP request line and headers together."""
+    """Most bytes of an HTTP request line and its headers together."""
     stream_requests: int = Field(default=64, ge=1)
-    """Requests of one gRPC stream that are answered at a time; more are not read before."""
+    """Most requests of one gRPC stream in progress; no more are read until one is answered."""
 
 
 class Settings(BaseSettings):
-    """Everything that a service can be told."""
+    """All settings of a service."""
 
     model_config = SettingsConfigDict(
         env_prefix="PARETOSERVE_",
@@ -94,17 +95,17 @@ class Settings(BaseSettings):
 
     catalog: Path = Path("catalog")
     variants: tuple[str, ...] = ()
-    """Which of the catalog's variants to serve; none named means all."""
+    """The variants of the catalog to serve; empty means all."""
     policy: str = "pareto"
     http: Http = Http()
     grpc: Grpc = Grpc()
     hosts: Hosts = Hosts()
     limits: Limits = Limits()
     default_slo: dict[str, Any] = Field(default_factory=dict)
-    """What a request gets that does not say: request parameters, as in the protocol."""
+    """Parameters of requests that do not set them, with the names of the protocol."""
     experiment: Experiment | None = None
     drain_s: float = Field(default=10.0, ge=0)
-    """How long a gateway that is shut down waits for the requests it has."""
+    """Seconds that a stopping gateway waits for the answers to accepted requests."""
 
     @field_validator("default_slo")
     @classmethod
@@ -137,7 +138,7 @@ class Settings(BaseSettings):
 
     @property
     def slo(self) -> Slo:
-        """The SLO of a request that asks for nothing."""
+        """The SLO of a request without parameters."""
         return parse_slo(self.default_slo, {}, Slo())
 
     @classmethod
@@ -149,30 +150,31 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the config file below the environment."""
+        """Give the environment precedence over the config file."""
         file_settings = InitSettingsSource(settings_cls, _read_config_file())
         return init_settings, env_settings, file_settings
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings; `overrides` win over everything.
+    """Read the settings; `overrides` have precedence over all sources.
 
-    Raises `ValueError` that names the setting and what it may be.
+    Raises `ValueError` that names each wrong setting and its valid values.
     """
     named = os.environ.get(CONFIG_VARIABLE)
     if named and not Path(named).is_file():
-        raise ValueError(f"{CONFIG_VARIABLE} names {named}, which is no file")
+        raise ValueError(f"{CONFIG_VARIABLE} names {named}, which is not a file")
     try:
         return Settings(**overrides)
     except ValidationError as error:
         lines = [
-            ": ".join(filter(None, [".".join(map(str, item["loc"])), _said(item["msg"])]))
+            ": ".join(filter(None, [".".join(map(str, item["loc"])), _plain(item["msg"])]))
             for item in error.errors()
         ]
         raise ValueError("the settings are wrong: " + "; ".join(lines)) from None
 
 
-def _said(message: str) -> str:
+def _plain(message: str) -> str:
+    """Return a message of pydantic without the prefix of errors that validators raise."""
     return message.removeprefix("Value error, ")
 
 
@@ -185,5 +187,5 @@ def _read_config_file() -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(settings, dict | None):
-        raise ValueError(f"{path} must hold settings by name")
+        raise ValueError(f"{path} must be a mapping from names to settings")
     return settings or {}
