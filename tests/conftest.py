@@ -1,4 +1,4 @@
-"""What many tests share: a small trained project, its catalog, and one service of it."""
+"""Fixtures of many tests: a small trained project, its catalog, and a service of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.service import Service
+    from tests.service import RunningService
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -22,15 +22,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project file of a small trained network with four recipes; do not alter it."""
-    from tests.small import write_project  # imports torch, which most tests of serving/ do without
+    """The project file of a small trained network with four recipes; do not change it."""
+    from tests.small import write_project  # imports torch, which few tests of serving/ need
 
     return write_project(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="session")
 def small_catalog(small_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A catalog of four measured variants, as `paretoserve build` makes it; do not alter it."""
+    """A catalog of four measured variants, as `paretoserve build` writes it; do not change it."""
     from tests.small import measure_lightly, quiet
     from variants.build.build import build
 
@@ -40,9 +40,9 @@ def small_catalog(small_project: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def service(small_catalog: Path) -> Iterator[Service]:
-    """All four variants, served by the one Ray cluster that every test with a real one shares."""
-    from tests.service import run_service  # what it imports is for these tests only
+def service(small_catalog: Path) -> Iterator[RunningService]:
+    """A service of all four variants on the Ray cluster that all cluster tests share."""
+    from tests.service import run_service  # its imports are for these tests only
 
     with run_service(small_catalog) as running:
         yield running

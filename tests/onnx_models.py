@@ -1,4 +1,4 @@
-"""ONNX models of a node or two, for tests of what runs them."""
+"""ONNX models of one or two nodes, for tests of runners."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ ONNX: Final = {
 
 
 def identity(datatypes: Mapping[str, str]) -> bytes:
-    """A model that gives each input, of two dimensions, back with `same ` before its name."""
+    """Return a model that outputs each two-dimensional input under its name after `same `."""
     return casting({name: (datatype, datatype) for name, datatype in datatypes.items()})
 
 
 def casting(datatypes: Mapping[str, tuple[str, str]]) -> bytes:
-    """As `identity`, but what comes in as the first datatype goes out as the second."""
+    """Return a model like `identity` that casts the first datatype of each pair to the second."""
     nodes, inputs, outputs = [], [], []
-    for name, (taken, given) in datatypes.items():
-        if taken == given:
+    for name, (source, target) in datatypes.items():
+        if source == target:
             nodes.append(helper.make_node("Identity", [name], [f"same {name}"]))
         else:
-            nodes.append(helper.make_node("Cast", [name], [f"same {name}"], to=ONNX[given]))
-        inputs.append(helper.make_tensor_value_info(name, ONNX[taken], ["n", "m"]))
-        outputs.append(helper.make_tensor_value_info(f"same {name}", ONNX[given], ["n", "m"]))
+            nodes.append(helper.make_node("Cast", [name], [f"same {name}"], to=ONNX[target]))
+        inputs.append(helper.make_tensor_value_info(name, ONNX[source], ["n", "m"]))
+        outputs.append(helper.make_tensor_value_info(f"same {name}", ONNX[target], ["n", "m"]))
     graph = helper.make_graph(nodes, "graph", inputs, outputs)
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="tests"

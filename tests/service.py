@@ -1,4 +1,4 @@
-"""A running service for tests, and what its answers are compared with."""
+"""A running service for tests, and the expected answers."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Pixels = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Service:
-    """A running service, and the catalog it serves."""
+class RunningService:
+    """A running service, and the catalog that it serves."""
 
     port: int
     grpc_port: int
@@ -63,25 +63,25 @@ class Service:
         return client.post(path, json=document, headers=headers)
 
     def answers(self, variant: str, pixels: Pixels) -> Pixels:
-        """What the variant itself answers, without a service."""
+        """Return what the variant answers without a service."""
         runner = load_runner(
             self.folder, self.catalog.model, self.catalog.variants[variant], threads=1
         )
         return runner({"input": pixels})["logits"]
 
     def check(self, variant: str, pixels: Pixels, logits: Pixels) -> None:
-        """Fail unless these are the logits of the variant, as near as a batch of others allows."""
+        """Fail unless these are the logits of the variant, up to the rounding of the batch size."""
         np.testing.assert_allclose(logits, self.answers(variant, pixels), rtol=1e-4, atol=1e-4)
 
 
 @contextmanager
-def run_service(folder: Path) -> Iterator[Service]:
+def run_service(folder: Path) -> Iterator[RunningService]:
     """Serve all variants of the catalog in `folder` on free ports, with an experiment at 80/20."""
     from serving.cluster.environment import set_environment
 
     set_environment()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # those of ray and what it imports are not ours to mend
+        warnings.simplefilter("ignore")  # warnings of ray and its imports
         from serving.cluster.start import cpus_needed, local_cluster, start_service
 
         catalog = Catalog.load(folder)
@@ -102,15 +102,15 @@ def run_service(folder: Path) -> Iterator[Service]:
         )
         with local_cluster(cpus_needed(settings, len(catalog.variants))):
             ports = start_service(settings)
-            yield Service(ports.http, ports.grpc, catalog, folder)
+            yield RunningService(ports.http, ports.grpc, catalog, folder)
 
 
 def images(count: int, seed: int = 0) -> Pixels:
     return np.random.default_rng(seed).random((count, SIZE), dtype=np.float32)
 
 
-def metric(text: str, name: str, **labels: str) -> float:
-    """Return the sum of the series of this name that have these labels."""
+def metric_value(text: str, name: str, **labels: str) -> float:
+    """Return the sum of all series with this name and these labels, in Prometheus text."""
     total = 0.0
     for line in text.splitlines():
         match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
@@ -121,8 +121,8 @@ def metric(text: str, name: str, **labels: str) -> float:
     return total
 
 
-def ready(service: Service) -> None:
-    """Wait until every variant has a live replica."""
+def wait_until_ready(service: RunningService) -> None:
+    """Return once every variant has a live replica."""
     with service.client() as client:
         for name in service.catalog.variants:
             path = f"/v2/models/{service.catalog.model.name}/versions/{name}/ready"

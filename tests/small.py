@@ -1,6 +1,6 @@
 """A small real project: a 784-64-64-10 network on a few thousand Fashion-MNIST images.
 
-Built by the production code in a few seconds; `tests.conftest.small_catalog` is its catalog.
+The production code builds it in a few seconds; `tests.conftest.small_catalog` is its catalog.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ RECIPES = {
 measure_lightly: Measure = partial(
     measure, seconds_per_point=0.02, batch_sizes=(1, 8, 64), processes=1
 )
-"""Every field of a report card, for a hundredth of the time."""
+"""Measures every field of a report card in a hundredth of the usual time."""
 
 
 def network() -> nn.Sequential:
-    """Pixels FP32 `[n, 784]` to logits FP32 `[n, 10]`."""
+    """Return a new network: pixels FP32 `[n, 784]` to logits FP32 `[n, 10]`."""
     return nn.Sequential(
         Normalize(0.2860, 0.3530),
         nn.Linear(784, 64),
@@ -63,7 +63,7 @@ def network() -> nn.Sequential:
 
 @cache
 def datasets() -> Datasets:
-    """The first few thousand images of each split of the demo."""
+    """Return the first few thousand images of each split of the demo."""
     whole = data.load()
     return Datasets(
         train=whole.train.part(0, TRAIN_SAMPLES),
@@ -74,7 +74,7 @@ def datasets() -> Datasets:
 
 @cache
 def weights() -> Path:
-    """Train the network; its weights are gone when the process ends."""
+    """Train the network once; return its weights file, which is deleted when the process ends."""
     torch.manual_seed(0)
     trained = network()
     schedule = Schedule(epochs=4, batch_size=64, learning_rate=3e-3)
@@ -86,7 +86,7 @@ def weights() -> Path:
 
 
 def quiet() -> Progress:
-    """Progress bars that nobody sees."""
+    """Return progress bars that are not displayed."""
     return Progress(console=Console(quiet=True), disable=True)
 
 

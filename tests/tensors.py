@@ -1,4 +1,4 @@
-"""Arrays of the protocol's datatypes, for tests to draw."""
+"""Arrays of the protocol's datatypes: samples and hypothesis strategies."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from variants.catalog.datatype import NUMPY
 
 Array = npt.NDArray[Any]
 
-IN_JSON: Final = sorted(NUMPY.keys() - {"FP16", "BF16"})
-"""The datatypes that can travel as JSON."""
+JSON_DATATYPES: Final = sorted(NUMPY.keys() - {"FP16", "BF16"})
+"""The datatypes that JSON can represent."""
 
 
-def drawn(
+def array_strategy(
     datatype: str, shapes: st.SearchStrategy[tuple[int, ...]], *, in_json: bool = False
 ) -> st.SearchStrategy[Array]:
-    """Any values; those that JSON can say if asked for."""
+    """Return a strategy for arrays with any values, or with those that JSON can represent."""
     dtype = NUMPY[datatype]
     if datatype == "BF16":
         return arrays.arrays(np.uint16, shapes).map(lambda array: array.view(dtype))
@@ -34,7 +34,7 @@ def drawn(
     return arrays.arrays(dtype, shapes)
 
 
-def named(
+def named_arrays(
     names: st.SearchStrategy[str],
     datatypes: Collection[str],
     shapes: st.SearchStrategy[tuple[int, ...]],
@@ -42,15 +42,15 @@ def named(
     min_size: int = 1,
     in_json: bool = False,
 ) -> st.SearchStrategy[dict[str, Array]]:
-    """Up to three arrays by name."""
+    """Return a strategy for up to three arrays by name."""
     tensors = st.sampled_from(sorted(datatypes)).flatmap(
-        lambda datatype: drawn(datatype, shapes, in_json=in_json)
+        lambda datatype: array_strategy(datatype, shapes, in_json=in_json)
     )
     return st.dictionaries(names, tensors, min_size=min_size, max_size=3)
 
 
-def some(datatype: str, shape: tuple[int, ...]) -> Array:
-    """Values of every kind that the datatype has, the same each time."""
+def sample_array(datatype: str, shape: tuple[int, ...]) -> Array:
+    """Return an array with values of every kind that the datatype has, always the same."""
     count = int(np.prod(shape))
     if datatype == "BYTES":
         return np.fromiter((f"é{i}\0".encode() * (i % 3) for i in range(count)), "O").reshape(shape)
@@ -60,12 +60,12 @@ def some(datatype: str, shape: tuple[int, ...]) -> Array:
     return (values % 100 * 1.5).astype(NUMPY[datatype]).reshape(shape)
 
 
-def assert_equal(found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
-    """The same names in the same order, and the same datatypes, shapes and values."""
-    assert list(found) == list(expected)
+def assert_equal(actual: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+    """Assert the same names in the same order, and the same datatypes, shapes and values."""
+    assert list(actual) == list(expected)
     for name, array in expected.items():
-        own = found[name]
+        own = actual[name]
         assert own.dtype == array.dtype
-        if array.dtype == NUMPY["BF16"]:  # numpy's comparison does not know its NaN
+        if array.dtype == NUMPY["BF16"]:  # numpy cannot compare its NaN
             own, array = own.view(np.uint16), array.view(np.uint16)
         np.testing.assert_array_equal(own, array, strict=True)

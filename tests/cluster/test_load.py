@@ -12,13 +12,13 @@ from loadtests.benchmarks.throughput import PINNED, Setup, measure, setups
 from loadtests.closed_loop.classes import CLASSES
 from loadtests.closed_loop.locust_run import run_load_test
 from loadtests.closed_loop.summary import LoadReport
-from tests.service import Service, ready
+from tests.service import RunningService, wait_until_ready
 
 pytestmark = pytest.mark.cluster
 
 
-def test_every_slo_class_is_answered_and_shown(service: Service, tmp_path: Path) -> None:
-    ready(service)
+def test_every_slo_class_is_answered_and_shown(service: RunningService, tmp_path: Path) -> None:
+    wait_until_ready(service)
     shown = io.StringIO()
     path = tmp_path / "summary.json"
     report = run_load_test(
@@ -41,8 +41,8 @@ def test_every_slo_class_is_answered_and_shown(service: Service, tmp_path: Path)
     assert LoadReport.model_validate_json(path.read_text()) == report
 
 
-def test_every_set_up_of_the_throughput_measurement_is_answered(service: Service) -> None:
-    ready(service)
+def test_every_set_up_of_the_throughput_measurement_is_answered(service: RunningService) -> None:
+    wait_until_ready(service)
     ways = [way for way in setups(service.port, alone_port=0) if way.port]
     assert PINNED in [way.name for way in ways]
     points = measure(ways, clients=[1, 8], rounds=1, seconds=0.2)

@@ -17,7 +17,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.service import SIZE, Service, images, metric, ready
+from tests.service import SIZE, RunningService, images, metric_value, wait_until_ready
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
@@ -34,7 +34,7 @@ def triton_infer(
     return client.infer(model, [tensor], **options)
 
 
-def test_no_slo_gets_the_most_accurate_variant(service: Service) -> None:
+def test_no_slo_gets_the_most_accurate_variant(service: RunningService) -> None:
     best = max(service.catalog.variants.values(), key=lambda v: v.report_cards[0].accuracy.value)
     with service.client() as client:
         answers = [
@@ -47,7 +47,9 @@ def test_no_slo_gets_the_most_accurate_variant(service: Service) -> None:
 
 
 @pytest.mark.parametrize("variant", ["dense", "activation-pruned", "sparse-2:4", "int8"])
-def test_every_variant_answers_what_its_runner_answers(service: Service, variant: str) -> None:
+def test_every_variant_answers_what_its_runner_answers(
+    service: RunningService, variant: str
+) -> None:
     pixels = images(3)
     with service.client() as client:
         answer = service.infer(client, pixels, {"variant": variant}).json()
@@ -56,7 +58,7 @@ def test_every_variant_answers_what_its_runner_answers(service: Service, variant
     np.testing.assert_allclose(got, service.answers(variant, pixels), rtol=1e-4, atol=1e-4)
 
 
-def test_an_impossible_slo_is_refused_with_what_is_possible(service: Service) -> None:
+def test_an_impossible_slo_is_refused_with_what_is_possible(service: RunningService) -> None:
     with service.client() as client:
         too_fast = service.infer(client, images(1), {"slo_latency_ms": 0.001})
         too_good = service.infer(client, images(1), {"min_accuracy": 1.0})
@@ -65,7 +67,7 @@ def test_an_impossible_slo_is_refused_with_what_is_possible(service: Service) ->
     assert "the best accuracy is" in too_good.json()["error"]
 
 
-def test_an_unmodified_triton_client_is_served(service: Service) -> None:
+def test_an_unmodified_triton_client_is_served(service: RunningService) -> None:
     model = service.catalog.model.name
     pixels = images(5)
     with triton.InferenceServerClient(f"127.0.0.1:{service.port}") as client:
@@ -89,7 +91,7 @@ def test_an_unmodified_triton_client_is_served(service: Service) -> None:
             triton_infer(client, model, pixels[:, :5].copy())
 
 
-def test_batches_hold_many_requests_and_no_answer_is_anothers(service: Service) -> None:
+def test_batches_hold_many_requests_and_no_answer_is_anothers(service: RunningService) -> None:
     pixels = images(640)
     expected = {name: service.answers(name, pixels) for name in service.catalog.variants}
     sizes = Counter[int]()
@@ -108,9 +110,9 @@ def test_batches_hold_many_requests_and_no_answer_is_anothers(service: Service) 
 
 
 def test_a_killed_host_costs_nobody_an_answer_and_comes_back(
-    service: Service, in_background: Callable[[Callable[[], None]], None]
+    service: RunningService, in_background: Callable[[Callable[[], None]], None]
 ) -> None:
-    ready(service)
+    wait_until_ready(service)
     statuses = Counter[int]()
     lock = threading.Lock()
     pixels = images(1)
@@ -130,14 +132,14 @@ def test_a_killed_host_costs_nobody_an_answer_and_comes_back(
     seen = statuses[200]
     wait_until(lambda: statuses[200] > seen + 200)
     wait_until(lambda: _host_process(service, "dense") not in (0, victim))
-    ready(service)
+    wait_until_ready(service)
     assert set(statuses) == {200}
     with service.client() as client:
         pinned = service.infer(client, pixels, {"variant": "dense"})
     assert pinned.json()["model_version"] == "dense"
 
 
-def test_metrics_tell_of_every_variant_and_arm(service: Service) -> None:
+def test_metrics_tell_of_every_variant_and_arm(service: RunningService) -> None:
     with service.client() as client:
         for number in range(200):
             headers = {"x-experiment-unit": f"user-{number}"}
@@ -148,12 +150,12 @@ def test_metrics_tell_of_every_variant_and_arm(service: Service) -> None:
         text = client.get("/metrics").text
     for name in service.catalog.variants:
         for gauge in ("weight_bytes", "artifact_bytes", "resident_bytes", "replicas", "accuracy"):
-            assert metric(text, f"paretoserve_{gauge}", variant=name) > 0
-    assert metric(text, "paretoserve_slo_attained_total", variant="int8", arm="treatment") > 0
-    assert metric(text, "paretoserve_router_decision_seconds_count") > 0
+            assert metric_value(text, f"paretoserve_{gauge}", variant=name) > 0
+    assert metric_value(text, "paretoserve_slo_attained_total", variant="int8", arm="treatment") > 0
+    assert metric_value(text, "paretoserve_router_decision_seconds_count") > 0
 
 
-def _control(client: httpx.Client, service: Service) -> dict[str, str]:
+def _control(client: httpx.Client, service: RunningService) -> dict[str, str]:
     """Return the header of a unit that the experiment leaves to the router."""
     for number in range(100):
         headers = {"x-experiment-unit": str(number)}
@@ -163,7 +165,7 @@ def _control(client: httpx.Client, service: Service) -> dict[str, str]:
     raise AssertionError("none of 100 units is in the larger arm")
 
 
-def _host_process(service: Service, variant: str) -> int:
+def _host_process(service: RunningService, variant: str) -> int:
     """Return the process of the variant's one host, or 0 while it has none."""
     from ray import serve
 

@@ -5,12 +5,14 @@ import pytest
 from loadtests.benchmarks.transports import REFERENCE, measure, transports_grid, ways
 from loadtests.client.service import connect
 from serving.gateway.description import Ports
-from tests.service import Service
+from tests.service import RunningService
 
 pytestmark = pytest.mark.cluster
 
 
-def test_every_way_to_ask_is_answered_and_compared_with_binary_over_http(service: Service) -> None:
+def test_every_way_to_ask_is_answered_and_compared_with_binary_over_http(
+    service: RunningService,
+) -> None:
     found = ways(Ports(service.port, service.grpc_port), connect(service.url), samples=2)
     points = measure(found, clients=[2], rounds=1, seconds=0.05)
     grid = transports_grid(points, "")
@@ -18,7 +20,7 @@ def test_every_way_to_ask_is_answered_and_compared_with_binary_over_http(service
     assert [row[-1] for row in grid.rows if row[0] == REFERENCE] == ["1.00"]
 
 
-def test_a_refusal_makes_the_measurement_void(service: Service) -> None:
+def test_a_refusal_makes_the_measurement_void(service: RunningService) -> None:
     description = connect(service.url)
     description.metadata["inputs"][0]["shape"][1] = 5
     for way in ways(Ports(service.port, service.grpc_port), description, samples=1):

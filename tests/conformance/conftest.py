@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.conformance.triton import CLIENTS, Client, connect
-from tests.service import Service, ready
+from tests.service import RunningService, wait_until_ready
 
 
 @pytest.fixture(scope="package")
-def service(service: Service) -> Service:
+def service(service: RunningService) -> RunningService:
     """The service, with every variant up."""
-    ready(service)
+    wait_until_ready(service)
     return service
 
 
@@ -33,7 +33,7 @@ def unread_bodies() -> Iterator[None]:
 
 
 @pytest.fixture(params=CLIENTS)
-async def client(request: pytest.FixtureRequest, service: Service) -> AsyncIterator[Client]:
+async def client(request: pytest.FixtureRequest, service: RunningService) -> AsyncIterator[Client]:
     """Each of tritonclient's clients, connected."""
     async with connect(service, request.param) as connected:
         yield connected

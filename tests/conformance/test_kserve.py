@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conformance.cases import MODEL, REFUSALS, VARIANTS, WISHES, Refusal, Wish
-from tests.service import Pixels, Service, images
+from tests.service import Pixels, RunningService, images
 
 pytestmark = pytest.mark.cluster
 
@@ -26,7 +26,7 @@ Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def ask(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+def ask(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """Make a call of the clients; return its outcome. `ask_kserve.py` says what both look like."""
     if not (FETCHED / ".fetched").exists():
         pytest.skip("kserve is not fetched: make clients")
@@ -101,7 +101,12 @@ def test_the_server_and_the_model_say_that_they_are_ready(
 @pytest.mark.parametrize("is_binary_out", [True, False])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_tensors_travel_as_the_client_likes(
-    service: Service, ask: Ask, client: str, is_binary_in: bool, is_binary_out: bool, variant: str
+    service: RunningService,
+    ask: Ask,
+    client: str,
+    is_binary_in: bool,
+    is_binary_out: bool,
+    variant: str,
 ) -> None:
     pixels = images(20)
     call = infer(
@@ -131,7 +136,7 @@ def test_tensors_travel_as_the_client_likes(
     ],
 )
 def test_what_a_request_asks_for_is_kept(
-    service: Service, ask: Ask, client: str, wish: Wish
+    service: RunningService, ask: Ask, client: str, wish: Wish
 ) -> None:
     parameters = {**wish.parameters, **wish.options}
     pixels = images(2)

@@ -16,7 +16,7 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from tests.conformance.cases import MODEL
-from tests.service import Service, images, metric
+from tests.service import RunningService, images, metric_value
 from tests.serving.protocol.grpc import malformed as malformed_grpc
 from tests.serving.protocol.http import malformed
 
@@ -64,13 +64,13 @@ of them would be 160 MiB, and one of them all 640."""
 
 
 @pytest.fixture
-def http(service: Service) -> Iterator[httpx.Client]:
+def http(service: RunningService) -> Iterator[httpx.Client]:
     with service.client() as client:
         yield client
 
 
 @pytest.fixture
-def channel(service: Service) -> Iterator[grpc.Channel]:
+def channel(service: RunningService) -> Iterator[grpc.Channel]:
     options = [("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(f"127.0.0.1:{service.grpc_port}", options) as channel:
         yield channel
@@ -150,7 +150,7 @@ def test_large_bodies_over_http(http: httpx.Client, large: Large) -> None:
     ("value", "shown"), [("nan", "nan"), ("1e400", "inf"), ("-inf", "-inf"), ("soon", "'soon'")]
 )
 def test_numbers_that_are_none_in_headers_over_http(
-    service: Service, http: httpx.Client, value: str, shown: str
+    service: RunningService, http: httpx.Client, value: str, shown: str
 ) -> None:
     response = service.infer(http, images(1), headers={"x-slo-latency-ms": value})
     assert response.status_code == 400
@@ -159,7 +159,7 @@ def test_numbers_that_are_none_in_headers_over_http(
     }
 
 
-def test_a_unit_may_be_any_bytes_over_http(service: Service, http: httpx.Client) -> None:
+def test_a_unit_may_be_any_bytes_over_http(service: RunningService, http: httpx.Client) -> None:
     http.headers = httpx.Headers([(b"x-experiment-unit", IN_TREATMENT)])
     for seed in range(8):  # did the unit not count, it would be another arm for most
         response = service.infer(http, images(1, seed))
@@ -191,7 +191,7 @@ def test_bytes_and_sizes_over_grpc(channel: grpc.Channel, message: bytes, status
 
 
 def test_the_gateway_is_what_it_was_after_all_of_them(
-    service: Service, http: httpx.Client, channel: grpc.Channel
+    service: RunningService, http: httpx.Client, channel: grpc.Channel
 ) -> None:
     def everything() -> None:
         for case in malformed.MALFORMED:
@@ -212,9 +212,9 @@ def test_the_gateway_is_what_it_was_after_all_of_them(
         everything()
     after = http.get("/metrics").text
     started = "process_start_time_seconds"
-    assert metric(after, started) == metric(before, started)
+    assert metric_value(after, started) == metric_value(before, started)
     memory = "process_resident_memory_bytes"
-    assert metric(after, memory) < metric(before, memory) + GROWTH_BYTES
-    assert metric(after, "paretoserve_queue_length") == 0
+    assert metric_value(after, memory) < metric_value(before, memory) + GROWTH_BYTES
+    assert metric_value(after, "paretoserve_queue_length") == 0
     answer = service.infer(http, images(1))
     assert answer.status_code == 200

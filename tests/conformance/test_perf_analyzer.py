@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.cases import MODEL, VARIANTS
-from tests.service import Service
+from tests.service import RunningService
 
 pytestmark = pytest.mark.cluster
 
@@ -44,7 +44,7 @@ RUNS = {
 
 @pytest.mark.parametrize("run", [pytest.param(run, id=name) for name, run in RUNS.items()])
 def test_a_run_ends_well_and_every_request_was_answered(
-    service: Service, run: str, tmp_path: Path
+    service: RunningService, run: str, tmp_path: Path
 ) -> None:
     if not (FETCHED / ".fetched").exists():
         pytest.skip("perf_analyzer is not fetched: make clients")
@@ -67,7 +67,7 @@ def test_a_run_ends_well_and_every_request_was_answered(
     assert [after[name]["fail"] for name in VARIANTS] == [before[n]["fail"] for n in VARIANTS]
 
 
-def statistics(service: Service) -> dict[str, dict[str, int]]:
+def statistics(service: RunningService) -> dict[str, dict[str, int]]:
     """How many requests each variant has answered and failed so far."""
     with service.client() as client:
         said: dict[str, Any] = client.get(f"/v2/models/{MODEL}/stats").json()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import Service
+from tests.service import RunningService
 
 pytestmark = pytest.mark.cluster
 
@@ -23,14 +23,14 @@ LEAST_ANSWERS = 100
 """Fewer would mean that hardly a request reached the model."""
 
 
-def answers(service: Service) -> int:
+def answers(service: RunningService) -> int:
     """How many requests to infer the service has answered so far."""
     with service.client() as client:
         stats = client.get("/v2/models/stats").json()["model_stats"]
     return sum(own["inference_stats"]["success"]["count"] for own in stats)
 
 
-def test_the_service_keeps_to_its_openapi_document(service: Service) -> None:
+def test_the_service_keeps_to_its_openapi_document(service: RunningService) -> None:
     before = answers(service)
     fuzzed = subprocess.run(
         [

@@ -10,7 +10,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.conformance.cases import MODEL, REFUSALS, VARIANTS, WISHES, Refusal, Wish
 from tests.conformance.triton import Client
-from tests.service import SIZE, Service, images
+from tests.service import SIZE, RunningService, images
 
 pytestmark = pytest.mark.cluster
 
@@ -83,7 +83,7 @@ async def test_the_index_lists_every_variant_as_ready(client: Client) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("count", [1, 5, 64])
 async def test_a_version_answers_what_the_variant_answers(
-    service: Service, client: Client, variant: str, count: int
+    service: RunningService, client: Client, variant: str, count: int
 ) -> None:
     pixels = images(count)
     answer = await client.infer(MODEL, client.input(pixels), model_version=variant)
@@ -92,7 +92,7 @@ async def test_a_version_answers_what_the_variant_answers(
 
 
 async def test_without_a_version_the_answer_names_who_gave_it(
-    service: Service, client: Client
+    service: RunningService, client: Client
 ) -> None:
     pixels = images(2)
     answer = await client.infer(MODEL, client.input(pixels))
@@ -102,7 +102,7 @@ async def test_without_a_version_the_answer_names_who_gave_it(
     service.check(answer.variant, pixels, answer.logits)
 
 
-async def test_an_output_that_is_named_is_sent(service: Service, client: Client) -> None:
+async def test_an_output_that_is_named_is_sent(service: RunningService, client: Client) -> None:
     pixels = images(3)
     asked = [client.tensors.InferRequestedOutput("logits")]
     answer = await client.infer(MODEL, client.input(pixels), model_version="dense", outputs=asked)
@@ -122,7 +122,7 @@ async def test_a_request_without_an_id_is_given_none(client: Client) -> None:
 
 @pytest.mark.parametrize("wish", [pytest.param(wish, id=name) for name, wish in WISHES.items()])
 async def test_what_a_request_asks_for_is_kept(
-    service: Service, client: Client, wish: Wish
+    service: RunningService, client: Client, wish: Wish
 ) -> None:
     pixels = images(2)
     answer = await client.infer(

@@ -11,7 +11,7 @@ import tritonclient.grpc as triton
 
 from tests.conformance.cases import MODEL, VARIANTS
 from tests.conformance.triton import Client, connect
-from tests.service import Service, images, metric
+from tests.service import RunningService, images, metric_value
 
 pytestmark = pytest.mark.cluster
 
@@ -20,13 +20,13 @@ WITHIN_S = 60.0
 
 
 @pytest.fixture
-async def blocking(service: Service) -> AsyncIterator[Client]:
+async def blocking(service: RunningService) -> AsyncIterator[Client]:
     async with connect(service, "grpc") as client:
         yield client
 
 
 @pytest.fixture
-async def asking(service: Service) -> AsyncIterator[Client]:
+async def asking(service: RunningService) -> AsyncIterator[Client]:
     async with connect(service, "grpc.aio") as client:
         yield client
 
@@ -34,7 +34,7 @@ async def asking(service: Service) -> AsyncIterator[Client]:
 @pytest.mark.parametrize("client", ["grpc", "grpc.aio"], indirect=True)
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 async def test_messages_may_be_compressed(
-    service: Service, client: Client, compression: str | None
+    service: RunningService, client: Client, compression: str | None
 ) -> None:
     pixels = images(20)
     answer = await client.infer(
@@ -46,7 +46,7 @@ async def test_messages_may_be_compressed(
 @pytest.mark.parametrize("client", ["grpc", "grpc.aio"], indirect=True)
 @pytest.mark.parametrize(("client_timeout", "deadlines"), [(None, 0), (WITHIN_S, 1)])
 async def test_the_deadline_of_the_call_is_that_of_the_request(
-    service: Service, client: Client, client_timeout: float | None, deadlines: int
+    service: RunningService, client: Client, client_timeout: float | None, deadlines: int
 ) -> None:
     before = deadlines_met(service)
     tensor = client.input(images(1))
@@ -54,7 +54,9 @@ async def test_the_deadline_of_the_call_is_that_of_the_request(
     assert deadlines_met(service) == before + deadlines
 
 
-def test_a_callback_gets_each_answer_and_each_refusal(service: Service, blocking: Client) -> None:
+def test_a_callback_gets_each_answer_and_each_refusal(
+    service: RunningService, blocking: Client
+) -> None:
     done: queue.Queue[tuple[Any, Any]] = queue.Queue()
 
     def callback(result: Any, error: Any) -> None:
@@ -80,7 +82,7 @@ def test_a_callback_gets_each_answer_and_each_refusal(service: Service, blocking
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_stream_answers_every_request_and_outlives_a_refusal(
-    service: Service, blocking: Client, compression: str | None
+    service: RunningService, blocking: Client, compression: str | None
 ) -> None:
     done: queue.Queue[tuple[Any, Any]] = queue.Queue()
     blocking.raw.start_stream(
@@ -116,7 +118,7 @@ def test_a_stream_answers_every_request_and_outlives_a_refusal(
 
 
 async def test_an_asynchronous_stream_answers_every_request(
-    service: Service, asking: Client
+    service: RunningService, asking: Client
 ) -> None:
     batches = [images(number % 4 + 1, number) for number in range(40)]
 
@@ -139,8 +141,8 @@ async def test_an_asynchronous_stream_answers_every_request(
     assert seen == set(range(len(batches)))
 
 
-def deadlines_met(service: Service) -> float:
+def deadlines_met(service: RunningService) -> float:
     """How many requests with a deadline dense has answered in time."""
     with service.client() as client:
         text = client.get("/metrics").text
-    return metric(text, "paretoserve_slo_attained_total", variant="dense")
+    return metric_value(text, "paretoserve_slo_attained_total", variant="dense")

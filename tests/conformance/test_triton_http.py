@@ -10,7 +10,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.conformance.cases import MODEL
 from tests.conformance.triton import HTTP, Client
-from tests.service import Service, images
+from tests.service import RunningService, images
 
 pytestmark = pytest.mark.cluster
 
@@ -30,7 +30,7 @@ ENCODINGS = [None, "gzip", "deflate"]
 @pytest.mark.parametrize("sent", ENCODINGS)
 @pytest.mark.parametrize("wanted", ENCODINGS)
 async def test_tensors_travel_as_the_client_likes(
-    service: Service,
+    service: RunningService,
     client: Client,
     binary_in: bool,
     binary_out: bool,
@@ -72,7 +72,7 @@ async def test_a_model_that_is_not_here_is_not_ready(client: Client) -> None:
     assert await client.ask("is_model_ready", MODEL, "nine") is False
 
 
-def test_many_requests_are_in_flight_and_each_gets_its_own_answer(service: Service) -> None:
+def test_many_requests_are_in_flight_and_each_gets_its_own_answer(service: RunningService) -> None:
     with HTTP.InferenceServerClient(f"127.0.0.1:{service.port}", concurrency=8) as raw:
         client = Client(HTTP, raw)
         batches = [images(1, seed) for seed in range(32)]

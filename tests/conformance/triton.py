@@ -15,7 +15,7 @@ import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
 
-from tests.service import Pixels, Service
+from tests.service import Pixels, RunningService
 
 HTTP: Final = tritonclient.http
 GRPC: Final = tritonclient.grpc
@@ -78,7 +78,7 @@ class Client:
 
 
 @asynccontextmanager
-async def connect(service: Service, name: str) -> AsyncIterator[Client]:
+async def connect(service: RunningService, name: str) -> AsyncIterator[Client]:
     """The client of this name, for as long as a `with`."""
     tensors, module = CLIENTS[name]
     port = service.grpc_port if tensors is GRPC else service.port

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from serving.gateway.gateway import Gateway
 from tests.examples import small_minilm
-from tests.serving.gateway.assembled import assembled
+from tests.serving.gateway.running_gateway import running_gateway
 from tests.small import measure_lightly, quiet
 from variants.build.build import build
 from variants.catalog.catalog import Catalog
@@ -43,7 +43,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def gateway(catalog: Path) -> AsyncIterator[Gateway]:
-    async with assembled(catalog) as gateway:
+    async with running_gateway(catalog) as gateway:
         yield gateway
 
 

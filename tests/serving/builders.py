@@ -1,4 +1,4 @@
-"""Parts of a gateway made up for tests: only what a test is about has to be said."""
+"""Builds parts of a gateway for tests, with defaults for all that a test does not vary."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ WEIGHTS: Mapping[str, npt.NDArray[np.float32]] = {
     "dense": np.arange(12, dtype=np.float32).reshape(4, 3),
     "int8": -np.arange(12, dtype=np.float32).reshape(4, 3),
 }
-"""One layer by variant, unlike each other: an answer shows which of them gave it."""
+"""The only layer of each variant. They differ, so an answer shows which variant computed it."""
 
 LATENCIES_S = {1: 0.001, 8: 0.002, 64: 0.008}
 
 
 def exactly(latencies_s: Mapping[int, float]) -> dict[int, LatencyQuantiles]:
-    """A report card of batches that always take the same time."""
+    """Return the latencies of a variant whose batches always take the same time."""
     return {size: LatencyQuantiles(took_s, took_s, took_s) for size, took_s in latencies_s.items()}
 
 
@@ -85,18 +85,18 @@ PROFILES = {
 
 
 def pixels(samples: int = 1, start: float = 0.0) -> npt.NDArray[np.float32]:
-    """As many samples as asked for, all of them different."""
+    """Return this number of samples, all of them different."""
     return np.arange(start, start + samples * 4, dtype=np.float32).reshape(samples, 4)
 
 
 def answers(variant: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-    """What the variant answers to these inputs, batched or not."""
+    """Return the outputs of the variant for these inputs."""
     logits = inputs["pixels"] @ WEIGHTS[variant]
     return {"logits": logits, "label": logits.argmax(axis=1)}
 
 
 async def multiply(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
-    """The scheduler's `run` without a link: the variant's layer, applied here."""
+    """Run a batch without a link, as the `run` of a scheduler: apply the layer of the variant."""
     sizes = [len(request["pixels"]) for request in requests]
     await asyncio.sleep(0)
     return BatchResult(split(answers(variant, join(requests)), sizes), compute_s=1e-4)
@@ -104,7 +104,7 @@ async def multiply(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequ
 
 @dataclass(frozen=True)
 class InProcess:
-    """A gateway without listeners and hosts."""
+    """A gateway without listeners, link and hosts."""
 
     protocol: HttpProtocol
     inference: Inference
@@ -114,8 +114,8 @@ class InProcess:
     registry: CollectorRegistry
 
     def client(self) -> httpx.AsyncClient:
-        """An HTTP client that calls the application itself."""
-        application: Any = self.protocol  # ASGI's types are those of dictionaries, ours of mappings
+        """Return an HTTP client that calls the application directly."""
+        application: Any = self.protocol  # httpx's type has dictionaries, ours has mappings
         transport = httpx.ASGITransport(application)
         return httpx.AsyncClient(transport=transport, base_url="http://gateway")
 
@@ -132,7 +132,7 @@ def in_process(
     default_slo: Slo | None = None,
     experiment: Experiment | None = None,
 ) -> InProcess:
-    """Build a gateway in the running loop; each variant has `slots` slots from the start."""
+    """Return a gateway in the running loop; each variant has `slots` slots from the start."""
     clock = LoopClock()
     registry = CollectorRegistry()
     metrics = Metrics(registry, model.name)

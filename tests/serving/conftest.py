@@ -1,4 +1,4 @@
-"""How the tests of `serving/` use hypothesis, and what several of them share."""
+"""Settings of hypothesis and shared fixtures for the tests of `serving/`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import zmq.asyncio
 from hypothesis import HealthCheck, settings
 
 from serving.link.connection import HostConnection
-from tests.serving.link.hosting import Connect
+from tests.serving.link.hosts import Connect
 
-# Tests may share their cores with anything: what an example takes says nothing about the code.
+# Tests may share their cores with other processes, so the time of an example means nothing.
 settings.register_profile(
     "shared cores", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -29,22 +29,22 @@ def context() -> Iterator[zmq.asyncio.Context]:
 
 @pytest.fixture
 async def connect(context: zmq.asyncio.Context) -> AsyncIterator[Connect]:
-    """Connections that are closed in the end."""
-    made = []
+    """A function that connects to a host; the connections are closed after the test."""
+    connections = []
 
     def connect(address: str, on_lost: Callable[[], None] = lambda: None) -> HostConnection:
-        made.append(HostConnection(context, address, on_lost))
-        return made[-1]
+        connections.append(HostConnection(context, address, on_lost))
+        return connections[-1]
 
     yield connect
-    for connection in made:
+    for connection in connections:
         connection.close()
-    await asyncio.sleep(0)  # their tasks end
+    await asyncio.sleep(0)  # lets their tasks end
 
 
 @pytest.fixture(scope="session")
 def two_inputs_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The catalog of the model of `tests.serving.gateway.two_inputs`; do not alter it."""
+    """The catalog of the model of `tests.serving.gateway.two_inputs`; do not change it."""
     from tests.serving.gateway.two_inputs import write_catalog  # imports onnx, which few tests need
 
     return write_catalog(tmp_path_factory.mktemp("two") / "catalog")

@@ -9,7 +9,7 @@ import pytest
 
 from loadtests.live.fault_injection import Killer
 from serving.gateway.description import HostDescription
-from tests.service import Service, ready
+from tests.service import RunningService, wait_until_ready
 
 
 class Hosts:
@@ -87,10 +87,10 @@ async def test_a_dead_host_that_serve_still_names_is_not_back() -> None:
 
 
 @pytest.mark.cluster
-async def test_a_host_of_a_real_service_is_killed_and_comes_back(service: Service) -> None:
+async def test_a_host_of_a_real_service_is_killed_and_comes_back(service: RunningService) -> None:
     from serving.cluster.registry import ServeRegistry
 
-    ready(service)
+    wait_until_ready(service)
     killed: list[int] = []
 
     def end(pid: int) -> None:
@@ -109,7 +109,7 @@ async def test_a_host_of_a_real_service_is_killed_and_comes_back(service: Servic
     assert _is_ready(service, "int8")
 
 
-def _is_ready(service: Service, variant: str) -> bool:
+def _is_ready(service: RunningService, variant: str) -> bool:
     connection = HTTPConnection("127.0.0.1", service.port)
     connection.request("GET", f"/v2/models/{service.catalog.model.name}/versions/{variant}/ready")
     status = connection.getresponse().status

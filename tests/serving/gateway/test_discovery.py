@@ -24,7 +24,7 @@ from tests.serving.builders import MODEL, answers, exactly
 from tests.waiting import until
 
 SIZES = {"dense": (1, 4), "int8": (1, 4)}
-ENOUGH_S = 30.0
+TIMEOUT_S = 30.0
 
 
 class FakeRegistry:
@@ -61,18 +61,18 @@ class Bench:
             MODEL, SIZES, self.pool, self.latency, Telemetry(metrics, self.statistics), told
         )
 
-    def metric(self, name: str, variant: str) -> float:
+    def metric_value(self, name: str, variant: str) -> float:
         labels = {"model": "shirts", "variant": variant}
         return self.registry.get_sample_value(f"paretoserve_{name}", labels) or 0.0
 
     def lost(self, variant: str) -> float:
-        return self.metric("hosts_lost_total", variant)
+        return self.metric_value("hosts_lost_total", variant)
 
     def counted(self, variant: str) -> tuple[float, float, int]:
         """The replicas, and their memory by the metrics and by the statistics."""
         return (
-            self.metric("replicas", variant),
-            self.metric("resident_bytes", variant),
+            self.metric_value("replicas", variant),
+            self.metric_value("resident_bytes", variant),
             self.statistics.by_variant[variant].resident_bytes,
         )
 

@@ -21,11 +21,11 @@ from tritonclient.utils import InferenceServerException
 
 from serving.gateway.gateway import Gateway
 from serving.protocol.grpc.listener import QUIET_S
-from tests.service import metric
-from tests.serving.gateway.assembled import assembled
+from tests.service import metric_value
+from tests.serving.gateway.running_gateway import running_gateway
 from tests.serving.gateway.two_inputs import TOKENS, answers, inputs
 from tests.serving.gateway.two_inputs_client import Client, assert_close
-from tests.serving.link.hosting import ENOUGH_S, soon
+from tests.serving.link.hosts import TIMEOUT_S, in_time
 from tests.waiting import until
 from variants.runtime.runner import Runner, Tensors
 
@@ -49,7 +49,7 @@ class Hold:
     def wrap(self, run: Runner) -> Runner:
         def held(given: Tensors) -> dict[str, np.typing.NDArray[Any]]:
             self.calls.append(given)
-            assert self._open.wait(ENOUGH_S)
+            assert self._open.wait(TIMEOUT_S)
             return run(given)
 
         return held
@@ -76,7 +76,7 @@ def hold() -> Hold:
 @pytest.fixture
 async def gateway(two_inputs_catalog: Path, hold: Hold) -> AsyncIterator[Gateway]:
     settings: dict[str, Any] = {"drain_s": DRAIN_S, "limits": {"lanes": LANES}}
-    async with assembled(two_inputs_catalog, hold.wrap, **settings) as gateway:
+    async with running_gateway(two_inputs_catalog, hold.wrap, **settings) as gateway:
         hold.calls.clear()  # the hosts were timed
         yield gateway
 
@@ -96,8 +96,8 @@ def seen(gateway: Gateway) -> Callable[..., Any]:
 async def has_come(gateway: Gateway, value: float, name: str, **labels: str) -> None:
     """Wait until a metric has a value."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.http_port}") as http:
-        async with asyncio.timeout(ENOUGH_S):
-            while metric((await http.get("/metrics")).text, name, **labels) != value:
+        async with asyncio.timeout(TIMEOUT_S):
+            while metric_value((await http.get("/metrics")).text, name, **labels) != value:
                 await asyncio.sleep(0.01)
 
 
@@ -134,8 +134,8 @@ async def test_what_a_client_does_not_wait_for_is_saved(
         await seen(5, "paretoserve_saved_samples_total")
         await seen(0, "paretoserve_queue_length")
         await seen(1, "paretoserve_requests_total", outcome="cancelled")
-    await soon(first)
-    await soon(client.infer(inputs(2, 4), "dense"))
+    await in_time(first)
+    await in_time(client.infer(inputs(2, 4), "dense"))
     assert [len(call["tokens"]) for call in hold.calls] == [1, 2], "it was computed all the same"
 
 
@@ -152,8 +152,8 @@ async def test_what_the_model_fails_at_fails_alone(
             return_exceptions=True,
         )
         await seen(41, "paretoserve_queue_length")
-    found = await soon(asked)
-    await soon(first)
+    found = await in_time(asked)
+    await in_time(first)
     assert len(hold.calls[1]["tokens"]) == 61, "they did not share a batch"
     failed = found.pop(20)
     assert isinstance(failed, InferenceServerException)
@@ -179,20 +179,22 @@ async def test_only_so_many_different_shapes_wait_at_once(
         asked = asyncio.gather(*(client.infer(one, "dense") for one in given))
         await seen(LANES + 1, "paretoserve_queue_length")
         with pytest.raises(InferenceServerException, match="too many different shapes") as caught:
-            await soon(client.infer(inputs(1, 3 + LANES), "dense"))
+            await in_time(client.infer(inputs(1, 3 + LANES), "dense"))
         assert caught.value.status() == (
             "StatusCode.RESOURCE_EXHAUSTED" if client.is_grpc else "429"
         )
-    for own, one in zip(await soon(asked), given, strict=True):
+    for own, one in zip(await in_time(asked), given, strict=True):
         assert_close(own, answers("dense", one))
-    await soon(first)
+    await in_time(first)
 
 
 async def test_where_hosts_share_one_core_one_of_them_computes_at_a_time(
     two_inputs_catalog: Path, hold: Hold
 ) -> None:
     shared = {"cores": 1}
-    async with assembled(two_inputs_catalog, hold.wrap, hosts=shared, drain_s=DRAIN_S) as gateway:
+    async with running_gateway(
+        two_inputs_catalog, hold.wrap, hosts=shared, drain_s=DRAIN_S
+    ) as gateway:
         hold.calls.clear()
         async with Client("http", gateway) as client:
             with hold.closed():
@@ -200,8 +202,8 @@ async def test_where_hosts_share_one_core_one_of_them_computes_at_a_time(
                 second = asyncio.create_task(client.infer(inputs(2, 4), "coarse"))
                 await has_come(gateway, 1, "paretoserve_queue_length")
                 assert hold.samples == 1, "the other host is free, its core is not"
-            await soon(first)
-            assert_close(await soon(second), answers("coarse", inputs(2, 4)))
+            await in_time(first)
+            assert_close(await in_time(second), answers("coarse", inputs(2, 4)))
         assert hold.samples == 3
 
 
@@ -237,11 +239,11 @@ async def test_closing_answers_what_was_accepted_and_refuses_what_comes_after(
             assert not done, "it waits for what was accepted"
             for client in later:
                 with pytest.raises(InferenceServerException, match="stopping") as caught:
-                    await soon(client.infer(given[0], "dense"))
+                    await in_time(client.infer(given[0], "dense"))
                 assert caught.value.status() == REFUSED[client.is_grpc]
         for task, one in zip(asked, given, strict=True):
-            assert_close(await soon(task), answers("dense", one))
-        await soon(asyncio.gather(first, closing))
+            assert_close(await in_time(task), answers("dense", one))
+        await in_time(asyncio.gather(first, closing))
 
 
 async def test_who_asks_on_and_on_is_answered_until_told_that_it_closes(
@@ -253,7 +255,7 @@ async def test_who_asks_on_and_on_is_answered_until_told_that_it_closes(
     async def ask(client: Client) -> None:
         while True:
             try:
-                found = await soon(client.infer(given, "dense"))
+                found = await in_time(client.infer(given, "dense"))
             except InferenceServerException as error:
                 outcomes[str(error.status())] += 1
                 return
@@ -266,8 +268,8 @@ async def test_who_asks_on_and_on_is_answered_until_told_that_it_closes(
     async with connected(gateway, 16) as clients:
         asking = asyncio.gather(*(ask(client) for client in clients))
         await until(lambda: outcomes["answered"] >= 200)
-        await soon(gateway.close())
-        await soon(asking)
+        await in_time(gateway.close())
+        await in_time(asking)
     answered = outcomes.pop("answered")
     assert hold.samples == answered + len(clients), "something was computed and not answered"
     assert outcomes["StatusCode.UNAVAILABLE"] == 16

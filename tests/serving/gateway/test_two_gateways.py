@@ -17,11 +17,11 @@ import httpx
 import numpy as np
 
 from serving.gateway.gateway import Gateway
-from tests.service import metric
-from tests.serving.gateway.assembled import gateway_of, hosted
+from tests.service import metric_value
+from tests.serving.gateway.running_gateway import gateway_for, running_hosts
 from tests.serving.gateway.two_inputs import ACCURACY, Arrays, answers, inputs
 from tests.serving.gateway.two_inputs_client import DATATYPES, assert_close
-from tests.serving.link.hosting import ENOUGH_S, soon
+from tests.serving.link.hosts import TIMEOUT_S, in_time
 from tests.waiting import GIVE_UP_S, until
 from variants.runtime.runner import Runner, Tensors
 
@@ -121,11 +121,11 @@ class Client:
 
     async def value(self, name: str, **labels: str) -> float:
         """Return what a metric of the gateway says."""
-        return metric((await self.http.get("/metrics")).text, name, **labels)
+        return metric_value((await self.http.get("/metrics")).text, name, **labels)
 
     async def becomes(self, value: float, name: str, **labels: str) -> None:
         """Wait until a metric of the gateway has a value."""
-        async with asyncio.timeout(ENOUGH_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while await self.value(name, **labels) != value:
                 await asyncio.sleep(0.01)
 
@@ -142,7 +142,7 @@ async def two(
     async with AsyncExitStack() as stack:
         settings = {"limits": limits, "drain_s": 5.0}
         gateways = [
-            await stack.enter_async_context(gateway_of(catalog, addresses, **settings))
+            await stack.enter_async_context(gateway_for(catalog, addresses, **settings))
             for _ in range(2)
         ]
         clients = [Client(gateway) for gateway in gateways]
@@ -178,7 +178,7 @@ async def test_both_answer_alike_when_they_are_asked_alike(two_inputs_catalog: P
     work = Work()
     statuses: list[Counter[int]] = [Counter(), Counter()]
     order: list[int] = []
-    with hosted(two_inputs_catalog, work.wrap) as addresses:
+    with running_hosts(two_inputs_catalog, work.wrap) as addresses:
         async with two(two_inputs_catalog, addresses, batch_size=8) as clients:
             work.samples.clear()  # the hosts were timed
 
@@ -219,14 +219,14 @@ async def test_when_one_closes_the_other_goes_on(two_inputs_catalog: Path) -> No
                 break  # it was closed while idle
         ends[status] += 1
 
-    with hosted(two_inputs_catalog, Work().wrap) as addresses:
+    with running_hosts(two_inputs_catalog, Work().wrap) as addresses:
         async with two(two_inputs_catalog, addresses) as (closing, going):
             asking = [
                 asyncio.create_task(ask_on(client)) for client in (closing, going) for _ in "abcd"
             ]
             await until(lambda: closing.answered.total() >= 50 and going.answered.total() >= 50)
-            await soon(closing.gateway.close())
-            await soon(asyncio.gather(*asking[:4]))
+            await in_time(closing.gateway.close())
+            await in_time(asyncio.gather(*asking[:4]))
             assert ends.keys() <= {ANSWERED, LEAVING}
             before = going.answered.total()
             await until(lambda: going.answered.total() >= before + 50)
@@ -234,14 +234,17 @@ async def test_when_one_closes_the_other_goes_on(two_inputs_catalog: Path) -> No
             for variant in ACCURACY:
                 assert await going.ask(given, variant=variant, slo_latency_ms=4_000) == ANSWERED
                 assert not await going.value("paretoserve_hosts_lost_total", variant=variant)
-            await soon(going.gateway.close())
-            await soon(asyncio.gather(*asking[4:]))
+            await in_time(going.gateway.close())
+            await in_time(asyncio.gather(*asking[4:]))
 
 
 async def test_both_notice_that_a_host_was_killed_and_that_another_came(
     two_inputs_catalog: Path,
 ) -> None:
-    with hosted(two_inputs_catalog) as own, host_process(two_inputs_catalog, "coarse") as coarse:
+    with (
+        running_hosts(two_inputs_catalog) as own,
+        host_process(two_inputs_catalog, "coarse") as coarse,
+    ):
         process, address = coarse
         addresses = {**own, "coarse": address}
         async with two(two_inputs_catalog, addresses) as clients:
@@ -263,7 +266,7 @@ async def test_both_notice_that_a_host_was_killed_and_that_another_came(
                 assert not await client.value("paretoserve_hosts_lost_total", variant="dense")
             assert not any(task.done() for task in held)
             addresses["coarse"] = own["coarse"]
-            assert await soon(asyncio.gather(*held)) == [ANSWERED] * 4
+            assert await in_time(asyncio.gather(*held)) == [ANSWERED] * 4
             for client in clients:
                 assert client.answered == {"dense": 2, "coarse": 2}
                 assert await client.is_variant_ready("coarse")

@@ -11,14 +11,14 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from serving.gateway.gateway import Gateway
-from tests.serving.gateway.assembled import assembled
+from tests.serving.gateway.running_gateway import running_gateway
 from tests.serving.gateway.two_inputs import Arrays, answers, inputs
 from tests.serving.gateway.two_inputs_client import Client, assert_close
 
 
 @pytest.fixture
 async def gateway(two_inputs_catalog: Path) -> AsyncIterator[Gateway]:
-    async with assembled(two_inputs_catalog) as gateway:
+    async with running_gateway(two_inputs_catalog) as gateway:
         yield gateway
 
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from serving.link.connection import BatchFailed
 from tests.onnx_models import identity
-from tests.serving.link.hosting import Connect, hosting, soon
-from tests.tensors import assert_equal, some
+from tests.serving.link.hosts import Connect, in_time, running_host
+from tests.tensors import assert_equal, sample_array
 from variants.catalog.catalog import Model, TensorSpec
 from variants.catalog.datatype import NUMPY
 from variants.runtime.onnx import OnnxRunner
@@ -19,9 +19,9 @@ from variants.runtime.torch import TorchRunner
 
 @pytest.mark.parametrize("datatype", NUMPY)
 async def test_an_onnx_model_is_served_in_every_datatype(connect: Connect, datatype: str) -> None:
-    array = some(datatype, (3, 5))
-    with hosting(OnnxRunner(identity({"x": datatype}), threads=1)) as host:
-        result = await soon(connect(host.address).run({"x": array}))
+    array = sample_array(datatype, (3, 5))
+    with running_host(OnnxRunner(identity({"x": datatype}), threads=1)) as host:
+        result = await in_time(connect(host.address).run({"x": array}))
     assert_equal(result.outputs, {"same x": array})
 
 
@@ -34,17 +34,17 @@ async def test_a_torch_model_is_served_in_bfloat16(connect: Connect) -> None:
         inputs=(TensorSpec(name="x", datatype="BF16", shape=(-1, 5)),),
         outputs=(TensorSpec(name="y", datatype="BF16", shape=(-1, 5)),),
     )
-    array = some("BF16", (3, 5))
-    with hosting(TorchRunner(nn.Identity(), model, threads=torch.get_num_threads())) as host:
-        result = await soon(connect(host.address).run({"x": array}))
+    array = sample_array("BF16", (3, 5))
+    with running_host(TorchRunner(nn.Identity(), model, threads=torch.get_num_threads())) as host:
+        result = await in_time(connect(host.address).run({"x": array}))
     assert_equal(result.outputs, {"y": array})
 
 
 async def test_bytes_that_are_no_text_fail_their_batch_and_the_host_lives(connect: Connect) -> None:
     text = np.array([["é\0".encode(), b""]], "O")
-    with hosting(OnnxRunner(identity({"x": "BYTES"}), threads=1)) as host:
+    with running_host(OnnxRunner(identity({"x": "BYTES"}), threads=1)) as host:
         connection = connect(host.address)
         with pytest.raises(BatchFailed, match="the batch failed"):
-            await soon(connection.run({"x": np.array([[b"\xff", b""]], "O")}))
-        result = await soon(connection.run({"x": text}))
+            await in_time(connection.run({"x": np.array([[b"\xff", b""]], "O")}))
+        result = await in_time(connection.run({"x": text}))
     assert_equal(result.outputs, {"same x": text})

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from serving.link.wire import MalformedMessage, pack, unpack
-from tests.tensors import assert_equal, named
+from tests.tensors import assert_equal, named_arrays
 from variants.catalog.datatype import NUMPY
 
-tensors = named(st.text(), NUMPY, arrays.array_shapes(min_dims=0, min_side=0), min_size=0)
+tensors = named_arrays(st.text(), NUMPY, arrays.array_shapes(min_dims=0, min_side=0), min_size=0)
 
 
 def sent(frames: Sequence[bytes | memoryview]) -> list[zmq.Frame]:

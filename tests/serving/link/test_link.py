@@ -14,19 +14,19 @@ from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import HostLost
 from serving.link.connection import BatchFailed
 from serving.link.wire import pack
-from tests.serving.link.hosting import (
-    ENOUGH_S,
+from tests.serving.link.hosts import (
+    TIMEOUT_S,
     Connect,
-    Gate,
+    GatedRunner,
     doubled,
     echo,
-    entered,
-    hosting,
+    in_time,
     numbers,
-    soon,
+    running_host,
+    wait_entered,
 )
 from tests.serving.link.test_frames import BAD
-from tests.tensors import some
+from tests.tensors import sample_array
 from tests.waiting import until
 from variants.catalog.datatype import NUMPY
 
@@ -34,7 +34,7 @@ from variants.catalog.datatype import NUMPY
 @pytest.fixture(scope="module")
 def echoing() -> Iterator[str]:
     """The address of a host that answers what it gets."""
-    with hosting(echo) as host:
+    with running_host(echo) as host:
         yield host.address
 
 
@@ -43,7 +43,7 @@ def echoing() -> Iterator[str]:
 async def test_tensors_make_the_round_trip(
     connect: Connect, echoing: str, datatype: str, shape: tuple[int, ...]
 ) -> None:
-    inputs = {"a": some(datatype, shape), "b": np.arange(7)}
+    inputs = {"a": sample_array(datatype, shape), "b": np.arange(7)}
     result = await connect(echoing).run(inputs)
     assert list(result.outputs) == ["a", "b"]
     for name, array in inputs.items():
@@ -51,10 +51,10 @@ async def test_tensors_make_the_round_trip(
 
 
 async def test_a_host_tells_what_it_computed_and_how_long(connect: Connect) -> None:
-    with hosting(doubled) as host:
+    with running_host(doubled) as host:
         result = await connect(host.address).run(numbers())
     assert result.outputs["2 * x"].tolist() == [0, 2, 4, 6]
-    assert 0 < result.compute_s < ENOUGH_S
+    assert 0 < result.compute_s < TIMEOUT_S
 
 
 async def test_a_large_batch_arrives_whole(connect: Connect, echoing: str) -> None:
@@ -66,10 +66,10 @@ async def test_a_large_batch_arrives_whole(connect: Connect, echoing: str) -> No
 async def test_many_batches_at_a_time_of_several_gateways_are_not_mixed_up(
     connect: Connect,
 ) -> None:
-    with hosting(doubled) as host:
+    with running_host(doubled) as host:
         gateways = [connect(host.address) for _ in range(3)]
         starts = range(0, 30_000, 100)
-        results = await soon(
+        results = await in_time(
             asyncio.gather(*(gateways[start % 3].run(numbers(start)) for start in starts))
         )
     for start, result in zip(starts, results, strict=True):
@@ -78,8 +78,8 @@ async def test_many_batches_at_a_time_of_several_gateways_are_not_mixed_up(
 
 
 async def test_in_flight_counts_the_batches_that_a_host_holds(connect: Connect) -> None:
-    gate = Gate()
-    with hosting(gate) as host:
+    gate = GatedRunner()
+    with running_host(gate) as host:
         connection = connect(host.address)
         runs = [asyncio.create_task(connection.run(numbers())) for _ in range(3)]
         await until(lambda: connection.in_flight == 3)
@@ -89,11 +89,11 @@ async def test_in_flight_counts_the_batches_that_a_host_holds(connect: Connect) 
 
 
 async def test_an_answer_that_nobody_waits_for_any_more_is_let_go(connect: Connect) -> None:
-    gate = Gate()
-    with hosting(gate) as host:
+    gate = GatedRunner()
+    with running_host(gate) as host:
         connection = connect(host.address)
         given_up = asyncio.create_task(connection.run(numbers(1)))
-        await entered(gate)
+        await wait_entered(gate)
         given_up.cancel()
         await asyncio.wait([given_up])
         assert connection.in_flight == 0
@@ -106,8 +106,8 @@ async def test_nonsense_gets_an_error_and_the_host_lives(
     connect: Connect, context: zmq.asyncio.Context
 ) -> None:
     peer = context.socket(zmq.DEALER)
-    peer.rcvtimeo = int(ENOUGH_S * 1e3)
-    with hosting(echo) as host:
+    peer.rcvtimeo = int(TIMEOUT_S * 1e3)
+    with running_host(echo) as host:
         peer.connect(host.address)
         for rule, frames in BAD.items():
             if not frames:
@@ -142,7 +142,7 @@ async def test_a_batch_that_fails_is_told_without_its_cause_and_the_host_lives(
     connect: Connect, run: Callable[[Arrays], Arrays], caplog: pytest.LogCaptureFixture
 ) -> None:
     lost: list[str] = []
-    with hosting(run) as host:
+    with running_host(run) as host:
         connection = connect(host.address, lambda: lost.append("lost"))
         with pytest.raises(BatchFailed, match=r"^the batch failed: \w+Error$"):
             await connection.run(numbers())
@@ -172,14 +172,14 @@ async def test_a_host_that_answers_nonsense_is_given_up(
 ) -> None:
     lost: list[str] = []
     router = context.socket(zmq.ROUTER)
-    router.rcvtimeo = int(ENOUGH_S * 1e3)
+    router.rcvtimeo = int(TIMEOUT_S * 1e3)
     port = router.bind_to_random_port("tcp://127.0.0.1")
     connection = connect(f"tcp://127.0.0.1:{port}", lambda: lost.append("lost"))
     running = asyncio.create_task(connection.run(numbers()))
     identity, *_ = await router.recv_multipart()
     await router.send_multipart([identity, *frames])
     with pytest.raises(HostLost):
-        await soon(running)
+        await in_time(running)
     assert (connection.is_lost, lost) == (True, ["lost"])
     router.close(linger=0)
 
@@ -188,7 +188,7 @@ async def test_an_answer_to_nothing_is_passed_over(
     connect: Connect, context: zmq.asyncio.Context
 ) -> None:
     router = context.socket(zmq.ROUTER)
-    router.rcvtimeo = int(ENOUGH_S * 1e3)
+    router.rcvtimeo = int(TIMEOUT_S * 1e3)
     port = router.bind_to_random_port("tcp://127.0.0.1")
     connection = connect(f"tcp://127.0.0.1:{port}")
     running = asyncio.create_task(connection.run(numbers()))
@@ -202,11 +202,11 @@ async def test_an_answer_to_nothing_is_passed_over(
 
 async def test_a_host_that_closes_finishes_its_batch_and_is_lost(connect: Connect) -> None:
     lost: list[str] = []
-    gate = Gate()
-    with hosting(gate) as host:
+    gate = GatedRunner()
+    with running_host(gate) as host:
         connection = connect(host.address, lambda: lost.append("lost"))
         running = asyncio.create_task(connection.run(numbers()))
-        await entered(gate)
+        await wait_entered(gate)
         closing = asyncio.create_task(asyncio.to_thread(host.close))
         gate.open.set()
         await closing
@@ -220,14 +220,14 @@ async def test_who_lets_go_of_a_host_loses_what_it_holds_and_hears_no_more(
     connect: Connect,
 ) -> None:
     lost: list[str] = []
-    gate = Gate()
-    with hosting(gate) as host:
+    gate = GatedRunner()
+    with running_host(gate) as host:
         connection = connect(host.address, lambda: lost.append("lost"))
         running = asyncio.create_task(connection.run(numbers()))
-        await entered(gate)
+        await wait_entered(gate)
         connection.close()
         with pytest.raises(HostLost):
-            await soon(running)
+            await in_time(running)
         connection.close()
         with pytest.raises(HostLost):
             await connection.run(numbers())

@@ -8,7 +8,7 @@ import pytest
 from serving.dataplane.executor import HostLost
 from serving.link.connection import HostConnection
 from serving.link.pool import HostPool
-from tests.serving.link.hosting import Connect, Gate, doubled, echo, hosting, numbers
+from tests.serving.link.hosts import Connect, GatedRunner, doubled, echo, numbers, running_host
 from tests.waiting import until
 
 
@@ -17,9 +17,9 @@ def holds(hosts: list[HostConnection], held: list[int]) -> bool:
 
 
 async def test_a_pool_sends_to_the_least_loaded_replica(connect: Connect) -> None:
-    first, second = Gate(), Gate()
+    first, second = GatedRunner(), GatedRunner()
     pool = HostPool(lambda variant, count: None)
-    with hosting(first) as one, hosting(second) as two:
+    with running_host(first) as one, running_host(second) as two:
         hosts = [connect(one.address), connect(two.address)]
         for host in hosts:
             pool.add("dense", host)
@@ -38,7 +38,7 @@ async def test_a_pool_sends_to_the_least_loaded_replica(connect: Connect) -> Non
 async def test_a_pool_reports_how_many_replicas_there_are(connect: Connect) -> None:
     reports: list[tuple[str, int]] = []
     pool = HostPool(lambda variant, count: reports.append((variant, count)))
-    with hosting(echo) as one, hosting(doubled) as two:
+    with running_host(echo) as one, running_host(doubled) as two:
         first, second = connect(one.address), connect(two.address)
         pool.add("dense", first)
         pool.add("dense", second)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tritonclient.utils import serialize_byte_tensor
 
-from tests.tensors import Array, assert_equal, drawn, some
+from tests.tensors import Array, array_strategy, assert_equal, sample_array
 from variants.catalog.datatype import DATATYPE, NUMPY
 from variants.catalog.raw import from_raw, to_raw
 
 shapes = arrays.array_shapes(min_dims=0, min_side=0)
-any_array = st.sampled_from(sorted(NUMPY)).flatmap(lambda name: drawn(name, shapes))
+any_array = st.sampled_from(sorted(NUMPY)).flatmap(lambda name: array_strategy(name, shapes))
 BYTES = NUMPY["BYTES"]
 
 
@@ -27,7 +27,7 @@ def test_what_was_written_is_read(array: Array) -> None:
 
 @pytest.mark.parametrize("datatype", sorted(NUMPY.keys() - {"BYTES"}))
 def test_values_are_little_endian_and_row_major(datatype: str) -> None:
-    array = some(datatype, (2, 3))
+    array = sample_array(datatype, (2, 3))
     assert bytes(to_raw(array)) == array.tobytes()
     assert bytes(to_raw(array.T)) == array.T.tobytes()
     large = np.tile(array, (100, 100))
@@ -42,7 +42,7 @@ def test_bfloat16_is_the_upper_half_of_a_float() -> None:
     )
 
 
-@given(drawn("BYTES", arrays.array_shapes()))
+@given(array_strategy("BYTES", arrays.array_shapes()))
 def test_bytes_are_written_as_tritonclient_writes_them(array: Array) -> None:
     assert to_raw(array) == serialize_byte_tensor(array).item()
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tests.onnx_models import ONNX, casting, identity
-from tests.tensors import assert_equal, some
+from tests.tensors import assert_equal, sample_array
 from variants.catalog.catalog import Model, TensorSpec
 from variants.catalog.datatype import NUMPY
 from variants.catalog.raw import from_raw, to_raw
@@ -21,14 +21,14 @@ def test_every_datatype_is_tried() -> None:
 @pytest.mark.parametrize("datatype", NUMPY)
 @pytest.mark.parametrize("shape", [(3, 5), (1, 1), (0, 2), (2, 0)])
 def test_onnxruntime_takes_and_gives_every_datatype(datatype: str, shape: tuple[int, int]) -> None:
-    array = some(datatype, shape)
+    array = sample_array(datatype, shape)
     runner = OnnxRunner(identity({"x": datatype}), threads=1)
     assert_equal(runner({"x": array}), {"same x": array})
 
 
 @pytest.mark.parametrize("datatype", NUMPY)
 def test_it_takes_them_however_they_lie_in_memory(datatype: str) -> None:
-    array = some(datatype, (4, 6))
+    array = sample_array(datatype, (4, 6))
     runner = OnnxRunner(identity({"x": datatype}), threads=1)
     for view in (array.T, array[::-1, ::2], np.broadcast_to(array[:1], (3, 6))):
         assert_equal(runner({"x": view}), {"same x": view})
@@ -46,13 +46,16 @@ def test_it_takes_them_however_they_lie_in_memory(datatype: str) -> None:
     ],
 )
 def test_a_model_may_mix_datatypes(datatypes: dict[str, str]) -> None:
-    inputs = {name: some(datatype, (2, 3)) for name, datatype in datatypes.items()}
+    inputs = {name: sample_array(datatype, (2, 3)) for name, datatype in datatypes.items()}
     outputs = OnnxRunner(identity(datatypes), threads=1)(inputs)
     assert_equal(outputs, {f"same {name}": array for name, array in inputs.items()})
 
 
 def test_it_takes_bfloat16_and_text_together() -> None:
-    inputs = {"x": np.array([[1.5, -2.0]]).astype(NUMPY["BF16"]), "y": some("BYTES", (1, 2))}
+    inputs = {
+        "x": np.array([[1.5, -2.0]]).astype(NUMPY["BF16"]),
+        "y": sample_array("BYTES", (1, 2)),
+    }
     runner = OnnxRunner(casting({"x": ("BF16", "FP32"), "y": ("BYTES", "BYTES")}), threads=1)
     expected = {"same x": np.array([[1.5, -2.0]], np.float32), "same y": inputs["y"]}
     assert_equal(runner(inputs), expected)
@@ -109,7 +112,7 @@ def test_torch_takes_and_gives_every_datatype_but_bytes(datatype: str) -> None:
         ),
     )
     runner = TorchRunner(Last(), model, threads=torch.get_num_threads())
-    array = some(datatype, (2, 3))
+    array = sample_array(datatype, (2, 3))
     expected = {"last": array[:, -1], "same": array}
     received = from_raw(bytes(to_raw(array)), array.dtype, array.shape)
     for own in (array, received, np.asfortranarray(array)):

@@ -14,14 +14,14 @@ from serving.errors import InvalidRequest
 from serving.protocol.http.codec import parse_request, render_response
 from serving.protocol.messages import InferRequest, InferResponse
 from serving.protocol.tensor import MAX_DIMENSIONS, MAX_TENSORS
-from tests.tensors import IN_JSON, Array, assert_equal, named, some
+from tests.tensors import JSON_DATATYPES, Array, assert_equal, named_arrays, sample_array
 from variants.catalog.datatype import DATATYPE, NUMPY
 from variants.catalog.raw import from_raw, to_raw
 
 shapes = arrays.array_shapes(min_dims=0, max_dims=MAX_DIMENSIONS, min_side=0, max_side=3)
 names = st.text(min_size=1)
-tensors = named(names, NUMPY, shapes)
-json_tensors = named(names, IN_JSON, shapes, in_json=True)
+tensors = named_arrays(names, NUMPY, shapes)
+json_tensors = named_arrays(names, JSON_DATATYPES, shapes, in_json=True)
 
 
 def described(name: str, array: Array, **more: Any) -> dict[str, Any]:
@@ -262,7 +262,7 @@ def test_what_json_cannot_say_is_written_as_null(dtype: type) -> None:
 
 @pytest.mark.parametrize("datatype", ["FP16", "BF16"])
 def test_an_output_that_json_cannot_carry_is_binary_whatever_was_asked(datatype: str) -> None:
-    outputs = {"half": some(datatype, (4, 3)), "label": np.array([1])}
+    outputs = {"half": sample_array(datatype, (4, 3)), "label": np.array([1])}
     response = InferResponse("shirts", "int8", outputs)
     body, length = render_response(response, {"half": False, "label": False}, False)
     assert_equal(read(body, length), outputs)

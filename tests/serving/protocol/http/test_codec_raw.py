@@ -6,7 +6,7 @@ import pytest
 from serving.errors import InvalidRequest
 from serving.protocol.http.codec import parse_raw_request, parse_request
 from serving.protocol.messages import InferRequest
-from tests.tensors import assert_equal, some
+from tests.tensors import assert_equal, sample_array
 from variants.catalog.catalog import TensorSpec
 from variants.catalog.datatype import NUMPY
 from variants.catalog.raw import to_raw
@@ -28,7 +28,7 @@ def spec(datatype: str, *shape: int) -> TensorSpec:
 def test_the_whole_body_is_the_one_sample(
     datatype: str, declared: tuple[int, ...], shape: tuple[int, ...]
 ) -> None:
-    array = some(datatype, shape)
+    array = sample_array(datatype, shape)
     body = bytes(to_raw(array))
     request = parse_request(body, 0, (spec(datatype, *declared),))
     assert_equal(request.inputs, {"x": array})

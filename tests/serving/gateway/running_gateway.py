@@ -1,4 +1,4 @@
-"""Whole gateways in the process of a test: real listeners, real link, real hosts; only no Ray."""
+"""Whole gateways in the process of a test, with real listeners, links and hosts, without Ray."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from serving.gateway.description import HostDescription
 from serving.gateway.gateway import Gateway
 from serving.gateway.settings import Settings
-from tests.serving.link.hosting import hosting
+from tests.serving.link.hosts import running_host
 from tests.waiting import until
 from variants.catalog.catalog import Catalog
 from variants.runtime.runner import Runner, load_runner
@@ -20,10 +20,10 @@ Wrap = Callable[[Runner], Runner]
 
 
 class FakeRegistry:
-    """Knows the hosts that a test has started, as Serve knows those that it runs."""
+    """A registry of the hosts that a test has started, in the place of Serve."""
 
     def __init__(self, addresses: Mapping[str, str]) -> None:
-        """`addresses` by variant, as they are whenever it is asked."""
+        """`addresses` are by variant; later changes of the mapping take effect."""
         self._addresses = addresses
 
     async def list_apps(self) -> dict[str, list[str]]:
@@ -34,26 +34,26 @@ class FakeRegistry:
 
 
 @contextmanager
-def hosted(catalog: Path, wrap: Wrap = lambda run: run) -> Iterator[dict[str, str]]:
-    """Run a host of every variant, each on a thread of its own; gives their addresses by variant.
+def running_hosts(catalog: Path, wrap: Wrap = lambda run: run) -> Iterator[dict[str, str]]:
+    """Run a host of every variant, each on its own thread; yield their addresses by variant.
 
-    What runs a variant is first wrapped by `wrap`.
+    `wrap` wraps the runner of each variant.
     """
-    described = Catalog.load(catalog)
+    loaded = Catalog.load(catalog)
     with ExitStack() as stack:
         yield {
             name: stack.enter_context(
-                hosting(wrap(load_runner(catalog, described.model, variant, threads=1)))
+                running_host(wrap(load_runner(catalog, loaded.model, variant, threads=1)))
             ).address
-            for name, variant in described.variants.items()
+            for name, variant in loaded.variants.items()
         }
 
 
 @asynccontextmanager
-async def gateway_of(
+async def gateway_for(
     catalog: Path, addresses: Mapping[str, str], **settings: Any
 ) -> AsyncIterator[Gateway]:
-    """Serve the hosts at these addresses on free ports of this loop."""
+    """Run a gateway on free ports in this event loop, for the hosts at these addresses."""
     free = {"http": {"port": 0}, "grpc": {"port": 0}, "drain_s": 1.0}
     gateway = Gateway(
         Settings.model_validate({"catalog": catalog, **free, **settings}), FakeRegistry(addresses)
@@ -64,14 +64,14 @@ async def gateway_of(
         yield gateway
     finally:
         await gateway.close()
-        await asyncio.sleep(0)  # what was cancelled ends
+        await asyncio.sleep(0)  # lets cancelled tasks end
 
 
 @asynccontextmanager
-async def assembled(
+async def running_gateway(
     catalog: Path, wrap: Wrap = lambda run: run, **settings: Any
 ) -> AsyncIterator[Gateway]:
-    """Serve every variant of a catalog by hosts of its own, wrapped by `wrap`."""
-    with hosted(catalog, wrap) as addresses:
-        async with gateway_of(catalog, addresses, **settings) as gateway:
+    """Run a gateway with one host of every variant, whose runner `wrap` wraps."""
+    with running_hosts(catalog, wrap) as addresses:
+        async with gateway_for(catalog, addresses, **settings) as gateway:
             yield gateway

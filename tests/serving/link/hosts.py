@@ -1,4 +1,4 @@
-"""Hosts on real sockets, in the process of a test."""
+"""Hosts on real sockets in the process of a test, and functions for them to run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from serving.link.host import HostSocket
 
 T = TypeVar("T")
 
-ENOUGH_S = 30.0
-"""Nothing here takes so long, unless it hangs; less than what a host may take for a batch."""
+TIMEOUT_S = 30.0
+"""Seconds after which a test fails because something hangs; below `BATCH_TIMEOUT_S`."""
 
 Connect = Callable[..., HostConnection]
 
 
 @contextmanager
-def hosting(run: Callable[[Arrays], Arrays]) -> Iterator[HostSocket]:
+def running_host(run: Callable[[Arrays], Arrays]) -> Iterator[HostSocket]:
+    """Run a host within a `with`."""
     host = HostSocket(run)
     try:
         yield host
@@ -40,17 +41,18 @@ def echo(inputs: Arrays) -> Arrays:
     return inputs
 
 
-class Gate:
-    """A host's `run` that answers when it is let; threads, because a host has its own."""
+class GatedRunner:
+    """Returns its inputs once the test opens the gate. Hosts call it on their own threads."""
 
     def __init__(self) -> None:
         self.entered = threading.Semaphore(0)
+        """Released once per call."""
         self.open = threading.Event()
         self.finished = 0
 
     def __call__(self, inputs: Arrays) -> Arrays:
         self.entered.release()
-        assert self.open.wait(ENOUGH_S)
+        assert self.open.wait(TIMEOUT_S)
         self.finished += 1
         return inputs
 
@@ -59,10 +61,11 @@ def numbers(start: int = 0) -> dict[str, npt.NDArray[np.int64]]:
     return {"x": np.arange(start, start + 4)}
 
 
-async def soon(awaited: Awaitable[T]) -> T:
-    """What it comes to; `TimeoutError` rather than a test that hangs."""
-    return await asyncio.wait_for(awaited, ENOUGH_S)
+async def in_time(awaited: Awaitable[T]) -> T:
+    """Return the result; raise `TimeoutError` if it takes longer than `TIMEOUT_S`."""
+    return await asyncio.wait_for(awaited, TIMEOUT_S)
 
 
-async def entered(gate: Gate) -> None:
-    assert await asyncio.to_thread(gate.entered.acquire, timeout=ENOUGH_S)
+async def wait_entered(gate: GatedRunner) -> None:
+    """Wait until a host has called the runner once more."""
+    assert await asyncio.to_thread(gate.entered.acquire, timeout=TIMEOUT_S)
