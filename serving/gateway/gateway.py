@@ -129,7 +129,7 @@ class Gateway:
                 self._dataplane,
                 inference,
                 documents,
-                stream_requests=limits.stream_requests,
+                max_stream_requests=limits.stream_requests,
                 now=clock.time,
             ),
             settings.grpc.host,

@@ -1,7 +1,7 @@
-"""What a gateway tells of itself: its server, model, configuration, statistics and repository.
+"""Metadata documents of a gateway: server, model, configuration, statistics, repository index.
 
-Plain dictionaries in the protocol's own field names: HTTP sends them as JSON, gRPC fills its
-messages from them. Names are those of the Open Inference Protocol V2 and of Triton's extensions.
+They are plain dictionaries: HTTP sends them as JSON, gRPC fills its messages from them. The field
+names are those of the Open Inference Protocol V2 and of Triton's extensions.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ EXTENSIONS: Final = (
     "parameters",
     "schedule_policy",
 )
-"""Not `model_repository`: its index is here, but models are neither loaded nor unloaded. Nor
-`statistics`, though they are here: perf_analyzer takes it as leave to read versions as numbers, and
-aborts at one that is called `dense`."""
+"""Extensions that the server metadata announce.
+
+`model_repository` is missing because only its index is supported: models are neither loaded nor
+unloaded. `statistics` is supported but missing: perf_analyzer, if it sees that name, reads versions
+as numbers and aborts at `dense`."""
 
 Document = dict[str, Any]
 
 
 class Documents:
-    """The documents of one gateway; each raises `ModelNotFound` for a name that is not here."""
+    """The metadata documents of one gateway. Methods raise `ModelNotFound` for unknown names."""
 
     def __init__(self, dataplane: DataPlane, version: str) -> None:
         self._dataplane = dataplane
@@ -44,7 +46,7 @@ class Documents:
         return {"models": [self._dataplane.model.name]}
 
     def model(self, model: str, variant: str | None) -> Document:
-        """Return the metadata of the model; its versions are the variants."""
+        """Return the metadata of the model. Its versions are the variants."""
         self._dataplane.check_name(model, variant)
         description = self._dataplane.model
         return {
@@ -56,7 +58,7 @@ class Documents:
         }
 
     def config(self, model: str, variant: str | None) -> Document:
-        """Return the configuration of the model, in the terms of Triton's ModelConfig."""
+        """Return the configuration of the model with the field names of Triton's ModelConfig."""
         self._dataplane.check_name(model, variant)
         description = self._dataplane.model
         return {
@@ -65,8 +67,8 @@ class Documents:
             "backend": SERVER,
             "version_policy": {"all": {}},
             "max_batch_size": self._dataplane.max_batch,
-            "input": [_configured(spec) for spec in description.inputs],
-            "output": [_configured(spec) for spec in description.outputs],
+            "input": [_tensor_config(spec) for spec in description.inputs],
+            "output": [_tensor_config(spec) for spec in description.outputs],
             "instance_group": [
                 {"name": name, "kind": "KIND_CPU", "count": self._dataplane.slots(name)}
                 for name in self._variants(variant)
@@ -75,26 +77,30 @@ class Documents:
         }
 
     def statistics(self, model: str | None, variant: str | None) -> Document:
-        """Return what was counted of the variants since the gateway started."""
+        """Return the statistics of the variants since the gateway started."""
         name = self._dataplane.model.name
         self._dataplane.check_name(name if model is None else model, variant)
-        of = self._dataplane.statistics.by_variant
-        return {"model_stats": [_statistics(name, v, of[v]) for v in self._variants(variant)]}
+        by_variant = self._dataplane.statistics.by_variant
+        return {
+            "model_stats": [
+                _statistics(name, each, by_variant[each]) for each in self._variants(variant)
+            ]
+        }
 
     def index(self, *, only_ready: bool) -> list[Document]:
-        """Return the variants and whether they can answer."""
+        """Return the variants and whether each is ready."""
         name = self._dataplane.model.name
-        found = []
+        entries = []
         for variant in self._dataplane.profiles:
             is_ready = self._dataplane.is_variant_ready(variant)
             if is_ready or not only_ready:
                 state = "READY" if is_ready else "UNAVAILABLE"
-                reason = "" if is_ready else "no replica of it is alive"
-                found.append({"name": name, "version": variant, "state": state, "reason": reason})
-        return found
+                reason = "" if is_ready else "no replica is alive"
+                entries.append({"name": name, "version": variant, "state": state, "reason": reason})
+        return entries
 
     def is_ready(self, model: str, variant: str | None) -> bool:
-        """Return whether the model, or one variant of it, can answer."""
+        """Return whether the model, or one of its variants, is ready."""
         self._dataplane.check_name(model, variant)
         if variant is None:
             return self._dataplane.is_ready
@@ -108,32 +114,33 @@ def _tensor(spec: TensorSpec) -> Document:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
 
 
-def _configured(spec: TensorSpec) -> Document:
+def _tensor_config(spec: TensorSpec) -> Document:
     datatype = "STRING" if spec.datatype == "BYTES" else spec.datatype
-    # The batch is no dimension of Triton's: max_batch_size stands for it.
+    # Triton's dims leave out the batch dimension, which max_batch_size describes.
     return {"name": spec.name, "data_type": f"TYPE_{datatype}", "dims": list(spec.shape[1:])}
 
 
-def _statistics(model: str, variant: str, own: VariantStatistics) -> Document:
-    nothing = Duration()
+def _statistics(model: str, variant: str, counts: VariantStatistics) -> Document:
+    zero = Duration()
     return {
         "name": model,
         "version": variant,
-        "last_inference": round(own.last_at_s * 1e3),
-        "inference_count": own.samples,
-        "execution_count": own.executions,
+        "last_inference": round(counts.last_at_s * 1e3),
+        "inference_count": counts.samples,
+        "execution_count": counts.executions,
         "inference_stats": {
-            "success": _duration(own.success),
-            "fail": _duration(own.fail),
-            "queue": _duration(own.queue),
-            **_stages(own.stages),
-            "cache_hit": _duration(nothing),
-            "cache_miss": _duration(nothing),
+            "success": _duration(counts.success),
+            "fail": _duration(counts.fail),
+            "queue": _duration(counts.queue),
+            **_stages(counts.stages),
+            "cache_hit": _duration(zero),
+            "cache_miss": _duration(zero),
         },
         "batch_stats": [
-            {"batch_size": size, **_stages(stages)} for size, stages in sorted(own.by_size.items())
+            {"batch_size": size, **_stages(stages)}
+            for size, stages in sorted(counts.by_size.items())
         ],
-        "memory_usage": _memory(own),
+        "memory_usage": _memory(counts),
     }
 
 
@@ -149,8 +156,8 @@ def _duration(duration: Duration) -> Mapping[str, int]:
     return {"count": duration.count, "ns": round(duration.total_s * 1e9)}
 
 
-def _memory(own: VariantStatistics) -> list[Document]:
-    usage = [{"type": "CPU", "id": 0, "byte_size": own.resident_bytes}]
-    if own.gpu_memory_bytes is not None:
-        usage.append({"type": "GPU", "id": 0, "byte_size": own.gpu_memory_bytes})
+def _memory(counts: VariantStatistics) -> list[Document]:
+    usage = [{"type": "CPU", "id": 0, "byte_size": counts.resident_bytes}]
+    if counts.gpu_memory_bytes is not None:
+        usage.append({"type": "GPU", "id": 0, "byte_size": counts.gpu_memory_bytes})
     return usage

@@ -1,4 +1,4 @@
-"""Extensions that a tensor's parameters ask for, and that are not offered here."""
+"""Protocol extensions that a tensor's parameters can request and that are not supported."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from serving.errors import Unsupported
 
 
-def check_offered(parameters: Iterable[str]) -> None:
-    """Raise `Unsupported` if the parameter names of a tensor ask for what is not offered."""
+def check_supported(parameters: Iterable[str]) -> None:
+    """Raise `Unsupported` if a tensor's parameter names request an unsupported extension."""
     for name in parameters:
         if name.startswith("shared_memory_"):
-            raise Unsupported("shared memory is not offered here; send the tensor's bytes")
+            raise Unsupported("shared memory is not supported; send the tensor's bytes")
         if name == "classification":
-            raise Unsupported("the classification extension is not offered here")
+            raise Unsupported("the classification extension is not supported")

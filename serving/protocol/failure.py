@@ -1,4 +1,4 @@
-"""Logs requests that failed, one line each."""
+"""The log line of a failed request."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from serving.errors import ServingError, status_of
 
 logger = logging.getLogger(__name__)
 
-FAILED: Final = "the service failed; it was logged"
-"""The message of an internal error in an answer, without its cause."""
+INTERNAL_ERROR: Final = "internal error; the cause was logged"
+"""The message that a client gets for an error of the service itself."""
 
 
-def log_failure(error: Exception, called: str) -> None:
-    """Log a call that failed, with a traceback if the error is not a `ServingError`.
+def log_failure(error: Exception, path: str) -> None:
+    """Log a failed call to `path`, with a traceback if the error is not a `ServingError`.
 
-    The level is that of the table of errors. `called` is the path or the method.
+    The level is that of the table of errors.
     """
     status = status_of(error)
     if not logger.isEnabledFor(status.log_level):
@@ -26,7 +26,7 @@ def log_failure(error: Exception, called: str) -> None:
         "%s",
         error,
         extra={
-            "path": called[:200],
+            "path": path[:200],
             "status": int(status.http),
             "error": type(error).__name__,
         },

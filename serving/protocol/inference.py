@@ -1,32 +1,34 @@
-"""What both transports do with a request to infer, between parsing it and rendering its answer.
+"""The part of an inference request that both transports share.
 
-    message + metadata ─▶ SLO ─▶ data plane ─▶ message
+    InferRequest + metadata ─▶ SLO ─▶ data plane ─▶ InferResponse
 
-The metadata are HTTP's headers or gRPC's, by lower-case name. Nothing is decided here.
+A transport parses the request, calls `Inference.answer` and renders the response. The metadata are
+the HTTP headers or the gRPC metadata, by lower-case name. No decision is made here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from serving.dataplane.dataplane import DataPlane
-from serving.errors import ServingError
+from serving.errors import ModelNotFound, ServingError
 from serving.protocol.messages import InferRequest, InferResponse
 from serving.routing.slo import PARAMETERS, Slo
 from serving.routing.slo import parse as parse_slo
 
-UNIT: Final = "x-experiment-unit"
+UNIT_HEADER: Final = "x-experiment-unit"
+"""Header or metadata key of the unit by which an experiment assigns an arm."""
 
-_OWN: Final = {*PARAMETERS, "binary_data_output", "headers", "experiment", "arm"}
-_RESERVED: Final = ("sequence_", "triton_")
-"""Parameters that begin so have a meaning in the protocol, though none here."""
+_NOT_ECHOED: Final = {*PARAMETERS, "binary_data_output", "headers", "experiment", "arm"}
+_NOT_ECHOED_PREFIXES: Final = ("sequence_", "triton_")
+"""Parameters with these prefixes have a meaning in the protocol that this service does not use."""
 
 
 class Inference:
-    """Answers requests to infer for one gateway, whichever transport they came by."""
+    """Answers the inference requests of one gateway, over any transport."""
 
     def __init__(self, dataplane: DataPlane, default_slo: Slo) -> None:
         self._dataplane = dataplane
@@ -36,73 +38,71 @@ class Inference:
         self,
         model: str,
         variant: str | None,
-        read: Callable[[], InferRequest],
+        request: InferRequest,
         metadata: Mapping[str, str],
         received: float,
-        within_s: float = math.inf,
-    ) -> tuple[InferRequest, InferResponse]:
-        """Answer the request that `read` parses, which came at `received`; return both.
+        timeout_s: float = math.inf,
+    ) -> InferResponse:
+        """Return the response to a request that arrived at `received`.
 
-        `within_s` is how long the client will wait, where the transport tells: the deadline, if
-        there is none or a later one. Raises a leaf of `ServingError`, which carries the
-        request's id as far as it could be read.
+        `timeout_s` is the time-out that the client set in the transport. It is the deadline if the
+        request states none or a later one. Raises a leaf of `ServingError` that carries the id of
+        the request.
         """
         try:
-            self._check_name(model, variant, read)
-            request = read()
-            slo = self._slo(request, variant, metadata, within_s)
-        except ServingError as error:
-            self._dataplane.rejected(error)
-            raise
-        try:
+            slo = self._check(model, variant, request, metadata, timeout_s)
             answer = await self._dataplane.infer(
-                request.inputs, request.outputs, slo, metadata.get(UNIT), received
+                request.inputs, request.outputs, slo, metadata.get(UNIT_HEADER), received
             )
         except ServingError as error:
             error.request_id = request.id
             raise
         names = request.outputs or answer.outputs
-        response = InferResponse(
+        return InferResponse(
             model_name=model,
             model_version=answer.variant,
             outputs={name: answer.outputs[name] for name in names},
             id=request.id,
-            parameters={**_passed_through(request.parameters), **answer.explanation},
+            parameters={**_echoed(request.parameters), **answer.explanation},
         )
-        return request, response
 
-    def _check_name(
-        self, model: str, variant: str | None, read: Callable[[], InferRequest]
-    ) -> None:
+    def reject(self, model: str, variant: str | None, error: ServingError) -> None:
+        """Count a request whose parsing raised `error`; the caller raises it again.
+
+        Raises `ModelNotFound` in its place if there is no such model or variant: an unknown name
+        takes precedence over a malformed message.
+        """
         try:
             self._dataplane.check_name(model, variant)
-        except ServingError as error:
-            try:
-                error.request_id = read().id
-            except ServingError as unread:
-                error.request_id = unread.request_id
+        except ModelNotFound as not_found:
+            not_found.request_id = error.request_id
+            self._dataplane.rejected(not_found)
             raise
+        self._dataplane.rejected(error)
 
-    def _slo(
+    def _check(
         self,
-        request: InferRequest,
+        model: str,
         variant: str | None,
+        request: InferRequest,
         metadata: Mapping[str, str],
-        within_s: float,
+        timeout_s: float,
     ) -> Slo:
-        pin = {} if variant is None else {"variant": variant}
+        """Check the names and return the SLO of the request."""
         try:
+            self._dataplane.check_name(model, variant)
+            pin = {} if variant is None else {"variant": variant}
             slo = parse_slo({**request.parameters, **pin}, metadata, self._default_slo)
         except ServingError as error:
-            error.request_id = request.id
+            self._dataplane.rejected(error)
             raise
-        return slo if slo.latency_s <= within_s else replace(slo, latency_s=within_s)
+        return slo if slo.latency_s <= timeout_s else replace(slo, latency_s=timeout_s)
 
 
-def _passed_through(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the client's own parameters: they come back with the answer."""
+def _echoed(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the client's own parameters, which the response repeats."""
     return {
         name: value
         for name, value in parameters.items()
-        if name not in _OWN and not name.startswith(_RESERVED)
+        if name not in _NOT_ECHOED and not name.startswith(_NOT_ECHOED_PREFIXES)
     }

@@ -1,4 +1,7 @@
-"""The Open Inference Protocol V2's request and response, as plain data."""
+"""The request and the response of the Open Inference Protocol V2, as plain data.
+
+Both transports parse into `InferRequest` and render `InferResponse`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """One request to infer; the datatypes and shapes of its inputs are those of the arrays.
+    """An inference request. The arrays give the datatypes and shapes of its inputs.
 
-    `outputs` maps the outputs asked for, in order, to whether each is to be sent as binary; empty
-    means all of them, as `binary_output` says.
+    `outputs` maps the names of the requested outputs, in order, to whether each is sent as binary.
+    If it is empty, all outputs are sent, in the form that `binary_output` states.
     """
 
     inputs: Mapping[str, npt.NDArray[Any]]
@@ -26,7 +29,7 @@ class InferRequest:
 
 @dataclass(frozen=True, slots=True)
 class InferResponse:
-    """One answer; `model_version` is the variant that gave it."""
+    """An inference response. `model_version` is the name of the variant that computed it."""
 
     model_name: str
     model_version: str

@@ -1,16 +1,16 @@
-"""Raw tensors: those of HTTP's binary extension, and of gRPC's raw contents.
+"""Raw tensors of HTTP's binary extension and of gRPC's raw contents, and checks of both transports.
 
     datatype, shape, bytes ─▶ array ─▶ bytes
 
-Bytes are as `variants.catalog.raw` has them. Arrays are views of the bytes, except those of BYTES. Every
-fault is an `InvalidRequest` that begins with `where` and says what would be right.
+`variants.catalog.raw` defines the bytes. Arrays are views of the bytes, except those of datatype
+BYTES. Every error is an `InvalidRequest` whose message begins with `where` and states the rule.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy.typing as npt
 
@@ -20,20 +20,26 @@ from variants.catalog.datatype import NUMPY
 
 Array = npt.NDArray[Any]
 
-MAX_DIMENSIONS = 8
-MAX_TENSORS = 1000
-"""Inputs, and outputs, in one request: many times what a model has, and soon read."""
+BINARY_ONLY: Final = frozenset({"FP16", "BF16"})
+"""Datatypes that have no JSON form in the protocol."""
 
-MAX_VALUES = 2**48
-"""In one tensor, an empty dimension not counted: numpy refuses what no address could reach."""
+MAX_DIMENSIONS: Final = 8
+"""Maximum number of dimensions of a tensor."""
+
+MAX_TENSORS: Final = 1000
+"""Maximum number of inputs, and of outputs, in one request: far above what models have."""
+
+MAX_VALUES: Final = 2**48
+"""Maximum number of values in a tensor, where an empty dimension counts as 1. numpy rejects shapes
+beyond its address range, even of empty arrays."""
 
 to_raw = raw_tensor.to_raw
 
 
 def from_raw(datatype: str, shape: tuple[int, ...], raw: bytes | memoryview, where: str) -> Array:
-    """Return the tensor in these bytes, which must hold it and nothing else.
+    """Return the tensor that these bytes hold; their length must match exactly.
 
-    `datatype` and `shape` are as `check_datatype` and `check_shape` return them.
+    `datatype` and `shape` must have passed `check_datatype` and `check_shape`.
     """
     try:
         return raw_tensor.from_raw(raw, NUMPY[datatype], shape)
@@ -42,34 +48,34 @@ def from_raw(datatype: str, shape: tuple[int, ...], raw: bytes | memoryview, whe
 
 
 def check_count(inputs: int, outputs: int) -> None:
-    """Refuse a request that sends, or asks for, more tensors than are taken."""
+    """Raise `InvalidRequest` if a request has more than `MAX_TENSORS` inputs or outputs."""
     if inputs > MAX_TENSORS:
         raise InvalidRequest(
-            f"at most {MAX_TENSORS} inputs may be sent at once, the request has {inputs}"
+            f"a request may have at most {MAX_TENSORS} inputs, this one has {inputs}"
         )
     if outputs > MAX_TENSORS:
         raise InvalidRequest(
-            f"at most {MAX_TENSORS} outputs may be asked for at once, the request has {outputs}"
+            f"a request may have at most {MAX_TENSORS} outputs, this one has {outputs}"
         )
 
 
 def check_datatype(value: Any, where: str) -> str:
-    """Return the datatype, if it is one of the protocol's."""
+    """Return the value if it is a datatype of the protocol."""
     if not isinstance(value, str) or value not in NUMPY:
         raise InvalidRequest(f"{where}: datatype must be one of {', '.join(NUMPY)}")
     return value
 
 
 def check_shape(value: Sequence[Any], where: str) -> tuple[int, ...]:
-    """Return the shape, if a tensor can have it; what model wants it is not asked."""
+    """Return the shape as a tuple if it is valid for any tensor; the model is not considered."""
     if len(value) > MAX_DIMENSIONS:
-        raise InvalidRequest(f"{where}: shape has over {MAX_DIMENSIONS} dimensions")
+        raise InvalidRequest(f"{where}: shape may have at most {MAX_DIMENSIONS} dimensions")
     shape = tuple(value)
     for dimension in shape:
         if dimension.__class__ is not int or dimension < 0:
             raise InvalidRequest(
-                f"{where}: shape must hold whole numbers of at least 0, got {shorten(dimension)}"
+                f"{where}: shape must hold integers of at least 0, got {shorten(dimension)}"
             )
     if math.prod([dimension or 1 for dimension in shape]) > MAX_VALUES:
-        raise InvalidRequest(f"{where}: shape {list(shape)} is larger than any tensor")
+        raise InvalidRequest(f"{where}: shape {list(shape)} is too large")
     return shape

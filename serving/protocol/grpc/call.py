@@ -1,7 +1,6 @@
-"""What every RPC does around its own work: bytes to a message, and errors to a status.
+"""Parsing of messages and translation of errors for every RPC.
 
-grpc itself would parse before it calls a handler, and answer what it cannot parse with UNKNOWN.
-So handlers take bytes.
+Handlers take bytes, because grpc would answer messages that it cannot parse with UNKNOWN.
 """
 
 from __future__ import annotations
@@ -14,87 +13,98 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from serving.errors import STATUS, InvalidRequest, Overloaded, ServingError
-from serving.protocol.failure import FAILED, log_failure
+from serving.protocol.failure import INTERNAL_ERROR, log_failure
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 Services: TypeAlias = dict[str, dict[str, Handler]]
-"""The handlers of every service, by its name and theirs."""
+"""Handlers by name of the service and name of the RPC."""
 
 RETRY_AFTER: Final = "grpc-retry-pushback-ms"
+"""Key of the trailing metadata: milliseconds after which to retry."""
+
 REQUEST_ID: Final = "request-id"
+"""Key of the trailing metadata: the id of the failed request."""
 
 MAX_DETAILS_BYTES: Final = 2_000
-"""Details are percent-encoded, and clients take 8 KiB of metadata."""
+"""Maximum length of an error message. It is percent-encoded, and clients accept 8 KiB of
+metadata."""
+
 MAX_ID_LENGTH: Final = 200
+"""Maximum length of a request id that an error repeats, in characters."""
 
 
 def parse_message(message: Any, raw: bytes) -> Any:
-    """Read a protobuf message of this type. Raises `InvalidRequest`."""
+    """Parse a protobuf message of this type. Raises `InvalidRequest`."""
     try:
         return message.FromString(raw)
     except DecodeError:
         name = message.DESCRIPTOR.full_name
-        raise InvalidRequest(f"the bytes of the message are no valid {name}") from None
+        raise InvalidRequest(f"the message is not a valid {name}") from None
 
 
 def unary(
     path: str,
     message: Any,
-    answer: Callable[[Any, Context], Awaitable[Any]],
-    rejected: Callable[[Exception], None] = lambda error: None,
+    handle: Callable[[Any, Context], Awaitable[Any]],
+    count_rejected: Callable[[Exception], None] = lambda error: None,
 ) -> Handler:
-    """Return the handler of an RPC at `path` that takes such a message and answers with another.
+    """Return the grpc handler of the unary RPC at `path`, whose requests are of type `message`.
 
-    `answer` may raise anything. `rejected` is told of what failed outside of it, or unforeseen.
+    `handle` takes the request and returns the response; it may raise anything. `count_rejected` is
+    called with parse errors and with exceptions of `handle` other than `ServingError`.
     """
 
-    async def handle(raw: bytes, context: Context) -> bytes:
+    async def handle_bytes(raw: bytes, context: Context) -> bytes:
         failed: Exception
         try:
             request = parse_message(message, raw)
         except InvalidRequest as error:
-            rejected(error)
+            count_rejected(error)
             failed = error
         else:
             try:
-                reply: bytes = (await answer(request, context)).SerializeToString()
-                return reply
+                response: bytes = (await handle(request, context)).SerializeToString()
+                return response
             except ServingError as error:
                 failed = error
             except Exception as error:
-                rejected(error)
+                count_rejected(error)
                 failed = error
         fail(failed, path, context)
-        del failed  # its traceback has this frame, and this frame the message
-        return b""  # which is not sent
+        del failed  # breaks a reference cycle with this frame, which would keep the message alive
+        return b""  # grpc sends the status instead
 
-    return grpc.unary_unary_rpc_method_handler(handle)
+    return grpc.unary_unary_rpc_method_handler(handle_bytes)
 
 
-def told(error: Exception) -> str:
-    """Return what a client is told of an error."""
-    text = str(error) if isinstance(error, ServingError) else FAILED
-    # Half a surrogate pair, or half a character at the end, must not make the answer itself fail.
+def client_message(error: Exception) -> str:
+    """Return the message of an error that the client gets."""
+    text = str(error) if isinstance(error, ServingError) else INTERNAL_ERROR
+    # Lone surrogates and a character cut off at the end cannot be encoded.
     return text.encode("utf-8", "replace")[:MAX_DETAILS_BYTES].decode("utf-8", "ignore")
 
 
 def fail(error: Exception, path: str, context: Context) -> None:
-    """Give a call that ends now the status of this error, and log it.
+    """Set the status of a failed call, and log the error. The handler must return afterwards.
 
-    Not by `context.abort`: its exception would keep the frames, and so the message, until the
-    garbage collector comes by.
+    `context.abort` is not used: its exception would keep the frames, and thereby the message, alive
+    until the next garbage collection.
     """
     log_failure(error, path)
     status = grpc.StatusCode.INTERNAL
     trailing: list[tuple[str, str]] = []
     if isinstance(error, ServingError):
         status = grpc.StatusCode[STATUS[type(error)].grpc]
-        name = error.request_id
-        if name and name.isascii() and name.isprintable() and len(name) <= MAX_ID_LENGTH:
-            trailing.append((REQUEST_ID, name))
+        request_id = error.request_id or ""
+        if (
+            request_id.isascii()
+            and request_id.isprintable()
+            and 0 < len(request_id) <= MAX_ID_LENGTH
+        ):
+            trailing.append((REQUEST_ID, request_id))
     if isinstance(error, Overloaded):
         trailing.append((RETRY_AFTER, str(max(1, ceil(error.retry_after_s * 1e3)))))
     context.set_code(status)
-    context.set_details(told(error))
+    context.set_details(client_message(error))
     context.set_trailing_metadata(tuple(trailing))

@@ -1,10 +1,8 @@
-"""V2's protobuf messages to ours and back.
+"""Parsing and rendering of V2's protobuf messages.
 
-    an input's values = its entry of raw_input_contents, or the one field of its contents that is
-    for its datatype; those of outputs are always raw
-
-The rules are those of `serving.protocol.http.codec`. Every fault in a request is an `InvalidRequest`
-that names the place and what would be right.
+The values of an input are its entry in raw_input_contents, or the field of its contents for its
+datatype. Outputs are always raw. The rules are those of `serving.protocol.http.codec`: every
+malformed request raises an `InvalidRequest` that names the field and states the rule.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 
 from serving.errors import InvalidRequest, ServingError
-from serving.protocol.extension import check_offered
+from serving.protocol.extension import check_supported
 from serving.protocol.messages import InferRequest, InferResponse
 from serving.protocol.tensor import (
     Array,
@@ -43,25 +41,25 @@ CONTENTS: Final[Mapping[str, str]] = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-"""By datatype: the field for its values. The others have none, and can only be raw."""
+"""The field of the contents for each datatype. Datatypes without one can only be sent raw."""
 
 
 def parse_request(message: Any) -> InferRequest:
-    """Read one `ModelInferRequest`.
+    """Parse a `ModelInferRequest`.
 
-    Raises `InvalidRequest`, or `Unsupported` for an extension that is not offered; both carry the
-    request's id.
+    Raises `InvalidRequest`, or `Unsupported` for an unsupported extension; both carry the id of the
+    request.
     """
     identifier = message.id or None
     try:
-        return _request(message, identifier)
+        return _parse_message(message, identifier)
     except ServingError as error:
         error.request_id = identifier
         raise
 
 
 def render_response(response: InferResponse) -> Any:
-    """Return one answer as a `ModelInferResponse`."""
+    """Return a response as a `ModelInferResponse`."""
     message = pb.ModelInferResponse(
         model_name=response.model_name,
         model_version=response.model_version,
@@ -69,23 +67,23 @@ def render_response(response: InferResponse) -> Any:
     )
     parameters = message.parameters
     for name, value in response.parameters.items():
-        _set(parameters[name], value)
+        _set_parameter(parameters[name], value)
     for name, array in response.outputs.items():
         message.outputs.add(name=name, datatype=DATATYPE[array.dtype], shape=array.shape)
         message.raw_output_contents.append(bytes(to_raw(array)))
     return message
 
 
-def _request(message: Any, identifier: str | None) -> InferRequest:
+def _parse_message(message: Any, identifier: str | None) -> InferRequest:
     inputs = message.inputs
     if not inputs:
         raise InvalidRequest("inputs must hold at least one tensor")
-    asked = message.outputs
-    check_count(len(inputs), len(asked))
+    requested = message.outputs
+    check_count(len(inputs), len(requested))
     raw = message.raw_input_contents
     if raw and len(raw) != len(inputs):
         raise InvalidRequest(
-            "raw_input_contents must have one entry for each input, in their order, or none: "
+            "raw_input_contents must be empty or have one entry for each input, in the same order; "
             f"there are {len(inputs)} inputs and {len(raw)} entries"
         )
     tensors: dict[str, Array] = {}
@@ -94,26 +92,26 @@ def _request(message: Any, identifier: str | None) -> InferRequest:
         if not name:
             raise InvalidRequest(f"inputs[{i}] must have a name")
         if name in tensors:
-            raise InvalidRequest(f"input names must be unique, got {name!r:.100} twice")
-        tensors[name] = _array(tensor, raw[i] if raw else None, f"input {name!r:.100}")
+            raise InvalidRequest(f"input names must be unique, {name!r:.100} occurs twice")
+        tensors[name] = _parse_tensor(tensor, raw[i] if raw else None, f"input {name!r:.100}")
     outputs: dict[str, bool] = {}
-    for i, output in enumerate(asked):
+    for i, output in enumerate(requested):
         name = output.name
         if not name:
             raise InvalidRequest(f"outputs[{i}] must have a name")
         if name in outputs:
-            raise InvalidRequest(f"output names must be unique, got {name!r:.100} twice")
-        check_offered(_parameters(output.parameters, f"outputs[{i}].parameters"))
+            raise InvalidRequest(f"output names must be unique, {name!r:.100} occurs twice")
+        check_supported(_parameters(output.parameters, f"outputs[{i}].parameters"))
         outputs[name] = True
     parameters = _parameters(message.parameters, "parameters")
     return InferRequest(tensors, identifier, parameters, outputs, binary_output=True)
 
 
-def _array(tensor: Any, raw: bytes | None, where: str) -> Array:
+def _parse_tensor(tensor: Any, raw: bytes | None, where: str) -> Array:
     shape = check_shape(tensor.shape, where)
     datatype = check_datatype(tensor.datatype, where)
-    check_offered(_parameters(tensor.parameters, f"{where}: parameters"))
-    # Without a look at the field itself: to read it where it is unset costs a message.
+    check_supported(_parameters(tensor.parameters, f"{where}: parameters"))
+    # HasField comes first, because reading an unset field allocates a message.
     contents = tensor.contents.ListFields() if tensor.HasField("contents") else []
     if raw is None:
         return _from_contents(
@@ -121,7 +119,7 @@ def _array(tensor: Any, raw: bytes | None, where: str) -> Array:
         )
     if contents:
         raise InvalidRequest(
-            f"{where}: contents must be empty, because the request has raw_input_contents"
+            f"{where}: contents must be empty if the request has raw_input_contents"
         )
     return from_raw(datatype, shape, raw, where)
 
@@ -129,45 +127,45 @@ def _array(tensor: Any, raw: bytes | None, where: str) -> Array:
 def _from_contents(
     contents: Mapping[str, Any], datatype: str, shape: tuple[int, ...], where: str
 ) -> Array:
-    own = CONTENTS.get(datatype)
-    if own is None:
+    field = CONTENTS.get(datatype)
+    if field is None:
         raise InvalidRequest(f"{where}: {datatype} can only be sent in raw_input_contents")
-    if contents.keys() - {own}:
+    if contents.keys() - {field}:
         raise InvalidRequest(
-            f"{where}: contents of {datatype} are {own} and nothing else, "
+            f"{where}: contents of {datatype} must be in {field} only, "
             f"the request has {', '.join(contents)}"
         )
-    values = contents.get(own, ())
+    values = contents.get(field, ())
     count = math.prod(shape)
     if len(values) != count:
         raise InvalidRequest(
-            f"{where}: shape {list(shape)} holds {count} values, {own} has {len(values)}"
+            f"{where}: shape {list(shape)} holds {count} values, {field} has {len(values)}"
         )
     try:
         array = np.fromiter(values, NUMPY[datatype], count)
     except OverflowError:
         limits = np.iinfo(NUMPY[datatype])
         raise InvalidRequest(
-            f"{where}: {own} has a value outside the range of {datatype}, "
-            f"which is from {limits.min} to {limits.max}"
+            f"{where}: {field} has a value outside the range of {datatype}, "
+            f"{limits.min} to {limits.max}"
         ) from None
     return array.reshape(shape)
 
 
 def _parameters(parameters: Mapping[str, Any], where: str) -> dict[str, Any]:
-    read = {}
+    values = {}
     for name, parameter in parameters.items():
         kind = parameter.WhichOneof("parameter_choice")
         if kind is None:
             raise InvalidRequest(
-                f"{where}: {name!r:.100} must be a boolean, a number or a string, it has no value"
+                f"{where}: {name!r:.100} must have a value: a string, a number or a boolean"
             )
-        read[name] = getattr(parameter, kind)
-    return read
+        values[name] = getattr(parameter, kind)
+    return values
 
 
-def _set(parameter: Any, value: Any) -> None:
-    # By how often they come. A boolean is a whole number, too: its type decides, not its kin.
+def _set_parameter(parameter: Any, value: Any) -> None:
+    # In order of frequency. The classes are compared, because bool is a subclass of int.
     kind = value.__class__
     if kind is float:
         parameter.double_param = value

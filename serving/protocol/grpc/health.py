@@ -1,6 +1,6 @@
-"""grpc.health.v1: whether requests are answered, asked for once or watched.
+"""The service grpc.health.v1: `Check` returns the readiness, `Watch` streams its changes.
 
-The answer is always the data plane's own, as of now.
+The data plane is queried each time; no state is kept here.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from serving.protocol.grpc.call import Context, Services, fail, parse_message, u
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Health"].full_name
 OVERALL: Final = ""
-LOOK_EVERY_S: Final = 1.0
-"""Between two looks of a watcher: readiness is asked for, nobody announces it."""
+"""Name that stands for the server as a whole."""
+
+POLL_INTERVAL_S: Final = 1.0
+"""Seconds between two queries of the readiness for a watcher."""
 
 
 class Health:
-    """The health service of a gateway; every service of it is as ready as the others."""
+    """The health service of a gateway, whose services all have the same status."""
 
     def __init__(
         self,
         is_ready: Callable[[], bool],
         services: Collection[str],
         *,
-        look_every_s: float = LOOK_EVERY_S,
+        poll_interval_s: float,
     ) -> None:
         self._is_ready = is_ready
         self._services = {OVERALL, SERVICE, *services}
-        self._look_every_s = look_every_s
+        self._poll_interval_s = poll_interval_s
         self._stopping = asyncio.Event()
 
     def services(self) -> Services:
@@ -45,12 +47,12 @@ class Health:
         }
 
     def stop(self) -> None:
-        """Tell every watcher that requests are not answered any more, and let it go."""
+        """Send NOT_SERVING to every watcher, and end its call."""
         self._stopping.set()
 
     async def _check(self, request: Any, context: Context) -> Any:
         if request.service not in self._services:
-            raise ModelNotFound(f"there is no service {request.service!r:.100} here")
+            raise ModelNotFound(f"unknown service {request.service!r:.100}")
         return pb.HealthCheckResponse(status=self._status(request.service))
 
     async def _watch(self, raw: bytes, context: Context) -> None:
@@ -59,16 +61,16 @@ class Health:
         except InvalidRequest as error:
             fail(error, f"/{SERVICE}/Watch", context)
             return
-        last = None
+        sent = None
         while True:
             status = self._status(request.service)
-            if status != last:
+            if status != sent:
                 await context.write(pb.HealthCheckResponse(status=status).SerializeToString())
-                last = status
+                sent = status
             if self._stopping.is_set():
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), self._look_every_s)
+                await asyncio.wait_for(self._stopping.wait(), self._poll_interval_s)
 
     def _status(self, service: str) -> int:
         status = pb.HealthCheckResponse

@@ -1,7 +1,7 @@
-"""V2 over gRPC, `inference.GRPCInferenceService`: parse, delegate, render. Nothing is decided here.
+"""The Open Inference Protocol V2 over gRPC: `inference.GRPCInferenceService`.
 
-The RPCs are one table at the end of the file; beside them there are grpc's own services for health
-and reflection.
+It parses requests, delegates them and renders responses; it makes no decision. The table of RPCs is
+at the end of the file. grpc's services for health and reflection are served beside them.
 """
 
 from __future__ import annotations
@@ -24,17 +24,29 @@ from serving.dataplane.dataplane import DataPlane
 from serving.errors import NotReady, ServingError, Unsupported
 from serving.protocol.documents import Documents
 from serving.protocol.failure import log_failure
-from serving.protocol.grpc.call import Context, Handler, Services, fail, parse_message, told, unary
+from serving.protocol.grpc.call import (
+    Context,
+    Handler,
+    Services,
+    client_message,
+    fail,
+    parse_message,
+    unary,
+)
 from serving.protocol.grpc.codec import parse_request, render_response
-from serving.protocol.grpc.health import Health
+from serving.protocol.grpc.health import POLL_INTERVAL_S, Health
 from serving.protocol.inference import Inference
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 STREAM: Final = f"/{SERVICE}/ModelStreamInfer"
-STREAM_REQUESTS: Final = 64
+MAX_STREAM_REQUESTS: Final = 64
+"""Default maximum number of requests of one stream that are in progress at the same time."""
 
 WANTS_FINAL: Final = "triton_enable_empty_final_response"
+"""Request parameter of Triton's streams: mark the last response to the request."""
+
 IS_FINAL: Final = "triton_final_response"
+"""Response parameter of Triton's streams: this is the last response to the request."""
 
 
 class GrpcProtocol:
@@ -46,115 +58,120 @@ class GrpcProtocol:
         inference: Inference,
         documents: Documents,
         *,
-        stream_requests: int = STREAM_REQUESTS,
+        max_stream_requests: int = MAX_STREAM_REQUESTS,
+        health_poll_interval_s: float = POLL_INTERVAL_S,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Of one stream, `stream_requests` are taken at a time; more are read as they are done."""
+        """Process at most `max_stream_requests` of one stream at the same time."""
         self._dataplane = dataplane
         self._inference = inference
         self._documents = documents
-        self._stream_requests = stream_requests
+        self._max_stream_requests = max_stream_requests
         self._now = now
-        self._health = Health(lambda: dataplane.is_ready, [SERVICE])
+        self._health = Health(
+            lambda: dataplane.is_ready, [SERVICE], poll_interval_s=health_poll_interval_s
+        )
         self._is_stopping = False
         self._readers: set[asyncio.Task[None]] = set()
 
     def services(self) -> Services:
         """Return the handlers of every service."""
-        own = {
-            name: unary(f"/{SERVICE}/{name}", message, partial(answer, self))
-            for name, message, answer in RPCS
+        handlers = {
+            name: unary(f"/{SERVICE}/{name}", message, partial(handle, self))
+            for name, message, handle in RPCS
         }
-        own["ModelInfer"] = unary(
+        handlers["ModelInfer"] = unary(
             f"/{SERVICE}/ModelInfer", pb.ModelInferRequest, self.infer, self._dataplane.rejected
         )
-        own["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream)
-        services = {SERVICE: own, **self._health.services()}
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream)
+        services = {SERVICE: handlers, **self._health.services()}
         return {**services, **_reflection([*services, reflection.SERVICE_NAME])}
 
     def stop(self) -> None:
-        """Read no more of the streams: what was read is answered, and then they end."""
+        """Read no more from the streams. They end once the requests read so far have responses."""
         self._is_stopping = True
         self._health.stop()
         for reader in self._readers:
             reader.cancel()
 
     async def server_live(self, request: Any, context: Context) -> Any:
-        """The process runs."""
+        """Return that the process runs."""
         return pb.ServerLiveResponse(live=True)
 
     async def server_ready(self, request: Any, context: Context) -> Any:
-        """Every variant has been up."""
+        """Return whether the service is ready for requests."""
         return pb.ServerReadyResponse(ready=self._dataplane.is_ready)
 
     async def model_ready(self, request: Any, context: Context) -> Any:
-        """The model, or one variant, can answer."""
+        """Return whether the model, or one variant, is ready."""
         is_ready = self._documents.is_ready(request.name, request.version or None)
         return pb.ModelReadyResponse(ready=is_ready)
 
     async def server(self, request: Any, context: Context) -> Any:
-        """What this server is."""
+        """Return the metadata of the server."""
         return ParseDict(self._documents.server(), pb.ServerMetadataResponse())
 
     async def model(self, request: Any, context: Context) -> Any:
-        """The metadata of the model; its versions are the variants."""
+        """Return the metadata of the model. Its versions are the variants."""
         document = self._documents.model(request.name, request.version or None)
         return ParseDict(document, pb.ModelMetadataResponse())
 
     async def config(self, request: Any, context: Context) -> Any:
-        """The configuration of the model."""
+        """Return the configuration of the model."""
         document = self._documents.config(request.name, request.version or None)
         return ParseDict({"config": document}, pb.ModelConfigResponse())
 
     async def statistics(self, request: Any, context: Context) -> Any:
-        """What was counted, of the variants of one model or of all."""
+        """Return the statistics of the variants of one model, or of all models."""
         document = self._documents.statistics(request.name or None, request.version or None)
         return ParseDict(document, pb.ModelStatisticsResponse())
 
     async def index(self, request: Any, context: Context) -> Any:
-        """The variants and whether they can answer."""
+        """Return the variants and whether each is ready."""
         models = self._documents.index(only_ready=request.ready)
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
 
     async def infer(self, request: Any, context: Context) -> Any:
-        """Tensors in, tensors out, and why."""
+        """Run the model on the tensors of the request."""
         return await self._infer(request, _metadata(context), context)
 
-    async def _infer(self, request: Any, metadata: Mapping[str, str], context: Context) -> Any:
+    async def _infer(self, message: Any, metadata: Mapping[str, str], context: Context) -> Any:
         received = self._now()
         left_s: float | None = context.time_remaining()
-        _, response = await self._inference.answer(
-            request.model_name,
-            request.model_version or None,
-            partial(parse_request, request),
-            metadata,
-            received,
-            math.inf if left_s is None else left_s,
+        timeout_s = math.inf if left_s is None else left_s
+        model, variant = message.model_name, message.model_version or None
+        try:
+            request = parse_request(message)
+        except ServingError as error:
+            self._inference.reject(model, variant, error)
+            raise
+        response = await self._inference.answer(
+            model, variant, request, metadata, received, timeout_s
         )
         return render_response(response)
 
     async def _stream(self, requests: object, context: Context) -> None:
-        """Answer the requests of a stream at the same time, but in the order in which they came."""
-        answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
-        free = asyncio.Semaphore(self._stream_requests)
-        reader = asyncio.create_task(self._read(context, free, answers))
-        reader.add_done_callback(lambda _: answers.put_nowait(None))
+        """Process the requests of a stream concurrently; send the responses in request order."""
+        responses: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
+        free = asyncio.Semaphore(self._max_stream_requests)
+        reader = asyncio.create_task(self._read(context, free, responses))
+        reader.add_done_callback(lambda _: responses.put_nowait(None))
         reader.add_done_callback(self._readers.discard)
         self._readers.add(reader)
         if self._is_stopping:
             reader.cancel()
         try:
-            while (answer := await answers.get()) is not None:
-                await context.write(await answer)
+            while (response := await responses.get()) is not None:
+                await context.write(await response)
                 free.release()
         finally:
             reader.cancel()
-            left: list[asyncio.Task[Any]] = [reader]
-            while not answers.empty():
-                if (answer := answers.get_nowait()) is not None:
-                    answer.cancel()
-                    left.append(answer)
-            await asyncio.gather(*left, return_exceptions=True)
+            cancelled: list[asyncio.Task[Any]] = [reader]
+            while not responses.empty():
+                if (response := responses.get_nowait()) is not None:
+                    response.cancel()
+                    cancelled.append(response)
+            await asyncio.gather(*cancelled, return_exceptions=True)
         if reader.cancelled():
             fail(NotReady("the service is stopping"), STREAM, context)
         elif isinstance(error := reader.exception(), Exception):
@@ -164,17 +181,19 @@ class GrpcProtocol:
         self,
         context: Context,
         free: asyncio.Semaphore,
-        answers: asyncio.Queue[asyncio.Task[bytes] | None],
+        responses: asyncio.Queue[asyncio.Task[bytes] | None],
     ) -> None:
         metadata = _metadata(context)
         while await free.acquire():
             raw: Any = await context.read()
             if raw is grpc.aio.EOF:
                 return
-            answers.put_nowait(asyncio.create_task(self._streamed(raw, metadata, context)))
+            responses.put_nowait(asyncio.create_task(self._stream_response(raw, metadata, context)))
 
-    async def _streamed(self, raw: bytes, metadata: Mapping[str, str], context: Context) -> bytes:
-        """Answer one request of a stream; what fails it fails no other."""
+    async def _stream_response(
+        self, raw: bytes, metadata: Mapping[str, str], context: Context
+    ) -> bytes:
+        """Return the response to one request of a stream. An error does not end the stream."""
         identifier = ""
         try:
             try:
@@ -186,14 +205,14 @@ class GrpcProtocol:
             response = await self._infer(request, metadata, context)
             if WANTS_FINAL in request.parameters and request.parameters[WANTS_FINAL].bool_param:
                 response.parameters[IS_FINAL].bool_param = True
-            answer = pb.ModelStreamInferResponse(infer_response=response)
+            message = pb.ModelStreamInferResponse(infer_response=response)
         except Exception as error:
             if not isinstance(error, ServingError):
                 self._dataplane.rejected(error)
             log_failure(error, STREAM)
-            answer = pb.ModelStreamInferResponse(error_message=told(error))
-            answer.infer_response.id = identifier
-        serialized: bytes = answer.SerializeToString()
+            message = pb.ModelStreamInferResponse(error_message=client_message(error))
+            message.infer_response.id = identifier
+        serialized: bytes = message.SerializeToString()
         return serialized
 
 
@@ -210,7 +229,8 @@ def _reflection(services: Sequence[str]) -> Services:
         try:
             return reflection_pb.ServerReflectionRequest.FromString(raw)
         except DecodeError:
-            return reflection_pb.ServerReflectionRequest()  # which it answers as an invalid one
+            # An empty request gets an error response from the servicer.
+            return reflection_pb.ServerReflectionRequest()
 
     handler: Handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
@@ -220,22 +240,22 @@ def _reflection(services: Sequence[str]) -> Services:
     return {reflection.SERVICE_NAME: {"ServerReflectionInfo": handler}}
 
 
-_Answer: TypeAlias = Callable[[GrpcProtocol, Any, Context], Awaitable[Any]]
+_Rpc: TypeAlias = Callable[[GrpcProtocol, Any, Context], Awaitable[Any]]
 
 
-def _without(message: str) -> _Answer:
-    async def refuse(protocol: GrpcProtocol, request: Any, context: Context) -> Any:
+def _unsupported(message: str) -> _Rpc:
+    async def reject(protocol: GrpcProtocol, request: Any, context: Context) -> Any:
         raise Unsupported(message)
 
-    return refuse
+    return reject
 
 
-_LOADED: Final = _without("models are not loaded or unloaded on the fly here")
-_SHARED: Final = _without("shared memory is not offered here; send the tensors' bytes")
-_TRACED: Final = _without("the trace settings cannot be asked for or changed here")
-_LOGGED: Final = _without("the log settings cannot be asked for or changed here")
+_LOAD: Final = _unsupported("models cannot be loaded or unloaded through this API")
+_SHARED_MEMORY: Final = _unsupported("shared memory is not supported; send the tensors' bytes")
+_TRACE: Final = _unsupported("trace settings are not supported")
+_LOG: Final = _unsupported("log settings are not supported")
 
-RPCS: Final[tuple[tuple[str, Any, _Answer], ...]] = (
+RPCS: Final[tuple[tuple[str, Any, _Rpc], ...]] = (
     ("ServerLive", pb.ServerLiveRequest, GrpcProtocol.server_live),
     ("ServerReady", pb.ServerReadyRequest, GrpcProtocol.server_ready),
     ("ModelReady", pb.ModelReadyRequest, GrpcProtocol.model_ready),
@@ -244,15 +264,15 @@ RPCS: Final[tuple[tuple[str, Any, _Answer], ...]] = (
     ("ModelConfig", pb.ModelConfigRequest, GrpcProtocol.config),
     ("ModelStatistics", pb.ModelStatisticsRequest, GrpcProtocol.statistics),
     ("RepositoryIndex", pb.RepositoryIndexRequest, GrpcProtocol.index),
-    ("RepositoryModelLoad", pb.RepositoryModelLoadRequest, _LOADED),
-    ("RepositoryModelUnload", pb.RepositoryModelUnloadRequest, _LOADED),
-    ("SystemSharedMemoryStatus", pb.SystemSharedMemoryStatusRequest, _SHARED),
-    ("SystemSharedMemoryRegister", pb.SystemSharedMemoryRegisterRequest, _SHARED),
-    ("SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest, _SHARED),
-    ("CudaSharedMemoryStatus", pb.CudaSharedMemoryStatusRequest, _SHARED),
-    ("CudaSharedMemoryRegister", pb.CudaSharedMemoryRegisterRequest, _SHARED),
-    ("CudaSharedMemoryUnregister", pb.CudaSharedMemoryUnregisterRequest, _SHARED),
-    ("TraceSetting", pb.TraceSettingRequest, _TRACED),
-    ("LogSettings", pb.LogSettingsRequest, _LOGGED),
+    ("RepositoryModelLoad", pb.RepositoryModelLoadRequest, _LOAD),
+    ("RepositoryModelUnload", pb.RepositoryModelUnloadRequest, _LOAD),
+    ("SystemSharedMemoryStatus", pb.SystemSharedMemoryStatusRequest, _SHARED_MEMORY),
+    ("SystemSharedMemoryRegister", pb.SystemSharedMemoryRegisterRequest, _SHARED_MEMORY),
+    ("SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest, _SHARED_MEMORY),
+    ("CudaSharedMemoryStatus", pb.CudaSharedMemoryStatusRequest, _SHARED_MEMORY),
+    ("CudaSharedMemoryRegister", pb.CudaSharedMemoryRegisterRequest, _SHARED_MEMORY),
+    ("CudaSharedMemoryUnregister", pb.CudaSharedMemoryUnregisterRequest, _SHARED_MEMORY),
+    ("TraceSetting", pb.TraceSettingRequest, _TRACE),
+    ("LogSettings", pb.LogSettingsRequest, _LOG),
 )
-"""All but ModelInfer, which counts, and ModelStreamInfer, which is no call with one answer."""
+"""All RPCs except ModelInfer, whose rejections are counted, and ModelStreamInfer, a stream."""

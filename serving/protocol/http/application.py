@@ -1,7 +1,8 @@
-"""V2 over HTTP, as an ASGI application: parse, delegate, render. Nothing is decided here.
+"""The Open Inference Protocol V2 over HTTP, as an ASGI application.
 
-The routes are one table at the end of the file. It is plain ASGI because the path of a request is
-hot: a framework's routing, request and response objects cost more than all else in this file.
+It parses requests, delegates them and renders responses; it makes no decision. The table of routes
+is at the end of the file. No framework is used, because the routing, request and response objects
+of one would cost more per request than everything else in this file.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from http import HTTPStatus
 from math import ceil
 from pathlib import Path
@@ -28,12 +28,12 @@ from serving.errors import (
     Unsupported,
 )
 from serving.protocol.documents import Documents
-from serving.protocol.failure import FAILED, log_failure
-from serving.protocol.http.body import ClientGone, Receive, read_body
+from serving.protocol.failure import INTERNAL_ERROR, log_failure
+from serving.protocol.http.body import ClientDisconnected, Receive, read_body
 from serving.protocol.http.codec import parse_request, render_response
-from serving.protocol.http.compression import encode
+from serving.protocol.http.compression import compress
 from serving.protocol.inference import Inference
-from serving.protocol.openapi import document as openapi
+from serving.protocol.openapi.document import openapi_document
 
 Scope: TypeAlias = Mapping[str, Any]
 Send: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -46,16 +46,8 @@ JSON_LENGTH: Final = b"inference-header-content-length"
 EXPLORER: Final = Path(__file__).with_name("explorer.html")
 
 
-class Call(NamedTuple):
-    """A request whose route is known, and whose body was not read yet."""
-
-    headers: Mapping[bytes, bytes]
-    receive: Receive
-    received: float
-
-
-class Reply(NamedTuple):
-    """A response that was not sent yet."""
+class Response(NamedTuple):
+    """A response, before it is sent."""
 
     body: bytes
     content_type: bytes = JSON
@@ -83,7 +75,7 @@ class HttpProtocol:
         self._max_body_bytes = max_body_bytes
         self._now = now
         self._openapi = orjson.dumps(
-            openapi.document(
+            openapi_document(
                 dataplane.model,
                 list(dataplane.profiles),
                 version=documents.version,
@@ -94,129 +86,144 @@ class HttpProtocol:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        call = Call(dict(scope["headers"]), receive, self._now())
         try:
-            reply = await self._reply(scope, call)
+            response = await self._dispatch(scope, receive)
         except ServingError as error:
             log_failure(error, scope["path"])
-            reply = _refusal(error)
-        except ClientGone:
+            response = _error_response(error)
+        except ClientDisconnected:
             return
         except Exception as error:
             self._dataplane.rejected(error)
             log_failure(error, scope["path"])
-            reply = _error(HTTPStatus.INTERNAL_SERVER_ERROR, FAILED)
+            response = _error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
         headers = [
-            (b"content-type", reply.content_type),
-            (b"content-length", str(len(reply.body)).encode()),
-            *reply.headers,
+            (b"content-type", response.content_type),
+            (b"content-length", str(len(response.body)).encode()),
+            *response.headers,
         ]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
 
-    async def _reply(self, scope: Scope, call: Call) -> Reply:
+    async def _dispatch(self, scope: Scope, receive: Receive) -> Response:
         path, method = scope["path"], scope["method"]
-        if method == "HEAD":  # the server leaves the body out
+        if method == "HEAD":  # the server omits the body
             method = "GET"
-        others: dict[str, None] = {}
+        allowed: dict[str, None] = {}
         for route_method, pattern, handler in ROUTES:
             match = pattern.fullmatch(path)
             if match and route_method == method:
-                return await handler(self, call, **match.groupdict())
+                return await handler(self, scope, receive, **match.groupdict())
             if match:
-                others |= dict.fromkeys(["GET", "HEAD"] if route_method == "GET" else ["POST"])
-        if others:
-            allow = ", ".join(others)
-            text = f"{path!r:.200} takes {allow}, not {method:.20}"
-            allowed = ((b"allow", allow.encode()),)
-            return _error(HTTPStatus.METHOD_NOT_ALLOWED, text, headers=allowed)
-        return _error(HTTPStatus.NOT_FOUND, f"there is nothing at {path!r:.200}; see GET /v2")
+                allowed |= dict.fromkeys(["GET", "HEAD"] if route_method == "GET" else ["POST"])
+        if allowed:
+            allow = ", ".join(allowed)
+            text = f"{path!r:.200} accepts {allow}, not {method:.20}"
+            return _error(
+                HTTPStatus.METHOD_NOT_ALLOWED, text, headers=((b"allow", allow.encode()),)
+            )
+        return _error(HTTPStatus.NOT_FOUND, f"no route matches {path!r:.200}; see GET /v2")
 
-    async def infer(self, call: Call, model: str, variant: str | None) -> Reply:
-        """POST .../infer: tensors in, tensors out, and why."""
+    async def infer(
+        self, scope: Scope, receive: Receive, model: str, variant: str | None
+    ) -> Response:
+        """POST .../infer: run the model on the tensors of the request."""
+        received = self._now()
+        request_headers = dict(scope["headers"])
         try:
-            body = await read_body(call.headers, call.receive, self._max_body_bytes)
-            json_length = _json_length(call.headers)
+            body = await read_body(request_headers, receive, self._max_body_bytes)
+            json_length = _json_length(request_headers)
         except ServingError as error:
             self._dataplane.rejected(error)
             raise
-        read = partial(parse_request, body, json_length, self._dataplane.model.inputs)
-        request, response = await self._inference.answer(
-            model, variant, read, _metadata(call.headers), call.received
+        try:
+            request = parse_request(body, json_length, self._dataplane.model.inputs)
+        except ServingError as error:
+            self._inference.reject(model, variant, error)
+            raise
+        response = await self._inference.answer(
+            model, variant, request, _metadata(request_headers), received
         )
         content, json_length = render_response(response, request.outputs, request.binary_output)
         content_type, headers = JSON, []
         if json_length is not None:
             content_type = BINARY
             headers.append((JSON_LENGTH, str(json_length).encode()))
-        # Nothing else is compressed: tritonclient asks for it always, and unpacks only answers.
-        content, coding = encode(content, call.headers.get(b"accept-encoding"))
+        # Other routes are not compressed: tritonclient always sends Accept-Encoding, but
+        # decompresses only inference responses.
+        content, coding = compress(content, request_headers.get(b"accept-encoding"))
         if coding is not None:
             headers += [(b"content-encoding", coding), (b"vary", b"accept-encoding")]
-        return Reply(content, content_type, headers=headers)
+        return Response(content, content_type, headers=headers)
 
-    async def live(self, call: Call) -> Reply:
-        """GET /v2/health/live: the process runs."""
+    async def live(self, scope: Scope, receive: Receive) -> Response:
+        """GET /v2/health/live: whether the process runs."""
         return _json({"live": True})
 
-    async def ready(self, call: Call) -> Reply:
-        """GET /v2/health/ready: every variant has been up."""
+    async def ready(self, scope: Scope, receive: Receive) -> Response:
+        """GET /v2/health/ready: whether the service is ready for requests."""
         is_ready = self._dataplane.is_ready
         return _json({"ready": is_ready, "live": True}, _ready_status(is_ready))
 
-    async def healthz(self, call: Call) -> Reply:
-        """GET /-/healthz: what KubeRay asks of every pod that takes traffic."""
+    async def healthz(self, scope: Scope, receive: Receive) -> Response:
+        """GET /-/healthz: the readiness probe that KubeRay sends to each pod with traffic."""
         if not self._dataplane.is_ready:
             raise NotReady("the service is starting or stopping")
-        return Reply(b"success", b"text/plain; charset=utf-8")
+        return Response(b"success", b"text/plain; charset=utf-8")
 
-    async def server(self, call: Call) -> Reply:
-        """GET /v2: what this server is."""
+    async def server(self, scope: Scope, receive: Receive) -> Response:
+        """GET /v2: the metadata of the server."""
         return _json(self._documents.server())
 
-    async def models(self, call: Call) -> Reply:
-        """GET /v2/models: which models there are."""
+    async def models(self, scope: Scope, receive: Receive) -> Response:
+        """GET /v2/models: the names of the models."""
         return _json(self._documents.models())
 
-    async def model(self, call: Call, model: str, variant: str | None) -> Reply:
-        """GET the metadata of the model."""
+    async def model(
+        self, scope: Scope, receive: Receive, model: str, variant: str | None
+    ) -> Response:
+        """GET /v2/models/M and .../versions/V: the metadata of the model."""
         return _json(self._documents.model(model, variant))
 
-    async def model_ready(self, call: Call, model: str, variant: str | None) -> Reply:
-        """GET .../ready: the model, or one variant, can answer."""
+    async def model_ready(
+        self, scope: Scope, receive: Receive, model: str, variant: str | None
+    ) -> Response:
+        """GET .../ready: whether the model, or one variant, is ready."""
         is_ready = self._documents.is_ready(model, variant)
         return _json({"name": model, "ready": is_ready}, _ready_status(is_ready))
 
-    async def config(self, call: Call, model: str, variant: str | None) -> Reply:
-        """GET .../config: the model's configuration, as Triton's clients want it."""
+    async def config(
+        self, scope: Scope, receive: Receive, model: str, variant: str | None
+    ) -> Response:
+        """GET .../config: the configuration of the model, in the format of Triton."""
         return _json(self._documents.config(model, variant))
 
     async def statistics(
-        self, call: Call, model: str | None = None, variant: str | None = None
-    ) -> Reply:
-        """GET .../stats: what was counted since the gateway started."""
+        self, scope: Scope, receive: Receive, model: str | None = None, variant: str | None = None
+    ) -> Response:
+        """GET .../stats: the statistics since the gateway started."""
         return _json(self._documents.statistics(model, variant))
 
-    async def index(self, call: Call) -> Reply:
-        """POST /v2/repository/index: the variants, and which can answer."""
-        body = await read_body(call.headers, call.receive, self._max_body_bytes)
+    async def index(self, scope: Scope, receive: Receive) -> Response:
+        """POST /v2/repository/index: the variants and whether each is ready."""
+        body = await read_body(dict(scope["headers"]), receive, self._max_body_bytes)
         return _json(self._documents.index(only_ready=_only_ready(body)))
 
-    async def change(self, call: Call, model: str) -> Reply:
-        """POST .../load and .../unload: not on the fly."""
-        raise Unsupported("models are not loaded or unloaded on the fly here")
+    async def load(self, scope: Scope, receive: Receive, model: str) -> Response:
+        """POST .../load and .../unload: not supported."""
+        raise Unsupported("models cannot be loaded or unloaded through this API")
 
-    async def openapi(self, call: Call) -> Reply:
-        """GET /openapi.json: what can be asked, for programs."""
-        return Reply(self._openapi)
+    async def openapi(self, scope: Scope, receive: Receive) -> Response:
+        """GET /openapi.json: the OpenAPI document of this service."""
+        return Response(self._openapi)
 
-    async def explorer(self, call: Call) -> Reply:
-        """GET /docs: a page to try it, for people."""
-        return Reply(EXPLORER.read_bytes(), HTML)
+    async def explorer(self, scope: Scope, receive: Receive) -> Response:
+        """GET /docs: a page on which the API can be tried."""
+        return Response(EXPLORER.read_bytes(), HTML)
 
-    async def metrics(self, call: Call) -> Reply:
-        """GET /metrics, for Prometheus."""
-        return Reply(generate_latest(self._registry), CONTENT_TYPE_LATEST.encode())
+    async def metrics(self, scope: Scope, receive: Receive) -> Response:
+        """GET /metrics: the metrics, in the format of Prometheus."""
+        return Response(generate_latest(self._registry), CONTENT_TYPE_LATEST.encode())
 
 
 def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
@@ -232,7 +239,7 @@ def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
 
 
 def _metadata(headers: Mapping[bytes, bytes]) -> dict[str, str]:
-    """Return the headers that say something about how to answer: all of ours begin with x-."""
+    """Return the headers that can state an SLO or an experiment unit: they all begin with x-."""
     return {
         name.decode("latin-1"): value.decode("latin-1")
         for name, value in headers.items()
@@ -241,14 +248,14 @@ def _metadata(headers: Mapping[bytes, bytes]) -> dict[str, str]:
 
 
 def _only_ready(body: bytes) -> bool:
-    """Return what a request for the repository's index asks for."""
+    """Return whether a request for the repository index asks for ready variants only."""
     try:
         document = orjson.loads(body) if body else {}
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
     only_ready = document.get("ready", False) if isinstance(document, dict) else None
     if not isinstance(only_ready, bool):
-        raise InvalidRequest('the body must be a JSON object; its "ready", true or false')
+        raise InvalidRequest('the body must be a JSON object whose "ready" is true or false')
     return only_ready
 
 
@@ -256,29 +263,30 @@ def _ready_status(is_ready: bool) -> int:
     return HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
 
 
-def _json(document: Any, status: int = HTTPStatus.OK) -> Reply:
-    return Reply(orjson.dumps(document), status=status)
+def _json(document: Any, status: int = HTTPStatus.OK) -> Response:
+    return Response(orjson.dumps(document), status=status)
 
 
-def _error(status: int, text: str, request_id: str | None = None, headers: Headers = ()) -> Reply:
-    # A surrogate in a path or a name must not make the answer itself fail.
+def _error(
+    status: int, text: str, request_id: str | None = None, headers: Headers = ()
+) -> Response:
+    # A lone surrogate from a path or a name cannot be encoded: it is replaced.
     document = {"error": text.encode("utf-8", "replace").decode()}
     if request_id is not None:
         document["id"] = request_id
-    return Reply(orjson.dumps(document), status=status, headers=headers)
+    return Response(orjson.dumps(document), status=status, headers=headers)
 
 
-def _refusal(error: ServingError) -> Reply:
+def _error_response(error: ServingError) -> Response:
     headers: Headers = ()
     if isinstance(error, Overloaded):
         headers = ((b"retry-after", str(max(1, ceil(error.retry_after_s))).encode()),)
     return _error(STATUS[type(error)].http, str(error), error.request_id, headers)
 
 
-_NAMED: Final = r"/v2/models/(?P<model>[^/]+)"
-_MODEL: Final = _NAMED + r"(?:/versions/(?P<variant>[^/]+))?"
+_MODEL: Final = r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<variant>[^/]+))?"
 
-ROUTES: Final[tuple[tuple[str, re.Pattern[str], Callable[..., Awaitable[Reply]]], ...]] = (
+ROUTES: Final[tuple[tuple[str, re.Pattern[str], Callable[..., Awaitable[Response]]], ...]] = (
     ("POST", re.compile(_MODEL + "/infer"), HttpProtocol.infer),
     ("GET", re.compile("/metrics"), HttpProtocol.metrics),
     ("GET", re.compile("/-/healthz"), HttpProtocol.healthz),
@@ -294,5 +302,5 @@ ROUTES: Final[tuple[tuple[str, re.Pattern[str], Callable[..., Awaitable[Reply]]]
     ("GET", re.compile(_MODEL + "/config"), HttpProtocol.config),
     ("GET", re.compile(_MODEL + "/stats"), HttpProtocol.statistics),
     ("POST", re.compile("/v2/repository/index"), HttpProtocol.index),
-    ("POST", re.compile("/v2/repository/models/(?P<model>[^/]+)/(?:un)?load"), HttpProtocol.change),
+    ("POST", re.compile("/v2/repository/models/(?P<model>[^/]+)/(?:un)?load"), HttpProtocol.load),
 )

@@ -1,4 +1,4 @@
-"""The body of an HTTP request: read within a limit, and unpacked within the same limit."""
+"""Reading the body of an HTTP request, with one limit for its size before and after decoding."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from serving.protocol.http.compression import decompress
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
-class ClientGone(Exception):
-    """The client left before its request was whole: there is nobody to answer."""
+class ClientDisconnected(Exception):
+    """The client disconnected before it had sent the whole request."""
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
-    """Return the body, without its Content-Encoding.
+    """Return the body with its Content-Encoding decoded.
 
-    Raises `RequestTooLarge` above `limit` bytes, as it comes or unpacked, without taking in more;
-    `InvalidRequest` if it is not what its Content-Encoding says; `ClientGone`.
+    Raises `RequestTooLarge` if the body is larger than `limit` bytes, encoded or decoded, and reads
+    no more of it; `InvalidRequest` if the body does not match its Content-Encoding;
+    `ClientDisconnected` if the client leaves.
     """
     chunks = []
     size = int(headers.get(b"content-length", b"0"))
-    arrived = 0
+    received = 0
     while True:
         if size > limit:
             raise RequestTooLarge(f"the body is larger than {limit} bytes; send fewer samples")
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise ClientDisconnected
         chunks.append(message.get("body", b""))
-        arrived += len(chunks[-1])
-        size = max(size, arrived)
+        received += len(chunks[-1])
+        size = max(size, received)
         if size <= limit and not message.get("more_body", False):
             break
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -1,10 +1,10 @@
-"""Bytes to messages and back: V2 JSON, and the binary tensor extension.
+"""Parsing and rendering of HTTP bodies: V2 JSON and the binary tensor extension.
 
-    body = JSON ‖ raw tensors in the order of the inputs, little-endian, row-major;
-    the header Inference-Header-Content-Length gives the length of the JSON part; 0 says that
-    the whole body is the one input.
+    body = JSON ‖ raw tensors in the order of the inputs, little-endian, row-major
 
-Every fault in a request is an `InvalidRequest` that names the place and what would be right.
+The header Inference-Header-Content-Length gives the length of the JSON part. 0 means that the
+whole body is the only input. Every malformed request raises an `InvalidRequest` that names the
+field and states the rule.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import numpy as np
 import orjson
 
 from serving.errors import InvalidRequest, ServingError, shorten
-from serving.protocol.extension import check_offered
-from serving.protocol.json_tensor import BINARY_ONLY, from_json, to_json
+from serving.protocol.extension import check_supported
+from serving.protocol.http.json_tensor import from_json, to_json
 from serving.protocol.messages import InferRequest, InferResponse
 from serving.protocol.tensor import (
+    BINARY_ONLY,
     Array,
     check_count,
     check_datatype,
@@ -32,9 +33,9 @@ from serving.protocol.tensor import (
 from variants.catalog.catalog import TensorSpec
 from variants.catalog.datatype import DATATYPE, NUMPY
 
-_LARGE_BYTES: Final = 2**16
-"""Of JSON: from here on no garbage is collected while it is read. There is none, and to look for it
-in millions of new lists takes ten times as long as to read them."""
+_LARGE_JSON_BYTES: Final = 2**16
+"""From this size on, garbage collection is disabled while JSON is parsed. Parsing makes no garbage,
+and scanning millions of new lists for it takes ten times as long as parsing them."""
 
 _SCALARS: Final = frozenset({str, int, float, bool})
 
@@ -42,10 +43,10 @@ _SCALARS: Final = frozenset({str, int, float, bool})
 def parse_request(
     body: bytes, json_length: int | None, inputs: Sequence[TensorSpec] = ()
 ) -> InferRequest:
-    """Read one request; `json_length` is None where the whole body is JSON.
+    """Parse a request. `json_length` is None if the whole body is JSON.
 
-    If it is 0 the body is a raw request, of a model with these `inputs`. Raises `InvalidRequest`,
-    or `Unsupported` for an extension that is not offered; both carry the request's id.
+    If it is 0, the body is a raw request for a model with these `inputs`. Raises `InvalidRequest`,
+    or `Unsupported` for an unsupported extension; both carry the id of the request.
     """
     if json_length is None:
         json_length = len(body)
@@ -53,16 +54,17 @@ def parse_request(
         return parse_raw_request(body, inputs)
     elif not 0 < json_length <= len(body):
         raise InvalidRequest(
-            f"the header Inference-Header-Content-Length says {json_length}, "
+            f"the header Inference-Header-Content-Length is {json_length}, "
             f"but the body has {len(body)} bytes; it must be the length of the JSON part"
         )
-    if json_length < _LARGE_BYTES or not gc.isenabled():
+    if json_length < _LARGE_JSON_BYTES or not gc.isenabled():
         return _parse(body, json_length)
     gc.disable()
     try:
         return _parse(body, json_length)
     except ServingError as error:
-        # Its frames have those lists, which are to go before they are looked through.
+        # The traceback keeps those lists alive. It is dropped so that they are freed before the
+        # collector could scan them.
         raise error.with_traceback(None) from None
     finally:
         gc.enable()
@@ -80,37 +82,37 @@ def _parse(body: bytes, json_length: int) -> InferRequest:
     if identifier is not None and not isinstance(identifier, str):
         raise InvalidRequest(f"id must be a string, got {shorten(identifier)}")
     try:
-        return _request(fields, identifier, _Binary(view[json_length:]))
+        return _parse_document(fields, identifier, _BinaryReader(view[json_length:]))
     except ServingError as error:
         error.request_id = identifier
         raise
 
 
 def parse_raw_request(body: bytes, inputs: Sequence[TensorSpec]) -> InferRequest:
-    """Read a body that is nothing but the one input of the model, for a single sample.
+    """Parse a body that holds one sample of the model's only input, without a JSON part.
 
-    What size a variable dimension has follows from the length. For BYTES the body is the one
-    element, without its length before it. All outputs are to be sent as binary.
+    The size of a variable dimension follows from the length of the body. For BYTES the body is the
+    only element, without its length prefix. All outputs are sent as binary.
     """
     if len(inputs) != 1:
         raise InvalidRequest(
-            f"a raw request is for a model with one input, this one takes {len(inputs)}; "
-            "describe the tensors in a JSON part and give its length"
+            f"a raw request needs a model with one input, this one has {len(inputs)}; "
+            "describe the tensors in a JSON part and send its length"
         )
     spec = inputs[0]
     where = f"input {spec.name!r}"
     sizes = spec.shape[1:]
     if sizes.count(-1) > 1:
         raise InvalidRequest(
-            f"{where} has more than one variable dimension, so a raw request cannot tell its "
-            "shape; describe it in a JSON part and give its length"
+            f"{where} has more than one variable dimension, so its shape does not follow from the "
+            "length of a raw request; describe it in a JSON part and send its length"
         )
     fixed = math.prod(size for size in sizes if size != -1)
     if spec.datatype == "BYTES":
         if fixed != 1:
             raise InvalidRequest(
-                f"{where} has {fixed} elements of BYTES, a raw request is a single one; "
-                "describe the tensor in a JSON part and give its length"
+                f"{where} has {fixed} elements of BYTES, but a raw request holds one; "
+                "describe the tensor in a JSON part and send its length"
             )
         array = np.array([body], NUMPY["BYTES"]).reshape((1,) * len(spec.shape))
     else:
@@ -124,11 +126,11 @@ def parse_raw_request(body: bytes, inputs: Sequence[TensorSpec]) -> InferRequest
 def render_response(
     response: InferResponse, binary: Mapping[str, bool], default: bool
 ) -> tuple[bytes, int | None]:
-    """Write one answer: the body, and the length of its JSON part where binary tensors follow.
+    """Return the body of a response, and the length of its JSON part if binary tensors follow.
 
-    `binary` says per output whether it goes as binary; an output it does not name goes as
-    `default` says. FP16 and BF16 always go as binary, which JSON cannot say. Raises
-    `InvalidRequest` if BYTES that are no UTF-8 would have to go as JSON.
+    `binary` maps outputs to whether each is sent as binary; `default` applies to the others. FP16
+    and BF16 are always sent as binary. Raises `InvalidRequest` if BYTES that are not UTF-8 would
+    have to be sent as JSON.
     """
     outputs = []
     buffers: list[bytes | memoryview] = []
@@ -159,67 +161,72 @@ def render_response(
     return b"".join((head, *buffers)), len(head)
 
 
-class _Binary:
-    """The raw tensors behind the JSON part, taken one after the other."""
+class _BinaryReader:
+    """Reads the raw tensors after the JSON part, one after the other."""
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
-        self._at = 0
+        self._position = 0
 
     def take(self, size: int, where: str) -> memoryview:
-        if size > len(self._view) - self._at:
-            left = len(self._view) - self._at
+        if size > len(self._view) - self._position:
+            left = len(self._view) - self._position
             raise InvalidRequest(
-                f"{where}: binary_data_size is {size}, but only {left} bytes of the body are left"
+                f"{where}: binary_data_size is {size}, but only {left} bytes of the body remain"
             )
-        self._at += size
-        return self._view[self._at - size : self._at]
+        self._position += size
+        return self._view[self._position - size : self._position]
 
-    def must_be_used_up(self) -> None:
-        if self._at != len(self._view):
-            left = len(self._view) - self._at
-            raise InvalidRequest(f"{left} bytes follow the tensors that the inputs describe")
+    def check_end(self) -> None:
+        if self._position != len(self._view):
+            left = len(self._view) - self._position
+            raise InvalidRequest(f"{left} extra bytes follow the tensors that the inputs describe")
 
 
-def _request(fields: Mapping[str, Any], identifier: str | None, binary: _Binary) -> InferRequest:
+def _parse_document(
+    fields: Mapping[str, Any], identifier: str | None, binary: _BinaryReader
+) -> InferRequest:
     inputs = _list(fields.get("inputs"), "inputs")
     if not inputs:
         raise InvalidRequest("inputs must hold at least one tensor")
-    asked = fields.get("outputs")
-    asked = [] if asked is None else _list(asked, "outputs")
-    check_count(len(inputs), len(asked))
+    requested = fields.get("outputs")
+    requested = [] if requested is None else _list(requested, "outputs")
+    check_count(len(inputs), len(requested))
     tensors: dict[str, Array] = {}
     for i, item in enumerate(inputs):
         tensor = _object(item, f"inputs[{i}]")
         name = _name(tensor, f"inputs[{i}]")
         if name in tensors:
-            raise InvalidRequest(f"input names must be unique, got {name!r:.100} twice")
-        tensors[name] = _array(tensor, f"input {name!r:.100}", binary)
-    binary.must_be_used_up()
+            raise InvalidRequest(f"input names must be unique, {name!r:.100} occurs twice")
+        tensors[name] = _parse_tensor(tensor, f"input {name!r:.100}", binary)
+    binary.check_end()
 
     parameters = _parameters(fields, "parameters")
     binary_output = _flag(parameters, "binary_data_output", "parameters", default=False)
     outputs: dict[str, bool] = {}
-    for i, item in enumerate(asked):
+    for i, item in enumerate(requested):
         output = _object(item, f"outputs[{i}]")
         name = _name(output, f"outputs[{i}]")
         if name in outputs:
-            raise InvalidRequest(f"output names must be unique, got {name!r:.100} twice")
-        own = _tensor_parameters(output, f"outputs[{i}].parameters")
-        outputs[name] = _flag(own, "binary_data", f"outputs[{i}].parameters", binary_output)
+            raise InvalidRequest(f"output names must be unique, {name!r:.100} occurs twice")
+        where = f"outputs[{i}].parameters"
+        output_parameters = _tensor_parameters(output, where)
+        outputs[name] = _flag(output_parameters, "binary_data", where, binary_output)
     return InferRequest(tensors, identifier, parameters, outputs, binary_output)
 
 
-def _array(fields: Mapping[str, Any], where: str, binary: _Binary) -> Array:
+def _parse_tensor(fields: Mapping[str, Any], where: str, binary: _BinaryReader) -> Array:
     shape = check_shape(_list(fields.get("shape"), f"{where}: shape"), where)
     datatype = check_datatype(fields.get("datatype"), where)
     size = _tensor_parameters(fields, f"{where}: parameters").get("binary_data_size")
     if size is None:
         return from_json(fields.get("data"), datatype, shape, where)
     if "data" in fields:
-        raise InvalidRequest(f"{where}: give either data or binary_data_size, not both")
+        raise InvalidRequest(f"{where}: send either data or binary_data_size, not both")
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-        raise InvalidRequest(f"{where}: binary_data_size must be a whole number of bytes")
+        raise InvalidRequest(
+            f"{where}: binary_data_size must be an integer number of bytes, at least 0"
+        )
     return from_raw(datatype, shape, binary.take(size, where), where)
 
 
@@ -245,15 +252,15 @@ def _name(fields: Mapping[str, Any], where: str) -> str:
 def _parameters(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
     value = fields.get("parameters")
     parameters = {} if value is None else _object(value, where)
-    for name, own in parameters.items():
-        if own.__class__ not in _SCALARS:
+    for name, entry in parameters.items():
+        if entry.__class__ not in _SCALARS:
             raise InvalidRequest(f"{where}: {name!r:.100} must be a string, a number or a boolean")
     return parameters
 
 
 def _tensor_parameters(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
     parameters = _parameters(fields, where)
-    check_offered(parameters)
+    check_supported(parameters)
     return parameters
 
 

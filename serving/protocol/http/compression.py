@@ -1,4 +1,4 @@
-"""Content codings of HTTP bodies: gzip and deflate, both ways, within a limit."""
+"""Content codings of HTTP bodies: gzip and deflate, with a limit on decompressed size."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from typing import Final
 
 from serving.errors import InvalidRequest, RequestTooLarge
 
-LEAST_BYTES: Final = 1024
-"""Shorter answers are not compressed: most clients say that they take gzip, few care."""
+MIN_COMPRESSED_BYTES: Final = 1024
+"""Shorter responses are not compressed: most clients accept gzip, few benefit from it."""
 
 LEVEL: Final = 1
-"""Compressing holds the gateway's one loop: the fastest level there is."""
+"""The fastest level, because compression blocks the event loop of the gateway."""
 
 MAX_MEMBERS: Final = 1000
-"""Of one gzip body: those who compress in blocks need some hundred for the largest body."""
+"""Maximum number of members in a gzip body. Block compressors write a few hundred at most."""
 
-_PIECE_BYTES: Final = 2**16
-"""What is read at once: what follows a member is copied, and may have many members itself."""
+_CHUNK_BYTES: Final = 2**16
+"""Bytes passed to zlib at a time. zlib copies the bytes after the end of a member, so passing the
+whole rest would take quadratic time if there are many members."""
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
-_GZIP_STARTS: Final = b"\x1f\x8b"
+_GZIP_MAGIC: Final = b"\x1f\x8b"
 _ZLIB: Final = zlib.MAX_WBITS
-_BARE: Final = -zlib.MAX_WBITS
-"""Deflate without zlib's header: not what the standard says, but what some clients send."""
+_RAW_DEFLATE: Final = -zlib.MAX_WBITS
+"""Deflate without the zlib header: not what the standard requires, but some clients send it."""
 
 _COMPRESS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "gzip": lambda body: gzip.compress(body, LEVEL, mtime=0),
     "deflate": lambda body: zlib.compress(body, LEVEL),
 }
-"""By preference."""
+"""The codings of responses, in order of preference."""
 
 
 def decompress(body: bytes, coding: bytes, limit: int) -> bytes:
-    """Return a body as it was before its Content-Encoding.
+    """Return a body with its Content-Encoding decoded.
 
-    Raises `InvalidRequest` if it is none of ours or broken, `RequestTooLarge` above `limit` bytes:
-    no more than that is unpacked.
+    Raises `InvalidRequest` if the coding is unknown or the body is corrupt, `RequestTooLarge` if
+    the result is larger than `limit` bytes; no more than that is decompressed.
     """
     match coding.strip().lower():
         case b"identity" | b"":
@@ -47,59 +48,59 @@ def decompress(body: bytes, coding: bytes, limit: int) -> bytes:
             return _inflate(body, _GZIP, limit)
         case b"deflate":
             has_header = len(body) > 1 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0
-            return _inflate(body, _ZLIB if has_header else _BARE, limit)
+            return _inflate(body, _ZLIB if has_header else _RAW_DEFLATE, limit)
     raise InvalidRequest(
         f"Content-Encoding must be gzip, deflate or identity, got {coding.decode('latin-1')!r:.100}"
     )
 
 
-def encode(body: bytes, accepted: bytes | None) -> tuple[bytes, bytes | None]:
-    """Return a body as a client takes it by its Accept-Encoding, and its coding if it has one."""
-    if accepted is None or len(body) < LEAST_BYTES:
+def compress(body: bytes, accepted: bytes | None) -> tuple[bytes, bytes | None]:
+    """Return a body, compressed if its Accept-Encoding allows, and its coding, or None."""
+    if accepted is None or len(body) < MIN_COMPRESSED_BYTES:
         return body, None
-    coding = choose(accepted)
+    coding = choose_coding(accepted)
     return (body, None) if coding is None else (_COMPRESS[coding](body), coding.encode())
 
 
-def choose(accepted: bytes) -> str | None:
-    """Return the coding for an answer by the request's Accept-Encoding, or None for none."""
-    weights: dict[str, bool] = {}
+def choose_coding(accepted: bytes) -> str | None:
+    """Return the preferred coding that an Accept-Encoding allows, or None."""
+    allowed: dict[str, bool] = {}
     for item in accepted.decode("latin-1").lower().split(","):
         name, _, parameter = item.partition(";")
-        weights[name.strip()] = not _is_zero(parameter)
-    return next((name for name in _COMPRESS if weights.get(name, weights.get("*", False))), None)
+        allowed[name.strip()] = not _is_zero(parameter)
+    return next((name for name in _COMPRESS if allowed.get(name, allowed.get("*", False))), None)
 
 
 def _inflate(body: bytes, window: int, limit: int) -> bytes:
-    """Unpack a body; one of gzip may be several, one after the other, as RFC 1952 has it."""
+    """Decompress a body. A gzip body may have several members in sequence (RFC 1952)."""
     view = memoryview(body)
     contents: list[bytes] = []
-    at, left = 0, limit
+    position, left = 0, limit
     for _ in range(MAX_MEMBERS):
-        reader = zlib.decompressobj(window)
-        while not reader.eof:
-            piece = view[at : at + _PIECE_BYTES]
-            if not piece:
-                raise InvalidRequest("the compressed body ends too early")
+        decompressor = zlib.decompressobj(window)
+        while not decompressor.eof:
+            chunk = view[position : position + _CHUNK_BYTES]
+            if not chunk:
+                raise InvalidRequest("the compressed body is truncated")
             try:
-                contents.append(reader.decompress(piece, left + 1))
+                contents.append(decompressor.decompress(chunk, left + 1))
             except zlib.error:
-                raise InvalidRequest("the body is not what its Content-Encoding says") from None
+                raise InvalidRequest("the body does not match its Content-Encoding") from None
             left -= len(contents[-1])
             if left < 0:
                 raise RequestTooLarge(
-                    f"the body unpacks to more than {limit} bytes; send fewer samples at once"
+                    f"the decompressed body is larger than {limit} bytes; send fewer samples"
                 )
-            at += len(piece) - len(reader.unused_data)
-        if at == len(body):
+            position += len(chunk) - len(decompressor.unused_data)
+        if position == len(body):
             return b"".join(contents)
-        if window != _GZIP or not body.startswith(_GZIP_STARTS, at):
-            raise InvalidRequest("something follows the compressed body")
-    raise InvalidRequest(f"the body has over {MAX_MEMBERS} members of gzip; compress it as one")
+        if window != _GZIP or not body.startswith(_GZIP_MAGIC, position):
+            raise InvalidRequest("extra bytes follow the compressed body")
+    raise InvalidRequest(f"the gzip body has more than {MAX_MEMBERS} members; send one")
 
 
 def _is_zero(parameter: str) -> bool:
-    """Return whether a weight such as `q=0.0` says no."""
+    """Return whether a quality parameter such as `q=0.0` rules a coding out."""
     name, _, value = parameter.partition("=")
     try:
         return name.strip() == "q" and float(value) == 0

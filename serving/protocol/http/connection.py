@@ -1,8 +1,8 @@
-"""One client's connection: uvicorn's, which notices that its client leaves and bounds its wait.
+"""A client connection. Extends uvicorn's with disconnect detection, limits and a read time-out.
 
-A lost connection cancels the task that answers it. Request lines, headers and trailers have a
-limit, and so has what is sent ahead. A request that stops arriving is not waited for. What is no
-request gets an error body.
+The loss of a connection cancels the task that answers its request. The size of request lines,
+headers and trailers is limited, and so is the number of pipelined requests. A request that stops
+arriving times out. Invalid HTTP gets an error response.
 """
 
 from __future__ import annotations
@@ -18,91 +18,94 @@ import orjson
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from serving.protocol.http.upgrade import without_offer
+from serving.protocol.http.upgrade import strip_upgrade
 
 MAX_PIPELINED: Final = 16
-"""Requests that one connection may have sent ahead before reading from it pauses."""
+"""Number of pipelined requests in the queue at which reading from the connection pauses."""
 
-MAX_TAKEN: Final = 256
-"""Requests sent ahead, many of them in one read, that are answered before the connection ends."""
+MAX_QUEUED: Final = 256
+"""Number of pipelined requests in the queue, which one read may fill beyond `MAX_PIPELINED`, after
+which the connection accepts no more. It closes once they are answered."""
 
 LINGER_S: Final = 2.0
-"""How long a refused client may go on sending: closing at once could cost it the answer."""
+"""Seconds that a rejected client may go on sending. Closing at once could lose the response."""
 
 
 class ParsingStopped(Exception):
-    """Ends the parsing of a request; the parser hides it from whoever called."""
+    """Raised to stop parsing. httptools swallows it."""
 
 
-class Flow(FlowControl):
-    """Reads nothing more while enough requests wait: after every answer it is asked again."""
+class PipelineFlowControl(FlowControl):
+    """Keeps reading paused while the pipeline is full."""
 
-    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
         super().__init__(transport)
-        self._waiting = waiting
+        self._pipeline = pipeline
 
     def resume_reading(self) -> None:
-        """Called when an application wants more of a body, and when an answer was sent."""
-        if self.read_paused and len(self._waiting) < MAX_PIPELINED:
+        """Called when the application wants more of a body, and after each response."""
+        if self.read_paused and len(self._pipeline) < MAX_PIPELINED:
             super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
     """The protocol class of a listener.
 
-    A client that shuts down its sending half counts as gone: TCP does not tell the two apart.
-    One that sends more than `MAX_TAKEN` requests ahead hears `connection: close` with the last
-    answer that it gets, and has to send the others again on another connection.
+    A client that shuts down its sending side counts as disconnected, because TCP does not tell the
+    two apart. A client that pipelines more than `MAX_QUEUED` requests gets `connection: close` with
+    the last response and has to send the remaining requests on another connection.
     """
 
-    def __init__(self, *args: Any, max_header_bytes: int, silence_s: float, **kwargs: Any) -> None:
-        """Take what uvicorn gives.
+    def __init__(
+        self, *args: Any, max_header_bytes: int, read_timeout_s: float, **kwargs: Any
+    ) -> None:
+        """Pass on uvicorn's arguments.
 
-        `max_header_bytes` may be a request line and headers together; a client that sends nothing
-        for `silence_s` in the middle of a request is refused.
+        The request line and headers together may have `max_header_bytes`. A client that sends
+        nothing for `read_timeout_s` in the middle of a request is rejected.
         """
         super().__init__(*args, **kwargs)
         self._max_header_bytes = max_header_bytes
-        self._silence_s = silence_s
+        self._read_timeout_s = read_timeout_s
         self._head_without_upgrade = b""
-        self._answering: RequestResponseCycle | None = None
+        self._running: RequestResponseCycle | None = None
         self._task: asyncio.Task[None]
-        self._unframed = 0
-        """Bytes read since a head or a message was whole or a part of a body came."""
-        self._bound = 0
-        """Bytes of all reads since one ended with a message: no head that is read is larger."""
+        self._unparsed_bytes = 0
+        """Bytes read since the last complete head, complete message or part of a body."""
+        self._head_bound_bytes = 0
+        """Upper bound of the head being read: all bytes since a read ended with a message."""
         self._is_in_body = False
-        self._heard = 0.0
-        self._patience: asyncio.TimerHandle | None = None
-        self._is_refused = False
+        self._last_read = 0.0
+        self._read_timer: asyncio.TimerHandle | None = None
+        self._is_rejected = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the transport."""
         super().connection_made(transport)
-        self.flow = Flow(transport, self.pipeline)
+        self.flow = PipelineFlowControl(transport, self.pipeline)
         self._close_after(self.timeout_keep_alive)
 
     def data_received(self, data: bytes) -> None:
-        """Called by the transport with what came."""
-        if self._is_refused:
+        """Called by the transport with the bytes of one read."""
+        if self._is_rejected:
             return
-        self._unframed += len(data)
-        self._bound += len(data)
+        self._unparsed_bytes += len(data)
+        self._head_bound_bytes += len(data)
         try:
             self._parse(data)
         except httptools.HttpParserError:
-            self._refuse(HTTPStatus.BAD_REQUEST, "what was sent is not a valid HTTP/1.1 request")
+            self._reject(HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")
             return
-        if self.scope is None:  # empty lines may follow a message: the parser skips them
-            self._unframed = self._bound = 0
+        if self.scope is None:  # only empty lines after a message, which the parser skips
+            self._unparsed_bytes = self._head_bound_bytes = 0
             return
         self._unset_keepalive_if_required()
-        if self._unframed > self._max_header_bytes:
-            self._refuse_headers()
+        if self._unparsed_bytes > self._max_header_bytes:
+            self._reject_large_head()
             return
-        self._heard = self.loop.time()
-        if self._patience is None:
-            self._patience = self.loop.call_later(self._silence_s, self._check_silence)
+        self._last_read = self.loop.time()
+        if self._read_timer is None:
+            self._read_timer = self.loop.call_later(self._read_timeout_s, self._check_read_timeout)
 
     def _parse(self, data: bytes) -> None:
         rest: bytes | memoryview = data
@@ -112,47 +115,50 @@ class Connection(HttpToolsProtocol):
                 return
             except httptools.HttpParserUpgrade as upgrade:
                 rest = memoryview(rest)[upgrade.args[0] :]
-            # There is nothing to upgrade to, which a server may ignore (RFC 9110, section 7.8). The
-            # parser takes the body for the new protocol's: another begins, without those headers.
+            # A server may ignore an offer to upgrade (RFC 9110, section 7.8). The parser would read
+            # the body as the new protocol, so a new parser gets the head without these headers.
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             self.parser.feed_data(self._head_without_upgrade)
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
-        # Few heads come with more than the limit, in one read or in several: few are measured.
-        if self._bound > self._max_header_bytes and self._head_bytes() > self._max_header_bytes:
-            self._refuse_headers()
+        # Measuring the head takes time, so it is done only if the reads exceed the limit.
+        if (
+            self._head_bound_bytes > self._max_header_bytes
+            and self._head_bytes() > self._max_header_bytes
+        ):
+            self._reject_large_head()
             raise ParsingStopped
-        self._unframed = 0
+        self._unparsed_bytes = 0
         self._unset_keepalive_if_required()
         if self.parser.should_upgrade():
             method, version = self.parser.get_method(), self.parser.get_http_version()
             if method == b"CONNECT":
-                text = "this is no proxy: CONNECT is not taken"
-                self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, text)
+                text = "CONNECT is not allowed: this server is not a proxy"
+                self._reject(HTTPStatus.METHOD_NOT_ALLOWED, text)
                 raise ParsingStopped
-            self._head_without_upgrade = without_offer(method, self.url, version, self.headers)
+            self._head_without_upgrade = strip_upgrade(method, self.url, version, self.headers)
             return
-        if len(self.pipeline) >= MAX_TAKEN:
-            self._is_refused = True
+        if len(self.pipeline) >= MAX_QUEUED:
+            self._is_rejected = True
             self.cycle.keep_alive = False
             raise ParsingStopped
         super().on_headers_complete()
         self._is_in_body = True
         if self.pipeline:
-            self.flow.resume_reading()  # or nobody would notice that the client leaves
+            self.flow.resume_reading()  # a paused transport does not report a disconnect
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
-        self._unframed = 0
+        self._unparsed_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
         if not self._is_in_body:
-            return  # the end of a head that asks for an upgrade
-        self._unframed = 0
+            return  # the end of a head that offers to upgrade
+        self._unparsed_bytes = 0
         self._is_in_body = False
         super().on_message_complete()
         self.scope = None  # type: ignore[assignment]  # until the next message begins
@@ -160,12 +166,12 @@ class Connection(HttpToolsProtocol):
             self._close_after(self.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the transport: whatever was asked for, nobody waits for it."""
+        """Called by the transport."""
         super().connection_lost(exc)
-        self._drop_requests()
-        self._unset_keepalive_if_required()  # or it keeps this one after a reset
-        if self._patience is not None:
-            self._patience.cancel()
+        self._cancel_request()
+        self._unset_keepalive_if_required()  # uvicorn keeps the timer after a reset
+        if self._read_timer is not None:
+            self._read_timer.cancel()
 
     def _close_after(self, seconds: float) -> None:
         self._unset_keepalive_if_required()
@@ -174,50 +180,50 @@ class Connection(HttpToolsProtocol):
         )
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._answering = cycle
-        self._task = self.loop.create_task(cycle.run_asgi(partial(_answer, cycle, app)))
+        self._running = cycle
+        self._task = self.loop.create_task(cycle.run_asgi(partial(_run_app, cycle, app)))
         self._task.add_done_callback(self.tasks.discard)
         self.tasks.add(self._task)
 
-    def _drop_requests(self) -> None:
-        # Those that were sent ahead begin at the end of an answer, which there will be none of.
-        cycle = self._answering
+    def _cancel_request(self) -> None:
+        # Queued requests start only after a response, which will not be sent.
+        cycle = self._running
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             self._task.cancel()
 
-    def _check_silence(self) -> None:
-        self._patience = None
-        if self._is_refused or self.scope is None:
+    def _check_read_timeout(self) -> None:
+        self._read_timer = None
+        if self._is_rejected or self.scope is None:
             return
         now = self.loop.time()
-        if self.flow.read_paused or self._is_answering_another():
-            self._heard = now  # it is we who do not listen, or whom the client waits for
-        left_s = self._heard + self._silence_s - now
+        if self.flow.read_paused or self._is_earlier_request_running():
+            self._last_read = now  # the wait is not the client's fault
+        left_s = self._last_read + self._read_timeout_s - now
         if left_s > 0:
-            self._patience = self.loop.call_later(left_s, self._check_silence)
+            self._read_timer = self.loop.call_later(left_s, self._check_read_timeout)
         else:
-            text = f"nothing came for {self._silence_s:g} s in the middle of a request"
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, text)
+            text = f"the request is incomplete, and no data arrived for {self._read_timeout_s:g} s"
+            self._reject(HTTPStatus.REQUEST_TIMEOUT, text)
 
     def _head_bytes(self) -> int:
-        # Each line has two bytes at its end, and a header two between its name and its value.
+        # Each line ends with two bytes, and two bytes separate the name of a header from its value.
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
-    def _refuse_headers(self) -> None:
-        self._refuse(
+    def _reject_large_head(self) -> None:
+        self._reject(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
             f"the request line and headers are larger than {self._max_header_bytes} bytes; "
             "send fewer or shorter headers",
         )
 
-    def _refuse(self, status: HTTPStatus, text: str) -> None:
-        """Answer what is being read with an error, take nothing any more, and close."""
-        if self._is_refused or self.transport.is_closing():
+    def _reject(self, status: HTTPStatus, text: str) -> None:
+        """Send an error response for the request that is being read, stop reading and close."""
+        if self._is_rejected or self.transport.is_closing():
             return
-        self._is_refused = True
-        self._drop_requests()
-        if not self._can_refuse():
+        self._is_rejected = True
+        self._cancel_request()
+        if not self._can_send_error():
             self.transport.close()
             return
         body = orjson.dumps({"error": text})
@@ -229,20 +235,20 @@ class Connection(HttpToolsProtocol):
         self.transport.write_eof()
         self._close_after(LINGER_S)
 
-    def _can_refuse(self) -> bool:
-        """Tell whether the next bytes that the client gets answer what is being read."""
-        is_late = self._is_in_body and self.cycle.response_started
-        return not is_late and not self._is_answering_another()
+    def _can_send_error(self) -> bool:
+        """Return whether the client will take the next bytes as the response to this request."""
+        has_started = self._is_in_body and self.cycle.response_started
+        return not has_started and not self._is_earlier_request_running()
 
-    def _is_answering_another(self) -> bool:
-        """Tell whether a request before the one that is being read waits for its answer."""
-        answering = self._answering
-        if answering is None or answering.response_complete:
+    def _is_earlier_request_running(self) -> bool:
+        """Return whether a request before the one that is being read has no response yet."""
+        running = self._running
+        if running is None or running.response_complete:
             return False
-        return not self._is_in_body or answering is not self.cycle
+        return not self._is_in_body or running is not self.cycle
 
 
-async def _answer(
+async def _run_app(
     cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any
 ) -> None:
     try:

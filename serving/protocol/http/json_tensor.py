@@ -1,8 +1,8 @@
-"""Tensors as JSON: nested or flat lists of numbers, booleans, or of text for BYTES.
+"""Tensors as JSON: nested or flat lists of numbers, of booleans, or of strings for BYTES.
 
-FP16 and BF16 do not travel so: in a request they are refused, and an answer has them as binary
-whatever was asked for. JSON has neither NaN nor infinities: a request that has them is no JSON, and
-in an answer they are null, where binary has them as they are. BYTES is text in UTF-8.
+FP16 and BF16 have no JSON form: requests that send them as JSON are rejected, and responses always
+send them as binary. JSON has neither NaN nor infinities: a request that contains them is not valid
+JSON, and a response has null in their place; binary keeps them. Strings of BYTES are UTF-8.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from typing import Any, Final
 import numpy as np
 
 from serving.errors import InvalidRequest
-from serving.protocol.tensor import MAX_DIMENSIONS, Array
+from serving.protocol.tensor import BINARY_ONLY, MAX_DIMENSIONS, Array
 from variants.catalog.datatype import NUMPY
-
-BINARY_ONLY: Final = frozenset({"FP16", "BF16"})
 
 _JSON_TYPES: Final[Mapping[str, set[type]]] = {
     "b": {bool},
@@ -27,31 +25,31 @@ _JSON_TYPES: Final[Mapping[str, set[type]]] = {
     "f": {int, float},
     "O": {str},
 }
-_WORDS: Final = {
-    "b": "booleans, without null or text",
-    "i": "whole numbers, without null or text",
-    "u": "whole numbers, without null or text",
-    "f": "numbers, without null or text",
-    "O": "strings, without null or numbers",
+_EXPECTED: Final = {
+    "b": "booleans; null and strings are not allowed",
+    "i": "integers; null and strings are not allowed",
+    "u": "integers; null and strings are not allowed",
+    "f": "numbers; null and strings are not allowed",
+    "O": "strings; null and numbers are not allowed",
 }
-_RANGE: Final = "data has a value outside the range of its datatype"
-_UNEVEN: Final = "data is nested unevenly"
+_OUT_OF_RANGE: Final = "data has a value outside the range of its datatype"
+_RAGGED: Final = "data must not be a ragged list"
 
 
 def from_json(data: Any, datatype: str, shape: tuple[int, ...], where: str) -> Array:
-    """Return the tensor in these values; every fault is an `InvalidRequest`.
+    """Return the tensor with these values. Raises `InvalidRequest`.
 
-    `datatype` and `shape` are as `check_datatype` and `check_shape` return them.
+    `datatype` and `shape` must have passed `check_datatype` and `check_shape`.
     """
     if datatype in BINARY_ONLY:
         raise InvalidRequest(
-            f"{where}: {datatype} cannot travel as JSON; send the tensor as binary, "
-            "after the JSON part and with binary_data_size"
+            f"{where}: {datatype} cannot be sent as JSON; send the tensor as binary, "
+            "after the JSON part, with binary_data_size"
         )
     if not isinstance(data, list):
         raise InvalidRequest(f"{where}: data must be a list of values, nested or flat")
     if data and data[0].__class__ is list:
-        data = _flattened(data, shape, where)
+        data = _flatten(data, shape, where)
     count = math.prod(shape)
     if len(data) != count:
         raise InvalidRequest(
@@ -60,7 +58,7 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], where: str) -> A
     dtype = NUMPY[datatype]
     types = set(map(type, data))
     if not types <= _JSON_TYPES[dtype.kind]:
-        fault = _UNEVEN if list in types else f"data must be {_WORDS[dtype.kind]}"
+        fault = _RAGGED if list in types else f"data must be {_EXPECTED[dtype.kind]}"
         raise InvalidRequest(f"{where}: {fault}")
     if dtype.kind == "O":
         data = [text.encode() for text in data]
@@ -68,16 +66,16 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], where: str) -> A
         with np.errstate(over="ignore"):
             array = np.fromiter(data, dtype, count)
     except OverflowError:
-        raise InvalidRequest(f"{where}: {_RANGE}") from None
+        raise InvalidRequest(f"{where}: {_OUT_OF_RANGE}") from None
     if dtype.kind == "f" and not np.isfinite(array).all():
-        raise InvalidRequest(f"{where}: {_RANGE}")
+        raise InvalidRequest(f"{where}: {_OUT_OF_RANGE}")
     return array.reshape(shape)
 
 
 def to_json(array: Array, name: str) -> Any:
-    """Return the values, flat, as orjson with `OPT_SERIALIZE_NUMPY` takes them.
+    """Return the values, flat, in a form that orjson with `OPT_SERIALIZE_NUMPY` can write.
 
-    The datatype is none of `BINARY_ONLY`. Raises `InvalidRequest` if BYTES are no UTF-8.
+    The datatype must not be in `BINARY_ONLY`. Raises `InvalidRequest` if BYTES are not UTF-8.
     """
     if array.dtype.kind != "O":
         return np.ascontiguousarray(array).reshape(-1)
@@ -85,39 +83,39 @@ def to_json(array: Array, name: str) -> Any:
         return [element.decode() for element in array.reshape(-1).tolist()]
     except UnicodeDecodeError:
         raise InvalidRequest(
-            f"output {name!r} holds bytes that are no UTF-8, which JSON cannot say; "
-            "ask for that output with the parameter binary_data true"
+            f"output {name!r} has bytes that are not UTF-8, which JSON cannot represent; "
+            "request this output with the parameter binary_data set to true"
         ) from None
 
 
-def _flattened(data: list[Any], shape: tuple[int, ...], where: str) -> list[Any]:
-    """Return the values of nested data, if it is nested as the shape says.
+def _flatten(data: list[Any], shape: tuple[int, ...], where: str) -> list[Any]:
+    """Return the values of nested data. Raises `InvalidRequest` if the nesting is not the shape.
 
-    Level by level and not list by list: a body may hold millions of lists.
+    It works level by level and not list by list, because a body may hold millions of lists.
     """
     nesting: list[int] = []
     first: Any = data
     while first.__class__ is list:
         if len(nesting) == MAX_DIMENSIONS:
-            raise InvalidRequest(f"{where}: data is nested over {MAX_DIMENSIONS} deep")
+            raise InvalidRequest(f"{where}: data may be nested at most {MAX_DIMENSIONS} deep")
         nesting.append(len(first))
         first = first[0] if first else None
-    # Nothing is nested within an empty list, whatever follows in the shape.
+    # An empty list has no further nesting, so the dimensions after the first 0 cannot be compared.
     if tuple(nesting) != shape[: shape.index(0) + 1 if 0 in shape else None]:
-        raise InvalidRequest(f"{where}: data is nested as {nesting}, shape says {list(shape)}")
+        raise InvalidRequest(f"{where}: data is nested as {nesting}, shape is {list(shape)}")
     try:
         for size in nesting[1:]:
-            data = _unnested(data, size)
+            data = _join(data, size)
     except ValueError:
-        raise InvalidRequest(f"{where}: {_UNEVEN}") from None
+        raise InvalidRequest(f"{where}: {_RAGGED}") from None
     return data
 
 
-def _unnested(lists: list[Any], size: int) -> list[Any]:
-    """Return the items of lists that have so many each; raises `ValueError` for anything else."""
+def _join(lists: list[Any], size: int) -> list[Any]:
+    """Return the items of lists of `size` items each. Raises `ValueError` for anything else."""
     if set(map(type, lists)) != {list}:
         raise ValueError
-    # Only where each holds one can lists outnumber the values by far, so that way is the fastest.
+    # Lists can far outnumber the values only if each has one item, so this case is the fastest.
     if size == 1:
         return [item for [item] in lists]
     if set(map(len, lists)) != {size}:

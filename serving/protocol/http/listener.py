@@ -1,4 +1,4 @@
-"""The gateway's own HTTP listener: a uvicorn server on a socket of ours, inside a running loop."""
+"""The HTTP listener of a gateway: a uvicorn server on its own socket, in a running event loop."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import contextlib
 import socket
 from collections.abc import Generator
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 
 from serving.protocol.http.connection import Connection
 
-BACKLOG = 2048
-MAX_HEADER_BYTES = 64 * 1024
-SILENCE_S = 60.0
-KEEP_ALIVE_S = 75.0
-LAST_CONNECTIONS_S = 2
-"""How long open connections get to end when the listener closes: their requests were drained."""
+BACKLOG: Final = 2048
+"""Connections that the kernel queues until the listener accepts them."""
+
+MAX_HEADER_BYTES: Final = 64 * 1024
+READ_TIMEOUT_S: Final = 60.0
+KEEP_ALIVE_S: Final = 75.0
+CLOSE_TIMEOUT_S: Final = 2
+"""Seconds until `close` cuts open connections. Their requests were drained before."""
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the process that it lives in."""
+    """A uvicorn server that installs no signal handlers."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -39,20 +41,20 @@ class HttpListener:
         port: int,
         *,
         max_header_bytes: int = MAX_HEADER_BYTES,
-        silence_s: float = SILENCE_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
         keep_alive_s: float = KEEP_ALIVE_S,
-        last_connections_s: int = LAST_CONNECTIONS_S,
+        close_timeout_s: int = CLOSE_TIMEOUT_S,
     ) -> None:
-        """Bind; port 0 takes a free one. Gateways on one node share a port by SO_REUSEPORT.
+        """Bind the port; 0 binds a free one. Gateways on one node share a port by SO_REUSEPORT.
 
-        A request line and headers of more than `max_header_bytes` together are refused, and so is
-        a request of which nothing comes for `silence_s` before it is whole. A connection on which
-        no request begins for `keep_alive_s` is closed. The task that runs `app` is cancelled when
-        its client leaves.
-        Raises `OSError` if the port is taken by anybody else.
+        A request is rejected if its request line and headers together are larger than
+        `max_header_bytes`, or if it is incomplete and no data arrive for `read_timeout_s`. A
+        connection without a request is closed after `keep_alive_s`. A client that disconnects
+        cancels the task that runs `app`. Raises `OSError` if another program uses the port.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # Named, or asyncio would not turn Nagle's algorithm off: 40 ms for every answer.
+        # asyncio disables Nagle's algorithm only on sockets with an explicit protocol. Otherwise
+        # each response would take 40 ms longer.
         self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -62,7 +64,9 @@ class HttpListener:
             self._socket.close()
             raise
         self.port: int = self._socket.getsockname()[1]
-        protocol: Any = partial(Connection, max_header_bytes=max_header_bytes, silence_s=silence_s)
+        protocol: Any = partial(
+            Connection, max_header_bytes=max_header_bytes, read_timeout_s=read_timeout_s
+        )
         config = uvicorn.Config(
             app,
             loop="none",
@@ -76,30 +80,30 @@ class HttpListener:
             date_header=False,
             proxy_headers=False,
             backlog=BACKLOG,
-            timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type]  # any number will do
-            timeout_graceful_shutdown=last_connections_s,
+            timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type]  # floats work
+            timeout_graceful_shutdown=close_timeout_s,
         )
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to accept connections; once it returns, they are."""
+        """Start to accept connections; return once they are accepted."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         while not self._server.started and not self._task.done():
             await asyncio.sleep(0.001)
 
     @property
     def is_alive(self) -> bool:
-        """True while connections are accepted."""
+        """True while the server runs."""
         return self._task is not None and not self._task.done()
 
     def stop_accepting(self) -> None:
-        """Take no more connections; those that are open go on."""
+        """Accept no more connections; open ones continue."""
         for server in self._server.servers:
             server.close()
 
     async def close(self) -> None:
-        """Stop accepting, let open connections end, close them."""
+        """Stop accepting, wait for open connections to end, then close them."""
         self._server.should_exit = True
         if self._task is None:
             self._socket.close()

@@ -1,4 +1,4 @@
-"""What the operations of the OpenAPI document are put together from."""
+"""Building blocks of the OpenAPI document, and its error responses."""
 
 from __future__ import annotations
 
@@ -9,27 +9,32 @@ from serving.errors import STATUS, Overloaded
 Json = dict[str, Any]
 
 JSON: Final = "application/json"
+BINARY: Final = "application/octet-stream"
+
+JSON_LENGTH: Final = "Inference-Header-Content-Length"
 
 NOT_ALLOWED: Final = "MethodNotAllowed"
+"""Name of the response to a method that a path does not allow."""
 
 
 def error_responses() -> Json:
-    """Describe by name every error there is; the name of an error is its class's."""
+    """Return the responses of all errors by name, which is the name of the error's class."""
     responses = {
         error.__name__: content(error.__doc__ or error.__name__, JSON, schema_ref("Error"))
         for error in STATUS
     }
     responses[Overloaded.__name__]["headers"] = {
         "Retry-After": {
-            "description": "Seconds.",
+            "description": "Seconds after which to retry.",
             "required": True,
             "schema": {"type": "integer", "minimum": 1},
         }
     }
-    responses[NOT_ALLOWED] = content("Another method on this path.", JSON, schema_ref("Error")) | {
+    not_allowed = content("The path does not allow this method.", JSON, schema_ref("Error"))
+    responses[NOT_ALLOWED] = not_allowed | {
         "headers": {
             "Allow": {
-                "description": "The methods that there are.",
+                "description": "The methods that the path allows.",
                 "required": True,
                 "schema": {"type": "string"},
             }
@@ -38,21 +43,21 @@ def error_responses() -> Json:
     return responses
 
 
-def parameter(name: str, where: str, schema: Json, *, required: bool = False) -> Json:
-    """Describe a parameter that is in `where`: path or header."""
-    return {"name": name, "in": where, "required": required, "schema": schema}
+def parameter(name: str, location: str, schema: Json, *, required: bool = False) -> Json:
+    """Return a parameter. Its location is "path" or "header"."""
+    return {"name": name, "in": location, "required": required, "schema": schema}
 
 
 def content(description: str, media_type: str, schema: Json) -> Json:
-    """Describe an answer that has one kind of content."""
+    """Return a response with one media type."""
     return {"description": description, "content": {media_type: {"schema": schema}}}
 
 
 def schema_ref(name: str) -> Json:
-    """Refer to one of the document's schemas."""
+    """Return a reference to a schema of the document."""
     return ref("schemas", name)
 
 
 def ref(kind: str, name: str) -> Json:
-    """Refer to one of the document's components of this kind."""
+    """Return a reference to a component of the document; `kind` is "schemas" or the like."""
     return {"$ref": f"#/components/{kind}/{name}"}

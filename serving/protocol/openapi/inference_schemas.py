@@ -1,4 +1,4 @@
-"""JSON Schemas of a request to infer and of its answer, for the OpenAPI document."""
+"""JSON Schemas of inference requests and responses, and an example request."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from serving.protocol.json_tensor import BINARY_ONLY
-from serving.protocol.openapi.slo import EXPERIMENT, EXPLANATION, slo_parameters
+from serving.protocol.openapi.slo_schemas import EXPERIMENT, EXPLANATION, slo_parameters
+from serving.protocol.tensor import BINARY_ONLY
 from variants.catalog.catalog import Model, TensorSpec
 from variants.catalog.datatype import NUMPY
 from variants.catalog.zero_inputs import zero_input
@@ -21,26 +21,29 @@ _SHARED_MEMORY: Final = "^shared_memory_"
 _SCALAR: Final = {"type": ["string", "number", "boolean"]}
 
 
-def travel_as_json(specs: Iterable[TensorSpec]) -> bool:
-    """Return whether a JSON document can hold all these tensors."""
+def is_json_capable(specs: Iterable[TensorSpec]) -> bool:
+    """Return whether all these tensors can be sent as JSON."""
     return BINARY_ONLY.isdisjoint(spec.datatype for spec in specs)
 
 
 def infer_request(variants: Sequence[str]) -> Schema:
-    """Describe a request to infer that is all JSON; without variants, one whose path names it."""
+    """Return the schema of a request that is all JSON.
+
+    Without variants it is the request of a route whose path names the variant.
+    """
     slo = slo_parameters(variants)
     if not variants:
         del slo["variant"]
-    flag = {"type": "boolean", "description": "Send all outputs as binary tensors."}
+    flag = {"type": "boolean", "description": "Return all outputs as binary tensors."}
     return {
         "type": "object",
         "required": ["inputs"],
         "properties": {
-            "id": {"type": ["string", "null"], "description": "Comes back with the answer."},
+            "id": {"type": ["string", "null"], "description": "Repeated in the response."},
             "parameters": {
                 "type": ["object", "null"],
-                "description": "What is asked for. A parameter wins over a header; parameters of "
-                "the client's own come back with the answer.",
+                "description": "The SLO of the request. Parameters take precedence over headers. "
+                "The response repeats parameters that the service does not know.",
                 "properties": {**slo, "binary_data_output": flag},
                 "additionalProperties": _SCALAR,
             },
@@ -51,17 +54,17 @@ def infer_request(variants: Sequence[str]) -> Schema:
 
 
 def request_tensors(model: Model, max_batch: int) -> dict[str, Schema]:
-    """Describe what `infer_request` refers to; the model's inputs must `travel_as_json`."""
-    flag = {"type": "boolean", "description": "Send this output as a binary tensor."}
+    """Return the schemas that `infer_request` refers to; the inputs must be JSON-capable."""
+    flag = {"type": "boolean", "description": "Return this output as a binary tensor."}
     return {
         "Inputs": {
             "type": "array",
-            "description": f"Every input of the model, once, with 1 to {max_batch} samples.",
+            "description": f"Each input of the model exactly once, with 1 to {max_batch} samples.",
             "items": _one_of(
                 [
-                    described
+                    schema
                     for spec in model.inputs
-                    for described in (_one_sample(spec), _batch(spec, max_batch))
+                    for schema in (_one_sample(spec), _batch(spec, max_batch))
                 ]
             ),
             "minItems": len(model.inputs),
@@ -69,7 +72,7 @@ def request_tensors(model: Model, max_batch: int) -> dict[str, Schema]:
         },
         "Outputs": {
             "type": "array",
-            "description": "The outputs to send, each once; all of them if none is named.",
+            "description": "The outputs to return, each at most once. An empty list returns all.",
             "items": {
                 "type": "object",
                 "required": ["name"],
@@ -90,17 +93,17 @@ def request_tensors(model: Model, max_batch: int) -> dict[str, Schema]:
 
 
 def infer_response(model: Model, variants: Sequence[str]) -> Schema:
-    """Describe an answer that is all JSON."""
+    """Return the schema of a response that is all JSON."""
     return {
         "type": "object",
         "required": ["model_name", "model_version", "parameters", "outputs"],
         "properties": {
             "model_name": {"const": model.name},
-            "model_version": {"enum": list(variants), "description": "The variant that answered."},
-            "id": {"type": "string", "description": "The request's own."},
+            "model_version": {"enum": list(variants), "description": "The variant that ran."},
+            "id": {"type": "string", "description": "The id of the request."},
             "parameters": {
                 "type": "object",
-                "description": "Why this variant, and what it took.",
+                "description": "Why this variant was chosen, and what the request took.",
                 "required": list(EXPLANATION),
                 "properties": {**EXPLANATION, **EXPERIMENT},
                 "additionalProperties": _SCALAR,
@@ -108,7 +111,7 @@ def infer_response(model: Model, variants: Sequence[str]) -> Schema:
             "outputs": {
                 "type": "array",
                 "items": _one_of(
-                    [_output(spec) for spec in model.outputs if travel_as_json([spec])]
+                    [_output(spec) for spec in model.outputs if is_json_capable([spec])]
                 ),
                 "minItems": 1,
                 "maxItems": len(model.outputs),
@@ -118,7 +121,7 @@ def infer_response(model: Model, variants: Sequence[str]) -> Schema:
 
 
 def example_request(model: Model) -> dict[str, Any]:
-    """Return a request that works: one sample of zeros, to be answered within a second."""
+    """Return a valid request: one sample of zeros with a deadline of one second."""
     inputs = []
     for spec in model.inputs:
         sample = zero_input(spec, 1)
@@ -138,7 +141,7 @@ def _one_of(schemas: list[Schema]) -> Schema:
 
 
 def _one_sample(spec: TensorSpec) -> Schema:
-    """Describe the shortest valid tensor exactly: here shape and data can be tied together."""
+    """Return the exact schema of one sample: its shape determines the length of its data."""
     sample = zero_input(spec, 1)
     return _input(
         spec,
@@ -158,14 +161,14 @@ def _batch(spec: TensorSpec, max_batch: int) -> Schema:
     for size in reversed(spec.shape[1:]):
         bounds = {} if size < 0 else {"minItems": size, "maxItems": size}
         nested = {"type": "array", "items": nested, **bounds}
-    least = prod(max(size, 0) for size in spec.shape[1:])
-    flat = {"type": "array", "items": values, "minItems": least}
+    min_values = prod(max(size, 0) for size in spec.shape[1:])
+    flat = {"type": "array", "items": values, "minItems": min_values}
     batch = {"type": "array", "items": nested, "minItems": 1, "maxItems": max_batch}
     return _input(
         spec,
         _shape(spec, max_batch),
         flat if len(spec.shape) == 1 else {"anyOf": [flat, batch]},
-        "A batch, flat in row-major order or nested: as many values as its shape says.",
+        "A batch, nested or flat in row-major order. Its shape gives the number of values.",
     )
 
 
@@ -194,7 +197,7 @@ def _output(spec: TensorSpec) -> Schema:
     if value["type"] == "number":
         value = {
             "type": ["number", "null"],
-            "description": "null where it is no finite number, which JSON cannot say.",
+            "description": "null stands for NaN and infinities, which JSON cannot represent.",
         }
     return {
         "type": "object",
@@ -205,7 +208,7 @@ def _output(spec: TensorSpec) -> Schema:
             "shape": {
                 **_rank(spec),
                 "items": {"type": "integer", "minimum": 0},
-                "description": f"{list(spec.shape)}, where -1 is any size.",
+                "description": f"{list(spec.shape)}, where -1 means any size.",
             },
             "data": {"type": "array", "items": value},
         },
@@ -235,7 +238,7 @@ def _value(datatype: str) -> Schema:
     if dtype.kind == "O":
         return {"type": "string"}
     if dtype.kind == "f":
-        most = float(np.finfo(dtype).max)
-        return {"type": "number", "minimum": -most, "maximum": most}
+        largest = float(np.finfo(dtype).max)
+        return {"type": "number", "minimum": -largest, "maximum": largest}
     integers = np.iinfo(dtype)
     return {"type": "integer", "minimum": int(integers.min), "maximum": int(integers.max)}

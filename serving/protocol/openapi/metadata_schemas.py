@@ -1,4 +1,4 @@
-"""JSON Schemas of what a gateway tells of itself: the counterpart of `documents`."""
+"""JSON Schemas of the metadata documents that `serving.protocol.documents` makes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from variants.catalog.catalog import Model, TensorSpec
 Schema = dict[str, Any]
 
 
-def document_schemas(model: Model, variants: Sequence[str]) -> dict[str, Schema]:
-    """Return by name the schema of each document."""
+def metadata_schemas(model: Model, variants: Sequence[str]) -> dict[str, Schema]:
+    """Return the schema of each document by name."""
     name, variant = {"const": model.name}, {"enum": list(variants)}
     return {
         "Live": _object(live={"const": True}),
@@ -25,7 +25,7 @@ def document_schemas(model: Model, variants: Sequence[str]) -> dict[str, Schema]
         "Models": _object(models=_list(name)),
         "Model": _object(
             name=name,
-            versions=_list(variant, description="The variants."),
+            versions=_list(variant, description="Names of the variants."),
             platform={"type": "string"},
             inputs=_tensors(model.inputs),
             outputs=_tensors(model.outputs),
@@ -36,13 +36,13 @@ def document_schemas(model: Model, variants: Sequence[str]) -> dict[str, Schema]
             backend={"type": "string"},
             version_policy={"type": "object"},
             max_batch_size={"type": "integer", "minimum": 1},
-            input=_configured(model.inputs),
-            output=_configured(model.outputs),
+            input=_tensor_configs(model.inputs),
+            output=_tensor_configs(model.outputs),
             instance_group=_list(
                 _object(
-                    name={**variant, "description": "A variant."},
+                    name={**variant, "description": "Name of a variant."},
                     kind={"type": "string"},
-                    count=_count("Batches that its live replicas take at a time."),
+                    count=_count("Batches that its live replicas can run at the same time."),
                 )
             ),
             dynamic_batching={"type": "object"},
@@ -60,7 +60,7 @@ def document_schemas(model: Model, variants: Sequence[str]) -> dict[str, Schema]
 
 
 def _statistics(name: Schema, variant: Schema) -> Schema:
-    duration = _object(count=_count(), ns=_count("Nanoseconds, all together."))
+    duration = _object(count=_count(), ns=_count("Total time in nanoseconds."))
     stages = {
         "compute_input": duration,
         "compute_infer": duration,
@@ -69,9 +69,11 @@ def _statistics(name: Schema, variant: Schema) -> Schema:
     return _object(
         name=name,
         version=variant,
-        last_inference=_count("Milliseconds of Unix time; 0 if there was none."),
-        inference_count=_count("Samples."),
-        execution_count=_count("Batches."),
+        last_inference=_count(
+            "Unix time of the last inference in milliseconds; 0 if there was none."
+        ),
+        inference_count=_count("Number of samples."),
+        execution_count=_count("Number of batches."),
         inference_stats=_object(
             success=duration,
             fail=duration,
@@ -92,17 +94,20 @@ def _tensors(specs: Sequence[TensorSpec]) -> Schema:
         _object(
             name={"enum": [spec.name for spec in specs]},
             datatype={"enum": sorted({spec.datatype for spec in specs})},
-            shape=_list({"type": "integer"}, description="-1 is any size; the first is the batch."),
+            shape=_list(
+                {"type": "integer"},
+                description="-1 means any size. The first dimension is the batch.",
+            ),
         )
     )
 
 
-def _configured(specs: Sequence[TensorSpec]) -> Schema:
+def _tensor_configs(specs: Sequence[TensorSpec]) -> Schema:
     return _list(
         _object(
             name={"enum": [spec.name for spec in specs]},
             data_type={"type": "string", "pattern": "^TYPE_"},
-            dims=_list({"type": "integer"}, description="Without the batch."),
+            dims=_list({"type": "integer"}, description="Without the batch dimension."),
         )
     )
 

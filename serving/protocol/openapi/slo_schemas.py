@@ -1,7 +1,7 @@
-"""JSON Schemas of what a request can ask and what an answer explains, for the OpenAPI document.
+"""JSON Schemas of the SLO parameters of a request and of the explanation in a response.
 
-The names are those of `slo.PARAMETERS` and `slo.HEADERS`: one that is there and not described here
-is a `KeyError` when the document is made, and so in every test.
+The names come from `slo.PARAMETERS` and `slo.HEADERS`. A name without a description here raises a
+`KeyError` when the document is made, and so in every test.
 """
 
 from __future__ import annotations
@@ -13,80 +13,91 @@ from serving.routing.slo import HEADERS, MAX_PRIORITY, PARAMETERS, Objective
 
 Schema = dict[str, Any]
 
-_SHARE: Final = {"type": "number", "minimum": 0, "maximum": 1}
+_FRACTION: Final = {"type": "number", "minimum": 0, "maximum": 1}
 
 _PARAMETERS: Final[Mapping[str, Schema]] = {
     "timeout": {
         "type": "number",
         "minimum": 0,
-        "description": "Microseconds: the protocol's own word for `slo_latency_ms`, which wins; 0 "
-        "is none.",
+        "description": "Deadline in microseconds, as the protocol defines it. `slo_latency_ms` "
+        "takes precedence. 0 means no deadline.",
     },
     "slo_latency_ms": {
         "type": "number",
         "exclusiveMinimum": 0,
-        "description": "Milliseconds: answer within this time of the receipt of the request.",
+        "description": "Deadline in milliseconds after the receipt of the request.",
     },
     "min_accuracy": {
-        **_SHARE,
-        "description": "Only variants whose measured accuracy is at least this.",
+        **_FRACTION,
+        "description": "Only variants with at least this measured accuracy qualify.",
     },
     "max_accuracy_drop": {
-        **_SHARE,
-        "description": "Only variants whose drop of accuracy against dense, by the upper end of "
-        "its 95 % interval, is at most this.",
+        **_FRACTION,
+        "description": "Only variants whose drop in accuracy relative to dense is at most this "
+        "qualify. The upper end of the 95 % interval of the drop counts.",
     },
     "objective": {
         "enum": list(get_args(Objective)),
-        "description": "What to prefer among the variants that qualify; accuracy if not said.",
+        "description": "What to prefer among the variants that qualify. The default is accuracy.",
     },
     "priority": {
         "type": "integer",
         "minimum": 0,
         "maximum": MAX_PRIORITY,
-        "description": "1 is the highest, 0 the default: the order among equal deadlines, and who "
-        "is refused first.",
+        "description": "1 is the highest priority, 0 the default. It orders requests with equal "
+        "deadlines and decides which are rejected first under overload.",
     },
     "variant": {
         "type": "string",
-        "description": "Pin one variant: overrides the router and the accuracy floors, not the "
-        "deadline.",
+        "description": "Pins a variant. This overrides the router and the accuracy floor, but not "
+        "the deadline.",
     },
 }
 
 EXPLANATION: Final[Mapping[str, Schema]] = {
-    "variant": {"type": "string", "description": "The variant that answered."},
-    "reason": {"type": "string", "description": "Why this variant."},
-    "accuracy": {**_SHARE, "description": "Its measured accuracy."},
+    "variant": {"type": "string", "description": "The variant that ran."},
+    "reason": {"type": "string", "description": "Why this variant was chosen."},
+    "accuracy": {**_FRACTION, "description": "The measured accuracy of the variant."},
     "predicted_latency_ms": {
         "type": "number",
         "minimum": 0,
-        "description": "What the router expected of the batch when it chose.",
+        "description": "Latency of the batch in milliseconds that the router predicted.",
     },
     "latency_ms": {
         "type": "number",
         "minimum": 0,
-        "description": "From the receipt of the request to its answer.",
+        "description": "Milliseconds from the receipt of the request to its response.",
     },
-    "queue_ms": {"type": "number", "minimum": 0, "description": "Of that: waiting for a replica."},
-    "compute_ms": {"type": "number", "minimum": 0, "description": "Of that: computing the batch."},
+    "queue_ms": {
+        "type": "number",
+        "minimum": 0,
+        "description": "Part of `latency_ms` in which the request waited for a replica.",
+    },
+    "compute_ms": {
+        "type": "number",
+        "minimum": 0,
+        "description": "Part of `latency_ms` in which the variant computed the batch.",
+    },
     "batch_size": {
         "type": "integer",
         "minimum": 1,
-        "description": "Samples in the batch, those of other requests included.",
+        "description": "Samples in the batch, including those of other requests.",
     },
-    "deadline_met": {"type": "boolean", "description": "Answered within the time asked for."},
+    "deadline_met": {"type": "boolean", "description": "Whether the response met the deadline."},
 }
 
 EXPERIMENT: Final[Mapping[str, Schema]] = {
-    "experiment": {"type": "string", "description": "The experiment that the request was in."},
-    "arm": {"type": "string", "description": "Its arm of the experiment."},
+    "experiment": {
+        "type": "string",
+        "description": "The experiment that the request took part in.",
+    },
+    "arm": {"type": "string", "description": "The arm of the experiment that was assigned."},
 }
-"""Only in the answers to requests that are in an experiment."""
+"""Fields that are present only if the request took part in an experiment."""
 
 
 def slo_parameters(variants: Sequence[str]) -> dict[str, Schema]:
-    """Return by name the schema of each request parameter that states an SLO."""
+    """Return the schema of each SLO parameter of a request by name."""
     return {
         name: {**_PARAMETERS[name], **({"enum": list(variants)} if field == "variant" else {})}
         for name, (field, _) in PARAMETERS.items()
@@ -94,7 +105,7 @@ def slo_parameters(variants: Sequence[str]) -> dict[str, Schema]:
 
 
 def slo_headers(variants: Sequence[str]) -> dict[str, Schema]:
-    """Return by name the schema of each header that states an SLO."""
+    """Return the schema of each SLO header by name."""
     by_field = {
         field: schema
         for (field, _), schema in zip(

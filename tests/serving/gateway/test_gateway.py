@@ -20,7 +20,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
 from serving.gateway.gateway import Gateway
-from serving.protocol.grpc.listener import QUIET_S
+from serving.protocol.grpc.listener import CLOSE_DELAY_S
 from tests.service import metric_value
 from tests.serving.gateway.running_gateway import running_gateway
 from tests.serving.gateway.two_inputs import TOKENS, answers, inputs
@@ -235,7 +235,7 @@ async def test_closing_answers_what_was_accepted_and_refuses_what_comes_after(
             ]
             await seen(len(given), "paretoserve_queue_length")
             closing = asyncio.create_task(gateway.close())
-            done, _ = await asyncio.wait([closing], timeout=2 * QUIET_S)
+            done, _ = await asyncio.wait([closing], timeout=2 * CLOSE_DELAY_S)
             assert not done, "it waits for what was accepted"
             for client in later:
                 with pytest.raises(InferenceServerException, match="stopping") as caught:

@@ -82,7 +82,7 @@ async def test_the_index_lists_the_variants(content: bytes) -> None:
         "name": "shirts",
         "version": "int8",
         "state": "UNAVAILABLE",
-        "reason": "no replica of it is alive",
+        "reason": "no replica is alive",
     }
     assert index == ([ready] if b"true" in content else [ready, away])
 
@@ -98,7 +98,7 @@ async def test_an_index_asked_for_wrongly_is_refused(content: bytes) -> None:
 async def test_models_are_not_loaded_on_the_fly(verb: str) -> None:
     async with in_process().client() as client:
         response = await client.post(f"/v2/repository/models/shirts/{verb}", json={})
-    assert_refuses(response, 501, "models are not loaded or unloaded on the fly here")
+    assert_refuses(response, 501, "models cannot be loaded or unloaded through this API")
 
 
 @pytest.mark.parametrize("what", ["", "/ready", "/config", "/stats"])

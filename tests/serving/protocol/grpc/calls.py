@@ -18,13 +18,16 @@ from tests.serving.builders import InProcess, answers, pixels
 
 LOOPBACK = "127.0.0.1"
 LIMIT = 1_000_000
-ENOUGH_S = 30.0
+HANG_S = 30.0
 """Nothing here takes so long, unless it hangs."""
 
 
-def protocol(gateway: InProcess, *, stream_requests: int = 64) -> GrpcProtocol:
+def protocol(gateway: InProcess, *, max_stream_requests: int = 64) -> GrpcProtocol:
     return GrpcProtocol(
-        gateway.dataplane, gateway.inference, gateway.documents, stream_requests=stream_requests
+        gateway.dataplane,
+        gateway.inference,
+        gateway.documents,
+        max_stream_requests=max_stream_requests,
     )
 
 
@@ -61,7 +64,7 @@ async def call(own: grpc.aio.Channel, rpc: str, message: Any, **settings: Any) -
     raw = message if isinstance(message, bytes) else message.SerializeToString()
     reply: Any = pb.ModelInferResponse if rpc == "ModelInfer" else getattr(pb, f"{rpc}Response")
     method: Any = own.unary_unary(f"/{SERVICE}/{rpc}", response_deserializer=reply.FromString)
-    return await method(raw, timeout=settings.pop("timeout", ENOUGH_S), **settings)
+    return await method(raw, timeout=settings.pop("timeout", HANG_S), **settings)
 
 
 async def refused(own: grpc.aio.Channel, rpc: str, message: Any, **settings: Any) -> Any:

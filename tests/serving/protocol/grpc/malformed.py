@@ -68,8 +68,8 @@ def output(name: str = "y", **parameters: Any) -> Any:
     return own
 
 
-NO_VALUE = "must be a boolean, a number or a string, it has no value"
-ENTRIES = "raw_input_contents must have one entry for each input, in their order, or none"
+NO_VALUE = "must have a value: a string, a number or a boolean"
+ENTRIES = "raw_input_contents must be empty or have one entry for each input, in the same order"
 
 MALFORMED = (
     request("no inputs", "inputs must hold at least one tensor", inputs=[], raw=[]),
@@ -77,48 +77,48 @@ MALFORMED = (
     request("an input without a name", "inputs[0] must have a name", inputs=[{**X, "name": ""}]),
     request(
         "two inputs of one name",
-        "input names must be unique, got 'x' twice",
+        "input names must be unique, 'x' occurs twice",
         inputs=[X, X],
         raw=[bytes(8)] * 2,
     ),
     request(
         "more inputs than are taken",
-        "at most 1000 inputs may be sent at once, the request has 1001",
+        "a request may have at most 1000 inputs, this one has 1001",
         inputs=[X] * 1001,
         raw=[bytes(8)] * 1001,
     ),
     request(
         "more outputs than are taken",
-        "at most 1000 outputs may be asked for at once, the request has 1001",
+        "a request may have at most 1000 outputs, this one has 1001",
         outputs=[output()] * 1001,
     ),
     request(
         "fewer raw contents than inputs",
-        f"{ENTRIES}: there are 2 inputs and 1 entries",
+        f"{ENTRIES}; there are 2 inputs and 1 entries",
         inputs=[X, {**X, "name": "z"}],
     ),
-    request("more raw contents than inputs", f"{ENTRIES}: there are 1", raw=[bytes(8)] * 2),
+    request("more raw contents than inputs", f"{ENTRIES}; there are 1", raw=[bytes(8)] * 2),
     request("an output without a name", "outputs[0] must have a name", outputs=[output("")]),
     request(
         "two outputs of one name",
-        "output names must be unique, got 'y' twice",
+        "output names must be unique, 'y' occurs twice",
         outputs=[output(), output()],
     ),
     request(
         "a classification",
-        "the classification extension is not offered here",
+        "the classification extension is not supported",
         outputs=[output(classification=pb.InferParameter(int64_param=3))],
         status="UNIMPLEMENTED",
     ),
     request(
         "an output in shared memory",
-        "shared memory is not offered here",
+        "shared memory is not supported",
         outputs=[output(shared_memory_region=REGION)],
         status="UNIMPLEMENTED",
     ),
     tensor(
         "an input in shared memory",
-        "shared memory is not offered here; send the tensor's bytes",
+        "shared memory is not supported; send the tensor's bytes",
         parameters={"shared_memory_region": REGION},
         status="UNIMPLEMENTED",
     ),
@@ -133,10 +133,14 @@ MALFORMED = (
         f"input 'x': parameters: 'p' {NO_VALUE}",
         parameters={"p": UNSET},
     ),
-    tensor("a negative dimension", "shape must hold whole numbers of at least 0", shape=[-1]),
-    tensor("too many dimensions", "input 'x': shape has over 8 dimensions", shape=[1] * 8 + [2]),
-    tensor("too many dimensions, all negative", "shape has over 8 dimensions", shape=[-1] * 9),
-    tensor("an empty shape beyond any address", "larger than any tensor", shape=[0, 2**62]),
+    tensor("a negative dimension", "shape must hold integers of at least 0", shape=[-1]),
+    tensor(
+        "too many dimensions", "input 'x': shape may have at most 8 dimensions", shape=[1] * 8 + [2]
+    ),
+    tensor(
+        "too many dimensions, all negative", "shape may have at most 8 dimensions", shape=[-1] * 9
+    ),
+    tensor("an empty shape beyond any address", "is too large", shape=[0, 2**62]),
     tensor("an unknown datatype", f"must be one of {', '.join(NUMPY)}", datatype="FP8"),
     tensor("no datatype", f"must be one of {', '.join(NUMPY)}", datatype=""),
     tensor("a datatype in lower case", "datatype must be one of", datatype="fp32"),
@@ -145,7 +149,7 @@ MALFORMED = (
     tensor("bytes for an empty shape", "takes 0 bytes, not 8", shape=[0]),
     tensor(
         "contents beside raw contents",
-        "input 'x': contents must be empty, because the request has raw_input_contents",
+        "input 'x': contents must be empty if the request has raw_input_contents",
         contents=pb.InferTensorContents(fp32_contents=[1, 2]),
     ),
     request(
@@ -169,12 +173,12 @@ MALFORMED = (
     typed("a shape much larger", "has 1", shape=[2**20, 2**20], fp32_contents=[1]),
     typed(
         "the field of another datatype",
-        "contents of FP32 are fp32_contents and nothing else, the request has fp64_contents",
+        "contents of FP32 must be in fp32_contents only, the request has fp64_contents",
         fp64_contents=[1, 2],
     ),
     typed(
         "a second field",
-        "contents of INT64 are int64_contents and nothing else, "
+        "contents of INT64 must be in int64_contents only, "
         "the request has int_contents, int64_contents",
         "INT64",
         int64_contents=[1, 2],
@@ -190,7 +194,7 @@ MALFORMED = (
     *(
         typed(
             f"{value} in {datatype}",
-            f"{field} has a value outside the range of {datatype}, which is from {least} to {most}",
+            f"{field} has a value outside the range of {datatype}, {least} to {most}",
             datatype,
             [1],
             **{field: [value]},

@@ -86,18 +86,18 @@ async def test_an_id_that_metadata_cannot_hold_is_not_sent_back(name: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "shortened"),
     [
         pytest.param("größer als 👕\n\x00", "größer als 👕\n\x00", id="beyond ASCII"),
         pytest.param("half \ud800 a pair", "half ? a pair", id="half a surrogate pair"),
         pytest.param("é" * 50_000, "é" * 1_000, id="longer than metadata may be"),
     ],
 )
-async def test_odd_words_do_not_make_the_answer_fail(text: str, told: str) -> None:
+async def test_odd_words_do_not_make_the_answer_fail(text: str, shortened: str) -> None:
     async with serving(in_process(Raises(Overloaded(text)))) as channel:
         caught = await refused(channel, "ModelInfer", infer_request())
     assert caught.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert caught.details() == told
+    assert caught.details() == shortened
 
 
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.rule)
@@ -125,7 +125,7 @@ async def test_bytes_that_are_no_message_are_refused(
     caplog.set_level(logging.INFO)
     caught = await refused(channel, rpc, garbage)
     assert caught.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.details() == f"the bytes of the message are no valid inference.{rpc}Request"
+    assert caught.details() == f"the message is not a valid inference.{rpc}Request"
     assert "Traceback" not in caplog.text
     assert_answers(await call(channel, "ModelInfer", infer_request()), "dense", pixels())
 
@@ -193,16 +193,16 @@ async def test_what_cannot_be_had_is_refused_with_what_can(
 @pytest.mark.parametrize(
     ("rpc", "text"),
     [
-        ("RepositoryModelLoad", "models are not loaded or unloaded on the fly here"),
-        ("RepositoryModelUnload", "models are not loaded or unloaded on the fly here"),
-        ("SystemSharedMemoryStatus", "shared memory is not offered here"),
-        ("SystemSharedMemoryRegister", "shared memory is not offered here"),
-        ("SystemSharedMemoryUnregister", "shared memory is not offered here"),
-        ("CudaSharedMemoryStatus", "shared memory is not offered here"),
-        ("CudaSharedMemoryRegister", "shared memory is not offered here"),
-        ("CudaSharedMemoryUnregister", "shared memory is not offered here"),
-        ("TraceSetting", "the trace settings cannot be asked for or changed here"),
-        ("LogSettings", "the log settings cannot be asked for or changed here"),
+        ("RepositoryModelLoad", "models cannot be loaded or unloaded through this API"),
+        ("RepositoryModelUnload", "models cannot be loaded or unloaded through this API"),
+        ("SystemSharedMemoryStatus", "shared memory is not supported"),
+        ("SystemSharedMemoryRegister", "shared memory is not supported"),
+        ("SystemSharedMemoryUnregister", "shared memory is not supported"),
+        ("CudaSharedMemoryStatus", "shared memory is not supported"),
+        ("CudaSharedMemoryRegister", "shared memory is not supported"),
+        ("CudaSharedMemoryUnregister", "shared memory is not supported"),
+        ("TraceSetting", "trace settings are not supported"),
+        ("LogSettings", "log settings are not supported"),
     ],
 )
 async def test_what_is_not_offered_says_so(channel: grpc.aio.Channel, rpc: str, text: str) -> None:
@@ -279,7 +279,7 @@ async def test_a_fault_of_the_service_is_logged_and_counted_and_says_no_more(
     async with serving(gateway) as channel:
         caught = await refused(channel, "ModelInfer", message)
     assert caught.code() is grpc.StatusCode.INTERNAL
-    assert caught.details() == "the service failed; it was logged"
+    assert caught.details() == "internal error; the cause was logged"
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert "KeyError: 'label'" in caplog.text
     assert vars(record)["path"] == f"/{SERVICE}/ModelInfer"

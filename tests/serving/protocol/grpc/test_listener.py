@@ -11,12 +11,12 @@ import pytest
 import uvloop
 from tritonclient.grpc import service_pb2 as pb
 
-from serving.protocol.grpc.listener import LEAST_PING_INTERVAL_MS, QUIET_S, GrpcListener
+from serving.protocol.grpc.listener import CLOSE_DELAY_S, MIN_PING_INTERVAL_MS, GrpcListener
 from serving.protocol.http.listener import HttpListener
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.calls import Gate
 from tests.serving.protocol.grpc.calls import (
-    ENOUGH_S,
+    HANG_S,
     LIMIT,
     LOOPBACK,
     assert_answers,
@@ -66,7 +66,7 @@ async def test_a_port_that_somebody_else_takes_before_the_start_is_an_error() ->
     listener = GrpcListener(protocol(in_process()), LOOPBACK, 0, max_message_bytes=LIMIT)
     with (
         socket.create_server((LOOPBACK, listener.port)),
-        pytest.raises(OSError, match="in use by somebody else"),
+        pytest.raises(OSError, match="another program uses the port"),
     ):
         await listener.start()
     assert not listener.is_alive
@@ -136,8 +136,8 @@ async def test_close_waits_for_open_calls_and_then_nobody_is_answered() -> None:
     async with listening(protocol(in_process(gate))) as listener, channel(listener.port) as own:
         running = asyncio.create_task(call(own, "ModelInfer", infer_request()))
         await gate.entered.wait()
-        closing = asyncio.create_task(listener.close(ENOUGH_S))
-        done, _ = await asyncio.wait([running, closing], timeout=2 * QUIET_S)
+        closing = asyncio.create_task(listener.close(HANG_S))
+        done, _ = await asyncio.wait([running, closing], timeout=2 * CLOSE_DELAY_S)
         assert not done, "it waits for the call, and the call goes on"
         gate.open.set()
         assert_answers(await running, "dense", pixels())
@@ -220,7 +220,7 @@ async def without_calls(
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4))
     try:
-        async with asyncio.timeout(ENOUGH_S):
+        async with asyncio.timeout(HANG_S):
             yield reader, writer
     finally:
         writer.close()
@@ -243,7 +243,7 @@ async def test_a_client_may_keep_its_connection_alive_by_pings() -> None:
         for i in range(6):
             writer.write(frame(PING, i.to_bytes(8)))
             assert await next_of(reader, PING, GO_AWAY) == PING
-            await asyncio.sleep(1.5 * LEAST_PING_INTERVAL_MS / 1e3)
+            await asyncio.sleep(1.5 * MIN_PING_INTERVAL_MS / 1e3)
 
 
 async def test_a_client_that_floods_its_connection_with_pings_is_sent_away() -> None:

@@ -17,7 +17,7 @@ from serving.protocol.grpc.service import STREAM
 from tests.serving.builders import InProcess, in_process, multiply, pixels
 from tests.serving.protocol.calls import Gate
 from tests.serving.protocol.grpc.calls import (
-    ENOUGH_S,
+    HANG_S,
     LIMIT,
     assert_answers,
     call,
@@ -42,7 +42,7 @@ def stream(own: grpc.aio.Channel, **settings: Any) -> Any:
     method: Any = own.stream_stream(
         STREAM, response_deserializer=pb.ModelStreamInferResponse.FromString
     )
-    return method(**{"timeout": ENOUGH_S, **settings})
+    return method(**{"timeout": HANG_S, **settings})
 
 
 async def send(own: Any, *messages: Any) -> None:
@@ -131,7 +131,7 @@ async def test_an_error_fails_its_request_only() -> None:
         bad, garbage = await own.read(), await own.read()
         assert bad.error_message == "there is no model 'hats'; there is 'shirts'"
         assert bad.infer_response.id == "bad"
-        assert garbage.error_message.startswith("the bytes of the message are no valid")
+        assert garbage.error_message.startswith("the message is not a valid")
         last = (await own.read()).infer_response
         assert last.id == "last"
         assert_answers(last, "dense", pixels())
@@ -152,7 +152,7 @@ async def test_a_fault_of_the_service_says_no_more_and_the_stream_goes_on(
         for _ in range(2):
             await send(own, message)
             answer = await own.read()
-            assert answer.error_message == "the service failed; it was logged"
+            assert answer.error_message == "internal error; the cause was logged"
             assert answer.infer_response.id == "a"
     assert "KeyError: 'label'" in caplog.text
 
@@ -176,7 +176,7 @@ async def test_no_more_requests_are_read_than_a_stream_may_have_at_work() -> Non
     gate = Gate()
     gateway = in_process(gate)
     pinned = [with_parameters(infer_request(id=str(i)), variant="dense") for i in range(9)]
-    async with serving(gateway, stream_requests=3) as channel:
+    async with serving(gateway, max_stream_requests=3) as channel:
         own = stream(channel)
         await send(own, pinned[0])
         await gate.entered.wait()
@@ -193,13 +193,15 @@ async def test_no_more_requests_are_read_than_a_stream_may_have_at_work() -> Non
 
 
 @pytest.mark.parametrize(
-    ("stream_requests", "queued"),
+    ("max_stream_requests", "queued"),
     [pytest.param(64, 4, id="all read"), pytest.param(3, 2, id="more to be read")],
 )
-async def test_a_cancelled_stream_leaves_nothing_behind(stream_requests: int, queued: int) -> None:
+async def test_a_cancelled_stream_leaves_nothing_behind(
+    max_stream_requests: int, queued: int
+) -> None:
     gate = Gate()
     gateway = in_process(gate)
-    async with streaming(gateway, stream_requests=stream_requests) as own:
+    async with streaming(gateway, max_stream_requests=max_stream_requests) as own:
         await send(own, infer_request())
         await gate.entered.wait()
         await send(own, *(with_parameters(infer_request(), variant="dense") for _ in range(4)))

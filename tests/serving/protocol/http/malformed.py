@@ -59,13 +59,13 @@ def deep(depth: int) -> bytes:
     return b"[" * depth + b"]" * depth
 
 
-JSON_LENGTH = "the header Inference-Header-Content-Length says"
-NUMBERS = "input 'x': data must be numbers, without null or text"
-WHOLE = "input 'x': data must be whole numbers, without null or text"
-TEXT = "input 'x': data must be strings, without null or numbers"
+JSON_LENGTH = "the header Inference-Header-Content-Length is"
+NUMBERS = "input 'x': data must be numbers; null and strings are not allowed"
+WHOLE = "input 'x': data must be integers; null and strings are not allowed"
+TEXT = "input 'x': data must be strings; null and numbers are not allowed"
 RANGE = "input 'x': data has a value outside the range of its datatype"
-UNEVEN = "input 'x': data is nested unevenly"
-DIMENSION = "input 'x': shape must hold whole numbers of at least 0, got"
+UNEVEN = "input 'x': data must not be a ragged list"
+DIMENSION = "input 'x': shape must hold integers of at least 0, got"
 DATATYPES = f"input 'x': datatype must be one of {', '.join(NUMPY)}"
 WELL_FORMED = orjson.dumps({"inputs": [X]})
 NOT_JSON = "the body is not valid JSON: "
@@ -97,15 +97,17 @@ MALFORMED = (
     request("no inputs", "inputs must hold at least one tensor", inputs=[]),
     request("an input that is no object", "inputs[1] must be a JSON object", inputs=[X, 5]),
     request("an input without a name", "inputs[0] must have a name", inputs=[without("name")]),
-    request("two inputs of one name", "input names must be unique, got 'x' twice", inputs=[X, X]),
+    request(
+        "two inputs of one name", "input names must be unique, 'x' occurs twice", inputs=[X, X]
+    ),
     request(
         "more inputs than are taken",
-        "at most 1000 inputs may be sent at once, the request has 1001",
+        "a request may have at most 1000 inputs, this one has 1001",
         inputs=[X] * 1001,
     ),
     request(
         "more outputs than are taken",
-        "at most 1000 outputs may be asked for at once, the request has 1001",
+        "a request may have at most 1000 outputs, this one has 1001",
         outputs=[{"name": "y"}] * 1001,
     ),
     request("an id that is a number", "id must be a string, got 7", id=7),
@@ -135,7 +137,7 @@ MALFORMED = (
     request("an output without a name", "outputs[0] must have a name", outputs=[{}]),
     request(
         "two outputs of one name",
-        "output names must be unique, got 'y' twice",
+        "output names must be unique, 'y' occurs twice",
         outputs=[{"name": "y"}, {"name": "y"}],
     ),
     request(
@@ -151,10 +153,14 @@ MALFORMED = (
     tensor("a dimension that is text", f"{DIMENSION} '2'", shape=["2"]),
     tensor("a dimension with a point", f"{DIMENSION} 2.0", shape=[2.0]),
     tensor("a dimension that is true", f"{DIMENSION} True", shape=[True, 2]),
-    tensor("too many dimensions", "input 'x': shape has over 8 dimensions", shape=[1] * 8 + [2]),
-    tensor("too many dimensions, none a number", "shape has over 8 dimensions", shape=["2"] * 9),
-    tensor("an empty shape beyond any address", "is larger than any tensor", shape=[0, 2**63]),
-    tensor("a product beyond any address", "is larger than any tensor", shape=[2**40, 2**40, 0]),
+    tensor(
+        "too many dimensions", "input 'x': shape may have at most 8 dimensions", shape=[1] * 8 + [2]
+    ),
+    tensor(
+        "too many dimensions, none a number", "shape may have at most 8 dimensions", shape=["2"] * 9
+    ),
+    tensor("an empty shape beyond any address", "is too large", shape=[0, 2**63]),
+    tensor("a product beyond any address", "is too large", shape=[2**40, 2**40, 0]),
     request("no datatype", DATATYPES, inputs=[without("datatype")]),
     tensor("an unknown datatype", DATATYPES, datatype="FP8"),
     tensor("a datatype in lower case", DATATYPES, datatype="fp32"),
@@ -175,28 +181,30 @@ MALFORMED = (
     tensor("a row among the numbers of a row", UNEVEN, shape=[2, 2], data=[[1, 2], [3, [4]]]),
     tensor(
         "rows where the shape has none",
-        "input 'x': data is nested as [2, 1], shape says [2]",
+        "input 'x': data is nested as [2, 1], shape is [2]",
         data=[[1], [2]],
     ),
     tensor(
         "a level more than the shape's",
-        "input 'x': data is nested as [2, 1, 1], shape says [2, 1]",
+        "input 'x': data is nested as [2, 1, 1], shape is [2, 1]",
         shape=[2, 1],
         data=[[[1]], [[2]]],
     ),
     tensor(
         "an empty row for no rows",
-        "input 'x': data is nested as [1, 0], shape says [0, 4]",
+        "input 'x': data is nested as [1, 0], shape is [0, 4]",
         shape=[0, 4],
         data=[[]],
     ),
     tensor(
         "another nesting than the shape's",
-        "input 'x': data is nested as [3, 2], shape says [2, 3]",
+        "input 'x': data is nested as [3, 2], shape is [2, 3]",
         shape=[2, 3],
         data=[[1, 2], [3, 4], [5, 6]],
     ),
-    tensor("data too deep", "data is nested over 8 deep", shape=[1], data=orjson.loads(deep(50))),
+    tensor(
+        "data too deep", "data may be nested at most 8 deep", shape=[1], data=orjson.loads(deep(50))
+    ),
     tensor("text among numbers", NUMBERS, data=[1, "2"]),
     tensor("null among numbers", NUMBERS, data=[1, None]),
     tensor("objects among numbers", NUMBERS, data=[1, {}]),
@@ -215,8 +223,8 @@ MALFORMED = (
     tensor("more than INT8 holds", RANGE, datatype="INT8", data=[1, 128]),
     tensor("less than UINT8 holds", RANGE, datatype="UINT8", data=[0, -1]),
     tensor("more than INT64 holds", RANGE, datatype="INT64", data=[1, 2**63]),
-    tensor("FP16 as JSON", "FP16 cannot travel as JSON; send the tensor as", datatype="FP16"),
-    tensor("BF16 as JSON", "BF16 cannot travel as JSON; send the tensor as", datatype="BF16"),
+    tensor("FP16 as JSON", "FP16 cannot be sent as JSON; send the tensor as", datatype="FP16"),
+    tensor("BF16 as JSON", "BF16 cannot be sent as JSON; send the tensor as", datatype="BF16"),
     tensor("numbers for text", TEXT, datatype="BYTES", data=[1, 2]),
     tensor("a number among text", TEXT, datatype="BYTES", data=["a", 2]),
     tensor("null among text", TEXT, datatype="BYTES", data=["a", None]),
@@ -232,14 +240,14 @@ MALFORMED = (
     ),
     tensor(
         "another nesting of text than the shape's",
-        "input 'x': data is nested as [1, 2], shape says [2, 1]",
+        "input 'x': data is nested as [1, 2], shape is [2, 1]",
         datatype="BYTES",
         shape=[2, 1],
         data=[["a", "b"]],
     ),
     tensor(
         "text too deep",
-        "data is nested over 8 deep",
+        "data may be nested at most 8 deep",
         datatype="BYTES",
         shape=[1],
         data=orjson.loads(deep(50)),
@@ -251,11 +259,11 @@ MALFORMED = (
         "input 'x': parameters: 'own' must be a string, a number or a boolean",
         parameters={"own": []},
     ),
-    binary("both data and binary", "give either data or binary_data_size", bytes(8), data=[1, 2]),
-    binary("a size that is text", "binary_data_size must be a whole number", bytes(8), "8"),
-    binary("a size that is true", "binary_data_size must be a whole number", bytes(8), True),
-    binary("a negative size", "binary_data_size must be a whole number", bytes(8), -8),
-    binary("a size of 8.0", "binary_data_size must be a whole number", bytes(8), 8.0),
+    binary("both data and binary", "send either data or binary_data_size", bytes(8), data=[1, 2]),
+    binary("a size that is text", "binary_data_size must be an integer number", bytes(8), "8"),
+    binary("a size that is true", "binary_data_size must be an integer number", bytes(8), True),
+    binary("a negative size", "binary_data_size must be an integer number", bytes(8), -8),
+    binary("a size of 8.0", "binary_data_size must be an integer number", bytes(8), 8.0),
     binary("a size that is not the shape's", "[2] of FP32 takes 8 bytes, not 4", bytes(8), 4),
     binary("half the bytes of FP16", "FP16 takes 4 bytes, not 2", bytes(2), 2, datatype="FP16"),
     binary("too many bytes of BF16", "BF16 takes 4 bytes, not 8", bytes(8), datatype="BF16"),
@@ -287,10 +295,10 @@ MALFORMED = (
         shape=[2**48],
         datatype="BYTES",
     ),
-    binary("a size beyond the body", "is 8, but only 7 bytes of the body are left", bytes(7)),
-    binary("bytes after the tensors", "1 bytes follow the tensors that the inputs", bytes(9)),
-    binary("bytes nobody described", "8 bytes follow", bytes(8), data=[1, 2], parameters={}),
-    binary("a huge binary tensor", "is larger than any tensor", b"", 0, shape=[0, 2**62, 4]),
+    binary("a size beyond the body", "is 8, but only 7 bytes of the body remain", bytes(7)),
+    binary("bytes after the tensors", "1 extra bytes follow the tensors that the inputs", bytes(9)),
+    binary("bytes nobody described", "8 extra bytes follow", bytes(8), data=[1, 2], parameters={}),
+    binary("a huge binary tensor", "is too large", b"", 0, shape=[0, 2**62, 4]),
     Malformed(
         "an id deeper than the interpreter recurses",
         b'{"inputs":[' + orjson.dumps(X) + b'],"id":' + deep(1000) + b"}",
@@ -303,12 +311,12 @@ MALFORMED = (
     ),
 )
 
-SHARED_MEMORY = "shared memory is not offered here; send the tensor's bytes"
+SHARED_MEMORY = "shared memory is not supported; send the tensor's bytes"
 
 UNSUPPORTED = (
     request(
         "an output as classes",
-        "the classification extension is not offered here",
+        "the classification extension is not supported",
         outputs=[{"name": "y", "parameters": {"classification": 3}}],
     ),
     tensor(

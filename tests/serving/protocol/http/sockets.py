@@ -16,7 +16,7 @@ from serving.protocol.http.listener import HttpListener
 from tests.serving.protocol.calls import INFER, body
 
 LOOPBACK = "127.0.0.1"
-ENOUGH_S = 30
+HANG_S = 30
 """Nothing here takes so long, unless it hangs."""
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -56,10 +56,10 @@ async def is_open(port: int) -> bool:
 @asynccontextmanager
 async def listening(app: object, port: int = 0, **limits: Any) -> AsyncIterator[HttpListener]:
     # However busy the machine is, a request that a test holds open is not cut off.
-    listener = HttpListener(app, LOOPBACK, port, last_connections_s=ENOUGH_S, **limits)
+    listener = HttpListener(app, LOOPBACK, port, close_timeout_s=HANG_S, **limits)
     await listener.start()
     try:
-        async with asyncio.timeout(ENOUGH_S):
+        async with asyncio.timeout(HANG_S):
             while not await is_open(listener.port):
                 await asyncio.sleep(0.001)
         yield listener
@@ -85,7 +85,7 @@ class Wire:
         """Read until the other side closes."""
         received = b""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(ENOUGH_S):
+        async with asyncio.timeout(HANG_S):
             while part := await loop.sock_recv(self._socket, 65536):
                 received += part
         return received
@@ -93,7 +93,7 @@ class Wire:
     async def read_until(self, end: bytes, times: int = 1) -> bytes:
         received = b""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(ENOUGH_S):
+        async with asyncio.timeout(HANG_S):
             while received.count(end) < times:
                 part = await loop.sock_recv(self._socket, 65536)
                 assert part, f"closed after {received!r}"
@@ -114,7 +114,7 @@ class Wire:
 
 
 async def send_for_ever(wire: Wire, message: bytes) -> None:
-    async with asyncio.timeout(ENOUGH_S):
+    async with asyncio.timeout(HANG_S):
         while True:
             await wire.send(message)
             await asyncio.sleep(0.001)

@@ -80,7 +80,7 @@ async def test_a_short_answer_and_one_for_who_takes_none_stay_as_they_are(
 async def test_what_unpacks_beyond_the_limit_is_refused(client: httpx.AsyncClient) -> None:
     content = gzip.compress(b" " * 1_000_000)
     response = await client.post(INFER, content=content, headers={"content-encoding": "gzip"})
-    assert_refuses(response, 413, "the body unpacks to more than 10000 bytes")
+    assert_refuses(response, 413, "the decompressed body is larger than 10000 bytes")
     assert_answers(await client.post(INFER, json=body()), "dense", pixels())
 
 

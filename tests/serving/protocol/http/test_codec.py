@@ -278,7 +278,7 @@ def test_outputs_keep_every_digit_of_whole_numbers() -> None:
 def test_bytes_that_are_no_text_can_be_had_as_binary_only() -> None:
     outputs = {"y": np.array([b"\xff\x00", b"ok"], "O")}
     response = InferResponse("shirts", "int8", outputs, id="a1")
-    with pytest.raises(InvalidRequest, match=r"'y' holds bytes that are no UTF-8.*true") as refused:
+    with pytest.raises(InvalidRequest, match=r"'y' has bytes that are not UTF-8.*true") as refused:
         render_response(response, {}, False)
     assert refused.value.request_id == "a1"
     assert_equal(read(*render_response(response, {"y": True}, False)), outputs)

@@ -55,9 +55,9 @@ def test_for_bytes_the_body_is_the_element_and_has_no_length_before_it(
     ("inputs", "body", "message"),
     [
         pytest.param(
-            [spec("FP32"), spec("FP32")], bytes(8), "one input, this one takes 2", id="two inputs"
+            [spec("FP32"), spec("FP32")], bytes(8), "one input, this one has 2", id="two inputs"
         ),
-        pytest.param([], bytes(8), "one input, this one takes 0", id="no input"),
+        pytest.param([], bytes(8), "one input, this one has 0", id="no input"),
         pytest.param(
             [spec("FP32", -1, -1)], bytes(4), "more than one variable dimension", id="two unknowns"
         ),

@@ -12,7 +12,7 @@ from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import BatchResult
 from tests.serving.builders import InProcess, in_process, pixels
 from tests.serving.protocol.calls import INFER, Gate, assert_answers, body
-from tests.serving.protocol.http.sockets import ENOUGH_S, Named, Send, Wire, client, listening
+from tests.serving.protocol.http.sockets import HANG_S, Named, Send, Wire, client, listening
 from tests.waiting import until
 
 PINNED = "/v2/models/shirts/versions/dense/infer"
@@ -178,7 +178,7 @@ async def test_what_an_application_does_after_its_answer_is_not_cancelled() -> N
         wire.close()
         await asyncio.sleep(0)  # the listener has closed, and so lost, the connection before
         lost.set()
-        async with asyncio.timeout(ENOUGH_S):
+        async with asyncio.timeout(HANG_S):
             await is_done.wait()
 
 

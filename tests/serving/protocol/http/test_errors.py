@@ -88,8 +88,8 @@ async def test_what_cannot_be_had_is_refused_with_what_can(
     [
         ({"x-slo-latency-ms": "soon"}, "header x-slo-latency-ms must be a number"),
         ({"content-encoding": "br"}, "Content-Encoding must be gzip, deflate or identity, got"),
-        ({"content-encoding": "gzip"}, "the body is not what its Content-Encoding says"),
-        ({"content-encoding": "deflate"}, "the body is not what its Content-Encoding says"),
+        ({"content-encoding": "gzip"}, "the body does not match its Content-Encoding"),
+        ({"content-encoding": "deflate"}, "the body does not match its Content-Encoding"),
         ({"inference-header-content-length": "ten"}, "must be the length of the JSON part"),
         ({"inference-header-content-length": "-1"}, "must be the length of the JSON part"),
         ({"inference-header-content-length": ""}, "must be the length of the JSON part"),
@@ -142,7 +142,7 @@ async def test_another_method_is_refused_with_the_one_that_works(
     client: httpx.AsyncClient, method: str, path: str, allow: str
 ) -> None:
     response = await client.request(method, path)
-    assert_refuses(response, 405, f"{path!r} takes {allow}, not {method}")
+    assert_refuses(response, 405, f"{path!r} accepts {allow}, not {method}")
     assert response.headers["allow"] == allow
 
 
@@ -195,7 +195,7 @@ async def test_a_fault_of_the_service_is_an_error_without_a_traceback(
 
     async with in_process(forgetful).client() as client:
         response = await client.post(INFER, json=body(outputs=[{"name": "label"}]))
-    assert_refuses(response, 500, "the service failed; it was logged")
+    assert_refuses(response, 500, "internal error; the cause was logged")
     assert "label" not in response.text
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert "KeyError: 'label'" in caplog.text

@@ -6,12 +6,12 @@ import socket
 
 import pytest
 
-from serving.protocol.http.connection import MAX_TAKEN
+from serving.protocol.http.connection import MAX_QUEUED
 from serving.protocol.http.listener import HttpListener
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.calls import INFER, Gate, assert_answers, body, chunks
 from tests.serving.protocol.http.sockets import (
-    ENOUGH_S,
+    HANG_S,
     LOOPBACK,
     SMALL,
     Named,
@@ -82,7 +82,7 @@ async def test_nonsense_on_the_wire_leaves_the_gateway_alive(message: bytes) -> 
         reader, writer = await asyncio.open_connection(LOOPBACK, listener.port)
         writer.write(message)
         writer.write_eof()
-        answer = await asyncio.wait_for(reader.read(), ENOUGH_S)
+        answer = await asyncio.wait_for(reader.read(), HANG_S)
         writer.close()
         assert b"Traceback" not in answer
         if answer:
@@ -249,7 +249,7 @@ async def test_more_requests_at_once_than_are_taken_end_the_connection_after_the
         await wire.send(get(10) * 1_000)
         *answers, last, rest = (await wire.read()).split(b"taken")
         wire.close()
-        assert len(answers) == MAX_TAKEN, "one was answered, and so many waited"
+        assert len(answers) == MAX_QUEUED, "one was answered, and so many waited"
         assert b"connection: close" in last
         assert not any(b"connection" in answer for answer in answers)
         assert rest == b""
@@ -299,7 +299,7 @@ async def test_close_lets_an_open_request_finish_and_takes_no_other() -> None:
         running = asyncio.create_task(own.post(INFER, json=body()))
         await gate.entered.wait()
         closing = asyncio.create_task(listener.close())
-        async with asyncio.timeout(ENOUGH_S):
+        async with asyncio.timeout(HANG_S):
             while await is_open(listener.port):
                 await asyncio.sleep(0.001)
         done, _ = await asyncio.wait([running, closing], timeout=0.3)

@@ -57,7 +57,7 @@ async def test_a_connection_that_is_to_be_closed_still_is() -> None:
 async def test_any_number_of_requests_that_offer_an_upgrade_can_come_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.protocol.http.connection.MAX_TAKEN", 2_000)
+    monkeypatch.setattr("serving.protocol.http.connection.MAX_QUEUED", 2_000)
     async with listening(Named(b"taken")) as listener:
         wire = Wire(listener.port)
         await wire.send((b"GET / HTTP/1.1\r\n" + H2C + b"\r\n") * 2_000)

@@ -39,7 +39,7 @@ async def test_a_request_that_stops_arriving_is_given_up_and_a_slow_answer_is_no
     gate = Gate()
     app = in_process(gate).protocol
     async with (
-        listening(app, silence_s=0.2) as listener,
+        listening(app, read_timeout_s=0.2) as listener,
         client(listener.port) as own,
     ):
         running = asyncio.create_task(own.post(INFER, json=body()))
@@ -62,7 +62,7 @@ async def test_a_request_that_stops_arriving_is_given_up_and_a_slow_answer_is_no
 
 async def test_a_request_that_stops_arriving_after_its_answer_gets_no_other() -> None:
     app = in_process(max_body_bytes=10).protocol
-    async with listening(app, silence_s=0.2) as listener:
+    async with listening(app, read_timeout_s=0.2) as listener:
         wire = Wire(listener.port)
         await wire.send(f"POST {INFER} HTTP/1.1\r\ncontent-length: 50\r\n\r\n{{".encode())
         received = await wire.read()
@@ -78,7 +78,7 @@ async def test_a_client_that_is_not_listened_to_has_not_stopped() -> None:
         await gate.wait()
         await whole_bodies_only(scope, receive, send)
 
-    async with listening(does_something_else_first, silence_s=0.2) as listener:
+    async with listening(does_something_else_first, read_timeout_s=0.2) as listener:
         goes_on, stops = Wire(listener.port), Wire(listener.port)
         large = post(b" " * 200_000)
         await goes_on.send(large[:-5])  # so much is kept for later that reading pauses
@@ -93,7 +93,7 @@ async def test_a_client_that_is_not_listened_to_has_not_stopped() -> None:
 
 async def test_a_request_that_stops_arriving_does_not_cost_the_one_before_its_answer() -> None:
     gate = Gate()
-    async with listening(in_process(gate).protocol, silence_s=0.2) as listener:
+    async with listening(in_process(gate).protocol, read_timeout_s=0.2) as listener:
         wire = Wire(listener.port)
         await wire.send(post(SMALL) + b"GET /v2")
         await gate.entered.wait()
@@ -129,7 +129,7 @@ async def test_a_connection_on_which_no_request_begins_is_closed(
 ) -> None:
     # The silence is no longer than this wait: whoever is taken for silent would hear so.
     app = Named(b"taken")
-    async with listening(app, keep_alive_s=QUICK_S, silence_s=QUICK_S / 2) as listener:
+    async with listening(app, keep_alive_s=QUICK_S, read_timeout_s=QUICK_S / 2) as listener:
         wire = Wire(listener.port)
         for number, message in enumerate(messages):
             await wire.send(message)

@@ -17,9 +17,9 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31
 from serving.errors import STATUS, InvalidRequest
 from serving.experiment.assignment import ROUTER, Arm, Experiment
 from serving.protocol.http.application import ROUTES
-from serving.protocol.openapi import document as openapi
-from serving.protocol.openapi.infer import example_request
-from serving.protocol.openapi.slo import slo_headers, slo_parameters
+from serving.protocol.openapi.document import openapi_document
+from serving.protocol.openapi.inference_schemas import example_request
+from serving.protocol.openapi.slo_schemas import slo_headers, slo_parameters
 from serving.routing.slo import HEADERS, PARAMETERS, Slo, parse
 from tests.serving.builders import MODEL, PROFILES, in_process
 from tests.serving.protocol.calls import INFER
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 METHODS = ("get", "post")
 VARIANTS = list(PROFILES)
-DOCUMENT = openapi.document(
+DOCUMENT = openapi_document(
     MODEL, VARIANTS, version="1.2.3", max_batch=64, max_body_bytes=1_000_000
 )
 EXPERIMENT = Experiment(
@@ -263,7 +263,7 @@ def wide(datatype: str) -> Model:
 @pytest.mark.parametrize("datatype", NUMPY)
 def test_a_model_of_any_datatype_gets_a_valid_document(datatype: str) -> None:
     model = wide(datatype)
-    document = openapi.document(model, VARIANTS, version="1", max_batch=4, max_body_bytes=1000)
+    document = openapi_document(model, VARIANTS, version="1", max_batch=4, max_body_bytes=1000)
     jsonschema.Draft202012Validator(OPENAPI_31).validate(document)
     body = document["paths"]["/v2/models/{model}/infer"]["post"]["requestBody"]["content"]
     in_json = datatype not in {"FP16", "BF16"}
