@@ -1,4 +1,4 @@
-"""The command `paretoserve`: each verb calls one function."""
+"""The command `paretoserve`. Each verb calls one function."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rich.text import Text
 
 from paretoserve.commands.analyse import explain, search, sensitivity, sweep
 from paretoserve.commands.build import build, check, measure, report
-from paretoserve.commands.options import errors
 from paretoserve.commands.serve import load, up
 from paretoserve.commands.trials import replay, simulate
+from paretoserve.terminal import errors
 
 VERBS: Final = (
     *(build, measure, check, report, sweep, sensitivity, search, explain, up, load),
@@ -24,9 +24,10 @@ VERBS: Final = (
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="paretoserve")
 def cli() -> None:
-    """One trained PyTorch model, served as many: dense, pruned, 2:4-sparse, INT8.
+    """Serve one trained PyTorch model as many variants: dense, pruned, 2:4-sparse, INT8.
 
-    Each request gets the most accurate variant that meets its deadline and accuracy floor.
+    Each request is answered by the most accurate variant that meets its deadline and its accuracy
+    floor.
     """
 
 
@@ -35,8 +36,8 @@ for verb in VERBS:
 
 
 def main() -> None:
-    """Run the command; a mistake of the caller's ends in one line, not in a traceback."""
-    # A project names its own modules, and they lie where the command is run.
+    """Run the command. An error of the caller is printed as one line, without a traceback."""
+    # A project names its own modules, which lie in the folder where the command runs.
     sys.path.insert(0, str(Path.cwd()))
     try:
         cli(standalone_mode=False)

@@ -1,4 +1,4 @@
-"""Verbs that help to choose recipes and variants: sweep, sensitivity, search, explain."""
+"""Verbs for the choice of recipes and variants: sweep, sensitivity, search, explain."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from loadtests.trials.options import FILE, FOLDER, finite
-from paretoserve.commands.options import (
-    CATALOG,
-    DEFAULT_CATALOG,
-    PROJECT,
-    console,
-    print_lines,
-    progress_bars,
-)
+from paretoserve.commands.options import CATALOG, DEFAULT_CATALOG, PROJECT
+from paretoserve.terminal import console, print_lines, progress_bars
 
 if TYPE_CHECKING:
     from variants.analysis.search.goal import Cost
     from variants.compression.pruning.score import Criterion
 
 LARGEST_SPARSITY = 95
-"""In percent: the last of `variants.analysis.sensitivity.layers.SPARSITIES`, which would bring torch."""
+"""In percent: the last of `variants.analysis.sensitivity.layers.SPARSITIES`. A copy, because the
+import of that module would import torch."""
 
 
 @click.command()
@@ -35,14 +30,17 @@ LARGEST_SPARSITY = 95
     help="Folder for the plots.",
 )
 def sweep(project: Path, plots: Path) -> None:
-    """Prune by a grid of activation thresholds: what each removes, and what it costs."""
+    """Prune PROJECT's model by a grid of activation thresholds.
+
+    Print the share of parameters that each pair of thresholds removes, and the accuracy.
+    """
     from variants.analysis.sweep.report import plot, table, verdicts
     from variants.analysis.sweep.sweep import run_sweep
 
     with progress_bars() as progress:
-        swept = run_sweep(project, progress)
-    console.print(table(swept))
-    print_lines((*verdicts(swept), *map(str, plot(swept, plots))))
+        result = run_sweep(project, progress)
+    console.print(table(result))
+    print_lines((*verdicts(result), *map(str, plot(result, plots))))
 
 
 @click.command()
@@ -52,20 +50,20 @@ def sweep(project: Path, plots: Path) -> None:
     type=click.FloatRange(0, LARGEST_SPARSITY),
     callback=finite,
     metavar="PERCENT",
-    help=f"Share of the weights to allot; each layer is measured up to {LARGEST_SPARSITY} %.",
+    help=f"Share of all weights to remove, up to {LARGEST_SPARSITY} %.",
 )
 @click.option(
     "--max-drop",
     type=click.FloatRange(0, 100),
     callback=finite,
     metavar="POINTS",
-    help="Most to lose, before recovery.",
+    help="Largest expected loss of accuracy, before recovery.",
 )
-@click.option("--heads", is_flag=True, help="Rank attention heads, and measure nothing else.")
+@click.option("--heads", is_flag=True, help="Rank attention heads instead of layers.")
 @click.option(
     "--criterion",
     type=click.Choice(["taylor", "gradient", "activation", "magnitude"]),
-    help="What heads are ranked by. [default: taylor]",
+    help="Criterion to rank heads by. [default: taylor]",
 )
 @click.option(
     "--out",
@@ -82,27 +80,29 @@ def sensitivity(
     criterion: Criterion | None,
     out: Path,
 ) -> None:
-    """Show what each layer's sparsity costs; with a target or a drop, how to share it out.
+    """Measure how much accuracy each layer of PROJECT's model loses by sparsity.
 
-    With --heads, show how much each attention head matters.
+    With --target or --max-drop, also print the sparsity of each layer that loses least accuracy,
+    as YAML for a recipe. With --heads, rank the attention heads by importance.
     """
     if heads:
         if target is not None or max_drop is not None:
-            raise click.UsageError("--heads shares nothing out: give no --target, no --max-drop.")
+            raise click.UsageError("--heads cannot be combined with --target or --max-drop.")
         _rank_heads(project, criterion or "taylor", out)
         return
     if criterion is not None:
-        raise click.UsageError("--criterion is what heads are ranked by: give --heads, too.")
+        raise click.UsageError("--criterion is used by --heads: give that option too.")
 
     from variants.analysis.sensitivity.layers import run_sensitivity
-    from variants.analysis.sensitivity.report import allot, table, write_files
+    from variants.analysis.sensitivity.report import table, to_shares_yaml, write_files
 
     with progress_bars() as progress:
-        measured = run_sensitivity(project, progress)
-    console.print(table(measured))
-    print_lines(map(str, write_files(measured, out)))
+        result = run_sensitivity(project, progress)
+    console.print(table(result))
+    print_lines(map(str, write_files(result, out)))
     if target is not None or max_drop is not None:
-        click.echo(allot(measured, target_percent=target, max_drop_points=max_drop), nl=False)
+        shares = to_shares_yaml(result, target_percent=target, max_drop_points=max_drop)
+        click.echo(shares, nl=False)
 
 
 def _rank_heads(project: Path, criterion: Criterion, out: Path) -> None:
@@ -110,9 +110,9 @@ def _rank_heads(project: Path, criterion: Criterion, out: Path) -> None:
     from variants.compression.pruning.heads import table
 
     with progress_bars() as progress:
-        ranked = run_heads(project, criterion, progress)
-    console.print(table(ranked, criterion))
-    print_lines((str(write_heads(ranked, out)),))
+        heads = run_heads(project, criterion, progress)
+    console.print(table(heads, criterion))
+    print_lines((str(write_heads(heads, out)),))
 
 
 @click.command()
@@ -122,7 +122,7 @@ def _rank_heads(project: Path, criterion: Criterion, out: Path) -> None:
     type=click.FloatRange(0, 100, min_open=True),
     callback=finite,
     metavar="POINTS",
-    help="Largest drop of accuracy.",
+    help="Largest allowed drop of accuracy.",
 )
 @click.option(
     "--confidence",
@@ -131,31 +131,46 @@ def _rank_heads(project: Path, criterion: Criterion, out: Path) -> None:
     default=95,
     show_default=True,
     metavar="PERCENT",
+    help="Confidence of all claims together.",
 )
-@click.option("--least", type=click.Choice(["parameters", "bytes", "latency"]))
+@click.option(
+    "--least",
+    type=click.Choice(["parameters", "bytes", "latency"]),
+    help="Cost to minimize. Without it, the search maximizes accuracy.",
+)
 @click.option(
     "--latency-ms",
     type=click.FloatRange(0, min_open=True),
     callback=finite,
     metavar="MS",
-    help="Largest median latency of a batch.",
+    help="Largest allowed median latency of a batch.",
 )
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--time-limit", default="10m", show_default=True, help="As in 90s, 10m or 1.5h.")
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Batch size at which latency is measured.",
+)
+@click.option(
+    "--time-limit", default="10m", show_default=True, help="Duration, as 90s, 10m or 1.5h."
+)
 @click.option(
     "--state",
     type=FOLDER,
     default=Path("search"),
     show_default=True,
-    help="Folder of what was tried; a search goes on from there.",
+    help="Folder of the search's records. A search continues from the records in it.",
 )
-@click.option("--recover-epochs", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
-    "--write",
-    type=FILE,
-    help="Write the recipes found into this file, too.",
+    "--recover-epochs",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Training epochs of each recovery step.",
 )
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the data split.")
+@click.option("--write", type=FILE, help="Also write the recipes into this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def search(
     project: Path,
@@ -171,13 +186,16 @@ def search(
     write: Path | None,
     as_json: bool,
 ) -> None:
-    """Find recipes for PROJECT that keep a budget: the least of a cost, or the best accuracy."""
+    """Search for recipes for PROJECT that keep a budget.
+
+    The search minimizes a cost within --max-drop, or maximizes accuracy within --latency-ms.
+    """
     from variants.analysis.search.goal import Goal, duration_s
     from variants.analysis.search.report import recipes_yaml, sentences, table, write_recipes
     from variants.analysis.search.search import search
     from variants.analysis.search.space import families
 
-    goal = Goal.asked(
+    goal = Goal.from_options(
         max_drop_points=max_drop,
         confidence_percent=confidence,
         least=least,
@@ -185,7 +203,7 @@ def search(
         batch_size=batch,
     )
     with progress_bars() as progress:
-        found = search(
+        result = search(
             project,
             goal,
             state,
@@ -195,32 +213,38 @@ def search(
             seed=seed,
         )
     if write is not None:
-        write_recipes(found, write)
+        write_recipes(result, write)
     if as_json:
-        click.echo(found.model_dump_json(indent=2))
+        click.echo(result.model_dump_json(indent=2))
         return
-    console.print(table(found))
-    print_lines(sentences(found))
-    click.echo(recipes_yaml(found), nl=False)
+    console.print(table(result))
+    print_lines(sentences(result))
+    click.echo(recipes_yaml(result), nl=False)
 
 
 @click.command()
 @click.argument("variant")
 @CATALOG
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Batch size at which both are profiled.",
+)
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 @click.option("--markdown", "form", flag_value="markdown", help="Print Markdown.")
 def explain(variant: str, catalog: Path | None, batch: int, form: str | None) -> None:
-    """Say why VARIANT is or is not faster than dense: time by layer, and the reasons."""
+    """Explain why VARIANT is or is not faster than dense: time by layer, and reasons."""
     from variants.analysis.explain.explain import explain
     from variants.analysis.explain.report import markdown, sentences, table
 
-    explained = explain(catalog or DEFAULT_CATALOG, variant, batch_size=batch)
+    explanation = explain(catalog or DEFAULT_CATALOG, variant, batch_size=batch)
     match form:
         case "json":
-            click.echo(explained.model_dump_json(indent=2))
+            click.echo(explanation.model_dump_json(indent=2))
         case "markdown":
-            click.echo(markdown(explained), nl=False)
+            click.echo(markdown(explanation), nl=False)
         case _:
-            console.print(table(explained))
-            print_lines(sentences(explained))
+            console.print(table(explanation))
+            print_lines(sentences(explanation))

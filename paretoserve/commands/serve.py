@@ -1,4 +1,4 @@
-"""Verbs that serve, and that load what is served: up, load."""
+"""Verbs that serve a catalog and that load a running service: up, load."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pathlib import Path
 import click
 
 from loadtests.trials.options import FILE
-from paretoserve.commands.options import CATALOG, given
+from paretoserve.commands.options import CATALOG, set_options
 
 
 @click.command()
 @CATALOG
 @click.option("--host", default=None, help="Address to listen on. [default: 127.0.0.1]")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=None, help="For HTTP. [default: 8000]"
+    "--port", type=click.IntRange(0, 65535), default=None, help="Port of HTTP. [default: 8000]"
 )
 @click.option(
-    "--grpc-port", type=click.IntRange(0, 65535), default=None, help="For gRPC. [default: 9000]"
+    "--grpc-port", type=click.IntRange(0, 65535), default=None, help="Port of gRPC. [default: 9000]"
 )
 def up(catalog: Path | None, host: str | None, port: int | None, grpc_port: int | None) -> None:
-    """Serve the variants of a catalog on this machine, until Ctrl-C."""
+    """Serve the variants of a catalog on this machine until Ctrl-C."""
     from serving.gateway.settings import load_settings
 
     settings = load_settings(
-        **given(
+        **set_options(
             catalog=catalog,
-            http=given(host=host, port=port),
-            grpc=given(host=host, port=grpc_port),
+            http=set_options(host=host, port=port),
+            grpc=set_options(host=host, port=grpc_port),
         )
     )
 
@@ -41,20 +41,27 @@ def up(catalog: Path | None, host: str | None, port: int | None, grpc_port: int 
 
 
 @click.command()
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True)
-@click.option("--users", type=click.IntRange(min=1), default=16, show_default=True)
-@click.option("--seconds", type=click.IntRange(min=1), default=30, show_default=True)
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The service.")
 @click.option(
-    "--json",
-    "json_path",
-    type=FILE,
-    help="Write the summary into this file, too.",
+    "--users",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Number of users. Each waits for its answer before it sends the next request.",
 )
+@click.option(
+    "--seconds",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    help="Duration of the run.",
+)
+@click.option("--json", "json_path", type=FILE, help="Also write the summary into this file.")
 def load(url: str, users: int, seconds: int, json_path: Path | None) -> None:
-    """Load a running service with a mix of SLO classes, and show how each fared.
+    """Load a running service with a mix of SLO classes, and print the results per class.
 
-    Users are a closed loop. The exit status is 1 if any request failed: one that the service
-    refused for its SLO (422, 429, 504) did not.
+    The exit status is 1 if a request failed. A refusal because of the request's SLO (422, 429,
+    504) is not a failure.
     """
     from loadtests.closed_loop.locust_run import run_load_test
 

@@ -1,117 +1,71 @@
-"""Verbs that try policies: simulate, on a virtual clock; replay, against a running service."""
+"""Verbs that try policies: simulate on a virtual clock, replay against a running service."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from loadtests.trials.options import FILE, FOLDER, finite
-from paretoserve.commands.options import (
-    CATALOG,
-    DEFAULT_CATALOG,
-    THREADS,
-    console,
-    print_lines,
-    progress_bars,
+from loadtests.trials.options import FILE, FOLDER
+from paretoserve.commands.options import CATALOG, DEFAULT_CATALOG
+from paretoserve.commands.trial_options import (
+    DEFAULT_LOAD,
+    DEMAND,
+    MACHINE,
+    MARKDOWN,
+    add_options,
+    count_option,
+    positive_option,
 )
+from paretoserve.terminal import console, print_lines, progress_bars
 
 if TYPE_CHECKING:
     from serving.routing.profile import VariantProfile
 
-LOAD = 0.95
 REQUESTS = 5000
+"""Default length of a simulation."""
+
 SECONDS = 30.0
-
-_Verb = TypeVar("_Verb", bound=Callable[..., None])
-
-
-def _above_0(name: str, **settings: object) -> Callable[[_Verb], _Verb]:
-    return click.option(
-        name,
-        type=click.FloatRange(0, min_open=True),
-        callback=finite,
-        **settings,  # type: ignore[arg-type]
-    )
-
-
-def _count(name: str, default: int, told: str | None = None) -> Callable[[_Verb], _Verb]:
-    least_1 = click.IntRange(min=1)
-    return click.option(name, type=least_1, default=default, show_default=True, help=told)
-
-
-_DEMAND = (
-    click.option(
-        "--arrivals",
-        default="gamma:cv2=4",
-        show_default=True,
-        help="uniform, poisson, gamma, bursts, acceleration, or trace:path=FILE.",
-    ),
-    _above_0("--load", help=f"Samples, in multiples of what dense can do. [default: {LOAD}]"),
-    _above_0("--rate", metavar="PER_S", help="Requests a second, instead of a load."),
-    _above_0("--seconds", help="How long requests arrive for."),
-    click.option("--requests", type=click.IntRange(min=1), help="About how many, instead."),
-    click.option(
-        "--slo",
-        "slos",
-        multiple=True,
-        metavar="TEXT",
-        default=("dense_x=2",),
-        show_default=True,
-        help="A class of requests, as latency_ms=20,share=0.3,min_accuracy=0.9; repeatable.",
-    ),
-)
-_MACHINE = (
-    _count("--cores", 1, "Batches that run at once without slowing each other."),
-    _count("--slots", 1, "Batches that a variant's hosts take at a time."),
-    _count("--gateways", 1, "Each with a queue of its own."),
-    _count("--max-batch", 64),
-    click.option(
-        "--link-ms",
-        type=click.FloatRange(0),
-        callback=finite,
-        default=0.0,
-        show_default=True,
-        help="The way to a host and back, for every batch; it keeps its core meanwhile.",
-    ),
-    THREADS,
-)
-_MARKDOWN = click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
-
-
-def _with(*options: Callable[[_Verb], _Verb]) -> Callable[[_Verb], _Verb]:
-    def decorate(verb: _Verb) -> _Verb:
-        for option in reversed(options):
-            verb = option(verb)
-        return verb
-
-    return decorate
+"""Default length of a replay."""
 
 
 @click.command()
 @CATALOG
-@click.option("--variants", default="", help="Names, separated by commas. [default: all]")
+@click.option("--variants", default="", help="Names, comma-separated. [default: all]")
 @click.option(
     "--policy",
     "policies",
     multiple=True,
     metavar="NAME",
-    help="Repeatable, or separated by commas. [default: all]",
+    help="Policies to compare. Repeatable, or comma-separated. [default: all]",
 )
-@_with(*_DEMAND)
-@_count("--seeds", 3)
-@_with(*_MACHINE)
+@add_options(*DEMAND)
+@count_option("--seeds", 3, "Number of repetitions, each with its own seed.")
+@add_options(*MACHINE)
 @click.option(
-    "--kill", "kills", multiple=True, metavar="VARIANT@AT+FOR", help="Seconds; repeatable."
+    "--kill",
+    "kills",
+    multiple=True,
+    metavar="VARIANT@AT+FOR",
+    help="Take a variant down AT seconds after the start, for FOR seconds. Repeatable.",
 )
-@click.option("--slow", "slows", multiple=True, metavar="FACTOR@AT", help="Repeatable.")
 @click.option(
-    "--bound/--no-bound", default=True, show_default=True, help="Regret, by the clairvoyant bound."
+    "--slow",
+    "slows",
+    multiple=True,
+    metavar="FACTOR@AT",
+    help="Let batches take FACTOR times as long from AT seconds on. Repeatable.",
+)
+@click.option(
+    "--bound/--no-bound",
+    default=True,
+    show_default=True,
+    help="Compute the clairvoyant bound and each policy's regret.",
 )
 @click.option("--out", type=FOLDER, help="Folder for tables, plots and outcomes.")
-@_MARKDOWN
+@MARKDOWN
 def simulate(
     catalog: Path | None,
     variants: str,
@@ -135,7 +89,10 @@ def simulate(
     out: Path | None,
     as_markdown: bool,
 ) -> None:
-    """Compare policies on the same requests, with the router's own code on a virtual clock."""
+    """Compare policies on the same requests, on a virtual clock.
+
+    The simulation runs the router's own code.
+    """
     from loadtests.simulator.compare import parse_policies
     from loadtests.simulator.faults import parse_host_failure, parse_slowdown
     from loadtests.simulator.simulate import Fault, SimulatedService
@@ -145,9 +102,8 @@ def simulate(
     from loadtests.workload.demand import parse_demand
     from loadtests.workload.notation import parse_names
 
-    named = parse_policies(policies)
-    only = parse_names(variants)
-    profiles = _profiles(catalog or DEFAULT_CATALOG, threads, only)
+    policy_names = parse_policies(policies)
+    profiles = _profiles(catalog or DEFAULT_CATALOG, threads, parse_names(variants))
     service = SimulatedService(
         profiles, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways
     )
@@ -158,7 +114,7 @@ def simulate(
     demand = parse_demand(
         arrivals,
         slos,
-        load=LOAD if load is None and rate is None else load,
+        load=DEFAULT_LOAD if load is None and rate is None else load,
         rate_per_s=rate,
         seconds=seconds,
         requests=REQUESTS if requests is None and seconds is None else requests,
@@ -166,17 +122,17 @@ def simulate(
         cores=min(cores, slots),
     )
     note = (
-        f"{', '.join(profiles)}; cores {cores}, slots {slots}, batches of {max_batch} at most",
+        f"{', '.join(profiles)}; cores {cores}, slots {slots}, batches of at most {max_batch}",
         *(f"kill {text}" for text in kills),
         *(f"slow {text}" for text in slows),
     )
-    _make(out)
+    _make_folder(out)
     with progress_bars() as progress:
         task = progress.add_task("simulating", total=seeds)
         simulated = simulate_trial(
             service,
             demand,
-            named,
+            policy_names,
             seeds,
             faults=faults,
             is_bounded=bound,
@@ -192,17 +148,38 @@ def simulate(
 @click.command()
 @click.argument("url")
 @click.option(
-    "--catalog", type=FOLDER, help="What the service has: for --load, latency_x, dense_x."
+    "--catalog",
+    type=FOLDER,
+    help="The service's catalog. Needed for --load, latency_x and dense_x.",
 )
-@click.option("--policy", default="pareto", show_default=True, help="The one that the service has.")
-@_with(*_DEMAND)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@_above_0("--lag-ms", default=2.0, show_default=True, help="How late 1 % of requests may be sent.")
-@click.option("--compare-simulation", is_flag=True, help="Simulate the same, and show the gap.")
-@click.option("--timings", type=FILE, help="Of an earlier replay: what the simulation goes by.")
-@_with(*_MACHINE)
+@click.option("--policy", default="pareto", show_default=True, help="The service's policy.")
+@add_options(*DEMAND)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the requests.",
+)
+@positive_option(
+    "--lag-ms",
+    default=2.0,
+    show_default=True,
+    help="Largest 99th percentile of the client's own delay for the result to count.",
+)
+@click.option(
+    "--compare-simulation",
+    is_flag=True,
+    help="Simulate the same requests, and print the difference.",
+)
+@click.option(
+    "--timings",
+    type=FILE,
+    help="timings.json of an earlier replay, for the simulation to use.",
+)
+@add_options(*MACHINE)
 @click.option("--out", type=FOLDER, help="Folder for tables, plots, outcomes and timings.")
-@_MARKDOWN
+@MARKDOWN
 def replay(
     url: str,
     catalog: Path | None,
@@ -226,10 +203,10 @@ def replay(
     out: Path | None,
     as_markdown: bool,
 ) -> None:
-    """Send requests to the service at URL at their times, whether or not it keeps up.
+    """Send requests to the service at URL at scheduled times (open loop).
 
-    Latency counts from the time that a request was meant for. The exit status is 1 if a request
-    failed or was never answered, or if the client itself was too late for the result to count.
+    Latency is measured from the scheduled time of a request. The exit status is 1 if a request
+    failed or got no answer, or if the client itself was too late for the result to count.
     """
     from loadtests.replay.live_run import (
         fetch_variants,
@@ -249,22 +226,22 @@ def replay(
 
     check_policy(policy)
     if compare_simulation and catalog is None:
-        raise click.UsageError("--compare-simulation needs what the service has: give --catalog.")
+        raise click.UsageError("--compare-simulation needs the service's catalog: give --catalog.")
     if timings is not None and not compare_simulation:
-        raise click.UsageError("--timings are for --compare-simulation: give that, too.")
-    measured = read_record(Timings, timings) if timings else None
+        raise click.UsageError("--timings is used by --compare-simulation: give that option too.")
+    earlier = read_record(Timings, timings) if timings else None
     profiles = _profiles(catalog, threads, fetch_variants(url)) if catalog else None
     demand = parse_demand(
         arrivals,
         slos,
-        load=LOAD if load is None and rate is None else load,
+        load=DEFAULT_LOAD if load is None and rate is None else load,
         rate_per_s=rate,
         seconds=SECONDS if requests is None and seconds is None else seconds,
         requests=requests,
         profiles=profiles,
         cores=min(cores, slots),
     )
-    _make(out)
+    _make_folder(out)
     live = replay_live(url, demand, policy=policy, seed=seed, profiles=profiles)
     try:
         live.client.check(lag_ms / 1e3)
@@ -272,25 +249,25 @@ def replay(
         raise click.ClickException(str(error)) from None
     simulated = None
     if compare_simulation and profiles:
-        known = correct_profiles(profiles, measured) if measured else profiles
+        corrected = correct_profiles(profiles, earlier) if earlier else profiles
         service = SimulatedService(
-            known, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways
+            corrected, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways
         )
         simulated = simulate_same_requests(service, demand, policy=policy, seed=seed)
     trial = live_trial(live, simulated, demand, url)
-    shown = overview(trial)
+    grids = overview(trial)
     if simulated is not None:
-        shown.append(gap(live.run.score, simulated.runs[0].score))
-    show(shown, console, as_markdown=as_markdown)
+        grids.append(gap(live.run.score, simulated.runs[0].score))
+    show(grids, console, as_markdown=as_markdown)
     if out is not None:
         print_lines(map(str, write_live_trial(live, simulated, trial, out)))
     if live.unserved:
-        told = f"; the first was told: {live.first_failure}" if live.first_failure else ""
-        raise click.ClickException(f"{live.unserved:,} requests failed or were lost{told}")
+        cause = f"; the first failure: {live.first_failure}" if live.first_failure else ""
+        raise click.ClickException(f"{live.unserved:,} requests failed or were lost{cause}")
 
 
-def _make(out: Path | None) -> None:
-    """Make the folder before the work, which would be lost if it cannot be made."""
+def _make_folder(out: Path | None) -> None:
+    """Create the folder before the trial starts, so that an error does not cost its results."""
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
 

@@ -43,7 +43,7 @@ class Goal(Record):
         return self
 
     @classmethod
-    def asked(
+    def from_options(
         cls,
         *,
         max_drop_points: float | None,

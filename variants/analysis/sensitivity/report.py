@@ -80,7 +80,7 @@ def draw(sensitivity: Sensitivity) -> Figure:
     return figure
 
 
-def allot(
+def to_shares_yaml(
     sensitivity: Sensitivity, *, target_percent: float | None, max_drop_points: float | None
 ) -> str:
     """Return `allocation_yaml` of what `budget.allocate` makes of limits as people say them."""
