@@ -80,9 +80,9 @@ def sensitivity(
     criterion: Criterion | None,
     out: Path,
 ) -> None:
-    """Measure how much accuracy each layer of PROJECT's model loses by sparsity.
+    """Measure the loss of accuracy by sparsity of each layer.
 
-    With --target or --max-drop, also print the sparsity of each layer that loses least accuracy,
+    One layer of PROJECT's model at a time loses its smallest weights. With --target or --max-drop, also print the sparsity of each layer that loses least accuracy,
     as YAML for a recipe. With --heads, rank the attention heads by importance.
     """
     if heads:
@@ -235,7 +235,10 @@ def search(
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 @click.option("--markdown", "form", flag_value="markdown", help="Print Markdown.")
 def explain(variant: str, catalog: Path | None, batch: int, form: str | None) -> None:
-    """Explain why VARIANT is or is not faster than dense: time by layer, and reasons."""
+    """Explain why VARIANT is or is not faster than dense.
+
+    Print the time that each layer takes in both, and the reasons.
+    """
     from variants.analysis.explain.explain import explain
     from variants.analysis.explain.report import markdown, sentences, table
 

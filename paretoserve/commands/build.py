@@ -31,9 +31,9 @@ def build(project: Path, catalog: Path | None, only: tuple[str, ...], threads: i
 @CATALOG
 @THREADS
 def measure(project: Path, catalog: Path | None, threads: int) -> None:
-    """Measure the variants of PROJECT's catalog again, on this machine.
+    """Measure the variants of an existing catalog again.
 
-    Nothing is built. Report cards of other kinds of hardware are kept.
+    The catalog must be one of PROJECT. Nothing is built. Report cards of other kinds of hardware are kept.
     """
     from variants.build.build import measure_again
     from variants.report.files import write_report
@@ -49,9 +49,9 @@ def measure(project: Path, catalog: Path | None, threads: int) -> None:
 @click.command()
 @PROJECT
 def check(project: Path) -> None:
-    """Check whether PROJECT can be built, and print what is missing or wrong.
+    """Check whether PROJECT can be built.
 
-    The exit status is 2 if it cannot be built. Warnings do not change the exit status.
+    Print what is missing or wrong, and what would be right. The exit status is 2 if it cannot be built. Warnings do not change the exit status.
     """
     from variants.build.check import check
 
@@ -65,7 +65,10 @@ def check(project: Path) -> None:
 @click.option("--markdown", "form", flag_value="markdown", help="Print Markdown.")
 @click.option("--brief", is_flag=True, help="Print one line per variant.")
 def report(catalog: Path, form: str | None, brief: bool) -> None:
-    """Print the report cards of CATALOG, and write them into it as HTML, Markdown and JSON."""
+    """Print the report cards of CATALOG.
+
+    Also write them into CATALOG as HTML, Markdown and JSON.
+    """
     from variants.catalog.catalog import Catalog
     from variants.report import tables as report
     from variants.report.files import write_report

@@ -58,9 +58,9 @@ def up(catalog: Path | None, host: str | None, port: int | None, grpc_port: int 
 )
 @click.option("--json", "json_path", type=FILE, help="Also write the summary into this file.")
 def load(url: str, users: int, seconds: int, json_path: Path | None) -> None:
-    """Load a running service with a mix of SLO classes, and print the results per class.
+    """Load a running service with a mix of SLO classes.
 
-    The exit status is 1 if a request failed. A refusal because of the request's SLO (422, 429,
+    Print the results per class. The exit status is 1 if a request failed. A refusal because of the request's SLO (422, 429,
     504) is not a failure.
     """
     from loadtests.closed_loop.locust_run import run_load_test

@@ -203,8 +203,9 @@ def replay(
     out: Path | None,
     as_markdown: bool,
 ) -> None:
-    """Send requests to the service at URL at scheduled times (open loop).
+    """Replay requests against the service at URL (open loop).
 
+    Requests are sent at scheduled times, whether or not earlier ones have been answered.
     Latency is measured from the scheduled time of a request. The exit status is 1 if a request
     failed or got no answer, or if the client itself was too late for the result to count.
     """

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from paretoserve.main import cli
 
 
-def test_an_error_is_printed_as_it_is() -> None:
+def test_an_error_is_printed_literally() -> None:
     folder = "no [n, classes] [/it] :100:"
     done = subprocess.run(
         [sys.executable, "-c", "from paretoserve.main import main; main()", "report", folder],

@@ -1,4 +1,4 @@
-"""The verbs `simulate` and `replay`, as they are typed."""
+"""The verbs `simulate` and `replay` on the command line."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.serving.builders import in_process, multiply
 from tests.serving.protocol.http.sockets import LOOPBACK, listening
 from variants.catalog.record import read_record
 
-ROOMY = ("--lag-ms", "60000")
-"""The tests share their cores: how late their client is says nothing."""
+LAX_LAG = ("--lag-ms", "60000")
+"""The tests share their cores, so the delay of their client is not meaningful."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def invoke(*arguments: str | Path) -> Result:
     return CliRunner().invoke(cli, [*map(str, arguments)], env={"COLUMNS": "200"})
 
 
-def test_simulate_compares_policies_ours_first_and_writes_what_it_saw(
+def test_simulate_compares_policies_with_ours_first_and_writes_the_outcomes(
     catalog: Path, tmp_path: Path
 ) -> None:
     result = invoke(
@@ -63,7 +63,7 @@ def test_simulate_compares_policies_ours_first_and_writes_what_it_saw(
     assert set(written.workload.latencies_s) == {2 * 0.008}, "twice the p95 of dense"
 
 
-def test_simulate_gives_the_same_again(catalog: Path) -> None:
+def test_simulate_is_reproducible(catalog: Path) -> None:
     arguments = ("simulate", "--catalog", catalog, "--policy", "pareto", "--requests", "300",
                  "--slow", "2@0.1", "--kill", "int8@0.1+0.1", "--no-bound")  # fmt: skip
     one, other = invoke(*arguments), invoke(*arguments)
@@ -73,7 +73,7 @@ def test_simulate_gives_the_same_again(catalog: Path) -> None:
     assert "kill int8@0.1+0.1; slow 2@0.1" in one.stdout
 
 
-def test_simulate_serves_the_variants_that_it_is_told(catalog: Path) -> None:
+def test_simulate_serves_the_variants_of_the_option(catalog: Path) -> None:
     result = invoke("simulate", "--catalog", catalog, "--variants", "dense", "--policy", "fastest",
                     "--rate", "100", "--requests", "100", "--seeds", "1")  # fmt: skip
     assert "dense 100" in result.stdout
@@ -99,7 +99,7 @@ def test_simulate_serves_the_variants_that_it_is_told(catalog: Path) -> None:
         (("--variants", "int8", "--slo", "latency_x=2"), "no variant 'dense'; there are int8"),
     ],
 )
-def test_a_slip_of_the_caller_s_is_told_in_a_line(
+def test_an_error_of_the_caller_is_one_line(
     catalog: Path, arguments: Sequence[str], message: str
 ) -> None:
     result = invoke("simulate", "--catalog", catalog, *arguments)
@@ -110,7 +110,7 @@ def test_a_slip_of_the_caller_s_is_told_in_a_line(
 
 @contextmanager
 def serving(make: Callable[[], HttpProtocol]) -> Iterator[str]:
-    """Serve in a loop and a thread of its own; gives the URL."""
+    """Serve in a separate thread with its own event loop; yields the URL."""
     started, ports = threading.Event(), list[int]()
     ended: list[Callable[[], object]] = []
 
@@ -133,13 +133,13 @@ def serving(make: Callable[[], HttpProtocol]) -> Iterator[str]:
         thread.join()
 
 
-def test_replay_reports_what_the_service_did_and_writes_how_long_batches_took(
+def test_replay_reports_the_outcomes_and_writes_batch_timings(
     catalog: Path, tmp_path: Path
 ) -> None:
     with serving(lambda: in_process().protocol) as url:
         result = invoke(
             "replay", url, "--slo", "name=lax,latency_ms=20000", "--slo", "name=pin,variant=int8",
-            "--rate", "400", "--seconds", "0.5", "--out", tmp_path, *ROOMY, "--markdown",
+            "--rate", "400", "--seconds", "0.5", "--out", tmp_path, *LAX_LAG, "--markdown",
         )  # fmt: skip
         assert result.exit_code == 0, result.output
         assert "ms late at the median" in result.stdout
@@ -147,7 +147,7 @@ def test_replay_reports_what_the_service_did_and_writes_how_long_batches_took(
         assert trial.policies == ("pareto live",)
         score = trial.runs[0].score
         assert score.attainment == score.status_shares["answered"] == 1.0
-        assert score.classes["pin"].mean_accuracy == pytest.approx(0.88), "as the service said"
+        assert score.classes["pin"].mean_accuracy == pytest.approx(0.88), "as the service reported"
         outcomes = read_outcomes(tmp_path / "pareto-live.npz")
         assert outcomes.batches is not None
         assert outcomes.batches.size.sum() >= len(outcomes.workload) * 0.9
@@ -159,7 +159,7 @@ def test_replay_reports_what_the_service_did_and_writes_how_long_batches_took(
 
         compared = invoke(
             "replay", url, "--catalog", catalog, "--requests", "100", "--rate", "400",
-            "--compare-simulation", "--timings", tmp_path / "timings.json", *ROOMY, "--markdown",
+            "--compare-simulation", "--timings", tmp_path / "timings.json", *LAX_LAG, "--markdown",
             "--out", tmp_path / "compared",
         )  # fmt: skip
     assert compared.exit_code == 0, compared.output
@@ -172,7 +172,7 @@ def test_replay_reports_what_the_service_did_and_writes_how_long_batches_took(
     assert float(row.split("|")[2]) == pytest.approx(difference, abs=6e-4)
 
 
-def test_replay_refuses_to_report_when_the_client_was_late_itself() -> None:
+def test_replay_reports_nothing_if_the_client_itself_was_late() -> None:
     with serving(lambda: in_process().protocol) as url:
         result = invoke("replay", url, "--rate", "100", "--requests", "20",
                         "--slo", "anything", "--lag-ms", "0.000001")  # fmt: skip
@@ -192,31 +192,31 @@ def test_replay_fails_when_a_request_failed(tmp_path: Path) -> None:
         return await multiply(variant, requests)
 
     with serving(lambda: in_process(failing).protocol) as url:
-        result = invoke("replay", url, "--rate", "200", "--requests", "60", *ROOMY,
+        result = invoke("replay", url, "--rate", "200", "--requests", "60", *LAX_LAG,
                         "--slo", "anything", "--out", tmp_path)  # fmt: skip
     assert result.exit_code == 1
     failed = np.count_nonzero(
         read_outcomes(tmp_path / "pareto-live.npz").status == RequestStatus.FAILED
     )
     assert failed > 0
-    assert f"{failed} requests failed or were lost; the first was told" in result.output
-    assert "on time" in result.output, "what was seen is shown all the same"
+    assert f"{failed} requests failed or were lost; the first failure" in result.output
+    assert "on time" in result.output, "the outcomes are printed nevertheless"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--compare-simulation",), "give --catalog"),
-        (("--timings", "timings.json"), "give that, too"),
+        (("--timings", "timings.json"), "give that option too"),
     ],
 )
-def test_replay_says_what_it_needs(arguments: Sequence[str], message: str) -> None:
+def test_replay_names_the_missing_option(arguments: Sequence[str], message: str) -> None:
     result = invoke("replay", f"http://{LOOPBACK}:1", *arguments)
     assert result.exit_code == 2
     assert message in result.output
 
 
-def test_replay_without_a_catalog_wants_a_rate() -> None:
+def test_replay_without_a_catalog_needs_a_rate() -> None:
     result = invoke("replay", f"http://{LOOPBACK}:1", "--slo", "latency_ms=5")
     assert isinstance(result.exception, ValueError)
     assert "or give --rate" in str(result.exception)

@@ -102,9 +102,9 @@ def test_a_network_without_attention_ends_in_one_line(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--heads", "--target", "50"], "--heads shares nothing out: give no --target"),
-        (["--heads", "--max-drop", "0"], "--heads shares nothing out: give no --target"),
-        (["--criterion", "taylor"], "--criterion is what heads are ranked by: give --heads"),
+        (["--heads", "--target", "50"], "--heads cannot be combined with --target"),
+        (["--heads", "--max-drop", "0"], "--heads cannot be combined with --target"),
+        (["--criterion", "taylor"], "--criterion is used by --heads: give that option too"),
         (["--heads", "--criterion", "random"], "'random' is not one of 'taylor'"),
     ],
 )
