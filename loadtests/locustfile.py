@@ -1,11 +1,11 @@
-"""Locust users, one class of them per SLO class: `locust -f loadtests/locustfile.py -H URL`.
+"""Locust users, one user class per SLO class: `locust -f loadtests/locustfile.py -H URL`.
 
-Users are a closed loop: each waits for its answer before it asks again, so a slow service is asked
-less often. That shows how a service treats its classes, not where it breaks down: what it answers
-at a given rate takes arrivals that do not wait.
+The load is a closed loop: each user waits for a response before it sends the next request, so a
+slow service receives fewer requests. This compares the SLO classes; it does not find the capacity
+of a service, which requires an open loop (`loadtests.replay`).
 
-Works for any served model: requests are made from its metadata, SLOs from probes at the start (see
-`loadtests.closed_loop.classes`); an option or a variable of the environment sets a number instead.
+Works for any model: requests are built from its metadata, SLOs are derived from probes at the start
+(`loadtests.closed_loop.classes`), or set by options or environment variables.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from loadtests.closed_loop.classes import (
     STRICT_ACCURACY,
     STRICT_LATENCY,
     Slos,
-    derive,
+    derive_slos,
 )
 from loadtests.closed_loop.summary import (
-    NO_ANSWER,
+    NO_RESPONSE,
     OK,
     REFUSED,
+    ClientResult,
     LoadReport,
-    RequestResult,
     render_table,
     summarize_all,
 )
@@ -51,28 +51,29 @@ from loadtests.closed_loop.summary import (
 logger = logging.getLogger(__name__)
 
 REQUESTS = 64
-"""Different ones, each sent over and over."""
-PER_USER_PER_S = 20.0
+"""Number of different requests, which the users send in random order."""
+RATE_PER_USER_PER_S = 20.0
+"""Default of `--rate`: requests per second of a user whose responses take no time."""
 
 
 @dataclass
-class Test:
-    """What a test sends, and what came back; made anew at each start."""
+class LoadTest:
+    """The requests and the results of one load test; created when the test starts."""
 
     service: ServiceDescription
     slos: Slos
     requests: list[binary.BinaryRequest]
     headers: dict[str, dict[str, str]]
-    answers: dict[str, list[RequestResult]] = field(default_factory=lambda: defaultdict(list))
-    started: float = field(default_factory=time.perf_counter)
+    results: dict[str, list[ClientResult]] = field(default_factory=lambda: defaultdict(list))
+    start_s: float = field(default_factory=time.perf_counter)
     cpu_s: float = field(default_factory=lambda: _cpu_s())
 
 
-_tests: dict[Environment, Test] = {}
+_load_tests: dict[Environment, LoadTest] = {}
 
 
 class SloUser(FastHttpUser):
-    """Sends requests of one SLO class, and thinks for a while after each answer."""
+    """Sends requests of one SLO class, with a think time after each response."""
 
     abstract = True
     slo_class = ""
@@ -80,16 +81,16 @@ class SloUser(FastHttpUser):
     connection_timeout = 5.0
 
     def wait_time(self) -> float:
-        """Return the seconds to think before the next request, exponentially distributed.
+        """Return an exponentially distributed think time, in seconds.
 
-        Not locust's constant pacing: its users all begin at once, and then ask in bursts for good.
+        With Locust's constant pacing all users would start together and stay synchronized.
         """
         return random.expovariate(self.environment.parsed_options.rate)
 
     @task
     def infer(self) -> None:
-        """Ask once, and note what became of it."""
-        test = _tests.get(self.environment)
+        """Send one request and record its result."""
+        test = _load_tests.get(self.environment)
         if test is None:
             raise StopUser
         request = random.choice(test.requests)
@@ -100,32 +101,32 @@ class SloUser(FastHttpUser):
             name=self.slo_class,
             catch_response=True,
         ) as response:
-            answer = _answer(response)
-            test.answers[self.slo_class].append(answer)
-            if answer.status in REFUSED:
-                response.success()  # to locust, which would call it a failure
+            result = _to_result(response)
+            test.results[self.slo_class].append(result)
+            if result.status in REFUSED:
+                response.success()  # Locust counts other statuses than 2xx and 3xx as failures
 
 
 class StrictLatency(SloUser):
-    """Wants it fast, however accurate."""
+    """Requests with a short deadline and no accuracy floor."""
 
     slo_class = STRICT_LATENCY
 
 
 class StrictAccuracy(SloUser):
-    """Wants the best, and can wait a little."""
+    """Requests with the highest accuracy floor and a long deadline."""
 
     slo_class = STRICT_ACCURACY
 
 
 class Balanced(SloUser):
-    """Wants it good, in good time."""
+    """Requests with a medium deadline and a medium accuracy floor."""
 
     slo_class = BALANCED
 
 
 class NoSlo(SloUser):
-    """Asks for nothing."""
+    """Requests without an SLO."""
 
     slo_class = NONE
 
@@ -136,35 +137,42 @@ def _add_options(parser: LocustArgumentParser, **_: Any) -> None:
             f"--{name}", env_var=f"LOAD_{name.upper().replace('-', '_')}", **options
         )
 
-    add("model", default="", help="The model to ask; the service's first if not given.")
+    add("model", default="", help="Name of the model. [default: the first one of the service]")
     add(
         "rate",
         type=float,
-        default=PER_USER_PER_S,
-        help="Of each user per second, at most.",
+        default=RATE_PER_USER_PER_S,
+        help="Maximum requests per second of one user.",
     )
     add(
         "seconds",
         type=float,
         default=None,
-        help="End so long after the probes, which --run-time counts as well.",
+        help="Duration after the probes; --run-time includes the probes.",
     )
-    add("summary-json", default="", help="Write the summary here, instead of printing a table.")
+    add("summary-json", default="", help="File for the summary, instead of a printed table.")
     for option in OPTIONS:
-        add(option.replace("_", "-"), type=float, default=None, help="Set this, derive the others.")
+        add(
+            option.replace("_", "-"),
+            type=float,
+            default=None,
+            help="[default: derived from probes]",
+        )
 
 
 def _refuse_processes(environment: Environment, **_: Any) -> None:
     if isinstance(environment.runner, MasterRunner | WorkerRunner):
-        raise SystemExit("the summary counts within one process: run without --processes, --master")
+        raise SystemExit(
+            "the summary covers one process only: run without --processes and --master"
+        )
 
 
 def _prepare(environment: Environment, **_: Any) -> None:
     options = cast(Any, environment.parsed_options)
-    _tests.pop(environment, None)
+    _load_tests.pop(environment, None)
     try:
         service = connect(str(environment.host).rstrip("/"), options.model)
-        slos = derive(probe(service), {option: getattr(options, option) for option in OPTIONS})
+        slos = derive_slos(probe(service), {option: getattr(options, option) for option in OPTIONS})
     except ValueError as error:
         logger.error("%s", error)
         environment.process_exit_code = 2
@@ -175,16 +183,16 @@ def _prepare(environment: Environment, **_: Any) -> None:
         name: {header: repr(value) for header, value in slo.items()} for name, slo in slos.items()
     }
     requests = list(binary.random_requests(service.metadata, REQUESTS))
-    _tests[environment] = Test(service, slos, requests, headers)
+    _load_tests[environment] = LoadTest(service, slos, requests, headers)
     if options.seconds is not None and environment.runner is not None:
         gevent.spawn_later(options.seconds, environment.runner.quit)
 
 
-def _sum_up(environment: Environment, **_: Any) -> None:
-    test = _tests.pop(environment, None)
+def _report(environment: Environment, **_: Any) -> None:
+    test = _load_tests.pop(environment, None)
     if test is None:
         return
-    elapsed_s = time.perf_counter() - test.started
+    elapsed_s = time.perf_counter() - test.start_s
     options = cast(Any, environment.parsed_options)
     report = LoadReport(
         url=test.service.url,
@@ -192,7 +200,7 @@ def _sum_up(environment: Environment, **_: Any) -> None:
         users=options.num_users or 0,
         elapsed_s=elapsed_s,
         generator_cpu_ratio=(_cpu_s() - test.cpu_s) / elapsed_s,
-        classes=summarize_all(test.slos, test.answers),
+        classes=summarize_all(test.slos, test.results),
     )
     if options.summary_json:
         Path(options.summary_json).write_text(report.model_dump_json(indent=2))
@@ -200,23 +208,23 @@ def _sum_up(environment: Environment, **_: Any) -> None:
         Console().print(render_table(report))
 
 
-def _answer(response: Any) -> RequestResult:
-    status = response.status_code or NO_ANSWER
+def _to_result(response: Any) -> ClientResult:
+    status = response.status_code or NO_RESPONSE
     latency_s = response.request_meta["response_time"] / 1e3
     if status != OK:
-        return RequestResult(status, latency_s)
+        return ClientResult(status, latency_s)
     try:
-        why = binary.parse_explanation(
+        explanation = binary.parse_explanation(
             response.content, response.headers.get(binary.JSON_LENGTH_HEADER)
         )
     except ValueError:
-        return RequestResult(NO_ANSWER, latency_s)
-    return RequestResult(
+        return ClientResult(NO_RESPONSE, latency_s)
+    return ClientResult(
         status,
         latency_s,
-        variant=why["variant"],
-        accuracy=why["accuracy"],
-        is_on_time=why["deadline_met"],
+        variant=explanation["variant"],
+        accuracy=explanation["accuracy"],
+        is_on_time=explanation["deadline_met"],
     )
 
 
@@ -225,8 +233,8 @@ def _cpu_s() -> float:
     return float(times.user + times.system)
 
 
-on: Any = events  # locust leaves its hooks untyped
+on: Any = events  # the hooks of Locust are untyped
 on.init_command_line_parser.add_listener(_add_options)
 on.init.add_listener(_refuse_processes)
 on.test_start.add_listener(_prepare)
-on.test_stop.add_listener(_sum_up)
+on.test_stop.add_listener(_report)

@@ -19,7 +19,7 @@ import click
 from rich.console import Console
 
 from loadtests.simulator.compare import ALL, parse_policies
-from loadtests.simulator.parallel import RunStore, SimulationJob, run_all
+from loadtests.simulator.parallel import RunStore, SimulationJob, run_jobs
 from loadtests.simulator.simulate import SimulatedService
 from loadtests.trials.conditions import FULL, GOODPUT_DEADLINE, QUICK, Table, cases
 from loadtests.trials.files import write_grids, write_trial
@@ -141,7 +141,7 @@ def main(
     if goodput:
         tables.append("goodput")
     jobs = [
-        SimulationJob(table, case, seed, is_against_dense=table == "goodput")
+        SimulationJob(table, case, seed, has_baselines=table == "goodput")
         for table in tables
         for case in cases(
             table, settings, service.profiles, requests=requests, cores=min(cores, slots)
@@ -150,7 +150,7 @@ def main(
     ]
     kept = RunStore(out and out / KEPT, fingerprint(service, named, requests))
     started_s = time.monotonic()
-    runs = run_all(jobs, service, named, kept, processes=processes, on_done=teller(started_s))
+    runs = run_jobs(jobs, service, named, kept, processes=processes, on_done=teller(started_s))
     took_s = time.monotonic() - started_s
     click.echo(f"{len(jobs):,} workloads in {took_s / 60:.1f} min", err=True)
     note = (

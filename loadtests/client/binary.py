@@ -1,6 +1,6 @@
-"""V2 requests with binary tensors for any model, made from its metadata, and what answers tell.
+"""V2 requests with binary tensors, built from a model's metadata, and the parameters of responses.
 
-metadata ─▶ random tensors ─▶ body + headers ─▶ service ─▶ answer ─▶ explanation
+metadata ─▶ random tensors ─▶ body + headers ─▶ service ─▶ response ─▶ its parameters
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ JSON_LENGTH_HEADER: Final = "Inference-Header-Content-Length"
 
 @dataclass(frozen=True, slots=True)
 class BinaryRequest:
-    """The body of one request, and the headers that it cannot do without."""
+    """The body of a request and the headers that the body requires."""
 
     body: bytes
     headers: Mapping[str, str]
@@ -29,9 +29,9 @@ class BinaryRequest:
 def random_inputs(
     metadata: Mapping[str, Any], rng: np.random.Generator, samples: int = 1
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return inputs that a model of this V2 metadata takes; a variable dimension becomes 1.
+    """Return random inputs for a model with this V2 metadata; a variable dimension becomes 1.
 
-    Floats are uniform in [0, 1); whole numbers are 0 or 1, which is an index into anything.
+    Floats are uniform in [0, 1). Integers are 0 or 1, which are valid indices of any table.
     """
     inputs = {}
     for spec in metadata["inputs"]:
@@ -47,7 +47,7 @@ def build_request(
     datatypes: Mapping[str, str],
     parameters: Mapping[str, Any] | None = None,
 ) -> BinaryRequest:
-    """Write a request that sends all inputs and wants all outputs as binary tensors."""
+    """Build a request that sends all inputs and asks for all outputs as binary tensors."""
     tensors = [
         {
             "name": name,
@@ -60,9 +60,8 @@ def build_request(
     document = {"parameters": {"binary_data_output": True, **(parameters or {})}, "inputs": tensors}
     head = orjson.dumps(document)
     body = b"".join((head, *(array.tobytes() for array in inputs.values())))
-    return BinaryRequest(
-        body, {JSON_LENGTH_HEADER: str(len(head)), "Content-Type": "application/octet-stream"}
-    )
+    headers = {JSON_LENGTH_HEADER: str(len(head)), "Content-Type": "application/octet-stream"}
+    return BinaryRequest(body, headers)
 
 
 def random_requests(
@@ -71,7 +70,7 @@ def random_requests(
     parameters: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Sequence[BinaryRequest]:
-    """Return so many different requests of one sample each."""
+    """Return `count` different requests of one sample each."""
     rng = np.random.default_rng(seed)
     datatypes = {spec["name"]: spec["datatype"] for spec in metadata["inputs"]}
     return [
@@ -80,13 +79,15 @@ def random_requests(
 
 
 def parse_explanation(body: bytes, json_length: str | None) -> Mapping[str, Any]:
-    """Return why an answer is what it is: its parameters.
+    """Return the parameters of a response and its model version as `variant`.
 
-    `json_length` is its header of that name. Raises `ValueError` if the body is no V2 answer.
+    `json_length` is the value of the response header `JSON_LENGTH_HEADER`; None if it has none.
+
+    Raises ValueError if the body is not a V2 inference response.
     """
     try:
         document = orjson.loads(memoryview(body)[: int(json_length) if json_length else len(body)])
         parameters = document["parameters"]
         return {"variant": document["model_version"], **parameters}
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"this is no answer of the protocol: {body[:100]!r}") from error
+        raise ValueError(f"not a V2 inference response: {body[:100]!r}") from error

@@ -1,6 +1,7 @@
-"""A closed-loop gRPC client, the twin of `client.py`: it sends the same bytes over and over.
+"""A closed-loop gRPC client: each connection sends the same message again after each response.
 
-It is grpc's own for asyncio, as Python callers use it, without building or parsing messages.
+It uses the asyncio client of grpc, as Python callers do, but neither builds nor parses messages.
+`http.py` is its counterpart for HTTP.
 """
 
 from __future__ import annotations
@@ -18,30 +19,30 @@ from loadtests.client.http import GRACE_S, LoadResult
 INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
 STREAM: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
 ERROR: Final = b"\x0a"
-"""What an answer in a stream begins with if it is an error: the tag of `error_message`."""
+"""First byte of a response in a stream that is an error: the tag of `error_message`."""
 
 _Sender: TypeAlias = Callable[[grpc.aio.Channel, bytes, LoadResult, float], Awaitable[None]]
 
 
 def run_closed_loop(port: int, message: bytes, clients: int, seconds: float) -> LoadResult:
-    """Send for some seconds from so many connections, a call for each request.
+    """Send requests over `clients` connections for `seconds`, one unary call per request.
 
-    Raises `TimeoutError` if an answer is missing some seconds after the time is up.
+    Raises TimeoutError if a response is missing `GRACE_S` after the time is up.
     """
-    return uvloop.run(_drive(_send_calls, port, message, clients, seconds))
+    return uvloop.run(_run(_send_calls, port, message, clients, seconds))
 
 
 def run_closed_loop_streams(port: int, message: bytes, clients: int, seconds: float) -> LoadResult:
-    """Send for some seconds, a stream for each connection; raises as `run_closed_loop` does."""
-    return uvloop.run(_drive(_send_stream, port, message, clients, seconds))
+    """Send requests over one stream per connection; otherwise as `run_closed_loop`."""
+    return uvloop.run(_run(_send_stream, port, message, clients, seconds))
 
 
-async def _drive(
+async def _run(
     send: _Sender, port: int, message: bytes, clients: int, seconds: float
 ) -> LoadResult:
-    outcome = LoadResult()
+    result = LoadResult()
     channels = [
-        # Without its own pool of subchannels, connections to one address become one.
+        # Channels to one address share a connection unless each has its own subchannel pool.
         grpc.aio.insecure_channel(
             f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)]
         )
@@ -52,38 +53,38 @@ async def _drive(
             await asyncio.gather(*(channel.channel_ready() for channel in channels))
             start = time.perf_counter()
             await asyncio.gather(
-                *(send(channel, message, outcome, start + seconds) for channel in channels)
+                *(send(channel, message, result, start + seconds) for channel in channels)
             )
-            outcome.elapsed_s = time.perf_counter() - start
+            result.elapsed_s = time.perf_counter() - start
     finally:
         await asyncio.gather(*(channel.close() for channel in channels))
-    return outcome
+    return result
 
 
 async def _send_calls(
-    channel: grpc.aio.Channel, message: bytes, outcome: LoadResult, until: float
+    channel: grpc.aio.Channel, message: bytes, result: LoadResult, until: float
 ) -> None:
     call: Any = channel.unary_unary(INFER)
     while (sent := time.perf_counter()) < until:
         try:
             await call(message)
-            outcome.latencies_s.append(time.perf_counter() - sent)
+            result.latencies_s.append(time.perf_counter() - sent)
         except grpc.aio.AioRpcError as error:
-            outcome.failures += 1
-            outcome.first_failure = outcome.first_failure or str(error).encode()
+            result.failures += 1
+            result.first_failure = result.first_failure or str(error).encode()
 
 
 async def _send_stream(
-    channel: grpc.aio.Channel, message: bytes, outcome: LoadResult, until: float
+    channel: grpc.aio.Channel, message: bytes, result: LoadResult, until: float
 ) -> None:
     call: Any = channel.stream_stream(STREAM)()
-    answers: AsyncIterator[bytes] = aiter(call)
+    responses: AsyncIterator[bytes] = aiter(call)
     while (sent := time.perf_counter()) < until:
         await call.write(message)
-        answer = await anext(answers)
-        if answer.startswith(ERROR):
-            outcome.failures += 1
-            outcome.first_failure = outcome.first_failure or answer
+        response = await anext(responses)
+        if response.startswith(ERROR):
+            result.failures += 1
+            result.first_failure = result.first_failure or response
         else:
-            outcome.latencies_s.append(time.perf_counter() - sent)
+            result.latencies_s.append(time.perf_counter() - sent)
     await call.done_writing()

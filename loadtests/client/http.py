@@ -1,8 +1,8 @@
-"""A closed-loop HTTP client that costs little: many connections, each sends when it is answered.
+"""A low-overhead closed-loop HTTP client: each connection sends again after each response.
 
-It knows just enough HTTP/1.1 for a server that answers with Content-Length; what it measures is
-the server, on a machine that both share. It ends in good time, or with an error, whatever the
-server does.
+It implements the part of HTTP/1.1 that a server with Content-Length responses requires. It uses
+little CPU, because it usually shares a machine with the server that it measures. A run ends within
+`seconds` plus a grace period, or with an error.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ import uvloop
 HEAD_END: Final = b"\r\n\r\n"
 LENGTH: Final = b"content-length: "
 GRACE_S: Final = 20.0
-"""For opening connections, and for the last answers."""
+"""Time allowed for opening connections and for the last responses, in seconds."""
 
 
 @dataclass
 class LoadResult:
-    """What one run saw."""
+    """The result of one closed-loop run."""
 
     elapsed_s: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
+    """Of the successful responses."""
     failures: int = 0
     first_failure: bytes = b""
 
     @property
     def requests_per_s(self) -> float:
-        """Answers per second."""
+        """Successful responses per second."""
         return len(self.latencies_s) / self.elapsed_s
 
     def quantile_ms(self, q: float) -> float:
@@ -41,15 +42,15 @@ class LoadResult:
         return float(np.quantile(self.latencies_s, q)) * 1e3
 
 
-class _Connection(asyncio.Protocol):
-    """Sends one request over and over; `done` ends with the last answer, or with why there is none.
+class _ClosedLoopConnection(asyncio.Protocol):
+    """Sends one request repeatedly: `open` it, `start` it, await `done`.
 
-    `open` it, `start` it, await `done`.
+    `done` completes with the last response, or with the error that ended the connection.
     """
 
-    def __init__(self, request: bytes, outcome: LoadResult) -> None:
+    def __init__(self, request: bytes, result: LoadResult) -> None:
         self._request = request
-        self._outcome = outcome
+        self._result = result
         self._until = 0.0
         self._received = bytearray()
         self._sent = 0.0
@@ -70,7 +71,7 @@ class _Connection(asyncio.Protocol):
             return
         start = self._received.find(LENGTH, 0, end)
         if start < 0:
-            self._fail(f"an answer without a length: {bytes(self._received[:200])!r}")
+            self._fail(f"response without Content-Length: {bytes(self._received[:200])!r}")
             return
         start += len(LENGTH)
         length = int(self._received[start : self._received.index(b"\r\n", start)])
@@ -78,10 +79,10 @@ class _Connection(asyncio.Protocol):
             return
         now = time.perf_counter()
         if self._received.startswith(b"HTTP/1.1 200"):
-            self._outcome.latencies_s.append(now - self._sent)
+            self._result.latencies_s.append(now - self._sent)
         else:
-            self._outcome.failures += 1
-            self._outcome.first_failure = self._outcome.first_failure or bytes(self._received)
+            self._result.failures += 1
+            self._result.first_failure = self._result.first_failure or bytes(self._received)
         self._received.clear()
         if now < self._until:
             self._send()
@@ -94,16 +95,16 @@ class _Connection(asyncio.Protocol):
 
     def close(self) -> None:
         if not self.done.cancel() and not self.done.cancelled():
-            self.done.exception()  # heard, even where another connection's was raised
+            self.done.exception()  # marks it as retrieved: asyncio logs an error otherwise
         self._transport.close()
 
     def _send(self) -> None:
         self._sent = time.perf_counter()
         self._transport.write(self._request)
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, message: str) -> None:
         if not self.done.done():
-            self.done.set_exception(ConnectionError(why))
+            self.done.set_exception(ConnectionError(message))
 
 
 def build_post_request(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
@@ -120,36 +121,36 @@ def run_closed_loop(
     seconds: float,
     grace_s: float = GRACE_S,
 ) -> LoadResult:
-    """Send for some seconds from so many connections.
+    """Send a request repeatedly over `clients` connections for `seconds`.
 
-    Raises `ConnectionError` if a connection does not open or is lost, `TimeoutError` if an answer
+    Raises ConnectionError if a connection cannot be opened or is lost, TimeoutError if a response
     is missing `grace_s` after the time is up.
     """
 
     async def run() -> LoadResult:
-        outcome = LoadResult()
-        opened: list[_Connection] = []
+        result = LoadResult()
+        opened: list[_ClosedLoopConnection] = []
         try:
             async with asyncio.timeout(seconds + grace_s):
                 for _ in range(clients):
-                    connection = _Connection(request, outcome)
+                    connection = _ClosedLoopConnection(request, result)
                     await connection.open(port)
                     opened.append(connection)
                 start = time.perf_counter()
                 for connection in opened:
                     connection.start(start + seconds)
-                await _all_done(opened)
-                outcome.elapsed_s = time.perf_counter() - start
+                await _wait_for_all(opened)
+                result.elapsed_s = time.perf_counter() - start
         finally:
             for connection in opened:
                 connection.close()
-        return outcome
+        return result
 
     return uvloop.run(run())
 
 
-async def _all_done(connections: list[_Connection]) -> None:
-    """Wait for all; raise what the first to fail raised, and leave none unheard."""
+async def _wait_for_all(connections: list[_ClosedLoopConnection]) -> None:
+    """Wait until all connections are done; raise the error of the first that fails."""
     futures = [connection.done for connection in connections]
     await asyncio.wait(futures, return_when=asyncio.FIRST_EXCEPTION)
     errors = [future.exception() for future in futures if future.done()]

@@ -1,9 +1,9 @@
-"""What a running service tells about itself, and how fast each of its variants answers now."""
+"""The metadata of a running service, and the current latency of each of its variants."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any, Final
@@ -16,33 +16,39 @@ from loadtests.client import binary
 from loadtests.closed_loop.classes import Probe
 
 TIMEOUT_S: Final = 10.0
+"""Time-out of one request, in seconds."""
 WARM_UP: Final = 3
+"""Requests to each variant that are sent before its latency is measured."""
 PROBES: Final = 20
+"""Requests to each variant whose latency is measured."""
 
 
 @dataclass(frozen=True)
 class ServiceDescription:
-    """A service that is ready, and the V2 metadata of its model."""
+    """The URL of a service that is ready, and the V2 metadata of its model."""
 
     url: str
     metadata: Mapping[str, Any]
 
     @property
     def path(self) -> str:
-        """Where the model infers."""
+        """The path of inference requests."""
         return f"/v2/models/{self.metadata['name']}/infer"
 
 
 def connect(url: str, model: str = "") -> ServiceDescription:
-    """Find the service at a URL; its model is its first where none is named.
+    """Return the description of the service at a URL; the default model is its first one.
 
-    Raises `ValueError` that says what would help: nothing listens, not ready, no such model.
+    Raises ValueError with a remedy if nothing listens at the URL, if the service is not ready, or
+    if it has no such model.
     """
     status, body, _ = _get(f"{url}/v2/health/ready")
     if status == 503:
-        raise ValueError(f"the service at {url} is not ready yet; try again in some seconds")
+        raise ValueError(f"the service at {url} is not ready yet; retry in a few seconds")
     if status != 200:
-        raise ValueError(f"what listens at {url} is no Paretoserve: its readiness is {status}")
+        raise ValueError(
+            f"the server at {url} is not Paretoserve: {url}/v2/health/ready returned {status}"
+        )
     if not model:
         model = json.loads(_get(f"{url}/v2/models")[1])["models"][0]
     status, body, _ = _get(f"{url}/v2/models/{model}")
@@ -51,33 +57,31 @@ def connect(url: str, model: str = "") -> ServiceDescription:
     return ServiceDescription(url, json.loads(body))
 
 
-def probe(
-    service: ServiceDescription,
-    rounds: int = PROBES,
-    on_round: Callable[[int], None] = lambda done: None,
-) -> dict[str, Probe]:
-    """Ask every variant a few times, in turns; the times are the gateway's own, as deadlines are.
+def probe(service: ServiceDescription, rounds: int = PROBES) -> dict[str, Probe]:
+    """Measure every variant with a few requests, in turns.
 
-    Raises `ValueError` if one does not answer.
+    Latencies are those that the gateway reports, because deadlines are measured by its clock too.
+
+    Raises ValueError if a request fails.
     """
     requests = binary.random_requests(service.metadata, rounds + WARM_UP)
-    seen: dict[str, list[Mapping[str, Any]]] = {name: [] for name in service.metadata["versions"]}
-    for number, request in enumerate(requests):
-        for variant, explanations in seen.items():
+    versions = service.metadata["versions"]
+    explanations_of: dict[str, list[Mapping[str, Any]]] = {name: [] for name in versions}
+    for request in requests:
+        for variant, explanations in explanations_of.items():
             url = f"{service.url}/v2/models/{service.metadata['name']}/versions/{variant}/infer"
             status, body, headers = _open(Request(url, request.body, dict(request.headers)))
             if status != 200:
-                raise ValueError(f"variant {variant} does not answer: {status} {body[:200]!r}")
+                raise ValueError(f"variant {variant} answered with {status}: {body[:200]!r}")
             explanations.append(
                 binary.parse_explanation(body, headers.get(binary.JSON_LENGTH_HEADER.lower()))
             )
-        on_round(number)
     return {
         variant: Probe(
             accuracy=float(explanations[-1]["accuracy"]),
             latency_ms=float(np.quantile([e["latency_ms"] for e in explanations[WARM_UP:]], 0.9)),
         )
-        for variant, explanations in seen.items()
+        for variant, explanations in explanations_of.items()
     }
 
 
@@ -92,7 +96,7 @@ def _get(url: str) -> tuple[int, bytes, Mapping[str, str]]:
 
 
 def _open(request: Request) -> tuple[int, bytes, Mapping[str, str]]:
-    # No proxy of the environment's: it is the service that is measured.
+    # Bypasses proxies of the environment, which would be measured too.
     try:
         with build_opener(ProxyHandler({})).open(request, timeout=TIMEOUT_S) as response:
             return response.status, response.read(), dict(response.headers)

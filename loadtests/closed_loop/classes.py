@@ -1,13 +1,13 @@
-"""The SLO classes of the load test, and the numbers that each one asks for.
+"""The SLO classes of the load test and their deadlines and accuracy floors.
 
-A number fits one model on one machine, so each is derived from a few probes of every variant, each
-pinned, just before the test. `fastest` and `slowest` are the variants' 90th percentiles:
+A number that fits one model on one machine does not fit another, so they are derived from a few
+probes of every variant before the test. `fastest` and `slowest` are 90th percentiles by variant:
 
-    class            latency within          accuracy at least
-    strict-latency   3 x fastest             -                       only the fastest are so quick
-    strict-accuracy  10 x slowest            the best there is       only the best will do
-    balanced         5 x slowest             halfway, worst to best  all but the worst, in good time
-    none             -                       -
+    class            deadline       accuracy floor           variants that qualify
+    strict-latency   3 x fastest    -                        the fastest ones
+    strict-accuracy  10 x slowest   best accuracy            the most accurate one
+    balanced         5 x slowest    mean of worst and best   all but the least accurate ones
+    none             -              -                        all
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ ACCURACY_HEADER: Final = "x-slo-min-accuracy"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One variant as a few requests found it."""
+    """The accuracy and the latency of one variant, measured with a few requests."""
 
     accuracy: float
     latency_ms: float
 
 
 Slos: TypeAlias = Mapping[str, Mapping[str, float]]
-"""By class: the SLO headers of its requests."""
+"""The SLO headers of the requests, by class."""
 
 OPTIONS: Final = {
     "strict_latency_ms": (STRICT_LATENCY, LATENCY_HEADER),
@@ -43,11 +43,11 @@ OPTIONS: Final = {
     "balanced_latency_ms": (BALANCED, LATENCY_HEADER),
     "balanced_accuracy": (BALANCED, ACCURACY_HEADER),
 }
-"""What can be set instead of derived, and the number that it replaces."""
+"""Options that replace a derived number: the class and the header of that number."""
 
 
-def derive(probes: Mapping[str, Probe], given: Mapping[str, float | None]) -> Slos:
-    """Return what each class asks for; `given` holds `OPTIONS`, None where not set."""
+def derive_slos(probes: Mapping[str, Probe], given: Mapping[str, float | None]) -> Slos:
+    """Return the SLO headers of each class; `given` has a value or None by name of `OPTIONS`."""
     latencies_ms = [probe.latency_ms for probe in probes.values()]
     fastest, slowest = min(latencies_ms), max(latencies_ms)
     accuracies = [probe.accuracy for probe in probes.values()]

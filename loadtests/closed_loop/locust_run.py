@@ -1,4 +1,4 @@
-"""Locust, headless and in a process of its own: it patches sockets and threads where it runs."""
+"""Runs Locust headless in a subprocess, because it patches sockets and threads."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from variants.catalog.record import read_record
 
 LOCUSTFILE: Final = Path(__file__).parents[1] / "locustfile.py"
 GRACE_S: Final = 60
-"""Beyond the time asked for: locust's start, the probes, the last answers."""
-LAST_ANSWERS_S: Final = 10
+"""Time added to `seconds` for the start of Locust, the probes and the last responses."""
+STOP_TIMEOUT_S: Final = 10
+"""Time that Locust waits for the last responses."""
 POLL_S: Final = 0.1
+"""Interval between two checks whether Locust has ended."""
 
 
 def run_load_test(
@@ -33,13 +35,13 @@ def run_load_test(
     json_path: Path | None = None,
     console: Console | None = None,
 ) -> LoadReport:
-    """Load a service with users of every SLO class for some seconds; print and return the table.
+    """Load a service with `users` of all SLO classes for `seconds`; print and return the report.
 
-    Raises `ValueError` that says what would help if nothing listens there, if it is not ready, or
-    if locust is missing or fails.
+    Raises ValueError with a remedy if nothing listens at the URL, if the service is not ready, or
+    if Locust is not installed or fails.
     """
     if find_spec("locust") is None:
-        raise ValueError("this needs locust: pip install 'paretoserve[load]'")
+        raise ValueError("load tests need Locust: pip install 'paretoserve[load]'")
     url = url.rstrip("/")
     connect(url)
     console = console or Console()
@@ -56,10 +58,10 @@ def _run_locust(url: str, users: int, seconds: int, folder: Path, console: Conso
     command = [
         *(sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), "--headless"),
         *("--host", url, "--users", str(users), "--spawn-rate", str(users)),
-        *("--seconds", str(seconds), "--stop-timeout", str(LAST_ANSWERS_S)),
+        *("--seconds", str(seconds), "--stop-timeout", str(STOP_TIMEOUT_S)),
         *("--only-summary", "--loglevel", "WARNING", "--summary-json", str(summary)),
     ]
-    # Our packages must be importable there, installed or not.
+    # The subprocess must find this package even if it is not installed.
     paths = [str(LOCUSTFILE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with log.open("wb") as output:
@@ -72,14 +74,14 @@ def _run_locust(url: str, users: int, seconds: int, folder: Path, console: Conso
             process.kill()
             process.wait()
     if not summary.exists():
-        how = f"ended with status {process.returncode}" if is_done else "did not end"
-        said = log.read_text(errors="replace").strip().splitlines()
-        raise ValueError(f"locust {how}: {said[-1] if said else 'it said nothing'}")
+        end = f"exited with status {process.returncode}" if is_done else "did not exit in time"
+        lines = log.read_text(errors="replace").strip().splitlines()
+        raise ValueError(f"Locust {end}: {lines[-1] if lines else 'it printed nothing'}")
     return read_record(LoadReport, summary)
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: int, console: Console) -> bool:
-    """Show how time passes until the process ends; return False if it does not in good time."""
+    """Show a progress bar until the process exits; return False if it exceeds the grace period."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     started = time.monotonic()
     with Progress(*columns, console=console, transient=True) as progress:

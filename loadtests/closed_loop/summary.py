@@ -1,9 +1,9 @@
-"""What a load test saw, class by class: every request counts, answered or not.
+"""The results of a load test by SLO class.
 
-    Answer, one per request ─▶ Summary per class ─▶ Report ─▶ table, JSON
+    ClientResult per request ─▶ ClassSummary per class ─▶ LoadReport ─▶ table, JSON
 
-On time counts over all requests, refused ones too. Accuracy is the mean over what was answered, as
-the answers tell. Latency is what the client saw, over what was answered.
+The on-time ratio is over all requests, including refused ones. The mean accuracy, as the responses
+report it, and the latency, as the client measures it, are over successful responses.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rich.table import Table
 from loadtests.closed_loop.classes import ACCURACY_HEADER, LATENCY_HEADER, Slos
 from variants.catalog.record import Record
 
-NO_ANSWER: Final = 0
+NO_RESPONSE: Final = 0
 OK: Final = 200
 REFUSED: Final = (422, 429, 504)
-"""The service's answers to what it cannot do in time: part of its job, and no failures."""
+"""HTTP statuses of requests whose SLO the service cannot meet; they are not failures."""
 
 
-class RequestResult(NamedTuple):
-    """One request as its client saw it; status `NO_ANSWER` where nothing came back."""
+class ClientResult(NamedTuple):
+    """The result of one request at the client; `status` is `NO_RESPONSE` if there was none."""
 
     status: int
     latency_s: float
@@ -37,27 +37,27 @@ class RequestResult(NamedTuple):
 
 
 class ClassSummary(Record):
-    """All requests of one class."""
+    """Counts and means over all requests of one class."""
 
     slo: Mapping[str, float]
-    """The SLO headers they were sent with."""
+    """The SLO headers of the requests."""
     requests: int = Field(ge=0)
     answered: int = Field(ge=0)
     refused: Mapping[int, int]
-    """By status: those of `REFUSED`."""
+    """Requests by status, of the statuses in `REFUSED`."""
     failed: Mapping[int, int]
-    """By status: all others, and `NO_ANSWER`."""
+    """Requests by status, of all other statuses, `NO_RESPONSE` included."""
     on_time_ratio: float
-    """Answered by their deadline, of all requests."""
+    """Share of all requests that were answered by their deadline."""
     mean_accuracy: float | None
     variant_ratios: Mapping[str, float]
-    """The share of each variant in what was answered."""
+    """Share of each variant in the successful responses."""
     latency_s: Mapping[str, float]
-    """p50, p95, p99; empty if nothing was answered."""
+    """p50, p95 and p99 of the successful responses; empty if there are none."""
 
 
 class LoadReport(Record):
-    """One load test. `generator_cpu_ratio` is what of one core the load generator itself took."""
+    """The report of one load test; `generator_cpu_ratio` is the CPU use of the client, in cores."""
 
     url: str
     model: str
@@ -68,30 +68,30 @@ class LoadReport(Record):
 
     @property
     def requests(self) -> int:
-        """How many requests there were in all."""
+        """The number of requests."""
         return sum(summary.requests for summary in self.classes.values())
 
     @property
     def failures(self) -> int:
-        """How many requests got no answer, or one that no request of ours should get."""
+        """The number of requests without a response or with an unexpected status."""
         return sum(sum(summary.failed.values()) for summary in self.classes.values())
 
 
-def summarize(slo: Mapping[str, float], answers: Iterable[RequestResult]) -> ClassSummary:
-    """Sum up the requests of one class."""
-    answers = list(answers)
-    statuses = Counter(answer.status for answer in answers)
-    answered = [answer for answer in answers if answer.status == OK]
-    variants = Counter(answer.variant for answer in answered)
-    latencies = [answer.latency_s for answer in answered]
+def summarize(slo: Mapping[str, float], results: Iterable[ClientResult]) -> ClassSummary:
+    """Return the summary of the requests of one class."""
+    results = list(results)
+    statuses = Counter(result.status for result in results)
+    answered = [result for result in results if result.status == OK]
+    variants = Counter(result.variant for result in answered)
+    latencies = [result.latency_s for result in answered]
     return ClassSummary(
         slo=slo,
-        requests=len(answers),
+        requests=len(results),
         answered=len(answered),
         refused={status: statuses[status] for status in REFUSED if statuses[status]},
         failed={s: count for s, count in sorted(statuses.items()) if s not in (OK, *REFUSED)},
-        on_time_ratio=sum(answer.is_on_time for answer in answered) / max(1, len(answers)),
-        mean_accuracy=float(np.mean([a.accuracy for a in answered])) if answered else None,
+        on_time_ratio=sum(result.is_on_time for result in answered) / max(1, len(results)),
+        mean_accuracy=float(np.mean([r.accuracy for r in answered])) if answered else None,
         variant_ratios={name: n / len(answered) for name, n in variants.most_common()},
         latency_s={
             f"p{percent}": float(np.percentile(latencies, percent))
@@ -102,20 +102,20 @@ def summarize(slo: Mapping[str, float], answers: Iterable[RequestResult]) -> Cla
 
 
 def summarize_all(
-    slos: Slos, answers: Mapping[str, Iterable[RequestResult]]
+    slos: Slos, results: Mapping[str, Iterable[ClientResult]]
 ) -> dict[str, ClassSummary]:
-    """Sum up every class, in order, also one that sent nothing."""
-    return {name: summarize(slo, answers.get(name, ())) for name, slo in slos.items()}
+    """Return the summary of every class, in order, including classes without requests."""
+    return {name: summarize(slo, results.get(name, ())) for name, slo in slos.items()}
 
 
 def render_table(report: LoadReport) -> Table:
-    """Show a load test as one table, of 80 columns where the variants' names allow."""
+    """Return the report as a table; it fits 80 columns unless variant names are long."""
     table = Table(
         title=f"{report.model}: {report.requests} requests in {report.elapsed_s:.1f} s, "
         f"closed loop, {report.users} users",
-        caption=f"The load generator took {report.generator_cpu_ratio:.0%} of a core. "
-        "Requests not answered are listed by status, failures in red. "
-        "A p99 of fewer than 1,000 answers is noise.",
+        caption=f"The load generator used {report.generator_cpu_ratio:.0%} of a core. "
+        "Unsuccessful requests are listed by HTTP status, failures in red. "
+        "A p99 of fewer than 1,000 responses is not reliable.",
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
@@ -127,13 +127,15 @@ def render_table(report: LoadReport) -> Table:
     table.add_column("ms", justify="right", no_wrap=True)
     for name, summary in report.classes.items():
         accuracy = summary.mean_accuracy
-        asked = (_ASKED[header].format(value) for header, value in summary.slo.items())
+        slo = (_SLO_FORMATS[header].format(value) for header, value in summary.slo.items())
         refused = (f"{count} x {status}" for status, count in summary.refused.items())
-        failed = (f"[red]{n} x {status or 'nothing'}[/]" for status, n in summary.failed.items())
+        failed = (
+            f"[red]{n} x {status or 'no response'}[/]" for status, n in summary.failed.items()
+        )
         shares = (f"{ratio:.0%} {variant}" for variant, ratio in summary.variant_ratios.items())
         latencies = (f"{quantile} {s * 1e3:.2f}" for quantile, s in summary.latency_s.items())
         table.add_row(
-            "\n".join((f"[bold]{name}[/]", *asked)),
+            "\n".join((f"[bold]{name}[/]", *slo)),
             "\n".join((str(summary.requests), *refused, *failed)),
             f"{summary.on_time_ratio:.1%}" if summary.requests else "-",
             "-" if accuracy is None else f"{accuracy:.4f}",
@@ -144,4 +146,4 @@ def render_table(report: LoadReport) -> Table:
     return table
 
 
-_ASKED: Final = {LATENCY_HEADER: "in {:g} ms", ACCURACY_HEADER: "from {:.4f}"}
+_SLO_FORMATS: Final = {LATENCY_HEADER: "in {:g} ms", ACCURACY_HEADER: "from {:.4f}"}

@@ -28,7 +28,7 @@ from loadtests.live.turn import Plan, Turn, take_turn, warm_up, why_invalid
 from loadtests.replay.live_run import TIMINGS_FILE, describe_client, replay_live
 from loadtests.simulator.compare import parse_policies
 from loadtests.simulator.trial import trial_title, write_outcomes_by_policy
-from loadtests.trials.files import write_grids, write_trial, write_whole
+from loadtests.trials.files import write_grids, write_trial
 from loadtests.trials.grid import Grid, show
 from loadtests.trials.options import FOLDER, finite
 from loadtests.workload.arrivals import Poisson
@@ -36,6 +36,7 @@ from loadtests.workload.demand import parse_demand
 from loadtests.workload.notation import parse_names
 from serving.gateway.settings import Settings
 from serving.routing.profile import variant_profiles
+from variants.catalog import artifact
 from variants.catalog.catalog import Catalog
 from variants.catalog.hardware import hardware
 
@@ -213,7 +214,7 @@ def _write_turn(turn: Turn, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_outcomes_by_policy((turn.live.outcomes, *turn.simulated.outcomes), folder)
     path = folder / f"{turn.policy}-{TIMINGS_FILE}"
-    write_whole(path, turn.timings.model_dump_json(indent=1) + "\n")
+    artifact.write_record(path, turn.timings)
 
 
 def _write_all(

@@ -1,4 +1,4 @@
-"""The batches that a client's answers came in, put together from what was said of each answer."""
+"""Reconstructs the batches of a replay from the parameters of its responses."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from loadtests.trials.outcomes import Batches, RequestStatus
 
 
 def reconstruct_batches(replayed: ReplayResult) -> Batches | None:
-    """Return the batches of a replay; None if no answer said of itself what that takes.
+    """Return the batches of a replay; None if no response has the necessary parameters.
 
-    Answers of one batch were told the same variant, size, prediction and time of computing; of
-    those that were, as many as fill a batch belong together, in order of dispatch. The service says
-    microseconds, so some batches may be taken for their neighbours; who else sends it requests is
-    in no batch of ours.
+    The responses of a batch have the same variant, batch size, prediction and compute time. Of the
+    responses with equal values, consecutive ones in order of dispatch form a batch, up to its size.
+    The service reports times in microseconds, so neighbouring batches with equal values may be
+    mixed up. Requests of other clients are not part of any batch.
     """
     reported, outcomes = replayed.reported, replayed.outcomes
     took_s = reported.latency_s - reported.queue_s
@@ -28,18 +28,19 @@ def reconstruct_batches(replayed: ReplayResult) -> Batches | None:
     if not len(known):
         return None
     columns = (outcomes.variant, outcomes.batch_size, reported.predicted_s, reported.compute_s)
-    told = np.column_stack([np.nan_to_num(column[known]) for column in columns])
-    _, alike = np.unique(told, axis=0, return_inverse=True)
-    order = np.lexsort((sent_s[known], alike))
-    known, alike = known[order], alike[order]
+    keys = np.column_stack([np.nan_to_num(column[known]) for column in columns])
+    _, group = np.unique(keys, axis=0, return_inverse=True)
+    order = np.lexsort((sent_s[known], group))
+    known, group = known[order], group[order]
     sizes = outcomes.workload.sizes[known]
+    # Samples before each request in its group, and from them the number of its batch there.
     before = np.cumsum(sizes) - sizes
-    starts = np.flatnonzero(np.diff(alike, prepend=-1))
-    before -= np.repeat(before[starts], np.diff(starts, append=len(alike)))
-    place = before // outcomes.batch_size[known]
-    # The first of each batch: it was dispatched as the others were, and its answer came no later.
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    before -= np.repeat(before[starts], np.diff(starts, append=len(group)))
+    number = before // outcomes.batch_size[known]
+    # The first request of a batch was dispatched with the others and answered no later.
     first = known[
-        np.flatnonzero((np.diff(alike, prepend=-1) != 0) | (np.diff(place, prepend=0) != 0))
+        np.flatnonzero((np.diff(group, prepend=-1) != 0) | (np.diff(number, prepend=0) != 0))
     ]
     first = first[np.argsort(sent_s[first] + took_s[first], kind="stable")]
     return Batches(

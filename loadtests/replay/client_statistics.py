@@ -1,4 +1,4 @@
-"""How well the client itself kept up: what it adds to a latency is not the service's doing."""
+"""Statistics of the load client: its own delay is part of every latency that it measures."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_DELAY_S: Final = 0.002
-"""The lag that one request in a hundred may have in a run that counts."""
+"""Maximum of the 99th percentile of the client's delay in a valid run."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientStatistics:
-    """The client's own lateness, which counts into every latency that it measured."""
+    """Delays, waits for connections, and resources of the client during one run."""
 
     delay_p50_s: float
-    """From the time that a request was meant for until the client came to it."""
+    """Delay from the arrival time of a request in the workload until the client processes it."""
     delay_p99_s: float
     delay_max_s: float
     waited: int
-    """Requests that found no free connection."""
+    """Number of requests that found no free connection."""
     waited_max_s: float
-    """The longest that one of them, which was sent at last, waited for one."""
+    """Longest wait for a connection, of the requests that got one."""
     connections: int
-    """The most that were open at a time."""
+    """Largest number of open connections."""
     cpu_s: float
-    """The processor time of this process during the run."""
+    """CPU time of the client process during the run."""
     is_real_time: bool
-    """Whether it ran before the service wherever both wanted a core: see `real_time_scheduling`."""
+    """Whether the client had real-time priority; see `real_time_scheduling`."""
 
     def check(self, limit_s: float = MAX_DELAY_S) -> None:
-        """Raise `ValueError` that says what would help if more than 1 % were later than this."""
+        """Raise ValueError with a remedy if the 99th percentile of the delay exceeds the limit."""
         if self.delay_p99_s > limit_s:
             raise ValueError(
-                f"the client itself was {self.delay_p99_s * 1e3:.2f} ms late with one request in a "
-                f"hundred, and may be {limit_s * 1e3:g} ms late: these latencies are not the "
-                "service's alone. Lower the rate, run the client as root, for which Linux makes "
-                "it the first to run, or run it on another machine"
+                f"the client sent 1 % of the requests more than {self.delay_p99_s * 1e3:.2f} ms "
+                f"late, and the limit is {limit_s * 1e3:g} ms: the latencies include delays of the "
+                "client. Lower the rate, run the client as root, so that Linux gives it real-time "
+                "priority, or run it on another machine"
             )
 
 
@@ -51,17 +51,17 @@ def summarize_client(
     cpu_s: float,
     is_real_time: bool,
 ) -> ClientStatistics:
-    """Summarize by request when it was meant for, when the client came to it, when it was sent.
+    """Summarize the times of each request: its arrival, when it was processed, when it was sent.
 
-    `sent_s` is `due_s` where a connection was free, and NaN where none became free.
+    `sent_s` equals `due_s` if a connection was free, and is NaN if none became free.
     """
-    late_s = due_s - intended_s
-    p50_s, p99_s = np.quantile(late_s, [0.5, 0.99])
-    waits_s = (sent_s - due_s)[sent_s != due_s]  # NaN is unlike anything
+    delay_s = due_s - intended_s
+    p50_s, p99_s = np.quantile(delay_s, [0.5, 0.99])
+    waits_s = (sent_s - due_s)[sent_s != due_s]  # includes NaN
     return ClientStatistics(
         delay_p50_s=float(p50_s),
         delay_p99_s=float(p99_s),
-        delay_max_s=float(late_s.max()),
+        delay_max_s=float(delay_s.max()),
         waited=len(waits_s),
         waited_max_s=float(np.nanmax(waits_s, initial=0.0)),
         connections=connections,

@@ -1,6 +1,7 @@
-"""One HTTP/1.1 connection that is kept alive: one request at a time, and as little work as can be.
+"""A low-overhead HTTP/1.1 keep-alive connection with one request at a time.
 
-It knows just enough for a server that answers with Content-Length, and parses no JSON.
+It implements the part of HTTP/1.1 that a server with Content-Length responses requires, and does
+not parse JSON.
 """
 
 from __future__ import annotations
@@ -15,27 +16,30 @@ _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"\r\ncontent-length: "
 _JSON_LENGTH: Final = b"\r\n" + JSON_LENGTH_HEADER.lower().encode() + b": "
 _OK: Final = b"200"
-_KEPT_BYTES: Final = 1000
-"""Of an answer that is no 200: its head, and the beginning of what it says."""
+_MAX_ERROR_BYTES: Final = 1000
+"""Number of bytes that are kept of a response with another status than 200, head included."""
 
 
 class ConnectionOwner(Protocol):
-    """Who lends a connection out."""
+    """Receives the events of a connection."""
 
     def on_open(self, connection: ClientConnection) -> None:
-        """The connection is there, and free."""
+        """The connection is open and free."""
 
-    def on_answer(
-        self, connection: ClientConnection, number: int, now_s: float, status: int, kept: bytes
+    def on_response(
+        self, connection: ClientConnection, number: int, now_s: float, status: int, content: bytes
     ) -> None:
-        """The answer to request `number` is whole; the connection is free."""
+        """The response to request `number` is complete; the connection is free.
+
+        `content` is the JSON part of the body of a 200 response, or the beginning of another one.
+        """
 
     def on_lost(self, connection: ClientConnection, number: int | None) -> None:
-        """The connection is gone, with request `number` unanswered, or none."""
+        """The connection is closed; `number` is the request without a response, if there is one."""
 
 
 class ClientConnection(asyncio.Protocol):
-    """`send` when it is free, which it is from the start and again after each answer."""
+    """A connection to the service. `send` requires that it is free: new, or after a response."""
 
     def __init__(self, owner: ConnectionOwner) -> None:
         self._owner = owner
@@ -44,20 +48,20 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the transport."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is a class of its own
+        self._transport = cast(asyncio.Transport, transport)  # uvloop has its own class
         self._owner.on_open(self)
 
     def send(self, number: int, request: bytes) -> None:
-        """Send a whole request; its answer is told by this number."""
+        """Send the bytes of a request; `number` identifies it in the calls to the owner."""
         self._number = number
         self._transport.write(request)
 
     def abort(self) -> None:
-        """Close at once, whatever is under way."""
+        """Close the connection at once, without waiting for a response."""
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Called by the transport with what came."""
+        """Called by the transport with received bytes."""
         if self._received:
             data = self._received + data
         end = data.find(_HEAD_END)
@@ -65,11 +69,11 @@ class ClientConnection(asyncio.Protocol):
             self._received = data
             return
         head = data[: end + 2].lower()
-        length = _number(head, _LENGTH)
-        status = head[9:12]  # after HTTP/1.1
+        length = _parse_header(head, _LENGTH)
+        status = head[9:12]  # after "HTTP/1.1 "
         number = self._number
         if length is None or number is None or not status.isdigit():
-            self._transport.abort()  # it is no answer, to no request, or has no known end
+            self._transport.abort()  # not a response, unexpected, or without a length
             return
         body = end + len(_HEAD_END)
         if len(data) < body + length:
@@ -79,19 +83,19 @@ class ClientConnection(asyncio.Protocol):
         self._received = b""
         self._number = None
         if status == _OK:
-            json_length = _number(head, _JSON_LENGTH)
-            kept = data[body : body + (length if json_length is None else json_length)]
+            json_length = _parse_header(head, _JSON_LENGTH)
+            content = data[body : body + (length if json_length is None else json_length)]
         else:
-            kept = data[:_KEPT_BYTES]
-        self._owner.on_answer(self, number, now_s, int(status), kept)
+            content = data[:_MAX_ERROR_BYTES]
+        self._owner.on_response(self, number, now_s, int(status), content)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Called by the transport."""
         self._owner.on_lost(self, self._number)
 
 
-def _number(head: bytes, name: bytes) -> int | None:
-    """Return the value of a header that is a whole number, or None where there is none."""
+def _parse_header(head: bytes, name: bytes) -> int | None:
+    """Return the value of a header if it is a non-negative integer, otherwise None."""
     start = head.find(name)
     if start < 0:
         return None

@@ -1,6 +1,6 @@
-"""A live trial for a terminal: one demand against a running service, and against its simulation.
+"""Replays one demand against a running service and compares the run with its simulation.
 
-URL, Demand ─▶ replay ─▶ Run, accuracies, timings;   Run, simulated Run ─▶ the gap between them
+URL, Demand ─▶ replay_live ─▶ LiveRun;   LiveRun, simulated Run ─▶ gap between their scores
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Final
 from loadtests.client.service import connect, probe
 from loadtests.replay.batches import reconstruct_batches
 from loadtests.replay.client_statistics import ClientStatistics
-from loadtests.replay.replay import replay_now
+from loadtests.replay.replay import run_replay
 from loadtests.replay.timings import Timings, summarize_timings
 from loadtests.simulator.compare import Comparison, compare
 from loadtests.simulator.simulate import Fault, SimulatedService
 from loadtests.simulator.trial import trial_title, write_outcomes_by_policy
 from loadtests.trials.calibration import calibration
 from loadtests.trials.conditions import condition_of
-from loadtests.trials.files import write_trial, write_whole
+from loadtests.trials.files import write_trial
 from loadtests.trials.grid import Grid
 from loadtests.trials.metric import METRICS
 from loadtests.trials.outcomes import Outcomes, RequestStatus
@@ -29,31 +29,34 @@ from loadtests.trials.scores import Score, score
 from loadtests.trials.tables import written
 from loadtests.workload.demand import Demand
 from serving.routing.profile import VariantProfile
+from variants.catalog import artifact
 
 TIMINGS_FILE: Final = "timings.json"
+"""File name of the measured batch durations."""
 GAP_METRICS: Final = ("attainment", "mean_accuracy", "p50_s", "p99_s")
+"""Metrics in which live runs and simulations are comparison."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """What came of it; `client.check()` tells whether it is the service's doing."""
+    """The results of a replay; `client.check()` raises ValueError if the client distorted them."""
 
     run: Run
     outcomes: Outcomes
     accuracy: Mapping[str, float]
-    """By variant."""
+    """Accuracy by variant."""
     client: ClientStatistics
     timings: Timings
     unserved: int
-    """Requests that failed or were lost."""
+    """Number of requests that failed or were lost."""
     first_failure: str
-    """What the first that failed was told."""
+    """Response to, or reason of, the first failed request; empty if there is none."""
     started_s: float
-    """When the workload started, by `time.monotonic()`."""
+    """Start of the workload, as `time.monotonic()`."""
 
 
 def fetch_variants(url: str) -> tuple[str, ...]:
-    """Return the variants of the service at a URL; raises `ValueError` as `connect` does."""
+    """Return the variants of the service at a URL; raises ValueError as `connect` does."""
     return tuple(connect(url.rstrip("/")).metadata["versions"])
 
 
@@ -65,28 +68,30 @@ def replay_live(
     seed: int,
     profiles: Mapping[str, VariantProfile] | None = None,
 ) -> LiveRun:
-    """Replay the requests that a seed draws to a service that has this policy.
+    """Replay the requests drawn with `seed` against a service that uses `policy`.
 
-    The accuracies are those of `profiles`; without them each variant is asked for its own.
+    Accuracies are taken from `profiles`; without profiles, from a response of each variant.
 
-    Raises `ValueError` as `draw`, `replay` and `probe` do.
+    Raises ValueError as `draw`, `replay` and `probe` do.
     """
-    accuracy = _accuracy(url, profiles)
+    accuracy = _accuracies(url, profiles)
     workload = demand.draw(seed)
-    replayed = replay_now(url, workload, policy=f"{policy} live", seed=seed)
+    replayed = run_replay(url, workload, policy=f"{policy} live", seed=seed)
     outcomes = replace(replayed.outcomes, batches=reconstruct_batches(replayed))
-    found = outcomes.batches
+    measured = outcomes.batches
     return LiveRun(
         run=Run(
             condition=condition_of(demand),
             seed=seed,
             score=score(outcomes, accuracy),
-            calibration=found and calibration(found, outcomes.variants, workload.seconds),
+            calibration=measured and calibration(measured, outcomes.variants, workload.seconds),
         ),
         outcomes=outcomes,
         accuracy=accuracy,
         client=replayed.client,
-        timings=summarize_timings(found, outcomes.variants) if found else Timings(variants={}),
+        timings=summarize_timings(measured, outcomes.variants)
+        if measured
+        else Timings(variants={}),
         unserved=sum(
             int((outcomes.status == bad).sum())
             for bad in (RequestStatus.LOST, RequestStatus.FAILED)
@@ -105,18 +110,18 @@ def simulate_same_requests(
     faults: Sequence[Fault] = (),
 ) -> Comparison:
     """Simulate the requests that `replay_live` sends; raises as `compare` does."""
-    compared = compare(service, demand, [policy], seed, faults=faults, is_bounded=False)
+    comparison = compare(service, demand, [policy], seed, faults=faults, is_bounded=False)
     name = f"{policy} simulated"
-    run = compared.runs[0]
+    run = comparison.runs[0]
     return replace(
-        compared,
+        comparison,
         runs=(run.called(name),),
-        outcomes=(replace(compared.outcomes[0], policy=name),),
+        outcomes=(replace(comparison.outcomes[0], policy=name),),
     )
 
 
 def live_trial(live: LiveRun, simulated: Comparison | None, demand: Demand, url: str) -> Trial:
-    """Return both as one trial, the live run first."""
+    """Return the live run and, if given, its simulation as one trial."""
     return Trial(
         title=f"{trial_title(demand, live.outcomes)}, at {url}",
         note=describe_client(live.client),
@@ -127,47 +132,50 @@ def live_trial(live: LiveRun, simulated: Comparison | None, demand: Demand, url:
 def write_live_trial(
     live: LiveRun, simulated: Comparison | None, trial: Trial, folder: Path
 ) -> list[Path]:
-    """Write tables, plots, outcomes, and what batches took; return the files."""
+    """Write tables, plots, outcomes and batch durations; return the paths."""
     outcomes = (live.outcomes, *(simulated.outcomes if simulated else ()))
     written = write_trial(folder, trial, outcomes, live.accuracy)
     path = folder / TIMINGS_FILE
-    write_whole(path, live.timings.model_dump_json(indent=1) + "\n")
+    artifact.write_record(path, live.timings)
     return [*written, *write_outcomes_by_policy(outcomes, folder), path]
 
 
-def _accuracy(url: str, profiles: Mapping[str, VariantProfile] | None) -> dict[str, float]:
+def _accuracies(url: str, profiles: Mapping[str, VariantProfile] | None) -> dict[str, float]:
     if profiles is not None:
         return {name: profile.accuracy for name, profile in profiles.items()}
-    probed = probe(connect(url.rstrip("/")), rounds=1)
-    return {name: each.accuracy for name, each in probed.items()}
+    probes = probe(connect(url.rstrip("/")), rounds=1)
+    return {name: each.accuracy for name, each in probes.items()}
 
 
 def describe_client(client: ClientStatistics) -> str:
-    """Say in a sentence how well the client kept up."""
+    """Return the delays and the resources of the client as a sentence."""
     waited = (
-        f"{client.waited:,} waited for a connection, {client.waited_max_s * 1e3:.2f} ms at most"
+        f"{client.waited:,} requests waited for one, {client.waited_max_s * 1e3:.2f} ms at most"
+        if client.waited
+        else "no request waited for one"
     )
     return (
-        f"The client was {client.delay_p50_s * 1e3:.3f} ms late at the median, {client.delay_p99_s * 1e3:.3f} ms at "
-        f"the 99th percentile, {client.delay_max_s * 1e3:.2f} ms at most; {client.connections} connections, "
-        f"{waited if client.waited else 'nobody waited for one'}; {client.cpu_s:.1f} s of CPU, "
+        f"The client sent requests {client.delay_p50_s * 1e3:.3f} ms late at the median, "
+        f"{client.delay_p99_s * 1e3:.3f} ms at the 99th percentile, "
+        f"{client.delay_max_s * 1e3:.2f} ms at most; {client.connections} connections, {waited}; "
+        f"{client.cpu_s:.1f} s of CPU, "
         f"{'with' if client.is_real_time else 'without'} real-time priority."
     )
 
 
 def gap(live: Score, simulated: Score) -> Grid:
-    """Return a table of how far a simulation is from the live run of the same requests."""
+    """Return a table of the differences between a live run and its simulation."""
     return gap_grid(gap_rows([(live, simulated)]))
 
 
 def gap_grid(rows: Sequence[Sequence[str]], note: str = "") -> Grid:
-    """Return rows of `gap_rows` as a table."""
+    """Return a table of the rows of `gap_rows`."""
     columns = ("", *(METRICS[name].title for name in GAP_METRICS))
     return Grid("Simulation and reality", columns, rows, note)
 
 
 def gap_rows(pairs: Sequence[tuple[Score, Score]], prefix: str = "") -> list[tuple[str, ...]]:
-    """Return what was live, what simulated, and the difference, taken pair by pair."""
+    """Return three rows: the live scores, the simulated ones, and the differences by pair."""
     rows = []
     for what, pick, sign in (
         ("live", lambda live, _: live, ""),

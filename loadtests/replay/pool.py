@@ -1,8 +1,8 @@
-"""Connections to one service: as many as are needed at a time, up to a limit.
+"""A pool of connections to one service that grows on demand up to a limit.
 
-    request ─▶ a free connection, or the line for one ─▶ answer ─▶ ledger
+    request ─▶ free connection, or queue for one ─▶ response ─▶ request log
 
-A connection that was lost is not missed: another is opened when none is free.
+A lost connection is not replaced until a request finds no free one.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from loadtests.replay.request_log import RequestLog
 
 
 class ConnectionPool:
-    """Sends requests by number, and notes in a ledger what becomes of each."""
+    """Sends requests by number and records their results in a request log."""
 
     def __init__(
-        self, host: str, port: int, limit: int, requests: Sequence[bytes], ledger: RequestLog
+        self, host: str, port: int, limit: int, requests: Sequence[bytes], log: RequestLog
     ) -> None:
-        """Take the bytes of each request, by number; `limit` is of connections."""
+        """`requests` are the bytes of each request; `limit` is the maximum of connections."""
         self._host = host
         self._port = port
         self._limit = limit
         self._requests = requests
-        self._ledger = ledger
+        self._log = log
         self._open: set[ClientConnection] = set()
         self._free: list[ClientConnection] = []
-        self._line: deque[int] = deque()
+        self._queue: deque[int] = deque()
         self._opening: set[asyncio.Task[None]] = set()
         self._is_closed = False
-        self.most_open = 0
-        """Connections at a time, so far."""
+        self.max_open = 0
+        """Largest number of open connections so far."""
 
     async def open(self, count: int) -> None:
-        """Open some connections beforehand; raises `OSError` if they do not open."""
+        """Open `count` connections in advance; raises OSError if one cannot be opened."""
         for _ in range(count):
             transport = await self._connect()
             if peer := transport.get_extra_info("peername"):
-                self._host = peer[0]  # no longer a name: looking one up takes a thread
+                self._host = peer[0]  # an address: later connections need no name resolution
 
     def send(self, number: int, now_s: float) -> None:
         """Send a request now, or as soon as a connection is free."""
         if self._free:
             self._send(self._free.pop(), number, now_s)
         else:
-            self._line.append(number)
-            self._grow()
+            self._queue.append(number)
+            self._open_missing()
 
     async def close(self) -> None:
-        """Close all connections; what is unanswered stays so."""
+        """Close all connections; requests without a response remain without one."""
         self._is_closed = True
         for task in self._opening:
             task.cancel()
@@ -64,18 +64,18 @@ class ConnectionPool:
     def on_open(self, connection: ClientConnection) -> None:
         """Called by a connection."""
         self._open.add(connection)
-        self.most_open = max(self.most_open, len(self._open))
+        self.max_open = max(self.max_open, len(self._open))
         if self._is_closed:
             connection.abort()
         else:
-            self._lend(connection)
+            self._assign(connection)
 
-    def on_answer(
-        self, connection: ClientConnection, number: int, now_s: float, status: int, kept: bytes
+    def on_response(
+        self, connection: ClientConnection, number: int, now_s: float, status: int, content: bytes
     ) -> None:
         """Called by a connection."""
-        self._ledger.answered(number, now_s, status, kept)
-        self._lend(connection)
+        self._log.record_response(number, now_s, status, content)
+        self._assign(connection)
 
     def on_lost(self, connection: ClientConnection, number: int | None) -> None:
         """Called by a connection."""
@@ -85,40 +85,42 @@ class ConnectionPool:
         if self._is_closed:
             return
         if number is not None:
-            self._ledger.disconnected(number)
-        self._grow()
+            self._log.record_disconnect(number)
+        self._open_missing()
 
     def _send(self, connection: ClientConnection, number: int, now_s: float) -> None:
-        self._ledger.sent_s[number] = now_s
+        self._log.sent_s[number] = now_s
         connection.send(number, self._requests[number])
 
-    def _lend(self, connection: ClientConnection) -> None:
-        if self._line:
-            self._send(connection, self._line.popleft(), time.monotonic())
+    def _assign(self, connection: ClientConnection) -> None:
+        """Use a free connection for the next request in the queue."""
+        if self._queue:
+            self._send(connection, self._queue.popleft(), time.monotonic())
         else:
             self._free.append(connection)
 
-    def _grow(self) -> None:
+    def _open_missing(self) -> None:
+        """Open a connection for each queued request, up to the limit."""
         while (
-            len(self._opening) < len(self._line)
+            len(self._opening) < len(self._queue)
             and len(self._open) + len(self._opening) < self._limit
         ):
             task = asyncio.create_task(self._open_another())
             self._opening.add(task)
-            task.add_done_callback(self._opened)
+            task.add_done_callback(self._on_opened)
 
-    def _opened(self, task: asyncio.Task[None]) -> None:
+    def _on_opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
         if not self._is_closed:
-            self._grow()
+            self._open_missing()
 
     async def _open_another(self) -> None:
         try:
             await self._connect()
         except OSError:
-            # Opened for one that waits: to try for ever would hide that nobody listens.
-            if self._line:
-                self._ledger.disconnected(self._line.popleft())
+            # Fails the request that it was opened for: endless retries would hide a dead service.
+            if self._queue:
+                self._log.record_disconnect(self._queue.popleft())
 
     async def _connect(self) -> asyncio.Transport:
         loop = asyncio.get_running_loop()

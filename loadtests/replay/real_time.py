@@ -1,7 +1,7 @@
-"""A client that is served by the kernel before the service it measures, where that is allowed.
+"""Real-time scheduling of the client, so that it runs before the service that it measures.
 
-Elsewhere a client that shares its cores with a busy service is woken milliseconds late, and looks
-like a slower service. A client on another machine would not be.
+Without it, a client that shares its cores with a busy service wakes up milliseconds late, which
+looks like a slower service. A client on another machine does not have this problem.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def real_time_scheduling() -> Iterator[bool]:
-    """Run this thread with real-time priority; gives whether it may, which root may on Linux."""
+    """Run the calling thread with real-time priority if possible; yield whether it is.
+
+    It requires root on Linux.
+    """
     if sys.platform != "linux":
         yield False
         return

@@ -1,9 +1,10 @@
-"""Sends the requests of a workload to a running service at their times, answered or not.
+"""Replays a workload against a running service in an open loop.
 
-    workload ─▶ alarm ─▶ pool ─▶ service ─▶ ledger ─▶ outcomes, what was said, own lag
+    workload ─▶ timer ─▶ connection pool ─▶ service ─▶ request log ─▶ ReplayResult
 
-An open loop: a service that stalls shows in every request that was due meanwhile, since latency
-counts from the time that a request was meant for, not from when it could be sent.
+Requests are sent at their arrival times, whether or not earlier ones have been answered. Latency is
+measured from the arrival time, so a stall of the service shows in all requests that arrive during
+it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from loadtests.client.service import connect
 from loadtests.replay.client_statistics import ClientStatistics, summarize_client
 from loadtests.replay.pool import ConnectionPool
 from loadtests.replay.real_time import real_time_scheduling
-from loadtests.replay.reported import ReportedTimes, parse
+from loadtests.replay.reported import ReportedTimes, parse_responses
 from loadtests.replay.request_bytes import build_requests
 from loadtests.replay.request_log import RequestLog
 from loadtests.replay.timer import create_timer
@@ -33,30 +34,34 @@ from loadtests.trials.outcomes import Outcomes
 from loadtests.workload.workload import Workload
 
 CONNECTIONS: Final = 512
+"""Default maximum number of open connections."""
 GRACE_S: Final = 10.0
+"""Default time, in seconds, for the last responses."""
 _OPENED_BEFORE: Final = 32
+"""Number of connections that are opened before the workload starts."""
 _HEAD_START_S: Final = 0.02
-_AT_ONCE: Final = 16
-"""Requests that are sent before answers are looked for again: those would seem late."""
+"""Time between the end of the preparation and the start of the workload."""
+_MAX_AT_ONCE: Final = 16
+"""Maximum number of requests sent in a row; more would delay the processing of responses."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """A workload as a running service saw it."""
+    """The outcomes of a workload on a running service."""
 
     outcomes: Outcomes
     reported: ReportedTimes
     client: ClientStatistics
-    """`lag.check()` tells whether the outcomes are the service's doing."""
+    """`client.check()` raises ValueError if the client distorted the outcomes."""
     sent_s: npt.NDArray[np.float64]
-    """By request: seconds from the start; NaN where it waited for a connection for ever."""
+    """Sending times by request, in seconds from the start; NaN if a request got no connection."""
     first_failure: str
-    """What the first request that failed was told; empty where none did."""
+    """Response to, or reason of, the first failed request; empty if there is none."""
     started_s: float
-    """When the workload started, by `time.monotonic()`."""
+    """Start of the workload, as `time.monotonic()`."""
 
 
-def replay_now(
+def run_replay(
     url: str,
     workload: Workload,
     *,
@@ -65,7 +70,7 @@ def replay_now(
     connections: int = CONNECTIONS,
     grace_s: float = GRACE_S,
 ) -> ReplayResult:
-    """Do what `replay` does, in an event loop of its own that is fast."""
+    """Run `replay` in a new uvloop event loop."""
     return uvloop.run(
         replay(
             url,
@@ -87,19 +92,21 @@ async def replay(
     connections: int = CONNECTIONS,
     grace_s: float = GRACE_S,
 ) -> ReplayResult:
-    """Send every request of a workload to the service at an http URL; see what becomes of it.
+    """Send every request of a workload to the service at an http URL; return the outcomes.
 
-    `policy` names the result: which one the service has, it does not tell. `seed` is of the inputs.
-    At most so many `connections` are open at a time; a request that finds none free waits for one,
-    and that counts too. What is not answered `grace_s` after the last arrival is lost. The answers
-    are kept until the end, about half a kilobyte each. Meanwhile the calling thread has real-time
-    priority, where it may.
+    `policy` is the name of the policy in the result; the service does not report its own. `seed`
+    determines the inputs. At most `connections` are open at a time. A request that finds no free
+    one waits, which counts as latency. Requests without a response `grace_s` after the last arrival
+    are lost. Responses are kept in memory until the end, about 0.5 kB each. The calling thread has
+    real-time priority during the run, if possible.
 
-    Raises `ValueError` that says what would help: no such service, not ready, no request; `OSError`
-    if the service is gone before the first request is sent.
+    Raises ValueError with a remedy if the workload is empty, if there is no service at the URL, or
+    if it is not ready; OSError if the service ends before the first request is sent.
     """
     if not len(workload):
-        raise ValueError(f"the workload {workload.name} has no request; make it longer, or denser")
+        raise ValueError(
+            f"workload {workload.name} has no requests; increase the duration or the rate"
+        )
     if connections < 1:
         raise ValueError(f"connections must be at least 1, got {connections}")
     parts = urlsplit(url)
@@ -108,82 +115,84 @@ async def replay(
     url = url.rstrip("/")
     service = await asyncio.to_thread(connect, url)
     path = urlsplit(url).path + service.path
-    ledger = RequestLog(len(workload))
+    log = RequestLog(len(workload))
     pool = ConnectionPool(
         parts.hostname,
         parts.port or 80,
         connections,
         build_requests(service, path, workload, seed),
-        ledger,
+        log,
     )
-    with _quiet_collector(), real_time_scheduling() as is_real_time:
+    with _frozen_heap(), real_time_scheduling() as is_real_time:
         try:
             await pool.open(min(connections, _OPENED_BEFORE))
             cpu_s = time.process_time()
             start_s = time.monotonic() + _HEAD_START_S
-            await _send_all(workload, pool, ledger, start_s)
+            await _send_all(workload, pool, log, start_s)
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
-                    await ledger.all_finished.wait()
+                    await log.all_finished.wait()
             cpu_s = time.process_time() - cpu_s
         finally:
             await pool.close()
-    answers = parse(ledger, service.metadata["versions"])
+    responses = parse_responses(log, service.metadata["versions"])
     outcomes = Outcomes(
         workload=workload,
         policy=policy,
-        variants=answers.variants,
-        status=answers.status,
-        variant=answers.variant,
-        finished_s=np.array(ledger.finished_s) - start_s,
-        batch_size=answers.batch_size,
+        variants=responses.variants,
+        status=responses.status,
+        variant=responses.variant,
+        finished_s=np.array(log.finished_s) - start_s,
+        batch_size=responses.batch_size,
         batches=None,
     )
-    own = summarize_client(
+    client = summarize_client(
         workload.arrivals_s + start_s,
-        np.array(ledger.due_s),
-        np.array(ledger.sent_s),
-        connections=pool.most_open,
+        np.array(log.due_s),
+        np.array(log.sent_s),
+        connections=pool.max_open,
         cpu_s=cpu_s,
         is_real_time=is_real_time,
     )
-    sent_s = np.array(ledger.sent_s) - start_s
-    return ReplayResult(outcomes, answers.reported, own, sent_s, answers.first_failure, start_s)
+    sent_s = np.array(log.sent_s) - start_s
+    return ReplayResult(
+        outcomes, responses.reported, client, sent_s, responses.first_failure, start_s
+    )
 
 
 async def _send_all(
-    workload: Workload, pool: ConnectionPool, ledger: RequestLog, start_s: float
+    workload: Workload, pool: ConnectionPool, log: RequestLog, start_s: float
 ) -> None:
-    """Return once the last request is with the pool."""
+    """Pass each request to the pool at its arrival time; return after the last one."""
     due_s = (workload.arrivals_s + start_s).tolist()
     all_sent = asyncio.Event()
     next_number = 0
 
     def send_due() -> None:
         nonlocal next_number
-        for number in range(next_number, min(next_number + _AT_ONCE, len(due_s))):
+        for number in range(next_number, min(next_number + _MAX_AT_ONCE, len(due_s))):
             now_s = time.monotonic()
             if due_s[number] > now_s:
                 break
-            ledger.due_s[number] = now_s
+            log.due_s[number] = now_s
             pool.send(number, now_s)
             next_number = number + 1
         if next_number < len(due_s):
-            bell.set(due_s[next_number])
+            timer.set(due_s[next_number])
         else:
             all_sent.set()
 
-    bell = create_timer(send_due)
+    timer = create_timer(send_due)
     try:
-        bell.set(due_s[0])
+        timer.set(due_s[0])
         await all_sent.wait()
     finally:
-        bell.close()
+        timer.close()
 
 
 @contextmanager
-def _quiet_collector() -> Iterator[None]:
-    """Keep the garbage collector from walking, again and again, all that was there before."""
+def _frozen_heap() -> Iterator[None]:
+    """Exclude existing objects from garbage collection, which shortens its pauses."""
     gc.collect()
     gc.freeze()
     try:

@@ -1,4 +1,4 @@
-"""What the service said of its own answers, to hold against what it did."""
+"""Parses what the service reports in the parameters of its responses."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ import numpy as np
 import numpy.typing as npt
 
 from loadtests.client import binary
-from loadtests.replay.request_log import DISCONNECTED, NO_ANSWER, RequestLog
+from loadtests.replay.request_log import DISCONNECTED, NO_RESPONSE, RequestLog
 from loadtests.trials.outcomes import RequestStatus
 
 _STATUS: Final[Mapping[int, RequestStatus]] = {
-    NO_ANSWER: RequestStatus.LOST,
+    NO_RESPONSE: RequestStatus.LOST,
     HTTPStatus.OK: RequestStatus.ANSWERED,
     HTTPStatus.TOO_MANY_REQUESTS: RequestStatus.SHED,
     HTTPStatus.GATEWAY_TIMEOUT: RequestStatus.EXPIRED,
     HTTPStatus.UNPROCESSABLE_ENTITY: RequestStatus.UNATTAINABLE,
 }
+"""Status of a request by HTTP status; all others are `RequestStatus.FAILED`."""
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class ReportedTimes:
-    """By request, from the `parameters` of its answer; NaN where it said nothing, or got none."""
+    """Times by request from the parameters of its response; NaN if they are not reported."""
 
     predicted_s: Floats
-    """From dispatch to answer: what the service expected to stay within."""
+    """Predicted upper limit of the time from dispatch to response."""
     latency_s: Floats
-    """From the receipt of the request to its answer, by the gateway's clock."""
+    """Time from the receipt of the request to its response, by the clock of the gateway."""
     queue_s: Floats
     compute_s: Floats
 
     @classmethod
-    def nothing(cls, count: int) -> ReportedTimes:
-        """Return what was said of so many requests before any answer is read."""
+    def unknown(cls, count: int) -> ReportedTimes:
+        """Return NaN times for `count` requests."""
         return cls(*(np.full(count, np.nan) for _ in fields(cls)))
 
 
 @dataclass(frozen=True, slots=True)
-class ParsedAnswers:
-    """The answers of a run, parsed; rows are requests, `variant` is a place in `variants`."""
+class ParsedResponses:
+    """The parsed responses of a run. Rows are requests; `variant` is an index into `variants`."""
 
     reported: ReportedTimes
     status: npt.NDArray[np.int8]
@@ -52,44 +53,44 @@ class ParsedAnswers:
     variant: npt.NDArray[np.int16]
     batch_size: npt.NDArray[np.int32]
     first_failure: str
-    """What the service said, or what happened, to the first that failed; empty where none did."""
+    """Response to, or reason of, the first failed request; empty if there is none."""
 
 
-def parse(ledger: RequestLog, variants: Sequence[str]) -> ParsedAnswers:
-    """Parse what was kept; `variants` are those that are known, others are added as they answer.
+def parse_responses(log: RequestLog, variants: Sequence[str]) -> ParsedResponses:
+    """Parse the responses in a request log; unknown variants are appended to `variants`.
 
-    An answer of status 200 that is none of the protocol has failed.
+    A response of status 200 that is not a V2 inference response counts as failed.
     """
-    count = len(ledger.kept)
+    count = len(log.contents)
     status = np.array(
-        [_STATUS.get(code, RequestStatus.FAILED) for code in ledger.http_status], dtype=np.int8
+        [_STATUS.get(code, RequestStatus.FAILED) for code in log.http_status], dtype=np.int8
     )
-    reported = ReportedTimes.nothing(count)
-    known = {name: place for place, name in enumerate(variants)}
+    reported = ReportedTimes.unknown(count)
+    index_of = {name: index for index, name in enumerate(variants)}
     variant = np.full(count, -1, dtype=np.int16)
     batch_size = np.zeros(count, dtype=np.int32)
     for number in np.flatnonzero(status == RequestStatus.ANSWERED).tolist():
         try:
-            explained = binary.parse_explanation(ledger.kept[number], None)
+            explanation = binary.parse_explanation(log.contents[number], None)
         except ValueError:
             status[number] = RequestStatus.FAILED
             continue
-        variant[number] = known.setdefault(explained["variant"], len(known))
-        batch_size[number] = explained.get("batch_size", 0)
-        _note(reported, number, explained)
+        variant[number] = index_of.setdefault(explanation["variant"], len(index_of))
+        batch_size[number] = explanation.get("batch_size", 0)
+        _store_times(reported, number, explanation)
     failed = np.flatnonzero(status == RequestStatus.FAILED)
-    first_failure = _tell(ledger, int(failed[0])) if len(failed) else ""
-    return ParsedAnswers(reported, status, tuple(known), variant, batch_size, first_failure)
+    first_failure = _describe_failure(log, int(failed[0])) if len(failed) else ""
+    return ParsedResponses(reported, status, tuple(index_of), variant, batch_size, first_failure)
 
 
-def _note(reported: ReportedTimes, number: int, explained: Mapping[str, Any]) -> None:
-    reported.predicted_s[number] = explained.get("predicted_latency_ms", np.nan) / 1e3
-    reported.latency_s[number] = explained.get("latency_ms", np.nan) / 1e3
-    reported.queue_s[number] = explained.get("queue_ms", np.nan) / 1e3
-    reported.compute_s[number] = explained.get("compute_ms", np.nan) / 1e3
+def _store_times(reported: ReportedTimes, number: int, explanation: Mapping[str, Any]) -> None:
+    reported.predicted_s[number] = explanation.get("predicted_latency_ms", np.nan) / 1e3
+    reported.latency_s[number] = explanation.get("latency_ms", np.nan) / 1e3
+    reported.queue_s[number] = explanation.get("queue_ms", np.nan) / 1e3
+    reported.compute_s[number] = explanation.get("compute_ms", np.nan) / 1e3
 
 
-def _tell(ledger: RequestLog, number: int) -> str:
-    if ledger.http_status[number] == DISCONNECTED:
-        return "the connection was lost, or did not open"
-    return ledger.kept[number].decode("utf-8", "replace")
+def _describe_failure(log: RequestLog, number: int) -> str:
+    if log.http_status[number] == DISCONNECTED:
+        return "the connection was lost or could not be opened"
+    return log.contents[number].decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""What happens to each request, as it happens: cheap to write during a run, read after it."""
+"""Records the events of each request: cheap to write during a run, evaluated after it."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import math
 from array import array
 from typing import Final
 
-NO_ANSWER: Final = 0
-"""In place of an HTTP status, while there is none."""
+NO_RESPONSE: Final = 0
+"""Stands for the HTTP status of a request without a response."""
 DISCONNECTED: Final = -1
-"""In place of an HTTP status: the connection was lost, or did not open."""
+"""Stands for the HTTP status of a request whose connection was lost or could not be opened."""
 
 
 class RequestLog:
-    """By request: when, and with what. Times are those of `time.monotonic()`; NaN is never."""
+    """Times and responses by request. Times are those of `time.monotonic()`; NaN is never."""
 
     def __init__(self, count: int) -> None:
         self.due_s = array("d", [math.nan]) * count
-        """When the client came to it."""
+        """When the client processed the arrival of the request."""
         self.sent_s = array("d", [math.nan]) * count
         self.finished_s = array("d", [math.nan]) * count
-        self.http_status = array("h", [NO_ANSWER]) * count
-        self.kept = [b""] * count
-        """Of an answer, the JSON part of its body; of another status, how it begins."""
+        self.http_status = array("h", [NO_RESPONSE]) * count
+        self.contents = [b""] * count
+        """The JSON part of the body of a 200 response, or the beginning of another response."""
         self.all_finished = asyncio.Event()
         self._open = count
 
-    def answered(self, number: int, now_s: float, status: int, kept: bytes) -> None:
-        """Note an answer, whatever its status."""
+    def record_response(self, number: int, now_s: float, status: int, content: bytes) -> None:
+        """Record a response of any status."""
         self.finished_s[number] = now_s
         self.http_status[number] = status
-        self.kept[number] = kept
+        self.contents[number] = content
         self._finish()
 
-    def disconnected(self, number: int) -> None:
-        """Note that the answer will not come."""
+    def record_disconnect(self, number: int) -> None:
+        """Record that a request cannot get a response."""
         self.http_status[number] = DISCONNECTED
         self._finish()
 

@@ -1,8 +1,8 @@
-"""Alarms for a running event loop, that ring within a tenth of a millisecond where they can.
+"""Timers for an event loop that are more precise than its own.
 
-The timers of uvloop and of asyncio count whole milliseconds, and to wait for the rest in a loop
-would take a core from the service that is measured. Linux has timers that are files: the event
-loop waits for one as it waits for a connection.
+The timers of uvloop and asyncio have a resolution of 1 ms, and busy waiting for the rest would take
+a core from the service that is measured. Linux has timers with file descriptors (timerfd), which an
+event loop can wait for as for a connection.
 """
 
 from __future__ import annotations
@@ -15,33 +15,36 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-_CLOCK_MONOTONIC: Final = 1  # that of time.monotonic()
+_CLOCK_MONOTONIC: Final = 1  # the clock of time.monotonic()
 _ABSOLUTE: Final = 1
 _TICKS_BYTES: Final = 8
-_AT_ONCE_S: Final = 1e-6
-"""The kernel takes a time of 0 as "never"."""
+_MIN_TIME_S: Final = 1e-6
+"""Earliest time that a timerfd is set to; 0 would disarm it."""
 
 
 class Timer(Protocol):
-    """Rings once after every `set`, in the loop it was made in; `close` it in the end."""
+    """Calls a function once after each `set`, in the event loop in which it was created."""
 
     def set(self, at_s: float) -> None:
-        """Ring at this time of `time.monotonic()`, at once if it has passed; replaces the last."""
+        """Expire at this time of `time.monotonic()`, or at once if it is past.
+
+        Replaces the time that was set before.
+        """
 
     def close(self) -> None:
-        """Ring no more."""
+        """Cancel the timer and release its resources."""
 
 
-def create_timer(on_ring: Callable[[], None]) -> Timer:
-    """Return the most exact alarm of this system, for the running loop."""
-    return TimerfdTimer(on_ring) if sys.platform == "linux" else LoopTimer(on_ring)
+def create_timer(on_expiry: Callable[[], None]) -> Timer:
+    """Return the most precise timer of this system, for the running loop."""
+    return TimerfdTimer(on_expiry) if sys.platform == "linux" else LoopTimer(on_expiry)
 
 
 class TimerfdTimer:
-    """Rings 0.03 to 0.1 ms after the time it is set to, never before; a timer of Linux."""
+    """A timer of Linux that expires 0.03 to 0.1 ms after the time it is set to, never before."""
 
-    def __init__(self, on_ring: Callable[[], None]) -> None:
-        self._on_ring = on_ring
+    def __init__(self, on_expiry: Callable[[], None]) -> None:
+        self._on_expiry = on_expiry
         self._loop = asyncio.get_running_loop()
         library = ctypes.CDLL(None, use_errno=True)
         self._set = library.timerfd_settime
@@ -51,11 +54,11 @@ class TimerfdTimer:
         if self._file < 0:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error))
-        self._loop.add_reader(self._file, self._ring)
+        self._loop.add_reader(self._file, self._expire)
 
     def set(self, at_s: float) -> None:
         """See `Timer`."""
-        at_ns = int(max(at_s, _AT_ONCE_S) * 1e9)
+        at_ns = int(max(at_s, _MIN_TIME_S) * 1e9)
         self._setting.value.seconds, self._setting.value.nanoseconds = divmod(at_ns, 1_000_000_000)
         self._set(self._file, _ABSOLUTE, self._pointer, None)
 
@@ -64,26 +67,26 @@ class TimerfdTimer:
         self._loop.remove_reader(self._file)
         os.close(self._file)
 
-    def _ring(self) -> None:
+    def _expire(self) -> None:
         try:
             os.read(self._file, _TICKS_BYTES)
-        except BlockingIOError:  # set again since it became readable
+        except BlockingIOError:  # it was set again after it became readable
             return
-        self._on_ring()
+        self._on_expiry()
 
 
 class LoopTimer:
-    """Rings within a millisecond of the time it is set to, before or after; a timer of the loop."""
+    """A timer of the event loop, which expires up to 1 ms before or after the time it is set to."""
 
-    def __init__(self, on_ring: Callable[[], None]) -> None:
-        self._on_ring = on_ring
+    def __init__(self, on_expiry: Callable[[], None]) -> None:
+        self._on_expiry = on_expiry
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, at_s: float) -> None:
         """See `Timer`."""
         self.close()
-        self._timer = self._loop.call_later(max(0.0, at_s - time.monotonic()), self._on_ring)
+        self._timer = self._loop.call_later(max(0.0, at_s - time.monotonic()), self._on_expiry)
 
     def close(self) -> None:
         """See `Timer`."""

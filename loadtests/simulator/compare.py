@@ -1,6 +1,6 @@
-"""Several policies on the same requests, simulated and held against the clairvoyant bound.
+"""Simulates several policies on the same requests and compares them with the clairvoyant bound.
 
-Service, Demand, policies, seeds ─▶ compare ─▶ Runs, Outcomes, simulated requests a second
+SimulatedService, Demand, policies, seed ─▶ compare ─▶ Comparison: Runs, Outcomes, computing time
 """
 
 from __future__ import annotations
@@ -22,27 +22,29 @@ from loadtests.workload.workload import Workload
 from serving.routing.policy import POLICIES
 
 ALL: Final = "all"
+"""Name that stands for all policies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What some policies did on one workload, in the order in which they were asked for."""
+    """Results of policies on one workload, in the order of the policies."""
 
     runs: tuple[Run, ...]
     outcomes: tuple[Outcomes, ...]
     seconds: float
-    """Of real time that simulating took, without the bound and the counting."""
+    """Computing time of the simulations, without the bound and the scores."""
 
     @property
     def requests(self) -> int:
-        """How many were simulated."""
+        """The number of simulated requests, summed over the policies."""
         return sum(len(each.workload) for each in self.outcomes)
 
 
 def parse_policies(texts: Collection[str]) -> tuple[str, ...]:
-    """Read names, in each text separated by commas; none, or `all`, are all there are.
+    """Parse comma-separated names of policies; no names, or `all`, stand for all policies.
 
-    They are in the order of `POLICIES`, ours first. Raises `ValueError` as `check_policy` does.
+    Returns them in the order of `POLICIES`, in which `pareto` is the first. Raises ValueError as
+    `check_policy` does.
     """
     names = {name.strip() for text in texts for name in text.split(",")} or {ALL}
     for name in sorted(names - {ALL}):
@@ -51,9 +53,9 @@ def parse_policies(texts: Collection[str]) -> tuple[str, ...]:
 
 
 def check_policy(name: str) -> None:
-    """Raise `ValueError` if there is no such policy."""
+    """Raise ValueError if there is no such policy."""
     if name not in POLICIES:
-        raise ValueError(f"no policy {name!r}; there are {', '.join(POLICIES)}")
+        raise ValueError(f"no policy {name!r}; the policies are {', '.join(POLICIES)}")
 
 
 def compare(
@@ -65,10 +67,10 @@ def compare(
     faults: Sequence[Fault] = (),
     is_bounded: bool = True,
 ) -> Comparison:
-    """Simulate each policy on the requests that this seed draws.
+    """Simulate each policy on the requests drawn with `seed`.
 
-    Raises `ValueError` if no request arrives, one cannot fit into a batch, or something happens
-    after the last of them, and as `draw` does.
+    Raises ValueError if there are no requests, if a request is larger than a batch, if a fault
+    comes after the last request, and as `draw` does.
     """
     workload = demand.draw(seed)
     _check(workload, service, faults)
@@ -96,27 +98,29 @@ def compare(
 
 def _check(workload: Workload, service: SimulatedService, faults: Sequence[Fault]) -> None:
     if not len(workload):
-        raise ValueError(f"no request arrives in {workload.seconds:g} s; make it longer, or denser")
+        raise ValueError(
+            f"no request arrives within {workload.seconds:g} s; increase the duration or the rate"
+        )
     largest = max(each.size for each in workload.classes)
     if largest > service.max_batch:
         raise ValueError(
-            f"a request of {largest} samples fits into no batch of {service.max_batch} at most: "
-            "raise --max-batch, or make it smaller"
+            f"a request of {largest} samples does not fit into a batch of at most "
+            f"{service.max_batch}; raise --max-batch or reduce the size"
         )
     latest_s = max((each.at_s for each in faults), default=0.0)
     if latest_s >= workload.seconds:
         raise ValueError(
-            f"what happens at {latest_s:g} s comes after the last request, at "
-            f"{workload.seconds:.3g} s: give --seconds, or more requests"
+            f"the fault at {latest_s:g} s comes after the last request, at "
+            f"{workload.seconds:.3g} s; give --seconds or more requests"
         )
 
 
 def _bound(service: SimulatedService, workload: Workload, faults: Sequence[Fault]) -> Bound:
-    """Return the bound; it does not know slowdowns, which only make it looser."""
+    """Return the bound. It ignores slowdowns, which only makes it looser."""
     return clairvoyant(
         workload,
         service.profiles,
-        service.times(),
+        service.batch_times(),
         cores=service.cores,
         slots=dict.fromkeys(service.profiles, service.slots),
         max_batch=service.max_batch,
@@ -124,14 +128,14 @@ def _bound(service: SimulatedService, workload: Workload, faults: Sequence[Fault
     )
 
 
-def _outages(deaths: Sequence[HostFailure], slots: int) -> list[Outage]:
-    """Return when variants are away: hosts that die again while they are dead lack but once."""
+def _outages(failures: Sequence[HostFailure], slots: int) -> list[Outage]:
+    """Return the outages of variants; overlapping host failures of a variant are merged."""
     outages: list[Outage] = []
-    for death in sorted(deaths, key=lambda death: (death.variant, death.at_s)):
-        end_s = death.at_s + death.for_s
+    for failure in sorted(failures, key=lambda failure: (failure.variant, failure.at_s)):
+        end_s = failure.at_s + failure.duration_s
         last = outages[-1] if outages else None
-        if last is not None and last.variant == death.variant and death.at_s <= last.to_s:
+        if last is not None and last.variant == failure.variant and failure.at_s <= last.to_s:
             outages[-1] = replace(last, to_s=max(last.to_s, end_s))
         else:
-            outages.append(Outage(death.variant, death.at_s, end_s, slots))
+            outages.append(Outage(failure.variant, failure.at_s, end_s, slots))
     return outages

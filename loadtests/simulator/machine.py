@@ -1,8 +1,8 @@
-"""Simulated hosts on one machine: every batch has a core to itself, or as many share as there are.
+"""Simulated hosts on one machine whose cores they share.
 
-A variant's hosts run so many batches at a time, and the others in the order in which they came.
-With more batches at work than cores each gets an equal part of them, as a fair operating system
-has it (processor sharing).
+The hosts of a variant run a limited number of batches at a time; further batches wait in order of
+arrival. If more batches run than there are cores, each gets an equal share of the cores (processor
+sharing), as under a fair operating system scheduler.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 BatchKey: TypeAlias = tuple[int, int]
-"""The gateway that sent it, and its number there."""
+"""Index of the gateway that sent the batch, and the number of the batch at that gateway."""
 
 
 class SimulatedMachine:
-    """Batches at work on cores that they share, and those that wait at their hosts."""
+    """Batches that run on shared cores, and batches that wait for their hosts."""
 
     def __init__(self, cores: float, slots: Mapping[str, int]) -> None:
-        """`slots` says by variant how many batches its hosts run at a time."""
+        """`slots` is the number of batches that the hosts of a variant run at a time."""
         self._cores = cores
         self._free = dict(slots)
         self._left_s: dict[BatchKey, float] = {}
@@ -30,8 +30,8 @@ class SimulatedMachine:
         self._slowdown = 1.0
 
     def start(self, batch: BatchKey, variant: str, work_s: float, now: float) -> None:
-        """Begin a batch that takes `work_s` on a core of its own, or let it wait for its host."""
-        self._pass(now)
+        """Start a batch that takes `work_s` alone on a core, or queue it if no slot is free."""
+        self._advance(now)
         self._variant[batch] = variant
         if self._free[variant]:
             self._free[variant] -= 1
@@ -40,8 +40,8 @@ class SimulatedMachine:
             self._waiting[variant].append((batch, work_s))
 
     def stop(self, batch: BatchKey, now: float) -> None:
-        """End a batch, done or not."""
-        self._pass(now)
+        """Remove a batch, whether it is complete, running or waiting."""
+        self._advance(now)
         variant = self._variant.pop(batch)
         waiting = self._waiting[variant]
         if self._left_s.pop(batch, None) is None:
@@ -53,12 +53,12 @@ class SimulatedMachine:
             self._free[variant] += 1
 
     def slow_down(self, factor: float, now: float) -> None:
-        """Let everything take `factor` times as long from now on: another tenant, a hot CPU."""
-        self._pass(now)
+        """Multiply the remaining time of all batches by `factor` from now on; 1 is normal speed."""
+        self._advance(now)
         self._slowdown = factor
 
-    def next_end(self) -> tuple[float, BatchKey]:
-        """Return when the next batch will be done if nothing else starts, and which."""
+    def next_completion(self) -> tuple[float, BatchKey]:
+        """Return when the next batch completes if no other batch starts, and its key."""
         if not self._left_s:
             return math.inf, (-1, -1)
         batch = min(self._left_s, key=self._left_s.__getitem__)
@@ -67,7 +67,8 @@ class SimulatedMachine:
     def _speed(self) -> float:
         return min(1.0, self._cores / len(self._left_s)) / self._slowdown
 
-    def _pass(self, now: float) -> None:
+    def _advance(self, now: float) -> None:
+        """Deduct the work that was done since the last call."""
         if self._left_s:
             done_s = (now - self._now) * self._speed()
             for batch in self._left_s:

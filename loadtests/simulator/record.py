@@ -1,4 +1,4 @@
-"""Notes what becomes of every request, and that it happens once."""
+"""Records the outcome of every request and checks that there is exactly one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from serving.routing.step import Send
 
 
 class Recorder:
-    """The outcomes of a simulation as it goes on."""
+    """Collects the outcomes of a running simulation."""
 
     def __init__(self, workload: Workload, policy: str, variants: tuple[str, ...]) -> None:
         count = len(workload)
         self._workload = workload
         self._policy = policy
         self._variants = variants
-        self._places = {name: place for place, name in enumerate(variants)}
+        self._index_of = {name: index for index, name in enumerate(variants)}
         self._status = [int(RequestStatus.LOST)] * count
         self._variant = [-1] * count
         self._finished_s = [float("nan")] * count
@@ -26,31 +26,31 @@ class Recorder:
         self._sent_s: dict[BatchKey, float] = {}
         self._batches: list[tuple[int, int, float, float, float]] = []
 
-    def refused(self, request: int, status: RequestStatus, now: float) -> None:
-        """Note that a request got an error."""
-        self._settle(request, status, now)
+    def record_error(self, request: int, status: RequestStatus, now: float) -> None:
+        """Record that a request ended with an error."""
+        self._set_status(request, status, now)
 
-    def sent(self, batch: BatchKey, now: float) -> None:
-        """Note that a batch was sent."""
+    def record_dispatch(self, batch: BatchKey, now: float) -> None:
+        """Record that a batch was sent."""
         self._sent_s[batch] = now
 
-    def answered(self, batch: BatchKey, send: Send[int], now: float) -> None:
-        """Note that a batch was answered."""
-        variant, sent_s = self._places[send.variant], self._sent_s.pop(batch)
+    def record_answer(self, batch: BatchKey, send: Send[int], now: float) -> None:
+        """Record that a batch was answered."""
+        variant, sent_s = self._index_of[send.variant], self._sent_s.pop(batch)
         self._batches.append((variant, send.size, sent_s, send.predicted_s, now - sent_s))
         for waiting in send.batch:
-            self._settle(waiting.payload, RequestStatus.ANSWERED, now)
+            self._set_status(waiting.payload, RequestStatus.ANSWERED, now)
             self._variant[waiting.payload] = variant
             self._batch_size[waiting.payload] = send.size
 
     def check(self) -> None:
-        """Raise `RuntimeError` if a request was never answered."""
+        """Raise RuntimeError if a request has no outcome."""
         lost = self._status.count(int(RequestStatus.LOST))
         if lost:
-            raise RuntimeError(f"{lost} requests were never answered")
+            raise RuntimeError(f"{lost} requests have no outcome")
 
     def outcomes(self) -> Outcomes:
-        """Return what was noted."""
+        """Return the recorded outcomes."""
         columns = list(zip(*self._batches, strict=True)) or [(), (), (), (), ()]
         return Outcomes(
             workload=self._workload,
@@ -69,8 +69,8 @@ class Recorder:
             ),
         )
 
-    def _settle(self, request: int, status: RequestStatus, now: float) -> None:
+    def _set_status(self, request: int, status: RequestStatus, now: float) -> None:
         if self._status[request] != RequestStatus.LOST:
-            raise RuntimeError(f"request {request} was answered twice")
+            raise RuntimeError(f"request {request} has two outcomes")
         self._status[request] = int(status)
         self._finished_s[request] = now

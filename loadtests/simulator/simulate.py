@@ -1,9 +1,9 @@
-"""A service on a virtual clock: the planner, policy and latency code of the real one.
+"""A discrete-event simulation of a service, with the gateway's planner, policy and latency code.
 
-    workload ─▶ Planner ─▶ Machine, which takes as long as report cards say ─▶ Outcomes
+    workload ─▶ Planner ─▶ SimulatedMachine, with durations from report cards ─▶ Outcomes
 
-Deterministic by its seed. Time passes from event to event, so a simulated second costs what its
-decisions do.
+The result is determined by the seed. The clock advances from event to event, so the computing time
+depends on the number of decisions, not on the simulated time.
 """
 
 from __future__ import annotations
@@ -31,26 +31,29 @@ from serving.routing.profile import VariantProfile, qualifying
 from serving.routing.step import Expired, Idle, NoReplica, Send
 
 DRAWS: Final = 4096
+"""Random numbers that are drawn at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedService:
-    """What is simulated: variants, and the machine that their hosts share."""
+    """The simulated variants, and the machine that their hosts share."""
 
     profiles: Mapping[str, VariantProfile]
     cores: float
-    """Batches that run at once without slowing each other."""
+    """Number of batches that run at the same time at full speed."""
     slots: int = 1
-    """Batches that a variant's hosts take at a time."""
+    """Number of batches that the hosts of a variant run at a time."""
     max_batch: int = 64
+    """Maximum number of samples in a batch."""
     max_queue: int = 2000
+    """Maximum number of requests in the queue of a gateway."""
     link_s: float = 0.0
-    """The way to a host and back, for every batch; it keeps its core meanwhile."""
+    """Round trip to a host, in seconds, added to each batch, which keeps its core meanwhile."""
     gateways: int = 1
-    """Each has a queue of its own, and gets an equal part of the requests, by chance."""
+    """Number of gateways; each has its own queue and receives a random, equal share of requests."""
 
-    def times(self) -> dict[str, ReportCardTimes]:
-        """Return by variant how long its batches take."""
+    def batch_times(self) -> dict[str, ReportCardTimes]:
+        """Return the distribution of batch durations by variant."""
         return {
             n: ReportCardTimes(profile.latencies, self.link_s)
             for n, profile in self.profiles.items()
@@ -59,16 +62,16 @@ class SimulatedService:
 
 @dataclass(frozen=True, slots=True, order=True)
 class HostFailure:
-    """All hosts of a variant die at `at_s`, and are back `for_s` later."""
+    """All hosts of a variant fail at `at_s` and are available again `duration_s` later."""
 
     at_s: float
     variant: str
-    for_s: float
+    duration_s: float
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Slowdown:
-    """From `at_s` on everything takes `factor` times as long as the report cards say."""
+    """From `at_s` on, batches take `factor` times as long as the report cards state."""
 
     at_s: float
     factor: float
@@ -86,9 +89,9 @@ def simulate(
     seed: int = 0,
     faults: Sequence[Fault] = (),
 ) -> Outcomes:
-    """Return what becomes of every request of a workload under a policy.
+    """Simulate a workload under a policy and return the outcome of every request.
 
-    Raises `RuntimeError` if a request is answered twice, or never: a defect of the scheduler.
+    Raises RuntimeError if a request has no outcome or two, which is a defect of the planner.
     """
     simulation = _Simulation(service, workload, policy, name, seed, faults)
     simulation.run()
@@ -96,6 +99,8 @@ def simulate(
 
 
 class _Simulation:
+    """The event loop of one simulation."""
+
     def __init__(
         self,
         service: SimulatedService,
@@ -114,16 +119,16 @@ class _Simulation:
         self._machine = SimulatedMachine(
             service.cores, dict.fromkeys(service.profiles, service.slots)
         )
-        self._times = service.times()
+        self._batch_times = service.batch_times()
         self._rng = np.random.default_rng(seed)
         self._draws: list[float] = []
         self._sent: dict[BatchKey, Send[int]] = {}
-        self._dead = Counter[str]()
+        self._failed = Counter[str]()  # host failures in effect, by variant
         self._keys = [
             lane_key(qualifying(service.profiles, each.slo), each.slo) for each in workload.classes
         ]
-        self._happenings = sorted(
-            [(each.at_s, place, each, False) for place, each in enumerate(faults)]
+        self._fault_events = sorted(  # time, number, fault, whether the fault ends
+            [(each.at_s, number, each, False) for number, each in enumerate(faults)]
         )
         self.recorder = Recorder(workload, name, tuple(service.profiles))
 
@@ -131,40 +136,40 @@ class _Simulation:
         arrivals = self._workload.arrivals_s.tolist()
         class_of = self._workload.class_of.tolist()
         gateway_of = self._rng.integers(0, len(self._gateways), len(arrivals)).tolist()
-        place, count = 0, len(arrivals)
+        number, count = 0, len(arrivals)
         while True:
-            arrival = arrivals[place] if place < count else math.inf
-            end, batch = self._machine.next_end()
-            fault = self._happenings[0][0] if self._happenings else math.inf
+            arrival = arrivals[number] if number < count else math.inf
+            completion, batch = self._machine.next_completion()
+            fault = self._fault_events[0][0] if self._fault_events else math.inf
             wake = min(gateway.wake_at for gateway in self._gateways)
-            self._now = now = min(arrival, end, wake, fault)
+            self._now = now = min(arrival, completion, wake, fault)
             if now == math.inf:
                 break
             if now == fault:
-                self._happen()
-            elif now == end:
-                self._end(batch)
+                self._apply_fault()
+            elif now == completion:
+                self._complete(batch)
             elif now == arrival:
-                to = gateway_of[place]
-                self._arrive(self._gateways[to], place, class_of[place])
-                place += 1
-                if place < count and arrivals[place] == now and gateway_of[place] == to:
-                    continue  # what arrives together is looked at together
-                self._look(to)
+                to = gateway_of[number]
+                self._admit(self._gateways[to], number, class_of[number])
+                number += 1
+                if number < count and arrivals[number] == now and gateway_of[number] == to:
+                    continue  # plan once for requests that arrive at the same time
+                self._plan(to)
             else:
                 for to, gateway in enumerate(self._gateways):
                     if gateway.wake_at == now:
-                        self._look(to)
+                        self._plan(to)
         self.recorder.check()
 
-    def _arrive(self, gateway: _Gateway, request: int, class_: int) -> None:
+    def _admit(self, gateway: _Gateway, request: int, class_: int) -> None:
         now, key = self._now, self._keys[class_]
         each = self._workload.classes[class_]
         allowed_s = each.slo.latency_s
         if not any(
             attainable_variants(key.variants, each.size, allowed_s, gateway.latency.best_case_s)
         ):
-            self.recorder.refused(request, RequestStatus.UNATTAINABLE, now)
+            self.recorder.record_error(request, RequestStatus.UNATTAINABLE, now)
             return
         try:
             _, shed = gateway.planner.admit(
@@ -176,12 +181,13 @@ class _Simulation:
                 now=now,
             )
         except Overloaded:
-            self.recorder.refused(request, RequestStatus.SHED, now)
+            self.recorder.record_error(request, RequestStatus.SHED, now)
             return
         for waiting, _ in shed:
-            self.recorder.refused(waiting.payload, RequestStatus.SHED, now)
+            self.recorder.record_error(waiting.payload, RequestStatus.SHED, now)
 
-    def _look(self, to: int) -> None:
+    def _plan(self, to: int) -> None:
+        """Carry out decisions of the planner of one gateway until it is idle."""
         now, gateway = self._now, self._gateways[to]
         gateway.wake_at = math.inf
         while True:
@@ -189,9 +195,9 @@ class _Simulation:
                 case Send() as send:
                     self._start((to, send.number), send)
                 case Expired(waiting):
-                    self.recorder.refused(waiting.payload, RequestStatus.EXPIRED, now)
+                    self.recorder.record_error(waiting.payload, RequestStatus.EXPIRED, now)
                 case NoReplica(batch):
-                    self._fail(batch)
+                    self._fail_requests(batch)
                 case Idle(until):
                     gateway.planner.update_forecast(now)
                     if until < math.inf:
@@ -201,56 +207,56 @@ class _Simulation:
     def _start(self, batch: BatchKey, send: Send[int]) -> None:
         if not self._draws:
             self._draws = self._rng.random(DRAWS).tolist()
-        work_s = self._times[send.variant].quantile_s(send.size, self._draws.pop())
+        work_s = self._batch_times[send.variant].quantile_s(send.size, self._draws.pop())
         self._machine.start(batch, send.variant, work_s, self._now)
         self._sent[batch] = send
-        self.recorder.sent(batch, self._now)
+        self.recorder.record_dispatch(batch, self._now)
 
-    def _end(self, batch: BatchKey) -> None:
+    def _complete(self, batch: BatchKey) -> None:
         to, number = batch
         self._machine.stop(batch, self._now)
         send = self._sent.pop(batch)
         self._gateways[to].planner.end_batch(number, self._now)
-        self.recorder.answered(batch, send, self._now)
-        self._look(to)
+        self.recorder.record_answer(batch, send, self._now)
+        self._plan(to)
 
-    def _happen(self) -> None:
-        _, place, fault, is_over = self._happenings.pop(0)
+    def _apply_fault(self) -> None:
+        _, number, fault, is_end = self._fault_events.pop(0)
         match fault:
             case Slowdown(_, factor):
                 self._machine.slow_down(factor, self._now)
-            case HostFailure(_, variant, for_s) if not is_over:
-                self._dead[variant] += 1
+            case HostFailure(_, variant, duration_s) if not is_end:
+                self._failed[variant] += 1
                 self._set_slots(variant, 0)
                 for batch in [b for b, send in self._sent.items() if send.variant == variant]:
-                    self._lose(batch)
-                self._happenings.append((self._now + for_s, place, fault, True))
-                self._happenings.sort()
+                    self._lose_batch(batch)
+                self._fault_events.append((self._now + duration_s, number, fault, True))
+                self._fault_events.sort()
             case HostFailure(_, variant, _):
-                self._dead[variant] -= 1
-                if not self._dead[variant]:
+                self._failed[variant] -= 1
+                if not self._failed[variant]:
                     self._set_slots(variant, self._service.slots)
         for to in range(len(self._gateways)):
-            self._look(to)
+            self._plan(to)
 
     def _set_slots(self, variant: str, slots: int) -> None:
         for gateway in self._gateways:
             gateway.planner.set_slots(variant, slots)
 
-    def _lose(self, batch: BatchKey) -> None:
+    def _lose_batch(self, batch: BatchKey) -> None:
         to, number = batch
         self._machine.stop(batch, self._now)
         send = self._sent.pop(batch)
         self._gateways[to].planner.end_batch(number, self._now, is_representative=False)
-        self._fail(self._gateways[to].planner.retry(send.batch))
+        self._fail_requests(self._gateways[to].planner.retry(send.batch))
 
-    def _fail(self, batch: Sequence[QueuedRequest[int]]) -> None:
+    def _fail_requests(self, batch: Sequence[QueuedRequest[int]]) -> None:
         for waiting in batch:
-            self.recorder.refused(waiting.payload, RequestStatus.FAILED, self._now)
+            self.recorder.record_error(waiting.payload, RequestStatus.FAILED, self._now)
 
 
 class _Gateway:
-    """One gateway: what it knows and decides, and when it wants to look again."""
+    """One gateway: its latency model, its planner, and when the planner runs next."""
 
     def __init__(self, service: SimulatedService, policy: Policy, now: Callable[[], float]) -> None:
         self.latency = LatencyModel(

@@ -1,6 +1,6 @@
-"""A simulated trial for a terminal: policies on one demand, several seeds.
+"""Simulated trials: several policies on one demand with several seeds.
 
-catalog, Demand, policies ─▶ Trial, the first seed's outcomes, simulated requests a second
+SimulatedService, Demand, policies ─▶ simulate_trial ─▶ SimulatedTrial ─▶ files
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from loadtests.workload.demand import Demand
 
 @dataclass(frozen=True, slots=True)
 class SimulatedTrial:
-    """What came of it."""
+    """The runs of all seeds and the outcomes of the first one."""
 
     trial: Trial
-    first: tuple[Outcomes, ...]
-    """Those of the first seed, by policy."""
+    first_outcomes: tuple[Outcomes, ...]
+    """Outcomes of the first seed, one per policy."""
     requests: int
+    """Number of simulated requests, summed over policies and seeds."""
     seconds: float
-    """Of real time that simulating took, bounds and counting aside."""
+    """Computing time of the simulations, without bounds and scores."""
 
     @property
     def speed(self) -> str:
-        """How fast it was, in words."""
+        """The speed of the simulation as a sentence."""
         return (
             f"Simulated {self.requests:,} requests in {self.seconds:.1f} s: "
-            f"{self.requests / self.seconds:,.0f} a second."
+            f"{self.requests / self.seconds:,.0f} per second."
         )
 
 
@@ -48,28 +49,30 @@ def simulate_trial(
     note: str = "",
     on_done: Callable[[int], None] = lambda seeds: None,
 ) -> SimulatedTrial:
-    """Simulate every policy with each of so many seeds; `on_done` is told how many are done.
+    """Simulate every policy with the seeds 0 to `seeds` - 1.
 
-    Raises as `compare` does.
+    `on_done` receives the number of completed seeds. Raises as `compare` does.
     """
-    found: list[Comparison] = []
+    comparisons: list[Comparison] = []
     for seed in range(seeds):
-        found.append(compare(service, demand, policies, seed, faults=faults, is_bounded=is_bounded))
+        comparisons.append(
+            compare(service, demand, policies, seed, faults=faults, is_bounded=is_bounded)
+        )
         on_done(seed + 1)
     return SimulatedTrial(
         Trial(
-            title=trial_title(demand, found[0].outcomes[0]),
+            title=trial_title(demand, comparisons[0].outcomes[0]),
             note=note,
-            runs=tuple(run for compared in found for run in compared.runs),
+            runs=tuple(run for comparison in comparisons for run in comparison.runs),
         ),
-        found[0].outcomes,
-        sum(compared.requests for compared in found),
-        sum(compared.seconds for compared in found),
+        comparisons[0].outcomes,
+        sum(comparison.requests for comparison in comparisons),
+        sum(comparison.seconds for comparison in comparisons),
     )
 
 
 def trial_title(demand: Demand, outcomes: Outcomes) -> str:
-    """Say what was asked of the service: the workload, and the load where it is known."""
+    """Return the title of a trial: the name of the workload, and the load if it is known."""
     name = outcomes.workload.name
     return name if demand.load is None else f"{name}, load {demand.load:g}"
 
@@ -77,14 +80,14 @@ def trial_title(demand: Demand, outcomes: Outcomes) -> str:
 def write_simulated(
     simulated: SimulatedTrial, service: SimulatedService, folder: Path
 ) -> list[Path]:
-    """Write tables, plots and the first seed's outcomes of every policy; return the files."""
+    """Write tables, plots and the outcomes of the first seed; return the paths."""
     accuracy = {name: profile.accuracy for name, profile in service.profiles.items()}
-    written = write_trial(folder, simulated.trial, simulated.first, accuracy)
-    return [*written, *write_outcomes_by_policy(simulated.first, folder)]
+    written = write_trial(folder, simulated.trial, simulated.first_outcomes, accuracy)
+    return [*written, *write_outcomes_by_policy(simulated.first_outcomes, folder)]
 
 
 def write_outcomes_by_policy(outcomes: Sequence[Outcomes], folder: Path) -> list[Path]:
-    """Write outcomes, each into a file called by its policy; return the files."""
+    """Write the outcomes of each policy to a file with its name; return the paths."""
     written = []
     for each in outcomes:
         path = folder / f"{each.policy.replace(' ', '-')}.npz"

@@ -10,8 +10,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +30,7 @@ from loadtests.trials.runs import Setting, Trial
 from loadtests.trials.tables import by_class, by_condition, by_prediction, render_csv, summary
 from loadtests.workload.workload import SloClass, Workload
 from serving.routing.slo import Slo
+from variants.catalog import artifact
 
 SCORES: Final = "scores.json"
 MARKDOWN: Final = "table.md"
@@ -71,7 +70,7 @@ def write_outcomes(outcomes: Outcomes, path: Path) -> None:
     arrays[_HEADER] = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
     target = io.BytesIO()
     np.savez_compressed(target, **arrays)
-    write_whole(path, target.getvalue())
+    artifact.write_file(path, target.getvalue())
 
 
 def read_outcomes(path: Path) -> Outcomes:
@@ -125,10 +124,10 @@ def write_trial(
         CSV: render_csv(trial).encode(),
     }
     for name, contents in files.items():
-        write_whole(folder / name, contents)
+        artifact.write_file(folder / name, contents)
     written = [folder / name for name in files]
     for name, figure in _figures(trial, shown, accuracy or {}).items():
-        write_whole(folder / name, to_png(figure))
+        artifact.write_file(folder / name, to_png(figure))
         written.append(folder / name)
     return written
 
@@ -195,20 +194,7 @@ def _class_from_json(fields: Mapping[str, Any]) -> SloClass:
     return SloClass(**{**fields, "slo": Slo(**slo)})
 
 
-def write_whole(path: Path, contents: bytes | str) -> None:
-    """Write a file under a name of its own and rename it: a reader sees all of it or none."""
-    whole = contents.encode() if isinstance(contents, str) else contents
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(whole)
-        Path(draft).chmod(0o644)  # mkstemp keeps it from everybody else
-        Path(draft).rename(path)
-    except BaseException:
-        Path(draft).unlink()
-        raise
-
-
 def write_grids(path: Path, grids: Sequence[Grid]) -> None:
     """Write tables as Markdown, one below the other."""
-    write_whole(path, "\n\n".join(grid.to_markdown() for grid in grids) + "\n")
+    text = "\n\n".join(grid.to_markdown() for grid in grids) + "\n"
+    artifact.write_file(path, text.encode())

@@ -1,4 +1,4 @@
-"""How many samples a second a variant can answer: the measure of every offered load."""
+"""The capacity of a variant in samples per second, to which offered loads are relative."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from variants.catalog.recipe import DENSE
 def capacity_per_s(
     profiles: Mapping[str, VariantProfile], variant: str = DENSE, cores: int = 1
 ) -> float:
-    """Return the samples a second of one variant alone, at the batch size where it is quickest.
+    """Return the highest throughput of one variant over all batch sizes, in samples per second.
 
-    By the medians of its report card, with one replica on each of `cores` running full batches
-    back to back.
+    It is computed from the median latencies of the report card, for one replica on each of `cores`
+    that runs full batches without pause.
 
-    Raises `ValueError` if nothing is offered by that name.
+    Raises ValueError if there is no such variant.
     """
     if variant not in profiles:
-        raise ValueError(f"no variant {variant!r}; there are {', '.join(profiles)}")
+        raise ValueError(f"no variant {variant!r}; the variants are {', '.join(profiles)}")
     latencies = profiles[variant].latencies
     return cores * max(size / latency.p50_s for size, latency in latencies.items())

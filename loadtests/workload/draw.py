@@ -1,4 +1,4 @@
-"""From a description to a workload: arrival process + classes + rate + time + seed."""
+"""Draws a workload from an arrival process, SLO classes, a rate, a duration and a seed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def draw(
     seconds: float,
     seed: int,
 ) -> Workload:
-    """Draw the requests of `seconds` at `rate_per_s` of them, each of a class by its share.
+    """Draw the requests of `seconds` at `rate_per_s`; shares are the probabilities of the classes.
 
-    Equal arguments give equal workloads. With the same seed the arrivals are the same for any
-    classes. What the rate is the mean of, the arrival process says.
+    Equal arguments give equal workloads. With the same seed the arrival times do not depend on the
+    classes. The meaning of the rate depends on the arrival process.
 
-    Raises `ValueError` for a rate, a time or a share that is not above 0, no classes, and what the
-    arrival process refuses.
+    Raises ValueError if the rate, the duration or a share is not above 0, if there are no classes,
+    and as the arrival process does.
     """
     if not classes:
-        raise ValueError("a workload needs at least one class of requests")
+        raise ValueError("a workload requires at least one class of requests")
     for key, value in (
         ("rate_per_s", rate_per_s),
         ("seconds", seconds),
@@ -36,13 +36,13 @@ def draw(
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{key} must be a number above 0, got {value:g}")
     seeds = np.random.SeedSequence(seed).spawn(2)
-    timing, choosing = map(np.random.default_rng, seeds)
-    arrivals_s = arrivals.times(timing, rate_per_s, seconds)
-    upto = np.cumsum([each.share for each in classes])
-    drawn = choosing.random(len(arrivals_s)) * upto[-1]
-    class_of = np.searchsorted(upto[:-1], drawn, side="right").astype(np.int16)
+    arrival_rng, class_rng = map(np.random.default_rng, seeds)
+    arrivals_s = arrivals.draw_times(arrival_rng, rate_per_s, seconds)
+    cumulative = np.cumsum([each.share for each in classes])
+    drawn = class_rng.random(len(arrivals_s)) * cumulative[-1]
+    class_of = np.searchsorted(cumulative[:-1], drawn, side="right").astype(np.int16)
     return Workload(
-        name=f"{describe_arrivals(arrivals)}, {_shown(rate_per_s)}/s",
+        name=f"{describe_arrivals(arrivals)}, {_format_rate(rate_per_s)}/s",
         arrivals_s=arrivals_s,
         class_of=class_of,
         classes=tuple(classes),
@@ -50,5 +50,5 @@ def draw(
     )
 
 
-def _shown(rate_per_s: float) -> str:
+def _format_rate(rate_per_s: float) -> str:
     return f"{rate_per_s:,.0f}" if rate_per_s >= 100 else f"{rate_per_s:.3g}"

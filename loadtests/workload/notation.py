@@ -1,4 +1,4 @@
-"""Text such as `cv2=4,extra=2`, or `dense,int8`: how a command line writes several things."""
+"""Parses lists on a command line, such as `cv2=4,extra=2` and `dense,int8`."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from collections.abc import Collection
 
 
 def parse_pairs(text: str, known: Collection[str]) -> dict[str, str]:
-    """Return the values by key, in the order written; blanks around either do not count.
+    """Return the values by key, in the order of the text; whitespace around both is removed.
 
-    Raises `ValueError` for a part without `=` or without a value, for a key that is not `known`,
-    and for one that is given twice.
+    Raises ValueError if a part has no `=` or no value, if a key is not in `known`, or if a key is
+    repeated.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if key not in known:
-            known_keys = f"the keys are {', '.join(known)}" if known else "it takes none"
+            known_keys = f"the keys are {', '.join(known)}" if known else "there are no keys"
             raise ValueError(f"unknown key {key!r}; {known_keys}")
         if not equals or not value:
-            raise ValueError(f"{key} needs a value: {key}=VALUE")
-        if key in found:
-            raise ValueError(f"{key} is given twice")
-        found[key] = value
-    return found
+            raise ValueError(f"{key} requires a value: {key}=VALUE")
+        if key in values:
+            raise ValueError(f"{key} is repeated")
+        values[key] = value
+    return values
 
 
 def parse_names(text: str) -> list[str]:
-    """Return names that commas separate; blanks around them do not count, nor do empty ones."""
+    """Return the names of a comma-separated list, without whitespace and without empty names."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def parse_number(key: str, text: str) -> float:
-    """Read a number; raises `ValueError` naming the key."""
+    """Parse a number; raises ValueError with the key if the text is not a number."""
     try:
         return float(text)
     except ValueError:

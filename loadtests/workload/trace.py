@@ -1,4 +1,4 @@
-"""A recorded trace: how many requests arrived in each second, from a CSV file."""
+"""Reads a recorded trace, the number of requests in each second, from a CSV file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ HEADER: Final = ["second", "arrivals"]
 def read_counts(path: Path) -> npt.NDArray[np.float64]:
     """Return the arrivals of every second of a trace, in order.
 
-    The file has the header `second,arrivals`; seconds are whole and rise by one from any first.
+    The file has the header `second,arrivals`. Seconds are integers that increase by 1; the first
+    one is arbitrary.
 
-    Raises `ValueError` that names the file, and the line that is wrong.
+    Raises ValueError with the path and the number of the invalid line.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -28,19 +29,19 @@ def read_counts(path: Path) -> npt.NDArray[np.float64]:
     if not rows or [name.strip() for name in rows[0]] != HEADER:
         raise ValueError(f"{path}, line 1: must be the header {','.join(HEADER)}")
     if len(rows) == 1:
-        raise ValueError(f"{path}: has no rows after its header")
+        raise ValueError(f"{path}: there are no rows after the header")
     counts = np.empty(len(rows) - 1)
     expected: int | None = None
     for line, row in enumerate(rows[1:], start=2):
         try:
-            second, counts[line - 2] = _read_row(row, expected)
+            second, counts[line - 2] = _parse_row(row, expected)
         except ValueError as error:
             raise ValueError(f"{path}, line {line}: {error}") from None
         expected = second + 1
     return counts
 
 
-def _read_row(row: list[str], expected: int | None) -> tuple[int, float]:
+def _parse_row(row: list[str], expected: int | None) -> tuple[int, float]:
     if len(row) != len(HEADER):
         raise ValueError(f"must be {','.join(HEADER)}, got {','.join(row)!r}")
     try:

@@ -1,4 +1,4 @@
-"""A workload: requests that arrive at given times, each of a class that says what it asks for."""
+"""A workload: requests with arrival times and SLO classes."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from serving.routing.slo import Slo
 
 @dataclass(frozen=True, slots=True)
 class SloClass:
-    """Requests that ask for the same; `share` of all requests, relative to the other classes."""
+    """Requests with the same SLO and size; shares are relative to the sum over all classes."""
 
     name: str
     slo: Slo
     share: float = 1.0
     size: int = 1
-    """Samples in one request."""
+    """Samples per request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Requests in order of arrival; the same for every policy that is compared on it."""
+    """Requests in order of arrival; all policies of a comparison receive the same workload."""
 
     name: str
     arrivals_s: npt.NDArray[np.float64]
-    """Seconds from the start, never decreasing."""
+    """Arrival times by request, in seconds from the start, in ascending order."""
     class_of: npt.NDArray[np.int16]
-    """By request: the place of its class in `classes`."""
+    """Index into `classes` by request."""
     classes: tuple[SloClass, ...]
     seconds: float
-    """How long requests arrive for."""
+    """Duration of the arrivals."""
 
     def __len__(self) -> int:
         return len(self.arrivals_s)
 
     @property
     def latencies_s(self) -> npt.NDArray[np.float64]:
-        """By request: the time it may take; infinite where it has no deadline."""
+        """Relative deadlines by request, in seconds; infinite for requests without a deadline."""
         return np.array([each.slo.latency_s for each in self.classes])[self.class_of]
 
     @property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """By request: its samples."""
+        """Samples by request."""
         return np.array([each.size for each in self.classes])[self.class_of]

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from loadtests.benchmarks.routing import main
-from loadtests.simulator.parallel import THREADS, RunStore, SimulationJob, run_all
+from loadtests.simulator.parallel import THREAD_VARIABLES, RunStore, SimulationJob, run_jobs
 from loadtests.simulator.simulate import SimulatedService
 from loadtests.trials.conditions import FULL, QUICK, cases
 from loadtests.trials.goodput import goodput_tables
@@ -60,21 +60,21 @@ def test_goodput_has_one_deadline_at_every_load() -> None:
 def test_processes_change_nothing_and_what_is_kept_is_not_done_again(tmp_path: Path) -> None:
     path = tmp_path / "new" / "runs.jsonl"
     told: list[tuple[int, int]] = []
-    before = {name: os.environ.get(name) for name in THREADS}
-    alone = run_all(jobs(), SERVICE, POLICIES, RunStore(None, ""), processes=1)
-    both = run_all(
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    alone = run_jobs(jobs(), SERVICE, POLICIES, RunStore(None, ""), processes=1)
+    both = run_jobs(
         jobs(), SERVICE, POLICIES, RunStore(path, "a"), processes=2,
         on_done=lambda *done: told.append(done),
     )  # fmt: skip
     assert both == alone
     assert [run.seed for run in both["fastest"]] == [0, 0, 1, 1] * 2
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert before == {name: os.environ.get(name) for name in THREADS}
+    assert before == {name: os.environ.get(name) for name in THREAD_VARIABLES}
 
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:3], lines[3][:-9]]))  # as it is cut off while it is written
     told.clear()
-    again = run_all(
+    again = run_jobs(
         jobs(), SERVICE, POLICIES, RunStore(path, "a"), processes=1,
         on_done=lambda *done: told.append(done),
     )  # fmt: skip
@@ -85,7 +85,7 @@ def test_processes_change_nothing_and_what_is_kept_is_not_done_again(tmp_path: P
 
 def test_what_other_code_or_another_question_gave_is_not_kept(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
-    run_all(jobs()[:1], SERVICE, POLICIES, RunStore(path, "a"), processes=1)
+    run_jobs(jobs()[:1], SERVICE, POLICIES, RunStore(path, "a"), processes=1)
     assert len(RunStore(path, "a").runs) == 1
     assert RunStore(path, "b").runs == {}
     assert [json.loads(line) for line in path.read_text().splitlines()] == [{"fingerprint": "b"}]
@@ -124,8 +124,8 @@ def gamma(load: float, cv2: float = 1.0) -> Condition:
 
 def test_dense_alone_is_served_by_dense_alone() -> None:
     (case, *_) = cases("goodput", QUICK, PROFILES, requests=200, cores=1)
-    job = SimulationJob("goodput", case, 0, is_against_dense=True)
-    found = run_all([job], SERVICE, ("fastest",), RunStore(None, ""), processes=1)["goodput"]
+    job = SimulationJob("goodput", case, 0, has_baselines=True)
+    found = run_jobs([job], SERVICE, ("fastest",), RunStore(None, ""), processes=1)["goodput"]
     assert [run.score.policy for run in found] == ["fastest", "dense alone", "dense fifo"]
     assert [set(run.score.variant_shares) for run in found] == [{"int8"}, {"dense"}, {"dense"}]
     assert len({run.score.requests for run in found}) == 1

@@ -2,33 +2,33 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.closed_loop.classes import CLASSES, OPTIONS, Probe, derive
+from loadtests.closed_loop.classes import CLASSES, OPTIONS, Probe, derive_slos
 
 PROBES = {"dense": Probe(0.9, 4.0), "sparse": Probe(0.89, 3.0), "int8": Probe(0.84, 1.0)}
 LATENCY, ACCURACY = "x-slo-latency-ms", "x-slo-min-accuracy"
 
 
 def test_each_class_asks_for_what_its_line_in_the_table_says() -> None:
-    assert derive(PROBES, {}) == {
+    assert derive_slos(PROBES, {}) == {
         "strict-latency": {LATENCY: 3.0},
         "strict-accuracy": {LATENCY: 40.0, ACCURACY: 0.9},
         "balanced": {LATENCY: 20.0, ACCURACY: 0.87},
         "none": {},
     }
-    assert tuple(derive(PROBES, {})) == CLASSES
+    assert tuple(derive_slos(PROBES, {})) == CLASSES
 
 
 def test_the_best_accuracy_is_asked_for_to_the_last_digit() -> None:
     best = 0.1 + 0.2
-    floor = derive({"dense": Probe(best, 1.0)}, {})["strict-accuracy"][ACCURACY]
+    floor = derive_slos({"dense": Probe(best, 1.0)}, {})["strict-accuracy"][ACCURACY]
     assert float(repr(floor)) == best
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_given_number_replaces_one_and_leaves_the_others(option: str) -> None:
     name, header = OPTIONS[option]
-    given = derive(PROBES, {**dict.fromkeys(OPTIONS), option: 0.5})
-    derived = derive(PROBES, {})
+    given = derive_slos(PROBES, {**dict.fromkeys(OPTIONS), option: 0.5})
+    derived = derive_slos(PROBES, {})
     assert given[name] == {**derived[name], header: 0.5}
     assert {k: v for k, v in given.items() if k != name} == {
         k: v for k, v in derived.items() if k != name

@@ -6,25 +6,25 @@ import pytest
 from rich.console import Console
 
 from loadtests.closed_loop.summary import (
-    NO_ANSWER,
+    NO_RESPONSE,
     ClassSummary,
+    ClientResult,
     LoadReport,
-    RequestResult,
     render_table,
     summarize,
 )
 
 ANSWERS = [
-    RequestResult(200, 0.001, "dense", 0.9, is_on_time=True),
-    RequestResult(200, 0.003, "dense", 0.9, is_on_time=False),
-    RequestResult(200, 0.005, "int8", 0.8, is_on_time=True),
-    RequestResult(200, 0.007, "dense", 0.9, is_on_time=True),
-    RequestResult(429, 0.5),
-    RequestResult(504, 0.5),
-    RequestResult(504, 0.5),
-    RequestResult(422, 0.5),
-    RequestResult(500, 0.5),
-    RequestResult(NO_ANSWER, 30.0),
+    ClientResult(200, 0.001, "dense", 0.9, is_on_time=True),
+    ClientResult(200, 0.003, "dense", 0.9, is_on_time=False),
+    ClientResult(200, 0.005, "int8", 0.8, is_on_time=True),
+    ClientResult(200, 0.007, "dense", 0.9, is_on_time=True),
+    ClientResult(429, 0.5),
+    ClientResult(504, 0.5),
+    ClientResult(504, 0.5),
+    ClientResult(422, 0.5),
+    ClientResult(500, 0.5),
+    ClientResult(NO_RESPONSE, 30.0),
 ]
 
 
@@ -55,14 +55,14 @@ def test_refusals_are_counted_by_status_and_apart_from_failures() -> None:
     assert summary.requests == 10
     assert summary.answered == 4
     assert summary.refused == {422: 1, 429: 1, 504: 2}
-    assert summary.failed == {NO_ANSWER: 1, 500: 1}
+    assert summary.failed == {NO_RESPONSE: 1, 500: 1}
     assert report(one=summary, two=summary).failures == 4
     assert report(one=summary, two=summary).requests == 20
 
 
-@pytest.mark.parametrize("status", [NO_ANSWER, 400, 404, 500, 503])
+@pytest.mark.parametrize("status", [NO_RESPONSE, 400, 404, 500, 503])
 def test_every_other_status_is_a_failure(status: int) -> None:
-    assert summarize({}, [RequestResult(status, 0.1)]).failed == {status: 1}
+    assert summarize({}, [ClientResult(status, 0.1)]).failed == {status: 1}
 
 
 def test_accuracy_shares_and_latency_are_of_what_was_answered() -> None:
@@ -74,7 +74,7 @@ def test_accuracy_shares_and_latency_are_of_what_was_answered() -> None:
 
 
 def test_a_class_without_answers_has_no_numbers_and_still_a_row() -> None:
-    summary = summarize({"x-slo-latency-ms": 0.5}, [RequestResult(422, 0.1)] * 3)
+    summary = summarize({"x-slo-latency-ms": 0.5}, [ClientResult(422, 0.1)] * 3)
     assert summary.mean_accuracy is None
     assert summary.latency_s == {}
     assert summary.on_time_ratio == 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.replay.replay import ReplayResult, replay_now
+from loadtests.replay.replay import ReplayResult, run_replay
 from loadtests.trials.outcomes import RequestStatus
 from tests.loadtests.replay.test_replay import ANSWER, answer
 from tests.loadtests.replay.workloads import workload
@@ -20,7 +20,7 @@ def asked(reply: bytes | tuple[bytes, bytes] | None, requests: int = 2) -> Repla
     own: Responder = answers
     with tiny_server(own) as port:
         url = f"http://127.0.0.1:{port}"
-        return replay_now(url, workload([0.0] * requests), connections=1, grace_s=60)
+        return run_replay(url, workload([0.0] * requests), connections=1, grace_s=60)
 
 
 @pytest.mark.parametrize("cut", [5, 20, ANSWER.index(b"\r\n\r\n") + 2, len(ANSWER) - 1])

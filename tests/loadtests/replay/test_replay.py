@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from loadtests.replay.real_time import real_time_scheduling
-from loadtests.replay.replay import ReplayResult, replay, replay_now
+from loadtests.replay.replay import ReplayResult, replay, run_replay
 from loadtests.trials.outcomes import RequestStatus
 from loadtests.workload.workload import SloClass, Workload
 from serving.dataplane.batching import Arrays
@@ -189,7 +189,7 @@ def test_a_server_that_closes_connections_costs_only_the_requests_on_them() -> N
 
     with tiny_server(closing) as port:
         load = workload(np.linspace(0, 0.2, 100))
-        done = replay_now(f"http://{LOOPBACK}:{port}", load, connections=2, grace_s=60)
+        done = run_replay(f"http://{LOOPBACK}:{port}", load, connections=2, grace_s=60)
     failed = done.outcomes.status == RequestStatus.FAILED
     assert len(closed) == failed.sum() > 5
     assert (done.outcomes.status[~failed] == RequestStatus.ANSWERED).all()
@@ -231,7 +231,7 @@ async def test_a_service_that_dies_fails_all_that_come_later_and_ends_the_run() 
 def test_the_same_runs_in_a_loop_of_its_own_whatever_the_inputs() -> None:
     bodies: list[bytes] = []
     with tiny_server(lambda number, head: bodies.append(head) or answer(number, head)) as port:  # type: ignore[func-returns-value]
-        done = replay_now(f"http://localhost:{port}/", workload([0.0, 0.01]), policy="slack")
+        done = run_replay(f"http://localhost:{port}/", workload([0.0, 0.01]), policy="slack")
     assert done.outcomes.policy == "slack"
     assert done.outcomes.variant.tolist() == [1, 1]
     assert np.isnan(done.reported.predicted_s).all(), "it said nothing of that"
@@ -245,7 +245,7 @@ def test_a_thread_is_urgent_for_a_while_where_it_may_be() -> None:
         assert os.sched_getscheduler(0) == (os.SCHED_FIFO if is_real_time else before)
     assert os.sched_getscheduler(0) == before
     with tiny_server(answer) as port:
-        done = replay_now(f"http://{LOOPBACK}:{port}", workload([0.0]))
+        done = run_replay(f"http://{LOOPBACK}:{port}", workload([0.0]))
     assert done.client.is_real_time == is_real_time
     assert os.sched_getscheduler(0) == before
 
@@ -264,4 +264,4 @@ def test_what_cannot_be_replayed_is_said_before_anything_is_sent(
     url: str, arrivals_s: list[float], connections: int, match: str
 ) -> None:
     with pytest.raises(ValueError, match=match):
-        replay_now(url, workload(arrivals_s), connections=connections)
+        run_replay(url, workload(arrivals_s), connections=connections)

@@ -10,7 +10,7 @@ from loadtests.simulator.machine import BatchKey, SimulatedMachine
 def ends(machine: SimulatedMachine) -> list[tuple[float, BatchKey]]:
     """Let everything come to its end; return when, and what."""
     found = []
-    while (end := machine.next_end())[0] < math.inf:
+    while (end := machine.next_completion())[0] < math.inf:
         found.append(end)
         machine.stop(end[1], end[0])
     return [(round(at, 9), batch) for at, batch in found]
@@ -18,7 +18,7 @@ def ends(machine: SimulatedMachine) -> list[tuple[float, BatchKey]]:
 
 def test_a_batch_on_a_core_of_its_own_takes_what_it_takes() -> None:
     machine = SimulatedMachine(2, {"dense": 2})
-    assert machine.next_end() == (math.inf, (-1, -1))
+    assert machine.next_completion() == (math.inf, (-1, -1))
     machine.start((0, 0), "dense", 1.0, 0.0)
     machine.start((0, 1), "dense", 2.0, 0.25)
     assert ends(machine) == [(1.0, (0, 0)), (2.25, (0, 1))]
@@ -83,6 +83,6 @@ def test_a_slowdown_stretches_what_is_left_and_can_end() -> None:
     machine = SimulatedMachine(1, {"dense": 1})
     machine.start((0, 0), "dense", 1.0, 0.0)
     machine.slow_down(4.0, 0.5)
-    assert machine.next_end() == (2.5, (0, 0))
+    assert machine.next_completion() == (2.5, (0, 0))
     machine.slow_down(1.0, 1.5)  # a quarter of a second's work was done since
     assert ends(machine) == [(1.75, (0, 0))]
