@@ -51,5 +51,5 @@ def test_an_answer_tells_its_variant_and_why(is_binary: bool) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"parameters": {}}'])
 def test_what_is_no_answer_is_told_from_one(body: bytes) -> None:
-    with pytest.raises(ValueError, match="no answer of the protocol"):
+    with pytest.raises(ValueError, match="not a V2 inference response"):
         binary.parse_explanation(body, None)

@@ -66,7 +66,7 @@ def test_what_is_wrong_is_said_in_one_line_with_what_would_help() -> None:
         run_load_test(f"http://127.0.0.1:{port}", 1, 1)
     with (
         tiny_server(lambda number, head: ok(b"", 404)) as port,
-        pytest.raises(ValueError, match="no Paretoserve"),
+        pytest.raises(ValueError, match="not Paretoserve"),
     ):
         run_load_test(f"http://127.0.0.1:{port}", 1, 1)
     with tiny_server(gateway) as port, pytest.raises(ValueError, match="no model 'other'"):

@@ -94,7 +94,7 @@ def test_the_table_says_what_every_class_asked_for_and_got() -> None:
         "from 0.8800",
         "30.0%",
         "1 x 429",
-        "1 x nothing",
+        "1 x no response",
         "0.8750",
         "25% int8",
         "p50 4.00",

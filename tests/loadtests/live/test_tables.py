@@ -93,7 +93,9 @@ def test_a_run_whose_client_was_late_is_shown_apart_and_says_why() -> None:
     assert found["fixed"]["on time, %"] == "50.000"
     assert found["fixed, INVALID"]["on time, %"] == "60.000"
     assert found["fixed, INVALID"]["client p99 late, ms"] == "7.00"
-    assert grid.note.startswith("here. invalid: the client itself was 7.00 ms late")
+    assert grid.note.startswith(
+        "here. invalid: the client sent 1 % of the requests more than 7.00 ms late"
+    )
 
 
 def test_the_gap_is_taken_seed_by_seed() -> None:

@@ -22,7 +22,7 @@ def replayed(
     """By request: sent, queued for, variant, batch size, predicted, latency; all in ms."""
     columns = np.array(rows, np.float64).T
     count = len(rows)
-    reported = ReportedTimes.nothing(count)
+    reported = ReportedTimes.unknown(count)
     reported.queue_s[:], reported.predicted_s[:], reported.latency_s[:] = columns[[1, 4, 5]] / 1e3
     reported.compute_s[:] = 1e-4
     outcomes = Outcomes(

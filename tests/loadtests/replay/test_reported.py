@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.replay.reported import parse
+from loadtests.replay.reported import parse_responses
 from loadtests.replay.request_log import RequestLog
 from loadtests.trials.outcomes import RequestStatus
 
@@ -27,37 +27,37 @@ EXPLAINED = (
     ],
 )
 def test_each_http_status_has_one_meaning(http_status: int, status: RequestStatus) -> None:
-    ledger = RequestLog(2)
-    ledger.answered(1, 2.0, http_status, EXPLAINED)
-    assert parse(ledger, []).status.tolist() == [RequestStatus.LOST, status]
+    log = RequestLog(2)
+    log.record_response(1, 2.0, http_status, EXPLAINED)
+    assert parse_responses(log, []).status.tolist() == [RequestStatus.LOST, status]
 
 
 def test_what_an_answer_says_is_noted_in_seconds() -> None:
-    ledger = RequestLog(1)
-    ledger.answered(0, 2.0, 200, EXPLAINED)
-    answers = parse(ledger, ["dense"])
-    assert answers.variants == ("dense", "int8"), "one that came up since is added"
-    assert answers.variant.tolist() == [1]
-    assert answers.batch_size.tolist() == [7]
-    reported = answers.reported
+    log = RequestLog(1)
+    log.record_response(0, 2.0, 200, EXPLAINED)
+    responses = parse_responses(log, ["dense"])
+    assert responses.variants == ("dense", "int8"), "one that came up since is added"
+    assert responses.variant.tolist() == [1]
+    assert responses.batch_size.tolist() == [7]
+    reported = responses.reported
     assert (reported.predicted_s[0], reported.latency_s[0]) == (0.005, 0.0045)
     assert (reported.queue_s[0], reported.compute_s[0]) == (0.003, 0.001)
 
 
 def test_a_disconnected_request_has_failed_and_one_without_an_end_is_lost() -> None:
-    ledger = RequestLog(2)
-    ledger.disconnected(0)
-    answers = parse(ledger, ["dense"])
-    assert answers.status.tolist() == [RequestStatus.FAILED, RequestStatus.LOST]
-    assert "connection" in answers.first_failure
-    assert not ledger.all_finished.is_set()
-    ledger.answered(1, 1.0, 429, b"")
-    assert ledger.all_finished.is_set()
+    log = RequestLog(2)
+    log.record_disconnect(0)
+    responses = parse_responses(log, ["dense"])
+    assert responses.status.tolist() == [RequestStatus.FAILED, RequestStatus.LOST]
+    assert "connection" in responses.first_failure
+    assert not log.all_finished.is_set()
+    log.record_response(1, 1.0, 429, b"")
+    assert log.all_finished.is_set()
 
 
 def test_the_first_failure_is_told_in_the_words_of_the_service() -> None:
-    ledger = RequestLog(3)
-    ledger.answered(0, 1.0, 429, b"later")
-    ledger.answered(1, 1.0, 500, b"it broke")
-    ledger.answered(2, 1.0, 500, b"again")
-    assert parse(ledger, []).first_failure == "it broke"
+    log = RequestLog(3)
+    log.record_response(0, 1.0, 429, b"later")
+    log.record_response(1, 1.0, 500, b"it broke")
+    log.record_response(2, 1.0, 500, b"again")
+    assert parse_responses(log, []).first_failure == "it broke"

@@ -76,5 +76,7 @@ def test_quantiles_never_cross() -> None:
 
 
 def test_timings_of_another_catalog_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"variant bf16, which is not offered; there are dense"):
+    with pytest.raises(
+        ValueError, match=r"variant bf16, which is not in the catalog; its variants are dense"
+    ):
         correct_profiles(OFFERS, Timings(variants={"bf16": {}}))

@@ -27,7 +27,7 @@ def test_policies_come_in_the_order_of_the_table_whatever_was_typed() -> None:
     assert parse_policies([]) == tuple(POLICIES)
     assert parse_policies(["fifo, all"]) == tuple(POLICIES)
     assert parse_policies(["slack_fit,pareto", "fixed"]) == ("pareto", "fixed", "slack_fit")
-    with pytest.raises(ValueError, match="no policy 'none'; there are pareto, "):
+    with pytest.raises(ValueError, match="no policy 'none'; the policies are pareto, "):
         parse_policies(["pareto,none"])
 
 
@@ -73,7 +73,7 @@ def test_hosts_that_die_again_while_they_are_dead_are_missed_but_once() -> None:
 @pytest.mark.parametrize("late", [HostFailure(2.0, "dense", 1.0), Slowdown(2.0, 3.0)])
 def test_what_happens_after_the_last_request_is_refused(late: HostFailure | Slowdown) -> None:
     asked = replace(demand(), seconds=1.47)
-    with pytest.raises(ValueError, match=r"at 2 s comes after the last request, at 1\.47 s: give"):
+    with pytest.raises(ValueError, match=r"at 2 s comes after the last request, at 1\.47 s; give"):
         compare(SERVICE, asked, ["fastest"], 0, faults=[Slowdown(0.1, 2.0), late])
 
 

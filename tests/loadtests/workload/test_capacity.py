@@ -10,5 +10,5 @@ def test_capacity_is_that_of_the_best_batch_size_by_medians_on_every_core() -> N
 
 
 def test_capacity_of_an_unknown_variant_names_those_there_are() -> None:
-    with pytest.raises(ValueError, match="no variant 'int4'; there are dense, int8, sparse"):
+    with pytest.raises(ValueError, match="no variant 'int4'; the variants are dense, int8, sparse"):
         capacity_per_s(OFFERS, "int4")

@@ -32,7 +32,7 @@ def test_a_rate_needs_no_offers() -> None:
         ({"seconds": 1.0, "load": 1.0, "rate_per_s": 1.0}, "--load or --rate"),
         ({"rate_per_s": 1.0}, "--seconds or --requests"),
         ({"rate_per_s": 1.0, "seconds": 1.0, "requests": 1}, "--seconds or --requests"),
-        ({"load": 1.0, "seconds": 1.0}, "needs a catalog"),
+        ({"load": 1.0, "seconds": 1.0}, "requires a catalog"),
         ({"rate_per_s": -1.0, "seconds": 1.0}, "a number above 0, got -1"),
     ],
 )
@@ -44,5 +44,7 @@ def test_what_is_missing_or_said_twice_is_named(asked: dict[str, float], message
 def test_a_rate_that_changes_needs_a_time() -> None:
     arrivals = "acceleration:to=2,per_s=0.5,cv2=8"
     assert parse_demand(arrivals, [], rate_per_s=9.0, seconds=4.0).seconds == 4
-    with pytest.raises(ValueError, match="acceleration needs a time, since its rate changes: --se"):
+    with pytest.raises(
+        ValueError, match="acceleration requires a duration, because its rate changes: --s"
+    ):
         parse_demand(arrivals, [], rate_per_s=9.0, requests=36)

@@ -60,10 +60,13 @@ def test_deadlines_are_multiples_of_the_fastest_and_of_dense_at_batch_size_1() -
         ("size=inf", "size must be a whole number from 1 to 1000000, got 'inf'"),
         ("size=0", "size must be a whole number from 1 to 1000000, got '0'"),
         ("latency_x=0", "latency_x must be a number above 0, got '0'"),
-        ("latency_ms=1,latency_x=1", "latency_ms and latency_x both set the deadline; give one"),
+        (
+            "latency_ms=1,latency_x=1",
+            "latency_ms and latency_x both set the deadline; give only one",
+        ),
         ("variant=int4", "variant must be one of dense, int8, sparse, got 'int4'"),
-        ("name=", "name needs a value: name=VALUE"),
-        ("size=1,size=1", "size is given twice"),
+        ("name=", "name requires a value: name=VALUE"),
+        ("size=1,size=1", "size is repeated"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_key_and_what_it_may_be(text: str, message: str) -> None:
@@ -74,11 +77,15 @@ def test_a_bad_value_is_refused_with_its_key_and_what_it_may_be(text: str, messa
 
 
 def test_a_relative_deadline_needs_a_catalog_with_what_it_is_relative_to() -> None:
-    with pytest.raises(ValueError, match="latency_x needs a catalog; without one give latency_ms"):
+    with pytest.raises(
+        ValueError, match="latency_x requires a catalog; without one give latency_ms"
+    ):
         parse_class("latency_x=2")
-    with pytest.raises(ValueError, match="dense_x needs a catalog with the variant dense"):
+    with pytest.raises(ValueError, match="dense_x requires a catalog with variant dense"):
         parse_class("dense_x=2", {"int8": OFFERS["int8"]})
-    with pytest.raises(ValueError, match="int4 measured at batch size 1, and it was at 2, 8; give"):
+    with pytest.raises(
+        ValueError, match="int4 to be measured at batch size 1; it was measured at 2, 8; give"
+    ):
         parse_class("latency_x=2", {"int4": profile("int4", b2=0.1, b8=0.2)})
 
 
@@ -89,5 +96,7 @@ def test_a_mix_is_its_classes_in_order_and_by_default_one_that_asks_nothing() ->
 
 
 def test_classes_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="two classes are called 'size=2'; tell them apart by nam"):
+    with pytest.raises(
+        ValueError, match="two classes have the name 'size=2'; set different names by name"
+    ):
         parse_mix(["share=1,size=2", "share=2,size=2"])

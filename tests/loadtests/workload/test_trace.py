@@ -16,7 +16,7 @@ def test_a_trace_is_its_counts_in_order_from_any_second(tmp_path: Path) -> None:
     [
         pytest.param("", "line 1: must be the header second,arrivals", id="empty"),
         pytest.param("0,1\n", "line 1: must be the header second,arrivals", id="no header"),
-        pytest.param("second,arrivals\n", "has no rows after its header", id="no rows"),
+        pytest.param("second,arrivals\n", "there are no rows after the header", id="no rows"),
         pytest.param(
             "second,arrivals\n0,1\n1\n", "line 3: must be second,arrivals, got '1'", id="short row"
         ),

@@ -49,7 +49,7 @@ def test_simulate_compares_policies_with_ours_first_and_writes_the_outcomes(
     table = [line for line in result.stdout.splitlines() if line.startswith("|")]
     assert [row.split("|")[1].strip() for row in table[2:]] == ["pareto", "fixed", "fastest"]
     assert "int8 100" in table[4]
-    assert "a second" in result.stdout
+    assert "per second" in result.stdout
     trial = read_record(Trial, tmp_path / "scores.json")
     by_policy = next(iter(trial.scores.values()))
     assert [len(scores) for scores in by_policy.values()] == [2, 2, 2]
@@ -82,21 +82,24 @@ def test_simulate_serves_the_variants_of_the_option(catalog: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--policy", "none"), "no policy 'none'; there are pareto, fixed"),
+        (("--policy", "none"), "no policy 'none'; the policies are pareto, fixed"),
         (("--load", "1", "--rate", "5"), "--load or --rate"),
         (("--seconds", "1", "--requests", "5"), "--seconds or --requests"),
         (("--arrivals", "gamma"), "needs cv2=VALUE"),
         (("--slo", "latency_x=none"), "latency_x must be a number"),
-        (("--kill", "int9@1+1"), "no variant 'int9' to kill; there are dense, int8"),
+        (("--kill", "int9@1+1"), "no variant 'int9' to kill; the variants are dense, int8"),
         (("--kill", "int8@1"), "such as dense@12+3"),
         (("--kill", "int8@1+0"), "FOR above 0 s"),
         (("--slow", "2"), "such as 2@10"),
-        (("--slow", "0.5@1"), "FACTOR is at least 1"),
+        (("--slow", "0.5@1"), "FACTOR must be at least 1"),
         (("--slo", "size=65"), "raise --max-batch"),
         (("--rate", "1", "--seconds", "1e-6"), "no request arrives"),
         (("--variants", "int9"), "no such variant"),
         (("--variants", "int8"), "give latency_ms"),
-        (("--variants", "int8", "--slo", "latency_x=2"), "no variant 'dense'; there are int8"),
+        (
+            ("--variants", "int8", "--slo", "latency_x=2"),
+            "no variant 'dense'; the variants are int8",
+        ),
     ],
 )
 def test_an_error_of_the_caller_is_one_line(
@@ -177,7 +180,7 @@ def test_replay_reports_nothing_if_the_client_itself_was_late() -> None:
         result = invoke("replay", url, "--rate", "100", "--requests", "20",
                         "--slo", "anything", "--lag-ms", "0.000001")  # fmt: skip
     assert result.exit_code == 1
-    assert "the client itself was" in result.output
+    assert "the client sent 1 % of the requests more than" in result.output
     assert "on time" not in result.output
 
 
