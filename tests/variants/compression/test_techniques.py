@@ -11,7 +11,7 @@ import torch
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv, two_inputs
 from variants.catalog.recipe import Step
-from variants.compression.pruning.neurons import Moments
+from variants.compression.pruning.neurons import RunningMoments
 from variants.compression.techniques import TECHNIQUES, resolve, resolve_all
 from variants.compression.techniques.activation import ActivationPruning
 from variants.model.loading import describe
@@ -136,14 +136,14 @@ def test_orders_that_cannot_work_are_refused(kinds: tuple[str, ...], message: st
 def test_a_neuron_goes_when_mean_and_deviation_are_both_small(
     mean: float, deviation: float, stays: bool
 ) -> None:
-    moments = Moments(2)
+    moments = RunningMoments(2)
     moments.update(np.array([[mean - deviation, 100.0], [mean + deviation, -100.0]]))
     kept = ActivationPruning(mean_below=0.1, deviation_below=0.2).choose({"0": moments})
     assert kept["0"].tolist() == [stays, True]
 
 
 def test_a_layer_of_only_silent_neurons_keeps_the_liveliest() -> None:
-    moments = Moments(3)
+    moments = RunningMoments(3)
     moments.update(np.array([[0.0, 0.1, 0.4], [0.0, 0.3, 0.4]]))
     kept = ActivationPruning(mean_below=9, deviation_below=9).choose({"0": moments})
     assert kept["0"].tolist() == [False, False, True]

@@ -1,6 +1,6 @@
 """How much each attention head of a project's network matters, measured and written down.
 
-project file ─▶ network, some validation samples ─▶ head_importance ─▶ heads.json
+project file ─▶ network, some validation samples ─▶ rank_heads ─▶ heads.json
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from rich.progress import Progress
 
 from variants.build.check import load_checked
 from variants.catalog import artifact
-from variants.compression.pruning.heads import HeadImportance, head_importance
+from variants.compression.pruning.heads import HeadImportance, rank_heads
 from variants.compression.pruning.score import SAMPLES, Criterion
-from variants.compression.sparsity.calibration import choose_samples
+from variants.compression.sparsity.statistics import draw_samples
 
 JSON: Final = "heads.json"
 HEADS: Final = TypeAdapter(tuple[HeadImportance, ...])
@@ -32,8 +32,8 @@ def run_heads(
     wrong with the project, or that its network has no attention heads.
     """
     checked = load_checked(project_file)
-    split = choose_samples(checked.datasets.validation, SAMPLES, seed=0)
-    return tuple(head_importance(checked.network, split, criterion, progress))
+    split = draw_samples(checked.datasets.validation, SAMPLES, seed=0)
+    return tuple(rank_heads(checked.network, split, criterion, progress))
 
 
 def write_heads(heads: Sequence[HeadImportance], folder: Path) -> Path:

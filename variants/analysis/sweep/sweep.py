@@ -21,16 +21,16 @@ from torch import nn
 
 from variants.catalog.catalog import Interval
 from variants.catalog.recipe import Project
-from variants.compression.pruning.group import remove
+from variants.compression.pruning.group import remove_units
 from variants.compression.pruning.neurons import (
-    Moments,
-    by_group,
+    RunningMoments,
     count_parameters,
     fold_means,
-    measure_neurons,
+    measure_reader_moments,
+    merge_by_group,
 )
 from variants.compression.techniques import resolve
-from variants.compression.techniques.activation import ActivationPruning, neurons
+from variants.compression.techniques.activation import ActivationPruning, find_neuron_groups
 from variants.compression.techniques.recovery import Recover
 from variants.measurement.evaluation import accuracy_difference
 from variants.model.dataset import Split, TrainingData, rows
@@ -76,7 +76,7 @@ class Sweep:
     """The grid's points, fewest parameters removed first, and the statistics they came from."""
 
     points: tuple[SweepPoint, ...]
-    moments: Mapping[str, Moments]
+    moments: Mapping[str, RunningMoments]
     recovery: Schedule
     dense_parameters: int
     statistics_samples: int
@@ -107,16 +107,16 @@ def sweep(
     border = int(len(validation) * STATISTICS_SHARE)
     held_out = validation.part(border, len(validation))
     statistics = rows(validation.samples, slice(0, border))
-    groups = neurons(network, statistics).groups
-    heard = measure_neurons(network, groups, statistics, progress)
-    moments = by_group(groups, heard)
+    groups = find_neuron_groups(network, statistics).groups
+    heard = measure_reader_moments(network, groups, statistics, progress)
+    moments = merge_by_group(groups, heard)
     dense = predict(network, held_out.samples).numpy()
 
     pairs = _distinct(means, deviations, moments)
     points = []
     for mean_below, deviation_below, kept in progress.track(pairs, description="thresholds"):
         folded, _ = fold_means(network, groups, kept, heard)
-        pruned = remove(folded, groups, kept)
+        pruned = remove_units(folded, groups, kept)
         before = _difference(pruned, dense, held_out)
         fit(pruned, data.train, recovery, _SILENT)
         points.append(
@@ -166,7 +166,7 @@ _SILENT: Final = Progress(disable=True)
 
 
 def _distinct(
-    means: Sequence[float], deviations: Sequence[float], moments: Mapping[str, Moments]
+    means: Sequence[float], deviations: Sequence[float], moments: Mapping[str, RunningMoments]
 ) -> list[tuple[float, float, dict[str, NDArray[np.bool_]]]]:
     seen = set()
     pairs = []

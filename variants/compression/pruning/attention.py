@@ -13,23 +13,23 @@ from typing import Final
 import numpy as np
 from torch import nn
 
-from variants.compression.pruning.group import Group, Member
+from variants.compression.pruning.group import Group, GroupTensor
 
-_WRITERS: Final = ("query", "key", "value")
+_PROJECTIONS: Final = ("query", "key", "value")
 
 
-def attentions(network: nn.Module) -> dict[str, nn.Module]:
+def find_attentions(network: nn.Module) -> dict[str, nn.Module]:
     """Every module of the network that is such an attention, by name."""
     return {name: module for name, module in network.named_modules() if _is_attention(module)}
 
 
-def heads(name: str, attention: nn.Module) -> Group:
+def group_heads(name: str, attention: nn.Module) -> Group:
     """Return the heads of one attention.
 
     Raises `ValueError` if its Linears are not of one width, a multiple of `head_dim`.
     """
     head_dim: int = attention.head_dim  # type: ignore[assignment]  # checked by _is_attention
-    writers = {part: attention.get_submodule(part) for part in _WRITERS}
+    writers = {part: attention.get_submodule(part) for part in _PROJECTIONS}
     widths = {part: len(writer.get_parameter("weight")) for part, writer in writers.items()}
     width = widths["output"] = attention.get_parameter("output.weight").shape[1]
     if set(widths.values()) != {width} or width % head_dim:
@@ -39,23 +39,23 @@ def heads(name: str, attention: nn.Module) -> Group:
             f"a multiple of head_dim = {head_dim}; got {sizes}"
         )
     units = np.arange(width) // head_dim
-    members = [
-        Member(f"{name}.{part}.{key}".removeprefix("."), 0, units, "writes")
+    tensors = [
+        GroupTensor(f"{name}.{part}.{key}".removeprefix("."), 0, units, "writes")
         for part, writer in writers.items()
         for key, _ in writer.named_parameters()
     ]
-    members.append(Member(f"{name}.output.weight".removeprefix("."), 1, units, "reads"))
+    tensors.append(GroupTensor(f"{name}.output.weight".removeprefix("."), 1, units, "reads"))
     return Group(
         name=name,
         kind="heads",
         size=width // head_dim,
         layers=(name,),
-        members=tuple(members),
+        tensors=tuple(tensors),
     )
 
 
 def _is_attention(module: nn.Module) -> bool:
     parts = dict(module.named_children())
     return isinstance(getattr(module, "head_dim", None), int) and all(
-        isinstance(parts.get(part), nn.Linear) for part in (*_WRITERS, "output")
+        isinstance(parts.get(part), nn.Linear) for part in (*_PROJECTIONS, "output")
     )

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from variants.compression.pruning.attention import attentions, heads
-from variants.compression.pruning.group import Group, Member, remove, silence
+from variants.compression.pruning.attention import find_attentions, group_heads
+from variants.compression.pruning.group import Group, GroupTensor, remove_units, zero_units
 from variants.model.dataset import Samples, rows
 from variants.model.forward import tensors
 from variants.runtime.shape import CONVOLUTIONS, is_depthwise
@@ -38,13 +38,13 @@ _ROOTS: Final = (nn.Linear, *CONVOLUTIONS, nn.Embedding)
 
 
 @dataclass(frozen=True)
-class Structure:
+class UnitGroups:
     """The groups of a network in the order of its layers, and why others are left alone."""
 
     groups: tuple[Group, ...]
     notes: tuple[str, ...]
 
-    def without(self, exclude: tuple[str, ...]) -> Structure:
+    def without(self, exclude: tuple[str, ...]) -> UnitGroups:
         """Leave out groups written by a layer that one of the patterns (`fnmatch`) names.
 
         Raises `ValueError` for a pattern that names none.
@@ -58,14 +58,14 @@ class Structure:
             for group in self.groups
             if not any(fnmatchcase(layer, p) for layer in group.layers for p in exclude)
         )
-        return Structure(groups, self.notes)
+        return UnitGroups(groups, self.notes)
 
 
-class _NotUnderstood(Exception):
+class _UnsupportedLayer(Exception):
     pass
 
 
-def find(network: nn.Module, samples: Samples) -> Structure:
+def find_unit_groups(network: nn.Module, samples: Samples) -> UnitGroups:
     """Find every group of units that can be removed; outputs and inputs of the network cannot.
 
     Of `samples`, inputs as the network takes them, the first few are used. The network is left as
@@ -81,7 +81,7 @@ def find(network: nn.Module, samples: Samples) -> Structure:
     for name, found in _candidates(network, graph):
         if isinstance(found, str):
             why: str | None = found
-        elif tied := sorted({member.tensor for member in found.members} & shared):
+        elif tied := sorted({member.tensor for member in found.tensors} & shared):
             why = f"{', '.join(tied)} belongs to other layers, too"
         else:
             why = _fault(network, found, inputs, expected)
@@ -89,7 +89,7 @@ def find(network: nn.Module, samples: Samples) -> Structure:
             notes.append(f"{name} left alone: {why}")
         elif why == "" and isinstance(found, Group):
             groups.append(found)
-    return Structure(tuple(groups), tuple(notes))
+    return UnitGroups(tuple(groups), tuple(notes))
 
 
 def _trace(network: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
@@ -103,7 +103,7 @@ def _trace(network: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
 
 def _candidates(network: nn.Module, graph: Any) -> Iterator[tuple[str, Group | str]]:
     """Yield each group by name, or why it is none; every layer's outputs once."""
-    found = attentions(network)
+    found = find_attentions(network)
     parts = {
         attention.get_submodule(part)
         for attention in found.values()
@@ -114,7 +114,7 @@ def _candidates(network: nn.Module, graph: Any) -> Iterator[tuple[str, Group | s
     for name, module in network.named_modules():
         if name in found:
             try:
-                yield name, heads(name, module)
+                yield name, group_heads(name, module)
             except ValueError as error:
                 yield name, str(error)
         if not isinstance(module, _ROOTS) or module not in graph.module2node or module in covered:
@@ -131,8 +131,8 @@ def _candidates(network: nn.Module, graph: Any) -> Iterator[tuple[str, Group | s
         layers = tuple(n for m, n in names.items() if m in {item.module for item in writers})
         title = " + ".join(layers if len(layers) < 3 else (name, f"{len(layers) - 1} more"))
         try:
-            members = [member for item in items for member in _members(item, names, graph)]
-        except _NotUnderstood as reason:
+            tensors = [member for item in items for member in _members(item, names, graph)]
+        except _UnsupportedLayer as reason:
             yield title, str(reason)
             continue
         yield (
@@ -142,7 +142,7 @@ def _candidates(network: nn.Module, graph: Any) -> Iterator[tuple[str, Group | s
                 kind="neurons",
                 size=len(items[0].roots),
                 layers=layers,
-                members=tuple(members),
+                tensors=tuple(tensors),
                 is_normalized=any(isinstance(item.module, nn.LayerNorm) for item in items),
             ),
         )
@@ -177,7 +177,7 @@ def _items(graph: Any, module: nn.Module) -> list[_Item]:
     ]
 
 
-def _members(item: _Item, names: dict[nn.Module, str], graph: Any) -> list[Member]:
+def _members(item: _Item, names: dict[nn.Module, str], graph: Any) -> list[GroupTensor]:
     """Return where the group lies in a module's tensors; nothing for plain operations."""
     module = item.module
     if isinstance(module, nn.Parameter):
@@ -188,7 +188,7 @@ def _members(item: _Item, names: dict[nn.Module, str], graph: Any) -> list[Membe
     name = names[module]
     if isinstance(module, (nn.Linear, *CONVOLUTIONS)) and not is_depthwise(module):
         if isinstance(module, CONVOLUTIONS) and module.groups > 1:
-            raise _NotUnderstood(f"{name!r} is a grouped convolution")
+            raise _UnsupportedLayer(f"{name!r} is a grouped convolution")
         if not item.is_output:
             return [_member(f"{name}.weight", 1, module.weight.shape[1], item, "reads")]
         width = len(module.weight)
@@ -198,13 +198,13 @@ def _members(item: _Item, names: dict[nn.Module, str], graph: Any) -> list[Membe
         return [_member(f"{name}.weight", 1, module.embedding_dim, item, "writes")]
     if isinstance(module, (_BatchNorm, nn.LayerNorm, nn.PReLU)) or is_depthwise(module):
         if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:
-            raise _NotUnderstood(f"{name!r} normalises over several dimensions")
+            raise _UnsupportedLayer(f"{name!r} normalises over several dimensions")
         held = {key: t for key, t in module.state_dict().items() if t.ndim}
         if isinstance(module, nn.PReLU) and module.num_parameters == 1:
             held = {}
         return [_member(f"{name}.{key}", 0, len(t), item, "passes") for key, t in held.items()]
     if any(True for _ in module.parameters()):
-        raise _NotUnderstood(f"it reaches {name!r}, a {type(module).__name__}")
+        raise _UnsupportedLayer(f"it reaches {name!r}, a {type(module).__name__}")
     return []
 
 
@@ -215,12 +215,12 @@ def _shared(network: nn.Module) -> set[str]:
     return {name for name, parameter in named if times[parameter] > 1}
 
 
-def _member(tensor: str, axis: int, width: int, item: _Item, role: Any) -> Member:
+def _member(tensor: str, axis: int, width: int, item: _Item, role: Any) -> GroupTensor:
     if max(item.places) >= width:
-        raise _NotUnderstood(f"what it is to {tensor} cannot be traced")
+        raise _UnsupportedLayer(f"what it is to {tensor} cannot be traced")
     units = np.full(width, -1, np.int64)
     units[list(item.places)] = item.roots
-    return Member(tensor, axis, units, role)
+    return GroupTensor(tensor, axis, units, role)
 
 
 def _fault(
@@ -255,9 +255,9 @@ def _fault_without(
     expected: list[Tensor],
 ) -> str | None:
     with torch.no_grad():
-        wanted = _outputs(silence(network, [group], {group.name: kept}), inputs)
+        wanted = _outputs(zero_units(network, [group], {group.name: kept}), inputs)
         try:
-            answers = _outputs(remove(network, [group], {group.name: kept}), inputs)
+            answers = _outputs(remove_units(network, [group], {group.name: kept}), inputs)
         except (RuntimeError, ValueError, IndexError) as error:
             return f"without some of its units the network fails: {_first_line(error)}"
     if any(a.shape != e.shape for a, e in zip(answers, expected, strict=True)):

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from variants.runtime.shape import replace_tensors
 
-Kept: TypeAlias = Mapping[str, NDArray[np.bool_]]
+UnitMasks: TypeAlias = Mapping[str, NDArray[np.bool_]]
 """By group, BOOL `[units]`: False for those that go. Groups that are not in it stay whole."""
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class GroupTensor:
     """Where a group lies in one tensor of the network."""
 
     tensor: str
@@ -45,67 +45,67 @@ class Group:
     kind: Literal["neurons", "heads"]
     size: int
     layers: tuple[str, ...]
-    members: tuple[Member, ...]
+    tensors: tuple[GroupTensor, ...]
     is_normalized: bool = False
     """Whether a LayerNorm runs over the units, so that those which stay feel those which go."""
 
     @property
     def readers(self) -> dict[str, NDArray[np.int64]]:
         """By the name of each layer that reads the group: the unit of each of its inputs."""
-        return {m.tensor.rpartition(".")[0]: m.units for m in self.members if m.role == "reads"}
+        return {m.tensor.rpartition(".")[0]: m.units for m in self.tensors if m.role == "reads"}
 
 
-class Budget:
+class ParameterCounter:
     """Counts the parameters a network would have left, without making it."""
 
     def __init__(self, network: nn.Module, groups: Sequence[Group]) -> None:
         self._shapes = {name: tuple(p.shape) for name, p in network.named_parameters()}
-        self._members = [(group, m) for group in groups for m in group.members]
+        self._members = [(group, m) for group in groups for m in group.tensors]
         self.total = sum(parameter.numel() for parameter in network.parameters())
 
-    def left(self, kept: Kept) -> int:
+    def left(self, kept: UnitMasks) -> int:
         """Return how many parameters stay."""
         shapes = {name: list(shape) for name, shape in self._shapes.items()}
         for group, member in self._members:
             if group.name in kept and member.tensor in shapes:
-                gone = ~_stays(member, kept[group.name])
+                gone = ~_axis_mask(member, kept[group.name])
                 shapes[member.tensor][member.axis] -= int(gone.sum())
         return sum(int(np.prod(shape)) for shape in shapes.values())
 
 
-def remove(network: nn.Module, groups: Sequence[Group], kept: Kept) -> nn.Module:
+def remove_units(network: nn.Module, groups: Sequence[Group], kept: UnitMasks) -> nn.Module:
     """Return a copy without the units that `kept` marks False, its layers physically smaller.
 
-    Its answers are those of `silence`. Raises `ValueError` if a group would be left with no unit.
+    Its answers are those of `zero_units`. Raises `ValueError` if a group would be left with no unit.
     """
     network = copy.deepcopy(network)
     tensors = network.state_dict()
     smaller: dict[str, Tensor] = {}
-    for (name, axis), keep in _staying(groups, kept).items():
+    for (name, axis), keep in _axis_masks(groups, kept).items():
         index = torch.from_numpy(keep.nonzero()[0])
         smaller[name] = smaller.get(name, tensors[name]).index_select(axis, index)
     replace_tensors(network, smaller)
     return network
 
 
-def remaining(groups: Sequence[Group], kept: Kept) -> list[Group]:
-    """Return the groups as they are in the network that `remove` makes, units numbered anew."""
-    staying = _staying(groups, kept)
+def update_groups(groups: Sequence[Group], kept: UnitMasks) -> list[Group]:
+    """Return the groups as they are in the network that `remove_units` makes, units numbered anew."""
+    staying = _axis_masks(groups, kept)
     left = []
     for group in groups:
         stays = kept.get(group.name, np.ones(group.size, dtype=bool))
         number = np.append(np.cumsum(stays) - 1, -1)  # unit -1, none of the group, stays -1
-        members = []
-        for member in group.members:
+        tensors = []
+        for member in group.tensors:
             units = number[member.units]
             if (keep := staying.get((member.tensor, member.axis))) is not None:
                 units = units[keep]
-            members.append(replace(member, units=units))
-        left.append(replace(group, size=int(stays.sum()), members=tuple(members)))
+            tensors.append(replace(member, units=units))
+        left.append(replace(group, size=int(stays.sum()), tensors=tuple(tensors)))
     return left
 
 
-def silence(network: nn.Module, groups: Sequence[Group], kept: Kept) -> nn.Module:
+def zero_units(network: nn.Module, groups: Sequence[Group], kept: UnitMasks) -> nn.Module:
     """Return a copy of the same shape in which no layer hears the units that `kept` marks False.
 
     Where a LayerNorm runs over such units, it sees only the others.
@@ -113,22 +113,22 @@ def silence(network: nn.Module, groups: Sequence[Group], kept: Kept) -> nn.Modul
     network = copy.deepcopy(network)
     tensors = network.state_dict()
     for group, member in _chosen(groups, kept):
-        stays = torch.from_numpy(_stays(member, kept[group.name]))
+        stays = torch.from_numpy(_axis_mask(member, kept[group.name]))
         if member.role == "reads":
             shape = [1] * tensors[member.tensor].ndim
             shape[member.axis] = -1
             tensors[member.tensor].mul_(stays.view(shape))
         owner = network.get_submodule(member.tensor.rpartition(".")[0])
         if isinstance(owner, nn.LayerNorm) and member.tensor.endswith(".weight"):
-            owner.register_forward_hook(_NormOver(stays), with_kwargs=True)
+            owner.register_forward_hook(_PartialLayerNorm(stays), with_kwargs=True)
     return network
 
 
-class _NormOver:
+class _PartialLayerNorm:
     """Replaces what a LayerNorm says by what it says of some of its channels, 0 for the others."""
 
     def __init__(self, stays: Tensor) -> None:
-        self._stays = stays
+        self._kept = stays
 
     def __call__(
         self,
@@ -137,7 +137,7 @@ class _NormOver:
         kwargs: Mapping[str, Tensor],
         output: Tensor,
     ) -> Tensor:
-        stays = self._stays
+        stays = self._kept
         given = args[0] if args else kwargs["input"]
         bias = None if norm.bias is None else norm.bias[stays]
         shape = (int(stays.sum()),)
@@ -148,21 +148,23 @@ class _NormOver:
         return said
 
 
-def _staying(groups: Sequence[Group], kept: Kept) -> dict[tuple[str, int], NDArray[np.bool_]]:
+def _axis_masks(
+    groups: Sequence[Group], kept: UnitMasks
+) -> dict[tuple[str, int], NDArray[np.bool_]]:
     """Return what stays of each axis of each tensor that groups, several perhaps, lie in."""
     staying: dict[tuple[str, int], NDArray[np.bool_]] = {}
     for group, member in _chosen(groups, kept):
         here = staying.setdefault((member.tensor, member.axis), np.ones(len(member.units), bool))
-        here &= _stays(member, kept[group.name])
+        here &= _axis_mask(member, kept[group.name])
     return staying
 
 
-def _chosen(groups: Sequence[Group], kept: Kept) -> list[tuple[Group, Member]]:
+def _chosen(groups: Sequence[Group], kept: UnitMasks) -> list[tuple[Group, GroupTensor]]:
     for group in groups:
         if group.name in kept and not kept[group.name].any():
             raise ValueError(f"layer {group.name!r} would be left without {group.kind}")
-    return [(group, m) for group in groups if group.name in kept for m in group.members]
+    return [(group, m) for group in groups if group.name in kept for m in group.tensors]
 
 
-def _stays(member: Member, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _axis_mask(member: GroupTensor, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return (member.units < 0) | kept[member.units]

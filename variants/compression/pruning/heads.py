@@ -13,7 +13,7 @@ from rich.text import Text
 from torch import nn
 
 from variants.catalog.record import Record
-from variants.compression.pruning.attention import attentions, heads
+from variants.compression.pruning.attention import find_attentions, group_heads
 from variants.compression.pruning.score import Criterion, score
 from variants.model.dataset import Split
 
@@ -29,7 +29,7 @@ class HeadImportance(Record):
     """1 is the least important head of the network."""
 
 
-def head_importance(
+def rank_heads(
     network: nn.Module,
     split: Split,
     criterion: Criterion,
@@ -44,7 +44,7 @@ def head_importance(
     normalised (by their mean), to compare layers. Raises `ValueError` if the network has no
     attention of the form that `variants.compression.pruning.attention` knows.
     """
-    groups = [heads(name, module) for name, module in attentions(network).items()]
+    groups = [group_heads(name, module) for name, module in find_attentions(network).items()]
     if not groups:
         raise ValueError(
             "there are no attention heads: no module has query, key, value and output, each an "

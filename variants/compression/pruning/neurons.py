@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import nn
 
-from variants.compression.pruning.group import Group, Kept
+from variants.compression.pruning.group import Group, UnitMasks
 from variants.compression.pruning.score import channels_last
 from variants.model.dataset import Samples, count
 from variants.model.forward import batches
@@ -30,7 +30,7 @@ _ROWS: Final = 1 << 14
 """Values are summed up in FP64 this many rows at a time: an image has a row for each pixel."""
 
 
-class Moments:
+class RunningMoments:
     """Mean and deviation of many quantities, updated batch by batch.
 
     Chan, Golub and LeVeque 1983 (the batched form of Welford's method): exact over everything
@@ -50,7 +50,7 @@ class Moments:
         count = np.full(len(mean), float(len(batch)))
         self._merge(count, mean, ((batch - mean) ** 2).sum(axis=0))
 
-    def merge(self, other: Moments, places: NDArray[np.int64]) -> None:
+    def merge(self, other: RunningMoments, places: NDArray[np.int64]) -> None:
         """Take in all that `other` saw: its quantity i as our quantity `places[i]`, if not -1."""
         width, there = len(self.mean), places >= 0
         at, count, means = places[there], other.count[there], other.mean[there]
@@ -74,9 +74,9 @@ class Moments:
         self.count = total
 
 
-def measure_neurons(
+def measure_reader_moments(
     network: nn.Module, groups: Sequence[Group], samples: Samples, progress: Progress
-) -> dict[str, Moments]:
+) -> dict[str, RunningMoments]:
     """Return, for every layer that reads a group, the moments of each of its inputs.
 
     Over all samples, and all positions of images and texts alike, padded ones included. The
@@ -87,7 +87,9 @@ def measure_neurons(
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it runs around the layers and their hooks
     moments = {
-        name: Moments(len(units)) for group in groups for name, units in group.readers.items()
+        name: RunningMoments(len(units))
+        for group in groups
+        for name, units in group.readers.items()
     }
     hooks = [
         network.get_submodule(name).register_forward_pre_hook(
@@ -110,18 +112,23 @@ def measure_neurons(
     return moments
 
 
-def by_group(groups: Sequence[Group], moments: Mapping[str, Moments]) -> dict[str, Moments]:
+def merge_by_group(
+    groups: Sequence[Group], moments: Mapping[str, RunningMoments]
+) -> dict[str, RunningMoments]:
     """Return the moments of every neuron by group, over all that any layer reads of it."""
     found = {}
     for group in groups:
-        found[group.name] = Moments(group.size)
+        found[group.name] = RunningMoments(group.size)
         for reader, units in group.readers.items():
             found[group.name].merge(moments[reader], units)
     return found
 
 
 def fold_means(
-    network: nn.Module, groups: Sequence[Group], kept: Kept, moments: Mapping[str, Moments]
+    network: nn.Module,
+    groups: Sequence[Group],
+    kept: UnitMasks,
+    moments: Mapping[str, RunningMoments],
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Return a copy in which biases stand in for what `kept` marks False, and notes.
 
@@ -167,7 +174,7 @@ def _cannot_fold(reader: nn.Module) -> str:
 
 
 def _observe(
-    moments: Moments, reader: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    moments: RunningMoments, reader: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     values = channels_last(reader, args[0] if args else kwargs["input"]).numpy()
     values = values.reshape(-1, values.shape[-1])

@@ -68,7 +68,7 @@ def _magnitudes(network: nn.Module, groups: Sequence[Group]) -> dict[str, NDArra
     found = {}
     for group in groups:
         found[group.name] = np.zeros(group.size)
-        for member in group.members:
+        for member in group.tensors:
             if member.tensor in weights:
                 squares = weights[member.tensor].double().square().movedim(member.axis, 0)
                 found[group.name] += _by_unit(

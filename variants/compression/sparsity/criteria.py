@@ -13,8 +13,11 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from variants.compression.sparsity.calibration import measure_activity, measure_sensitivity
 from variants.compression.sparsity.layers import SparsifiableLayer, allowed_weights, to_matrix
+from variants.compression.sparsity.statistics import (
+    measure_input_magnitudes,
+    measure_weight_gradients,
+)
 from variants.model.dataset import Split
 
 Criterion: TypeAlias = Literal[
@@ -66,16 +69,16 @@ def _score(
             generator = torch.Generator().manual_seed(seed)
             return {n: torch.rand(w.shape, generator=generator) for n, w in weights.items()}
         case "gradient":
-            found = measure_sensitivity(network, layers, split, progress)
+            found = measure_weight_gradients(network, layers, split, progress)
             return {name: to_matrix(each.gradient) for name, each in found.items()}
         case "taylor":
-            found = measure_sensitivity(network, layers, split, progress)
+            found = measure_weight_gradients(network, layers, split, progress)
             return {name: to_matrix(each.taylor) for name, each in found.items()}
         case "activation":
-            activity = measure_activity(network, layers, split.samples, progress)
+            activity = measure_input_magnitudes(network, layers, split.samples, progress)
             sizes = {name: each.mean for name, each in activity.items()}
         case "wanda" | "sparsegpt":
-            activity = measure_activity(network, layers, split.samples, progress)
+            activity = measure_input_magnitudes(network, layers, split.samples, progress)
             sizes = {name: each.norm for name, each in activity.items()}
     return {name: weights[name].abs() * _rows(each, layers[name]) for name, each in sizes.items()}
 

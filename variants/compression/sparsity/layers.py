@@ -53,12 +53,12 @@ def find_layers(
     return chosen, notes
 
 
-def no_layer(kind: str, notes: Iterable[str]) -> ValueError:
+def no_layer_error(kind: str, notes: Iterable[str]) -> ValueError:
     """Return what a technique of this kind raises if every layer had to be left out."""
     return ValueError(f"{kind} found no layer to work on: {'; '.join(notes) or 'none'}")
 
 
-def groups_of(layer: SparsifiableLayer) -> int:
+def count_groups(layer: SparsifiableLayer) -> int:
     """Return into how many groups the rows fall, each of which reads inputs of its own."""
     return layer.groups if isinstance(layer, nn.Conv2d) else 1
 
@@ -81,7 +81,7 @@ def to_weight(matrix: Tensor, layer: SparsifiableLayer) -> Tensor:
     return matrix.reshape(out, high, wide, channels).permute(0, 3, 1, 2).contiguous()
 
 
-def columns_of(layer: SparsifiableLayer, inputs: Tensor) -> Iterator[Tensor]:
+def unfold_inputs(layer: SparsifiableLayer, inputs: Tensor) -> Iterator[Tensor]:
     """Yield what the matrix is multiplied with, `[groups, n, columns]`, in parts of bounded size.
 
     `inputs` is what the layer is given: `[..., in]`, or `[n, channels, high, wide]`.
@@ -118,7 +118,9 @@ def allowed_weights(
     return allowed
 
 
-def unobserved(layers: Mapping[str, SparsifiableLayer], kept: Mapping[str, Tensor]) -> list[str]:
+def describe_unobserved(
+    layers: Mapping[str, SparsifiableLayer], kept: Mapping[str, Tensor]
+) -> list[str]:
     """Return notes on the layers that a criterion could not score."""
     return [
         f"layer {name} stays dense: what it reads cannot be observed"

@@ -38,14 +38,14 @@ def find_order(scores: Tensor, n: int, m: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     order = torch.arange(scores.shape[1])
     groups = len(order) // m
-    least = _LEAST_GAIN * float(scores.sum(dtype=torch.float64))
+    min_gain = _LEAST_GAIN * float(scores.sum(dtype=torch.float64))
     since = 0
     pairings = min(PAIRINGS, max(PATIENCE, WORK // max(1, scores.numel() * m)))
     for _ in range(pairings if groups > 1 else 0):
         pairs = torch.randperm(groups, generator=generator)[: groups // 2 * 2].reshape(2, -1)
         slots = pairs[..., None] * m + torch.arange(m)  # [2, pairs, m]: places in the order
         gains, which = _gains(scores, order[slots], n).flatten(1).max(dim=1)
-        better = gains > least
+        better = gains > min_gain
         ours = slots[0].gather(1, (which // m)[:, None])[better, 0]
         theirs = slots[1].gather(1, (which % m)[:, None])[better, 0]
         order[ours], order[theirs] = order[theirs], order[ours]

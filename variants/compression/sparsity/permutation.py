@@ -16,7 +16,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from variants.compression.sparsity.layers import SparsifiableLayer, groups_of, input_channels
+from variants.compression.sparsity.layers import SparsifiableLayer, count_groups, input_channels
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _ELEMENTWISE = (
@@ -31,7 +31,7 @@ _CHANNELWISE = (
 
 
 @dataclass(frozen=True)
-class Joint:
+class LayerPair:
     """Two layers, by name, of which the first writes all that the second reads."""
 
     producer: str
@@ -40,10 +40,12 @@ class Joint:
     """BatchNorms between them: their numbers are in the producer's order too."""
 
 
-def find_joints(network: nn.Module, layers: Mapping[str, SparsifiableLayer]) -> dict[str, Joint]:
+def find_layer_pairs(
+    network: nn.Module, layers: Mapping[str, SparsifiableLayer]
+) -> dict[str, LayerPair]:
     """Return by reader the joints between these layers, where order can be changed for free."""
     names = {module: name for name, module in network.named_modules()}
-    joints = {}
+    pairs = {}
     for modules in _sequences(network):
         producer: SparsifiableLayer | None = None
         between: list[nn.Module] = []
@@ -53,17 +55,17 @@ def find_joints(network: nn.Module, layers: Mapping[str, SparsifiableLayer]) -> 
                 is_free = is_single and names[module] in layers
                 if producer is not None and is_free and _fit(producer, between, module):
                     norms = tuple(names[each] for each in between if isinstance(each, _NORMS))
-                    joints[names[module]] = Joint(names[producer], names[module], norms)
+                    pairs[names[module]] = LayerPair(names[producer], names[module], norms)
                 producer, between = module if is_free else None, []
             elif isinstance(module, _CHANNELWISE) or (isinstance(module, _NORMS) and is_single):
                 between.append(module)
             else:
                 producer = None
-    return joints
+    return pairs
 
 
 def permute(
-    network: nn.Module, masks: Mapping[str, Tensor], joint: Joint, order: Tensor
+    network: nn.Module, masks: Mapping[str, Tensor], pair: LayerPair, order: Tensor
 ) -> dict[str, Tensor]:
     """Put the channels between two layers into an order, INT64 `[channels]`, in place.
 
@@ -71,14 +73,14 @@ def permute(
     have none. The network's answers stay the same, up to the rounding of sums.
     """
     moved = dict(masks)
-    for name in (joint.producer, *joint.norms):
+    for name in (pair.producer, *pair.norms):
         module = network.get_submodule(name)
         for key, tensor in chain(module.named_parameters(), module.named_buffers()):
             if tensor.ndim:
                 _reorder(tensor, order)
             if f"{name}.{key}" in masks:
                 moved[f"{name}.{key}"] = masks[f"{name}.{key}"][order]
-    _reorder(network.get_parameter(f"{joint.reader}.weight").transpose(0, 1), order)
+    _reorder(network.get_parameter(f"{pair.reader}.weight").transpose(0, 1), order)
     return moved
 
 
@@ -92,7 +94,7 @@ def _fit(producer: SparsifiableLayer, between: list[nn.Module], reader: Sparsifi
     same_kind = isinstance(producer, nn.Linear) == isinstance(reader, nn.Linear)
     is_flat = any(isinstance(module, nn.Flatten) for module in between)
     return (
-        groups_of(producer) == groups_of(reader) == 1
+        count_groups(producer) == count_groups(reader) == 1
         and len(producer.weight) == input_channels(reader)
         and (same_kind or (is_flat and isinstance(reader, nn.Linear)))
     )

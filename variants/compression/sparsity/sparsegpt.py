@@ -15,14 +15,14 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from variants.compression.sparsity.calibration import count_calls, measure_hessian
 from variants.compression.sparsity.layers import (
     SparsifiableLayer,
     allowed_weights,
-    groups_of,
+    count_groups,
     to_matrix,
     to_weight,
 )
+from variants.compression.sparsity.statistics import count_calls, measure_hessian
 from variants.model.dataset import Samples
 
 BLOCK: Final = 128
@@ -57,7 +57,7 @@ def reconstruct(
         layer = layers[name]
         hessians = measure_hessian(network, layer, calls[name], samples, progress)
         weight = to_matrix(layer.weight.detach())
-        groups = groups_of(layer)
+        groups = count_groups(layer)
         parts = [
             sweep(rows, hessian, keep[name], width, free)
             for rows, hessian, free in zip(

@@ -12,10 +12,15 @@ from pydantic import Field, ValidationInfo, field_validator
 from rich.progress import Progress
 from torch import nn
 
-from variants.compression.pruning.choice import Limits, choose
-from variants.compression.pruning.graph import Structure, find
-from variants.compression.pruning.group import Budget, remove
-from variants.compression.pruning.neurons import Moments, by_group, fold_means, measure_neurons
+from variants.compression.pruning.graph import UnitGroups, find_unit_groups
+from variants.compression.pruning.group import ParameterCounter, remove_units
+from variants.compression.pruning.neurons import (
+    RunningMoments,
+    fold_means,
+    measure_reader_moments,
+    merge_by_group,
+)
+from variants.compression.pruning.selection import Limits, choose
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import Samples, TrainingData
 from variants.model.state import CompressionState, Stage
@@ -60,37 +65,37 @@ class ActivationPruning(Technique):
         Raises `ValueError` if no neurons can go, or not so many parameters.
         """
         network, samples = state.network, data.validation.samples
-        structure = neurons(network, samples).without(self.exclude)
-        groups = structure.groups
-        heard = measure_neurons(network, groups, samples, progress)
-        moments = by_group(groups, heard)
+        unit_groups = find_neuron_groups(network, samples).without(self.exclude)
+        groups = unit_groups.groups
+        heard = measure_reader_moments(network, groups, samples, progress)
+        moments = merge_by_group(groups, heard)
         if self.share is None:
             kept = self.choose(moments)
         else:
             kept = choose(
                 groups,
                 {name: np.maximum(abs(m.mean), m.deviation) for name, m in moments.items()},
-                Budget(network, groups),
+                ParameterCounter(network, groups),
                 share=self.share,
                 scope="global",
                 limits=Limits(),
             )
-        notes = structure.notes
+        notes = unit_groups.notes
         if self.fold_means:
             network, unfolded = fold_means(network, groups, kept, heard)
             notes += unfolded
         note = "; ".join(f"layer {name}: {k.sum()} of {k.size} neurons" for name, k in kept.items())
         return replace(
             state,
-            network=remove(network, groups, kept),
+            network=remove_units(network, groups, kept),
             notes=(*state.notes, f"kept {note}", *notes),
         )
 
-    def choose(self, moments: Mapping[str, Moments]) -> dict[str, NDArray[np.bool_]]:
+    def choose(self, moments: Mapping[str, RunningMoments]) -> dict[str, NDArray[np.bool_]]:
         """Say by the thresholds which neurons of each group stay: BOOL, at least one True."""
-        return {name: self._stays(layer) for name, layer in moments.items()}
+        return {name: self._keep_mask(layer) for name, layer in moments.items()}
 
-    def _stays(self, moments: Moments) -> NDArray[np.bool_]:
+    def _keep_mask(self, moments: RunningMoments) -> NDArray[np.bool_]:
         if self.mean_below is None or self.deviation_below is None:
             raise ValueError("there are no thresholds to choose by, only a share")
         mean, deviation = np.abs(moments.mean), moments.deviation
@@ -100,13 +105,13 @@ class ActivationPruning(Technique):
         return stays
 
 
-def neurons(network: nn.Module, samples: Samples) -> Structure:
+def find_neuron_groups(network: nn.Module, samples: Samples) -> UnitGroups:
     """Return the groups of neurons and channels whose silence changes nothing else.
 
     Attention heads and channels that a LayerNorm runs over are not among them. Raises `ValueError`
     with the reasons if there are none.
     """
-    found = find(network, samples)
+    found = find_unit_groups(network, samples)
     notes = list(found.notes)
     notes += [
         f"{g.name} left alone: a LayerNorm runs over it" for g in found.groups if g.is_normalized
@@ -114,4 +119,4 @@ def neurons(network: nn.Module, samples: Samples) -> Structure:
     groups = tuple(g for g in found.groups if g.kind == "neurons" and not g.is_normalized)
     if not groups:
         raise ValueError(f"there are no hidden neurons: {'; '.join(notes) or 'nothing is hidden'}")
-    return Structure(groups, tuple(notes))
+    return UnitGroups(groups, tuple(notes))

@@ -38,7 +38,7 @@ from variants.model.dataset import Samples, Split, TrainingData, count, rows
 from variants.model.state import CompressionState, Conversion, Stage, unpacked
 
 _VNNI_FLAGS: Final = {"avx512_vnni", "avx_vnni", "amx_int8"}
-_MOST_CONVOLVED: Final = 0.5
+_MAX_CONVOLUTION_SHARE: Final = 0.5
 
 
 class Int8(Technique):
@@ -85,13 +85,13 @@ class Int8(Technique):
         if self.mode == "dynamic":
             _require_few_convolutions(state.network, rows(calibrating.samples, slice(0, 1)))
         layers, notes = self._choose(model)
-        judge = None
+        comparator = None
         if held_out is not None:
             scores = state.interface.outputs[0].name
-            judge = GraphComparator(model.SerializeToString(), held_out, scores)
+            comparator = GraphComparator(model.SerializeToString(), held_out, scores)
         with tempfile.TemporaryDirectory() as folder:
             writers = self._writers(model, calibrating.samples, Path(folder), progress)
-            graph, decided = self._decide(writers, layers, judge, progress)
+            graph, decided = self._decide(writers, layers, comparator, progress)
         return replace(
             state,
             graph=graph,
@@ -182,26 +182,26 @@ class Int8(Technique):
         self,
         writers: Mapping[str, Write],
         layers: Sequence[QuantizableLayer],
-        judge: GraphComparator | None,
+        comparator: GraphComparator | None,
         progress: Progress,
     ) -> tuple[bytes, tuple[str, ...]]:
         """Return the graph, and notes on what was compared."""
         write: Write = next(iter(writers.values()))
         notes: tuple[str, ...] = ()
-        if judge is None:
+        if comparator is None:
             return write(layers), notes
         if len(writers) > 1:
-            name, note = most_agreeing(writers, layers, judge)
+            name, note = most_agreeing(writers, layers, comparator)
             write, notes = writers[name], (note,)
         if self.max_drop is None:
             return write(layers), notes
-        kept = keep_within(self.max_drop, layers, write, judge, progress)
+        kept = keep_within(self.max_drop, layers, write, comparator, progress)
         return kept.graph, (*notes, *kept.describe())
 
 
 def _require_few_convolutions(network: nn.Module, sample: Samples) -> None:
     share = convolved_share(network, sample)
-    if share > _MOST_CONVOLVED:
+    if share > _MAX_CONVOLUTION_SHARE:
         raise ValueError(
             f"convolutions do {share:.0%} of the multiplications, and have no dynamic INT8 kernel "
             "worth its time: use mode: static"

@@ -25,15 +25,15 @@ from variants.model.state import CompressionState, Stage
 from variants.model.training import Schedule, count_steps, fit
 from variants.runtime.patterns import keep_share_of_all
 
-_ANOTHER: Final = 2**31
+_SEED_OFFSET: Final = 2**31
 """Added to a seed: no run of a recipe draws its first weights by it. Torch uses 32 bits of one."""
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
+class TicketSearch:
     """What the rounds have found."""
 
-    remembered: Mapping[str, Tensor]
+    rewind_state: Mapping[str, Tensor]
     """The network's state after `rewind_steps` steps, before anything was pruned."""
     masks: tuple[Mapping[str, Tensor], ...]
     """After each round, by parameter name: BOOL of its shape, True where the weight stays."""
@@ -71,7 +71,7 @@ class LotteryTicket(Technique, Schedule):
 
         Raises `ValueError` if a step before has changed the network: nothing of that would be left.
         """
-        _require_untouched(state)
+        _require_unchanged(state)
         steps = count_steps(len(data.train), self)
         if self.rewind_steps >= steps:
             raise ValueError(
@@ -91,7 +91,7 @@ class LotteryTicket(Technique, Schedule):
             notes=(*state.notes, *skipped, self._summary(masks)),
         )
 
-    def search(self, architecture: nn.Module, split: Split, progress: Progress) -> Search:
+    def search(self, architecture: nn.Module, split: Split, progress: Progress) -> TicketSearch:
         """Find a mask in `rounds` rounds of training on the split."""
         network = initialise(architecture, self.seed)
         layers, skipped = find_layers(network, self.exclude)
@@ -100,7 +100,7 @@ class LotteryTicket(Technique, Schedule):
             raise ValueError(f"{self.kind} found no layer to work on: {reasons}")
         steps = count_steps(len(split), self)
         fit(network, split, self, progress, steps=range(self.rewind_steps), label="first steps")
-        remembered = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        rewind_state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         masks: dict[str, Tensor] = {}
         found = []
         for number in range(1, self.rounds + 1):
@@ -115,21 +115,23 @@ class LotteryTicket(Technique, Schedule):
             )
             removed = 1 - (1 - self.share_per_round) ** number
             kept = keep_share_of_all(_sizes(layers, masks), removed)
-            network.load_state_dict(remembered)
+            network.load_state_dict(rewind_state)
             masks = mask_layers(layers, kept)
             found.append(masks)
-        return Search(remembered, tuple(found))
+        return TicketSearch(rewind_state, tuple(found))
 
-    def start(self, architecture: nn.Module, search: Search) -> tuple[nn.Module, dict[str, Tensor]]:
+    def start(
+        self, architecture: nn.Module, search: TicketSearch
+    ) -> tuple[nn.Module, dict[str, Tensor]]:
         """Return the network from which the last training starts, and its masks."""
         masks = dict(search.masks[-1])
         if self.control == "random-mask":
-            generator = torch.Generator().manual_seed(self.seed + _ANOTHER)
+            generator = torch.Generator().manual_seed(self.seed + _SEED_OFFSET)
             masks = {name: _shuffled(mask, generator) for name, mask in masks.items()}
-        anew = self.seed + _ANOTHER if self.control == "reinit" else self.seed
+        anew = self.seed + _SEED_OFFSET if self.control == "reinit" else self.seed
         network = initialise(architecture, anew)
         if self.control != "reinit":
-            network.load_state_dict(search.remembered)
+            network.load_state_dict(search.rewind_state)
         with torch.no_grad():
             for name, mask in masks.items():
                 network.get_parameter(name).masked_fill_(~mask, 0.0)
@@ -149,7 +151,7 @@ class LotteryTicket(Technique, Schedule):
         )
 
 
-def _require_untouched(state: CompressionState) -> None:
+def _require_unchanged(state: CompressionState) -> None:
     dense, given = state.dense.state_dict(), state.network.state_dict()
     for name in {**dense, **given}:
         ours, theirs = dense.get(name), given.get(name)

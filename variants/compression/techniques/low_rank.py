@@ -11,8 +11,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from variants.compression.sparsity.calibration import choose_samples
-from variants.compression.sparsity.layers import find_layers, no_layer
+from variants.compression.sparsity.layers import find_layers, no_layer_error
+from variants.compression.sparsity.statistics import draw_samples
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import TrainingData
 from variants.model.input_statistics import InputStatistics, measure_input_statistics
@@ -47,7 +47,7 @@ class LowRankFactors(Technique):
 
     @field_validator("break_even")
     @classmethod
-    def _one_of_the_two(cls, share: float | None, info: ValidationInfo) -> float | None:
+    def _require_one_rank_rule(cls, share: float | None, info: ValidationInfo) -> float | None:
         if "energy" in info.data and (share is None) == (info.data["energy"] is None):
             raise ValueError("give either energy or break_even: they decide the same rank")
         return share
@@ -83,7 +83,7 @@ class LowRankFactors(Technique):
             for place in _places(state.network, linear):
                 network.set_submodule(place, made)
         if not ranks:
-            raise no_layer(self.kind, notes)
+            raise no_layer_error(self.kind, notes)
         unseen = ", ".join(name for name in ranks if self.whiten and name not in inputs)
         if unseen:
             notes.append(f"inputs not observed, so not whitened: {unseen}")
@@ -103,7 +103,7 @@ class LowRankFactors(Technique):
         """Return what each layer gets in the network as it is, if it is wanted."""
         if not self.whiten:
             return {}
-        samples = choose_samples(data.validation, self.samples, self.seed).samples
+        samples = draw_samples(data.validation, self.samples, self.seed).samples
         return measure_input_statistics(network, linears, samples, progress)
 
     def _rank(self, linear: nn.Linear, decomposition: Decomposition) -> int:

@@ -13,19 +13,19 @@ from pydantic import Field, ValidationInfo, field_validator
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from variants.compression.sparsity.calibration import choose_samples
 from variants.compression.sparsity.criteria import Criterion, score
 from variants.compression.sparsity.layers import (
     SparsifiableLayer,
+    describe_unobserved,
     find_layers,
     input_channels,
     mask_layers,
-    no_layer,
-    unobserved,
+    no_layer_error,
 )
 from variants.compression.sparsity.order import find_order, retained
-from variants.compression.sparsity.permutation import find_joints, permute
+from variants.compression.sparsity.permutation import find_layer_pairs, permute
 from variants.compression.sparsity.sparsegpt import reconstruct
+from variants.compression.sparsity.statistics import draw_samples
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import Split, TrainingData
 from variants.model.forward import all_scores
@@ -68,7 +68,7 @@ class SparseNM(Technique):
 
     @field_validator("m")
     @classmethod
-    def _removes_something(cls, m: int, info: ValidationInfo) -> int:
+    def _require_n_below_m(cls, m: int, info: ValidationInfo) -> int:
         if m <= info.data.get("n", 0):
             raise ValueError(f"must be larger than n, which is {info.data['n']}")
         return m
@@ -79,20 +79,20 @@ class SparseNM(Technique):
         """Return the workpiece with masked weights."""
         network = copy.deepcopy(state.network)
         found, notes = find_layers(network, self.exclude)
-        reasons = {name: self._ineligible(layer) for name, layer in found.items()}
+        reasons = {name: self._skip_reason(layer) for name, layer in found.items()}
         layers = {name: layer for name, layer in found.items() if not reasons[name]}
         notes += [f"layer {name} stays dense: {why}" for name, why in reasons.items() if why]
         if not layers:
-            raise no_layer(self.kind, notes)
+            raise no_layer_error(self.kind, notes)
         masks = dict(state.masks)
-        split = choose_samples(data.train, self.samples, self.seed)
+        split = draw_samples(data.train, self.samples, self.seed)
         if self.permute:
             masks, reordered = self._reorder(network, layers, masks, split, progress)
             notes += reordered
         kept = self._choose(network, layers, masks, split, progress)
-        notes += unobserved(layers, kept)
+        notes += describe_unobserved(layers, kept)
         if not kept:
-            raise no_layer(self.kind, notes)
+            raise no_layer_error(self.kind, notes)
         masks |= mask_layers(layers, kept)
         return replace(
             state,
@@ -102,7 +102,7 @@ class SparseNM(Technique):
             notes=(*state.notes, *notes),
         )
 
-    def _ineligible(self, layer: SparsifiableLayer) -> str:
+    def _skip_reason(self, layer: SparsifiableLayer) -> str:
         channels, rows = input_channels(layer), len(layer.weight)
         if channels % self.m:
             return f"{channels} inputs are no multiple of {self.m}"
@@ -142,7 +142,7 @@ class SparseNM(Technique):
     ) -> tuple[dict[str, Tensor], list[str]]:
         """Reorder channels of the network in place; return the masks alike, and notes."""
         everything, _ = find_layers(network)
-        joints = find_joints(network, everything)
+        pairs = find_layer_pairs(network, everything)
         scores = score(network, layers, masks, self.criterion, split, self.seed, progress)
         checked = split.part(0, _CHECKED_SAMPLES).samples
         before = all_scores(network, checked)
@@ -150,7 +150,7 @@ class SparseNM(Technique):
         for name in progress.track(scores, description="permutation"):
             if f"{name}.weight" in masks:
                 notes.append(f"inputs of layer {name} keep their order: it is masked already")
-            elif name not in joints:
+            elif name not in pairs:
                 notes.append(f"inputs of layer {name} keep their order: no layer writes only them")
             else:
                 # Every place of a kernel reads the same channels, so it counts as rows of its own.
@@ -158,7 +158,7 @@ class SparseNM(Technique):
                 order = find_order(by_channel, self.n, self.m, self.seed)
                 first = retained(by_channel, self.n, self.m)
                 more = retained(by_channel[:, order], self.n, self.m) - first
-                moved = permute(network, moved, joints[name], order)
+                moved = permute(network, moved, pairs[name], order)
                 notes.append(
                     f"inputs of layer {name} are reordered: {more / (first or 1.0):.1%} more of "
                     f"the {self.criterion} score is kept"

@@ -17,11 +17,11 @@ def ramp(done: int, rounds: int) -> float:
     return float(1 - (1 - done / rounds) ** 3)
 
 
-def _has_a_time(recover: Schedule | None, info: ValidationInfo) -> Schedule | None:
+def _require_rounds(recover: Schedule | None, info: ValidationInfo) -> Schedule | None:
     if recover is not None and info.data.get("rounds") == 1:
         raise ValueError("it trains between rounds, and there is 1: use a step `recover`")
     return recover
 
 
-BetweenRounds: TypeAlias = Annotated[Schedule | None, AfterValidator(_has_a_time)]
+BetweenRounds: TypeAlias = Annotated[Schedule | None, AfterValidator(_require_rounds)]
 """Training between rounds, none after the last; for a field that comes after `rounds`."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from rich.progress import Progress
 
 from variants.compression.quantization.smoothing import find_groups, largest_activations, smooth
-from variants.compression.sparsity.calibration import choose_samples
+from variants.compression.sparsity.statistics import draw_samples
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import TrainingData
 from variants.model.state import CompressionState, Stage
@@ -39,7 +39,7 @@ class SmoothQuant(Technique):
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
         """Return the workpiece with other weights for the same function."""
-        samples = choose_samples(data.validation, self.samples, self.seed).samples
+        samples = draw_samples(data.validation, self.samples, self.seed).samples
         network = copy.deepcopy(state.network)
         groups, skipped = find_groups(network, samples)
         if not groups:

@@ -12,11 +12,11 @@ from pydantic import Field
 from rich.progress import Progress
 from torch import nn
 
-from variants.compression.pruning.choice import Limits, Scope, choose
-from variants.compression.pruning.graph import Structure, find
-from variants.compression.pruning.group import Budget, Group, remaining, remove
+from variants.compression.pruning.graph import UnitGroups, find_unit_groups
+from variants.compression.pruning.group import Group, ParameterCounter, remove_units, update_groups
 from variants.compression.pruning.score import SAMPLES, Criterion, score
-from variants.compression.sparsity.calibration import choose_samples
+from variants.compression.pruning.selection import Limits, Scope, choose
+from variants.compression.sparsity.statistics import draw_samples
 from variants.compression.techniques.ramp import BetweenRounds, ramp
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import TrainingData
@@ -68,38 +68,40 @@ class Structured(Technique):
 
         Raises `ValueError` if so many parameters cannot be removed, and says how many can.
         """
-        structure = self._structure(state.network, data)
-        calibration = choose_samples(data.validation, self.samples, self.seed)
+        unit_groups = self._find_groups(state.network, data)
+        calibration = draw_samples(data.validation, self.samples, self.seed)
         network = state.network
-        total = Budget(network, ()).total
-        sizes = {group.name: group.size for group in structure.groups}
-        least = {n: math.ceil(round(size * (1 - self.max_ratio), 6)) for n, size in sizes.items()}
-        limits = Limits(self.round_to, least)
-        groups: Sequence[Group] = structure.groups
+        total = ParameterCounter(network, ()).total
+        sizes = {group.name: group.size for group in unit_groups.groups}
+        min_units = {
+            n: math.ceil(round(size * (1 - self.max_ratio), 6)) for n, size in sizes.items()
+        }
+        limits = Limits(self.round_to, min_units)
+        groups: Sequence[Group] = unit_groups.groups
         for done in range(1, self.rounds + 1):
             gone = self.share * ramp(done, self.rounds)
-            budget = Budget(network, groups)
-            share = 1 - (1 - gone) * total / budget.total
+            counter = ParameterCounter(network, groups)
+            share = 1 - (1 - gone) * total / counter.total
             if share > 0:
                 scores = score(network, groups, calibration, self.criterion, self.seed, progress)
-                kept = choose(groups, scores, budget, share=share, scope=self.scope, limits=limits)
-                network = remove(network, groups, kept)
-                groups = remaining(groups, kept)
+                kept = choose(groups, scores, counter, share=share, scope=self.scope, limits=limits)
+                network = remove_units(network, groups, kept)
+                groups = update_groups(groups, kept)
             if self.recover is not None and done < self.rounds:
                 network = copy.deepcopy(network)
                 label = f"recovery {done} of {self.rounds - 1}"
                 fit(network, data.train, self.recover, progress, label=label)
-        left = Budget(network, ()).total
+        left = ParameterCounter(network, ()).total
         notes = [f"kept {left:,} of {total:,} parameters, {1 - left / total:.1%} gone"]
         notes += [f"{g.name}: {g.size} of {sizes[g.name]} {g.kind}" for g in groups]
         return replace(
             state,
             network=network,
-            notes=(*state.notes, "; ".join(notes), *structure.notes),
+            notes=(*state.notes, "; ".join(notes), *unit_groups.notes),
         )
 
-    def _structure(self, network: nn.Module, data: TrainingData) -> Structure:
-        found = find(network, data.validation.samples)
+    def _find_groups(self, network: nn.Module, data: TrainingData) -> UnitGroups:
+        found = find_unit_groups(network, data.validation.samples)
         groups, notes = [], list(found.notes)
         for group in found.without(self.exclude).groups:
             if group.is_normalized and not self.through_norms:
@@ -108,4 +110,4 @@ class Structured(Technique):
                 groups.append(group)
         if not groups:
             raise ValueError(f"no units can be removed: {'; '.join(notes) or 'nothing is hidden'}")
-        return Structure(tuple(groups), tuple(notes))
+        return UnitGroups(tuple(groups), tuple(notes))

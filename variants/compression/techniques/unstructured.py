@@ -12,16 +12,16 @@ from pydantic import Field, ValidationInfo, field_validator
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from variants.compression.sparsity.calibration import choose_samples
 from variants.compression.sparsity.criteria import Criterion, score
 from variants.compression.sparsity.layers import (
     SparsifiableLayer,
+    describe_unobserved,
     find_layers,
     mask_layers,
-    no_layer,
-    unobserved,
+    no_layer_error,
 )
 from variants.compression.sparsity.sparsegpt import BLOCK, reconstruct
+from variants.compression.sparsity.statistics import draw_samples
 from variants.compression.techniques.ramp import BetweenRounds, ramp
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import Split, TrainingData
@@ -29,7 +29,7 @@ from variants.model.state import CompressionState, Stage
 from variants.model.training import fit
 from variants.runtime.patterns import keep_share, keep_share_of_all, keep_share_of_rows
 
-_NOT_GLOBAL = {
+_WHY_NOT_GLOBAL = {
     "wanda": "it compares the weights of one output: sizes of different layers' inputs say nothing",
     "sparsegpt": "it prunes layer after layer, each knowing only the error of its own output",
 }
@@ -79,10 +79,12 @@ class Unstructured(Technique):
 
     @field_validator("scope")
     @classmethod
-    def _can_be_compared(cls, scope: str, info: ValidationInfo) -> str:
+    def _require_comparable_scores(cls, scope: str, info: ValidationInfo) -> str:
         criterion = info.data.get("criterion", "")
-        if scope == "global" and criterion in _NOT_GLOBAL:
-            raise ValueError(f"{criterion} cannot be global: {_NOT_GLOBAL[criterion]}; use layer")
+        if scope == "global" and criterion in _WHY_NOT_GLOBAL:
+            raise ValueError(
+                f"{criterion} cannot be global: {_WHY_NOT_GLOBAL[criterion]}; use layer"
+            )
         if scope == "global" and info.data.get("shares"):
             raise ValueError("the shares are by layer already; use layer")
         return scope
@@ -94,17 +96,17 @@ class Unstructured(Technique):
         network = copy.deepcopy(state.network)
         layers, notes = find_layers(network, self.exclude)
         if not layers:
-            raise no_layer(self.kind, notes)
+            raise no_layer_error(self.kind, notes)
         shares = self._shares(layers)
         layers = {name: layer for name, layer in layers.items() if name in shares}
         masks = dict(state.masks)
-        split = choose_samples(data.train, self.samples, self.seed)
+        split = draw_samples(data.train, self.samples, self.seed)
         kept: dict[str, Tensor] = {}
         for number in range(1, self.rounds + 1):
             removed = {name: share * ramp(number, self.rounds) for name, share in shares.items()}
             kept = self._choose(network, layers, masks, removed, split, progress)
             if not kept:
-                raise no_layer(self.kind, (*notes, *unobserved(layers, kept)))
+                raise no_layer_error(self.kind, (*notes, *describe_unobserved(layers, kept)))
             masks |= mask_layers(layers, kept)
             if self.recover is not None and number < self.rounds:
                 fit(network, data.train, self.recover, progress, masks=masks, label="recovery")
@@ -112,7 +114,7 @@ class Unstructured(Technique):
             state,
             network=network,
             masks=masks,
-            notes=(*state.notes, *notes, *unobserved(layers, kept), self._summary(kept)),
+            notes=(*state.notes, *notes, *describe_unobserved(layers, kept), self._summary(kept)),
         )
 
     def _choose(

@@ -17,9 +17,9 @@ from tests.small import quiet
 from tests.variants import tiny_attention
 from tests.variants.model.projects import write_model, write_project, write_weights
 from variants.analysis.sensitivity.heads import HEADS, run_heads
-from variants.compression.pruning.heads import head_importance
+from variants.compression.pruning.heads import rank_heads
 from variants.compression.pruning.score import SAMPLES, Criterion
-from variants.compression.sparsity.calibration import choose_samples
+from variants.compression.sparsity.statistics import draw_samples
 
 DIM = tiny_attention.HEAD_DIM
 LAYER = "layers.1.attention"
@@ -61,9 +61,9 @@ def test_heads_are_ranked_in_a_table_and_in_a_file_beside_it(project: Path, tmp_
 
 
 def test_heads_are_ranked_on_the_samples_that_structured_pruning_draws(project: Path) -> None:
-    split = choose_samples(tiny_attention.split(SAMPLES + 100, 2), SAMPLES, seed=0)
+    split = draw_samples(tiny_attention.split(SAMPLES + 100, 2), SAMPLES, seed=0)
     for criterion in ("activation", "taylor"):
-        expected = head_importance(_useless(), split, criterion, quiet())
+        expected = rank_heads(_useless(), split, criterion, quiet())
         assert run_heads(project, criterion, quiet()) == tuple(expected)
 
 

@@ -12,9 +12,9 @@ from tests.small import quiet
 from tests.variants import tiny, tiny_conv
 from variants.analysis.sweep.report import plot, table, verdicts
 from variants.analysis.sweep.sweep import Sweep, run_sweep, sweep
-from variants.compression.pruning.graph import find
-from variants.compression.pruning.group import remove
-from variants.compression.pruning.neurons import by_group, fold_means, measure_neurons
+from variants.compression.pruning.graph import find_unit_groups
+from variants.compression.pruning.group import remove_units
+from variants.compression.pruning.neurons import fold_means, measure_reader_moments, merge_by_group
 from variants.compression.techniques.activation import ActivationPruning
 from variants.measurement.evaluation import accuracy_difference
 from variants.model.training import Schedule, fit, predict
@@ -48,11 +48,11 @@ def test_statistics_and_accuracy_come_from_different_samples() -> None:
     assert (swept().statistics_samples, swept().accuracy_samples) == (30, 90)
     statistics, held_out = DATA.validation.part(0, 30), DATA.validation.part(30, 120)
     point = swept().points[1]
-    groups = find(trained(), statistics.samples).groups
-    heard = measure_neurons(trained(), groups, statistics.samples, quiet())
+    groups = find_unit_groups(trained(), statistics.samples).groups
+    heard = measure_reader_moments(trained(), groups, statistics.samples, quiet())
     pruning = ActivationPruning(mean_below=point.mean_below, deviation_below=point.deviation_below)
-    kept = pruning.choose(by_group(groups, heard))
-    pruned = remove(fold_means(trained(), groups, kept, heard)[0], groups, kept)
+    kept = pruning.choose(merge_by_group(groups, heard))
+    pruned = remove_units(fold_means(trained(), groups, kept, heard)[0], groups, kept)
     dense = predict(trained(), held_out.samples).numpy()
 
     def difference() -> object:

@@ -12,9 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests.variants import tiny, tiny_attention, tiny_conv, two_inputs
-from variants.compression.pruning.choice import Limits, Scope, choose
-from variants.compression.pruning.graph import Structure, find
-from variants.compression.pruning.group import Budget, remaining, remove, silence
+from variants.compression.pruning.graph import UnitGroups, find_unit_groups
+from variants.compression.pruning.group import (
+    ParameterCounter,
+    remove_units,
+    update_groups,
+    zero_units,
+)
+from variants.compression.pruning.selection import Limits, Scope, choose
 from variants.model.dataset import Samples
 from variants.model.forward import all_scores
 
@@ -22,13 +27,13 @@ VECTORS = {"x": np.random.default_rng(0).standard_normal((16, 8)).astype(np.floa
 IMAGES = {"x": np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)}
 
 
-def _found(network: nn.Module, samples: Samples) -> Structure:
-    return find(network.eval(), samples)
+def _found(network: nn.Module, samples: Samples) -> UnitGroups:
+    return find_unit_groups(network.eval(), samples)
 
 
-def _half(structure: Structure) -> dict[str, NDArray[np.bool_]]:
+def _half(unit_groups: UnitGroups) -> dict[str, NDArray[np.bool_]]:
     random = np.random.default_rng(1)
-    return {g.name: random.permutation(np.arange(g.size) % 2 == 0) for g in structure.groups}
+    return {g.name: random.permutation(np.arange(g.size) % 2 == 0) for g in unit_groups.groups}
 
 
 @pytest.mark.parametrize(
@@ -51,30 +56,30 @@ def _half(structure: Structure) -> dict[str, NDArray[np.bool_]]:
 )
 def test_removing_units_is_having_nothing_read_them(module: Any, names: list[str]) -> None:
     network, samples = module.network(), module.split(50, seed=5).samples
-    structure = find(network, samples)
-    assert [group.name for group in structure.groups] == names
-    assert structure.notes == ()
-    kept = _half(structure)
-    smaller = remove(network, structure.groups, kept)
-    silent = silence(network, structure.groups, kept)
+    unit_groups = find_unit_groups(network, samples)
+    assert [group.name for group in unit_groups.groups] == names
+    assert unit_groups.notes == ()
+    kept = _half(unit_groups)
+    smaller = remove_units(network, unit_groups.groups, kept)
+    silent = zero_units(network, unit_groups.groups, kept)
     expected = all_scores(silent, samples).numpy()
     np.testing.assert_allclose(all_scores(smaller, samples).numpy(), expected, atol=2e-6)
     assert np.abs(all_scores(network, samples).numpy() - expected).max() > 0.01
-    budget = Budget(network, structure.groups)
-    assert budget.total == sum(p.numel() for p in network.parameters())
-    assert budget.left(kept) == sum(p.numel() for p in smaller.parameters()) < budget.total
-    again = find(smaller, samples)
-    left = remaining(structure.groups, kept)
+    counter = ParameterCounter(network, unit_groups.groups)
+    assert counter.total == sum(p.numel() for p in network.parameters())
+    assert counter.left(kept) == sum(p.numel() for p in smaller.parameters()) < counter.total
+    again = find_unit_groups(smaller, samples)
+    left = update_groups(unit_groups.groups, kept)
     assert [(g.name, g.size) for g in again.groups] == [(g.name, g.size) for g in left]
     for one, other in zip(again.groups, left, strict=True):
-        places = {(m.tensor, m.axis): m.units.tolist() for m in other.members}
-        assert {(m.tensor, m.axis): m.units.tolist() for m in one.members} == places
+        places = {(m.tensor, m.axis): m.units.tolist() for m in other.tensors}
+        assert {(m.tensor, m.axis): m.units.tolist() for m in one.tensors} == places
 
 
 def test_a_channel_of_a_residual_network_is_silenced_by_hand() -> None:
     network, samples = tiny_conv.network(), tiny_conv.split(20).samples
     kept = {"widen": np.arange(tiny_conv.INNER) != 5}
-    smaller: Any = remove(network, find(network, samples).groups, kept)
+    smaller: Any = remove_units(network, find_unit_groups(network, samples).groups, kept)
     assert (smaller.widen.out_channels, smaller.narrow.in_channels) == (15, 15)
     assert (smaller.widen_norm.num_features, len(smaller.widen_norm.running_var)) == (15, 15)
     network.widen_norm.weight.data[5] = 0
@@ -110,20 +115,20 @@ class _Mobile(nn.Module):
 def test_depthwise_concatenated_and_flattened_channels_are_followed() -> None:
     torch.manual_seed(0)
     network = _Mobile().eval()
-    structure = _found(network, IMAGES)
-    assert [g.name for g in structure.groups] == [
+    unit_groups = _found(network, IMAGES)
+    assert [g.name for g in unit_groups.groups] == [
         "stem", "widen + 2 more", "squeeze", "narrow", "hidden",
     ]  # fmt: skip
-    kept = _half(structure)
-    smaller: Any = remove(network, structure.groups, kept)
+    kept = _half(unit_groups)
+    smaller: Any = remove_units(network, unit_groups.groups, kept)
     assert (smaller.depth.groups, smaller.depth.in_channels, smaller.narrow.in_channels) == (
         6,
         6,
         9,
     )
-    expected = all_scores(silence(network, structure.groups, kept), IMAGES).numpy()
+    expected = all_scores(zero_units(network, unit_groups.groups, kept), IMAGES).numpy()
     np.testing.assert_allclose(all_scores(smaller, IMAGES).numpy(), expected, atol=1e-6)
-    left = remaining(structure.groups, kept)
+    left = update_groups(unit_groups.groups, kept)
     assert {g.name: g.size for g in _found(smaller, IMAGES).groups} == {
         g.name: g.size for g in left
     }
@@ -197,10 +202,10 @@ class _Grouped(nn.Sequential):
 def test_what_is_not_understood_is_left_alone_by_name(
     network: nn.Module, samples: Samples, groups: list[str], notes: list[str]
 ) -> None:
-    structure = _found(network, samples)
-    assert [group.name for group in structure.groups] == groups
-    assert len(structure.notes) == len(notes)
-    for note, start in zip(structure.notes, notes, strict=True):
+    unit_groups = _found(network, samples)
+    assert [group.name for group in unit_groups.groups] == groups
+    assert len(unit_groups.notes) == len(notes)
+    for note, start in zip(unit_groups.notes, notes, strict=True):
         assert note.startswith(start)
 
 
@@ -267,31 +272,31 @@ class _TwoOutputs(nn.Module):
 
 
 def test_no_output_of_several_is_pruned() -> None:
-    structure = _found(_TwoOutputs(), VECTORS)
-    assert ([group.name for group in structure.groups], structure.notes) == (["hidden"], ())
+    unit_groups = _found(_TwoOutputs(), VECTORS)
+    assert ([group.name for group in unit_groups.groups], unit_groups.notes) == (["hidden"], ())
 
 
 def test_finding_leaves_the_network_as_it_was() -> None:
     network = tiny_conv.network().train()
     network.stem.weight.requires_grad_(False)
-    find(network, tiny_conv.split(10).samples)
+    find_unit_groups(network, tiny_conv.split(10).samples)
     assert network.training
     assert not network.stem.weight.requires_grad
     assert not any(module._forward_hooks for module in network.modules())
 
 
 def test_a_group_never_loses_its_last_unit() -> None:
-    structure = find(tiny.network(), tiny.split(9).samples)
+    unit_groups = find_unit_groups(tiny.network(), tiny.split(9).samples)
     with pytest.raises(ValueError, match="layer '2' would be left without neurons"):
-        remove(tiny.network(), structure.groups, {"2": np.zeros(tiny.HIDDEN, dtype=bool)})
+        remove_units(tiny.network(), unit_groups.groups, {"2": np.zeros(tiny.HIDDEN, dtype=bool)})
 
 
 def test_layers_are_excluded_by_pattern() -> None:
-    structure = find(tiny_attention.network(), tiny_attention.split(9).samples)
-    left = structure.without(("layers.*.inner", "embedding"))
+    unit_groups = find_unit_groups(tiny_attention.network(), tiny_attention.split(9).samples)
+    left = unit_groups.without(("layers.*.inner", "embedding"))
     assert [group.name for group in left.groups] == ["layers.0.attention", "layers.1.attention"]
     with pytest.raises(ValueError, match=r"exclude: 'inner' names none of embedding, layers\.0"):
-        structure.without(("inner",))
+        unit_groups.without(("inner",))
 
 
 SCORES = {"0": np.arange(16.0), "2": np.arange(16.0)[::-1] + 100.0}
@@ -301,11 +306,11 @@ SCORES = {"0": np.arange(16.0), "2": np.arange(16.0)[::-1] + 100.0}
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_just_so_many_units_go_that_the_share_is_gone(share: float, scope: Scope) -> None:
     network = tiny.network()
-    groups = find(network, tiny.split(9).samples).groups
-    budget = Budget(network, groups)
-    kept = choose(groups, SCORES, budget, share=share, scope=scope, limits=Limits())
-    gone = 1 - budget.left(kept) / budget.total
-    one_unit = (tiny.INPUTS + 1 + tiny.HIDDEN) / budget.total
+    groups = find_unit_groups(network, tiny.split(9).samples).groups
+    counter = ParameterCounter(network, groups)
+    kept = choose(groups, SCORES, counter, share=share, scope=scope, limits=Limits())
+    gone = 1 - counter.left(kept) / counter.total
+    one_unit = (tiny.INPUTS + 1 + tiny.HIDDEN) / counter.total
     assert share <= gone <= share + one_unit
     sizes = {name: int(stays.sum()) for name, stays in kept.items()}
     assert (~kept["0"]).nonzero()[0].tolist() == list(range(16 - sizes["0"]))
@@ -318,10 +323,10 @@ def test_just_so_many_units_go_that_the_share_is_gone(share: float, scope: Scope
 
 def test_what_stays_is_rounded_up_and_never_too_little() -> None:
     network = tiny.network()
-    groups = find(network, tiny.split(9).samples).groups
-    budget = Budget(network, groups)
-    limits = Limits(round_to=4, least={"0": 7})
-    kept = choose(groups, SCORES, budget, share=0.7, scope="global", limits=limits)
+    groups = find_unit_groups(network, tiny.split(9).samples).groups
+    counter = ParameterCounter(network, groups)
+    limits = Limits(round_to=4, min_units={"0": 7})
+    kept = choose(groups, SCORES, counter, share=0.7, scope="global", limits=limits)
     assert {name: int(stays.sum()) for name, stays in kept.items()} == {"0": 8, "2": 4}
     with pytest.raises(ValueError, match=r"90.0% of the 467 parameters cannot be .* 73.7% at most"):
-        choose(groups, SCORES, budget, share=0.9, scope="global", limits=limits)
+        choose(groups, SCORES, counter, share=0.9, scope="global", limits=limits)

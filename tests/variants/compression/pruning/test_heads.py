@@ -10,10 +10,10 @@ from torch import nn
 
 from tests.small import quiet
 from tests.variants import tiny, tiny_attention
-from variants.compression.pruning.attention import attentions, heads
-from variants.compression.pruning.graph import find
-from variants.compression.pruning.group import remove
-from variants.compression.pruning.heads import HeadImportance, head_importance, table
+from variants.compression.pruning.attention import find_attentions, group_heads
+from variants.compression.pruning.graph import find_unit_groups
+from variants.compression.pruning.group import remove_units
+from variants.compression.pruning.heads import HeadImportance, rank_heads, table
 from variants.compression.pruning.score import Criterion
 from variants.compression.techniques.structured import Structured
 from variants.model.forward import all_scores
@@ -35,7 +35,7 @@ def test_removing_a_head_is_zeroing_its_columns() -> None:
     network: Any = tiny_attention.network()
     samples = tiny_attention.split(40).samples
     kept = {LAYER: np.array([True, False, True])}
-    smaller: Any = remove(network, find(network, samples).groups, kept)
+    smaller: Any = remove_units(network, find_unit_groups(network, samples).groups, kept)
     attention = smaller.layers[1].attention
     assert attention.query.weight.shape == attention.value.weight.shape == (2 * DIM, 12)
     assert attention.key.bias.shape == (2 * DIM,)
@@ -53,7 +53,7 @@ def test_a_useless_head_is_found_first(criterion: Criterion) -> None:
         with torch.no_grad():
             network.layers[1].attention.value.weight[DIM : 2 * DIM] *= 1e-4
             network.layers[1].attention.value.bias[DIM : 2 * DIM] *= 1e-4
-    rows = head_importance(network, split, criterion, quiet())
+    rows = rank_heads(network, split, criterion, quiet())
     assert [row.rank for row in rows] == [1, 2, 3, 4, 5, 6]
     assert (rows[0].layer, rows[0].head) == (LAYER, 1)
     assert np.mean([row.importance for row in rows]) == pytest.approx(1)
@@ -75,7 +75,7 @@ def test_structured_pruning_takes_the_useless_head_first() -> None:
 
 
 def test_the_table_shows_every_head_with_its_rank() -> None:
-    rows = head_importance(_useless(), tiny_attention.split(48), "taylor", quiet())
+    rows = rank_heads(_useless(), tiny_attention.split(48), "taylor", quiet())
     console = Console(width=120)
     with console.capture() as capture:
         console.print(table(rows, "taylor"))
@@ -103,15 +103,15 @@ def test_the_table_fits_a_terminal_and_layers_are_in_the_order_of_their_numbers(
 
 def test_a_network_without_attention_has_no_table() -> None:
     with pytest.raises(ValueError, match="there are no attention heads: no module has query, key"):
-        head_importance(tiny.network(), tiny.split(9), "taylor", quiet())
+        rank_heads(tiny.network(), tiny.split(9), "taylor", quiet())
 
 
 def test_attention_whose_widths_do_not_fit_is_left_alone_by_name() -> None:
     network: Any = tiny_attention.network()
     network.layers[0].attention.head_dim = 5
-    assert list(attentions(network)) == ["layers.0.attention", LAYER]
+    assert list(find_attentions(network)) == ["layers.0.attention", LAYER]
     with pytest.raises(ValueError, match="a multiple of head_dim = 5; got query 12, key 12"):
-        heads("layers.0.attention", network.layers[0].attention)
+        group_heads("layers.0.attention", network.layers[0].attention)
 
 
 class _Fixed(tiny_attention.Attention):
@@ -130,6 +130,6 @@ class _Fixed(tiny_attention.Attention):
 def test_attention_that_fixes_its_heads_is_left_alone() -> None:
     network: Any = tiny_attention.network()
     network.layers[0].attention = _Fixed()
-    found = find(network, tiny_attention.split(9).samples)
+    found = find_unit_groups(network, tiny_attention.split(9).samples)
     assert "layers.0.attention" not in {group.name for group in found.groups}
     assert found.notes[0].startswith("layers.0.attention left alone: without some of its units")

@@ -13,14 +13,14 @@ from torch import nn
 
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv, two_inputs
-from variants.compression.pruning.graph import find
-from variants.compression.pruning.group import remove
+from variants.compression.pruning.graph import find_unit_groups
+from variants.compression.pruning.group import remove_units
 from variants.compression.pruning.neurons import (
-    Moments,
-    by_group,
+    RunningMoments,
     count_parameters,
     fold_means,
-    measure_neurons,
+    measure_reader_moments,
+    merge_by_group,
 )
 
 KEPT = {
@@ -38,7 +38,7 @@ VALUES = hnp.arrays(
 def test_running_moments_are_those_of_everything(
     values: NDArray[np.float32], cuts: list[int]
 ) -> None:
-    moments = Moments(values.shape[1])
+    moments = RunningMoments(values.shape[1])
     for batch in np.split(values, sorted(cuts)):
         if len(batch):
             moments.update(batch)
@@ -53,7 +53,7 @@ def test_merged_moments_are_those_of_all_their_places(
     values: NDArray[np.float32], seed: int
 ) -> None:
     places: NDArray[np.int64] = np.random.default_rng(seed).integers(-1, 3, values.shape[1:])
-    columns, merged = Moments(values.shape[1]), Moments(3)
+    columns, merged = RunningMoments(values.shape[1]), RunningMoments(3)
     columns.update(values)
     merged.merge(columns, places)
     merged.merge(columns, places)  # seen twice: the same moments
@@ -67,7 +67,7 @@ def test_merged_moments_are_those_of_all_their_places(
 
 def test_moments_do_not_cancel_far_from_zero() -> None:
     values = 1e8 + np.random.default_rng(0).standard_normal((1000, 1))
-    moments = Moments(1)
+    moments = RunningMoments(1)
     for batch in np.split(values, 10):
         moments.update(batch)
     assert moments.deviation == pytest.approx(values.std(axis=0), rel=1e-6)
@@ -75,8 +75,8 @@ def test_moments_do_not_cancel_far_from_zero() -> None:
 
 def test_neurons_are_measured_after_their_activation_over_all_batches() -> None:
     network, samples = tiny.network(), tiny.split(300).samples  # 2 whole batches and a part
-    groups = find(network, samples).groups
-    moments = by_group(groups, measure_neurons(network, groups, samples, quiet()))
+    groups = find_unit_groups(network, samples).groups
+    moments = merge_by_group(groups, measure_reader_moments(network, groups, samples, quiet()))
     for name, upto in (("0", 2), ("2", 4)):
         said = tiny.answers(network[:upto], samples).astype(np.float64)
         np.testing.assert_allclose(moments[name].mean, said.mean(axis=0), atol=1e-6)
@@ -85,8 +85,8 @@ def test_neurons_are_measured_after_their_activation_over_all_batches() -> None:
 
 def test_channels_are_measured_over_all_pixels_wherever_they_are_read() -> None:
     network, samples = tiny_conv.network(), tiny_conv.split(150).samples
-    groups = find(network, samples).groups
-    moments = by_group(groups, measure_neurons(network, groups, samples, quiet()))
+    groups = find_unit_groups(network, samples).groups
+    moments = merge_by_group(groups, measure_reader_moments(network, groups, samples, quiet()))
     with torch.no_grad():
         images = torch.from_numpy(samples["input"])
         stem = network.pool(torch.relu(network.stem_norm(network.stem(images))))
@@ -102,7 +102,7 @@ def test_channels_are_measured_over_all_pixels_wherever_they_are_read() -> None:
 
 def test_measuring_leaves_no_hooks() -> None:
     network, samples = tiny.network(), tiny.split(10).samples
-    measure_neurons(network, find(network, samples).groups, samples, quiet())
+    measure_reader_moments(network, find_unit_groups(network, samples).groups, samples, quiet())
     assert not any(module._forward_pre_hooks for module in network.modules())
     assert torch.backends.mha.get_fastpath_enabled()
 
@@ -112,16 +112,16 @@ def test_what_runs_around_its_layers_in_evaluation_is_measured_all_the_same() ->
     layer = nn.TransformerEncoderLayer(8, 2, 6, dropout=0.0, batch_first=True)
     network = nn.Sequential(layer, nn.Flatten(), nn.Linear(24, 3)).eval()
     samples = {"x": np.random.default_rng(0).standard_normal((9, 3, 8)).astype(np.float32)}
-    groups = find(network, samples).groups
+    groups = find_unit_groups(network, samples).groups
     assert [group.name for group in groups] == ["0.linear1"]
-    moments = measure_neurons(network, groups, samples, quiet())
+    moments = measure_reader_moments(network, groups, samples, quiet())
     assert (moments["0.linear2"].count == 27).all()
 
 
 def test_removing_neurons_makes_layers_smaller_and_leaves_the_original() -> None:
     network, samples = tiny.network(), tiny.split(10).samples
     before = count_parameters(network)
-    smaller: Any = remove(network, find(network, samples).groups, KEPT)
+    smaller: Any = remove_units(network, find_unit_groups(network, samples).groups, KEPT)
     assert [tuple(p.shape) for p in smaller.parameters()] == [
         (10, 8), (10,), (5, 10), (5,), (3, 5), (3,),
     ]  # fmt: skip
@@ -131,11 +131,11 @@ def test_removing_neurons_makes_layers_smaller_and_leaves_the_original() -> None
 
 def test_folded_means_make_the_reader_exact_on_average() -> None:
     network, samples = tiny.network(), tiny.split(300).samples
-    groups, kept = find(network, samples).groups, {"0": KEPT["0"]}
+    groups, kept = find_unit_groups(network, samples).groups, {"0": KEPT["0"]}
     folded, notes = fold_means(
-        network, groups, kept, measure_neurons(network, groups, samples, quiet())
+        network, groups, kept, measure_reader_moments(network, groups, samples, quiet())
     )
-    smaller: Any = remove(folded, groups, kept)
+    smaller: Any = remove_units(folded, groups, kept)
     heard = tiny.answers(smaller[:3], samples)
     np.testing.assert_allclose(
         heard.mean(axis=0), tiny.answers(network[:3], samples).mean(axis=0), atol=1e-5
@@ -145,9 +145,9 @@ def test_folded_means_make_the_reader_exact_on_average() -> None:
 
 def test_the_mean_of_every_reader_is_its_own() -> None:
     network, samples = two_inputs.network(), two_inputs.split(200).samples
-    groups = find(network, samples).groups
+    groups = find_unit_groups(network, samples).groups
     kept = {"embedding": np.arange(8) % 2 == 0, "hidden": np.arange(16) > 4}
-    heard = measure_neurons(network, groups, samples, quiet())
+    heard = measure_reader_moments(network, groups, samples, quiet())
     folded: Any = fold_means(network, groups, kept, heard)[0]
     gone = heard["hidden"].mean[~kept["embedding"]]
     expected = network.hidden.bias.detach().numpy() + (
@@ -172,10 +172,10 @@ def _constant(padding: int, *, bias: bool) -> nn.Sequential:
 def test_a_constant_channel_folds_into_a_convolution_that_does_not_pad() -> None:
     torch.manual_seed(0)
     network, samples = _constant(0, bias=True), tiny_conv.split(30).samples
-    groups, kept = find(network, samples).groups, {"0": np.arange(4) != 1}
-    heard = measure_neurons(network, groups, samples, quiet())
+    groups, kept = find_unit_groups(network, samples).groups, {"0": np.arange(4) != 1}
+    heard = measure_reader_moments(network, groups, samples, quiet())
     folded, notes = fold_means(network, groups, kept, heard)
-    smaller = remove(folded, groups, kept)
+    smaller = remove_units(folded, groups, kept)
     np.testing.assert_allclose(
         tiny.answers(smaller, samples), tiny.answers(network, samples), atol=1e-6
     )
@@ -191,8 +191,8 @@ def test_a_constant_channel_folds_into_a_convolution_that_does_not_pad() -> None
 )
 def test_means_are_not_folded_where_that_is_not_exact(network: nn.Module, reason: str) -> None:
     samples = tiny_conv.split(9).samples
-    groups = find(network, samples).groups
-    heard = measure_neurons(network, groups, samples, quiet())
+    groups = find_unit_groups(network, samples).groups
+    heard = measure_reader_moments(network, groups, samples, quiet())
     folded, notes = fold_means(network, groups, {"0": np.arange(4) != 1}, heard)
     assert notes == (f"means not folded into 2: {reason}",)
     assert all(

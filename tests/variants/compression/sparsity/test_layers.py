@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from variants.compression.sparsity.layers import (
     SparsifiableLayer,
     allowed_weights,
-    columns_of,
+    count_groups,
     find_layers,
-    groups_of,
     mask_layers,
     to_matrix,
     to_weight,
+    unfold_inputs,
 )
 
 LAYERS = [
@@ -41,8 +41,8 @@ def test_the_matrix_times_the_columns_is_what_the_layer_computes(
 ) -> None:
     inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     expected = layer(inputs).detach()
-    columns = torch.cat(list(columns_of(layer, inputs)), dim=1)
-    rows = to_matrix(layer.weight.detach()).chunk(groups_of(layer))
+    columns = torch.cat(list(unfold_inputs(layer, inputs)), dim=1)
+    rows = to_matrix(layer.weight.detach()).chunk(count_groups(layer))
     products = [part @ matrix.T for part, matrix in zip(columns, rows, strict=True)]
     computed = torch.cat(products, dim=1)  # [n, out]
     if isinstance(layer, nn.Conv2d):
@@ -67,7 +67,7 @@ def test_neighbouring_columns_of_a_convolution_are_neighbouring_channels() -> No
 
 def test_columns_of_many_large_images_come_in_parts() -> None:
     conv, images = nn.Conv2d(1, 1, 3, padding=1), torch.ones(8, 1, 512, 512)
-    parts = [part.shape for part in columns_of(conv, images)]
+    parts = [part.shape for part in unfold_inputs(conv, images)]
     assert parts == [(1, 7 * 512 * 512, 9), (1, 512 * 512, 9)]
 
 

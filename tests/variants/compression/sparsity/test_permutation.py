@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from tests.variants import tiny, tiny_conv
 from variants.compression.sparsity.layers import find_layers
-from variants.compression.sparsity.permutation import Joint, find_joints, permute
+from variants.compression.sparsity.permutation import LayerPair, find_layer_pairs, permute
 
 
 class Residual(nn.Module):
@@ -42,22 +42,22 @@ def _convolutional() -> nn.Sequential:
     return network.eval()
 
 
-def _joints(network: nn.Module) -> list[Joint]:
-    return list(find_joints(network, find_layers(network)[0]).values())
+def _pairs(network: nn.Module) -> list[LayerPair]:
+    return list(find_layer_pairs(network, find_layers(network)[0]).values())
 
 
 def test_layers_that_alone_write_what_the_next_reads_are_found() -> None:
-    assert _joints(tiny.network()) == [Joint("0", "2", ()), Joint("2", "4", ())]
-    assert _joints(_convolutional()) == [
-        Joint("0", "4", ("1",)),
-        Joint("4", "8", ()),
-        Joint("8", "11", ("9",)),
+    assert _pairs(tiny.network()) == [LayerPair("0", "2", ()), LayerPair("2", "4", ())]
+    assert _pairs(_convolutional()) == [
+        LayerPair("0", "4", ("1",)),
+        LayerPair("4", "8", ()),
+        LayerPair("8", "11", ("9",)),
     ]
 
 
 def test_around_a_residual_add_only_its_inner_channels_are_free() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3), Residual(8), nn.ReLU(), nn.Conv2d(8, 4, 1))
-    assert _joints(network) == [Joint("1.inner.0", "1.inner.2", ("1.inner.1.0",))]
+    assert _pairs(network) == [LayerPair("1.inner.0", "1.inner.2", ("1.inner.1.0",))]
 
 
 class Twice(nn.Sequential):
@@ -95,18 +95,18 @@ _SHARED = nn.Linear(8, 8)
     ],
 )
 def test_where_channels_are_coupled_nothing_is_free(network: nn.Module) -> None:
-    assert _joints(network) == []
+    assert _pairs(network) == []
 
 
 @pytest.mark.parametrize("number", range(3))
 def test_reordering_changes_no_answer(number: int) -> None:
     network = _convolutional()
     images = torch.randn(5, 3, 12, 12, generator=torch.Generator().manual_seed(1))
-    joint = _joints(network)[number]
-    reader = network.get_parameter(f"{joint.reader}.weight")
+    pair = _pairs(network)[number]
+    reader = network.get_parameter(f"{pair.reader}.weight")
     before, weight = network(images).detach(), reader.detach().clone()
     order = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(2))
-    permute(network, {}, joint, order)
+    permute(network, {}, pair, order)
     assert torch.equal(reader, weight[:, order])
     torch.testing.assert_close(network(images), before, rtol=1e-4, atol=1e-5)
 
@@ -120,7 +120,7 @@ def test_masks_move_with_the_channels_they_are_of() -> None:
         network.get_parameter("0.weight").mul_(mask)
     order = torch.tensor([7, 2, 0, 1, 5, 6, 3, 4])
     given = {"0.weight": mask, "1.bias": bias, "11.weight": other}
-    moved = permute(network, given, Joint("0", "4", ("1",)), order)
+    moved = permute(network, given, LayerPair("0", "4", ("1",)), order)
     assert torch.equal(network.get_parameter("0.weight") != 0, moved["0.weight"])
     assert torch.equal(moved["1.bias"], bias[order])
     assert moved["11.weight"] is other

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv
-from variants.compression.sparsity.calibration import measure_hessian
 from variants.compression.sparsity.layers import find_layers, to_matrix
 from variants.compression.sparsity.sparsegpt import BLOCK, Keep, reconstruct, sweep
+from variants.compression.sparsity.statistics import measure_hessian
 from variants.model.dataset import Samples
 from variants.model.forward import tensors
 from variants.runtime.patterns import keep_n_of_m, keep_share, keep_share_of_rows

@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv, two_inputs
 from variants.compression.techniques.activation import ActivationPruning
-from variants.compression.techniques.lottery import LotteryTicket, Search
+from variants.compression.techniques.lottery import LotteryTicket, TicketSearch
 from variants.compression.techniques.low_rank import LowRankFactors
 from variants.compression.techniques.recovery import Recover
 from variants.compression.techniques.technique import Technique
@@ -37,7 +37,7 @@ def _ticket(**changes: Any) -> LotteryTicket:
 
 
 @pytest.fixture(scope="module")
-def search() -> Search:
+def search() -> TicketSearch:
     return _ticket(rewind_steps=4).search(tiny.network(), TRAIN, quiet())
 
 
@@ -45,13 +45,13 @@ def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_each_round_takes_its_share_of_what_the_last_one_left(search: Search) -> None:
+def test_each_round_takes_its_share_of_what_the_last_one_left(search: TicketSearch) -> None:
     left = [sum(int(mask.sum()) for mask in masks.values()) for masks in search.masks]
     assert left == [WEIGHTS - round((1 - 0.7**number) * WEIGHTS) for number in (1, 2, 3)]
     assert left == [302, 212, 148]
 
 
-def test_masks_are_nested(search: Search) -> None:
+def test_masks_are_nested(search: TicketSearch) -> None:
     for before, after in zip(search.masks, search.masks[1:], strict=False):
         assert before.keys() == after.keys() == {"0.weight", "2.weight", "4.weight"}
         assert not any((after[name] & ~before[name]).any() for name in after)
@@ -59,12 +59,12 @@ def test_masks_are_nested(search: Search) -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_round_trains_from_the_rewound_weights_and_masks_the_smallest(
-    search: Search, number: int
+    search: TicketSearch, number: int
 ) -> None:
     ticket = _ticket(rewind_steps=4)
     before = search.masks[number - 1] if number else {}
     trained = tiny.network()
-    trained.load_state_dict({n: w * before.get(n, 1) for n, w in search.remembered.items()})
+    trained.load_state_dict({n: w * before.get(n, 1) for n, w in search.rewind_state.items()})
     fit(trained, TRAIN, ticket, quiet(), masks=before, steps=range(4, STEPS))
     sizes = {name: trained.get_parameter(name).detach().abs() for name in search.masks[number]}
     kept = torch.cat([sizes[name][mask] for name, mask in search.masks[number].items()])
@@ -78,36 +78,36 @@ def test_what_is_remembered_is_the_network_after_so_many_steps(steps: int) -> No
     early = initialise(tiny.network(), ticket.seed)
     fit(early, TRAIN, ticket, quiet(), steps=range(steps))
     found = ticket.search(tiny.network(), TRAIN, quiet())
-    assert _equal(found.remembered, early.state_dict())
-    assert _equal(found.remembered, initialise(tiny.network(), 0).state_dict()) == (steps == 0)
+    assert _equal(found.rewind_state, early.state_dict())
+    assert _equal(found.rewind_state, initialise(tiny.network(), 0).state_dict()) == (steps == 0)
 
 
-def test_rewound_weights_are_the_remembered_ones_where_kept(search: Search) -> None:
+def test_rewound_weights_are_the_remembered_ones_where_kept(search: TicketSearch) -> None:
     network, masks = _ticket(rewind_steps=4).start(tiny.network(), search)
     assert _equal(masks, search.masks[-1])
     for name, tensor in network.state_dict().items():
         mask = masks.get(name, torch.ones_like(tensor, dtype=torch.bool))
-        assert torch.equal(tensor, search.remembered[name] * mask)
+        assert torch.equal(tensor, search.rewind_state[name] * mask)
 
 
-def test_reinit_has_the_same_masks_and_other_weights(search: Search) -> None:
+def test_reinit_has_the_same_masks_and_other_weights(search: TicketSearch) -> None:
     network, masks = _ticket(control="reinit").start(tiny.network(), search)
     assert _equal(masks, search.masks[-1])
     first = initialise(tiny.network(), seed=0)
     for name, mask in masks.items():
         weight = network.get_parameter(name)
-        for other in (search.remembered[name], first.get_parameter(name)):
+        for other in (search.rewind_state[name], first.get_parameter(name)):
             assert not (weight[mask] == other[mask]).any()
         assert not weight[~mask].any()
 
 
-def test_random_mask_keeps_as_many_in_each_layer_elsewhere(search: Search) -> None:
+def test_random_mask_keeps_as_many_in_each_layer_elsewhere(search: TicketSearch) -> None:
     network, masks = _ticket(control="random-mask").start(tiny.network(), search)
     for name, mask in masks.items():
         found = search.masks[-1][name]
         assert mask.sum() == found.sum()
         assert not torch.equal(mask, found)
-        assert torch.equal(network.get_parameter(name), search.remembered[name] * mask)
+        assert torch.equal(network.get_parameter(name), search.rewind_state[name] * mask)
 
 
 @pytest.mark.parametrize("control", ["none", "reinit", "random-mask"])

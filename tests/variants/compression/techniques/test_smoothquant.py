@@ -11,7 +11,7 @@ from tests.small import quiet
 from tests.variants import tiny, tiny_conv
 from tests.variants.compression.quantization.test_smoothing import WIDTH, network, samples
 from variants.compression.quantization.comparator import signal_to_noise
-from variants.compression.sparsity.calibration import choose_samples
+from variants.compression.sparsity.statistics import draw_samples
 from variants.compression.techniques.int8 import Int8
 from variants.compression.techniques.n_m import SparseNM
 from variants.compression.techniques.smoothquant import SmoothQuant
@@ -153,7 +153,7 @@ def test_equal_seeds_give_equal_weights() -> None:
 
 def test_samples_are_chosen_as_by_other_techniques() -> None:
     given, data = brought()
-    chosen = choose_samples(data.validation, 40, 3)
+    chosen = draw_samples(data.validation, 40, 3)
     made = SmoothQuant(samples=40, seed=3).apply(given, data, quiet())
     expected = SmoothQuant().apply(given, TrainingData(chosen, chosen), quiet())
     assert made.notes == expected.notes

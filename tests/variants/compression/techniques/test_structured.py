@@ -14,8 +14,8 @@ from torch import nn
 
 from tests.small import quiet
 from tests.variants import tiny, tiny_attention, tiny_conv, two_inputs
-from variants.compression.pruning.graph import find
-from variants.compression.pruning.neurons import measure_neurons
+from variants.compression.pruning.graph import find_unit_groups
+from variants.compression.pruning.neurons import measure_reader_moments
 from variants.compression.pruning.score import Criterion, score
 from variants.compression.techniques.structured import Structured
 from variants.model.dataset import Split
@@ -107,7 +107,7 @@ def test_taylor_is_the_change_of_the_loss_when_nothing_reads_a_unit(module: Any)
     """A gate on each unit of the residual stream, where it is read, by finite differences."""
     network = module.network().double()
     split = _doubled(module.split(16, 3))  # one batch: the square is of its mean
-    groups = find(network, split.samples).groups
+    groups = find_unit_groups(network, split.samples).groups
     found = score(network, groups, split, "taylor", 0, quiet())
     labels = torch.from_numpy(split.labels)
 
@@ -136,7 +136,7 @@ def _doubled(split: Split) -> Split:
 
 def test_magnitude_and_activation_are_what_they_say() -> None:
     network, split = tiny.network(), tiny.split(100, 4)
-    groups = find(network, split.samples).groups
+    groups = find_unit_groups(network, split.samples).groups
     found = score(network, groups, split, "magnitude", 0, quiet())
     w = [parameter.detach().double().numpy() for parameter in network.parameters()]
     expected = (w[0] ** 2).sum(1) + (w[2] ** 2).sum(0)
@@ -148,7 +148,7 @@ def test_magnitude_and_activation_are_what_they_say() -> None:
 
 def test_calibration_takes_all_samples_not_the_last_batch() -> None:
     network = tiny.network()
-    groups = find(network, tiny.split(9).samples).groups
+    groups = find_unit_groups(network, tiny.split(9).samples).groups
     whole = tiny.split(80, 4)
     found = score(network, groups, whole, "gradient", 0, quiet())
     halves = [score(network, groups, whole.part(*ends), "gradient", 0, quiet()) for ends in
@@ -167,12 +167,12 @@ class _ByKeyword(nn.Sequential):
 @pytest.mark.parametrize("criterion", ["activation", "taylor"])
 def test_a_layer_called_by_keyword_is_heard(criterion: Criterion) -> None:
     network, split = tiny.network(), tiny.split(40, 4)
-    groups = find(network, split.samples).groups
+    groups = find_unit_groups(network, split.samples).groups
     named = _ByKeyword(*network).eval()
     expected = score(network, groups, split, criterion, 0, quiet())
     found = score(named, groups, split, criterion, 0, quiet())
-    moments = measure_neurons(named, groups, split.samples, quiet())
-    same = measure_neurons(network, groups, split.samples, quiet())
+    moments = measure_reader_moments(named, groups, split.samples, quiet())
+    same = measure_reader_moments(network, groups, split.samples, quiet())
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name])
     for name in same:
@@ -190,7 +190,7 @@ def test_a_layer_that_is_never_called_cannot_be_scored_by_what_it_reads() -> Non
             return scores
 
     network: Any = Functional().eval()
-    groups = find(network, tiny.split(9).samples).groups
+    groups = find_unit_groups(network, tiny.split(9).samples).groups
 
     def around(x: torch.Tensor) -> torch.Tensor:
         hidden = torch.relu(network.one(x))

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from variants.compression.pruning.group import Budget, Group
+from variants.compression.pruning.group import Group, ParameterCounter
 
 Scores: TypeAlias = Mapping[str, NDArray[np.float64]]
 """By group, `[units]`: the lower, the less is lost without it."""
@@ -22,20 +22,20 @@ class Limits:
 
     round_to: int = 1
     """Neurons that stay in a group of which some go are a multiple of this; heads are not asked."""
-    least: Mapping[str, int] = field(default_factory=dict)
+    min_units: Mapping[str, int] = field(default_factory=dict)
     """By group, how many units stay at least; one stays in any case."""
 
     def left(self, group: Group, going: int) -> int:
         """Return how many units stay if `going` are wanted gone."""
         step = self.round_to if group.kind == "neurons" else 1
-        stay = max(1, self.least.get(group.name, 1), group.size - going)
+        stay = max(1, self.min_units.get(group.name, 1), group.size - going)
         return min(group.size, -(-stay // step) * step)
 
 
 def choose(
     groups: Sequence[Group],
     scores: Scores,
-    budget: Budget,
+    counter: ParameterCounter,
     *,
     share: float,
     scope: Scope,
@@ -58,17 +58,17 @@ def choose(
             kept[group.name] = stays
         return kept
 
-    most = (1 - share) * budget.total
+    most = (1 - share) * counter.total
     low, high = 0, len(levels) - 1
-    if budget.left(at(high)) > most:
-        reached = 1 - budget.left(at(high)) / budget.total
+    if counter.left(at(high)) > most:
+        reached = 1 - counter.left(at(high)) / counter.total
         raise ValueError(
-            f"{share:.1%} of the {budget.total:,} parameters cannot be removed, {reached:.1%} at "
+            f"{share:.1%} of the {counter.total:,} parameters cannot be removed, {reached:.1%} at "
             f"most: let more layers take part, or leave fewer units in each"
         )
     while low < high:
         middle = (low + high) // 2
-        if budget.left(at(middle)) <= most:
+        if counter.left(at(middle)) <= most:
             high = middle
         else:
             low = middle + 1

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv, two_inputs
-from variants.compression.sparsity.calibration import (
-    choose_samples,
-    count_calls,
-    measure_activity,
-    measure_hessian,
-    measure_sensitivity,
-)
 from variants.compression.sparsity.layers import find_layers
+from variants.compression.sparsity.statistics import (
+    count_calls,
+    draw_samples,
+    measure_hessian,
+    measure_input_magnitudes,
+    measure_weight_gradients,
+)
 from variants.model.dataset import Split
 from variants.model.forward import scores, tensors
 
@@ -34,7 +34,7 @@ def _read_by(network: nn.Sequential, layer: int) -> Tensor:
 
 def test_activity_is_that_of_all_samples_at_once() -> None:
     network = tiny.network()
-    found = measure_activity(network, find_layers(network)[0], SPLIT.samples, quiet())
+    found = measure_input_magnitudes(network, find_layers(network)[0], SPLIT.samples, quiet())
     assert list(found) == ["0", "2", "4"]
     for name, activity in found.items():
         read = _read_by(network, int(name))
@@ -46,7 +46,7 @@ def test_activity_is_that_of_all_samples_at_once() -> None:
 def test_activity_of_a_convolution_counts_every_place_of_its_kernel() -> None:
     network, split = tiny_conv.network(), tiny_conv.split(40)
     layers = {"stem": network.stem}
-    activity = measure_activity(network, layers, split.samples, quiet())["stem"]
+    activity = measure_input_magnitudes(network, layers, split.samples, quiet())["stem"]
     images = split.samples["input"].astype(np.float64)
     padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
     side = tiny_conv.SIDE
@@ -64,7 +64,7 @@ def test_every_token_of_a_text_counts() -> None:
     embedding, linear = nn.Embedding(5, 4), nn.Linear(4, 2)
     ids = np.array([[0, 1, 2], [3, 4, 4]])
     network = nn.Sequential(embedding, linear)
-    found = measure_activity(network, {"1": linear}, {"ids": ids}, quiet())
+    found = measure_input_magnitudes(network, {"1": linear}, {"ids": ids}, quiet())
     vectors = embedding.weight.detach().double()[ids.ravel()]
     assert found["1"].number == 6
     torch.testing.assert_close(found["1"].norm[0], vectors.norm(dim=0))
@@ -111,7 +111,7 @@ def test_calls_are_counted_in_their_order_and_unseen_layers_are_missing() -> Non
     layers, _ = find_layers(network)
     assert "attention.out_proj" in layers
     assert list(count_calls(network, layers, samples).items()) == [("first", 2), ("last", 1)]
-    assert measure_activity(network, layers, samples, quiet())["first"].number == 2 * 15
+    assert measure_input_magnitudes(network, layers, samples, quiet())["first"].number == 2 * 15
 
 
 def test_a_pass_for_a_hessian_ends_with_the_last_call_of_its_layer() -> None:
@@ -127,9 +127,9 @@ def test_a_pass_for_a_hessian_ends_with_the_last_call_of_its_layer() -> None:
 def test_nothing_is_left_hanging_on_the_network() -> None:
     network = tiny.network()
     layers, _ = find_layers(network)
-    measure_activity(network, layers, SPLIT.samples, quiet())
+    measure_input_magnitudes(network, layers, SPLIT.samples, quiet())
     measure_hessian(network, layers["2"], 1, SPLIT.samples, quiet())
-    measure_sensitivity(network, layers, SPLIT.part(0, 40), quiet())
+    measure_weight_gradients(network, layers, SPLIT.part(0, 40), quiet())
     assert not any(module._forward_pre_hooks for module in network.modules())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert all(parameter.requires_grad for parameter in network.parameters())
@@ -151,7 +151,7 @@ def test_sensitivity_is_averaged_over_small_batches(brought: object) -> None:
     network: nn.Module = brought.network()  # type: ignore[attr-defined]
     split: Split = brought.split(50)  # type: ignore[attr-defined]
     layers, _ = find_layers(network)
-    found = measure_sensitivity(network, layers, split, quiet())
+    found = measure_weight_gradients(network, layers, split, quiet())
     first, second = (_gradients(network, part) for part in (split.part(0, 32), split.part(32, 50)))
     for name, layer in layers.items():
         one, other = first[f"{name}.weight"], second[f"{name}.weight"]
@@ -162,10 +162,10 @@ def test_sensitivity_is_averaged_over_small_batches(brought: object) -> None:
 
 
 def test_samples_are_chosen_by_their_seed() -> None:
-    chosen = [choose_samples(SPLIT, 20, seed) for seed in (0, 0, 1)]
+    chosen = [draw_samples(SPLIT, 20, seed) for seed in (0, 0, 1)]
     inputs = [split.samples["input"] for split in chosen]
     assert [len(split) for split in chosen] == [20, 20, 20]
     np.testing.assert_array_equal(inputs[0], inputs[1])
     assert not np.array_equal(inputs[0], inputs[2])
     np.testing.assert_array_equal(inputs[0][:, : tiny.CLASSES].argmax(1), chosen[0].labels)
-    assert len(choose_samples(SPLIT, 5000, 0)) == len(SPLIT)
+    assert len(draw_samples(SPLIT, 5000, 0)) == len(SPLIT)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from variants.compression.sparsity.layers import SparsifiableLayer, columns_of, groups_of
+from variants.compression.sparsity.layers import SparsifiableLayer, count_groups, unfold_inputs
 from variants.model.dataset import Samples, Split, count, rows
 from variants.model.forward import BATCH, batches, scores, tensors
 
@@ -28,12 +28,12 @@ _GRADIENT_BATCH = 32
 """Small, because sizes of gradients are averaged over batches: in large ones they cancel out."""
 
 
-class _Reached(Exception):
+class _StopForward(Exception):
     """Everything that was wanted of a pass has been seen."""
 
 
 @dataclass(eq=False)
-class Activity:
+class InputMagnitudes:
     """How large the inputs of a layer are, FP64 `[groups, columns]`, over all that it was given."""
 
     number: int
@@ -52,7 +52,7 @@ class Activity:
 
 
 @dataclass(frozen=True, eq=False)
-class Sensitivity:
+class WeightGradients:
     """How the loss depends on each weight, of the weight's shape, averaged over batches."""
 
     gradient: Tensor
@@ -61,7 +61,7 @@ class Sensitivity:
     """|w g|, how much the loss changes to first order if the weight is taken out."""
 
 
-def choose_samples(split: Split, number: int, seed: int) -> Split:
+def draw_samples(split: Split, number: int, seed: int) -> Split:
     """Return `number` samples of the split, or all if it has fewer, in their order."""
     number = min(number, len(split))
     chosen = np.random.default_rng(seed).choice(len(split), number, replace=False)
@@ -86,23 +86,23 @@ def count_calls(
     return calls
 
 
-def measure_activity(
+def measure_input_magnitudes(
     network: nn.Module,
     layers: Mapping[str, SparsifiableLayer],
     samples: Samples,
     progress: Progress,
-) -> dict[str, Activity]:
+) -> dict[str, InputMagnitudes]:
     """Return the activity of what each layer reads, in one pass over the samples.
 
     Layers that cannot be observed (see `count_calls`) are missing.
     """
-    found: dict[str, Activity] = {}
+    found: dict[str, InputMagnitudes] = {}
 
     def add(name: str, inputs: Tensor) -> None:
-        for part in columns_of(layers[name], inputs):
+        for part in unfold_inputs(layers[name], inputs):
             if name not in found:
                 nothing = torch.zeros(part.shape[0], part.shape[2], dtype=torch.float64)
-                found[name] = Activity(0, nothing, nothing.clone())
+                found[name] = InputMagnitudes(0, nothing, nothing.clone())
             found[name].number += part.shape[1]
             found[name].absolute += part.abs().sum(dim=1, dtype=torch.float64)
             found[name].squares += part.square().sum(dim=1, dtype=torch.float64)
@@ -121,32 +121,32 @@ def measure_hessian(
     Each pass ends once the layer was called `calls` times: what comes after it is not computed.
     """
     size = layer.weight[0].numel()
-    total = torch.zeros(groups_of(layer), size, size, dtype=torch.float64)
+    total = torch.zeros(count_groups(layer), size, size, dtype=torch.float64)
     number = left = 0
 
     def add(name: str, inputs: Tensor) -> None:
         nonlocal number, left
-        for part in columns_of(layer, inputs):
+        for part in unfold_inputs(layer, inputs):
             # Products of one batch in FP32: their rounding is far below the damping.
             total.add_(part.mT @ part)
             number += part.shape[1]
         left -= 1
         if not left:
-            raise _Reached
+            raise _StopForward
 
     with _observing({"": layer}, add), torch.inference_mode():
         for batch in _tracked(samples, progress, "second moments"):
             left = calls
             try:
                 network.eval()(*batch)
-            except _Reached:
+            except _StopForward:
                 continue
     return total / number
 
 
-def measure_sensitivity(
+def measure_weight_gradients(
     network: nn.Module, layers: Mapping[str, SparsifiableLayer], split: Split, progress: Progress
-) -> dict[str, Sensitivity]:
+) -> dict[str, WeightGradients]:
     """Return how the cross-entropy on labelled samples depends on the weights of each layer.
 
     The network is left as it is, and is in evaluation mode, so normalisations are fixed.
@@ -154,7 +154,7 @@ def measure_sensitivity(
     network = copy.deepcopy(network).eval().requires_grad_(False)
     weights = {name: network.get_parameter(f"{name}.weight") for name in layers}
     sums = {
-        name: Sensitivity(torch.zeros_like(weight), torch.zeros_like(weight))
+        name: WeightGradients(torch.zeros_like(weight), torch.zeros_like(weight))
         for name, weight in weights.items()
     }
     for weight in weights.values():
