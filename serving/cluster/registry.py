@@ -32,7 +32,7 @@ class ServeRegistry:
         return apps
 
     async def describe(self, app: str) -> list[HostDescription]:
-        """Return the descriptions of all replicas of an application; raise if one does not answer."""
+        """Return the descriptions of all replicas of an application; raise if one is missing."""
         if app not in self._handles:
             self._handles[app] = await asyncio.to_thread(serve.get_app_handle, app)
         descriptions: list[HostDescription] = await (

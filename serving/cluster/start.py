@@ -23,7 +23,7 @@ from variants.catalog.catalog import Catalog
 from variants.catalog.hardware import hardware
 
 OBJECT_STORE_BYTES: Final = 80 * 2**20
-"""Size of Ray's object store, in bytes. It is near Ray's minimum, because nothing uses the store."""
+"""Size of Ray's object store, in bytes: about Ray's minimum, because nothing uses the store."""
 
 RAY_FAILED: Final = "Ray could not be started; if the machine is busy, try again"
 """First words of the message of `NotStarted` if Ray does not start."""

@@ -64,6 +64,8 @@ class HostDiscovery:
         latency: LatencyModel,
         telemetry: Telemetry,
         registry: Registry,
+        *,
+        period_s: float = PERIOD_S,
     ) -> None:
         """`sizes` are the batch sizes, by variant, with which a new host is timed."""
         self._model = model
@@ -72,6 +74,7 @@ class HostDiscovery:
         self._latency = latency
         self._telemetry = telemetry
         self._registry = registry
+        self._period_s = period_s
         self._context = zmq.asyncio.Context()
         self._wake = asyncio.Event()
         self._may_connect = False
@@ -95,7 +98,7 @@ class HostDiscovery:
                 self._telemetry.tick(now - ticked)
                 ticked = now
                 try:
-                    await asyncio.wait_for(self._wake.wait(), PERIOD_S)
+                    await asyncio.wait_for(self._wake.wait(), self._period_s)
                 except TimeoutError:
                     continue
         finally:

@@ -1,4 +1,4 @@
-"""What the tests with a real cluster share; the service itself is `tests.conftest.service`."""
+"""Fixtures of the tests with a real cluster. The service itself is `tests.conftest.service`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 
 @pytest.fixture
 def in_background() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Run something over and over on threads of its own until the test ends; it must not fail."""
+    """A function that repeats a call on a new thread until the test ends. No call may fail."""
     stop = threading.Event()
     threads: list[threading.Thread] = []
     errors: list[BaseException] = []
 
-    def start(work: Callable[[], None]) -> None:
+    def start(call: Callable[[], None]) -> None:
         def loop() -> None:
             try:
                 while not stop.is_set():
-                    work()
+                    call()
             except BaseException as error:
                 errors.append(error)
 

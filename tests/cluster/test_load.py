@@ -1,4 +1,4 @@
-"""The load test and the throughput measurement, against a real service."""
+"""The load test and the throughput benchmark against a real service."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tests.service import RunningService, wait_until_ready
 pytestmark = pytest.mark.cluster
 
 
-def test_every_slo_class_is_answered_and_shown(service: RunningService, tmp_path: Path) -> None:
+def test_every_slo_class_is_answered_and_reported(service: RunningService, tmp_path: Path) -> None:
     wait_until_ready(service)
-    shown = io.StringIO()
+    output = io.StringIO()
     path = tmp_path / "summary.json"
     report = run_load_test(
-        service.url, users=4, seconds=3, json_path=path, console=Console(file=shown, width=80)
+        service.url, users=4, seconds=3, json_path=path, console=Console(file=output, width=80)
     )
     assert tuple(report.classes) == CLASSES
     assert report.model == service.catalog.model.name
     assert report.failures == 0
     for summary in report.classes.values():
-        # On a busy machine every strict deadline may be refused, and that is an answer, too.
+        # On a busy machine every strict deadline may be refused, which is also an answer.
         assert summary.requests > 0
         assert sum(summary.variant_ratios.values()) == pytest.approx(float(summary.answered > 0))
         assert set(summary.variant_ratios) <= set(service.catalog.variants)
@@ -37,11 +37,11 @@ def test_every_slo_class_is_answered_and_shown(service: RunningService, tmp_path
     if report.classes["strict-accuracy"].answered:
         assert report.classes["strict-accuracy"].mean_accuracy == pytest.approx(best)
     assert report.classes["none"].on_time_ratio == 1.0
-    assert all(name in shown.getvalue() for name in CLASSES)
+    assert all(name in output.getvalue() for name in CLASSES)
     assert LoadReport.model_validate_json(path.read_text()) == report
 
 
-def test_every_set_up_of_the_throughput_measurement_is_answered(service: RunningService) -> None:
+def test_every_setup_of_the_throughput_benchmark_is_answered(service: RunningService) -> None:
     wait_until_ready(service)
     ways = [way for way in setups(service.port, alone_port=0) if way.port]
     assert PINNED in [way.name for way in ways]

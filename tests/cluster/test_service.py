@@ -1,4 +1,4 @@
-"""The end-to-end path: a real Ray cluster, a real gateway, real hosts, real clients."""
+"""End to end: a real Ray cluster with a gateway, hosts and clients."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def triton_infer(
     return client.infer(model, [tensor], **options)
 
 
-def test_no_slo_gets_the_most_accurate_variant(service: RunningService) -> None:
+def test_a_request_without_an_slo_gets_the_most_accurate_variant(service: RunningService) -> None:
     best = max(service.catalog.variants.values(), key=lambda v: v.report_cards[0].accuracy.value)
     with service.client() as client:
         answers = [
@@ -47,18 +47,16 @@ def test_no_slo_gets_the_most_accurate_variant(service: RunningService) -> None:
 
 
 @pytest.mark.parametrize("variant", ["dense", "activation-pruned", "sparse-2:4", "int8"])
-def test_every_variant_answers_what_its_runner_answers(
-    service: RunningService, variant: str
-) -> None:
+def test_every_variant_answers_as_its_runner_does(service: RunningService, variant: str) -> None:
     pixels = images(3)
     with service.client() as client:
         answer = service.infer(client, pixels, {"variant": variant}).json()
     assert answer["model_version"] == variant
-    got = np.array(answer["outputs"][0]["data"], np.float32).reshape(3, 10)
-    np.testing.assert_allclose(got, service.answers(variant, pixels), rtol=1e-4, atol=1e-4)
+    logits = np.array(answer["outputs"][0]["data"], np.float32).reshape(3, 10)
+    np.testing.assert_allclose(logits, service.answers(variant, pixels), rtol=1e-4, atol=1e-4)
 
 
-def test_an_impossible_slo_is_refused_with_what_is_possible(service: RunningService) -> None:
+def test_an_unattainable_slo_is_refused_with_what_is_attainable(service: RunningService) -> None:
     with service.client() as client:
         too_fast = service.infer(client, images(1), {"slo_latency_ms": 0.001})
         too_good = service.infer(client, images(1), {"min_accuracy": 1.0})
@@ -91,25 +89,25 @@ def test_an_unmodified_triton_client_is_served(service: RunningService) -> None:
             triton_infer(client, model, pixels[:, :5].copy())
 
 
-def test_batches_hold_many_requests_and_no_answer_is_anothers(service: RunningService) -> None:
+def test_requests_share_batches_and_answers_are_not_mixed_up(service: RunningService) -> None:
     pixels = images(640)
     expected = {name: service.answers(name, pixels) for name in service.catalog.variants}
     sizes = Counter[int]()
 
-    def ask(client: httpx.Client, number: int) -> None:
+    def infer(client: httpx.Client, number: int) -> None:
         answer = service.infer(client, pixels[number : number + 1]).json()
-        got = np.array(answer["outputs"][0]["data"], np.float32)
-        wanted = expected[answer["model_version"]][number]
-        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3)
+        logits = np.array(answer["outputs"][0]["data"], np.float32)
+        own = expected[answer["model_version"]][number]
+        np.testing.assert_allclose(logits, own, rtol=1e-3, atol=1e-3)
         sizes[answer["parameters"]["batch_size"]] += 1
 
     with service.client() as client, ThreadPoolExecutor(64) as pool:
-        list(pool.map(lambda number: ask(client, number), range(len(pixels))))
+        list(pool.map(lambda number: infer(client, number), range(len(pixels))))
     assert sum(sizes.values()) == len(pixels)
     assert max(sizes) > 1
 
 
-def test_a_killed_host_costs_nobody_an_answer_and_comes_back(
+def test_a_killed_host_is_replaced_and_every_request_is_answered(
     service: RunningService, in_background: Callable[[Callable[[], None]], None]
 ) -> None:
     wait_until_ready(service)
@@ -117,7 +115,7 @@ def test_a_killed_host_costs_nobody_an_answer_and_comes_back(
     lock = threading.Lock()
     pixels = images(1)
 
-    def ask() -> None:
+    def send() -> None:
         with service.client() as client:
             for _ in range(20):
                 status = service.infer(client, pixels, {"slo_latency_ms": 2000}).status_code
@@ -125,13 +123,13 @@ def test_a_killed_host_costs_nobody_an_answer_and_comes_back(
                     statuses[status] += 1
 
     for _ in range(4):
-        in_background(ask)
+        in_background(send)
     wait_until(lambda: statuses[200] > 100)
-    victim = _host_process(service, "dense")
-    os.kill(victim, signal.SIGKILL)
-    seen = statuses[200]
-    wait_until(lambda: statuses[200] > seen + 200)
-    wait_until(lambda: _host_process(service, "dense") not in (0, victim))
+    killed = _host_process(service, "dense")
+    os.kill(killed, signal.SIGKILL)
+    before = statuses[200]
+    wait_until(lambda: statuses[200] > before + 200)
+    wait_until(lambda: _host_process(service, "dense") not in (0, killed))
     wait_until_ready(service)
     assert set(statuses) == {200}
     with service.client() as client:
@@ -139,7 +137,7 @@ def test_a_killed_host_costs_nobody_an_answer_and_comes_back(
     assert pinned.json()["model_version"] == "dense"
 
 
-def test_metrics_tell_of_every_variant_and_arm(service: RunningService) -> None:
+def test_metrics_cover_every_variant_and_arm(service: RunningService) -> None:
     with service.client() as client:
         for number in range(200):
             headers = {"x-experiment-unit": f"user-{number}"}
@@ -156,7 +154,7 @@ def test_metrics_tell_of_every_variant_and_arm(service: RunningService) -> None:
 
 
 def _control(client: httpx.Client, service: RunningService) -> dict[str, str]:
-    """Return the header of a unit that the experiment leaves to the router."""
+    """Return headers with a unit whose arm leaves the choice to the router."""
     for number in range(100):
         headers = {"x-experiment-unit": str(number)}
         answer = service.infer(client, images(1), headers=headers).json()
@@ -166,7 +164,7 @@ def _control(client: httpx.Client, service: RunningService) -> dict[str, str]:
 
 
 def _host_process(service: RunningService, variant: str) -> int:
-    """Return the process of the variant's one host, or 0 while it has none."""
+    """Return the process id of the variant's only host, or 0 while it has none."""
     from ray import serve
 
     from serving.cluster.names import app_name

@@ -10,20 +10,20 @@ from serving.gateway.settings import Settings
 @pytest.mark.parametrize(
     ("hosts", "usable", "expected"),
     [
-        pytest.param({}, 4, 3, id="as many as the gateway leaves"),
-        pytest.param({"cpus": 2}, 6, 2, id="batches that take two each"),
-        pytest.param({"cpus": 8}, 2, 1, id="at least one"),
-        pytest.param({"cores": 3}, 16, 3, id="as it was set"),
+        pytest.param({}, 4, 3, id="all CPUs but that of the gateway"),
+        pytest.param({"cpus": 2}, 6, 2, id="hosts with two CPUs"),
+        pytest.param({"cpus": 8}, 2, 1, id="at least one core"),
+        pytest.param({"cores": 3}, 16, 3, id="the setting has precedence"),
     ],
 )
 def test_hosts_on_one_machine_share_its_cpus(
     hosts: dict[str, int], usable: int, expected: int
 ) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # those of ray are not ours to mend
+        warnings.simplefilter("ignore")  # warnings of ray
         from serving.cluster.start import sharing_cpus
 
     settings = Settings.model_validate({"hosts": hosts})
-    found = sharing_cpus(settings, usable)
-    assert found.hosts.cores == expected
-    assert found.hosts.cpus == settings.hosts.cpus
+    shared = sharing_cpus(settings, usable)
+    assert shared.hosts.cores == expected
+    assert shared.hosts.cpus == settings.hosts.cpus

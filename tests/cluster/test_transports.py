@@ -10,7 +10,7 @@ from tests.service import RunningService
 pytestmark = pytest.mark.cluster
 
 
-def test_every_way_to_ask_is_answered_and_compared_with_binary_over_http(
+def test_every_transport_is_answered_and_compared_with_binary_http(
     service: RunningService,
 ) -> None:
     found = ways(Ports(service.port, service.grpc_port), connect(service.url), samples=2)
@@ -20,7 +20,7 @@ def test_every_way_to_ask_is_answered_and_compared_with_binary_over_http(
     assert [row[-1] for row in grid.rows if row[0] == REFERENCE] == ["1.00"]
 
 
-def test_a_refusal_makes_the_measurement_void(service: RunningService) -> None:
+def test_a_refused_request_fails_the_benchmark(service: RunningService) -> None:
     description = connect(service.url)
     description.metadata["inputs"][0]["shape"][1] = 5
     for way in ways(Ports(service.port, service.grpc_port), description, samples=1):

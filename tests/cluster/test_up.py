@@ -1,4 +1,4 @@
-"""`paretoserve up` as a person uses it: start it, paste the line it prints, press Ctrl-C."""
+"""`paretoserve up` in a terminal: start it, run the command that it prints, press Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import tritonclient.grpc as triton
 
 from tests.waiting import wait_until
 
-# As `serving.cluster.start` says it; importing that would import ray.
+# The constant of `serving.cluster.start`, whose import would import ray.
 RAY_FAILED = "Ray could not be started"
 
 pytestmark = pytest.mark.cluster
@@ -30,16 +30,16 @@ PARETOSERVE = Path(sys.executable).with_name("paretoserve")
 
 @pytest.fixture
 def up(small_catalog: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """The command, running in a session of its own as in a terminal, and what it prints."""
+    """The running command, in its own session as in a terminal, and the file with its output."""
     output = tmp_path / "output"
     free = ("--port", "0", "--grpc-port", "0")
     command = [str(PARETOSERVE), "up", "--catalog", str(small_catalog), *free]
-    for _ in range(3):  # Ray gives itself 30 s, which a busy machine may not keep
+    for _ in range(3):  # Ray has a time limit of 30 s, which a busy machine may exceed
         with output.open("wb") as file:
             process = subprocess.Popen(
                 command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
-        wait_until(partial(_is_up_or_gone, process, output))
+        wait_until(partial(_has_started_or_ended, process, output))
         if RAY_FAILED not in output.read_text():
             break
     yield process, output
@@ -48,11 +48,11 @@ def up(small_catalog: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[b
         process.wait(300)
 
 
-def _is_up_or_gone(process: subprocess.Popen[bytes], output: Path) -> bool:
+def _has_started_or_ended(process: subprocess.Popen[bytes], output: Path) -> bool:
     return "curl" in output.read_text() or process.poll() is not None
 
 
-def test_the_printed_line_works_when_pasted_and_ctrl_c_leaves_nothing_behind(
+def test_the_printed_command_works_and_ctrl_c_ends_every_process(
     up: tuple[subprocess.Popen[bytes], Path],
 ) -> None:
     process, output = up
@@ -68,19 +68,21 @@ def test_the_printed_line_works_when_pasted_and_ctrl_c_leaves_nothing_behind(
     with triton.InferenceServerClient(grpc[1]) as client:
         assert client.is_server_ready()
 
-    family = psutil.Process(process.pid).children(recursive=True)
-    assert len(family) > 4, "Ray and the replicas should be running"
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) > 4, "Ray and the replicas should be running"
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(300) == 0, output.read_text()
-    psutil.wait_procs(family, timeout=60)
-    assert [child for child in family if child.is_running()] == []
+    psutil.wait_procs(children, timeout=60)
+    assert [child for child in children if child.is_running()] == []
     assert "Traceback" not in output.read_text()
 
 
 @pytest.mark.parametrize(
     ("option", "other"), [("--port", "--grpc-port"), ("--grpc-port", "--port")]
 )
-def test_a_taken_port_is_said_in_one_line(small_catalog: Path, option: str, other: str) -> None:
+def test_a_port_in_use_is_an_error_of_one_line(
+    small_catalog: Path, option: str, other: str
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

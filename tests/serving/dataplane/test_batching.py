@@ -19,28 +19,28 @@ def numbered(size: int, start: int) -> dict[str, npt.NDArray[Any]]:
 
 
 @given(sizes)
-def test_what_was_joined_is_parted_as_it_was(sizes: list[int]) -> None:
+def test_splitting_a_joined_batch_returns_the_requests(sizes: list[int]) -> None:
     starts = np.cumsum([0, *sizes]).tolist()
     requests = [numbered(size, start) for size, start in zip(sizes, starts, strict=False)]
     joined = join(requests)
     assert joined["row"].tolist() == list(range(sum(sizes)))
     parts = split(joined, sizes)
     assert len(parts) == len(requests)
-    for own, request in zip(parts, requests, strict=True):
-        assert own.keys() == request.keys()
+    for part, request in zip(parts, requests, strict=True):
+        assert part.keys() == request.keys()
         for name, array in request.items():
-            np.testing.assert_array_equal(own[name], array, strict=True)
+            np.testing.assert_array_equal(part[name], array, strict=True)
 
 
-def test_one_request_is_its_own_batch_uncopied() -> None:
+def test_a_single_request_is_joined_without_a_copy() -> None:
     request = numbered(3, 0)
     assert join([request]) is request
 
 
-def test_parts_are_views() -> None:
+def test_splitting_returns_views() -> None:
     outputs = {"logits": np.zeros((4, 2))}
-    for own in split(outputs, [1, 3]):
-        assert own["logits"].base is outputs["logits"]
+    for part in split(outputs, [1, 3]):
+        assert part["logits"].base is outputs["logits"]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_parts_are_views() -> None:
         ),
     ],
 )
-def test_outputs_that_are_not_one_per_sample_are_refused(
+def test_outputs_without_one_row_per_sample_are_refused(
     output: npt.NDArray[Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

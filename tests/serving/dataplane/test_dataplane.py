@@ -42,35 +42,44 @@ SLOW = {
     )
     for name, one in FOUR.items()
 }
-"""With deadlines that a busy machine does not miss by itself; nothing computes for so long."""
+"""Predicted latencies long enough that a busy machine does not miss the deadlines by itself.
+
+Nothing computes for that long.
+"""
 
 
-async def _anything(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
-    """Answers without looking at the input: for tests about which variant is picked."""
+async def run_any(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
+    """Run a batch without its inputs: for tests of the choice of the variant."""
     return BatchResult([{"logits": np.zeros((1, 3), np.float32)} for _ in requests], 0.0)
 
 
 async def infer(
-    bench: InProcess, slo: Slo | None = None, inputs: Any = None, unit: str | None = None
+    gateway: InProcess, slo: Slo | None = None, inputs: Any = None, unit: str | None = None
 ) -> Answer:
     inputs = {"pixels": pixels()} if inputs is None else inputs
-    return await bench.dataplane.infer(inputs, [], slo or Slo(), unit, time.monotonic())
+    return await gateway.dataplane.infer(inputs, [], slo or Slo(), unit, time.monotonic())
 
 
 @pytest.mark.parametrize(
     ("slo", "variant", "reason"),
     [
-        pytest.param(Slo(), "dense", "most accurate variant that", id="nothing asked: the best"),
-        pytest.param(Slo(latency_s=1.0), "dense", "most accurate", id="time enough: the best"),
+        pytest.param(Slo(), "dense", "most accurate variant that", id="no SLO: the best"),
+        pytest.param(Slo(latency_s=1.0), "dense", "most accurate", id="enough time: the best"),
         pytest.param(
-            Slo(objective="latency"), "tiny", "fastest", id="the objective latency: the fastest"
+            Slo(objective="latency"), "tiny", "fastest", id="objective latency: the fastest"
         ),
-        pytest.param(Slo(objective="cost"), "tiny", "cheapest", id="the objective cost"),
+        pytest.param(Slo(objective="cost"), "tiny", "cheapest", id="objective cost"),
         pytest.param(
-            Slo(objective="cost", min_accuracy=0.8), "int8", "cheapest", id="cost above a floor"
+            Slo(objective="cost", min_accuracy=0.8),
+            "int8",
+            "cheapest",
+            id="objective cost above a floor",
         ),
         pytest.param(
-            Slo(objective="cost", max_accuracy_drop=0.02), "sparse", "cheapest", id="a drop bounded"
+            Slo(objective="cost", max_accuracy_drop=0.02),
+            "sparse",
+            "cheapest",
+            id="objective cost with a bounded drop",
         ),
         pytest.param(Slo(variant="int8"), "int8", "pinned", id="pinned"),
         pytest.param(
@@ -78,9 +87,9 @@ async def infer(
         ),
     ],
 )
-async def test_the_variant_is_the_one_the_slo_asks_for(slo: Slo, variant: str, reason: str) -> None:
-    bench = in_process(_anything, profiles=FOUR)
-    answer = await infer(bench, slo)
+async def test_the_slo_determines_the_variant(slo: Slo, variant: str, reason: str) -> None:
+    gateway = in_process(run_any, profiles=FOUR)
+    answer = await infer(gateway, slo)
     assert answer.variant == variant
     assert answer.explanation["variant"] == variant
     assert str(answer.explanation["reason"]).startswith(reason)
@@ -90,20 +99,20 @@ async def test_the_variant_is_the_one_the_slo_asks_for(slo: Slo, variant: str, r
 @pytest.mark.parametrize(
     ("latency_s", "variant"),
     [(0.395, "sparse"), (0.195, "int8"), (0.095, "tiny")],
-    ids=["a little too tight for dense", "tighter", "tightest"],
+    ids=["just too tight for dense", "tighter", "tightest"],
 )
-async def test_a_tighter_deadline_gets_a_faster_variant_and_is_told_why(
+async def test_a_tighter_deadline_gets_a_faster_variant_and_the_reason(
     latency_s: float, variant: str
 ) -> None:
-    bench = in_process(_anything, profiles=SLOW)
-    answer = await infer(bench, Slo(latency_s=latency_s))
+    gateway = in_process(run_any, profiles=SLOW)
+    answer = await infer(gateway, Slo(latency_s=latency_s))
     assert answer.variant == variant
     assert "too slow now or unavailable: dense" in str(answer.explanation["reason"])
 
 
-async def test_the_explanation_is_whole() -> None:
-    bench = in_process()
-    answer = await infer(bench, Slo(latency_s=5.0))
+async def test_the_explanation_has_all_fields() -> None:
+    gateway = in_process()
+    answer = await infer(gateway, Slo(latency_s=5.0))
     assert set(answer.explanation) == {
         "variant",
         "reason",
@@ -119,7 +128,7 @@ async def test_the_explanation_is_whole() -> None:
     assert answer.explanation["batch_size"] == 1
 
 
-async def test_a_late_answer_says_so() -> None:
+async def test_a_late_answer_has_a_missed_deadline() -> None:
     async def slow(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
         await asyncio.sleep(0.05)
         return await multiply(variant, requests)
@@ -129,17 +138,17 @@ async def test_a_late_answer_says_so() -> None:
     assert float(answer.explanation["latency_ms"]) > 20
 
 
-async def test_no_answer_is_mixed_up_with_another() -> None:
-    bench = in_process(slots=2)
+async def test_answers_are_not_mixed_up() -> None:
+    gateway = in_process(slots=2)
     requests = [pixels(1 + number % 5, start=number * 100.0) for number in range(200)]
-    got = await asyncio.gather(*(infer(bench, inputs={"pixels": x}) for x in requests[:100]))
-    got += await asyncio.gather(
-        *(infer(bench, Slo(latency_s=5.0), {"pixels": x}) for x in requests[100:])
+    results = await asyncio.gather(*(infer(gateway, inputs={"pixels": x}) for x in requests[:100]))
+    results += await asyncio.gather(
+        *(infer(gateway, Slo(latency_s=5.0), {"pixels": x}) for x in requests[100:])
     )
-    for x, answer in zip(requests, got, strict=True):
+    for x, answer in zip(requests, results, strict=True):
         for name, array in answers(answer.variant, {"pixels": x}).items():
             np.testing.assert_array_equal(answer.outputs[name], array)
-    assert max(int(answer.explanation["batch_size"]) for answer in got) > 1
+    assert max(int(answer.explanation["batch_size"]) for answer in results) > 1
 
 
 @pytest.mark.parametrize(
@@ -156,12 +165,12 @@ async def test_no_answer_is_mixed_up_with_another() -> None:
         pytest.param({"pixels": pixels(0)}, "from 1 to 64 samples.*0", id="no samples"),
     ],
 )
-async def test_inputs_that_the_model_does_not_take(inputs: Any, message: str) -> None:
+async def test_inputs_that_do_not_fit_the_model_are_refused(inputs: Any, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         await infer(in_process(), inputs=inputs)
 
 
-async def test_an_output_that_the_model_does_not_give() -> None:
+async def test_an_unknown_output_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="no output 'heat'; there is label, logits"):
         await in_process().dataplane.infer(
             {"pixels": pixels()}, ["heat"], Slo(), None, time.monotonic()
@@ -194,9 +203,11 @@ async def test_an_output_that_the_model_does_not_give() -> None:
         ),
     ],
 )
-async def test_what_cannot_be_had_is_refused_with_what_can(slo: Slo, message: str) -> None:
+async def test_an_unattainable_slo_is_refused_with_what_is_attainable(
+    slo: Slo, message: str
+) -> None:
     with pytest.raises(SloUnattainable, match=message):
-        await infer(in_process(_anything, profiles=FOUR), slo)
+        await infer(in_process(run_any, profiles=FOUR), slo)
 
 
 async def test_a_pinned_variant_must_exist() -> None:
@@ -204,25 +215,25 @@ async def test_a_pinned_variant_must_exist() -> None:
         await infer(in_process(), Slo(variant="int4"))
 
 
-async def test_not_ready_before_every_variant_has_been_up_and_ready_from_then_on() -> None:
-    bench = in_process(slots=0)
+async def test_ready_once_every_variant_has_had_a_replica_and_from_then_on() -> None:
+    gateway = in_process(slots=0)
     with pytest.raises(NotReady):
-        await infer(bench)
-    bench.scheduler.set_slots("dense", 1)
-    assert not bench.dataplane.is_ready
-    bench.scheduler.set_slots("int8", 1)
-    assert bench.dataplane.is_ready
-    bench.scheduler.set_slots("int8", 0)
-    assert bench.dataplane.is_ready
-    assert not bench.dataplane.is_variant_ready("int8")
-    assert (await infer(bench)).variant == "dense"
+        await infer(gateway)
+    gateway.scheduler.set_slots("dense", 1)
+    assert not gateway.dataplane.is_ready
+    gateway.scheduler.set_slots("int8", 1)
+    assert gateway.dataplane.is_ready
+    gateway.scheduler.set_slots("int8", 0)
+    assert gateway.dataplane.is_ready
+    assert not gateway.dataplane.is_variant_ready("int8")
+    assert (await infer(gateway)).variant == "dense"
 
 
-async def test_nothing_is_accepted_while_draining() -> None:
-    bench = in_process()
-    bench.dataplane.is_draining = True
+async def test_no_request_is_accepted_while_draining() -> None:
+    gateway = in_process()
+    gateway.dataplane.is_draining = True
     with pytest.raises(NotReady):
-        await infer(bench)
+        await infer(gateway)
 
 
 HALVES = Experiment(
@@ -234,12 +245,12 @@ HALVES = Experiment(
 )
 
 
-async def test_a_unit_keeps_its_arm_and_the_arm_its_variant() -> None:
-    bench = in_process(experiment=HALVES)
+async def test_a_unit_keeps_its_arm_and_gets_the_variant_of_the_arm() -> None:
+    gateway = in_process(experiment=HALVES)
     arms = set()
     for number in range(20):
         unit = f"user-{number}"
-        answer, again = await infer(bench, unit=unit), await infer(bench, unit=unit)
+        answer, again = await infer(gateway, unit=unit), await infer(gateway, unit=unit)
         arm = answer.explanation["arm"]
         assert again.explanation["arm"] == arm
         assert answer.explanation["experiment"] == "halves"
@@ -252,25 +263,25 @@ async def test_a_unit_keeps_its_arm_and_the_arm_its_variant() -> None:
     "slo",
     [
         pytest.param(Slo(variant="dense"), id="it pins a variant"),
-        pytest.param(Slo(min_accuracy=0.89), id="its floor rules an arm out"),
+        pytest.param(Slo(min_accuracy=0.89), id="its floor excludes an arm"),
     ],
 )
-async def test_a_request_is_in_no_experiment_if(slo: Slo) -> None:
-    bench = in_process(experiment=HALVES)
+async def test_a_request_is_not_part_of_the_experiment_if(slo: Slo) -> None:
+    gateway = in_process(experiment=HALVES)
     for number in range(10):
-        answer = await infer(bench, slo, unit=str(number))
+        answer = await infer(gateway, slo, unit=str(number))
         assert answer.variant == "dense"
         assert "arm" not in answer.explanation
 
 
-async def test_the_metrics_tell_the_arms_apart() -> None:
-    bench = in_process(experiment=HALVES)
+async def test_the_metrics_distinguish_the_arms() -> None:
+    gateway = in_process(experiment=HALVES)
     for number in range(20):
-        await infer(bench, Slo(latency_s=5.0), unit=str(number))
+        await infer(gateway, Slo(latency_s=5.0), unit=str(number))
 
     def value(name: str, variant: str, arm: str) -> float:
         labels = {"model": "shirts", "arm": arm, **({"variant": variant} if variant else {})}
-        return bench.registry.get_sample_value(f"paretoserve_{name}", labels) or 0.0
+        return gateway.registry.get_sample_value(f"paretoserve_{name}", labels) or 0.0
 
     control = value("slo_attained_total", "dense", "control")
     treatment = value("slo_attained_total", "int8", "treatment")
@@ -290,10 +301,10 @@ async def test_an_infinite_deadline_is_never_unattainable() -> None:
     assert (await infer(in_process(), Slo(latency_s=math.inf))).variant == "dense"
 
 
-async def test_bytes_that_are_no_text_are_refused_before_they_meet_anybody_elses() -> None:
+async def test_bytes_that_are_not_text_are_refused_before_they_share_a_batch() -> None:
     words = TensorSpec(name="words", datatype="BYTES", shape=(-1, -1))
-    bench = in_process(_anything, model=MODEL.model_copy(update={"inputs": (words,)}))
+    gateway = in_process(run_any, model=MODEL.model_copy(update={"inputs": (words,)}))
     text = np.array([["hé".encode(), b""]], object)
-    assert (await infer(bench, inputs={"words": text})).variant == "dense"
+    assert (await infer(gateway, inputs={"words": text})).variant == "dense"
     with pytest.raises(InvalidRequest, match="'words' must be text in UTF-8"):
-        await infer(bench, inputs={"words": np.array([[b"h\xe9"]], object)})
+        await infer(gateway, inputs={"words": np.array([[b"h\xe9"]], object)})

@@ -28,7 +28,7 @@ ANY = ("dense", "int8")
             "int8",
             Slo(objective="latency"),
             "fastest variant that qualifies",
-            id="a fast one",
+            id="objective latency",
         ),
         pytest.param(
             "behind",
@@ -55,15 +55,15 @@ ANY = ("dense", "int8")
         pytest.param("max_acc", "int8", Slo(variant="int8"), "pinned by the request", id="pinned"),
     ],
 )
-def test_a_reason_in_words(code: str, variant: str, slo: Slo, expected: str) -> None:
+def test_the_reason_describes_the_code(code: str, variant: str, slo: Slo, expected: str) -> None:
     assert reason(code, variant, slo, ANY, None) == expected
 
 
-def test_an_arm_of_an_experiment_is_the_reason_whatever_the_policy_says() -> None:
+def test_an_arm_with_a_fixed_target_is_the_reason_whatever_the_code() -> None:
     arm = Arm(name="treatment", target="int8", weight=1)
     assert reason("in time", "int8", Slo(), ("int8",), arm) == "arm treatment of the experiment"
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_every_policy_can_be_named(policy: str) -> None:
+def test_the_name_of_every_policy_is_a_valid_code(policy: str) -> None:
     assert reason(policy, "dense", Slo(), ANY, None) == f"chosen by the policy {policy}"

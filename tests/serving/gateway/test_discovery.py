@@ -1,4 +1,4 @@
-"""The directory against real hosts on loopback; only who tells of them is made up."""
+"""Host discovery with real hosts on loopback and a fake registry."""
 
 from __future__ import annotations
 
@@ -24,52 +24,59 @@ from tests.serving.builders import MODEL, answers, exactly
 from tests.waiting import until
 
 SIZES = {"dense": (1, 4), "int8": (1, 4)}
-TIMEOUT_S = 30.0
 
 
 class FakeRegistry:
-    """A registry that says what a test tells it."""
+    """A registry of the hosts that a test sets."""
 
     def __init__(self) -> None:
         self.hosts: dict[str, list[HostSocket] | Exception] = {}
-        self.looks = 0
+        self.rounds = 0
+        """Number of discoveries so far."""
 
     async def list_apps(self) -> dict[str, list[str]]:
         return {app: [app] for app in self.hosts}
 
     async def describe(self, app: str) -> list[HostDescription]:
-        self.looks += app == "dense"
+        self.rounds += app == "dense"
         hosts = self.hosts[app]
         if isinstance(hosts, Exception):
             raise hosts
         return [HostDescription(host.address, 1, 1_000, None) for host in hosts]
 
 
-class Bench:
-    def __init__(self, told: FakeRegistry) -> None:
-        self.told = told
+class DiscoveryHarness:
+    """Host discovery with its pool, latency model and telemetry."""
+
+    def __init__(self, registry: FakeRegistry) -> None:
         self.counts: dict[str, int] = {}
-        self.registry = CollectorRegistry()
+        self.collectors = CollectorRegistry()
         self.pool = HostPool(self.counts.__setitem__)
         self.latency = LatencyModel(
             {name: exactly(dict.fromkeys(sizes, 99.0)) for name, sizes in SIZES.items()},
             lambda: 0.0,
         )
-        metrics = Metrics(self.registry, "shirts")
+        metrics = Metrics(self.collectors, "shirts")
         self.statistics = Statistics(SIZES)
-        self.directory = HostDiscovery(
-            MODEL, SIZES, self.pool, self.latency, Telemetry(metrics, self.statistics), told
+        self.discovery = HostDiscovery(
+            MODEL,
+            SIZES,
+            self.pool,
+            self.latency,
+            Telemetry(metrics, self.statistics),
+            registry,
+            period_s=0.02,
         )
 
     def metric_value(self, name: str, variant: str) -> float:
         labels = {"model": "shirts", "variant": variant}
-        return self.registry.get_sample_value(f"paretoserve_{name}", labels) or 0.0
+        return self.collectors.get_sample_value(f"paretoserve_{name}", labels) or 0.0
 
     def lost(self, variant: str) -> float:
         return self.metric_value("hosts_lost_total", variant)
 
-    def counted(self, variant: str) -> tuple[float, float, int]:
-        """The replicas, and their memory by the metrics and by the statistics."""
+    def usage(self, variant: str) -> tuple[float, float, int]:
+        """Return the replicas, and their memory in the metrics and in the statistics."""
         return (
             self.metric_value("replicas", variant),
             self.metric_value("resident_bytes", variant),
@@ -79,7 +86,7 @@ class Bench:
 
 @pytest.fixture
 def host() -> Any:
-    """Start a host of a variant; all are closed at the end."""
+    """A function that starts a host of a variant; the hosts are closed after the test."""
     sockets: list[HostSocket] = []
 
     def start(variant: str) -> HostSocket:
@@ -95,107 +102,108 @@ def host() -> Any:
 
 
 @contextlib.asynccontextmanager
-async def watching(told: FakeRegistry) -> AsyncIterator[Bench]:
-    bench = Bench(told)
-    task = asyncio.create_task(bench.directory.run())
+async def discovering(registry: FakeRegistry) -> AsyncIterator[DiscoveryHarness]:
+    """Run host discovery within a `with`."""
+    harness = DiscoveryHarness(registry)
+    task = asyncio.create_task(harness.discovery.run())
     try:
-        yield bench
+        yield harness
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
 
-async def rounds(told: FakeRegistry) -> None:
-    """Wait until the directory has looked, and looked again."""
-    before = told.looks
-    await until(lambda: told.looks >= before + 3)
+async def next_rounds(registry: FakeRegistry) -> None:
+    """Wait until discovery has started three more rounds, so that two are complete."""
+    before = registry.rounds
+    await until(lambda: registry.rounds >= before + 3)
 
 
 async def test_hosts_are_used_once_every_variant_has_one(host: Any) -> None:
-    told = FakeRegistry()
-    told.hosts = {"dense": [host("dense")]}
-    async with watching(told) as bench:
-        await rounds(told)
-        assert bench.counts == {}, "what hosts take while others start means nothing"
-        told.hosts["int8"] = [host("int8"), host("int8")]
-        await until(lambda: bench.counts == {"dense": 1, "int8": 2})
-        assert bench.latency.times("int8").within_s(4) < 1, (
-            "they were timed, and the card is replaced"
-        )
-        result = await bench.pool.run("dense", {"pixels": np.ones((1, 4), np.float32)})
+    registry = FakeRegistry()
+    registry.hosts = {"dense": [host("dense")]}
+    async with discovering(registry) as harness:
+        await next_rounds(registry)
+        assert harness.counts == {}, "a host was timed while others were starting"
+        registry.hosts["int8"] = [host("int8"), host("int8")]
+        await until(lambda: harness.counts == {"dense": 1, "int8": 2})
+        assert harness.latency.times("int8").within_s(4) < 1, "the hosts were not timed"
+        result = await harness.pool.run("dense", {"pixels": np.ones((1, 4), np.float32)})
         assert result.outputs["logits"].tolist() == [[18.0, 22.0, 26.0]]
 
 
-async def test_a_registry_that_cannot_answer_costs_nobody_its_hosts(host: Any) -> None:
-    told = FakeRegistry()
-    told.hosts = {"dense": [host("dense")], "int8": [host("int8")]}
-    async with watching(told) as bench:
-        await until(lambda: bench.counts == {"dense": 1, "int8": 1})
-        hosts = told.hosts["dense"]
-        told.hosts["dense"] = TimeoutError()
-        await rounds(told)
-        assert bench.counts == {"dense": 1, "int8": 1}
-        told.hosts["dense"] = hosts
-        await rounds(told)
-        assert bench.counts == {"dense": 1, "int8": 1}
+async def test_hosts_stay_in_use_while_the_registry_does_not_answer(host: Any) -> None:
+    registry = FakeRegistry()
+    registry.hosts = {"dense": [host("dense")], "int8": [host("int8")]}
+    async with discovering(registry) as harness:
+        await until(lambda: harness.counts == {"dense": 1, "int8": 1})
+        hosts = registry.hosts["dense"]
+        registry.hosts["dense"] = TimeoutError()
+        await next_rounds(registry)
+        assert harness.counts == {"dense": 1, "int8": 1}
+        registry.hosts["dense"] = hosts
+        await next_rounds(registry)
+        assert harness.counts == {"dense": 1, "int8": 1}
 
 
-async def test_a_host_that_was_stopped_is_let_go_and_not_mourned(host: Any) -> None:
-    told = FakeRegistry()
-    stays, goes = host("dense"), host("dense")
-    told.hosts = {"dense": [stays, goes], "int8": [host("int8")]}
-    async with watching(told) as bench:
-        await until(lambda: bench.counts.get("dense") == 2)
-        told.hosts["dense"] = [stays]
-        await until(lambda: bench.counts["dense"] == 1)
-        assert [one.address for one in bench.pool.hosts("dense")] == [stays.address]
-        goes.close()
-        await rounds(told)
-        assert bench.lost("dense") == 0
+async def test_a_host_that_serve_stopped_is_removed_and_does_not_count_as_lost(host: Any) -> None:
+    registry = FakeRegistry()
+    remaining, stopped = host("dense"), host("dense")
+    registry.hosts = {"dense": [remaining, stopped], "int8": [host("int8")]}
+    async with discovering(registry) as harness:
+        await until(lambda: harness.counts.get("dense") == 2)
+        registry.hosts["dense"] = [remaining]
+        await until(lambda: harness.counts["dense"] == 1)
+        assert [one.address for one in harness.pool.hosts("dense")] == [remaining.address]
+        stopped.close()
+        await next_rounds(registry)
+        assert harness.lost("dense") == 0
 
 
-async def test_a_host_that_is_lost_is_counted_and_its_successor_found(host: Any) -> None:
-    told = FakeRegistry()
+async def test_a_lost_host_is_counted_and_its_replacement_is_found(host: Any) -> None:
+    registry = FakeRegistry()
     first = host("dense")
-    told.hosts = {"dense": [first], "int8": [host("int8")]}
-    async with watching(told) as bench:
-        await until(lambda: bench.counts.get("dense") == 1)
-        told.hosts["dense"] = TimeoutError()  # Serve has not noticed yet
+    registry.hosts = {"dense": [first], "int8": [host("int8")]}
+    async with discovering(registry) as harness:
+        await until(lambda: harness.counts.get("dense") == 1)
+        registry.hosts["dense"] = TimeoutError()  # Serve has not noticed yet
         first.close()
-        await until(lambda: bench.lost("dense") == 1)
-        assert bench.counts["dense"] == 0
+        await until(lambda: harness.lost("dense") == 1)
+        assert harness.counts["dense"] == 0
         second = host("dense")
-        told.hosts["dense"] = [second]
-        await until(lambda: bench.counts["dense"] == 1)
-        assert [one.address for one in bench.pool.hosts("dense")] == [second.address]
+        registry.hosts["dense"] = [second]
+        await until(lambda: harness.counts["dense"] == 1)
+        assert [one.address for one in harness.pool.hosts("dense")] == [second.address]
 
 
-async def test_the_memory_is_that_of_the_hosts_there_are(host: Any) -> None:
-    told = FakeRegistry()
-    stays, goes = host("int8"), host("int8")
-    told.hosts = {"dense": [host("dense")], "int8": [stays, goes]}
-    async with watching(told) as bench:
-        await until(lambda: bench.counted("int8") == (2, 2_000, 2_000))
-        assert bench.counted("dense") == (1, 1_000, 1_000)
-        told.hosts["int8"] = [stays]
-        await until(lambda: bench.counted("int8") == (1, 1_000, 1_000))
-        assert bench.counted("dense") == (1, 1_000, 1_000)
+async def test_the_memory_is_that_of_the_described_hosts(host: Any) -> None:
+    registry = FakeRegistry()
+    remaining, stopped = host("int8"), host("int8")
+    registry.hosts = {"dense": [host("dense")], "int8": [remaining, stopped]}
+    async with discovering(registry) as harness:
+        await until(lambda: harness.usage("int8") == (2, 2_000, 2_000))
+        assert harness.usage("dense") == (1, 1_000, 1_000)
+        registry.hosts["int8"] = [remaining]
+        await until(lambda: harness.usage("int8") == (1, 1_000, 1_000))
+        assert harness.usage("dense") == (1, 1_000, 1_000)
 
 
-async def test_a_variant_whose_last_host_is_lost_has_no_replica_whatever_the_registry_knows(
+async def test_a_variant_has_no_replicas_after_its_last_host_is_lost_without_the_registry(
     host: Any,
 ) -> None:
-    told = FakeRegistry()
+    registry = FakeRegistry()
     last, other = host("dense"), host("int8")
-    told.hosts = {"dense": [last], "int8": [other]}
-    async with watching(told) as bench:
-        await until(lambda: bench.counts == {"dense": 1, "int8": 1})
+    registry.hosts = {"dense": [last], "int8": [other]}
+    async with discovering(registry) as harness:
+        await until(lambda: harness.counts == {"dense": 1, "int8": 1})
         for variant in ("dense", "int8"):
-            told.hosts[variant] = TimeoutError()
-        await rounds(told)
-        assert bench.counted("dense") == (1, 1_000, 1_000), "it does not answer, and it is there"
+            registry.hosts[variant] = TimeoutError()
+        await next_rounds(registry)
+        assert harness.usage("dense") == (1, 1_000, 1_000), (
+            "a host without a description was removed"
+        )
         last.close()
-        await until(lambda: bench.lost("dense") == 1)
-        await until(lambda: bench.counted("dense") == (0, 0, 0))
-        assert bench.counted("int8") == (1, 1_000, 1_000)
+        await until(lambda: harness.lost("dense") == 1)
+        await until(lambda: harness.usage("dense") == (0, 0, 0))
+        assert harness.usage("int8") == (1, 1_000, 1_000)

@@ -14,7 +14,7 @@ from serving.routing.slo import Slo
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
+    """An empty working directory, without a named config file."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PARETOSERVE_CONFIG", raising=False)
     return tmp_path
@@ -24,7 +24,7 @@ def write(settings: Any, path: str = "paretoserve.yaml") -> None:
     Path(path).write_text(yaml.safe_dump(settings))
 
 
-def test_everything_has_a_default() -> None:
+def test_every_setting_has_a_default() -> None:
     settings = load_settings()
     assert settings.catalog == Path("catalog")
     assert settings.http == Http(host="127.0.0.1", port=8000)
@@ -37,7 +37,9 @@ def test_everything_has_a_default() -> None:
     assert settings.experiment is None
 
 
-def test_environment_over_file_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_precedes_the_file_and_the_file_the_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     write({"http": {"host": "0.0.0.0", "port": 8001}, "drain_s": 3})
     monkeypatch.setenv("PARETOSERVE_HTTP__PORT", "8002")
     settings = load_settings()
@@ -46,7 +48,7 @@ def test_environment_over_file_over_defaults(monkeypatch: pytest.MonkeyPatch) ->
     assert settings.hosts == Hosts()
 
 
-def test_http_and_grpc_are_set_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_and_grpc_are_set_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     write({"grpc": {"host": "0.0.0.0"}})
     monkeypatch.setenv("PARETOSERVE_GRPC__PORT", "0")
     settings = load_settings()
@@ -54,21 +56,23 @@ def test_http_and_grpc_are_set_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.http == Http()
 
 
-def test_an_argument_wins_over_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_argument_precedes_all_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     write({"drain_s": 1})
     monkeypatch.setenv("PARETOSERVE_DRAIN_S", "2")
     assert load_settings().drain_s == 2
     assert load_settings(drain_s=3).drain_s == 3
 
 
-def test_an_argument_leaves_the_rest_of_its_section_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_argument_does_not_affect_the_rest_of_its_section(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("PARETOSERVE_HTTP__HOST", "0.0.0.0")
     settings = load_settings(http={"port": 8001}, grpc={})
     assert (settings.http.host, settings.http.port) == ("0.0.0.0", 8001)
     assert settings.grpc.port == 9000
 
 
-def test_http_and_grpc_do_not_share_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_and_grpc_cannot_share_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="wrong: HTTP and gRPC cannot both listen"):
         load_settings(http={"port": 9000})
     monkeypatch.setenv("PARETOSERVE_GRPC__PORT", "8000")
@@ -77,31 +81,31 @@ def test_http_and_grpc_do_not_share_a_port(monkeypatch: pytest.MonkeyPatch) -> N
     assert load_settings(http={"port": 0}, grpc={"port": 0}).http.port == 0
 
 
-def test_a_policy_must_be_one_of_the_table() -> None:
+def test_an_unknown_policy_is_refused() -> None:
     write({"policy": "luck"})
     with pytest.raises(ValueError, match=r"policy: .*unknown policy 'luck'; known: pareto"):
         load_settings()
 
 
-def test_the_config_file_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_names_the_config_file(monkeypatch: pytest.MonkeyPatch) -> None:
     write({"drain_s": 1})
     write({"drain_s": 2}, "other.yaml")
     monkeypatch.setenv("PARETOSERVE_CONFIG", "other.yaml")
     assert load_settings().drain_s == 2
 
 
-def test_a_named_config_file_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_named_config_file_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARETOSERVE_CONFIG", "missing.yaml")
-    with pytest.raises(ValueError, match=r"names missing\.yaml, which is no file"):
+    with pytest.raises(ValueError, match=r"names missing\.yaml, which is not a file"):
         load_settings()
 
 
-def test_an_empty_config_file_says_nothing() -> None:
+def test_an_empty_config_file_means_the_defaults() -> None:
     Path("paretoserve.yaml").write_text("# nothing yet\n")
     assert load_settings() == Settings()
 
 
-def test_structured_settings_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_structured_settings_can_be_set_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARETOSERVE_VARIANTS", '["dense", "int8"]')
     monkeypatch.setenv("PARETOSERVE_DEFAULT_SLO", '{"slo_latency_ms": 20}')
     settings = load_settings()
@@ -126,33 +130,45 @@ def test_an_experiment_is_read_with_its_arms() -> None:
     [
         pytest.param({"polcy": "pareto"}, "the settings are wrong: polcy: ", id="an unknown key"),
         pytest.param({"http": {"prot": 1}}, "http.prot: ", id="an unknown key of a group"),
-        pytest.param({"http": {"port": 65536}}, "http.port: .* less than", id="no such port"),
-        pytest.param({"grpc": {"port": 65536}}, "grpc.port: .* less than", id="nor for gRPC"),
-        pytest.param({"http": 8000}, "http: ", id="a value for a group"),
-        pytest.param({"hosts": {"replicas": 0}}, "hosts.replicas: ", id="no replicas"),
-        pytest.param({"hosts": {"cores": 0}}, "hosts.cores: ", id="nothing to run on"),
-        pytest.param({"limits": {"batch_size": 0}}, "limits.batch_size: ", id="empty batches"),
-        pytest.param({"limits": {"header_bytes": 1023}}, "limits.header_bytes: ", id="no headers"),
         pytest.param(
-            {"limits": {"stream_requests": 0}}, "limits.stream_requests: ", id="a stream of none"
+            {"http": {"port": 65536}}, "http.port: .* less than", id="a port out of range"
+        ),
+        pytest.param(
+            {"grpc": {"port": 65536}}, "grpc.port: .* less than", id="a gRPC port out of range"
+        ),
+        pytest.param({"http": 8000}, "http: ", id="a value in place of a group"),
+        pytest.param({"hosts": {"replicas": 0}}, "hosts.replicas: ", id="no replicas"),
+        pytest.param({"hosts": {"cores": 0}}, "hosts.cores: ", id="no cores"),
+        pytest.param({"limits": {"batch_size": 0}}, "limits.batch_size: ", id="empty batches"),
+        pytest.param(
+            {"limits": {"header_bytes": 1023}}, "limits.header_bytes: ", id="too few header bytes"
+        ),
+        pytest.param(
+            {"limits": {"stream_requests": 0}},
+            "limits.stream_requests: ",
+            id="no requests of a stream",
         ),
         pytest.param({"drain_s": -1}, "drain_s: ", id="a negative time"),
         pytest.param(
-            {"http": {"port": "x"}, "drain_s": -1}, "port.*; drain_s", id="all that is wrong"
+            {"http": {"port": "x"}, "drain_s": -1}, "port.*; drain_s", id="every wrong setting"
         ),
         pytest.param(
             {"default_slo": {"latency": 20}},
             "default_slo: .*unknown latency; known: max_accuracy_drop, .*slo_latency_ms, .*variant",
-            id="an unknown parameter is answered with the known ones",
+            id="an unknown parameter",
         ),
         pytest.param(
             {"default_slo": {"slo_latency_ms": -1}},
             "default_slo: .*'slo_latency_ms' must be above 0 milliseconds, got -1",
-            id="a parameter that no request could have either",
+            id="a parameter out of range",
         ),
         pytest.param({"experiment": {"name": "e", "arms": []}}, "experiment.arms: ", id="no arms"),
-        pytest.param(["policy"], "paretoserve.yaml must hold settings by name", id="a list"),
-        pytest.param("pareto", "paretoserve.yaml must hold settings by name", id="a word"),
+        pytest.param(
+            ["policy"], "paretoserve.yaml must be a mapping from names to settings", id="a list"
+        ),
+        pytest.param(
+            "pareto", "paretoserve.yaml must be a mapping from names to settings", id="a word"
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(settings: object, message: str) -> None:
@@ -179,7 +195,7 @@ def test_a_wrong_variable_is_named(
         load_settings()
 
 
-def test_a_config_file_that_is_no_yaml_is_named() -> None:
+def test_a_config_file_that_is_not_yaml_is_named() -> None:
     Path("paretoserve.yaml").write_text("http: [unclosed")
     with pytest.raises(ValueError, match=r"paretoserve\.yaml is not valid YAML"):
         load_settings()

@@ -1,4 +1,4 @@
-"""Two gateways over the same hosts: each has its own queue, and neither knows of the other."""
+"""Two gateways that use the same hosts. Each has its own queue and does not know the other."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ from tests.waiting import GIVE_UP_S, until
 from variants.runtime.runner import Runner, Tensors
 
 REQUESTS = 200
-"""Asked of each gateway."""
+"""Requests to each gateway."""
 
-AT_A_TIME = 24
-ANSWERED, LATE, LEAVING = HTTPStatus.OK, HTTPStatus.GATEWAY_TIMEOUT, HTTPStatus.SERVICE_UNAVAILABLE
+CONCURRENT = 24
+"""Concurrent requests to each gateway."""
+
+ANSWERED, LATE, CLOSING = HTTPStatus.OK, HTTPStatus.GATEWAY_TIMEOUT, HTTPStatus.SERVICE_UNAVAILABLE
 ALLOWED = {ANSWERED, HTTPStatus.TOO_MANY_REQUESTS, LATE}
 
-LONG = 7
-"""Tokens: what has so many is kept by a host process."""
+HELD_TOKENS = 7
+"""A host process never answers inputs of at least this number of tokens."""
 
 ROOT = Path(__file__).parents[3]
 
-HOST = """
+HOST_SCRIPT = """
 import sys, threading
 from pathlib import Path
 from serving.link.host import HostSocket
@@ -60,8 +62,8 @@ sys.stdin.read()
 
 
 @dataclass
-class Work:
-    """Makes a batch take about as long as a small network does, and counts samples by variant."""
+class SlowRunners:
+    """Slows runners down to about the time of a small network, and counts samples by variant."""
 
     samples: Counter[str] = field(default_factory=Counter)
 
@@ -73,16 +75,16 @@ class Work:
             if np.allclose(run(inputs(1, 4))["sums"], answers(name, inputs(1, 4))["sums"])
         )
 
-        def worked(given: Tensors) -> dict[str, np.typing.NDArray[Any]]:
-            np.sort(numbers)
+        def run_slowly(given: Tensors) -> dict[str, np.typing.NDArray[Any]]:
+            np.sort(numbers)  # takes the time
             self.samples[variant] += len(given["tokens"])
             return run(given)
 
-        return worked
+        return run_slowly
 
 
 class Client:
-    """Asks one gateway, and checks each answer against what the variant says."""
+    """A client of one gateway that checks each answer."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
@@ -91,10 +93,10 @@ class Client:
             timeout=GIVE_UP_S,
         )
         self.answered: Counter[str] = Counter()
-        """Samples by variant."""
+        """Answered samples by variant."""
 
-    async def ask(self, given: Arrays, **parameters: Any) -> int:
-        """Return the status; what was answered is right, or this fails."""
+    async def infer(self, given: Arrays, **parameters: Any) -> int:
+        """Send a request and return the status; fail if an answer is wrong."""
         tensors = [
             {
                 "name": name,
@@ -112,21 +114,21 @@ class Client:
             variant = document["model_version"]
             assert variant == parameters.get("variant", variant)
             self.answered[variant] += len(given["tokens"])
-            found = {
+            outputs = {
                 output["name"]: np.reshape(output["data"], output["shape"])
                 for output in document["outputs"]
             }
-            assert_close(found, answers(variant, given))
+            assert_close(outputs, answers(variant, given))
         return response.status_code
 
-    async def value(self, name: str, **labels: str) -> float:
-        """Return what a metric of the gateway says."""
+    async def metric(self, name: str, **labels: str) -> float:
+        """Return the value of a metric of the gateway."""
         return metric_value((await self.http.get("/metrics")).text, name, **labels)
 
-    async def becomes(self, value: float, name: str, **labels: str) -> None:
+    async def metric_becomes(self, value: float, name: str, **labels: str) -> None:
         """Wait until a metric of the gateway has a value."""
         async with asyncio.timeout(TIMEOUT_S):
-            while await self.value(name, **labels) != value:
+            while await self.metric(name, **labels) != value:
                 await asyncio.sleep(0.01)
 
     async def is_variant_ready(self, variant: str) -> bool:
@@ -135,10 +137,10 @@ class Client:
 
 
 @asynccontextmanager
-async def two(
+async def two_gateways(
     catalog: Path, addresses: dict[str, str], **limits: int
 ) -> AsyncIterator[list[Client]]:
-    """Clients of two gateways that use the hosts at these addresses."""
+    """Yield clients of two gateways that use the hosts at these addresses."""
     async with AsyncExitStack() as stack:
         settings = {"limits": limits, "drain_s": 5.0}
         gateways = [
@@ -153,8 +155,8 @@ async def two(
 
 @contextmanager
 def host_process(catalog: Path, variant: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a host that can be killed, and give its address."""
-    command = [sys.executable, "-c", HOST, str(catalog), variant, str(LONG)]
+    """Run a host in its own process; yield the process and the address."""
+    command = [sys.executable, "-c", HOST_SCRIPT, str(catalog), variant, str(HELD_TOKENS)]
     with subprocess.Popen(
         command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -165,9 +167,9 @@ def host_process(catalog: Path, variant: str) -> Iterator[tuple[subprocess.Popen
             process.kill()
 
 
-async def test_both_answer_alike_when_they_are_asked_alike(two_inputs_catalog: Path) -> None:
+async def test_equal_load_is_answered_at_about_equal_rates(two_inputs_catalog: Path) -> None:
     random = np.random.default_rng(0)
-    asked: list[tuple[Arrays, dict[str, Any]]] = [
+    requests: list[tuple[Arrays, dict[str, Any]]] = [
         (
             inputs(1 + number % 4, 4, number),
             {"slo_latency_ms": int(random.choice([100, 400, 4_000]))}
@@ -175,70 +177,73 @@ async def test_both_answer_alike_when_they_are_asked_alike(two_inputs_catalog: P
         )
         for number in range(REQUESTS)
     ]
-    work = Work()
+    runners = SlowRunners()
     statuses: list[Counter[int]] = [Counter(), Counter()]
     order: list[int] = []
-    with running_hosts(two_inputs_catalog, work.wrap) as addresses:
-        async with two(two_inputs_catalog, addresses, batch_size=8) as clients:
-            work.samples.clear()  # the hosts were timed
+    with running_hosts(two_inputs_catalog, runners.wrap) as addresses:
+        async with two_gateways(two_inputs_catalog, addresses, batch_size=8) as clients:
+            runners.samples.clear()  # discards the timing of the hosts
 
-            async def ask_all(place: int, left: Iterator[tuple[Arrays, dict[str, Any]]]) -> None:
+            async def send_all(place: int, left: Iterator[tuple[Arrays, dict[str, Any]]]) -> None:
                 for given, parameters in left:
-                    status = await clients[place].ask(given, **parameters)
+                    status = await clients[place].infer(given, **parameters)
                     statuses[place][status] += 1
                     if status == ANSWERED:
                         order.append(place)
 
-            left = [iter(asked), iter(asked)]
+            left = [iter(requests), iter(requests)]
             await asyncio.gather(
-                *(ask_all(place, left[place]) for _ in range(AT_A_TIME) for place in (0, 1))
+                *(send_all(place, left[place]) for _ in range(CONCURRENT) for place in (0, 1))
             )
             for client, counted in zip(clients, statuses, strict=True):
                 assert counted.keys() <= ALLOWED
                 assert counted.total() == REQUESTS
-                assert client.answered.keys() == ACCURACY.keys(), "it did not use every host"
+                assert client.answered.keys() == ACCURACY.keys(), "a gateway did not use every host"
                 for variant, samples in client.answered.items():
-                    computed = await client.value("paretoserve_samples_total", variant=variant)
+                    computed = await client.metric("paretoserve_samples_total", variant=variant)
                     assert computed == samples
-    assert work.samples == clients[0].answered + clients[1].answered
+    assert runners.samples == clients[0].answered + clients[1].answered
     for answered in (Counter(order), Counter(order[: len(order) // 2])):
         assert min(answered[0], answered[1]) * 3 >= max(answered.values()), statuses
 
 
-async def test_when_one_closes_the_other_goes_on(two_inputs_catalog: Path) -> None:
+async def test_when_one_gateway_closes_the_other_is_not_affected(two_inputs_catalog: Path) -> None:
     given = inputs(1, 4)
     ends: Counter[int | str] = Counter()
 
-    async def ask_on(client: Client) -> None:
-        """Until told that it closes."""
+    async def send_until_closed(client: Client) -> None:
         status: int = ANSWERED
         while status == ANSWERED:
             try:
-                status = await client.ask(given)
+                status = await client.infer(given)
             except httpx.TransportError:
-                break  # it was closed while idle
+                break  # the connection was closed while idle
         ends[status] += 1
 
-    with running_hosts(two_inputs_catalog, Work().wrap) as addresses:
-        async with two(two_inputs_catalog, addresses) as (closing, going):
-            asking = [
-                asyncio.create_task(ask_on(client)) for client in (closing, going) for _ in "abcd"
+    with running_hosts(two_inputs_catalog, SlowRunners().wrap) as addresses:
+        async with two_gateways(two_inputs_catalog, addresses) as (closing, remaining):
+            sending = [
+                asyncio.create_task(send_until_closed(client))
+                for client in (closing, remaining)
+                for _ in "abcd"
             ]
-            await until(lambda: closing.answered.total() >= 50 and going.answered.total() >= 50)
+            await until(lambda: closing.answered.total() >= 50 and remaining.answered.total() >= 50)
             await in_time(closing.gateway.close())
-            await in_time(asyncio.gather(*asking[:4]))
-            assert ends.keys() <= {ANSWERED, LEAVING}
-            before = going.answered.total()
-            await until(lambda: going.answered.total() >= before + 50)
-            assert not any(task.done() for task in asking[4:])
+            await in_time(asyncio.gather(*sending[:4]))
+            assert ends.keys() <= {ANSWERED, CLOSING}
+            before = remaining.answered.total()
+            await until(lambda: remaining.answered.total() >= before + 50)
+            assert not any(task.done() for task in sending[4:])
             for variant in ACCURACY:
-                assert await going.ask(given, variant=variant, slo_latency_ms=4_000) == ANSWERED
-                assert not await going.value("paretoserve_hosts_lost_total", variant=variant)
-            await in_time(going.gateway.close())
-            await in_time(asyncio.gather(*asking[4:]))
+                assert (
+                    await remaining.infer(given, variant=variant, slo_latency_ms=4_000) == ANSWERED
+                )
+                assert not await remaining.metric("paretoserve_hosts_lost_total", variant=variant)
+            await in_time(remaining.gateway.close())
+            await in_time(asyncio.gather(*sending[4:]))
 
 
-async def test_both_notice_that_a_host_was_killed_and_that_another_came(
+async def test_both_gateways_detect_a_killed_host_and_its_replacement(
     two_inputs_catalog: Path,
 ) -> None:
     with (
@@ -247,23 +252,23 @@ async def test_both_notice_that_a_host_was_killed_and_that_another_came(
     ):
         process, address = coarse
         addresses = {**own, "coarse": address}
-        async with two(two_inputs_catalog, addresses) as clients:
-            # Of each two, one is sent: they cannot share a batch.
+        async with two_gateways(two_inputs_catalog, addresses) as clients:
+            # One request per gateway is sent, one is queued: they cannot share a batch.
             held = [
-                asyncio.create_task(client.ask(inputs(1, LONG + more), variant="coarse"))
+                asyncio.create_task(client.infer(inputs(1, HELD_TOKENS + more), variant="coarse"))
                 for client in clients
                 for more in (0, 1)
             ]
             for client in clients:
-                await client.becomes(1, "paretoserve_queue_length")
+                await client.metric_becomes(1, "paretoserve_queue_length")
             process.kill()
             del addresses["coarse"]
             for client in clients:
-                await client.becomes(1, "paretoserve_hosts_lost_total", variant="coarse")
+                await client.metric_becomes(1, "paretoserve_hosts_lost_total", variant="coarse")
                 assert not await client.is_variant_ready("coarse")
-                assert await client.ask(inputs(2, 4), slo_latency_ms=4_000) == ANSWERED
+                assert await client.infer(inputs(2, 4), slo_latency_ms=4_000) == ANSWERED
                 assert client.answered == {"dense": 2}
-                assert not await client.value("paretoserve_hosts_lost_total", variant="dense")
+                assert not await client.metric("paretoserve_hosts_lost_total", variant="dense")
             assert not any(task.done() for task in held)
             addresses["coarse"] = own["coarse"]
             assert await in_time(asyncio.gather(*held)) == [ANSWERED] * 4

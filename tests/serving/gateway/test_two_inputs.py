@@ -1,4 +1,4 @@
-"""Nothing between a client and a host assumes one tensor of one shape."""
+"""A model with two inputs, one of variable length, over both transports."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ async def test_every_length_is_answered(
     assert_close(await client.infer(given, variant), answers(variant, given))
 
 
-async def test_many_lengths_at_once_and_no_answer_is_anothers(client: Client) -> None:
+async def test_concurrent_requests_of_many_lengths_are_not_mixed_up(client: Client) -> None:
     given = [inputs(1 + seed % 3, 1 + seed % 5, seed) for seed in range(60)]
-    found = await asyncio.gather(*(client.infer(one) for one in given))
-    for own, one in zip(found, given, strict=True):
-        assert_close(own, answers("dense", one))
+    results = await asyncio.gather(*(client.infer(one) for one in given))
+    for outputs, one in zip(results, given, strict=True):
+        assert_close(outputs, answers("dense", one))
 
 
 async def test_the_order_of_the_inputs_does_not_matter(client: Client) -> None:
     given = inputs(2, 4)
-    turned = dict(reversed(given.items()))
-    assert_close(await client.infer(turned), answers("dense", given))
+    reordered = dict(reversed(given.items()))
+    assert_close(await client.infer(reordered), answers("dense", given))
 
 
-async def test_only_the_outputs_asked_for_come_back(client: Client) -> None:
+async def test_only_the_requested_outputs_are_returned(client: Client) -> None:
     given = inputs(2, 4)
-    found = await client.infer(given, outputs=("each",))
-    assert_close(found, {"each": answers("dense", given)["each"]})
+    outputs = await client.infer(given, outputs=("each",))
+    assert_close(outputs, {"each": answers("dense", given)["each"]})
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("given", "message"),
     [
         ({"tokens": inputs(2, 4)["tokens"]}, "the model takes the inputs tokens, scale"),
         (inputs(2, 4) | {"scale": np.ones((3, 3), np.float32)}, "the same size in their first"),
@@ -66,15 +66,15 @@ async def test_only_the_outputs_asked_for_come_back(client: Client) -> None:
     ids=["one input missing", "unequal batches", "a fixed dimension"],
 )
 async def test_inputs_that_do_not_fit_the_model_are_refused(
-    client: Client, wrong: Arrays, message: str
+    client: Client, given: Arrays, message: str
 ) -> None:
     with pytest.raises(InferenceServerException, match=message):
-        await client.infer(wrong)
+        await client.infer(given)
 
 
-async def test_the_metadata_shows_which_dimensions_vary(gateway: Gateway) -> None:
+async def test_dimensions_of_variable_size_are_minus_one_in_the_metadata(gateway: Gateway) -> None:
     async with Client("http", gateway) as client:
         metadata = await client.triton.get_model_metadata("words")
         config = await client.triton.get_model_config("words")
-    assert [own["shape"] for own in metadata["inputs"]] == [[-1, -1], [-1, 3]]
-    assert [own["dims"] for own in config["output"]] == [[3], [-1]]
+    assert [each["shape"] for each in metadata["inputs"]] == [[-1, -1], [-1, 3]]
+    assert [each["dims"] for each in config["output"]] == [[3], [-1]]

@@ -1,9 +1,9 @@
-"""A second small model: two inputs, one of them of variable length, and two outputs.
+"""A small model with two inputs, one of them of variable length, and two outputs.
 
     tokens INT64 [n, length], scale FP32 [n, 3]  ─▶  sums FP32 [n, 3], each FP32 [n, length]
 
-Every token stands for three numbers; `sums` adds them up over the tokens and scales them, `each`
-adds them up over the three. The variants differ in their numbers, so an answer shows whose it is.
+Every token has three numbers. `sums` is their sum over the tokens, scaled; `each` is the sum of the
+three. The variants differ in the numbers, so an answer shows which variant computed it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from variants.catalog.hardware import hardware
 Arrays = dict[str, npt.NDArray[Any]]
 
 TOKENS = 50
+"""Number of different tokens."""
 
 MODEL = Model(
     name="words",
@@ -61,7 +62,7 @@ NUMBERS = {
 
 
 def inputs(samples: int, length: int, seed: int = 0) -> Arrays:
-    """As many samples as asked for, each of so many tokens."""
+    """Return `samples` random samples of `length` tokens each."""
     random = np.random.default_rng(seed)
     return {
         "tokens": random.integers(0, TOKENS, (samples, length)),
@@ -70,13 +71,13 @@ def inputs(samples: int, length: int, seed: int = 0) -> Arrays:
 
 
 def answers(variant: str, given: Arrays) -> Arrays:
-    """What the variant answers."""
+    """Return the outputs of the variant for these inputs."""
     rows = NUMBERS[variant][given["tokens"]]
     return {"sums": rows.sum(axis=1) * given["scale"], "each": rows.sum(axis=2)}
 
 
 def write_catalog(folder: Path) -> Path:
-    """Write both variants as ONNX models with report cards that say what routing needs."""
+    """Write both variants as ONNX models, with report cards that have what routing needs."""
     folder.mkdir()
     artifact.write_record(folder / "catalog.json", MODEL)
     for name, accuracy in ACCURACY.items():

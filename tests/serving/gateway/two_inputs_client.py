@@ -1,4 +1,4 @@
-"""tritonclient's asynchronous clients, as the tests of the model of `two_inputs` ask them."""
+"""tritonclient's asynchronous clients with one interface, for the model of `two_inputs`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OUTPUTS = ("sums", "each")
 
 
 class Client:
-    """One of tritonclient's, and its tensors."""
+    """A client of tritonclient, for HTTP or gRPC."""
 
     def __init__(self, transport: str, gateway: Gateway) -> None:
         self.is_grpc = transport == "grpc"
@@ -33,22 +33,22 @@ class Client:
     async def infer(
         self, given: Arrays, variant: str = "", outputs: tuple[str, ...] = OUTPUTS
     ) -> Arrays:
-        """The outputs asked for; raises what the client does."""
+        """Return the requested outputs; raise the exceptions of tritonclient."""
         return (await self.explained(given, variant, outputs))[0]
 
     async def explained(
         self, given: Arrays, variant: str = "", outputs: tuple[str, ...] = OUTPUTS
     ) -> tuple[Arrays, dict[str, Any]]:
-        """The outputs asked for, and the parameters of the answer."""
+        """Return the requested outputs and the parameters of the answer."""
         tensors = []
         for name, array in given.items():
             tensors.append(self._module.InferInput(name, list(array.shape), DATATYPES[name]))
             tensors[-1].set_data_from_numpy(array)
-        wanted = [self._module.InferRequestedOutput(name) for name in outputs]
-        result = await self.triton.infer("words", tensors, model_version=variant, outputs=wanted)
+        requested = [self._module.InferRequestedOutput(name) for name in outputs]
+        result = await self.triton.infer("words", tensors, model_version=variant, outputs=requested)
         response = result.get_response()
         return {name: result.as_numpy(name) for name in outputs}, (
-            {name: _value(own) for name, own in response.parameters.items()}
+            {name: _value(each) for name, each in response.parameters.items()}
             if self.is_grpc
             else response["parameters"]
         )
@@ -58,7 +58,7 @@ def _value(parameter: Any) -> Any:
     return getattr(parameter, parameter.WhichOneof("parameter_choice"))
 
 
-def assert_close(found: Arrays, expected: Arrays) -> None:
-    assert found.keys() == expected.keys()
+def assert_close(actual: Arrays, expected: Arrays) -> None:
+    assert actual.keys() == expected.keys()
     for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, rtol=1e-5)
+        np.testing.assert_allclose(actual[name], array, rtol=1e-5)

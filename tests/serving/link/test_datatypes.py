@@ -1,4 +1,4 @@
-"""Every datatype from a gateway's end of the link, through a host and its runner, and back."""
+"""Every datatype, sent over the link to a host, through its runner, and back."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_a_torch_model_is_served_in_bfloat16(connect: Connect) -> None:
     assert_equal(result.outputs, {"y": array})
 
 
-async def test_bytes_that_are_no_text_fail_their_batch_and_the_host_lives(connect: Connect) -> None:
+async def test_bytes_that_are_not_text_fail_their_batch_but_not_the_host(connect: Connect) -> None:
     text = np.array([["é\0".encode(), b""]], "O")
     with running_host(OnnxRunner(identity({"x": "BYTES"}), threads=1)) as host:
         connection = connect(host.address)

@@ -1,4 +1,4 @@
-"""A host as a process of its own, which dies or falls silent in the middle of a batch."""
+"""A host in its own process that is killed or stops answering during a batch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HostProcess:
     process: subprocess.Popen[str]
     address: str
 
-    def line(self) -> str:
+    def read_line(self) -> str:
         assert self.process.stdout
         return self.process.stdout.readline().strip()
 
@@ -66,18 +66,20 @@ def host() -> Iterator[HostProcess]:
 @pytest.mark.parametrize(
     ("number", "within_s"),
     [
-        pytest.param(signal.SIGKILL, 1.0, id="killed: at once"),
-        pytest.param(signal.SIGSTOP, 2 * SILENCE_MS / 1e3, id="silent: after missed heartbeats"),
+        pytest.param(signal.SIGKILL, 1.0, id="killed: lost at once"),
+        pytest.param(
+            signal.SIGSTOP, 2 * SILENCE_MS / 1e3, id="stopped: lost after missed heartbeats"
+        ),
     ],
 )
-async def test_a_host_that_is_gone_loses_its_batches_once_and_for_all(
+async def test_the_batches_of_a_lost_host_fail_and_on_lost_is_called_once(
     host: HostProcess, number: signal.Signals, within_s: float
 ) -> None:
     assert within_s < BATCH_TIMEOUT_S / 2
     lost: list[str] = []
-    reports: list[int] = []
+    replica_counts: list[int] = []
     context = zmq.asyncio.Context()
-    pool = HostPool(lambda variant, count: reports.append(count))
+    pool = HostPool(lambda variant, count: replica_counts.append(count))
 
     def on_lost() -> None:
         lost.append("lost")
@@ -88,14 +90,14 @@ async def test_a_host_that_is_gone_loses_its_batches_once_and_for_all(
     np.testing.assert_array_equal((await pool.run("dense", BATCH)).outputs["x"], BATCH["x"])
 
     runs = [asyncio.create_task(pool.run("dense", HELD)) for _ in range(3)]
-    assert await asyncio.to_thread(host.line) == "held"
+    assert await asyncio.to_thread(host.read_line) == "held"
     host.process.send_signal(number)
     done, _ = await asyncio.wait(runs, timeout=within_s)
-    assert len(done) == 3, "their callers are told in time to try elsewhere"
+    assert len(done) == 3, "they did not fail in time to be sent elsewhere"
     assert [type(run.exception()) for run in runs] == [HostLost] * 3
 
     assert (connection.is_lost, connection.in_flight) == (True, 0)
-    assert (lost, reports) == (["lost"], [1, 0])
+    assert (lost, replica_counts) == (["lost"], [1, 0])
     with pytest.raises(HostLost):
         await connection.run(BATCH)
     connection.close()

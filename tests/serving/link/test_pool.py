@@ -12,8 +12,8 @@ from tests.serving.link.hosts import Connect, GatedRunner, doubled, echo, number
 from tests.waiting import until
 
 
-def holds(hosts: list[HostConnection], held: list[int]) -> bool:
-    return [host.in_flight for host in hosts] == held
+def are_in_flight(hosts: list[HostConnection], counts: list[int]) -> bool:
+    return [host.in_flight for host in hosts] == counts
 
 
 async def test_a_pool_sends_to_the_least_loaded_replica(connect: Connect) -> None:
@@ -24,9 +24,9 @@ async def test_a_pool_sends_to_the_least_loaded_replica(connect: Connect) -> Non
         for host in hosts:
             pool.add("dense", host)
         runs = []
-        for held in ([1, 0], [1, 1], [2, 1], [2, 2], [3, 2]):
+        for counts in ([1, 0], [1, 1], [2, 1], [2, 2], [3, 2]):
             runs.append(asyncio.create_task(pool.run("dense", numbers())))
-            await until(partial(holds, hosts, held))
+            await until(partial(are_in_flight, hosts, counts))
         second.open.set()
         await until(lambda: hosts[1].in_flight == 0)
         runs += [asyncio.create_task(pool.run("dense", numbers())) for _ in range(3)]
@@ -35,7 +35,7 @@ async def test_a_pool_sends_to_the_least_loaded_replica(connect: Connect) -> Non
         assert (first.finished, second.finished) == (3, 5)
 
 
-async def test_a_pool_reports_how_many_replicas_there_are(connect: Connect) -> None:
+async def test_a_pool_reports_changes_of_the_number_of_replicas(connect: Connect) -> None:
     reports: list[tuple[str, int]] = []
     pool = HostPool(lambda variant, count: reports.append((variant, count)))
     with running_host(echo) as one, running_host(doubled) as two:
@@ -44,13 +44,13 @@ async def test_a_pool_reports_how_many_replicas_there_are(connect: Connect) -> N
         pool.add("dense", second)
         pool.add("int8", second)
         pool.remove("dense", first)
-        pool.remove("dense", first)  # a second time says nothing
+        pool.remove("dense", first)  # has no effect a second time
         pool.remove("int4", first)
         assert reports == [("dense", 1), ("dense", 2), ("int8", 1), ("dense", 1)]
         assert (pool.hosts("dense"), pool.hosts("int4")) == ([second], [])
         assert list((await pool.run("dense", numbers())).outputs) == ["2 * x"]
 
 
-async def test_a_variant_without_replicas_is_lost() -> None:
+async def test_a_batch_for_a_variant_without_replicas_raises_host_lost() -> None:
     with pytest.raises(HostLost):
         await HostPool(lambda variant, count: None).run("dense", numbers())

@@ -23,7 +23,7 @@ def logged(message: str, *args: object, **extra: object) -> dict[str, Any]:
     return fields
 
 
-def test_a_record_is_one_object_with_the_message_put_together() -> None:
+def test_a_record_is_one_object_with_the_formatted_message() -> None:
     fields = logged("%s of %d", "two", 3)
     assert fields.pop("time")
     assert fields == {
@@ -33,24 +33,24 @@ def test_a_record_is_one_object_with_the_message_put_together() -> None:
     }
 
 
-def test_what_extra_gives_becomes_fields() -> None:
+def test_the_fields_of_extra_become_fields_of_the_object() -> None:
     fields = logged("a host was lost", variant="int8", status=503, took_s=0.25)
     assert (fields["variant"], fields["status"], fields["took_s"]) == ("int8", 503, 0.25)
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "expected"),
     [
         pytest.param(Path("a/b"), "a/b", id="a path"),
         pytest.param(ValueError("wrong"), "wrong", id="an error"),
-        pytest.param("two\nlines", "two\nlines", id="a line break stays inside its string"),
+        pytest.param("two\nlines", "two\nlines", id="a line break stays within its string"),
     ],
 )
-def test_what_json_has_no_type_for_is_written_as_text(value: object, shown: str) -> None:
-    assert logged("see the field", cause=value)["cause"] == shown
+def test_a_value_without_a_json_type_is_written_as_text(value: object, expected: str) -> None:
+    assert logged("see the field", cause=value)["cause"] == expected
 
 
-def test_an_exception_comes_with_its_traceback_on_the_same_line() -> None:
+def test_an_exception_is_logged_with_its_traceback_on_the_same_line() -> None:
     logger = logging.getLogger("serving.somewhere")
     try:
         raise ValueError("the cause")
@@ -76,13 +76,13 @@ log_as_json()
 log_as_json()
 logging.getLogger("serving.protocol").info("ours", extra={"status": 200})
 logging.getLogger("variants.build.build").warning("ours too")
-logging.getLogger("serving").debug("not shown at this level")
-logging.getLogger("uvicorn").info("somebody else's")
+logging.getLogger("serving").debug("below the level")
+logging.getLogger("uvicorn").info("a library")
 print("an answer")
 """
 
 
-def test_our_logs_and_only_ours_go_to_standard_error() -> None:
+def test_only_the_logs_of_this_project_go_to_standard_error() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, check=True)
     lines = [orjson.loads(line) for line in done.stderr.splitlines()]
     assert [(line["logger"], line["message"]) for line in lines] == [

@@ -45,7 +45,7 @@ def metrics(registry: CollectorRegistry) -> Metrics:
 
 
 def series(registry: CollectorRegistry) -> dict[str, float]:
-    """What a scrape sees, without types, creation times and empty buckets."""
+    """Return the series of a scrape, without types, creation times and zeros."""
     found = {}
     for line in generate_latest(registry).decode().splitlines():
         name, _, value = line.rpartition(" ")
@@ -62,9 +62,7 @@ def requests(registry: CollectorRegistry) -> dict[str, float]:
     }
 
 
-def test_an_answer_moves_every_series_it_should(
-    registry: CollectorRegistry, metrics: Metrics
-) -> None:
+def test_an_answer_changes_these_series(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.answered(ON_TIME)
     found = {name: value for name, value in series(registry).items() if "_bucket" not in name}
     assert found == pytest.approx(
@@ -86,9 +84,7 @@ def test_an_answer_moves_every_series_it_should(
     )
 
 
-def test_a_batch_moves_every_series_it_should(
-    registry: CollectorRegistry, metrics: Metrics
-) -> None:
+def test_a_batch_changes_these_series(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.executed(BATCH)
     found = {name: value for name, value in series(registry).items() if "_bucket" not in name}
     assert found == pytest.approx(
@@ -102,7 +98,7 @@ def test_a_batch_moves_every_series_it_should(
     )
 
 
-def test_a_duration_falls_into_its_bucket(registry: CollectorRegistry, metrics: Metrics) -> None:
+def test_a_duration_counts_in_its_bucket(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.answered(ON_TIME)
     found = series(registry)
     bucket = 'paretoserve_request_duration_seconds_bucket{{arm="small",le="{}",model="shirts",'
@@ -115,7 +111,7 @@ def test_a_duration_falls_into_its_bucket(registry: CollectorRegistry, metrics: 
     [
         pytest.param(ON_TIME, "answered", 1, 0, id="in time"),
         pytest.param(LATE, "late", 0, 1, id="late"),
-        pytest.param(NO_DEADLINE, "answered", 0, 0, id="without a deadline nothing is attained"),
+        pytest.param(NO_DEADLINE, "answered", 0, 0, id="without a deadline"),
     ],
 )
 def test_only_answers_with_a_deadline_count_for_the_slo(
@@ -149,7 +145,7 @@ OUTCOMES = {
 
 
 @pytest.mark.parametrize("error", STATUS, ids=lambda error: error.__name__)
-def test_a_failure_counts_by_the_name_of_its_error_and_by_its_outcome(
+def test_a_failure_counts_by_error_and_by_outcome(
     registry: CollectorRegistry, metrics: Metrics, error: type[ServingError]
 ) -> None:
     name = error.__name__
@@ -161,18 +157,20 @@ def test_a_failure_counts_by_the_name_of_its_error_and_by_its_outcome(
     }
 
 
-def test_any_other_error_is_a_failure(registry: CollectorRegistry, metrics: Metrics) -> None:
+def test_any_other_exception_has_the_outcome_failed(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
     metrics.failed(KeyError("oops"), "")
     assert requests(registry) == {'arm="",model="shirts",outcome="failed",variant=""': 1}
 
 
-def test_messages_make_no_labels(registry: CollectorRegistry, metrics: Metrics) -> None:
+def test_messages_do_not_become_labels(registry: CollectorRegistry, metrics: Metrics) -> None:
     for i in range(100):
         metrics.failed(Overloaded(f"about {i} ms late"), "")
         metrics.answered(replace(ON_TIME, took_s=i / 1000))
     found = series(registry)
     assert [name for name in found if "late" in name] == []
-    # one series by arm and variant, whatever the requests were; the rest are the buckets
+    # The number of series does not depend on the number of requests. Buckets are not counted.
     assert len([name for name in found if "_bucket" not in name]) == 14
 
 
@@ -188,7 +186,7 @@ def test_decisions_and_lost_hosts_are_counted(
     assert found[f"paretoserve_hosts_lost_total{VARIANT}"] == 1
 
 
-def test_offers_are_shown(registry: CollectorRegistry, metrics: Metrics) -> None:
+def test_gauges_show_the_report_cards(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.profiles({"int8": profile("int8", 0.88, weight_bytes=1_000, artifact_bytes=1_500)})
     assert series(registry) == {
         f"paretoserve_accuracy{VARIANT}": 0.88,
@@ -197,7 +195,7 @@ def test_offers_are_shown(registry: CollectorRegistry, metrics: Metrics) -> None
     }
 
 
-def test_replicas_and_memory_are_those_of_the_last_look(
+def test_replicas_and_memory_are_those_of_the_last_report(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
     metrics.host_usage(HostUsage("int8", 3, 3_000, None))
@@ -210,7 +208,7 @@ def test_replicas_and_memory_are_those_of_the_last_look(
     }
 
 
-def test_throughput_is_that_since_the_last_tick(
+def test_throughput_is_measured_since_the_last_tick(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
     name = f"paretoserve_throughput_samples_per_second{VARIANT}"
@@ -222,10 +220,10 @@ def test_throughput_is_that_since_the_last_tick(
     metrics.tick(2.0)
     assert series(registry)[name] == 8 / 2.0
     metrics.tick(1.0)
-    assert name not in series(registry), "an idle variant shows 0"
+    assert name not in series(registry), "the throughput of an idle variant is not 0"
 
 
-def test_the_length_of_the_queue_is_asked_for_at_each_scrape(
+def test_the_queue_length_is_read_at_each_scrape(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
     waiting = ["a", "b"]
@@ -235,14 +233,16 @@ def test_the_length_of_the_queue_is_asked_for_at_each_scrape(
     assert series(registry) == {"paretoserve_queue_length": 3}
 
 
-def test_two_gateways_share_nothing() -> None:
+def test_two_gateways_share_no_metrics() -> None:
     first, second = CollectorRegistry(), CollectorRegistry()
     Metrics(first, "shirts").host_lost("int8")
     Metrics(second, "shirts")
     assert series(second) == {}
 
 
-def test_what_was_never_computed_is_saved(registry: CollectorRegistry, metrics: Metrics) -> None:
+def test_samples_that_are_not_computed_count_as_saved(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
     metrics.cancelled("queued", 3)
     metrics.cancelled("running", 5)
     metrics.expired(2)

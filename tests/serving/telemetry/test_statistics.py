@@ -28,36 +28,36 @@ def answered(variant: str, took_s: float) -> Answered:
     )
 
 
-def test_requests_count_under_the_variant_that_answered(statistics: Statistics) -> None:
+def test_a_request_counts_for_the_variant_that_answered_it(statistics: Statistics) -> None:
     statistics.answered(answered("dense", 2.0))
     statistics.answered(answered("dense", 3.0))
-    own, other = statistics.by_variant["dense"], statistics.by_variant["int8"]
-    assert (own.success.count, own.success.total_s) == (2, 5.0)
-    assert (own.queue.count, own.queue.total_s) == (2, 0.5)
-    assert own.stages.compute_input.total_s == 1.0
-    assert own.stages.compute_infer.total_s == 2.0
-    assert own.stages.compute_output.total_s == 0.25
+    counts, other = statistics.by_variant["dense"], statistics.by_variant["int8"]
+    assert (counts.success.count, counts.success.total_s) == (2, 5.0)
+    assert (counts.queue.count, counts.queue.total_s) == (2, 0.5)
+    assert counts.stages.compute_input.total_s == 1.0
+    assert counts.stages.compute_infer.total_s == 2.0
+    assert counts.stages.compute_output.total_s == 0.25
     assert other.success.count == 0
 
 
-def test_a_failure_counts_with_the_time_it_took(statistics: Statistics) -> None:
+def test_a_failure_counts_with_its_duration(statistics: Statistics) -> None:
     statistics.failed("int8", 0.5)
-    own = statistics.by_variant["int8"]
-    assert (own.fail.count, own.fail.total_s, own.success.count) == (1, 0.5, 0)
+    counts = statistics.by_variant["int8"]
+    assert (counts.fail.count, counts.fail.total_s, counts.success.count) == (1, 0.5, 0)
 
 
-def test_batches_count_by_their_size(statistics: Statistics) -> None:
+def test_batches_count_by_size(statistics: Statistics) -> None:
     for samples in (1, 8, 8):
         statistics.executed(Executed("dense", samples, input_s=0.5, compute_s=1.0, output_s=0.25))
-    own = statistics.by_variant["dense"]
-    assert (own.samples, own.executions, own.last_at_s) == (17, 3, 1234.5)
-    counts = {size: stages.compute_infer.count for size, stages in own.by_size.items()}
-    assert counts == {1: 1, 8: 2}
-    assert own.by_size[8].compute_infer.total_s == 2.0
+    counts = statistics.by_variant["dense"]
+    assert (counts.samples, counts.executions, counts.last_at_s) == (17, 3, 1234.5)
+    executions = {size: stages.compute_infer.count for size, stages in counts.by_size.items()}
+    assert executions == {1: 1, 8: 2}
+    assert counts.by_size[8].compute_infer.total_s == 2.0
 
 
-def test_memory_is_that_of_the_last_count(statistics: Statistics) -> None:
+def test_memory_is_that_of_the_last_report(statistics: Statistics) -> None:
     statistics.host_usage(HostUsage("dense", 2, 2_000, None))
     statistics.host_usage(HostUsage("dense", 1, 1_000, 300))
-    own = statistics.by_variant["dense"]
-    assert (own.resident_bytes, own.gpu_memory_bytes) == (1_000, 300)
+    counts = statistics.by_variant["dense"]
+    assert (counts.resident_bytes, counts.gpu_memory_bytes) == (1_000, 300)

@@ -19,18 +19,18 @@ from variants.catalog.datatype import NUMPY
 tensors = named_arrays(st.text(), NUMPY, arrays.array_shapes(min_dims=0, min_side=0), min_size=0)
 
 
-def sent(frames: Sequence[bytes | memoryview]) -> list[zmq.Frame]:
-    """The frames as the other end gets them."""
+def received(frames: Sequence[bytes | memoryview]) -> list[zmq.Frame]:
+    """Return the frames as the other end receives them."""
     return [zmq.Frame(bytes(frame)) for frame in frames]
 
 
 @given(tensors, st.integers(0, 2**63), st.floats(0, 100))
-def test_what_was_packed_is_unpacked(
+def test_a_packed_message_is_unpacked_unchanged(
     inputs: dict[str, npt.NDArray[Any]], number: int, compute_s: float
 ) -> None:
-    header, found = unpack(sent(pack(inputs, id=number, compute_s=compute_s)))
+    header, outputs = unpack(received(pack(inputs, id=number, compute_s=compute_s)))
     assert (header["id"], header["compute_s"]) == (number, compute_s)
-    assert_equal(found, inputs)
+    assert_equal(outputs, inputs)
 
 
 @pytest.mark.parametrize(
@@ -42,18 +42,18 @@ def test_what_was_packed_is_unpacked(
         pytest.param(np.broadcast_to(np.float32(1), (3, 2)), id="one value, many times"),
     ],
 )
-def test_an_array_arrives_whole_however_it_lies_in_memory(array: npt.NDArray[Any]) -> None:
-    _, found = unpack(sent(pack({"x": array}, id=1)))
-    np.testing.assert_array_equal(found["x"], array, strict=True)
+def test_an_array_of_any_memory_layout_is_packed(array: npt.NDArray[Any]) -> None:
+    _, tensors = unpack(received(pack({"x": array}, id=1)))
+    np.testing.assert_array_equal(tensors["x"], array, strict=True)
 
 
 def test_large_buffers_are_not_copied() -> None:
     array = np.zeros((200, 300), np.float32)
     _, buffer = pack({"x": array}, id=1)
     assert np.shares_memory(np.frombuffer(buffer, np.uint8), array)
-    frames = sent(pack({"x": array}, id=1))
-    _, found = unpack(frames)
-    assert np.shares_memory(found["x"], np.frombuffer(frames[1].buffer, np.uint8))
+    frames = received(pack({"x": array}, id=1))
+    _, tensors = unpack(frames)
+    assert np.shares_memory(tensors["x"], np.frombuffer(frames[1].buffer, np.uint8))
 
 
 X = [["x", "FP32", [2]]]
@@ -63,15 +63,15 @@ def header(tensors: object = X) -> bytes:
     return orjson.dumps({"id": 1, "tensors": tensors})
 
 
-BAD = {
+MALFORMED = {
     "no frames": [],
     "an empty header": [b""],
-    "a header that is no JSON": [b"\x80\x04\x95 a pickle"],
+    "a header that is not JSON": [b"\x80\x04\x95 a pickle"],
     "a header that is a list": [b"[]", bytes(8)],
     "a header that is text": [b'"tensors"', bytes(8)],
-    "a header deeper than anybody reads": [b"[" * 100_000, bytes(8)],
+    "a header nested too deeply to parse": [b"[" * 100_000, bytes(8)],
     "no id": [b'{"tensors": []}'],
-    "an id that goes deeper than it can be written": [
+    "an id nested too deeply to be written": [
         b'{"id":' + b"[" * 300 + b"]" * 300 + b',"tensors":[]}'
     ],
     "a header without tensors": [b'{"id": 1}', bytes(8)],
@@ -89,30 +89,33 @@ BAD = {
     "two negative dimensions": [header([["x", "FP32", [-1, -2]]]), bytes(8)],
     "too few bytes": [header(), bytes(7)],
     "too many bytes": [header(), bytes(9)],
-    "a buffer that is missing": [header()],
-    "a buffer too many": [header(), bytes(8), bytes(8)],
-    "a shape beyond any address": [header([["x", "FP32", [0, 2**62, 8]]]), b""],
-    "a boolean of 2": [header([["x", "BOOL", [2]]]), b"\1\2"],
+    "a missing buffer": [header()],
+    "one buffer too many": [header(), bytes(8), bytes(8)],
+    "a shape that exceeds the address space": [header([["x", "FP32", [0, 2**62, 8]]]), b""],
+    "a boolean with the value 2": [header([["x", "BOOL", [2]]]), b"\1\2"],
     "BYTES without a length": [header([["x", "BYTES", [1]]]), b"abc"],
     "BYTES with a length beyond the buffer": [
         header([["x", "BYTES", [1]]]),
         b"\xff\xff\xff\xffabc",
     ],
-    "BYTES with something after them": [header([["x", "BYTES", [1]]]), b"\1\0\0\0ab"],
-    "more BYTES than any address": [header([["x", "BYTES", [2**62, 2**62]]]), bytes(8)],
-    "more dimensions than numpy has": [header([["x", "FP32", [1] * 99 + [2]]]), bytes(8)],
+    "BYTES with trailing bytes": [header([["x", "BYTES", [1]]]), b"\1\0\0\0ab"],
+    "a number of BYTES that exceeds the address space": [
+        header([["x", "BYTES", [2**62, 2**62]]]),
+        bytes(8),
+    ],
+    "more dimensions than numpy supports": [header([["x", "FP32", [1] * 99 + [2]]]), bytes(8)],
 }
 
 
-@pytest.mark.parametrize("frames", BAD.values(), ids=BAD)
-def test_what_pack_does_not_write_is_refused(frames: list[bytes]) -> None:
-    with pytest.raises(MalformedMessage) as refused:
-        unpack(sent(frames))
-    assert len(str(refused.value)) < 400
+@pytest.mark.parametrize("frames", MALFORMED.values(), ids=MALFORMED)
+def test_malformed_frames_are_refused_with_a_short_message(frames: list[bytes]) -> None:
+    with pytest.raises(MalformedMessage) as caught:
+        unpack(received(frames))
+    assert len(str(caught.value)) < 400
 
 
-def test_what_the_table_is_made_from_is_a_message() -> None:
-    assert unpack(sent([header(), bytes(8)]))[1]["x"].tolist() == [0, 0]
+def test_the_message_that_the_table_varies_is_well_formed() -> None:
+    assert unpack(received([header(), bytes(8)]))[1]["x"].tolist() == [0, 0]
 
 
 json_values = st.recursive(
@@ -130,9 +133,9 @@ json_values = st.recursive(
         max_size=4,
     )
 )
-def test_any_frames_are_a_message_or_refused(frames: list[bytes]) -> None:
+def test_arbitrary_frames_are_a_message_or_refused(frames: list[bytes]) -> None:
     try:
-        _, found = unpack(sent(frames))
+        _, tensors = unpack(received(frames))
     except MalformedMessage:
         return
-    pack(found)
+    pack(tensors)

@@ -25,7 +25,7 @@ from tests.serving.link.hosts import (
     running_host,
     wait_entered,
 )
-from tests.serving.link.test_frames import BAD
+from tests.serving.link.test_wire import MALFORMED
 from tests.tensors import sample_array
 from tests.waiting import until
 from variants.catalog.datatype import NUMPY
@@ -33,14 +33,14 @@ from variants.catalog.datatype import NUMPY
 
 @pytest.fixture(scope="module")
 def echoing() -> Iterator[str]:
-    """The address of a host that answers what it gets."""
+    """The address of a host that returns its inputs."""
     with running_host(echo) as host:
         yield host.address
 
 
 @pytest.mark.parametrize("datatype", NUMPY)
 @pytest.mark.parametrize("shape", [(3,), (2, 3, 4), (0, 5), (3, 0), ()])
-async def test_tensors_make_the_round_trip(
+async def test_tensors_are_unchanged_by_the_round_trip(
     connect: Connect, echoing: str, datatype: str, shape: tuple[int, ...]
 ) -> None:
     inputs = {"a": sample_array(datatype, shape), "b": np.arange(7)}
@@ -50,20 +50,20 @@ async def test_tensors_make_the_round_trip(
         np.testing.assert_array_equal(result.outputs[name], array, strict=True)
 
 
-async def test_a_host_tells_what_it_computed_and_how_long(connect: Connect) -> None:
+async def test_a_host_returns_the_outputs_and_the_compute_time(connect: Connect) -> None:
     with running_host(doubled) as host:
         result = await connect(host.address).run(numbers())
     assert result.outputs["2 * x"].tolist() == [0, 2, 4, 6]
     assert 0 < result.compute_s < TIMEOUT_S
 
 
-async def test_a_large_batch_arrives_whole(connect: Connect, echoing: str) -> None:
+async def test_a_large_batch_is_transferred(connect: Connect, echoing: str) -> None:
     large = np.random.default_rng(0).standard_normal((16, 3, 224, 224), np.float32)
     result = await connect(echoing).run({"x": large})
     np.testing.assert_array_equal(result.outputs["x"], large)
 
 
-async def test_many_batches_at_a_time_of_several_gateways_are_not_mixed_up(
+async def test_concurrent_batches_of_several_gateways_are_not_mixed_up(
     connect: Connect,
 ) -> None:
     with running_host(doubled) as host:
@@ -77,7 +77,7 @@ async def test_many_batches_at_a_time_of_several_gateways_are_not_mixed_up(
     assert [gateway.in_flight for gateway in gateways] == [0, 0, 0]
 
 
-async def test_in_flight_counts_the_batches_that_a_host_holds(connect: Connect) -> None:
+async def test_in_flight_is_the_number_of_unanswered_batches(connect: Connect) -> None:
     gate = GatedRunner()
     with running_host(gate) as host:
         connection = connect(host.address)
@@ -88,34 +88,34 @@ async def test_in_flight_counts_the_batches_that_a_host_holds(connect: Connect) 
         assert connection.in_flight == 0
 
 
-async def test_an_answer_that_nobody_waits_for_any_more_is_let_go(connect: Connect) -> None:
+async def test_the_answer_to_a_cancelled_batch_is_discarded(connect: Connect) -> None:
     gate = GatedRunner()
     with running_host(gate) as host:
         connection = connect(host.address)
-        given_up = asyncio.create_task(connection.run(numbers(1)))
+        cancelled = asyncio.create_task(connection.run(numbers(1)))
         await wait_entered(gate)
-        given_up.cancel()
-        await asyncio.wait([given_up])
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
         assert connection.in_flight == 0
         gate.open.set()
         result = await connection.run(numbers(2))
         assert result.outputs["x"].tolist() == [2, 3, 4, 5]
 
 
-async def test_nonsense_gets_an_error_and_the_host_lives(
+async def test_a_malformed_message_gets_an_error_and_the_host_stays_alive(
     connect: Connect, context: zmq.asyncio.Context
 ) -> None:
     peer = context.socket(zmq.DEALER)
     peer.rcvtimeo = int(TIMEOUT_S * 1e3)
     with running_host(echo) as host:
         peer.connect(host.address)
-        for rule, frames in BAD.items():
+        for case, frames in MALFORMED.items():
             if not frames:
-                continue  # a DEALER cannot send nothing
+                continue  # a DEALER cannot send an empty message
             await peer.send_multipart(frames)
             (answer,) = await peer.recv_multipart()
             header = orjson.loads(answer)
-            assert header["error"].startswith("the message is malformed: "), rule
+            assert header["error"].startswith("the message is malformed: "), case
             assert header["tensors"] == []
         assert host.is_alive
         result = await connect(host.address).run(numbers())
@@ -129,16 +129,16 @@ def fails(inputs: Arrays) -> Arrays:
     return inputs
 
 
-def answers_nothing(inputs: Arrays) -> Any:
+def returns_none(inputs: Arrays) -> Any:
     return inputs if inputs["x"][0] else None
 
 
-def answers_complex(inputs: Arrays) -> Arrays:
+def returns_complex(inputs: Arrays) -> Arrays:
     return inputs if inputs["x"][0] else {"x": np.zeros(2, np.complex64)}
 
 
-@pytest.mark.parametrize("run", [fails, answers_nothing, answers_complex])
-async def test_a_batch_that_fails_is_told_without_its_cause_and_the_host_lives(
+@pytest.mark.parametrize("run", [fails, returns_none, returns_complex])
+async def test_the_error_of_a_failed_batch_has_no_cause_and_the_host_stays_alive(
     connect: Connect, run: Callable[[Arrays], Arrays], caplog: pytest.LogCaptureFixture
 ) -> None:
     lost: list[str] = []
@@ -152,11 +152,11 @@ async def test_a_batch_that_fails_is_told_without_its_cause_and_the_host_lives(
     assert lost == []
 
 
-NONSENSE: Mapping[str, list[bytes | memoryview]] = {
+MALFORMED_ANSWERS: Mapping[str, list[bytes | memoryview]] = {
     "no header": [b""],
     "a pickle": [b"\x80\x04\x95"],
-    "a buffer that is missing": [b'{"id": 1, "tensors": [["x", "FP32", [2]]]}'],
-    "a shape beyond any address": [
+    "a missing buffer": [b'{"id": 1, "tensors": [["x", "FP32", [2]]]}'],
+    "a shape that exceeds the address space": [
         b'{"id": 1, "compute_s": 0, "tensors": [["x", "FP32", [0, 4611686018427387904, 8]]]}',
         b"",
     ],
@@ -166,8 +166,8 @@ NONSENSE: Mapping[str, list[bytes | memoryview]] = {
 }
 
 
-@pytest.mark.parametrize("frames", NONSENSE.values(), ids=NONSENSE)
-async def test_a_host_that_answers_nonsense_is_given_up(
+@pytest.mark.parametrize("frames", MALFORMED_ANSWERS.values(), ids=MALFORMED_ANSWERS)
+async def test_a_host_that_sends_a_malformed_answer_is_lost(
     connect: Connect, context: zmq.asyncio.Context, frames: list[bytes | memoryview]
 ) -> None:
     lost: list[str] = []
@@ -184,7 +184,7 @@ async def test_a_host_that_answers_nonsense_is_given_up(
     router.close(linger=0)
 
 
-async def test_an_answer_to_nothing_is_passed_over(
+async def test_answers_to_unknown_or_answered_batches_are_ignored(
     connect: Connect, context: zmq.asyncio.Context
 ) -> None:
     router = context.socket(zmq.ROUTER)
@@ -200,7 +200,7 @@ async def test_an_answer_to_nothing_is_passed_over(
     router.close(linger=0)
 
 
-async def test_a_host_that_closes_finishes_its_batch_and_is_lost(connect: Connect) -> None:
+async def test_a_closing_host_finishes_its_batch_and_is_then_lost(connect: Connect) -> None:
     lost: list[str] = []
     gate = GatedRunner()
     with running_host(gate) as host:
@@ -216,7 +216,7 @@ async def test_a_host_that_closes_finishes_its_batch_and_is_lost(connect: Connec
         assert lost == ["lost"]
 
 
-async def test_who_lets_go_of_a_host_loses_what_it_holds_and_hears_no_more(
+async def test_closing_a_connection_fails_its_batches_without_calling_on_lost(
     connect: Connect,
 ) -> None:
     lost: list[str] = []
