@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -14,17 +15,41 @@ from numpy.typing import NDArray
 from variants.catalog import artifact
 from variants.catalog.catalog import Variant
 from variants.catalog.datatype import NUMPY
+from variants.catalog.hardware import hardware
 from variants.runtime.runner import Runner, Tensors
+from variants.runtime.saturation import saturates
 
 FILE = "model.onnx"
 _ERRORS = 3
 """onnxruntime's severity: the GPU wheel warns of every GPU that is not there."""
+
+EXACT_PRODUCTS: Final = "session.x64quantprecision"
+"""onnxruntime's option that avoids saturation of U8S8 products, "0" or "1"."""
 
 _BF16: Final = NUMPY["BF16"]
 _BF16_TYPE, _BF16_NUMBER = "tensor(bfloat16)", 16
 """onnxruntime's name of it, and onnx's number for it."""
 
 _TEXT_TYPE: Final = "tensor(string)"
+
+
+def session_options(threads: int, flags: Collection[str]) -> onnxruntime.SessionOptions:
+    """Return the options of every session that executes a variant.
+
+    `threads` is the number of compute threads, `flags` are the processor's (`Hardware.flags`).
+
+    Where 8-bit products saturate, onnxruntime converts weights outside of -64 to 64 to unsigned
+    ones when it loads a model, and multiplies them exactly with slower instructions. A graph then
+    computes the same on every processor. Elsewhere the conversion would only cost time.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _ERRORS
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry(EXACT_PRODUCTS, "1" if saturates(flags) else "0")
+    return options
 
 
 class OnnxRunner:
@@ -39,15 +64,9 @@ class OnnxRunner:
         Raises `ValueError` if it takes BYTES and gives BF16: onnxruntime can pass the one only as
         numpy arrays and the other only without them.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = _ERRORS
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model),
-            options,
+            session_options(threads, hardware(1).flags),
             providers=["CPUExecutionProvider"],
         )
         self._outputs = [output.name for output in self._session.get_outputs()]

@@ -21,13 +21,14 @@ import torch
 from torch import nn
 
 from variants.analysis.explain.graph import INTEGER_PRODUCTS, Graph, optimised_layers
+from variants.catalog.hardware import hardware
 from variants.model.dataset import Samples
 from variants.model.forward import tensors
+from variants.runtime.onnx import session_options
 
 CALLS: Final = 40
 WARM_UP_CALLS: Final = 8
 _KERNEL: Final = "_kernel_time"
-_ERRORS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,7 @@ class Op:
 def onnx_ops(model: bytes, batch: Samples, *, threads: int, calls: int = CALLS) -> list[Op]:
     """Profile a model in a session of its own; its clock counts whole microseconds."""
     with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = _ERRORS
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = session_options(threads, hardware(1).flags)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")

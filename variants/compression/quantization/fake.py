@@ -5,6 +5,8 @@
 Quantization-aware training after Jacob et al. 2017 (arXiv:1712.05877), section 3: values are
 rounded to the grid on the way forward, and on the way back the rounding counts as the identity
 inside the grid's range and as a constant outside of it.
+
+Sums of products are exact, as `OnnxRunner` computes them on every processor.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 
 from variants.compression.quantization.embedding import LARGEST
 from variants.compression.quantization.layer import QUANTIZED, layer_name
-from variants.compression.quantization.writing import Bits
+from variants.compression.quantization.writing import WeightFormat
 
 _REDUCED = 64
 _DEQUANTIZE = "DequantizeLinear"
@@ -67,7 +69,9 @@ def _read(dequantize: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -
 
 
 @contextmanager
-def simulated(network: nn.Module, grids: Mapping[str, Grid | None], bits: Bits) -> Iterator[None]:
+def simulated(
+    network: nn.Module, grids: Mapping[str, Grid | None], weight_format: WeightFormat
+) -> Iterator[None]:
     """Let the layers named compute with rounded weights and inputs while the context lasts.
 
     Weights are rounded to symmetric grids of their own size at every call, so they follow the
@@ -82,17 +86,17 @@ def simulated(network: nn.Module, grids: Mapping[str, Grid | None], bits: Bits) 
             if isinstance(module, nn.Embedding):
                 module.__dict__["forward"] = partial(_embed, module.forward)
             elif isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-                module.__dict__["forward"] = partial(_multiply, module, grid, bits)
+                module.__dict__["forward"] = partial(_multiply, module, grid, weight_format)
             else:
                 continue
             stack.callback(module.__dict__.pop, "forward")
         yield
 
 
-def round_weight(weight: Tensor, bits: Bits) -> Tensor:
+def round_weight(weight: Tensor, weight_format: WeightFormat) -> Tensor:
     """Return FP32 `[outputs, ...]` on the grid of the graph's weight; gradients pass straight."""
-    largest = _REDUCED if bits.reduce_range else LARGEST
-    if not bits.per_channel:
+    largest = _REDUCED if weight_format.reduce_range else LARGEST
+    if not weight_format.per_channel:
         scale = _scale(weight.detach().abs().max(), largest)
         return torch.fake_quantize_per_tensor_affine(weight, float(scale), 0, -largest, largest)
     scales = _scale(weight.detach().abs().flatten(1).amax(1), largest)
@@ -100,14 +104,16 @@ def round_weight(weight: Tensor, bits: Bits) -> Tensor:
     return torch.fake_quantize_per_channel_affine(weight, scales, zero_points, 0, -largest, largest)
 
 
-def _multiply(module: nn.Module, grid: Grid | None, bits: Bits, input: Tensor) -> Tensor:
+def _multiply(
+    module: nn.Module, grid: Grid | None, weight_format: WeightFormat, input: Tensor
+) -> Tensor:
     assert isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
     # BF16, which training may choose, has no more digits than the grids, and would shift them.
     with torch.autocast("cpu", enabled=False):
         inputs = input.float()
         grid = grid or _grid(inputs.detach())
         rounded = torch.fake_quantize_per_tensor_affine(inputs, grid.scale, grid.zero_point, 0, 255)
-        weight = round_weight(module.weight, bits)
+        weight = round_weight(module.weight, weight_format)
         if isinstance(module, nn.Linear):
             return F.linear(rounded, weight, module.bias)
         convolved: Tensor = module._conv_forward(rounded, weight, module.bias)

@@ -25,7 +25,7 @@ _PRODUCTS: Final = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
-class Bits:
+class WeightFormat:
     """How weights are stored."""
 
     per_channel: bool
@@ -37,7 +37,7 @@ class Bits:
 def write_static(
     model: onnx.ModelProto,
     layers: Sequence[QuantizableLayer],
-    bits: Bits,
+    weight_format: WeightFormat,
     ranges: Path,
     method: Method,
 ) -> bytes:
@@ -58,8 +58,8 @@ def write_static(
             nodes_to_exclude=sorted(_float_products(model, layers)),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            per_channel=bits.per_channel,
-            reduce_range=bits.reduce_range,
+            per_channel=weight_format.per_channel,
+            reduce_range=weight_format.reduce_range,
             calibrate_method=METHODS[method][0],
             extra_options={"OpTypesToExcludeOutputQuantization": _giving_floats(model)},
         )
@@ -68,7 +68,9 @@ def write_static(
     return _finish(made, layers)
 
 
-def write_dynamic(model: onnx.ModelProto, layers: Sequence[QuantizableLayer], bits: Bits) -> bytes:
+def write_dynamic(
+    model: onnx.ModelProto, layers: Sequence[QuantizableLayer], weight_format: WeightFormat
+) -> bytes:
     """Return the graph with these layers in INT8; activations get their ranges as they come.
 
     Without convolutions: `layers` that are Conv stay as they are.
@@ -82,8 +84,8 @@ def write_dynamic(model: onnx.ModelProto, layers: Sequence[QuantizableLayer], bi
             op_types_to_quantize=["MatMul"],
             nodes_to_exclude=sorted(kept | {f"{node}_MatMul" for node in kept}),  # a Gemm becomes
             weight_type=QuantType.QInt8,
-            per_channel=bits.per_channel,
-            reduce_range=bits.reduce_range,
+            per_channel=weight_format.per_channel,
+            reduce_range=weight_format.reduce_range,
         )
         made = onnx.load(path)
     return _finish(made, layers)

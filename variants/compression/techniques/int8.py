@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -32,12 +32,12 @@ from variants.compression.quantization.layer import (
     is_excluded,
     name_weights,
 )
-from variants.compression.quantization.writing import Bits, write_dynamic, write_static
+from variants.compression.quantization.writing import WeightFormat, write_dynamic, write_static
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import Samples, Split, TrainingData, count, rows
 from variants.model.state import CompressionState, Conversion, Stage, unpacked
+from variants.runtime.saturation import saturates
 
-_VNNI_FLAGS: Final = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _MAX_CONVOLUTION_SHARE: Final = 0.5
 
 
@@ -51,9 +51,10 @@ class Int8(Technique):
     share below the FP32 graph's, both on validation samples that gave no ranges. The notes
     name them.
 
-    Without VNNI, x86 adds pairs of products in 16 bits, which saturate; weights then get 7 bits
-    (`reduce_range`). Left out, that is decided by the machine that builds, and noted: an INT8
-    artifact belongs to a family of processors.
+    `reduce_range` stores weights in 7 bits. A processor without VNNI adds pairs of products in 16
+    bits, where 8-bit weights would saturate: `OnnxRunner` multiplies those exactly, but more
+    slowly than weights of 7 bits. If `reduce_range` is left out, the processor that builds decides
+    it, and a note records the choice: an INT8 artifact suits one family of processors.
     """
 
     kind: ClassVar[str] = "int8"
@@ -110,17 +111,24 @@ class Int8(Technique):
     ) -> AbstractContextManager[None]:
         """Let the network round its weights and inputs as the graph of `converted` does."""
         assert converted.graph is not None
-        return simulated(network, read_grids(converted.graph), self._bits)
+        weight_format = self.weight_format(hardware(1).flags)
+        return simulated(network, read_grids(converted.graph), weight_format)
 
-    @property
-    def _bits(self) -> Bits:
-        reduce_range = self.reduce_range
-        if reduce_range is None:
-            reduce_range = _VNNI_FLAGS.isdisjoint(hardware(1).flags)
-        return Bits(self.per_channel, reduce_range)
+    def weight_format(self, flags: Collection[str]) -> WeightFormat:
+        """Return how weights are stored on a processor with these flags (`Hardware.flags`)."""
+        reduce_range = saturates(flags) if self.reduce_range is None else self.reduce_range
+        return WeightFormat(self.per_channel, reduce_range)
+
+    def describe_weights(self, flags: Collection[str]) -> str:
+        """Return the note on the weights' bits, with what they cost on this processor."""
+        if self.weight_format(flags).reduce_range:
+            return "weights of 7 bits"
+        if saturates(flags):
+            return "weights of 8 bits, which take longer than 7 on this processor: it lacks VNNI"
+        return "weights of 8 bits"
 
     def _describe(self, number: int) -> str:
-        weights = f"weights of {7 if self._bits.reduce_range else 8} bits"
+        weights = self.describe_weights(hardware(1).flags)
         if self.mode == "dynamic":
             return f"{weights}; ranges of activations from each request"
         return f"{weights}; {number} calibration samples"
@@ -164,14 +172,15 @@ class Int8(Technique):
         self, model: onnx.ModelProto, samples: Samples, folder: Path, progress: Progress
     ) -> dict[str, Write]:
         """Return what writes the graph, by the calibrator that it heeds."""
+        weight_format = self.weight_format(hardware(1).flags)
         if self.mode == "dynamic":
-            return {"dynamic": partial(write_dynamic, model, bits=self._bits)}
+            return {"dynamic": partial(write_dynamic, model, weight_format=weight_format)}
         methods: Iterable[Method] = METHODS if self.method == "auto" else (self.method,)
         return {
             method: partial(
                 write_static,
                 model,
-                bits=self._bits,
+                weight_format=weight_format,
                 ranges=calibrate(model, samples, method, folder, progress),
                 method=method,
             )

@@ -9,7 +9,7 @@ import torch
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv, two_inputs
 from variants.compression.quantization.fake import Grid, read_grids, round_weight, simulated
-from variants.compression.quantization.writing import Bits
+from variants.compression.quantization.writing import WeightFormat
 from variants.compression.techniques.int8 import Int8
 from variants.model.forward import all_scores
 from variants.runtime.onnx import OnnxRunner
@@ -72,9 +72,9 @@ def test_the_grids_are_those_of_the_calibrated_ranges() -> None:
 def test_gradients_pass_where_an_input_is_within_its_range() -> None:
     linear = torch.nn.Linear(4, 1, bias=False)
     inputs = torch.tensor([[-3.0, 0.0, 1.9, 5.0]], requires_grad=True)
-    with simulated(torch.nn.Sequential(linear), {"0": Grid(2 / 255, 0)}, Bits(True, False)):
+    with simulated(torch.nn.Sequential(linear), {"0": Grid(2 / 255, 0)}, WeightFormat(True, False)):
         linear(inputs).sum().backward()
-    rounded = round_weight(linear.weight, Bits(True, False))[0].tolist()
+    rounded = round_weight(linear.weight, WeightFormat(True, False))[0].tolist()
     assert inputs.grad is not None
     assert inputs.grad[0].tolist() == [0.0, rounded[1], rounded[2], 0.0]
     assert linear.weight.grad is not None
@@ -87,8 +87,8 @@ def test_weights_have_as_many_steps_as_the_bits_allow(reduce_range: bool) -> Non
     weight = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
     largest = 64 if reduce_range else 127
     steps = weight.abs().amax(1, keepdim=True) / largest
-    rounded = round_weight(weight, Bits(True, reduce_range)) / steps
+    rounded = round_weight(weight, WeightFormat(True, reduce_range)) / steps
     assert torch.allclose(rounded, rounded.round(), atol=1e-4)
     assert rounded.abs().amax(1).tolist() == pytest.approx([largest] * 3)
-    whole = round_weight(weight, Bits(False, reduce_range)) / (weight.abs().max() / largest)
+    whole = round_weight(weight, WeightFormat(False, reduce_range)) / (weight.abs().max() / largest)
     assert torch.allclose(whole, whole.round(), atol=1e-4)

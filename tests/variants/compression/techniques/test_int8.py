@@ -103,12 +103,33 @@ def test_products_of_activations_stay_in_fp32() -> None:
 
 @pytest.mark.parametrize(("reduce_range", "largest"), [(True, 64), (False, 127)])
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
-def test_weights_get_7_bits_where_8_would_saturate(
-    mode: str, reduce_range: bool, largest: int
-) -> None:
+def test_reduce_range_stores_weights_in_7_bits(mode: str, reduce_range: bool, largest: int) -> None:
     int8 = made(tiny, mode=mode, reduce_range=reduce_range)
     assert {np.abs(weight.astype(int)).max() for weight in weights(int8).values()} == {largest}
     assert f"weights of {7 if reduce_range else 8} bits" in int8.notes[0]
+
+
+AVX2, VNNI = ("avx2",), ("avx2", "avx_vnni")
+SLOWER = "weights of 8 bits, which take longer than 7 on this processor: it lacks VNNI"
+
+
+@pytest.mark.parametrize(
+    ("requested", "flags", "is_reduced", "note"),
+    [
+        pytest.param(None, AVX2, True, "weights of 7 bits", id="automatic, without VNNI"),
+        pytest.param(None, VNNI, False, "weights of 8 bits", id="automatic, with VNNI"),
+        pytest.param(True, AVX2, True, "weights of 7 bits", id="7 bits, without VNNI"),
+        pytest.param(True, VNNI, True, "weights of 7 bits", id="7 bits, with VNNI"),
+        pytest.param(False, AVX2, False, SLOWER, id="8 bits, without VNNI"),
+        pytest.param(False, VNNI, False, "weights of 8 bits", id="8 bits, with VNNI"),
+    ],
+)
+def test_the_processor_decides_the_bits_of_weights_unless_they_are_given(
+    requested: bool | None, flags: tuple[str, ...], is_reduced: bool, note: str
+) -> None:
+    technique = Int8(reduce_range=requested)
+    assert technique.weight_format(flags).reduce_range is is_reduced
+    assert technique.describe_weights(flags) == note
 
 
 @pytest.mark.parametrize("mode", ["static", "dynamic"])

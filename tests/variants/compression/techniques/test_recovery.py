@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv
 from variants.compression.quantization.fake import round_weight
-from variants.compression.quantization.writing import Bits
+from variants.compression.quantization.writing import WeightFormat
 from variants.compression.techniques.half import Bf16
 from variants.compression.techniques.int8 import Int8
 from variants.compression.techniques.n_m import SparseNM
@@ -88,9 +88,9 @@ def test_training_sees_what_rounding_does_and_keeps_weights_that_are_not_rounded
         for name, parameter in unaware.network.named_parameters()
     ]
     assert any(differ)
-    bits = Bits(per_channel=False, reduce_range=True)
+    weight_format = WeightFormat(per_channel=False, reduce_range=True)
     weight = aware.network.get_parameter("widen.weight").detach()
-    assert len(np.unique(round_weight(weight, bits))) <= 129
+    assert len(np.unique(round_weight(weight, weight_format))) <= 129
     assert len(np.unique(weight)) > 129
 
 
