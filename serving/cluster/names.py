@@ -14,7 +14,7 @@ HEALTH_PERIOD_S: Final = 1.0
 HEALTH_TIMEOUT_S: Final = 5.0
 """Seconds after which a health check without an answer has failed.
 
-With Serve's defaults of 10 and 30 s, a dead replica is replaced later than callers wait.
+With Serve's defaults of 10 and 30 s, a dead replica is replaced only after callers time out.
 """
 
 STOP_POLL_S: Final = 0.1

@@ -1,4 +1,4 @@
-"""The path of a request between protocol and scheduler. Knows no HTTP, gRPC or Ray.
+"""The path of a request between protocol and scheduler, independent of HTTP, gRPC and Ray.
 
     check tensors ─▶ qualifying variants ─▶ attainability ─▶ scheduler ─▶ explanation, telemetry
 
@@ -19,12 +19,7 @@ from serving.dataplane.explanation import reason
 from serving.dataplane.request import RequestResult
 from serving.dataplane.scheduler import Scheduler
 from serving.dataplane.validation import ModelTensors, signature
-from serving.errors import (
-    ModelNotFound,
-    NotReady,
-    ServingError,
-    SloUnattainable,
-)
+from serving.errors import ModelNotFound, NotReady, ServingError, SloUnattainable
 from serving.experiment.assignment import ROUTER, Arm, Experiment
 from serving.routing.attainability import attainable_variants, lane_key
 from serving.routing.latency import LatencyModel
@@ -59,7 +54,7 @@ class _Enrolled:
 
 
 class DataPlane:
-    """Answers requests for one model with the variants that are result."""
+    """Answers requests for one model with the variants that are served."""
 
     def __init__(
         self,
@@ -123,7 +118,7 @@ class DataPlane:
         self._telemetry.failed(error, NO_ARM, variant=None, took_s=0.0)
 
     def check_name(self, model: str, variant: str | None) -> None:
-        """Raise `ModelNotFound` unless the model, and the variant if one is named, are result."""
+        """Raise `ModelNotFound` unless the model, and the variant if one is named, are served."""
         if model != self.model.name:
             raise ModelNotFound(f"there is no model {model!r:.100}; there is {self.model.name!r}")
         if variant is not None and variant not in self.profiles:

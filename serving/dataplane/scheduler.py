@@ -2,8 +2,8 @@
 
     submit ─▶ planner, whenever something changes ─▶ run(variant, batch) ─▶ result
 
-Knows no protocol and no Ray; the clock is an argument. Everything runs on one event loop, so the
-queue cannot change between two awaits.
+Independent of protocols and Ray; the clock is an argument. Everything runs on one event loop, so
+the queue cannot change between two awaits.
 """
 
 from __future__ import annotations

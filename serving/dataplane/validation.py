@@ -23,9 +23,11 @@ class ModelTensors:
         self._axes: dict[str, list[tuple[str, int]]] = {}
         """Named dimensions of variable size that several inputs share: (input, axis) by name."""
         for name, axes in model.axes.items():
-            for axis, own in axes.items():
-                self._axes.setdefault(own, []).append((name, axis))
-        self._axes = {own: places for own, places in self._axes.items() if len(places) > 1}
+            for axis, axis_name in axes.items():
+                self._axes.setdefault(axis_name, []).append((name, axis))
+        self._axes = {
+            axis_name: places for axis_name, places in self._axes.items() if len(places) > 1
+        }
 
     def check(self, inputs: Arrays, outputs: Collection[str]) -> int:
         """Return the number of samples.
@@ -68,12 +70,12 @@ class ModelTensors:
         return size
 
     def _check_axes(self, inputs: Arrays) -> None:
-        for own, places in self._axes.items():
+        for axis_name, places in self._axes.items():
             sizes = {name: inputs[name].shape[axis] for name, axis in places}
             if len(set(sizes.values())) > 1:
-                found = ", ".join(f"{name} {size}" for name, size in sizes.items())
+                given = ", ".join(f"{name} {size}" for name, size in sizes.items())
                 raise InvalidRequest(
-                    f"the size of {own!r} must be the same for all inputs, got {found}"
+                    f"the size of {axis_name!r} must be the same for all inputs, got {given}"
                 )
 
 

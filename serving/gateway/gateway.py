@@ -1,6 +1,6 @@
 """A gateway: listeners, data plane, scheduler and the link to its hosts, put together.
 
-Knows no Ray. The registry of hosts is an argument, so a gateway also runs without Serve.
+Imports no ray. The registry of hosts is an argument, so a gateway also runs without Serve.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ async def test_overload_does_not_reduce_goodput(load: float, within: float, leas
     scheduler.set_slots("only", 1)
     on_time: list[bool] = []
 
-    async def ask() -> None:
+    async def send() -> None:
         deadline = clock.now + within
         with contextlib.suppress(Overloaded, DeadlineExceeded):
             key = LaneKey(("only",))
@@ -142,7 +142,7 @@ async def test_overload_does_not_reduce_goodput(load: float, within: float, leas
     tasks = []
     for _ in range(int(seconds / tick_s)):
         due += load * capacity * tick_s
-        tasks += [asyncio.create_task(ask()) for _ in range(int(due))]
+        tasks += [asyncio.create_task(send()) for _ in range(int(due))]
         due -= int(due)
         await clock.advance(tick_s)
     while not scheduler.is_idle:
@@ -200,12 +200,12 @@ async def test_every_decision_is_timed() -> None:
 async def test_the_forecast_is_updated_though_every_request_is_sent_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    looked: list[float] = []
-    monkeypatch.setattr(Planner, "update_forecast", lambda planner, now: looked.append(now))
+    updates: list[float] = []
+    monkeypatch.setattr(Planner, "update_forecast", lambda planner, now: updates.append(now))
     harness = SchedulerHarness(dense=1)
-    lone = harness.submit("y", within=0.2)
+    task = harness.submit("y", within=0.2)
     await harness.clock.advance(0.01)
     assert harness.hosts.batches == [("dense", ["y"])]
-    assert looked, "or a forecast made in an overload would last through the lull after it"
+    assert updates, "the forecast of an overload would remain in use after the overload"
     harness.hosts.finish()
-    await lone
+    await task
