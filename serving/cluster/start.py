@@ -69,7 +69,7 @@ def local_cluster(cpus: int) -> Generator[None]:
             object_store_memory=OBJECT_STORE_BYTES,
             configure_logging=False,
         )
-    except Exception as error:  # Ray's type if its node does not start within 30 s
+    except Exception as error:  # Ray raises no narrower type if its node is not up in 30 s
         raise NotStarted(f"{RAY_FAILED}: {error}") from error
     try:
         serve.start(proxy_location="Disabled")
@@ -92,7 +92,7 @@ def served_variants(settings: Settings) -> list[str]:
     return list(variant_profiles(catalog, hardware(settings.hosts.cpus).key, settings.variants))
 
 
-def sharing_cpus(settings: Settings, cpus: int) -> Settings:
+def share_cpus(settings: Settings, cpus: int) -> Settings:
     """Return the settings with `hosts.cores` set, if it is not, for a machine of `cpus` CPUs.
 
     Hosts on one machine share its CPUs, because Ray is configured with more CPUs than there are.
@@ -110,7 +110,7 @@ def start_service(settings: Settings) -> Ports:
 
     Raises `NotStarted` if an application fails or is not ready within `READY_TIMEOUT_S`.
     """
-    settings = sharing_cpus(settings, len(os.sched_getaffinity(0)))
+    settings = share_cpus(settings, len(os.sched_getaffinity(0)))
     apps = {
         app_name(variant, 1): host_app(settings, variant) for variant in served_variants(settings)
     }

@@ -138,7 +138,7 @@ class Gateway:
         )
 
     async def start(self) -> None:
-        """Discover hosts and accept requests."""
+        """Start the discovery of hosts and the listeners. On return, requests are accepted."""
         self._discovery_task = asyncio.create_task(self._discovery.run())
         await self._http.start()
         await self._grpc.start()

@@ -21,9 +21,9 @@ def test_hosts_on_one_machine_share_its_cpus(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings of ray
-        from serving.cluster.start import sharing_cpus
+        from serving.cluster.start import share_cpus
 
     settings = Settings.model_validate({"hosts": hosts})
-    shared = sharing_cpus(settings, usable)
+    shared = share_cpus(settings, usable)
     assert shared.hosts.cores == expected
     assert shared.hosts.cpus == settings.hosts.cpus
