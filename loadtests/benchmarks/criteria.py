@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from loadtests.benchmarks.throughput import machine
 from loadtests.trials.grid import Grid, show
-from variants.build.check import Checked, load_checked
+from variants.build.check import CheckedProject, load_checked_project
 from variants.catalog.catalog import Interval
 from variants.catalog.recipe import Step
 from variants.compression.techniques import resolve_all
@@ -43,7 +43,7 @@ def patterns(criterion: str) -> dict[str, Step]:
     return found
 
 
-def compare(checked: Checked, progress: Progress) -> dict[str, dict[str, Interval]]:
+def compare(checked: CheckedProject, progress: Progress) -> dict[str, dict[str, Interval]]:
     """Return accuracy minus dense's on the test split, by pattern and then criterion."""
     network, datasets = checked.network, checked.datasets
     dense = CompressionState(network, checked.interface, dense=network)
@@ -76,7 +76,7 @@ def main(projects: tuple[Path, ...], as_markdown: bool) -> None:
     lines: list[tuple[str, ...]] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for project in projects:
-            checked = load_checked(project)
+            checked = load_checked_project(project)
             lines += rows(checked.project.name, compare(checked, progress))
     note = (
         f"Points of accuracy against dense, paired, on the test split; {SAMPLES:,} samples of the "

@@ -18,7 +18,7 @@ from typing import Literal, Protocol, TypeAlias
 import safetensors.torch
 from rich.progress import Progress, TaskID
 
-from variants.build.check import load_checked
+from variants.build.check import load_checked_project
 from variants.catalog import artifact
 from variants.catalog.catalog import Catalog, Model, ReportCard, Variant
 from variants.catalog.recipe import DENSE, Project
@@ -70,7 +70,7 @@ def build(
 
     Raises `ValueError` that says what is wrong with the project, before anything long is begun.
     """
-    checked = load_checked(project_file)
+    checked = load_checked_project(project_file)
     project, network, datasets = checked.project, checked.network, checked.datasets
     interface, recipes = checked.interface, checked.recipes
     _require_known(project_file, project, only)
@@ -91,8 +91,8 @@ def build(
     with tempfile.TemporaryDirectory(prefix="build-", dir=workshop) as folder:
         drafts, built = Path(folder), {}
         for name, techniques in recipes.items():
-            state = _work(name, techniques, dense, datasets.training_data, progress)
-            runner, files = pack(state, datasets.training_data)
+            state = _apply_techniques(name, techniques, dense, datasets.training_data, progress)
+            runner, files = create_artifact(state, datasets.training_data)
             if name == DENSE:
                 files[plan.WEIGHTS] = safetensors.torch.save(plan.storable_tensors(network))
             recipe, notes = project.recipes[name], state.notes
@@ -127,7 +127,7 @@ def measure_again(
     all are measured. Raises `ValueError` if the folder is no catalog, or one of another model,
     weights or data than the project has.
     """
-    checked = load_checked(project_file)
+    checked = load_checked_project(project_file)
     model = checked.model()
     _require_same_model(catalog, model)
     artifact.recover(catalog)
@@ -139,7 +139,9 @@ def measure_again(
     return Catalog.load(catalog)
 
 
-def pack(state: CompressionState, data: TrainingData) -> tuple[RunnerName, dict[str, bytes]]:
+def create_artifact(
+    state: CompressionState, data: TrainingData
+) -> tuple[RunnerName, dict[str, bytes]]:
     """Return what runs a finished workpiece and the files of its artifact by name."""
     if state.graph is not None:
         return "onnx", {MODEL_FILE: state.graph}
@@ -174,7 +176,7 @@ def _clear(catalog: Path, keep: Mapping[str, object]) -> None:
             artifact.remove(catalog, record.parent.name)
 
 
-def _work(
+def _apply_techniques(
     name: str,
     techniques: Sequence[Technique],
     state: CompressionState,

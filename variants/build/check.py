@@ -3,7 +3,7 @@
     project file ─▶ project, recipes, module, network, weights, datasets, answers   (seconds)
                  ─▶ export, accuracy, overlap of the splits                         (more of them)
 
-Each check is told as one `Finding`, and a wrong thing does not end the search for others.
+Each check is told as one `CheckResult`, and a wrong thing does not end the search for others.
 `build` does the first row and refuses; `paretoserve check` does both and tells all.
 """
 
@@ -24,7 +24,7 @@ from rich.text import Text
 from torch import nn
 from torch.nn.utils import parametrize
 
-from variants.build import soundness
+from variants.build import problems
 from variants.catalog.catalog import Model
 from variants.catalog.recipe import DENSE, Project
 from variants.compression.export import TOLERANCE, export
@@ -52,7 +52,7 @@ _TOGETHER = 4
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What one check found."""
 
     subject: str
@@ -68,12 +68,12 @@ class Finding:
 
 _MARKS: Final = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
 
-Tell: TypeAlias = Callable[[Finding], None]
+Tell: TypeAlias = Callable[[CheckResult], None]
 """Hears of each finding as it is made."""
 
 
 @dataclass(frozen=True, eq=False)
-class Checked:
+class CheckedProject:
     """A project that can be built; its network has the weights and is in evaluation mode."""
 
     project: Project
@@ -97,9 +97,9 @@ class Checked:
         )
 
 
-def load_checked(project_file: Path) -> Checked:
+def load_checked_project(project_file: Path) -> CheckedProject:
     """Load a project, quickly checked; raises `ValueError` with every error, on a line each."""
-    findings: list[Finding] = []
+    findings: list[CheckResult] = []
     checked = _examine(project_file, findings.append)
     errors = [finding.text for finding in findings if finding.verdict == "error"]
     if checked is None or errors:
@@ -109,9 +109,9 @@ def load_checked(project_file: Path) -> Checked:
 
 def check(project_file: Path, tell: Tell) -> bool:
     """Check everything about a project and `tell` of it; return whether it can be built."""
-    findings: list[Finding] = []
+    findings: list[CheckResult] = []
 
-    def hear(finding: Finding) -> None:
+    def hear(finding: CheckResult) -> None:
         findings.append(finding)
         tell(finding)
 
@@ -122,7 +122,7 @@ def check(project_file: Path, tell: Tell) -> bool:
     return all(finding.verdict != "error" for finding in findings)
 
 
-def _examine(project_file: Path, tell: Tell) -> Checked | None:
+def _examine(project_file: Path, tell: Tell) -> CheckedProject | None:
     project = _attempt("project", partial(Project.load, project_file), tell)
     if project is None:
         return None
@@ -146,7 +146,7 @@ def _examine(project_file: Path, tell: Tell) -> Checked | None:
     interface = _ask(network, datasets, tell)
     if interface is None or weights is None or recipes is None or not is_trained:
         return None
-    return Checked(project, recipes, network, weights, datasets, interface)
+    return CheckedProject(project, recipes, network, weights, datasets, interface)
 
 
 def _resolve(
@@ -158,7 +158,7 @@ def _resolve(
             resolved[name] = resolve_all(project.recipes[name])
         except ValueError as error:
             text = f"{project_file}: recipes.{name}: {error}"
-            tell(Finding(f"recipe {name}", "error", text))
+            tell(CheckResult(f"recipe {name}", "error", text))
         else:
             steps = " ─▶ ".join(technique.kind for technique in resolved[name])
             _say(f"recipe {name}", steps or "the model as it is", tell)
@@ -208,10 +208,10 @@ def _fill(network: nn.Module, weights: Path, tell: Tell) -> bool:
 
 
 def _has_sound_data(datasets: Datasets, tell: Tell) -> bool:
-    wrong = soundness.data_problems(datasets)
+    wrong = problems.data_problems(datasets)
     _report_errors("datasets()", wrong, tell)
     if not wrong:
-        sizes = ", ".join(f"{name} {len(split):,}" for name, split in soundness.splits(datasets))
+        sizes = ", ".join(f"{name} {len(split):,}" for name, split in problems.splits(datasets))
         _say("datasets()", sizes, tell)
     return not wrong
 
@@ -226,8 +226,8 @@ def _ask(network: nn.Module, datasets: Datasets, tell: Tell) -> Interface | None
     if scores is None:
         return None
     together, alone = scores
-    wrong = soundness.score_problems(together, alone)
-    wrong = wrong or soundness.label_problems(datasets, together.shape[1])
+    wrong = problems.score_problems(together, alone)
+    wrong = wrong or problems.label_problems(datasets, together.shape[1])
     _report_errors("answers", wrong, tell)
     if wrong:
         return None
@@ -252,26 +252,26 @@ def _answer(network: nn.Module, few: Samples) -> tuple[NDArray[Any], NDArray[Any
         ) from error
 
 
-def _try_export(checked: Checked, tell: Tell) -> None:
+def _try_export(checked: CheckedProject, tell: Tell) -> None:
     samples = checked.datasets.validation.samples
     make = partial(export, checked.network, samples, checked.interface)
     if _attempt("export", make, tell) is not None:
         _say("export", f"as ONNX it answers as in torch, to {TOLERANCE:.0e}", tell)
 
 
-def _report_warnings(checked: Checked, tell: Tell) -> None:
+def _report_warnings(checked: CheckedProject, tell: Tell) -> None:
     """Look for what is legal and yet likely a mistake."""
     validation = checked.datasets.validation
     number = min(ANSWERED, len(validation))
     some = validation.take(np.random.default_rng(0).permutation(len(validation))[:number])
     predictions = predict(checked.network, some.samples).numpy()
-    doubts = soundness.accuracy_doubts(predictions, some.labels)
+    doubts = problems.accuracy_warnings(predictions, some.labels)
     _warn("accuracy", doubts, tell)
     if not doubts:
         share = float((predictions == some.labels).mean())
         _say("accuracy", f"{share:.1%} of {number} validation samples", tell)
 
-    shared = soundness.overlaps(checked.datasets)
+    shared = problems.overlap_warnings(checked.datasets)
     _warn("overlap", shared, tell)
     if not shared:
         _say("overlap", "no test sample is in another split", tell)
@@ -282,21 +282,21 @@ def _attempt(subject: str, make: Callable[[], T], tell: Tell) -> T | None:
     try:
         return make()
     except ValueError as error:
-        tell(Finding(subject, "error", str(error)))
+        tell(CheckResult(subject, "error", str(error)))
     except Exception as error:
-        tell(Finding(subject, "error", f"{type(error).__name__}: {error}"))
+        tell(CheckResult(subject, "error", f"{type(error).__name__}: {error}"))
     return None
 
 
 def _say(subject: str, text: str, tell: Tell) -> None:
-    tell(Finding(subject, "ok", text))
+    tell(CheckResult(subject, "ok", text))
 
 
 def _warn(subject: str, doubts: list[str], tell: Tell) -> None:
     for text in doubts:
-        tell(Finding(subject, "warning", text))
+        tell(CheckResult(subject, "warning", text))
 
 
 def _report_errors(subject: str, wrong: list[str], tell: Tell) -> None:
     for text in wrong:
-        tell(Finding(subject, "error", text))
+        tell(CheckResult(subject, "error", text))

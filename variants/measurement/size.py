@@ -13,8 +13,8 @@ from onnx import numpy_helper
 
 from variants.catalog import artifact
 from variants.catalog.catalog import Variant
-from variants.compression.quantization.layer import QUANTIZED
-from variants.compression.quantization.shared_weights import find
+from variants.compression.quantization.layer import QUANTIZED_SUFFIX
+from variants.compression.quantization.shared_weights import find_codebooks
 from variants.runtime.onnx import FILE
 from variants.runtime.plan import PLAN, WEIGHTS, Plan
 
@@ -55,10 +55,12 @@ def onnx_size(model: bytes) -> Size:
     graph = onnx.load_model_from_string(model).graph
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     scaling = {name for node in graph.node if node.op_type in _SCALED for name in node.input[1:]}
-    quantised = {name.removesuffix(QUANTIZED) for name in tensors if name.endswith(QUANTIZED)}
+    quantised = {
+        name.removesuffix(QUANTIZED_SUFFIX) for name in tensors if name.endswith(QUANTIZED_SUFFIX)
+    }
     scaling |= {name + part for name in quantised for part in ("_scale", "_zero_point")}
     zero_points = _zero_points(graph, tensors)
-    shared = find(graph).values()
+    shared = find_codebooks(graph).values()
     in_codes = {name for weight in shared for name in weight.initializers}
 
     parameters = sum(weight.book.codes.size for weight in shared)

@@ -6,14 +6,14 @@ import pytest
 
 from loadtests.benchmarks.criteria import CRITERIA, SHARES, compare, patterns, rows
 from tests.small import quiet
-from variants.build.check import load_checked
+from variants.build.check import load_checked_project
 from variants.catalog.catalog import Interval
 from variants.compression.techniques import resolve_all
 
 
 @pytest.fixture(scope="module")
 def found(small_project: Path) -> dict[str, dict[str, Interval]]:
-    return compare(load_checked(small_project), quiet())
+    return compare(load_checked_project(small_project), quiet())
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)

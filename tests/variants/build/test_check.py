@@ -15,7 +15,7 @@ import torch
 
 from tests.variants import tiny
 from tests.variants.model.projects import write_model, write_project, write_weights
-from variants.build.check import Finding, check, load_checked
+from variants.build.check import CheckResult, check, load_checked_project
 
 Write = Callable[..., Path]
 
@@ -34,7 +34,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 def _found(path: Path, *verdicts: str) -> list[tuple[str, str]]:
-    findings: list[Finding] = []
+    findings: list[CheckResult] = []
     can_be_built = check(path, findings.append)
     assert can_be_built == all(finding.verdict != "error" for finding in findings)
     return [(f.subject, f.text) for f in findings if not verdicts or f.verdict in verdicts]
@@ -144,7 +144,7 @@ def test_what_is_wrong_is_said_with_what_would_be_right(
     assert subject in dict(found)
     assert any(where == subject and re.search(message, text) for where, text in found), found
     with pytest.raises(ValueError, match=message):
-        load_checked(path)
+        load_checked_project(path)
 
 
 WRAPPED = """
@@ -231,7 +231,7 @@ def test_all_that_is_wrong_is_told_at_once(project: Write) -> None:
     for subject, message in messages.items():
         assert message in found[subject]
     with pytest.raises(ValueError, match="int3") as refused:
-        load_checked(path)
+        load_checked_project(path)
     assert str(refused.value) == "\n".join(found.values())
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tests.small import datasets, measure_lightly
 from tests.variants import two_inputs
-from variants.build.build import pack
+from variants.build.build import create_artifact
 from variants.catalog import artifact
 from variants.catalog.catalog import Catalog, Macs, Model, ReportCard, Variant
 from variants.catalog.hardware import hardware, libraries
@@ -196,7 +196,7 @@ def test_a_model_with_two_inputs_of_variable_length_gets_its_cards(tmp_path: Pat
         ("dense", piece),
         ("sparse", replace(piece, network=sparse, packed=frozenset({"hidden"}))),
     ):
-        runner, files = pack(made, data)
+        runner, files = create_artifact(made, data)
         files[WEIGHTS] = files.get(WEIGHTS) or save(piece.network.state_dict())
         variants[name] = artifact.save(
             tmp_path, Variant(name=name, recipe=(), runner=runner, files=()), files

@@ -13,7 +13,7 @@ from torch import nn
 
 from tests.small import quiet
 from tests.variants import tiny, tiny_attention, tiny_conv, two_inputs
-from variants.build.build import pack
+from variants.build.build import create_artifact
 from variants.catalog import artifact
 from variants.catalog.catalog import Model, Variant
 from variants.compression.techniques.low_rank import LowRankFactors
@@ -114,7 +114,7 @@ def test_a_structured_and_packed_variant_is_served_by_torch(module: Any, tmp_pat
     given, data = _pruned(module, round_to=4), module.datasets().training_data
     sparse = SparseNM(min_rows=4).apply(given, data, quiet())
     assert sparse.packed
-    runner, files = pack(sparse, data)
+    runner, files = create_artifact(sparse, data)
     assert runner == "torch"
     variant = Variant(name="small", recipe=(), runner=runner, files=())
     artifact.save(tmp_path, variant, files)

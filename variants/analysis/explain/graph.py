@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from variants.compression.quantization.shared_weights import find
+from variants.compression.quantization.shared_weights import find_codebooks
 
 PRODUCTS: Final = frozenset(
     {"Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul"}
@@ -59,7 +59,9 @@ class Graph:
     def __init__(self, model: bytes) -> None:
         graph = onnx.load_model_from_string(model).graph
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
-        self._codes = {name for weight in find(graph).values() for name in weight.initializers}
+        self._codes = {
+            name for weight in find_codebooks(graph).values() for name in weight.initializers
+        }
         self._sources: dict[str, tuple[str, ...]] = {name: (name,) for name in self._tensors}
         self._producers = {name: node for node in graph.node for name in node.output}
         self._readers: dict[str, list[onnx.NodeProto]] = {}

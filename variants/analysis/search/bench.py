@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from variants.analysis.search.ledger import Measured, Pairs
-from variants.build.build import pack
-from variants.build.check import Checked
+from variants.build.build import create_artifact
+from variants.build.check import CheckedProject
 from variants.catalog import artifact
 from variants.catalog.catalog import BatchLatency, Model, Runtime, Variant
 from variants.catalog.hardware import hardware
@@ -74,7 +74,7 @@ class Bench:
 
 
 def open_bench(
-    checked: Checked,
+    checked: CheckedProject,
     folder: Path,
     *,
     batch_size: int,
@@ -90,7 +90,7 @@ def open_bench(
     data = TrainingData(checked.datasets.train, selection)
     state = CompressionState(checked.network, checked.interface, dense=checked.network)
     model = checked.model()
-    runner, files = pack(state, data)
+    runner, files = create_artifact(state, data)
     weights = safetensors.torch.save(storable_tensors(checked.network))
     dense = Variant(name=DENSE, recipe=(), runner=runner, files=())
     dense = artifact.save(folder, dense, {**files, WEIGHTS: weights})
@@ -144,7 +144,7 @@ def try_recipe(bench: Bench, recipe: Recipe, on_step: Callable[[str], None]) -> 
         on_step(technique.kind)
         state = technique.apply(state, bench.data, _SILENT)
     on_step("measuring")
-    runner, files = pack(state, bench.data)
+    runner, files = create_artifact(state, bench.data)
     variant = Variant(name=_CANDIDATE, recipe=recipe, runner=runner, files=())
     variant = artifact.save(bench.folder, variant, files)
     load = partial(load_runner, bench.folder, bench.model, variant, threads=bench.threads)

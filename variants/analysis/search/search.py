@@ -31,7 +31,7 @@ from variants.analysis.search.result import (
 )
 from variants.analysis.search.space import Family, families
 from variants.analysis.search.walk import next_level
-from variants.build.check import load_checked
+from variants.build.check import load_checked_project
 from variants.catalog.recipe import Recipe
 from variants.compression.techniques import resolve_all
 
@@ -80,7 +80,7 @@ def search(
     Raises `ValueError` that says what is wrong with the project, or if the state is in use.
     """
     deadline = clock() + time_limit_s
-    checked = load_checked(project_file)
+    checked = load_checked_project(project_file)
     ledger = Ledger(state)
     walks, skipped = _open(families(RECOVER_EPOCHS) if space is None else space, goal)
     with ledger.held() as folder:

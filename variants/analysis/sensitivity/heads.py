@@ -12,7 +12,7 @@ from typing import Final
 from pydantic import TypeAdapter
 from rich.progress import Progress
 
-from variants.build.check import load_checked
+from variants.build.check import load_checked_project
 from variants.catalog import artifact
 from variants.compression.pruning.heads import HeadImportance, rank_heads
 from variants.compression.pruning.score import SAMPLES, Criterion
@@ -31,7 +31,7 @@ def run_heads(
     At most `SAMPLES` of them; the test split is not touched. Raises `ValueError` that says what is
     wrong with the project, or that its network has no attention heads.
     """
-    checked = load_checked(project_file)
+    checked = load_checked_project(project_file)
     split = draw_samples(checked.datasets.validation, SAMPLES, seed=0)
     return tuple(rank_heads(checked.network, split, criterion, progress))
 

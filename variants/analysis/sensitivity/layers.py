@@ -19,7 +19,7 @@ from pydantic import Field
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from variants.build.check import load_checked
+from variants.build.check import load_checked_project
 from variants.catalog.catalog import Interval
 from variants.catalog.record import Record
 from variants.measurement.evaluation import accuracy, accuracy_difference
@@ -63,7 +63,7 @@ def run_sensitivity(
 
     Raises `ValueError` that says what is wrong with the project.
     """
-    checked = load_checked(project_file)
+    checked = load_checked_project(project_file)
     return measure_sensitivity(
         checked.network,
         checked.datasets.validation,

@@ -13,13 +13,13 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-MOST: Final = 256
+MAX_VALUES: Final = 256
 """A code is at most one byte."""
 
 _MAX_ITERATIONS: Final = 20_000
 """Lloyd's iterations end by themselves; a million weights and 256 values take some hundreds."""
 
-Start: TypeAlias = Literal["linear", "quantile"]
+KMeansStart: TypeAlias = Literal["linear", "quantile"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,19 +34,21 @@ class Codebook:
         return self.values[self.codes]
 
 
-def share(tensor: NDArray[Any], most: int, start: Start = "quantile") -> Codebook:
-    """Let the numbers of a tensor share at most `most` values, 2 to 256.
+def make_codebook(
+    tensor: NDArray[Any], max_values: int, start: KMeansStart = "quantile"
+) -> Codebook:
+    """Let the numbers of a tensor share at most `max_values` values, 2 to 256.
 
     Zeros keep a value of their own, so that what a mask holds at zero stays there; equal numbers
-    get equal codes; a tensor of no more than `most` different numbers is stored exactly. Else the
+    get equal codes; a tensor of no more than `max_values` different numbers is stored exactly. Else the
     values are the means of clusters that Lloyd's iterations leave as they are, from values spread
     evenly over the ranks (`quantile`) or over the range (`linear`, with which Han, Mao and Dally
     2015, arXiv:1510.00149, section 3.2, fare best; many of 256 then stay empty in the tails).
 
-    Raises `ValueError` if `most` is out of range or a number is not finite.
+    Raises `ValueError` if `max_values` is out of range or a number is not finite.
     """
-    if not 2 <= most <= MOST:
-        raise ValueError(f"a codebook has from 2 to {MOST} values, not {most}")
+    if not 2 <= max_values <= MAX_VALUES:
+        raise ValueError(f"a codebook has from 2 to {MAX_VALUES} values, not {max_values}")
     if not np.isfinite(tensor).all():
         raise ValueError("a tensor with numbers that are not finite cannot share values")
     numbers = np.asarray(tensor, np.float32)
@@ -54,11 +56,11 @@ def share(tensor: NDArray[Any], most: int, start: Start = "quantile") -> Codeboo
     others = np.sort(numbers[~is_zero])
     zeros = np.zeros(int(is_zero.any()), np.float32)
     different = np.concatenate([others[:1], others[1:][np.diff(others) > 0]])
-    if len(different) + len(zeros) <= most:
+    if len(different) + len(zeros) <= max_values:
         values = np.sort(np.concatenate([different, zeros]))
         return Codebook(np.searchsorted(values, numbers).astype(np.uint8), values)
 
-    starts, centres = _cluster(others.astype(np.float64), most - len(zeros), start)
+    starts, centres = _cluster(others.astype(np.float64), max_values - len(zeros), start)
     meant = centres.astype(np.float32)
     values = np.unique(np.concatenate([meant, zeros]))
     code = np.searchsorted(values, meant)
@@ -68,7 +70,7 @@ def share(tensor: NDArray[Any], most: int, start: Start = "quantile") -> Codeboo
 
 
 def _cluster(
-    numbers: NDArray[np.float64], k: int, start: Start
+    numbers: NDArray[np.float64], k: int, start: KMeansStart
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return where in the ascending `numbers` each cluster begins, and the clusters' means.
 

@@ -21,7 +21,7 @@ from variants.runtime.onnx import OnnxRunner
 Scores: TypeAlias = NDArray[np.floating[Any]]
 """`[n, classes]`."""
 
-Write: TypeAlias = Callable[[Sequence[QuantizableLayer]], bytes]
+GraphWriter: TypeAlias = Callable[[Sequence[QuantizableLayer]], bytes]
 """Returns the graph with these layers quantised and the others in FP32."""
 
 _BATCH: Final = 32
@@ -51,11 +51,11 @@ class GraphComparator:
         )
         return float(dense_right.mean() - right.mean())
 
-    def signal_to_noise(self, graph: bytes) -> float:
+    def signal_to_noise_db(self, graph: bytes) -> float:
         """Return the scores' power over that of their error, in dB, on the first samples."""
         number = min(_RANKED_ON, len(self.split))
         scores = self._scores(graph, rows(self.split.samples, slice(0, number)))
-        return signal_to_noise(scores, self._dense[:number])
+        return signal_to_noise_db(scores, self._dense[:number])
 
     def _scores(self, graph: bytes, samples: Samples) -> Scores:
         runner = OnnxRunner(graph, threads=1)
@@ -65,7 +65,7 @@ class GraphComparator:
         )
 
 
-def signal_to_noise(scores: Scores, reference: Scores) -> float:
+def signal_to_noise_db(scores: Scores, reference: Scores) -> float:
     """Return 10 log10 of the reference's power over that of what the scores differ by: dB."""
     noise = np.square(scores.astype(np.float64) - reference).sum()
     power = np.square(reference.astype(np.float64)).sum()
@@ -73,12 +73,12 @@ def signal_to_noise(scores: Scores, reference: Scores) -> float:
 
 
 @dataclass(frozen=True)
-class Kept:
+class MixedPrecisionGraph:
     """A graph that is within a budget."""
 
     graph: bytes
     quantised: tuple[QuantizableLayer, ...]
-    in_float: tuple[tuple[QuantizableLayer, float], ...]
+    float_layers: tuple[tuple[QuantizableLayer, float], ...]
     """The layers that stay in FP32, worst first, with the dB of quantising each alone."""
     drop: float
     samples: int
@@ -89,15 +89,17 @@ class Kept:
             *(
                 f"layer {layer.name} stays in FP32: it alone in INT8 leaves {db:.1f} dB of signal "
                 "to noise"
-                for layer, db in self.in_float
+                for layer, db in self.float_layers
             ),
             f"accuracy {0.0 - self.drop:+.2%} to FP32, on {self.samples} validation samples that "
             "gave no ranges",
         )
 
 
-def most_agreeing(
-    writers: Mapping[str, Write], layers: Sequence[QuantizableLayer], judge: GraphComparator
+def choose_by_agreement(
+    writers: Mapping[str, GraphWriter],
+    layers: Sequence[QuantizableLayer],
+    comparator: GraphComparator,
 ) -> tuple[str, str]:
     """Return which of the writers makes the best graph, and a note with the figures of all.
 
@@ -107,20 +109,20 @@ def most_agreeing(
     found = {}
     for name, write in writers.items():
         graph = write(layers)
-        found[name] = judge.agreement(graph), judge.signal_to_noise(graph)
+        found[name] = comparator.agreement(graph), comparator.signal_to_noise_db(graph)
     best = max(found, key=lambda name: found[name])
     figures = ", ".join(f"{name} {same:.2%} ({db:.1f} dB)" for name, (same, db) in found.items())
-    number = len(judge.split)
+    number = len(comparator.split)
     return best, f"ranges by {best}; agreement with FP32 on {number} held-out samples: {figures}"
 
 
-def keep_within(
+def limit_accuracy_drop(
     max_drop: float,
     layers: Sequence[QuantizableLayer],
-    write: Write,
-    judge: GraphComparator,
+    write: GraphWriter,
+    comparator: GraphComparator,
     progress: Progress,
-) -> Kept:
+) -> MixedPrecisionGraph:
     """Leave layers in FP32 until the held-out samples' drop of accuracy is at most `max_drop`.
 
     Nothing is left out if it is so already. Else the layers are ranked by the scores' signal to
@@ -130,12 +132,12 @@ def keep_within(
     Raises `ValueError` if the budget does not hold before the last layer is left.
     """
     graph = write(layers)
-    drop = first = judge.drop(graph)
+    drop = first = comparator.drop(graph)
     if drop <= max_drop:
-        return Kept(graph, tuple(layers), (), drop, len(judge.split))
+        return MixedPrecisionGraph(graph, tuple(layers), (), drop, len(comparator.split))
     ranked = sorted(
         (
-            (layer, judge.signal_to_noise(write([layer])))
+            (layer, comparator.signal_to_noise_db(write([layer])))
             for layer in progress.track(layers, description="ranking layers")
         ),
         key=lambda pair: pair[1],
@@ -144,11 +146,13 @@ def keep_within(
         worst = {layer.node for layer, _ in ranked[:number]}
         quantised = tuple(layer for layer in layers if layer.node not in worst)
         graph = write(quantised)
-        drop = judge.drop(graph)
+        drop = comparator.drop(graph)
         if drop <= max_drop:
-            return Kept(graph, quantised, tuple(ranked[:number]), drop, len(judge.split))
+            return MixedPrecisionGraph(
+                graph, quantised, tuple(ranked[:number]), drop, len(comparator.split)
+            )
     raise ValueError(
-        f"quantising costs {first:.2%} of {len(judge.split)} held-out samples, and still "
+        f"quantising costs {first:.2%} of {len(comparator.split)} held-out samples, and still "
         f"{drop:.2%} with only the best layer, {ranked[-1][0].name}, in INT8: "
         f"max_drop = {max_drop:.2%} cannot be kept"
     )

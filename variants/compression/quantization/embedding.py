@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from variants.compression.quantization.layer import QUANTIZED, QuantizableLayer
+from variants.compression.quantization.layer import QUANTIZED_SUFFIX, QuantizableLayer
 
 LARGEST = 127
 
@@ -49,7 +49,7 @@ def _encode(tensor: onnx.TensorProto) -> tuple[onnx.TensorProto, onnx.TensorProt
     scales = np.abs(table).max(axis=1, keepdims=True) / np.float32(LARGEST)
     codes = np.rint(table / np.where(scales == 0, np.float32(1), scales)).astype(np.int8)
     return (
-        numpy_helper.from_array(codes, tensor.name + QUANTIZED),
+        numpy_helper.from_array(codes, tensor.name + QUANTIZED_SUFFIX),
         numpy_helper.from_array(scales, f"{tensor.name}_scale"),
     )
 
@@ -59,7 +59,7 @@ def _lookup(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     output, name = node.output[0], node.name
     rows, scales, floats = f"{output}_quantized", f"{output}_scale", f"{output}_cast"
     return [
-        helper.make_node("Gather", [table + QUANTIZED, places], [rows], name=f"{name}_rows"),
+        helper.make_node("Gather", [table + QUANTIZED_SUFFIX, places], [rows], name=f"{name}_rows"),
         helper.make_node("Gather", [f"{table}_scale", places], [scales], name=f"{name}_scales"),
         helper.make_node("Cast", [rows], [floats], name=f"{name}_cast", to=TensorProto.FLOAT),
         helper.make_node("Mul", [floats, scales], [output], name=f"{name}_scaled"),

@@ -23,7 +23,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from variants.compression.quantization.embedding import LARGEST
-from variants.compression.quantization.layer import QUANTIZED, layer_name
+from variants.compression.quantization.layer import QUANTIZED_SUFFIX, layer_name
 from variants.compression.quantization.writing import WeightFormat
 
 _REDUCED = 64
@@ -52,12 +52,12 @@ def read_grids(graph: bytes) -> dict[str, Grid | None]:
         stored = [d.input[0] if d and d.op_type == _DEQUANTIZE else "" for d in dequantized]
         for name in (*node.input, *stored[1:2]):
             tensor = tensors.get(name)
-            if tensor is None or not name.endswith(QUANTIZED) or len(tensor.dims) < 2:
+            if tensor is None or not name.endswith(QUANTIZED_SUFFIX) or len(tensor.dims) < 2:
                 continue
             if node.op_type == _DEQUANTIZE:
                 continue
             first = dequantized[0]
-            grids[layer_name(name.removesuffix(QUANTIZED))] = (
+            grids[layer_name(name.removesuffix(QUANTIZED_SUFFIX))] = (
                 _read(first, tensors) if first is not None and name in stored else None
             )
     return grids
@@ -69,7 +69,7 @@ def _read(dequantize: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -
 
 
 @contextmanager
-def simulated(
+def simulate_quantization(
     network: nn.Module, grids: Mapping[str, Grid | None], weight_format: WeightFormat
 ) -> Iterator[None]:
     """Let the layers named compute with rounded weights and inputs while the context lasts.

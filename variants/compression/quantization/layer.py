@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from variants.model.dataset import Samples
 from variants.model.forward import tensors
 
-QUANTIZED: Final = "_quantized"
+QUANTIZED_SUFFIX: Final = "_quantized"
 """What onnxruntime's quantiser appends to the name of a weight that it stores in 8 bits."""
 
 _CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -99,7 +99,7 @@ def is_excluded(layer: QuantizableLayer, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(layer.name, pattern) for pattern in patterns)
 
 
-def convolved_share(network: nn.Module, sample: Samples) -> float:
+def convolution_share(network: nn.Module, sample: Samples) -> float:
     """Return which share of the multiplications by weights is in convolutions, 0 to 1.
 
     Counted over the Linear and Conv modules while the network runs on `sample`, of any size.

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from variants.compression.quantization.codebook import Codebook
 
-HALF: Final = 16
+MAX_HALF_BYTE_VALUES: Final = 16
 """Codes of a codebook that has no more values take half a byte."""
 
 _CODES, _VALUES, _SHAPE = ".codes", ".values", ".shape"
@@ -27,17 +27,17 @@ _BITWISE_OPSET: Final = 18
 
 
 @dataclass(frozen=True)
-class Stored:
+class EncodedWeight:
     """A weight that a graph keeps as codes, and the names of the initialisers it is made from."""
 
     book: Codebook
     initializers: tuple[str, str]
 
 
-def store(model: onnx.ModelProto, books: Mapping[str, Codebook]) -> onnx.ModelProto:
+def store_codebooks(model: onnx.ModelProto, books: Mapping[str, Codebook]) -> onnx.ModelProto:
     """Return a copy of the model with these initialisers, by name, kept as codes.
 
-    One that would not be smaller so stays as it is: `find` says which are. Raises `ValueError` if
+    One that would not be smaller so stays as it is: `find_codebooks` says which are. Raises `ValueError` if
     the model's opset is below 18, which cannot take a byte apart.
     """
     opset = next(used.version for used in model.opset_import if used.domain in ("", "ai.onnx"))
@@ -59,7 +59,7 @@ def store(model: onnx.ModelProto, books: Mapping[str, Codebook]) -> onnx.ModelPr
     return made
 
 
-def find(graph: onnx.GraphProto) -> dict[str, Stored]:
+def find_codebooks(graph: onnx.GraphProto) -> dict[str, EncodedWeight]:
     """Return what the graph keeps as codes, by the name of the weight that they stand for."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     constants = {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant"}
@@ -72,7 +72,7 @@ def find(graph: onnx.GraphProto) -> dict[str, Stored]:
         if name + _SHAPE in constants:
             codes = _unpack(codes, numpy_helper.to_array(constants[name + _SHAPE]))
         book = Codebook(codes, numpy_helper.to_array(tensors[name + _VALUES]))
-        found[name] = Stored(book, (name + _CODES, name + _VALUES))
+        found[name] = EncodedWeight(book, (name + _CODES, name + _VALUES))
     return found
 
 
@@ -81,7 +81,7 @@ def _encode(name: str, book: Codebook) -> tuple[list[onnx.TensorProto], list[onn
     codes: NDArray[np.uint8] = book.codes
     nodes: list[onnx.NodeProto] = []
     whole = name + _CODES
-    if len(book.values) <= HALF:
+    if len(book.values) <= MAX_HALF_BYTE_VALUES:
         codes, (nodes, whole) = _pack(book.codes), _unpacking(name, book.codes.shape)
     nodes += [  # Gather takes no places of type UINT8
         helper.make_node("Cast", [whole], [f"{name}.places"], to=TensorProto.INT32),
@@ -102,7 +102,7 @@ def _pack(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _unpack(packed: NDArray[np.uint8], shape: NDArray[np.int64]) -> NDArray[np.uint8]:
-    both = np.concatenate([packed & HALF - 1, packed >> 4])
+    both = np.concatenate([packed & MAX_HALF_BYTE_VALUES - 1, packed >> 4])
     return both[: int(shape.prod())].reshape(shape)
 
 
@@ -111,7 +111,7 @@ def _unpacking(name: str, shape: tuple[int, ...]) -> tuple[list[onnx.NodeProto],
     size = int(np.prod(shape))
     pair, whole = f"{name}.both", f"{name}.whole"
     nodes = [
-        _constant(f"{name}.half", np.array(HALF - 1, np.uint8)),
+        _constant(f"{name}.half", np.array(MAX_HALF_BYTE_VALUES - 1, np.uint8)),
         _constant(f"{name}.bits", np.array(4, np.uint8)),
         helper.make_node("BitwiseAnd", [name + _CODES, f"{name}.half"], [f"{name}.low"]),
         helper.make_node(

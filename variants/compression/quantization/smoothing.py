@@ -27,7 +27,7 @@ _BATCH: Final = 32
 
 
 @dataclass(frozen=True)
-class Group:
+class SmoothingGroup:
     """Who computes an activation, and all who read it, by the names of their parameters."""
 
     weight: str
@@ -36,7 +36,9 @@ class Group:
     """Weights `[outputs, channels]` of Linears that read the activation and nothing else does."""
 
 
-def find_groups(network: nn.Module, samples: Samples) -> tuple[dict[str, Group], tuple[str, ...]]:
+def find_groups(
+    network: nn.Module, samples: Samples
+) -> tuple[dict[str, SmoothingGroup], tuple[str, ...]]:
     """Return the groups that can be smoothed, by the node that computes the activation, and notes.
 
     The notes name the LayerNorms that cannot be, and why. Raises `ValueError` if the network
@@ -47,7 +49,7 @@ def find_groups(network: nn.Module, samples: Samples) -> tuple[dict[str, Group],
 
 
 def largest_activations(
-    network: nn.Module, samples: Samples, groups: Mapping[str, Group], progress: Progress
+    network: nn.Module, samples: Samples, groups: Mapping[str, SmoothingGroup], progress: Progress
 ) -> dict[str, Tensor]:
     """Return max|x_j| over the samples, FP32 `[channels]`, by the node of each group.
 
@@ -64,7 +66,7 @@ def largest_activations(
     return observer.largest
 
 
-def smooth(network: nn.Module, group: Group, largest: Tensor, alpha: float) -> Tensor:
+def smooth(network: nn.Module, group: SmoothingGroup, largest: Tensor, alpha: float) -> Tensor:
     """Divide the activation by s, in place: the producer by it, the readers' columns times it.
 
     Returns s, FP32 `[channels]`. Channels that are silent or unread keep s = 1.
@@ -94,7 +96,7 @@ def _trace(network: nn.Module, samples: Samples) -> fx.GraphModule:
 
 def _groups(
     traced: fx.GraphModule, names: Collection[str]
-) -> tuple[dict[str, Group], tuple[str, ...]]:
+) -> tuple[dict[str, SmoothingGroup], tuple[str, ...]]:
     groups, notes = {}, []
     for node in traced.graph.nodes:
         if node.target is _ATEN.layer_norm.default:
@@ -110,7 +112,7 @@ def _groups(
                 raise NotExact("it normalises over several dimensions")
             shift = None if bias is None else _own(bias, names)
             readers = tuple(_own(reader.args[1], names) for reader in find_readers(node))
-            groups[node.name] = Group(parameter, shift, readers)
+            groups[node.name] = SmoothingGroup(parameter, shift, readers)
         except NotExact as reason:
             if is_norm:
                 name = weight.target if isinstance(weight, fx.Node) else node.name
@@ -136,7 +138,7 @@ def _own(parameter: Any, names: Collection[str]) -> str:
 class _Observer(fx.Interpreter):
     """Runs a traced network and keeps the largest magnitude of each channel that readers read."""
 
-    def __init__(self, traced: fx.GraphModule, groups: Mapping[str, Group]) -> None:
+    def __init__(self, traced: fx.GraphModule, groups: Mapping[str, SmoothingGroup]) -> None:
         super().__init__(traced)
         self.largest: dict[str, Tensor] = {}
         self._groups = {reader: node for node, group in groups.items() for reader in group.readers}

@@ -20,14 +20,14 @@ from variants.compression.export import export
 from variants.compression.quantization.calibration import METHODS, Method, calibrate
 from variants.compression.quantization.comparator import (
     GraphComparator,
-    Write,
-    keep_within,
-    most_agreeing,
+    GraphWriter,
+    choose_by_agreement,
+    limit_accuracy_drop,
 )
-from variants.compression.quantization.fake import read_grids, simulated
+from variants.compression.quantization.fake import read_grids, simulate_quantization
 from variants.compression.quantization.layer import (
     QuantizableLayer,
-    convolved_share,
+    convolution_share,
     find_layers,
     is_excluded,
     name_weights,
@@ -112,7 +112,7 @@ class Int8(Technique):
         """Let the network round its weights and inputs as the graph of `converted` does."""
         assert converted.graph is not None
         weight_format = self.weight_format(hardware(1).flags)
-        return simulated(network, read_grids(converted.graph), weight_format)
+        return simulate_quantization(network, read_grids(converted.graph), weight_format)
 
     def weight_format(self, flags: Collection[str]) -> WeightFormat:
         """Return how weights are stored on a processor with these flags (`Hardware.flags`)."""
@@ -170,7 +170,7 @@ class Int8(Technique):
 
     def _writers(
         self, model: onnx.ModelProto, samples: Samples, folder: Path, progress: Progress
-    ) -> dict[str, Write]:
+    ) -> dict[str, GraphWriter]:
         """Return what writes the graph, by the calibrator that it heeds."""
         weight_format = self.weight_format(hardware(1).flags)
         if self.mode == "dynamic":
@@ -189,27 +189,27 @@ class Int8(Technique):
 
     def _decide(
         self,
-        writers: Mapping[str, Write],
+        writers: Mapping[str, GraphWriter],
         layers: Sequence[QuantizableLayer],
         comparator: GraphComparator | None,
         progress: Progress,
     ) -> tuple[bytes, tuple[str, ...]]:
         """Return the graph, and notes on what was compared."""
-        write: Write = next(iter(writers.values()))
+        write: GraphWriter = next(iter(writers.values()))
         notes: tuple[str, ...] = ()
         if comparator is None:
             return write(layers), notes
         if len(writers) > 1:
-            name, note = most_agreeing(writers, layers, comparator)
+            name, note = choose_by_agreement(writers, layers, comparator)
             write, notes = writers[name], (note,)
         if self.max_drop is None:
             return write(layers), notes
-        kept = keep_within(self.max_drop, layers, write, comparator, progress)
+        kept = limit_accuracy_drop(self.max_drop, layers, write, comparator, progress)
         return kept.graph, (*notes, *kept.describe())
 
 
 def _require_few_convolutions(network: nn.Module, sample: Samples) -> None:
-    share = convolved_share(network, sample)
+    share = convolution_share(network, sample)
     if share > _MAX_CONVOLUTION_SHARE:
         raise ValueError(
             f"convolutions do {share:.0%} of the multiplications, and have no dynamic INT8 kernel "

@@ -46,8 +46,10 @@ class Recover(Technique, Schedule):
         given = state if conversion is None else conversion.given
         network = copy.deepcopy(given.network)
         teacher = Teacher(given.dense, self.distill, self.temperature)
-        simulated = conversion.by.simulate(network, state) if conversion else nullcontext()
-        with simulated:
+        simulate_quantization = (
+            conversion.by.simulate(network, state) if conversion else nullcontext()
+        )
+        with simulate_quantization:
             fit(
                 network,
                 data.train,

@@ -14,9 +14,14 @@ from rich.progress import Progress
 from torch import nn
 
 from variants.compression.export import export
-from variants.compression.quantization.codebook import MOST, Codebook, Start, share
+from variants.compression.quantization.codebook import (
+    MAX_VALUES,
+    Codebook,
+    KMeansStart,
+    make_codebook,
+)
 from variants.compression.quantization.layer import layer_name, name_weights
-from variants.compression.quantization.shared_weights import find, store
+from variants.compression.quantization.shared_weights import find_codebooks, store_codebooks
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import TrainingData
 from variants.model.state import CompressionState, Stage, unpacked
@@ -35,9 +40,9 @@ class WeightSharing(Technique):
     accepts: ClassVar[Stage] = Stage.MASKED
     yields: ClassVar[Stage] = Stage.GRAPH
 
-    values: int = Field(default=256, ge=2, le=MOST)
+    values: int = Field(default=256, ge=2, le=MAX_VALUES)
     """How many different values a tensor may have."""
-    start: Start = "quantile"
+    start: KMeansStart = "quantile"
     """From where k-means starts: values spread evenly over the ranks, or over the range."""
     exclude: tuple[str, ...] = ()
     """Names of layers to leave alone, as patterns: `head`, `blocks.0.*`.
@@ -54,11 +59,11 @@ class WeightSharing(Technique):
         model = name_weights(exported, network)
         weights = self._choose(model, network)
         books = {
-            name: share(numpy_helper.to_array(weights[name]), self.values, self.start)
+            name: make_codebook(numpy_helper.to_array(weights[name]), self.values, self.start)
             for name in progress.track(weights, description="sharing weights")
         }
-        made = store(model, books)
-        shared = find(made.graph)
+        made = store_codebooks(model, books)
+        shared = find_codebooks(made.graph)
         if not shared:
             raise ValueError(
                 f"{self.kind} found no weight that codes make smaller: all are excluded, or too few"

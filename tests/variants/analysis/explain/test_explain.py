@@ -25,7 +25,7 @@ from variants.analysis.explain.graph import Graph
 from variants.analysis.explain.reason import RULES, Code, Facts, LayerTiming, Side, reasons
 from variants.analysis.explain.report import markdown, sentences, table
 from variants.analysis.explain.timeline import onnx_ops, torch_ops
-from variants.build.build import CATALOG_FILE, pack
+from variants.build.build import CATALOG_FILE, create_artifact
 from variants.catalog import artifact
 from variants.catalog.catalog import Interval, Model, Variant
 from variants.catalog.recipe import DENSE
@@ -70,21 +70,21 @@ def weight(module: nn.Module) -> Tensor:
 
 @cache
 def dense() -> dict[str, bytes]:
-    return pack(state(), DATA)[1]
+    return create_artifact(state(), DATA)[1]
 
 
 def masked() -> dict[str, bytes]:
     chosen = network()
     with torch.no_grad():
         weight(chosen)[:, ::2] = 0
-    return pack(state(chosen), DATA)[1]
+    return create_artifact(state(chosen), DATA)[1]
 
 
 def padded() -> dict[str, bytes]:
     chosen = network()
     with torch.no_grad():
         weight(chosen)[-16:] = 0
-    return pack(state(chosen), DATA)[1]
+    return create_artifact(state(chosen), DATA)[1]
 
 
 def int8() -> dict[str, bytes]:
@@ -125,13 +125,13 @@ def packed() -> dict[str, bytes]:
     with torch.no_grad():
         weight(chosen).mul_(mask)
     made = state(chosen, masks={"0.weight": mask}, packed=frozenset({"0"}))
-    return pack(made, DATA)[1]
+    return create_artifact(made, DATA)[1]
 
 
 MADE: Mapping[str, Callable[[], dict[str, bytes]]] = {
     "masked": masked,
     "padded": padded,
-    "odd": lambda: pack(state(network(93)), DATA)[1],
+    "odd": lambda: create_artifact(state(network(93)), DATA)[1],
     "int8": int8,
     "half": lambda: rewritten(as_float16),
     "weight-only": lambda: rewritten(as_weight_only_int8),
@@ -340,7 +340,9 @@ def test_only_a_variant_beside_dense_can_be_explained(catalog: Path, name: str) 
 
 def test_nodes_of_a_convolutional_network_are_told_by_layer() -> None:
     piece, samples = tiny_conv.state(), tiny_conv.split(4).samples
-    model = pack(piece, TrainingData(tiny_conv.split(4), tiny_conv.split(4)))[1]["model.onnx"]
+    model = create_artifact(piece, TrainingData(tiny_conv.split(4), tiny_conv.split(4)))[1][
+        "model.onnx"
+    ]
     layers = {name: stored.shape for name, stored in Graph(model).layers.items()}
     assert list(layers) == ["stem", "widen", "narrow", "head"]
     assert layers["widen"] == (16, 8, 3, 3)
@@ -390,7 +392,7 @@ def test_a_module_that_a_call_uses_thrice_counts_thrice() -> None:
 
 def test_several_inputs_are_profiled_and_embeddings_are_layers_of_their_own() -> None:
     split = two_inputs.split(4)
-    model = pack(two_inputs.state(), TrainingData(split, split))[1]["model.onnx"]
+    model = create_artifact(two_inputs.state(), TrainingData(split, split))[1]["model.onnx"]
     ops = onnx_ops(model, split.samples, threads=1, calls=3)
     assert {"embedding", "hidden", "head"} <= {op.layer for op in ops}
     assert list(Graph(model).layers) == ["hidden", "head"]

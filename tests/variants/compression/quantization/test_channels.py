@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.examples import small_minilm
 from tests.small import quiet
 from variants.compression.quantization.smoothing import (
-    Group,
+    SmoothingGroup,
     find_groups,
     largest_activations,
     smooth,
@@ -47,7 +47,7 @@ class Attention(nn.Module):
         return scores
 
 
-FOLD = Group("value.weight", "value.bias", ("output.weight",))
+FOLD = SmoothingGroup("value.weight", "value.bias", ("output.weight",))
 
 
 def heads(x: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def relative(network: nn.Module, other: nn.Module, samples: Samples) -> float:
 
 
 def fold(
-    network: nn.Module, samples: Samples, groups: Mapping[str, Group]
+    network: nn.Module, samples: Samples, groups: Mapping[str, SmoothingGroup]
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     """Return another network, smoothed, and the largest activations of this one."""
     after = copy.deepcopy(network)
@@ -223,7 +223,7 @@ def test_a_post_norm_transformer_has_a_group_for_each_attention(pruned: bool) ->
     groups, notes = find_groups(network, samples)
     prefixes = [f"encoder.blocks.{block}.attention." for block in range(2)]
     assert list(groups.values()) == [
-        Group(f"{prefix}value.weight", f"{prefix}value.bias", (f"{prefix}output.weight",))
+        SmoothingGroup(f"{prefix}value.weight", f"{prefix}value.bias", (f"{prefix}output.weight",))
         for prefix in prefixes
     ]
     assert len(notes) == 5  # its LayerNorms

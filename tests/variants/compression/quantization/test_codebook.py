@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from variants.compression.quantization.codebook import Codebook, Start, share
+from variants.compression.quantization.codebook import Codebook, KMeansStart, make_codebook
 
 NORMAL = np.random.default_rng(0).standard_normal((40, 25)).astype(np.float32)
 
@@ -15,14 +15,14 @@ def _error(book: Codebook) -> float:
 
 
 @pytest.mark.parametrize("start", ["linear", "quantile"])
-@pytest.mark.parametrize("most", [2, 16, 256])
+@pytest.mark.parametrize("max_values", [2, 16, 256])
 def test_every_number_has_the_nearest_value_and_every_value_is_the_mean_of_its_numbers(
-    most: int, start: Start
+    max_values: int, start: KMeansStart
 ) -> None:
-    book = share(NORMAL, most, start)
+    book = make_codebook(NORMAL, max_values, start)
     assert book.codes.dtype == np.uint8
     assert book.codes.shape == NORMAL.shape
-    assert len(book.values) <= most
+    assert len(book.values) <= max_values
     nearest = np.abs(NORMAL[..., None] - book.values).argmin(axis=-1)
     np.testing.assert_array_equal(book.codes, nearest)
     means = [NORMAL[book.codes == code].mean() for code in range(len(book.values))]
@@ -32,51 +32,51 @@ def test_every_number_has_the_nearest_value_and_every_value_is_the_mean_of_its_n
 def test_k_means_beats_rounding_to_as_many_even_steps() -> None:
     step = np.ptp(NORMAL) / 15
     rounded = np.round((NORMAL - NORMAL.min()) / step) * step + NORMAL.min()
-    assert _error(share(NORMAL, 16)) < 0.7 * float(np.square(rounded - NORMAL).sum())
+    assert _error(make_codebook(NORMAL, 16)) < 0.7 * float(np.square(rounded - NORMAL).sum())
 
 
 def test_two_values_of_a_normal_tensor_are_its_halves_means() -> None:
     """The best two values for a standard normal are -sqrt(2/pi) and sqrt(2/pi)."""
     many = np.random.default_rng(1).standard_normal(200_000).astype(np.float32)
-    np.testing.assert_allclose(share(many, 2).values, [-0.7979, 0.7979], atol=0.01)
+    np.testing.assert_allclose(make_codebook(many, 2).values, [-0.7979, 0.7979], atol=0.01)
 
 
 def test_a_tensor_of_few_different_numbers_is_stored_exactly() -> None:
     tensor = np.array([[3, -1, 3], [0, 3, -1]], np.float32)
-    book = share(tensor, 3)
+    book = make_codebook(tensor, 3)
     assert book.values.tolist() == [-1, 0, 3]
     assert book.codes.tolist() == [[2, 0, 2], [1, 2, 0]]
 
 
-@pytest.mark.parametrize("most", [2, 16, 256])
-def test_zeros_stay_zeros_and_nothing_else_becomes_one(most: int) -> None:
+@pytest.mark.parametrize("max_values", [2, 16, 256])
+def test_zeros_stay_zeros_and_nothing_else_becomes_one(max_values: int) -> None:
     mask = np.random.default_rng(2).random(NORMAL.shape) < 0.5
     positive = np.abs(NORMAL) + 0.01
-    decoded = share(positive * mask, most).decode()
+    decoded = make_codebook(positive * mask, max_values).decode()
     np.testing.assert_array_equal(decoded != 0, mask)
 
 
 def test_few_weights_among_many_zeros_keep_all_other_values_to_themselves() -> None:
     tensor = np.zeros(1000, np.float32)
     tensor[:6] = [1, 2, 3, 10, 20, 30]
-    book = share(tensor, 7)
+    book = make_codebook(tensor, 7)
     np.testing.assert_array_equal(book.decode(), tensor)
 
 
 def test_the_same_tensor_gets_the_same_codes() -> None:
-    first, again = share(NORMAL, 16), share(NORMAL.copy(), 16)
+    first, again = make_codebook(NORMAL, 16), make_codebook(NORMAL.copy(), 16)
     assert first.codes.tobytes() == again.codes.tobytes()
     assert first.values.tobytes() == again.values.tobytes()
 
 
 @pytest.mark.parametrize(
-    ("tensor", "most", "message"),
+    ("tensor", "max_values", "message"),
     [
         (NORMAL, 1, "from 2 to 256 values, not 1"),
         (NORMAL, 257, "from 2 to 256 values, not 257"),
         (np.array([1, np.nan], np.float32), 2, "not finite"),
     ],
 )
-def test_share_refuses(tensor: Any, most: int, message: str) -> None:
+def test_share_refuses(tensor: Any, max_values: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        share(tensor, most)
+        make_codebook(tensor, max_values)

@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.small import quiet
 from variants.compression.quantization.comparator import (
     GraphComparator,
-    keep_within,
-    most_agreeing,
-    signal_to_noise,
+    choose_by_agreement,
+    limit_accuracy_drop,
+    signal_to_noise_db,
 )
 from variants.compression.quantization.layer import QuantizableLayer
 from variants.model.dataset import Split
@@ -40,7 +40,7 @@ def shifting(layers: Sequence[QuantizableLayer]) -> bytes:
     return serialized
 
 
-def judge() -> GraphComparator:
+def comparator() -> GraphComparator:
     """40 samples that all are of the first class, by margins of 0.1 to 4.0."""
     scores = np.zeros((40, 2), np.float32)
     scores[:, 0] = np.arange(1, 41) / 10
@@ -49,18 +49,20 @@ def judge() -> GraphComparator:
 
 def test_signal_to_noise_is_in_decibels() -> None:
     reference = np.array([[3.0, 4.0]])
-    assert signal_to_noise(reference * 1.1, reference) == pytest.approx(20)
-    assert signal_to_noise(reference, reference) == np.inf
+    assert signal_to_noise_db(reference * 1.1, reference) == pytest.approx(20)
+    assert signal_to_noise_db(reference, reference) == np.inf
 
 
 def test_drop_and_agreement_are_shares_of_the_held_out_samples() -> None:
     graph = shifting([LAYERS[1]])
-    assert judge().drop(graph) == pytest.approx(9 / 40)  # 1.0 itself is a tie, won by the first
-    assert judge().agreement(graph) == pytest.approx(31 / 40)
+    assert comparator().drop(graph) == pytest.approx(
+        9 / 40
+    )  # 1.0 itself is a tie, won by the first
+    assert comparator().agreement(graph) == pytest.approx(31 / 40)
 
 
 @pytest.mark.parametrize(
-    ("max_drop", "in_float", "drop"),
+    ("max_drop", "float_layers", "drop"),
     [
         pytest.param(1.0, [], 1.0, id="nothing need be left out"),
         pytest.param(0.3, ["worst"], 10 / 40, id="without the worst it holds"),
@@ -68,12 +70,12 @@ def test_drop_and_agreement_are_shares_of_the_held_out_samples() -> None:
     ],
 )
 def test_the_worst_layers_leave_until_the_budget_holds(
-    max_drop: float, in_float: list[str], drop: float
+    max_drop: float, float_layers: list[str], drop: float
 ) -> None:
-    kept = keep_within(max_drop, LAYERS, shifting, judge(), quiet())
-    assert [layer.name for layer, _ in kept.in_float] == in_float
+    kept = limit_accuracy_drop(max_drop, LAYERS, shifting, comparator(), quiet())
+    assert [layer.name for layer, _ in kept.float_layers] == float_layers
     assert [layer.name for layer in kept.quantised] == [
-        layer.name for layer in LAYERS if layer.name not in in_float
+        layer.name for layer in LAYERS if layer.name not in float_layers
     ]
     assert kept.graph == shifting(kept.quantised)
     assert kept.drop == pytest.approx(drop)
@@ -83,7 +85,7 @@ def test_the_worst_layers_leave_until_the_budget_holds(
 
 
 def test_the_notes_say_how_much_a_layer_alone_would_lose() -> None:
-    kept = keep_within(0.3, LAYERS, shifting, judge(), quiet())
+    kept = limit_accuracy_drop(0.3, LAYERS, shifting, comparator(), quiet())
     power = float((np.square(np.arange(1, 41) / 10)).sum())
     expected = 10 * np.log10(power / (40 * 9))
     assert kept.describe()[0] == (
@@ -93,7 +95,7 @@ def test_the_notes_say_how_much_a_layer_alone_would_lose() -> None:
 
 def test_a_budget_that_no_layer_keeps_is_refused() -> None:
     with pytest.raises(ValueError, match=r"only the best layer, bad, in INT8: max_drop = 0\.00%"):
-        keep_within(0.0, LAYERS[1:], shifting, judge(), quiet())
+        limit_accuracy_drop(0.0, LAYERS[1:], shifting, comparator(), quiet())
 
 
 def test_of_several_writers_the_one_that_agrees_most_is_taken() -> None:
@@ -103,7 +105,7 @@ def test_of_several_writers_the_one_that_agrees_most_is_taken() -> None:
         "nearer": lambda layers: shifting(LAYERS[:1]),
         "as near, more noise": lambda layers: shifting(LAYERS[:1] * 3),
     }
-    best, note = most_agreeing(writers, LAYERS, judge())
+    best, note = choose_by_agreement(writers, LAYERS, comparator())
     assert best == "nearer"
     assert "far 0.00%" in note
     assert "near 75.00%" in note

@@ -8,7 +8,12 @@ import torch
 
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv, two_inputs
-from variants.compression.quantization.fake import Grid, read_grids, round_weight, simulated
+from variants.compression.quantization.fake import (
+    Grid,
+    read_grids,
+    round_weight,
+    simulate_quantization,
+)
 from variants.compression.quantization.writing import WeightFormat
 from variants.compression.techniques.int8 import Int8
 from variants.model.forward import all_scores
@@ -72,7 +77,9 @@ def test_the_grids_are_those_of_the_calibrated_ranges() -> None:
 def test_gradients_pass_where_an_input_is_within_its_range() -> None:
     linear = torch.nn.Linear(4, 1, bias=False)
     inputs = torch.tensor([[-3.0, 0.0, 1.9, 5.0]], requires_grad=True)
-    with simulated(torch.nn.Sequential(linear), {"0": Grid(2 / 255, 0)}, WeightFormat(True, False)):
+    with simulate_quantization(
+        torch.nn.Sequential(linear), {"0": Grid(2 / 255, 0)}, WeightFormat(True, False)
+    ):
         linear(inputs).sum().backward()
     rounded = round_weight(linear.weight, WeightFormat(True, False))[0].tolist()
     assert inputs.grad is not None

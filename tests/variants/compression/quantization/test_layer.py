@@ -10,7 +10,7 @@ from tests.variants import tiny, tiny_conv
 from variants.compression.export import export
 from variants.compression.quantization.layer import (
     QuantizableLayer,
-    convolved_share,
+    convolution_share,
     find_layers,
     is_excluded,
     name_weights,
@@ -78,6 +78,6 @@ def test_layers_are_excluded_by_pattern() -> None:
 
 def test_which_share_of_the_work_is_convolution() -> None:
     convolved = 8 * 3 * 9 * 64 + 16 * 8 * 9 * 16 + 8 * 16 * 9 * 16
-    share = convolved_share(tiny_conv.network(), tiny_conv.split(3).samples)
+    share = convolution_share(tiny_conv.network(), tiny_conv.split(3).samples)
     assert share == convolved / (convolved + 8 * 4)
-    assert convolved_share(tiny.network(), tiny.split(3).samples) == 0
+    assert convolution_share(tiny.network(), tiny.split(3).samples) == 0

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from variants.compression.quantization.codebook import Codebook, share
-from variants.compression.quantization.shared_weights import find, store
+from variants.compression.quantization.codebook import Codebook, make_codebook
+from variants.compression.quantization.shared_weights import find_codebooks, store_codebooks
 from variants.measurement.size import Size, onnx_size
 from variants.runtime.onnx import OnnxRunner
 
@@ -28,7 +28,7 @@ def _model(weight: np.ndarray, opset: int = 18) -> onnx.ModelProto:
 
 def _shared(shape: tuple[int, ...], values: int) -> tuple[np.ndarray, Codebook]:
     weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    return weight, share(weight, values)
+    return weight, make_codebook(weight, values)
 
 
 SHAPES = [(64, 32), (63, 31)]
@@ -39,7 +39,7 @@ SHAPES = [(64, 32), (63, 31)]
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_graph_computes_with_the_shared_values(shape: tuple[int, int], values: int) -> None:
     weight, book = _shared(shape, values)
-    made = store(_model(weight), {"w": book})
+    made = store_codebooks(_model(weight), {"w": book})
     onnx.checker.check_model(made, full_check=True)
     run = OnnxRunner(made.SerializeToString(), threads=1)
     product = run({"x": np.eye(shape[0], dtype=np.float32)})["y"]
@@ -55,7 +55,7 @@ def test_once_loaded_the_graph_is_dense(
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
     options.log_severity_level = 3
-    made = store(_model(weight), {"w": book}).SerializeToString()
+    made = store_codebooks(_model(weight), {"w": book}).SerializeToString()
     onnxruntime.InferenceSession(made, options, providers=["CPUExecutionProvider"])
     loaded = onnx.load(tmp_path / "loaded.onnx").graph
     assert [node.op_type for node in loaded.node] == ["MatMul"]
@@ -67,7 +67,7 @@ def test_once_loaded_the_graph_is_dense(
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_is_stored_is_found_again(shape: tuple[int, int], values: int) -> None:
     weight, book = _shared(shape, values)
-    found = find(store(_model(weight), {"w": book}).graph)["w"].book
+    found = find_codebooks(store_codebooks(_model(weight), {"w": book}).graph)["w"].book
     np.testing.assert_array_equal(found.codes, book.codes)
     np.testing.assert_array_equal(found.values, book.values)
 
@@ -82,7 +82,7 @@ def test_what_is_stored_is_found_again(shape: tuple[int, int], values: int) -> N
 )
 def test_bytes_are_codes_and_values(shape: tuple[int, int], values: int, expected: int) -> None:
     weight, book = _shared(shape, values)
-    made = store(_model(weight), {"w": book}).SerializeToString()
+    made = store_codebooks(_model(weight), {"w": book}).SerializeToString()
     assert onnx_size(made) == Size(weight.size, weight.size, expected)
     assert expected < len(made) < expected + 800
 
@@ -91,7 +91,7 @@ def test_bytes_are_codes_and_values(shape: tuple[int, int], values: int, expecte
 def test_codes_of_zeros_are_parameters_that_are_zero(values: int) -> None:
     weight, _ = _shared((64, 32), values)
     weight[:48] = 0
-    made = store(_model(weight), {"w": share(weight, values)}).SerializeToString()
+    made = store_codebooks(_model(weight), {"w": make_codebook(weight, values)}).SerializeToString()
     size = onnx_size(made)
     assert (size.parameters, size.nonzeros) == (64 * 32, 16 * 32)
 
@@ -99,18 +99,18 @@ def test_codes_of_zeros_are_parameters_that_are_zero(values: int) -> None:
 def test_a_weight_that_codes_would_not_make_smaller_stays() -> None:
     weight, book = _shared((8, 8), 16)
     model = _model(weight)
-    assert store(model, {"w": book}).SerializeToString() == model.SerializeToString()
+    assert store_codebooks(model, {"w": book}).SerializeToString() == model.SerializeToString()
 
 
 def test_the_given_model_stays_as_it_was() -> None:
     weight, book = _shared((64, 32), 16)
     model = _model(weight)
     before = model.SerializeToString()
-    store(model, {"w": book})
+    store_codebooks(model, {"w": book})
     assert model.SerializeToString() == before
 
 
 def test_an_opset_that_cannot_take_bytes_apart_is_refused() -> None:
     weight, book = _shared((64, 32), 16)
     with pytest.raises(ValueError, match="opset of 18 or more, this is 17"):
-        store(_model(weight, opset=17), {"w": book})
+        store_codebooks(_model(weight, opset=17), {"w": book})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tests.small import quiet
 from tests.variants import tiny_attention, two_inputs
 from variants.compression.quantization.smoothing import (
-    Group,
+    SmoothingGroup,
     find_groups,
     largest_activations,
     smooth,
@@ -57,9 +57,9 @@ def samples(count: int = 70) -> Samples:
 
 
 GROUPS = {
-    Group("norm.weight", "norm.bias", ("query.weight", "value.weight")),
-    Group("last_norm.weight", "last_norm.bias", ("up.weight",)),
-    Group("up.weight", "up.bias", ("down.weight",)),
+    SmoothingGroup("norm.weight", "norm.bias", ("query.weight", "value.weight")),
+    SmoothingGroup("last_norm.weight", "last_norm.bias", ("up.weight",)),
+    SmoothingGroup("up.weight", "up.bias", ("down.weight",)),
 }
 
 
@@ -88,7 +88,7 @@ def test_scales_are_those_of_the_paper() -> None:
     built = network()
     weights = torch.stack([built.query.weight.abs().amax(0), built.value.weight.abs().amax(0)])
     largest = torch.arange(0.0, 8.0)
-    group = Group("norm.weight", "norm.bias", ("query.weight", "value.weight"))
+    group = SmoothingGroup("norm.weight", "norm.bias", ("query.weight", "value.weight"))
     before = copy.deepcopy(built)
     scales = smooth(built, group, largest, 0.75)
     expected = largest**0.75 / weights.amax(0).detach() ** 0.25
@@ -118,7 +118,9 @@ def test_what_a_residual_addition_reads_too_is_left_and_named() -> None:
 
 def test_a_relu_between_two_linears_lets_scales_through() -> None:
     groups, _ = find_groups(two_inputs.network(), two_inputs.split(40).samples)
-    assert list(groups.values()) == [Group("hidden.weight", "hidden.bias", ("head.weight",))]
+    assert list(groups.values()) == [
+        SmoothingGroup("hidden.weight", "hidden.bias", ("head.weight",))
+    ]
 
 
 @pytest.mark.parametrize("activation", [nn.GELU(), nn.Sigmoid()], ids=["gelu", "sigmoid"])

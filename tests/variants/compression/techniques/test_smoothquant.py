@@ -10,7 +10,7 @@ from tests.examples import small_minilm
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv
 from tests.variants.compression.quantization.test_smoothing import WIDTH, network, samples
-from variants.compression.quantization.comparator import signal_to_noise
+from variants.compression.quantization.comparator import signal_to_noise_db
 from variants.compression.sparsity.statistics import draw_samples
 from variants.compression.techniques.int8 import Int8
 from variants.compression.techniques.n_m import SparseNM
@@ -35,7 +35,7 @@ def noise(state: CompressionState, data: TrainingData, dense: nn.Module, mode: s
     assert graph is not None
     given = data.validation.samples
     scores = OnnxRunner(graph, threads=1)(given)["logits"]
-    return signal_to_noise(scores, all_scores(dense, given).numpy())
+    return signal_to_noise_db(scores, all_scores(dense, given).numpy())
 
 
 @pytest.mark.parametrize("mode", ["static", "dynamic"])

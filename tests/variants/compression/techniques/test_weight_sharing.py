@@ -8,7 +8,7 @@ import torch
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv, two_inputs
 from variants.compression.export import export
-from variants.compression.quantization.shared_weights import find
+from variants.compression.quantization.shared_weights import find_codebooks
 from variants.compression.techniques.n_m import SparseNM
 from variants.compression.techniques.recovery import Recover
 from variants.compression.techniques.weight_sharing import WeightSharing
@@ -33,7 +33,7 @@ def _wide() -> CompressionState:
 
 def _shared(made: CompressionState) -> dict[str, np.ndarray]:
     assert made.graph is not None
-    found = find(onnx.load_model_from_string(made.graph).graph)
+    found = find_codebooks(onnx.load_model_from_string(made.graph).graph)
     return {name: weight.book.decode() for name, weight in found.items()}
 
 

@@ -47,7 +47,7 @@ def label_problems(datasets: Datasets, classes: int) -> list[str]:
     ]
 
 
-def overlaps(datasets: Datasets) -> list[str]:
+def overlap_warnings(datasets: Datasets) -> list[str]:
     """Find samples that are both in the test split and in another."""
     seen = {name: set(_digests(split.samples)) for name, split in splits(datasets)}
     test = list(_digests(datasets.test.samples))
@@ -82,7 +82,7 @@ def score_problems(together: NDArray[Any], alone: NDArray[Any]) -> list[str]:
     return []
 
 
-def accuracy_doubts(predictions: NDArray[np.int64], labels: NDArray[np.int64]) -> list[str]:
+def accuracy_warnings(predictions: NDArray[np.int64], labels: NDArray[np.int64]) -> list[str]:
     """Doubt a network that is no better than always giving the commonest class, at 95 %."""
     share, commonest = accuracy(predictions, labels), np.bincount(labels).argmax()
     always = float((labels == commonest).mean())
