@@ -1,7 +1,7 @@
-"""Which arm of an experiment a request belongs to.
+"""Experiments, and the assignment of requests to their arms.
 
-The same unit always gets the same arm: its salted hash is a point in [0, 1), and each arm owns a
-stretch of that line as long as its share of the weights. Without a unit the point is random.
+A unit is always assigned to the same arm: its salted hash is a number in [0, 1), and each arm has
+an interval whose length is its share of the weights. Without a unit the number is random.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from variants.catalog.recipe import VariantName
 from variants.catalog.record import Record
 
 ROUTER = "router"
-"""The target of an arm whose requests the router decides on."""
+"""Target of an arm whose requests are routed as without an experiment."""
 
 
 class Arm(Record):
-    """One treatment: requests go to `target`, a variant or "router"."""
+    """One treatment: its requests go to `target`, the name of a variant or "router"."""
 
     name: VariantName
     target: str
@@ -29,7 +29,7 @@ class Arm(Record):
 
 
 class Experiment(Record):
-    """An A/B test of compression levels. Another `salt` deals the units out anew."""
+    """An A/B test of compression levels. A new `salt` assigns all units again."""
 
     name: VariantName
     salt: str = ""
@@ -44,7 +44,7 @@ class Experiment(Record):
         return arms
 
     def assign(self, unit: str | None) -> Arm:
-        """Return the arm of a unit: a user, a session, whatever should see one treatment."""
+        """Return the arm of a unit, for example a user or a session. Random if it is None."""
         place = random.random() if unit is None else self._place(unit)
         place *= sum(arm.weight for arm in self.arms)
         for arm in self.arms[:-1]:
@@ -54,7 +54,10 @@ class Experiment(Record):
         return self.arms[-1]
 
     def is_fair_to(self, qualifying: Collection[str]) -> bool:
-        """Say whether a request could be served by every arm, and so may be compared by arm."""
+        """Return whether all arms could serve a request, so that it may be compared by arm.
+
+        `qualifying` are the names of the variants that qualify for the request.
+        """
         return all(arm.target == ROUTER or arm.target in qualifying for arm in self.arms)
 
     def _place(self, unit: str) -> float:

@@ -1,9 +1,9 @@
-"""What came of late, and so what may come while a core is held.
+"""The forecast: how many future requests miss their deadlines while a core is occupied.
 
-A batch cannot be interrupted: whatever arrives while it runs has to wait. `expected_misses(held_s)` says how
-many requests that is expected to make late: windows of the arrivals of late, each beginning with an
-arrival, since after one the next is likeliest, are replayed against a core that is free only after
-`held_s`, and then serves all of them by the fastest variant of each. Bursts need no model that way.
+A batch cannot be interrupted, so requests that arrive while it runs have to wait.
+`expected_misses(held_s)` replays windows of recent arrivals against a core that is free only after
+`held_s` and then serves each request with its fastest variant. Each window begins with an arrival,
+because the next arrival is most likely after one. No model of bursts is needed this way.
 """
 
 from __future__ import annotations
@@ -12,158 +12,189 @@ import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-MEMORY: Final = 512
-"""Arrivals that are remembered."""
+MAX_ARRIVALS: Final = 512
+"""Number of arrivals that are kept."""
 
-FEW: Final = 8
-"""Fewer arrivals say nothing of a rate."""
+MIN_ARRIVALS: Final = 8
+"""Smallest number of arrivals from which a rate is computed."""
 
-SHORTEST_S: Final = 1e-6
+MIN_SPAN_S: Final = 1e-6
+"""Lower bound of time spans and occupation times, in seconds. It prevents divisions by 0."""
 
-STARTS: Final = 32
-AHEAD: Final = 64
-"""Windows that are replayed, and arrivals in each."""
+MAX_WINDOWS: Final = 32
+"""Maximum number of windows that are replayed."""
 
-SIZES: Final = (1, 2, 4, 8, 16, 32, AHEAD)
-"""Numbers of samples that clearing times are asked for; in between they are linear."""
+WINDOW_ARRIVALS: Final = 64
+"""Maximum number of arrivals in a window, and of samples that are waiting in it."""
+
+DRAIN_SIZES: Final = (1, 2, 4, 8, 16, 32, WINDOW_ARRIVALS)
+"""Numbers of samples for which drain times are computed; times in between are interpolated."""
 
 REFRESH_S: Final = 0.1
-"""It costs half a millisecond: about once in so long."""
+"""Minimum time between two refreshes, in seconds. A refresh takes about half a millisecond."""
 
-BEYOND: Final = 4.0
-"""Losses are computed from a part of the shortest batch to so many times the longest deadline."""
+HOLD_MARGIN: Final = 4.0
+"""Occupation times range from 1 / `HOLD_MARGIN` of the shortest drain time to `HOLD_MARGIN` times
+the longest deadline."""
 
-TIGHT: Final = 0.1
-"""Quantile of the times that arrivals allow: nearly all allow more."""
+SLACK_QUANTILE: Final = 0.1
+"""Quantile of the times that arrivals allow which is `p10_slack_s`."""
 
-HOLDS: Final = 10
-"""Holding times that losses are computed for; in between it is linear."""
+HOLD_COUNT: Final = 10
+"""Number of occupation times for which misses are computed; misses in between are interpolated."""
 
-FRESH_S: Final = 30.0
+MAX_ARRIVAL_AGE_S: Final = 30.0
+"""Maximum age, in seconds, of the arrivals that are replayed."""
 
-LONGEST: Final = 32
-"""No core is held for longer than so many of the slowest clearings: farther deadlines are far."""
+MAX_HOLD_RATIO: Final = 32
+"""Upper bound of the occupation times, as a multiple of the slowest drain time. It applies if
+deadlines are far away."""
 
-Clear = Callable[[int], float]
-"""The time that the fastest variant needs for so many samples, one batch after another; 0 where
-none is alive."""
+DrainTime: TypeAlias = Callable[[int], float]
+"""Returns the time, in seconds, in which the fastest variant serves a number of samples in
+successive batches; 0 if no variant has a live replica."""
 
-Arrival: TypeAlias = tuple[float, int, float, tuple[str, ...]]
-"""When, how many samples, how long they could wait, which variants qualified."""
+
+class Arrival(NamedTuple):
+    """The arrival of one request."""
+
+    at: float
+    size: int
+    """Number of samples."""
+    left_s: float
+    """Time until its deadline, infinite if it has none."""
+    variants: tuple[str, ...]
+    """Names of the variants that qualify."""
 
 
 class Forecast:
-    """Remembers arrivals: when, how many samples, and how long they could wait."""
+    """Records arrivals, and predicts from them what occupying a core costs."""
 
     def __init__(self) -> None:
-        self._arrivals: deque[Arrival] = deque(maxlen=MEMORY)
+        self._arrivals: deque[Arrival] = deque(maxlen=MAX_ARRIVALS)
         self._samples = 0
-        self._holds: list[float] = [0.0]
+        self._holds_s: list[float] = [0.0]
         self._expected_misses: list[float] = [0.0]
         self.p10_slack_s = math.inf
-        """Most arrivals allow at least so much time."""
-        self.load = 0.0
-        """What arrived, in what all cores could serve with the fastest variant for each."""
-        self._computed_at = -math.inf
-        self._is_new = False
-        self._known = 0
-        """As many arrivals were remembered at the last computation."""
+        """10th percentile of the time, in seconds, that recent arrivals allow."""
+        self.offered_load = 0.0
+        """Recent arrivals as a share of what all cores can serve with the fastest variant of
+        each."""
+        self._refreshed_at = -math.inf
+        self._has_new_arrivals = False
+        self._refreshed_arrivals = 0
+        """Number of arrivals at the last refresh."""
 
-    def arrived(self, now: float, size: int, left_s: float, variants: tuple[str, ...]) -> None:
-        """Remember a request of `size` samples, due in `left_s`, for which `variants` qualify."""
-        if len(self._arrivals) == MEMORY:
-            self._samples -= self._arrivals[0][1]
-        self._arrivals.append((now, size, left_s, variants))
+    def record_arrival(
+        self, now: float, size: int, left_s: float, variants: tuple[str, ...]
+    ) -> None:
+        """Record a request of `size` samples, due in `left_s`, for which `variants` qualify."""
+        if len(self._arrivals) == MAX_ARRIVALS:
+            self._samples -= self._arrivals[0].size
+        self._arrivals.append(Arrival(now, size, left_s, variants))
         self._samples += size
-        self._is_new = True
+        self._has_new_arrivals = True
 
     def arrivals_per_s(self, now: float) -> float:
-        """Return the samples that arrived per second, over what is remembered; 0 for too few."""
-        if len(self._arrivals) < FEW:
+        """Return the rate of the recorded arrivals in samples per second; 0 if there are few."""
+        if len(self._arrivals) < MIN_ARRIVALS:
             return 0.0
-        first_at, first_size, *_ = self._arrivals[0]
-        return (self._samples - first_size) / max(now - first_at, SHORTEST_S)
+        first = self._arrivals[0]
+        return (self._samples - first.size) / max(now - first.at, MIN_SPAN_S)
 
-    def is_due(self, now: float) -> bool:
-        """Return whether it is time to `refresh`."""
-        if now - self._computed_at >= REFRESH_S:
-            return self._is_new
-        # While little is known, every doubling tells much.
-        return len(self._arrivals) >= max(FEW, 2 * self._known)
+    def is_refresh_due(self, now: float) -> bool:
+        """Return whether it is time to call `refresh`."""
+        if now - self._refreshed_at >= REFRESH_S:
+            return self._has_new_arrivals
+        # As long as there are few arrivals, refresh whenever their number has doubled.
+        return len(self._arrivals) >= max(MIN_ARRIVALS, 2 * self._refreshed_arrivals)
 
-    def refresh(self, now: float, clear: Callable[[tuple[str, ...]], Clear], cores: float) -> None:
-        """Compute anew what holding a core may cost, from the arrivals that are remembered.
+    def refresh(
+        self, now: float, drain_time: Callable[[tuple[str, ...]], DrainTime], cores: float
+    ) -> None:
+        """Recompute the forecast from the recorded arrivals.
 
-        `clear` gives, by the variants that qualify, the time to clear so many samples on one core;
-        `cores` is how many batches run at a time.
+        `drain_time` returns, for the variants that qualify, the function that gives the time in
+        which one core serves a number of samples. `cores` is the number of batches that run at a
+        time.
         """
-        self._computed_at, self._is_new, self._known = now, False, len(self._arrivals)
-        arrivals = [each for each in self._arrivals if each[0] > now - FRESH_S]
-        if len(arrivals) < 2 or all(math.isinf(each[2]) for each in arrivals):
-            self._holds, self._expected_misses = [0.0], [0.0]
-            self.load, self.p10_slack_s = 0.0, math.inf
+        self._refreshed_at, self._has_new_arrivals = now, False
+        self._refreshed_arrivals = len(self._arrivals)
+        arrivals = [each for each in self._arrivals if each.at > now - MAX_ARRIVAL_AGE_S]
+        if len(arrivals) < 2 or all(math.isinf(each.left_s) for each in arrivals):
+            self._holds_s, self._expected_misses = [0.0], [0.0]
+            self.offered_load, self.p10_slack_s = 0.0, math.inf
             return
-        kinds = {key: kind for kind, key in enumerate(dict.fromkeys(each[3] for each in arrivals))}
-        clear_s = np.empty((len(kinds), AHEAD))
-        for key, kind in kinds.items():
-            clear_s[kind] = np.interp(np.arange(1, AHEAD + 1), SIZES, list(map(clear(key), SIZES)))
-        at, size, left_s = (np.array(column) for column in list(zip(*arrivals, strict=True))[:3])
-        kind_of = np.array([kinds[each[3]] for each in arrivals])
+        unique = dict.fromkeys(each.variants for each in arrivals)
+        rows = {variants: row for row, variants in enumerate(unique)}
+        drain_s = np.empty((len(rows), WINDOW_ARRIVALS))
+        sizes = np.arange(1, WINDOW_ARRIVALS + 1)
+        for variants, row in rows.items():
+            known_s = list(map(drain_time(variants), DRAIN_SIZES))
+            drain_s[row] = np.interp(sizes, DRAIN_SIZES, known_s)
+        at = np.array([each.at for each in arrivals])
+        size = np.array([each.size for each in arrivals])
+        left_s = np.array([each.left_s for each in arrivals])
+        row_of = np.array([rows[each.variants] for each in arrivals])
         finite = left_s[np.isfinite(left_s)]
-        self.p10_slack_s = float(np.quantile(finite, TIGHT))
-        self._holds = _holds(clear_s, float(finite.max()))
-        each_s = _each_s(clear_s, left_s, kind_of)
-        span_s = max(SHORTEST_S, at[-1] - at[0])
-        self.load = float((each_s * size)[1:].sum() / span_s) / max(1.0, cores)
+        self.p10_slack_s = float(np.quantile(finite, SLACK_QUANTILE))
+        self._holds_s = _holds_s(drain_s, float(finite.max()))
+        each_s = _seconds_per_sample(drain_s, left_s, row_of)
+        span_s = max(MIN_SPAN_S, at[-1] - at[0])
+        self.offered_load = float((each_s * size)[1:].sum() / span_s) / max(1.0, cores)
         self._expected_misses = _expected_misses(
-            at, size, left_s, kind_of, clear_s / max(1.0, cores), self._holds
+            at, size, left_s, row_of, drain_s / max(1.0, cores), self._holds_s
         )
 
     def expected_misses(self, held_s: float) -> float:
-        """Return how many requests are expected to be late if a core is held for so long."""
-        holds, expected_misses = self._holds, self._expected_misses
-        place = bisect_left(holds, held_s)
+        """Return how many requests are expected to be late if a core is occupied for `held_s`."""
+        holds_s, misses = self._holds_s, self._expected_misses
+        place = bisect_left(holds_s, held_s)
         if place == 0:
-            return expected_misses[0] * held_s / holds[0] if holds[0] else 0.0
-        if place == len(holds):
-            return expected_misses[-1] * held_s / holds[-1] if holds[-1] else 0.0
-        low, high = holds[place - 1], holds[place]
-        return expected_misses[place - 1] + (
-            expected_misses[place] - expected_misses[place - 1]
-        ) * (held_s - low) / (high - low)
+            return misses[0] * held_s / holds_s[0] if holds_s[0] else 0.0
+        if place == len(holds_s):
+            return misses[-1] * held_s / holds_s[-1] if holds_s[-1] else 0.0
+        low, high = holds_s[place - 1], holds_s[place]
+        return misses[place - 1] + (misses[place] - misses[place - 1]) * (held_s - low) / (
+            high - low
+        )
 
 
-def _holds(clear_s: npt.NDArray[np.float64], farthest_s: float) -> list[float]:
-    """Return the holding times to compute losses for, rising."""
-    alive_s = clear_s[clear_s[:, 0] > 0]
-    if not alive_s.size:
-        return [0.0]
-    longest_s = max(0.0, min(BEYOND * farthest_s, LONGEST * float(alive_s.max())))
-    shortest_s = min(float(alive_s.min()), longest_s) / BEYOND
-    holds: list[float] = np.geomspace(
-        SHORTEST_S + shortest_s, 2 * SHORTEST_S + longest_s, HOLDS
-    ).tolist()
-    return holds
+def _holds_s(drain_s: npt.NDArray[np.float64], farthest_s: float) -> list[float]:
+    """Return the occupation times for which misses are computed, in ascending order.
 
-
-def _each_s(
-    clear_s: npt.NDArray[np.float64],
-    left_s: npt.NDArray[np.float64],
-    kinds: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
-    """Return by arrival the time that a sample takes in batches of half the time it allows.
-
-    That half is for the batch, the other for waiting (Nexus, SOSP'19).
+    `drain_s` has a row for each set of variants and a column for each number of samples from 1;
+    `farthest_s` is the longest time that an arrival allows.
     """
-    sizes = np.arange(1, clear_s.shape[1] + 1)
-    fitting = [np.searchsorted(row, left_s / 2, side="right") for row in clear_s]
-    size = np.maximum(1, np.stack(fitting)[kinds, np.arange(len(kinds))])
-    each_s: npt.NDArray[np.float64] = clear_s[kinds, size - 1] / sizes[size - 1]
+    live_s = drain_s[drain_s[:, 0] > 0]
+    if not live_s.size:
+        return [0.0]
+    longest_s = max(0.0, min(HOLD_MARGIN * farthest_s, MAX_HOLD_RATIO * float(live_s.max())))
+    shortest_s = min(float(live_s.min()), longest_s) / HOLD_MARGIN
+    holds_s: list[float] = np.geomspace(
+        MIN_SPAN_S + shortest_s, 2 * MIN_SPAN_S + longest_s, HOLD_COUNT
+    ).tolist()
+    return holds_s
+
+
+def _seconds_per_sample(
+    drain_s: npt.NDArray[np.float64],
+    left_s: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float64]:
+    """Return by arrival the time per sample in batches that take half of the allowed time.
+
+    The other half is for waiting (Nexus, SOSP'19).
+    """
+    sizes = np.arange(1, drain_s.shape[1] + 1)
+    fitting = [np.searchsorted(row, left_s / 2, side="right") for row in drain_s]
+    size = np.maximum(1, np.stack(fitting)[rows, np.arange(len(rows))])
+    each_s: npt.NDArray[np.float64] = drain_s[rows, size - 1] / sizes[size - 1]
     return each_s
 
 
@@ -171,30 +202,35 @@ def _expected_misses(
     at: npt.NDArray[np.float64],
     size: npt.NDArray[np.int64],
     left_s: npt.NDArray[np.float64],
-    kind: npt.NDArray[np.int64],
-    clear_s: npt.NDArray[np.float64],
-    holds: Sequence[float],
+    rows: npt.NDArray[np.int64],
+    drain_s: npt.NDArray[np.float64],
+    holds_s: Sequence[float],
 ) -> list[float]:
-    """Return by holding time how many more are late than if the core were free at once."""
-    ahead = min(AHEAD, len(at) - 1)
+    """Return by occupation time how many more requests are late than with a free core.
+
+    `at`, `size`, `left_s` and `rows` have one element for each arrival; `rows` are row numbers of
+    `drain_s`.
+    """
+    ahead = min(WINDOW_ARRIVALS, len(at) - 1)
     last = len(at) - ahead
-    starts = np.unique(np.linspace(0, last - 1, STARTS).astype(np.int64))
+    starts = np.unique(np.linspace(0, last - 1, MAX_WINDOWS).astype(np.int64))
     window = starts[:, None] + np.arange(1, ahead + 1)
     offset = at[window] - at[starts][:, None]
-    served = np.minimum(np.cumsum(size[window], axis=1), AHEAD) - 1
-    needed = clear_s[kind[window], served]
-    alone = clear_s[kind[window], np.minimum(size[window], AHEAD) - 1]
+    samples = np.minimum(np.cumsum(size[window], axis=1), WINDOW_ARRIVALS) - 1
+    needed = drain_s[rows[window], samples]
+    alone = drain_s[rows[window], np.minimum(size[window], WINDOW_ARRIVALS) - 1]
     due = offset + left_s[window]
 
     def late(held_s: float) -> float:
-        # Who arrived while the core was held is cleared with the others, who came later after them.
+        # Requests that arrive while the core is occupied are served together afterwards, later
+        # ones after them.
         finish = np.maximum(held_s + needed, offset + alone)
         return float(np.count_nonzero(finish > due)) / len(starts)
 
     free = late(0.0)
-    expected_misses = [max(0.0, late(held_s) - free) for held_s in holds]
-    for place in range(1, len(expected_misses)):
-        # A window ends, arrivals do not: losses grow at least as the time does.
-        least = expected_misses[place - 1] * holds[place] / holds[place - 1]
-        expected_misses[place] = max(expected_misses[place], least)
-    return expected_misses
+    misses = [max(0.0, late(held_s) - free) for held_s in holds_s]
+    for place in range(1, len(misses)):
+        # A window ends but arrivals do not, so misses grow at least as fast as the time.
+        least = misses[place - 1] * holds_s[place] / holds_s[place - 1]
+        misses[place] = max(misses[place], least)
+    return misses

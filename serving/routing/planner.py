@@ -1,23 +1,20 @@
-"""What to do next, and nothing else: neither asyncio nor a clock, `now` is an argument.
+"""The planner decides what to do next. It has no event loop and no clock: `now` is an argument.
 
-    admit ─▶ queue ─▶ step, whenever something changes ─▶ Send | Late | Abandoned | Idle
-                        ▲ ended, retry, set_slots
+    admit ─▶ queue ─▶ step, after every change ─▶ Send | Expired | NoReplica | Idle
+                        ▲ end_batch, retry, set_slots
 
-The scheduler carries out what comes out, on an event loop; a simulator does, on a virtual clock.
+The scheduler carries out the steps on an event loop, the simulator on a virtual clock.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Generic
 
 from serving.errors import Overloaded
 from serving.routing.admission import lateness_s
-from serving.routing.forecast import Clear, Forecast
+from serving.routing.forecast import DrainTime, Forecast
 from serving.routing.latency import LatencyModel
 from serving.routing.policy.state import (
     Dispatch,
@@ -28,44 +25,29 @@ from serving.routing.policy.state import (
     Policy,
     QueuedRequest,
     RouterState,
-    VariantState,
     Wait,
     drain_time_s,
 )
 from serving.routing.queue import DeadlineQueue
+from serving.routing.slots import VariantSlots
 from serving.routing.step import Expired, Idle, NoReplica, Send, Step
 
 MAX_ATTEMPTS: Final = 2
-"""A batch whose host is lost is sent once more, elsewhere."""
+"""Maximum number of times a request is sent. One whose host is lost is sent once more."""
 
 NO_REPLICA_TIMEOUT_S: Final = 30.0
-"""How long a request without a deadline waits for a variant whose replicas are all gone."""
+"""Maximum time, in seconds, that a request without a deadline waits while none of its variants has
+a live replica."""
 
 MAX_LANES: Final = 64
-"""Requests of so many kinds may wait at once: what a decision costs grows with the kinds."""
+"""Maximum number of lanes. The time of a decision grows with their number."""
 
-OVERDUE: Final = 0.1
-"""A batch that should be back is expected to take so much longer, in what it typically takes."""
-
-RECENT_ACCURACY_STEP: Final = 0.005
-"""Weight of one request in the mean accuracy of late."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    variant: str
-    size: int
-    sent: float
-    due: float
-    """When it is typically back."""
-
-    def left_s(self, now: float) -> float:
-        """Return how much longer it is expected to take; one that is overdue takes a while yet."""
-        return max(self.due - now, OVERDUE * (self.due - self.sent))
+RECENT_ACCURACY_WEIGHT: Final = 0.005
+"""Weight of one request in the moving average of the accuracy."""
 
 
 class Planner(Generic[Payload]):
-    """The queue, the slots, and what runs on them; asks the policy."""
+    """Holds the queue, the slots and the forecast, and calls the policy."""
 
     def __init__(
         self,
@@ -78,7 +60,9 @@ class Planner(Generic[Payload]):
         max_lanes: int = MAX_LANES,
         cores: float = math.inf,
     ) -> None:
-        """`accuracies` by variant; `cores`: so many batches run at once without slowing any."""
+        """`accuracies` by variant; `cores` is the number of batches that run at once without
+        slowing down each other.
+        """
         self._policy = policy
         self._latency = latency
         self._accuracies = dict(sorted(accuracies.items(), key=lambda each: -each[1]))
@@ -88,26 +72,21 @@ class Planner(Generic[Payload]):
         self._cores = cores
         self._queue = DeadlineQueue[Payload]()
         self._forecast = Forecast()
-        self._slots = dict.fromkeys(self._accuracies, 0)
-        self._sent = dict.fromkeys(self._accuracies, 0)
-        self._last: str | None = None
+        self._slots = VariantSlots(latency, self._accuracies, max_batch=max_batch, cores=cores)
+        self._last_variant: str | None = None
         self._recent_accuracy = max(self._accuracies.values(), default=0.0)
-        self._gone_since: dict[str, float] = {}
-        self._numbers = itertools.count()
-        self._running: dict[int, _Running] = {}
-        self._by_variant: dict[str, set[int]] = {name: set() for name in self._accuracies}
 
     @property
     def queued(self) -> int:
-        """How many requests wait."""
+        """Number of queued requests."""
         return len(self._queue)
 
     def slots(self, variant: str) -> int:
-        """Return how many batches a variant's live replicas take at a time."""
-        return self._slots.get(variant, 0)
+        """Return how many batches the live replicas of a variant run at a time."""
+        return self._slots[variant]
 
     def set_slots(self, variant: str, slots: int) -> None:
-        """Tell how many batches the live replicas of a variant take at a time; 0 if none lives."""
+        """Set how many batches the live replicas of a variant run at a time; 0 if none lives."""
         self._slots[variant] = slots
 
     def admit(
@@ -120,12 +99,13 @@ class Planner(Generic[Payload]):
         priority: int,
         now: float,
     ) -> tuple[QueuedRequest[Payload], list[tuple[QueuedRequest[Payload], Overloaded]]]:
-        """Queue a request; return it, and those of lower priority that had to go for it.
+        """Queue a request. Return it and the requests of lower priority that are shed for it.
 
-        Raises `Overloaded` if it would be late, or would make others late that matter as much.
+        Raises `Overloaded` if the request would be late, or would make other requests of the same
+        or a higher priority late.
         """
         left_s = deadline - now
-        self._forecast.arrived(now, size, left_s, key.variants)
+        self._forecast.record_arrival(now, size, left_s, key.variants)
         if not self._queue.has_lane(key) and len(self._queue.lanes) >= self._max_lanes:
             raise Overloaded("requests of too many different shapes are queued; try again later")
         shed: list[tuple[QueuedRequest[Payload], Overloaded]] = []
@@ -133,26 +113,26 @@ class Planner(Generic[Payload]):
             if self.queued >= self._max_queue:
                 error = Overloaded(
                     f"the queue is full with {self._max_queue} requests; try again later",
-                    retry_after_s=self._drained_in_s(),
+                    retry_after_s=self._queue_drain_time_s(),
                 )
-                shed.append((self._least_important(priority, error), error))
+                shed.append((self._take_least_important(priority, error), error))
             if key.has_deadline and self.queued:
-                self._make_time(key, size, deadline, priority, now, shed)
+                self._shed_until_in_time(key, size, deadline, priority, now, shed)
         except Overloaded:
-            for other, _ in shed:  # in vain
+            for other, _ in shed:  # the new request is not admitted, so none is shed for it
                 self._queue.reinsert(other)
             raise
-        waiting = self._queue.add(
+        request = self._queue.add(
             payload, key=key, size=size, deadline=deadline, priority=priority, now=now
         )
-        return waiting, shed
+        return request, shed
 
-    def withdraw(self, waiting: QueuedRequest[Payload]) -> bool:
-        """Take a request out of the queue; return False if it does not wait any more."""
-        return self._queue.remove(waiting)
+    def withdraw(self, request: QueuedRequest[Payload]) -> bool:
+        """Remove a request from the queue; return False if it is no longer queued."""
+        return self._queue.remove(request)
 
     def step(self, now: float) -> Step[Payload]:
-        """Return the next thing to do; to be called until it is `Idle`."""
+        """Return the next step. Call again until it is `Idle`."""
         if not self._queue:
             return Idle(math.inf)
         decision = self._policy(self._state(now))
@@ -160,54 +140,48 @@ class Planner(Generic[Payload]):
             case Dispatch():
                 return self._send(decision, now)
             case Drop(lane):
-                (late,) = self._queue.take(lane, 1)
-                return Expired(late)
+                (request,) = self._queue.take(lane, 1)
+                return Expired(request)
             case Wait(until):
-                self._note_gone(now)
-                return self._abandoned(now) or Idle(min(until, self._abandon_at()))
+                self._slots.record_outages(now)
+                return self._take_timed_out(now) or Idle(min(until, self._next_timeout_at()))
 
     def update_forecast(self, now: float) -> None:
-        """Learn from the arrivals of late, if it is time to; best where there is nothing to do."""
-        if self._forecast.is_due(now):
-            at_once = min(self._cores, sum(self._slots.values()))
-            self._forecast.refresh(now, self._clear, at_once)
+        """Recompute the forecast from recent arrivals if it is due. Best called when idle."""
+        if self._forecast.is_refresh_due(now):
+            self._forecast.refresh(now, self._drain_time, self._slots.concurrency)
 
     def end_batch(self, number: int, now: float, *, is_representative: bool = True) -> None:
-        """Tell that a batch has come back; learn how long it took if that is telling."""
-        running = self._running.pop(number)
-        self._by_variant[running.variant].discard(number)
+        """Record the end of a batch. Learn its time if it is representative of its size."""
+        running = self._slots.end(number)
         if is_representative:
             took_s = now - running.sent
             self._latency.observe(running.variant, running.size, took_s)
 
     def retry(self, batch: Sequence[QueuedRequest[Payload]]) -> list[QueuedRequest[Payload]]:
-        """Queue requests again whose host is gone, at the places they had.
+        """Queue the requests of a lost host again, at their former positions.
 
-        Returns those that have been through that too often, and are not.
+        Returns the requests that have no attempt left. They are not queued.
         """
         exhausted = []
-        for waiting in batch:
-            waiting.attempts += 1
-            if waiting.attempts < MAX_ATTEMPTS:
-                self._queue.reinsert(waiting)
+        for request in batch:
+            request.attempts += 1
+            if request.attempts < MAX_ATTEMPTS:
+                self._queue.reinsert(request)
             else:
-                exhausted.append(waiting)
+                exhausted.append(request)
         return exhausted
 
     def _send(self, decision: Dispatch, now: float) -> Send[Payload]:
         batch: list[QueuedRequest[Payload]] = []
         for place, (lane, count) in enumerate(decision.counts):
             batch += self._queue.take(lane, count, skip=0 if place else decision.skip)
-        number = next(self._numbers)
-        weight = RECENT_ACCURACY_STEP * len(batch) / (1 + RECENT_ACCURACY_STEP * len(batch))
+        weight = RECENT_ACCURACY_WEIGHT * len(batch) / (1 + RECENT_ACCURACY_WEIGHT * len(batch))
         self._recent_accuracy += weight * (
             self._accuracies[decision.variant] - self._recent_accuracy
         )
-        typical_s = self._latency.times(decision.variant).typical_s(decision.size)
-        self._running[number] = _Running(decision.variant, decision.size, now, now + typical_s)
-        self._by_variant[decision.variant].add(number)
-        self._sent[decision.variant] += 1
-        self._last = decision.variant
+        number = self._slots.start(decision.variant, decision.size, now)
+        self._last_variant = decision.variant
         return Send(
             number, decision.variant, batch, decision.size, decision.predicted_s, decision.reason
         )
@@ -215,58 +189,33 @@ class Planner(Generic[Payload]):
     def _state(self, now: float) -> RouterState:
         return RouterState(
             lanes=self._queue.lanes,
-            candidates=self._candidates(now, self._slots),
+            variants=self._slots.variant_states(now),
             now=now,
-            free_cores=max(0.0, self._cores - len(self._running)),
+            free_cores=self._slots.free_cores,
             expected_misses=self._forecast.expected_misses,
             p10_slack_s=self._forecast.p10_slack_s,
             arrivals_per_s=self._forecast.arrivals_per_s(now),
-            load=self._forecast.load,
+            offered_load=self._forecast.offered_load,
             recent_accuracy=self._recent_accuracy,
-            last=self._last,
+            last_variant=self._last_variant,
         )
 
-    def _candidates(self, now: float, names: Collection[str]) -> dict[str, VariantState]:
-        has_core = len(self._running) + 1 <= self._cores
-        core_in_s = 0.0 if has_core else self._next_end_s(self._running, now)
-        return {
-            name: self._candidate(name, slots, now, has_core, core_in_s)
-            for name, slots in self._slots.items()
-            if slots and name in names
-        }
-
-    def _candidate(
-        self, name: str, slots: int, now: float, has_core: bool, core_in_s: float
-    ) -> VariantState:
-        mine = self._by_variant[name]
-        empty = max(0, slots - len(mine))
-        slot_in_s = 0.0 if empty else self._next_end_s(mine, now)
-        return VariantState(
-            name=name,
-            accuracy=self._accuracies[name],
-            slots=slots,
-            free_slots=empty if has_core else 0,
-            free_in_s=max(slot_in_s, core_in_s),
-            max_batch=self._max_batch,
-            times=self._latency.times(name),
-            best_case_s=partial(self._latency.best_case_s, name),
-            since_last_batch_s=self._latency.since_last_batch_s(name),
-            sent=self._sent[name],
-        )
-
-    def _next_end_s(self, numbers: Iterable[int], now: float) -> float:
-        return min(self._running[number].left_s(now) for number in numbers)
-
-    def _clear(self, variants: tuple[str, ...]) -> Clear:
-        """Return how long the fastest of these variants takes for so many samples."""
-        alive = [self._latency.times(name) for name in variants if self._slots.get(name)]
-        most = self._max_batch
-        if not alive:
+    def _drain_time(self, variants: tuple[str, ...]) -> DrainTime:
+        """Return the function that gives the time in which the fastest of `variants` serves a
+        number of samples; 0 if none of them has a live replica.
+        """
+        live = [self._latency.times(name) for name in variants if self._slots[name]]
+        max_batch = self._max_batch
+        if not live:
             return lambda samples: 0.0
-        fastest = min(alive, key=lambda times: times.typical_s(most))
-        return lambda samples: drain_time_s(fastest.typical_s, samples, most)
+        fastest = min(live, key=lambda times: times.typical_s(max_batch))
+        return lambda samples: drain_time_s(fastest.typical_s, samples, max_batch)
 
-    def _make_time(
+    def _queue_drain_time_s(self) -> float:
+        """Estimate the time, in seconds, to serve all queued requests."""
+        return sum(self._drain_time(lane.key.variants)(lane.samples) for lane in self._queue.lanes)
+
+    def _shed_until_in_time(
         self,
         key: LaneKey,
         size: int,
@@ -275,78 +224,82 @@ class Planner(Generic[Payload]):
         now: float,
         shed: list[tuple[QueuedRequest[Payload], Overloaded]],
     ) -> None:
-        """See that everyone can be in time with one more; raise `Overloaded` if it cannot."""
+        """Shed less important requests until all can be in time with the new one.
+
+        Appends the shed requests and their errors to `shed`. Raises `Overloaded` if shedding
+        cannot make enough time.
+        """
         left_s = deadline - now
-        alive = list(self._candidates(now, key.variants).values())
-        if not alive:
+        live = list(self._slots.variant_states(now, key.variants).values())
+        if not live:
             return
         queued = self.queued
-        alone_s = lateness_s(alive, 0, size, left_s, self._cores)
+        alone_s = lateness_s(live, 0, size, left_s, self._cores)
         if alone_s > 0:
-            raise _late(queued, alone_s)
+            raise _too_late(queued, alone_s)
         checks = [deadline, *(d for d in self._queue.last_deadlines() if deadline < d < math.inf)]
         for due in checks:
             while True:
                 ahead = self._queue.samples_before(due, key.variants)
-                late_s = lateness_s(alive, ahead, size, due - now, self._cores)
+                late_s = lateness_s(live, ahead, size, due - now, self._cores)
                 if late_s <= 0:
                     break
-                found = self._least_important(priority, _late(queued, late_s), due, key.variants)
-                made_way = Overloaded(
+                victim = self._take_least_important(
+                    priority, _too_late(queued, late_s), due, key.variants
+                )
+                error = Overloaded(
                     f"{queued} requests were queued, and a more important one needed the time; "
                     "try again later",
                     retry_after_s=late_s,
                 )
-                shed.append((found, made_way))
+                shed.append((victim, error))
 
-    def _least_important(
+    def _take_least_important(
         self,
         priority: int,
         error: Overloaded,
         before: float = math.inf,
         variants: Sequence[str] | None = None,
     ) -> QueuedRequest[Payload]:
-        """Take out the least important request; raise `error` if none is less so than this."""
+        """Take the least important request out of the queue.
+
+        Raises `error` if no queued request is less important than `priority`.
+        """
         found = self._queue.take_least_important(priority, before=before, variants=variants)
         if found is None:
             raise error
         return found
 
-    def _drained_in_s(self) -> float:
-        """Return about how long it takes to work off what is queued."""
-        return sum(self._clear(lane.key.variants)(lane.samples) for lane in self._queue.lanes)
-
-    def _note_gone(self, now: float) -> None:
-        for name, slots in self._slots.items():
-            if slots:
-                self._gone_since.pop(name, None)
-            else:
-                self._gone_since.setdefault(name, now)
-
-    def _abandoned(self, now: float) -> NoReplica[Payload] | None:
-        for lane, gone in self._left_alone():
+    def _take_timed_out(self, now: float) -> NoReplica[Payload] | None:
+        """Take the requests of one lane that have waited too long for a live replica."""
+        for lane, since in self._lanes_without_replica():
             count = sum(
-                max(gone, each.arrived) + NO_REPLICA_TIMEOUT_S <= now for each in lane.requests
+                max(since, each.arrived) + NO_REPLICA_TIMEOUT_S <= now for each in lane.requests
             )
             if count:
-                # In order of arrival but for priorities, so about those that came first.
+                # A lane is in order of arrival except for priorities, so these are about the
+                # oldest requests.
                 return NoReplica(self._queue.take(lane, count), lane.key.variants)
         return None
 
-    def _abandon_at(self) -> float:
-        """Return when the next request is given up for which nobody is there."""
-        waiting = (max(gone, lane.requests[0].arrived) for lane, gone in self._left_alone())
-        return min(waiting, default=math.inf) + NO_REPLICA_TIMEOUT_S
+    def _next_timeout_at(self) -> float:
+        """Return when the next request without a live replica expires."""
+        waiting_since = (
+            max(since, lane.requests[0].arrived) for lane, since in self._lanes_without_replica()
+        )
+        return min(waiting_since, default=math.inf) + NO_REPLICA_TIMEOUT_S
 
-    def _left_alone(self) -> Iterator[tuple[Lane, float]]:
-        """Yield the lanes without deadlines for which nobody is there, and since when."""
+    def _lanes_without_replica(self) -> Iterator[tuple[Lane, float]]:
+        """Yield each lane without deadlines that has no live replica, and since when."""
         for lane in self._queue.lanes:
-            names = lane.key.variants
-            if not lane.key.has_deadline and not any(map(self._slots.get, names)):
-                yield lane, max(self._gone_since.get(name, -math.inf) for name in names)
+            if lane.key.has_deadline:
+                continue
+            since = self._slots.unavailable_since(lane.key.variants)
+            if since is not None:
+                yield lane, since
 
 
-def _late(queued: int, late_s: float) -> Overloaded:
+def _too_late(queued: int, late_s: float) -> Overloaded:
     return Overloaded(
         f"{queued} requests are queued: this one, or one as important, would be about "
         f"{late_s * 1e3:.1f} ms late; try again later or allow more time",

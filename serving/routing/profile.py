@@ -1,6 +1,6 @@
-"""What each variant offers, and which of them qualify for an SLO.
+"""The profiles of the variants, and the variants that qualify for an SLO.
 
-catalog + hardware ─▶ Offer per variant;   Slo ─▶ those that qualify, best first
+catalog + hardware ─▶ VariantProfile by variant;   Slo ─▶ variants that qualify, best first
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class LatencyQuantiles(NamedTuple):
-    """What batches of one size take, as quantiles."""
+    """Quantiles of the time of batches of one size, in seconds."""
 
     p50_s: float
     p95_s: float
@@ -27,40 +27,40 @@ class LatencyQuantiles(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class VariantProfile:
-    """What the report card of a variant promises, as far as routing cares."""
+    """The part of a variant's report card that the router uses."""
 
     variant: str
     accuracy: float
     accuracy_drop: float
-    """Upper end of the 95 % interval of the drop against dense."""
+    """Upper end of the 95 % interval of the accuracy drop against dense."""
     agreement: float
     weight_bytes: int
     artifact_bytes: int
     latencies: Mapping[int, LatencyQuantiles]
-    """By batch size."""
+    """Measured latencies by batch size."""
 
     @property
     def seconds_per_sample(self) -> float:
-        """What a sample costs at best: replica-seconds."""
+        """Cost of a sample in replica-seconds, at the most efficient batch size."""
         return min(latency.p95_s / size for size, latency in self.latencies.items())
 
     @property
     def fastest_batch_s(self) -> float:
-        """What its quickest batch takes: the 95th percentile."""
+        """95th percentile of the time of its fastest batch, in seconds."""
         return min(latency.p95_s for latency in self.latencies.values())
 
 
 def variant_profiles(
     catalog: Catalog, hardware_key: str, only: Sequence[str] = ()
 ) -> dict[str, VariantProfile]:
-    """Return by variant what it offers on this kind of hardware.
+    """Return the profile of each variant on this kind of hardware, or of each variant in `only`.
 
-    A variant that was measured on other hardware only is taken by that card, with a warning: its
-    accuracy holds, and its latencies are corrected by what is seen live. Of several other kinds of
-    hardware, one that every variant was measured on comes first, then the newest.
+    A variant without a report card for this hardware gets that of other hardware, with a warning:
+    its accuracy holds, and its latencies are corrected by live observations. Of several kinds of
+    other hardware, one with report cards of every variant is preferred, then the newest.
 
-    Raises `ValueError` if `only` names a variant that the catalog lacks, or a variant was never
-    measured.
+    Raises `ValueError` if `only` names a variant that is not in the catalog, or if a variant has no
+    report card.
     """
     unknown = set(only) - set(catalog.variants)
     if unknown:
@@ -71,7 +71,7 @@ def variant_profiles(
     variants = {n: variant for n, variant in catalog.variants.items() if not only or n in only}
     newest = hardware_keys(catalog)
     on_all = [key for key in newest if all(v.report_card(key) for v in variants.values())]
-    found = {}
+    profiles = {}
     for name, variant in variants.items():
         cards = (variant.report_card(key) for key in (hardware_key, *on_all, *newest))
         card = next(filter(None, cards), None)
@@ -79,17 +79,18 @@ def variant_profiles(
             raise ValueError(f"variant {name} has no report card; run `paretoserve measure`")
         if card.hardware.key != hardware_key:
             logger.warning(
-                "measured on other hardware; `paretoserve measure` would measure it here",
+                "the report card is from other hardware; run `paretoserve measure` on this machine",
                 extra={"variant": name},
             )
-        found[name] = _profile(name, card)
-    return found
+        profiles[name] = _profile(name, card)
+    return profiles
 
 
 def qualifying(profiles: Mapping[str, VariantProfile], slo: Slo) -> tuple[str, ...]:
-    """Return the variants that an SLO's floors allow, best first by its objective.
+    """Return the variants that satisfy an SLO's accuracy limits, best first by its objective.
 
-    For `latency` the order is that of batch size 1; what is fastest right now is the policy's call.
+    For the objective `latency` they are ordered by their fastest batches; the policy decides which
+    one answers first at the moment.
     """
     if slo.variant is not None:
         return (slo.variant,)

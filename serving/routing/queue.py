@@ -1,4 +1,4 @@
-"""The deadline queue: requests that wait, in lanes, each lane in the order in which to serve it."""
+"""The deadline queue: requests in lanes, each lane sorted in the order of service."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from collections.abc import Collection
 from operator import attrgetter
 from typing import Any, Final, Generic
 
-from serving.routing.policy.state import Lane, LaneKey, Payload, QueuedRequest
+from serving.routing.policy.state import Lane, LaneKey, Payload, QueuedRequest, QueueOrder
 
 AGEING_S: Final = 1.0
-"""A request without a deadline is served as if due this long after it came: it cannot starve."""
+"""Time after its arrival, in seconds, at which a request without a deadline becomes due. It
+prevents starvation."""
 
 
 class DeadlineQueue(Generic[Payload]):
-    """Waiting requests by lane. `len()` counts the requests."""
+    """Queued requests by lane. `len()` returns the number of requests."""
 
     def __init__(self) -> None:
         self._lanes: dict[LaneKey, Lane] = {}
@@ -29,12 +30,12 @@ class DeadlineQueue(Generic[Payload]):
         return self._count
 
     def has_lane(self, key: LaneKey) -> bool:
-        """Return whether requests of this kind wait."""
+        """Return whether requests with this key are queued."""
         return key in self._lanes
 
     @property
     def lanes(self) -> list[Lane]:
-        """The lanes; none of them is empty."""
+        """The lanes that are not empty."""
         return list(self._lanes.values())
 
     def add(
@@ -47,41 +48,41 @@ class DeadlineQueue(Generic[Payload]):
         priority: int,
         now: float,
     ) -> QueuedRequest[Payload]:
-        """Queue a request of `size` samples that came at `now`, behind its equals."""
-        # Deadlines within one millisecond are equal: among them priority decides.
+        """Queue a request of `size` samples that arrives at `now`, after its equals."""
+        # Deadlines within one millisecond count as equal, and the priority decides among them.
         due = round(deadline if key.has_deadline else now + AGEING_S, 3)
-        order = (due, priority, next(self._numbers))
-        waiting = QueuedRequest(size, deadline, order, key, payload, arrived=now)
-        self.reinsert(waiting)
-        return waiting
+        order = QueueOrder(due, priority, next(self._numbers))
+        request = QueuedRequest(size, deadline, order, key, payload, arrived=now)
+        self.reinsert(request)
+        return request
 
-    def reinsert(self, waiting: QueuedRequest[Payload]) -> None:
-        """Queue a request again that was taken out, at the place it had."""
-        lane = self._lanes.get(waiting.key)
+    def reinsert(self, request: QueuedRequest[Payload]) -> None:
+        """Queue a request that was taken from this queue again, at its former position."""
+        lane = self._lanes.get(request.key)
         if lane is None:
-            lane = self._lanes[waiting.key] = Lane(waiting.key)
-        insort(lane.requests, waiting, key=_order)
-        lane.samples += waiting.size
-        self._priorities[waiting.order[1]] += 1
+            lane = self._lanes[request.key] = Lane(request.key)
+        insort(lane.requests, request, key=_order)
+        lane.samples += request.size
+        self._priorities[request.order.priority] += 1
         self._count += 1
 
     def take(self, lane: Lane, count: int, skip: int = 0) -> list[QueuedRequest[Payload]]:
-        """Remove and return `count` requests of a lane, from the one at `skip` on."""
+        """Remove and return `count` requests of a lane, starting with the one at `skip`."""
         return self._remove(lane, slice(skip, skip + count))
 
-    def remove(self, waiting: QueuedRequest[Payload]) -> bool:
-        """Remove one request, wherever it stands; return False if it does not wait here."""
-        lane = self._lanes.get(waiting.key)
+    def remove(self, request: QueuedRequest[Payload]) -> bool:
+        """Remove one request at any position; return False if it is not in the queue."""
+        lane = self._lanes.get(request.key)
         if lane is None:
             return False
-        place = bisect_left(lane.requests, waiting.order, key=_order)
-        if lane.requests[place : place + 1] != [waiting]:
+        place = bisect_left(lane.requests, request.order, key=_order)
+        if lane.requests[place : place + 1] != [request]:
             return False
         self._remove(lane, slice(place, place + 1))
         return True
 
     def last_deadlines(self) -> list[float]:
-        """Return by lane the deadline of its last request, sorted."""
+        """Return the deadline of the last request of each lane, sorted."""
         return sorted(lane.requests[-1].deadline for lane in self._lanes.values())
 
     def take_least_important(
@@ -91,13 +92,14 @@ class DeadlineQueue(Generic[Payload]):
         before: float = math.inf,
         variants: Collection[str] | None = None,
     ) -> QueuedRequest[Payload] | None:
-        """Remove and return the request to shed in favour of one with this priority, if any.
+        """Remove and return the request to shed in favour of one with `priority`, or None.
 
-        It is one of lower priority, due before some time, for which one of `variants` qualifies
-        (any, if none are given), and among those of the lowest priority the one that is due last.
+        Only requests of lower priority are shed that are due at `before` or earlier and for which
+        at least one of `variants` qualifies (any variant if None). Of those with the lowest
+        priority it is the one that is due last.
         """
         before = round(before, 3)  # as in `add`
-        self._priorities = +self._priorities  # forgets those that nobody has any more
+        self._priorities = +self._priorities  # removes the priorities with a count of 0
         if max(self._priorities, default=priority) <= priority:
             return None
         worst: tuple[int, float] = (priority, math.inf)
@@ -105,8 +107,8 @@ class DeadlineQueue(Generic[Payload]):
         for lane in self._lanes.values():
             if variants is not None and not set(variants).intersection(lane.key.variants):
                 continue
-            for place, waiting in enumerate(lane.requests):
-                due, own_priority, _ = waiting.order
+            for place, request in enumerate(lane.requests):
+                due, own_priority, _ = request.order
                 if (own_priority, due) > worst and due <= before:
                     worst, found = (own_priority, due), (lane, place)
         if found is None:
@@ -115,16 +117,16 @@ class DeadlineQueue(Generic[Payload]):
         return self._remove(lane, slice(place, place + 1))[0]
 
     def samples_before(self, deadline: float, variants: Collection[str]) -> float:
-        """Return about how many samples, due before `deadline`, will fall to these variants.
+        """Estimate how many samples due by `deadline` will be served by these variants.
 
-        A lane's samples are taken to spread evenly over the variants that it may go to. Those
-        without a deadline make way for those that have one, so they do not count.
+        A lane's samples are assumed to be spread evenly over the variants that qualify for it.
+        Requests without a deadline do not count, because those with a deadline go first.
         """
         deadline = round(deadline, 3)  # as in `add`
-        ours = set(variants)
+        own = set(variants)
         total = 0.0
         for lane in self._lanes.values():
-            shared = len(ours.intersection(lane.key.variants)) / len(lane.key.variants)
+            shared = len(own.intersection(lane.key.variants)) / len(lane.key.variants)
             if shared and lane.key.has_deadline:
                 before = bisect_right(lane.requests, deadline, key=_due) / len(lane.requests)
                 total += lane.samples * before * shared
@@ -133,8 +135,8 @@ class DeadlineQueue(Generic[Payload]):
     def _remove(self, lane: Lane, places: slice) -> list[QueuedRequest[Payload]]:
         taken = lane.requests[places]
         del lane.requests[places]
-        lane.samples -= sum(waiting.size for waiting in taken)
-        self._priorities.subtract(waiting.order[1] for waiting in taken)
+        lane.samples -= sum(request.size for request in taken)
+        self._priorities.subtract(request.order.priority for request in taken)
         self._count -= len(taken)
         if not lane.requests:
             del self._lanes[lane.key]
@@ -144,5 +146,5 @@ class DeadlineQueue(Generic[Payload]):
 _order = attrgetter("order")
 
 
-def _due(waiting: QueuedRequest[Any]) -> float:
-    return waiting.order[0]
+def _due(request: QueuedRequest[Any]) -> float:
+    return request.order.due

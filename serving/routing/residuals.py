@@ -1,8 +1,9 @@
-"""How much the times of like batches differ: ratios to the typical one, the last of them.
+"""The distribution of batch times around the typical time, from a window of recent ratios.
 
-A window is too small to hold the one batch in a thousand that matters to a deadline, so beyond its
-upper eighth the tail is taken to fall like a power, with Hill's estimate of how steeply
-(Hill, "A simple general approach to inference about the tail of a distribution", 1975).
+A window is too small to contain the one batch in a thousand that matters for a deadline. Therefore
+the tail beyond the largest eighth of the ratios is extrapolated by a power law, with Hill's
+estimate of its index (Hill, "A simple general approach to inference about the tail of a
+distribution", 1975).
 """
 
 from __future__ import annotations
@@ -15,61 +16,67 @@ from typing import Final
 from serving.routing.profile import LatencyQuantiles
 
 WINDOW: Final = 64
-SEEDS: Final = 16
-"""As many made-up ratios stand in for what a report card says, until real ones take their place."""
+"""Maximum number of ratios in the window."""
 
-TAIL: Final = 8
-"""The upper part of the values, one in so many, that the tail is estimated from."""
+SEED_COUNT: Final = 16
+"""Number of ratios that are derived from the report card until observations replace them."""
 
-LEAST_TAIL: Final = 0.002
-"""Of the tail's index: even where all of the values are equal."""
+TAIL_DIVISOR: Final = 8
+"""The tail is estimated from the largest 1 / `TAIL_DIVISOR` of the ratios."""
+
+MIN_TAIL_INDEX: Final = 0.002
+"""Lower bound of the tail index, for ratios that are all equal."""
 
 
 class Residuals:
-    """The last `WINDOW` ratios of a batch's time to the typical time of such batches."""
+    """The last `WINDOW` ratios of a batch's time to the typical time of batches of its size."""
 
-    __slots__ = ("_by_size", "_by_time", "_index", "_knee", "_share")
+    __slots__ = ("_by_age", "_sorted", "_tail_index", "_tail_share", "_threshold")
 
     def __init__(self, seed: LatencyQuantiles) -> None:
-        """Start with what a report card says: its quantiles."""
-        self._by_time = deque(card_ratio((i + 0.5) / SEEDS, seed) for i in range(SEEDS))
-        self._by_size = sorted(self._by_time)
+        """Fill the window with `SEED_COUNT` ratios from the quantiles of a report card."""
+        self._by_age = deque(card_ratio((i + 0.5) / SEED_COUNT, seed) for i in range(SEED_COUNT))
+        self._sorted = sorted(self._by_age)
         self._fit()
 
     def add(self, ratio: float) -> None:
-        """Take one more ratio in, for the oldest once the window is full."""
-        if len(self._by_time) == WINDOW:
-            oldest = self._by_time.popleft()
-            del self._by_size[bisect_left(self._by_size, oldest)]
-        self._by_time.append(ratio)
-        insort(self._by_size, ratio)
+        """Add a ratio. It replaces the oldest one if the window is full."""
+        if len(self._by_age) == WINDOW:
+            oldest = self._by_age.popleft()
+            del self._sorted[bisect_left(self._sorted, oldest)]
+        self._by_age.append(ratio)
+        insort(self._sorted, ratio)
         self._fit()
 
     def quantile(self, q: float) -> float:
-        """Return the ratio that a share `q` of batches stays within."""
-        if 1 - q < self._share:
-            return self._knee * math.pow(self._share / (1 - q), self._index)
-        return self._by_size[int(q * len(self._by_size))]
+        """Return the ratio that a share `q` of the batches does not exceed."""
+        if 1 - q < self._tail_share:
+            return self._threshold * math.pow(self._tail_share / (1 - q), self._tail_index)
+        return self._sorted[int(q * len(self._sorted))]
 
-    def beyond(self, ratio: float) -> float:
-        """Return the share of batches whose ratio is above this one."""
-        if ratio > self._knee:
-            return self._share * math.pow(self._knee / ratio, 1 / self._index)
-        values = self._by_size
+    def exceedance(self, ratio: float) -> float:
+        """Return the share of batches whose ratio exceeds `ratio`."""
+        if ratio > self._threshold:
+            return self._tail_share * math.pow(self._threshold / ratio, 1 / self._tail_index)
+        values = self._sorted
         return 1 - bisect_right(values, ratio) / len(values)
 
     def _fit(self) -> None:
-        values = self._by_size
-        above = len(values) // TAIL
-        self._knee = knee = values[-above - 1]
-        self._share = above / len(values)
-        self._index = max(LEAST_TAIL, sum(math.log(v / knee) for v in values[-above:]) / above)
+        values = self._sorted
+        above = len(values) // TAIL_DIVISOR
+        self._threshold = threshold = values[-above - 1]
+        self._tail_share = above / len(values)
+        self._tail_index = max(
+            MIN_TAIL_INDEX, sum(math.log(v / threshold) for v in values[-above:]) / above
+        )
 
 
 def card_ratio(u: float, card: LatencyQuantiles) -> float:
-    """Return the ratio at quantile `u` of a card; below the median it is taken to fall as little.
+    """Return the ratio to the median at quantile `u` of a report card.
 
-    Between the card's quantiles, and beyond the last, it is exponential: linear in -log(1 - u).
+    Between the quantiles of the card and beyond the last one, the distribution is assumed to be
+    exponential: linear in -log(1 - u). Below the median, the ratio falls by a quarter of what it
+    rises by above.
     """
     p95, p99 = card.p95_s / card.p50_s, card.p99_s / card.p50_s
     if u < 0.5:

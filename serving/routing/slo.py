@@ -1,6 +1,7 @@
-"""What one request asks for: deadline, accuracy floor, objective, priority, or one variant.
+"""The service level objective of a request: deadline, accuracy, objective, priority, variant.
 
-A parameter of the request wins over a header; what neither says comes from the configured default.
+A request parameter takes precedence over a header. Fields that neither sets come from the
+configured default.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ from serving.errors import InvalidRequest, shorten
 Objective: TypeAlias = Literal["accuracy", "latency", "cost"]
 
 DEFAULT_PRIORITY: Final = 10
-"""Where the protocol's priority 0 ("default") ranks: below 1 to 9, above everything from 11 on."""
+"""Rank of the protocol's priority 0 ("default"): below 1 to 9 and above 11 and more."""
 
 MAX_PRIORITY: Final = 2**32 - 1
+"""Largest value of a priority, which is the lowest priority."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """One request's service level objective; the defaults ask for nothing.
+    """The service level objective of one request; the defaults impose no limits.
 
-    `latency_s` counts from the gateway's receipt of the request. `max_accuracy_drop` bounds the
-    upper end of the 95 % interval of a variant's drop against dense. `variant` overrides the
-    router and the floors, not the deadline.
+    `latency_s` is the time allowed from the gateway's receipt of the request. `max_accuracy_drop`
+    limits the upper end of the 95 % interval of a variant's accuracy drop against dense. `variant`
+    overrides the router and the accuracy limits, but not the deadline.
     """
 
     latency_s: float = math.inf
@@ -38,9 +40,10 @@ class Slo:
 
 
 def parse(parameters: Mapping[str, Any], headers: Mapping[str, str], default: Slo) -> Slo:
-    """Build the SLO of one request.
+    """Return the SLO of one request.
 
-    `headers` has lower-case names. Raises `InvalidRequest` naming the field and what it may be.
+    The names in `headers` are in lower case. Raises `InvalidRequest`, with the field and its
+    allowed values, if a value is invalid.
     """
     fields: dict[str, Any] = {}
     for header, (field, read) in HEADERS.items():
@@ -61,7 +64,7 @@ def _as_dict(slo: Slo) -> dict[str, Any]:
 
 
 def _number(where: str, value: Any, wanted: str) -> float:
-    # bool is an int to Python, and no number to anybody else
+    # In Python bool is a subclass of int, but true and false are not numbers in JSON.
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InvalidRequest(f"{where} must be {wanted}, got {shorten(value)}")
     return float(value)
@@ -75,7 +78,7 @@ def _milliseconds(where: str, value: Any) -> float:
 
 
 def _microseconds(where: str, value: Any) -> float | None:
-    """Read the protocol's own timeout, of which 0 says that there is none."""
+    """Read the protocol's `timeout` parameter, where 0 means no timeout."""
     number = _number(where, value, "a number of microseconds")
     if number < 0:
         raise InvalidRequest(f"{where} must be at least 0 microseconds, got {shorten(value)}")
@@ -116,7 +119,7 @@ _Field: TypeAlias = tuple[str, _Read]
 
 
 def _from_text(read: _Read) -> _Read:
-    """Read a number that came as text; what is no number is left for `read` to refuse."""
+    """Return a reader for numbers in text; text that is not a number is passed on to `read`."""
 
     def read_text(where: str, text: str) -> Any:
         try:
@@ -127,7 +130,8 @@ def _from_text(read: _Read) -> _Read:
     return read_text
 
 
-# Later rows win: `slo_latency_ms` over the protocol's own `timeout`, which means the same.
+# Later rows take precedence: `slo_latency_ms` over the protocol's `timeout`, which sets the same
+# field.
 PARAMETERS: Final[Mapping[str, _Field]] = {
     "timeout": ("latency_s", _microseconds),
     "slo_latency_ms": ("latency_s", _milliseconds),

@@ -1,4 +1,4 @@
-"""The steps of the planner: what the scheduler has to do next."""
+"""The steps of the planner: what its caller has to do next."""
 
 from __future__ import annotations
 
@@ -11,34 +11,41 @@ from serving.routing.policy.state import Payload, QueuedRequest
 
 @dataclass(frozen=True, slots=True)
 class Send(Generic[Payload]):
-    """Send these requests in one batch; then tell `end_batch` with its number."""
+    """Send these requests in one batch, and call `Planner.end_batch` when it has ended."""
 
     number: int
+    """Identifies the batch."""
     variant: str
     batch: Sequence[QueuedRequest[Payload]]
     size: int
+    """Number of samples in the batch."""
     predicted_s: float
+    """95 % quantile of the time from dispatch to answer, in seconds."""
     reason: str
+    """Reason code of the policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expired(Generic[Payload]):
-    """No variant can answer this one in time any more."""
+    """Fail this request: no variant can answer it in time any more."""
 
-    waiting: QueuedRequest[Payload]
+    request: QueuedRequest[Payload]
 
 
 @dataclass(frozen=True, slots=True)
 class NoReplica(Generic[Payload]):
-    """These have no deadline, and nobody has been there to serve them for too long."""
+    """Fail these requests without deadlines: their variants have had no live replica for too long.
 
-    batch: Sequence[QueuedRequest[Payload]]
+    `variants` are the names of the variants that qualify for them.
+    """
+
+    requests: Sequence[QueuedRequest[Payload]]
     variants: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Nothing to do before something happens, or `until` comes."""
+    """Do nothing until `until` or until the state changes, whichever comes first."""
 
     until: float
 

@@ -1,4 +1,7 @@
-"""Every policy, in one table. To add one: write `serving/routing/policy/<name>.py`, and add it below."""
+"""All routing policies by name.
+
+To add one, write `serving/routing/policy/<name>.py` and add it to the table below.
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""What can be done with one lane now, and what each possibility is worth.
+"""One-step lookahead: the batches that a lane can be served with, and the value of each.
 
-    value(variant, b) = accuracy x expected in time(b)             of the batch itself
-                      + accuracy of the next x in time(rest)       of those that wait on
-                      + (accuracy of the next - that of late) x arrivals while it runs
-                      - accuracy of the fastest x losses           of those yet to come
+    value(variant, b) = accuracy x requests of b in time                  the batch itself
+                      + accuracy of the next batch x rest in time         requests that wait
+                      + (that accuracy - the recent one) x arrivals       arrivals while b runs
+                      - accuracy of the fastest variant x misses          future misses
 
-One step of lookahead, where the time that a batch takes is priced by what arrives in it: the
-relative value of an average-reward decision process (Puterman, Markov Decision Processes, 8.4).
-The utility of a batch is SuperServe's (NSDI'25, section 4.1), its best case an expectation here.
+The unit is correct answers in time. The time that a batch takes is priced by what arrives during
+it: the relative value of an average-reward decision process (Puterman, Markov Decision Processes,
+8.4). The utility of a batch is that of SuperServe (NSDI'25, section 4.1), as an expectation instead
+of its best case.
 """
 
 from __future__ import annotations
@@ -17,127 +18,75 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
-from serving.routing.policy.state import Lane, LaneKey, RouterState, VariantState, drain_time_s
+from serving.routing.policy.queue_view import (
+    Group,
+    QueueView,
+    delayed,
+    fastest_variant,
+    groups_of,
+)
+from serving.routing.policy.state import Lane, VariantState
 
 RANK_COST: Final = 1e-3
-"""What a step down in a lane's preference costs where that is not by accuracy."""
+"""Cost of one step down in a lane's preference, in correct answers per request. It applies if the
+preference is not by accuracy."""
 
-NEGLIGIBLE: Final = 1e-4
-"""Expected requests; a decision does not turn on less."""
+NEGLIGIBLE_MISSES: Final = 1e-4
+"""Number of expected misses below which they do not affect a decision."""
 
-CERTAIN: Final = 6.0
-"""Hardly any batch takes so many times as long as is typical."""
+MAX_TIME_RATIO: Final = 6.0
+"""Practical upper bound of a batch's time, as a multiple of its typical time."""
 
-HELD: Final = ((0.8, 0.5), (0.17, 0.9), (0.03, 0.99))
-"""How long a core may be held: shares, and the quantiles that stand for them."""
+HOLD_QUANTILES: Final = ((0.8, 0.5), (0.17, 0.9), (0.03, 0.99))
+"""Approximation of the time that a core is occupied: weights, and the quantiles of the batch's time
+that have them."""
 
-OVERLOAD: Final = (0.9, 1.1)
-"""Arrivals, in what the fastest can serve, from which and at which there is not time for all."""
+OVERLOAD_RANGE: Final = (0.9, 1.1)
+"""Offered load at which the service begins to count as overloaded, and at which it does fully."""
 
 SPLIT_COST: Final = 0.05
-"""What it costs to leave some for another batch, in answers in time."""
+"""Cost of leaving requests for another batch, in correct answers."""
 
-VARIANTS_TO_SPLIT: Final = 2
-"""The quickest so many are looked at with smaller batches."""
+MAX_SPLIT_VARIANTS: Final = 2
+"""Number of variants, the fastest ones, for which smaller batches are considered."""
 
-STAY: Final = 0.002
-"""What it is worth, by request, to stay with the variant of the last batch: it does not flap."""
-
-GROWTH: Final = 2
-MOST_GROUPS: Final = 6
-"""Those that wait are looked at in groups, each so many times as large as those before it."""
-
-OTHER_LANES: Final = 3
-"""Other lanes that are looked at, those due first: a decision stays cheap."""
+SAME_VARIANT_BONUS: Final = 0.002
+"""Value of staying with the variant of the last batch, in correct answers per request. It prevents
+alternation between variants of about equal value."""
 
 
 class CandidateBatch(NamedTuple):
-    """A batch that could be sent, or waited for."""
+    """A batch that could be sent now, or after waiting for its variant."""
 
     value: float
+    """Expected number of correct answers in time."""
     loss: float
-    """How much less that is than if everyone were in time by this variant."""
+    """Difference to the value if this variant answered all queued requests in time."""
     lane: Lane
-    candidate: VariantState
+    variant: VariantState
     rank: int
-    """Place of the candidate among those that qualify."""
+    """Index of the variant among those that qualify, best first."""
     size: int
+    """Number of samples."""
     taken: int
-    """Requests, from the one at `skip` on."""
+    """Number of requests, starting with the one at `skip`."""
     skip: int
+    """Number of requests left out at the start of the lane."""
 
-
-Group: TypeAlias = tuple[int, float, float, float]
-"""Requests that wait, the time left for all up to them, what the fastest needs for those, and what
-one is worth."""
 
 _deadline = attrgetter("deadline")
-
-
-def alive(lane: Lane, state: RouterState) -> list[VariantState]:
-    """Return the variants of a lane that are alive, best first by its preference."""
-    candidates = state.candidates
-    found = [candidates[name] for name in lane.key.variants if name in candidates]
-    if lane.key.fastest_first:
-        found.sort(key=lambda candidate: candidate.free_in_s + candidate.times.within_s(1))
-    return found
-
-
-def fastest(candidates: Sequence[VariantState], size: int) -> VariantState:
-    """Return the variant that is quickest with a batch of `size` samples."""
-    return min(candidates, key=lambda each: each.times.typical_s(min(size, each.max_batch)))
-
-
-class QueueView:
-    """What waits in all lanes, looked at once for all options of a decision."""
-
-    def __init__(self, lanes: Sequence[Lane], state: RouterState) -> None:
-        """`lanes` are all, those due first."""
-        self.state = state
-        self._lanes = [lane for lane in lanes if lane.key.has_deadline]
-        self._alive: dict[LaneKey, list[VariantState]] = {}
-        self._groups: dict[LaneKey, list[Group]] = {}
-
-    def alive(self, lane: Lane) -> list[VariantState]:
-        """Return the variants of a lane that are alive, best first by its preference."""
-        found = self._alive.get(lane.key)
-        if found is None:
-            found = self._alive[lane.key] = alive(lane, self.state)
-        return found
-
-    def others(self, lane: Lane) -> list[Group]:
-        """Return what other lanes hold, those due first, as it would be served in turn."""
-        found: list[Group] = []
-        before_s, seen = 0.0, 0
-        for other in self._lanes:
-            if other is not lane and seen < OTHER_LANES and self.alive(other):
-                seen += 1
-                groups = self._whole(other)
-                found += [(n, left_s, more_s + before_s, w) for n, left_s, more_s, w in groups]
-                before_s += groups[-1][2]
-        return found
-
-    def _whole(self, lane: Lane) -> list[Group]:
-        groups = self._groups.get(lane.key)
-        if groups is None:
-            able = self.alive(lane)
-            worth = max(each.accuracy for each in able)
-            quickest = fastest(able, lane.samples)
-            groups = list(groups_of(lane, 0, quickest, self.state.now, worth))
-            self._groups[lane.key] = groups
-        return groups
 
 
 class CandidateBatches:
     """The batches that a lane could be served with."""
 
     def __init__(self, lane: Lane, view: QueueView) -> None:
-        """Raises `ValueError` if none of the lane's variants is alive."""
-        state, qualifying = view.state, view.alive(lane)
+        """Raises `ValueError` if none of the lane's variants has a live replica."""
+        state, qualifying = view.state, view.live_variants(lane)
         if not qualifying:
-            raise ValueError(f"none of {', '.join(lane.key.variants)} is alive")
+            raise ValueError(f"none of {', '.join(lane.key.variants)} has a live replica")
         self._lane = lane
         self._state = state
         self._qualifying = qualifying
@@ -150,72 +99,73 @@ class CandidateBatches:
         if any(b > a for a, b in zip(self._worth, self._worth[1:], strict=False)):
             self._worth = [1 - RANK_COST * rank for rank in range(len(qualifying))]
             self._recent_accuracy = 1.0
-        self._fast = fastest(qualifying, lane.samples)
-        self._fast_worth = self._worth[qualifying.index(self._fast)]
-        self._sensible = _sensible(qualifying, lane.samples)
-        self._others = view.others(lane)
-        self._others_worth = sum(number * worth for number, _, _, worth in self._others)
-        self._rests: dict[int, list[Group]] = {}
-        self._overload, self._price_per_s = self._scarcity()
+        self._fastest = fastest_variant(qualifying, lane.samples)
+        self._fastest_worth = self._worth[qualifying.index(self._fastest)]
+        self._undominated = _undominated(qualifying, lane.samples)
+        self._other_groups = view.other_groups(lane)
+        self._others_worth = sum(count * worth for count, _, _, worth in self._other_groups)
+        self._remaining: dict[int, list[Group]] = {}
+        self._overload, self._price_per_s = self._overload_price()
 
-    def _scarcity(self) -> tuple[float, float]:
-        """Return how sure it is that there is not time for all, and what a second is worth then.
-
-        Then it is no longer asked whom to serve, but how many a second.
-        """
-        low, high = OVERLOAD
-        overload = min(1.0, max(0.0, (self._state.load - low) / (high - low)))
-        if not overload:
-            return 0.0, 0.0
-        fast = self._fast
-        size = fast.fits(fast.max_batch, self._allowance_s / 2)
-        return overload, overload * self._fast_worth * size / fast.times.typical_s(size)
-
-    def whole(self) -> Iterator[CandidateBatch]:
-        """Yield, by variant, the batch of all that wait, or of those that cannot wait longer."""
+    def full_batches(self) -> Iterator[CandidateBatch]:
+        """Yield by variant the batch of all queued requests, or of those that cannot wait."""
         requests, now = self._requests, self._state.now
-        for rank, candidate in self._sensible:
-            size, taken = self._most(candidate)
-            yield self._option(rank, candidate, size, taken, 0)
+        for rank, variant in self._undominated:
+            size, taken = self._largest(variant)
+            yield self._batch(rank, variant, size, taken, 0)
             if rank:
-                pressing = bisect_left(requests, 2 * requests[0].deadline - now, key=_deadline)
-                if 0 < pressing < taken:
-                    yield self._option(rank, candidate, self._samples(pressing), pressing, 0)
+                urgent = bisect_left(requests, 2 * requests[0].deadline - now, key=_deadline)
+                if 0 < urgent < taken:
+                    yield self._batch(rank, variant, self._samples(urgent), urgent, 0)
 
-    def parts(self) -> Iterator[CandidateBatch]:
-        """Yield smaller batches, and those that leave out who would be late anyway."""
+    def smaller_batches(self) -> Iterator[CandidateBatch]:
+        """Yield smaller batches, and batches without the first requests if those would be late."""
         requests, now = self._requests, self._state.now
         left_s = requests[0].deadline - now
-        for rank, candidate in self._sensible[-VARIANTS_TO_SPLIT:]:
-            if not candidate.free_slots:
+        for rank, variant in self._undominated[-MAX_SPLIT_VARIANTS:]:
+            if not variant.free_slots:
                 continue
-            times = candidate.times
-            most, most_taken = self._most(candidate)
-            size = most
+            times = variant.times
+            largest, most_taken = self._largest(variant)
+            size = largest
             while size:
                 taken, cost = most_taken, 0.0
-                if size < most:
+                if size < largest:
                     taken, cost = min(taken, self._requests_in(size)), SPLIT_COST
                     if requests[0].size <= size and times.typical_s(size) < left_s:
-                        yield self._option(rank, candidate, size, taken, 0, cost)
+                        yield self._batch(rank, variant, size, taken, 0, cost)
                 within_s = times.within_s(size)
                 if within_s > left_s:
                     skip = bisect_left(requests, now + within_s, key=_deadline)
                     if skip < self._count:
                         kept = self._requests_in(size, skip)
                         samples = sum(each.size for each in requests[skip : skip + kept])
-                        yield self._option(rank, candidate, samples, kept, skip, cost)
+                        yield self._batch(rank, variant, samples, kept, skip, cost)
                 size = 1 << (size - 1).bit_length() - 1 if size > 1 else 0
 
-    def _most(self, candidate: VariantState) -> tuple[int, int]:
-        """Return samples and requests of the largest batch from the start of the lane."""
-        if self._lane.samples <= candidate.max_batch:
+    def _overload_price(self) -> tuple[float, float]:
+        """Return the degree of overload, from 0 to 1, and the price of a second of a core.
+
+        In overload not all requests can be in time. Their number per second matters then, not
+        which ones are served.
+        """
+        low, high = OVERLOAD_RANGE
+        overload = min(1.0, max(0.0, (self._state.offered_load - low) / (high - low)))
+        if not overload:
+            return 0.0, 0.0
+        fastest = self._fastest
+        size = fastest.largest_batch(fastest.max_batch, self._allowance_s / 2)
+        return overload, overload * self._fastest_worth * size / fastest.times.typical_s(size)
+
+    def _largest(self, variant: VariantState) -> tuple[int, int]:
+        """Return the samples and the requests of the largest batch from the start of the lane."""
+        if self._lane.samples <= variant.max_batch:
             return self._lane.samples, self._count
-        taken = self._requests_in(candidate.max_batch)
+        taken = self._requests_in(variant.max_batch)
         return self._samples(taken), taken
 
     def _requests_in(self, size: int, skip: int = 0) -> int:
-        """Return how many requests from `skip` on are at most so many samples; at least one."""
+        """Return how many requests from index `skip` have at most `size` samples; at least 1."""
         if self._mean_size == 1:
             return min(size, self._count - skip)
         taken, samples = 0, 0
@@ -227,134 +177,127 @@ class CandidateBatches:
         return taken
 
     def _samples(self, taken: int) -> int:
-        """Return the samples of the first so many requests."""
+        """Return the number of samples of the first `taken` requests."""
         if self._mean_size == 1:
             return taken
         return sum(each.size for each in islice(self._requests, taken))
 
-    def _option(
+    def _batch(
         self,
         rank: int,
-        candidate: VariantState,
+        variant: VariantState,
         size: int,
         taken: int,
         skip: int,
         cost: float = 0.0,
     ) -> CandidateBatch:
-        value = self._value(rank, candidate, size, taken, skip) - cost
-        if candidate.name == self._state.last:
-            value += STAY * taken
+        value = self._value(rank, variant, size, taken, skip) - cost
+        if variant.name == self._state.last_variant:
+            value += SAME_VARIANT_BONUS * taken
         loss = self._worth[rank] * self._count + self._others_worth - value
-        return CandidateBatch(value, loss, self._lane, candidate, rank, size, taken, skip)
+        return CandidateBatch(value, loss, self._lane, variant, rank, size, taken, skip)
 
-    def _value(self, rank: int, candidate: VariantState, size: int, taken: int, skip: int) -> float:
-        state, times = self._state, candidate.times
+    def _value(self, rank: int, variant: VariantState, size: int, taken: int, skip: int) -> float:
+        state, times = self._state, variant.times
         typical_s = times.typical_s(size)
-        value = self._worth[rank] * self._in_time(candidate, size, taken, skip, typical_s)
-        rest = self._rest(skip + taken)
-        holds_last_core = bool(candidate.free_slots) and state.free_cores < 2
-        if not holds_last_core and candidate is not self._fast:
-            # Somebody else can begin with the rest at once.
-            in_time = [(n, w) for n, left_s, needed_s, w in rest if left_s >= needed_s]
-            return value + sum(n * (w or self._fast_worth) for n, w in in_time)
+        value = self._worth[rank] * self._in_time(variant, size, taken, skip, typical_s)
+        remaining = self._remaining_groups(skip + taken)
+        holds_last_core = bool(variant.free_slots) and state.free_cores < 2
+        if not holds_last_core and variant is not self._fastest:
+            # The fastest variant can begin with the remaining requests at once.
+            in_time = [(n, w) for n, left_s, needed_s, w in remaining if left_s >= needed_s]
+            return value + sum(n * (w or self._fastest_worth) for n, w in in_time)
         waiting = self._count - skip - taken
-        coming = state.arrivals_per_s * typical_s
+        arriving = state.arrivals_per_s * typical_s
         head_s = self._allowance_s
         if waiting:
             head_s = self._requests[skip + taken].deadline - state.now
-        next_worth = self._next_worth(waiting + coming, head_s - typical_s)
+        next_worth = self._next_worth(waiting + arriving, head_s - typical_s)
         if holds_last_core:
-            value += coming * (next_worth - self._recent_accuracy)
-        certain_s = CERTAIN * typical_s
+            value += arriving * (next_worth - self._recent_accuracy)
+        longest_s = MAX_TIME_RATIO * typical_s
         until_s = typical_s + state.p10_slack_s
         first_s = 0.0
-        for number, left_s, needed_s, worth in rest:
-            slack_s = left_s - needed_s - candidate.free_in_s
-            saved: float = number
-            if slack_s < certain_s:
-                saved *= 1 - times.miss_probability(size, slack_s)
+        for count, left_s, needed_s, worth in remaining:
+            slack_s = left_s - needed_s - variant.free_in_s
+            in_time_count: float = count
+            if slack_s < longest_s:
+                in_time_count *= 1 - times.miss_probability(size, slack_s)
             if slack_s > typical_s and left_s < until_s:
-                first_s = needed_s  # what may come is due after these
-            value += saved * (worth or next_worth) * (1 - self._overload)
+                first_s = needed_s  # arrivals are due after these requests
+            value += in_time_count * (worth or next_worth) * (1 - self._overload)
         value -= self._price_per_s * typical_s
-        if candidate.free_slots:
-            lost = self._expected_misses(candidate, size, typical_s, first_s)
-            value -= self._fast_worth * lost * (1 - self._overload)
+        if variant.free_slots:
+            misses = self._expected_misses(variant, size, typical_s, first_s)
+            value -= self._fastest_worth * misses * (1 - self._overload)
         return value
 
     def _in_time(
-        self, candidate: VariantState, size: int, taken: int, skip: int, typical_s: float
+        self, variant: VariantState, size: int, taken: int, skip: int, typical_s: float
     ) -> float:
-        """Return how many of a batch's requests are expected in time."""
-        requests, times = self._requests, candidate.times
-        start = self._state.now + candidate.free_in_s
+        """Return how many of the batch's requests are expected to be in time."""
+        requests, times = self._requests, variant.times
+        start = self._state.now + variant.free_in_s
         left_s = requests[skip].deadline - start
-        if left_s > CERTAIN * typical_s:
+        if left_s > MAX_TIME_RATIO * typical_s:
             return taken
         late = times.miss_probability(size, left_s)
-        if late > NEGLIGIBLE and taken > 1:
+        if late > NEGLIGIBLE_MISSES and taken > 1:
             last = times.miss_probability(size, requests[skip + taken - 1].deadline - start)
             middle = times.miss_probability(size, requests[skip + taken // 2].deadline - start)
             late = (late + 2 * middle + last) / 4
         return taken * (1 - late)
 
     def _expected_misses(
-        self, candidate: VariantState, size: int, typical_s: float, first_s: float
+        self, variant: VariantState, size: int, typical_s: float, first_s: float
     ) -> float:
-        """Return how many of those yet to come will be late while the core is held."""
-        expected_misses, within_s = self._state.expected_misses, candidate.times.within_s
-        if expected_misses(CERTAIN * typical_s + first_s) < NEGLIGIBLE:
+        """Return how many future requests are expected to be late while the core is occupied.
+
+        `first_s` is the time for queued requests that are served before them.
+        """
+        expected_misses, within_s = self._state.expected_misses, variant.times.within_s
+        if expected_misses(MAX_TIME_RATIO * typical_s + first_s) < NEGLIGIBLE_MISSES:
             return 0.0
         return sum(
-            share * expected_misses((typical_s if q == 0.5 else within_s(size, q)) + first_s)
-            for share, q in HELD
+            weight * expected_misses((typical_s if q == 0.5 else within_s(size, q)) + first_s)
+            for weight, q in HOLD_QUANTILES
         )
 
     def _next_worth(self, samples: float, left_s: float) -> float:
-        """Return what each of the next batch will be worth: so many samples, in that time."""
+        """Return the value of a request in the next batch, of `samples` to be served in `left_s`.
+
+        It is that of the best variant that is in time.
+        """
         size = max(1, math.ceil(samples))
-        for worth, candidate in zip(self._worth, self._qualifying, strict=True):
-            if size <= candidate.max_batch and candidate.times.typical_s(size) <= left_s:
+        for worth, variant in zip(self._worth, self._qualifying, strict=True):
+            if size <= variant.max_batch and variant.times.typical_s(size) <= left_s:
                 return worth
-        return self._fast_worth
+        return self._fastest_worth
 
-    def _rest(self, place: int) -> list[Group]:
-        """Return what waits from `place` on, and what other lanes hold."""
-        rest = self._rests.get(place)
-        if rest is None:
-            own = list(groups_of(self._lane, place, self._fast, self._state.now, 0.0))
-            needed_s = own[-1][2] if own else 0.0
-            others = [(n, left_s, more_s + needed_s, w) for n, left_s, more_s, w in self._others]
-            rest = self._rests[place] = own + others
-        return rest
+    def _remaining_groups(self, place: int) -> list[Group]:
+        """Return the groups of the lane from index `place`, and then those of other lanes."""
+        groups = self._remaining.get(place)
+        if groups is None:
+            own = list(groups_of(self._lane, place, self._fastest, self._state.now, 0.0))
+            needed_s = own[-1].needed_s if own else 0.0
+            groups = self._remaining[place] = own + delayed(self._other_groups, needed_s)
+        return groups
 
 
-def _sensible(qualifying: Sequence[VariantState], samples: int) -> list[tuple[int, VariantState]]:
-    """Return, with their ranks, the variants that no better one beats, alone and together."""
+def _undominated(
+    qualifying: Sequence[VariantState], samples: int
+) -> list[tuple[int, VariantState]]:
+    """Return the variants that are faster than all better ones with a free slot, with their ranks.
+
+    Faster means for a single sample or for all queued samples.
+    """
     kept: list[tuple[int, VariantState]] = []
-    fastest_batch_s = [math.inf, math.inf]
-    for rank, candidate in enumerate(qualifying):
-        times = candidate.times
-        took_s = [times.typical_s(1), times.typical_s(min(samples, candidate.max_batch))]
-        if took_s[0] < fastest_batch_s[0] or took_s[1] < fastest_batch_s[1]:
-            kept.append((rank, candidate))
-            if candidate.free_slots:
-                fastest_batch_s = [min(a, b) for a, b in zip(fastest_batch_s, took_s, strict=True)]
+    fastest_s = [math.inf, math.inf]
+    for rank, variant in enumerate(qualifying):
+        times = variant.times
+        took_s = [times.typical_s(1), times.typical_s(min(samples, variant.max_batch))]
+        if took_s[0] < fastest_s[0] or took_s[1] < fastest_s[1]:
+            kept.append((rank, variant))
+            if variant.free_slots:
+                fastest_s = [min(a, b) for a, b in zip(fastest_s, took_s, strict=True)]
     return kept
-
-
-def groups_of(
-    lane: Lane, place: int, quickest: VariantState, now: float, worth: float
-) -> Iterator[Group]:
-    """Yield a lane's requests from `place` on in groups, which the fastest serves in turn."""
-    requests = lane.requests
-    done, rest, number = 0, len(requests) - place, 0
-    mean_size = lane.samples / len(requests)
-    while done < rest:
-        number += 1
-        upto = rest if number == MOST_GROUPS else min(rest, max(1, GROWTH * done))
-        needed_s = drain_time_s(
-            quickest.times.within_s, max(1, round(upto * mean_size)), quickest.max_batch
-        )
-        yield upto - done, requests[place + upto - 1].deadline - now, needed_s, worth
-        done = upto

@@ -1,11 +1,11 @@
-"""Our policy: of all batches that could be sent now, the one that is worth most.
+"""The default policy: of all batches that can be sent now, the one with the highest value.
 
-Those due first go first. All that wait go together if they can be in time: that clears the queue,
-and the next batch is small again. What it is worth (serving/routing/policy/lookahead.py) counts the batch,
-those that wait on, and those yet to come: so a better variant is used where its gain exceeds the
-risk, and the choice degrades before anyone is shed. Where somebody is expected to be late, smaller
-batches are looked at, other lanes, and batches without those that are lost already and would only
-force smaller ones on the others (early drop of Nexus, SOSP'19).
+The lane that is due first is served first. All its requests go together if they can be in time:
+that empties the queue, and the next batch is small again. The value of a batch (`lookahead`) counts
+its requests, those that wait, and future ones. So a more accurate variant is used where its gain
+exceeds the risk, and accuracy is reduced before requests are shed. If misses are expected, the
+policy also considers other lanes, smaller batches, and batches without the requests that would be
+late anyway and would only force smaller batches on the others (early drop of Nexus, SOSP'19).
 """
 
 from __future__ import annotations
@@ -15,98 +15,105 @@ from collections.abc import Sequence
 from typing import Final
 
 from serving.routing.policy.lookahead import (
-    CERTAIN,
-    NEGLIGIBLE,
+    MAX_TIME_RATIO,
+    NEGLIGIBLE_MISSES,
     CandidateBatch,
     CandidateBatches,
-    QueueView,
 )
-from serving.routing.policy.no_deadline import is_overdue, serve_patiently
+from serving.routing.policy.no_deadline import is_overdue, serve_without_deadline
+from serving.routing.policy.queue_view import QueueView
 from serving.routing.policy.state import (
     Decision,
     Dispatch,
     Drop,
     Lane,
+    QueueOrder,
     RouterState,
     VariantState,
     Wait,
 )
 
-TOLERATED: Final = 0.05
-"""Requests that may be expected late before anything but the plainest is looked at."""
+TOLERATED_LOSS: Final = 0.05
+"""Expected loss, in correct answers, up to which only full batches of one lane are considered."""
 
-LANES_TO_TRY: Final = 2
-"""So many lanes are tried where the first would make somebody late."""
+MAX_LANES_TO_TRY: Final = 2
+"""Maximum number of lanes that are considered if the first one has an expected loss."""
 
-AMPLE: Final = 12.0
-"""So many times as long as is typical: time enough for a batch, for the next, and to spare."""
+AMPLE_SLACK_RATIO: Final = 12.0
+"""Slack, as a multiple of the typical time of a batch, that is enough for the batch and for the
+next one with a wide margin."""
 
 EXPLORE_AFTER_S: Final = 10.0
-"""A variant that was not seen for so long is tried, where nobody can come to harm by it."""
+"""Time, in seconds, after which a variant that ran no batch is explored if no request is at
+risk."""
 
-EXPLORE_SLACK: Final = 5.0
-"""That is: where it may take so many times as long as expected."""
+EXPLORE_SLACK_RATIO: Final = 5.0
+"""Slack that an exploring request needs, as a multiple of its predicted time."""
 
-AT_RISK: Final = 0.5
-"""A batch is called so if it is likelier late than this."""
+AT_RISK_PROBABILITY: Final = 0.5
+"""Probability of a miss above which the reason of a batch is "at risk"."""
 
 
 def pareto(state: RouterState) -> Decision:
-    """Decide what to do next; call again until the answer is `Wait`."""
+    """Decide what to do next; call again until the decision is `Wait`."""
     now, until = state.now, math.inf
     lanes = sorted(state.lanes, key=_first_order)
     view = QueueView(lanes, state)
-    patient = [lane for lane in lanes if not lane.key.has_deadline]
-    for lane in patient:
+    without_deadline = [lane for lane in lanes if not lane.key.has_deadline]
+    for lane in without_deadline:
         if is_overdue(lane, state):
-            decision = serve_patiently(lane, lanes, state)
+            decision = serve_without_deadline(lane, lanes, state)
             if isinstance(decision, Dispatch):
                 return decision
     for lane in lanes:
         if not lane.key.has_deadline:
             continue
-        qualifying = view.alive(lane)
-        if _is_hopeless(lane, qualifying, state):
+        qualifying = view.live_variants(lane)
+        if _is_unattainable(lane, qualifying, state):
             return Drop(lane)
         if not any(each.free_slots for each in qualifying):
             until = min(until, lane.requests[0].deadline)
             continue
-        explored = _explore(lane, qualifying, state)
-        if explored is not None:
-            return explored
-        if len(lanes) == 1 and _is_plain(lane, qualifying[0], state):
+        exploring = _explore(lane, qualifying, state)
+        if exploring is not None:
+            return exploring
+        if len(lanes) == 1 and _has_ample_slack(lane, qualifying[0], state):
             return _send_all(lane, qualifying[0])
-        best = _best(CandidateBatches(lane, view))
-        if best.loss > TOLERATED and best.candidate.free_slots:
-            best = _better(best, lanes, view)
-        if best.candidate.free_slots:
+        best = _best_batch(CandidateBatches(lane, view))
+        if best.loss > TOLERATED_LOSS and best.variant.free_slots:
+            best = _best_of_lanes(best, lanes, view)
+        if best.variant.free_slots:
             return _dispatch(best, lanes, state)
-        until = min(until, now + best.candidate.free_in_s)
-    for lane in patient:
-        decision = serve_patiently(lane, lanes, state)
+        until = min(until, now + best.variant.free_in_s)
+    for lane in without_deadline:
+        decision = serve_without_deadline(lane, lanes, state)
         if isinstance(decision, Dispatch):
             return decision
         until = min(until, decision.until)
     return Wait(until)
 
 
-def _is_hopeless(lane: Lane, qualifying: Sequence[VariantState], state: RouterState) -> bool:
-    """Return whether no variant can answer the lane's first request in time, even at best."""
+def _is_unattainable(lane: Lane, qualifying: Sequence[VariantState], state: RouterState) -> bool:
+    """Return whether no variant can answer the first request in time even in the best case."""
     first = lane.requests[0]
     left_s = first.deadline - state.now
     if not qualifying:
         return left_s <= 0
-    # When a busy one is free is a guess; nobody is given up for a guess.
+    # The time until a slot is free is only an estimate, so it does not count: no request is
+    # dropped because of an estimate.
     return not any(each.best_case_s(first.size) <= left_s for each in qualifying)
 
 
-def _is_plain(lane: Lane, preferred: VariantState, state: RouterState) -> bool:
-    """Return whether all can go to the best variant: nobody is anywhere near a deadline."""
+def _has_ample_slack(lane: Lane, preferred: VariantState, state: RouterState) -> bool:
+    """Return whether the preferred variant can serve all requests far ahead of all deadlines."""
     if not preferred.free_slots or lane.samples > preferred.max_batch:
         return False
     typical_s = preferred.times.typical_s(lane.samples)
     left_s = lane.requests[0].deadline - state.now
-    return left_s > AMPLE * typical_s and state.expected_misses(CERTAIN * typical_s) < NEGLIGIBLE
+    return (
+        left_s > AMPLE_SLACK_RATIO * typical_s
+        and state.expected_misses(MAX_TIME_RATIO * typical_s) < NEGLIGIBLE_MISSES
+    )
 
 
 def _send_all(lane: Lane, preferred: VariantState) -> Dispatch:
@@ -115,29 +122,32 @@ def _send_all(lane: Lane, preferred: VariantState) -> Dispatch:
     return Dispatch(preferred.name, ((lane, len(lane.requests)),), size, predicted_s, "preferred")
 
 
-def _best(options: CandidateBatches) -> CandidateBatch:
-    """Return what is best to do with a lane; smaller batches only where somebody is late."""
-    best = max(options.whole(), key=_value)
-    if best.loss > TOLERATED:
-        best = max([best, *options.parts()], key=_value)
+def _best_batch(batches: CandidateBatches) -> CandidateBatch:
+    """Return the best batch of a lane; consider smaller batches only if a loss is expected."""
+    best = max(batches.full_batches(), key=_value)
+    if best.loss > TOLERATED_LOSS:
+        best = max([best, *batches.smaller_batches()], key=_value)
     return best
 
 
-def _better(best: CandidateBatch, lanes: Sequence[Lane], view: QueueView) -> CandidateBatch:
-    """Return what is better to do with another lane, if anything is: this one may be lost."""
-    urgent = [lane for lane in lanes if lane.key.has_deadline]
-    for lane in urgent[:LANES_TO_TRY]:
-        qualifying = view.alive(lane)
+def _best_of_lanes(best: CandidateBatch, lanes: Sequence[Lane], view: QueueView) -> CandidateBatch:
+    """Return a clearly better batch of another lane, or `best` if there is none."""
+    with_deadline = [lane for lane in lanes if lane.key.has_deadline]
+    for lane in with_deadline[:MAX_LANES_TO_TRY]:
+        qualifying = view.live_variants(lane)
         is_other = lane is not best.lane and qualifying
-        if is_other and not _is_hopeless(lane, qualifying, view.state):
-            other = max(CandidateBatches(lane, view).whole(), key=_value)
-            if other.value > best.value + TOLERATED and other.candidate.free_slots:
+        if is_other and not _is_unattainable(lane, qualifying, view.state):
+            other = max(CandidateBatches(lane, view).full_batches(), key=_value)
+            if other.value > best.value + TOLERATED_LOSS and other.variant.free_slots:
                 best = other
     return best
 
 
 def _explore(lane: Lane, qualifying: Sequence[VariantState], state: RouterState) -> Dispatch | None:
-    """Try a variant that was not seen lately on a lone request that can well afford it."""
+    """Send a single request with ample slack to a variant that has not run for a while.
+
+    Return None if there is no such request or variant.
+    """
     if (
         lane.key.fastest_first
         or len(state.lanes) > 1
@@ -146,64 +156,65 @@ def _explore(lane: Lane, qualifying: Sequence[VariantState], state: RouterState)
     ):
         return None
     size, left_s = lane.samples, lane.requests[0].deadline - state.now
-    for candidate in qualifying[1:]:
-        if candidate.since_last_batch_s > EXPLORE_AFTER_S and candidate.free_slots:
-            predicted_s = candidate.times.within_s(size)
-            held_s = EXPLORE_SLACK * predicted_s
-            if held_s <= left_s and state.expected_misses(held_s) < NEGLIGIBLE:
-                return Dispatch(candidate.name, ((lane, 1),), size, predicted_s, "exploring")
+    for variant in qualifying[1:]:
+        if variant.since_last_batch_s > EXPLORE_AFTER_S and variant.free_slots:
+            predicted_s = variant.times.within_s(size)
+            held_s = EXPLORE_SLACK_RATIO * predicted_s
+            if held_s <= left_s and state.expected_misses(held_s) < NEGLIGIBLE_MISSES:
+                return Dispatch(variant.name, ((lane, 1),), size, predicted_s, "exploring")
     return None
 
 
 def _dispatch(best: CandidateBatch, lanes: Sequence[Lane], state: RouterState) -> Dispatch:
-    """Fill the batch up with requests that would get this variant anyway."""
-    lane, chosen = best.lane, best.candidate
+    """Fill the batch up with requests of other lanes that prefer the same variant."""
+    lane, chosen = best.lane, best.variant
     taken = lane.requests[best.skip : best.skip + best.taken]
     size = sum(request.size for request in taken)
     counts = [(lane, best.taken)]
-    tightest = taken[0].deadline
-    lost = state.expected_misses(chosen.times.typical_s(size)) + TOLERATED
+    earliest = taken[0].deadline
+    tolerated = state.expected_misses(chosen.times.typical_s(size)) + TOLERATED_LOSS
     for other in lanes:
-        if not _shares(other, lane, chosen):
+        if not _can_share(other, lane, chosen):
             continue
         count = 0
         for request in other.requests:
-            more = size + request.size
-            deadline = min(tightest, request.deadline)
+            filled = size + request.size
+            deadline = min(earliest, request.deadline)
             if (
-                more > chosen.max_batch
-                or state.now + chosen.times.within_s(more) > deadline
-                or state.expected_misses(chosen.times.typical_s(more)) > lost
+                filled > chosen.max_batch
+                or state.now + chosen.times.within_s(filled) > deadline
+                or state.expected_misses(chosen.times.typical_s(filled)) > tolerated
             ):
                 break
-            size, tightest, count = more, deadline, count + 1
+            size, earliest, count = filled, deadline, count + 1
         if count:
             counts.append((other, count))
     predicted_s = chosen.times.within_s(size)
-    why = _why(best, taken[0].deadline - state.now, size)
-    return Dispatch(chosen.name, tuple(counts), size, predicted_s, why, best.skip)
+    reason = _reason(best, taken[0].deadline - state.now, size)
+    return Dispatch(chosen.name, tuple(counts), size, predicted_s, reason, best.skip)
 
 
-def _why(best: CandidateBatch, left_s: float, size: int) -> str:
-    if best.candidate.times.miss_probability(size, left_s) > AT_RISK:
+def _reason(best: CandidateBatch, left_s: float, size: int) -> str:
+    if best.variant.times.miss_probability(size, left_s) > AT_RISK_PROBABILITY:
         return "at risk"
     if best.rank == 0:
         return "preferred"
     return "behind" if best.taken < len(best.lane.requests) else "in time"
 
 
-def _shares(other: Lane, lane: Lane, candidate: VariantState) -> bool:
+def _can_share(other: Lane, lane: Lane, variant: VariantState) -> bool:
+    """Return whether requests of another lane can join a batch and prefer its variant."""
     return (
         other is not lane
         and other.key.signature == lane.key.signature
-        and other.key.variants[0] == candidate.name
+        and other.key.variants[0] == variant.name
         and not other.key.fastest_first
     )
 
 
-def _value(option: CandidateBatch) -> float:
-    return option.value
+def _value(batch: CandidateBatch) -> float:
+    return batch.value
 
 
-def _first_order(lane: Lane) -> tuple[float, int, int]:
+def _first_order(lane: Lane) -> QueueOrder:
     return lane.requests[0].order

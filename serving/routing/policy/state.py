@@ -1,10 +1,11 @@
-"""What a policy is shown, and what it may answer.
+"""The input and the output of a routing policy.
 
-    Situation: lanes of waiting requests, candidates, cores, now ─▶ policy ─▶ Dispatch | Drop | Wait
+    RouterState: lanes of queued requests, live variants, cores, now ─▶ policy
+        ─▶ Dispatch | Drop | Wait
 
-A lane holds the requests that the same variants qualify for, with the same preference among them,
-and that can share a batch; they all have a deadline or none has, and they stand in the order in
-which to serve them. So a policy looks at a few lanes, however many requests wait.
+A lane holds the requests for which the same variants qualify in the same order of preference and
+that can share a batch. Either all of them have a deadline or none has. A lane is sorted in the
+order of service, so a policy looks at a few lanes, however many requests are queued.
 """
 
 from __future__ import annotations
@@ -15,95 +16,106 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 Payload = TypeVar("Payload")
+"""What the owner of a queue attaches to a request. Policies do not use it."""
 
 
 class LaneKey(NamedTuple):
-    """What requests have in common that wait in one lane."""
+    """The properties that all requests of a lane share."""
 
     variants: tuple[str, ...]
-    """Those that qualify, best first."""
+    """Names of the variants that qualify, best first."""
     fastest_first: bool = False
-    """Prefer the variant that will answer first, whatever the order above."""
+    """Prefer the variant that is expected to answer first, whatever the order of `variants`."""
     has_deadline: bool = True
     signature: Hashable = None
-    """What must be equal for two requests to share a batch."""
+    """Equal for two requests only if they can share a batch."""
+
+
+class QueueOrder(NamedTuple):
+    """The sort key of a lane."""
+
+    due: float
+    """When to serve the request, in seconds of the router's clock."""
+    priority: int
+    """1 is the highest priority."""
+    number: int
+    """Sequence number: of equal requests the older one comes first."""
 
 
 @dataclass(eq=False, slots=True)
 class QueuedRequest(Generic[Payload]):
-    """One queued request: `size` samples, due at `deadline` (infinite where it has none)."""
+    """A queued request of `size` samples with a `deadline`, infinite if it has none."""
 
     size: int
     deadline: float
-    order: tuple[float, int, int]
-    """What the lane is sorted by: when to serve it, its priority, its number."""
+    order: QueueOrder
     key: LaneKey
     payload: Payload
-    """The scheduler's own; no business of a policy."""
     arrived: float = 0.0
     attempts: int = 0
-    """How often it was sent to a host that was lost."""
+    """Number of times it was sent to a host that was lost."""
 
 
 @dataclass(eq=False, slots=True)
 class Lane:
-    """Requests of one key, in order; `samples` is the sum of their sizes."""
+    """Queued requests with the same key, in order; `samples` is the sum of their sizes."""
 
     key: LaneKey
     requests: list[QueuedRequest[Any]] = field(default_factory=list)
     samples: int = 0
 
 
-class Times(Protocol):
-    """What batches of a variant take, from dispatch to answer."""
+class BatchTimes(Protocol):
+    """Predicted times of a variant's batches in seconds, from dispatch to answer."""
 
     def typical_s(self, size: int) -> float:
         """Return the median time of a batch of `size` samples."""
 
     def within_s(self, size: int, quantile: float = ...) -> float:
-        """Return the time that this share of batches stays within; 95 % if it is not said."""
+        """Return a quantile of the time of a batch of `size` samples, by default the 95 %."""
 
     def miss_probability(self, size: int, left_s: float) -> float:
         """Return the probability that a batch of `size` samples takes longer than `left_s`."""
 
 
-def drain_time_s(took_s: Callable[[int], float], samples: int, most: int) -> float:
-    """Return the time for so many samples in full batches of `most`, and one of the rest.
+def drain_time_s(took_s: Callable[[int], float], samples: int, max_batch: int) -> float:
+    """Return the time to serve `samples` in full batches of `max_batch` and one of the rest.
 
-    `took_s` gives the time that a batch of so many samples takes.
+    `took_s` returns the time of a batch by its size. All times are in seconds.
     """
-    full, part = divmod(samples, most)
-    needed_s = full * took_s(most) if full else 0.0
+    full, part = divmod(samples, max_batch)
+    needed_s = full * took_s(max_batch) if full else 0.0
     return needed_s + took_s(part) if part else needed_s
 
 
 @dataclass(frozen=True, slots=True)
 class VariantState:
-    """A variant as it stands now. Times are in seconds."""
+    """The current state of a variant that has a live replica. Times are in seconds."""
 
     name: str
     accuracy: float
     slots: int
-    """Batches that its live replicas take at a time."""
+    """Number of batches that its live replicas run at a time."""
     free_slots: int
-    """Those of them that are free now, with a core free to work on."""
+    """Number of its slots that are free and have a free core."""
     free_in_s: float
-    """When the next slot, with a core, is expected to be free; 0 if one is."""
+    """Expected time until a slot and a core are free; 0 if they are free now."""
     max_batch: int
-    times: Times
+    times: BatchTimes
     best_case_s: Callable[[int], float]
-    """The time that a batch of that many samples takes at best."""
+    """Returns the shortest time that a batch of a given size can take."""
     since_last_batch_s: float = 0.0
-    """How long ago a batch of it was last answered."""
-    sent: int = 0
-    """How many batches it was sent so far."""
+    """Time since its last batch was answered; infinite if none was."""
+    batches_sent: int = 0
+    """Number of batches that were sent to it so far."""
 
-    def fits(self, most: int, within_s: float) -> int:
-        """Return the largest batch, of at most `most` samples, very likely answered in that time.
+    def largest_batch(self, limit: int, within_s: float) -> int:
+        """Return the largest batch of at most `limit` samples whose 95 % quantile is in time.
 
-        A power of two, or `most`; at least 1, whether that is in time or not.
+        The result is `limit`, `max_batch` or a power of two below them. It is at least 1, even if
+        a batch of 1 takes longer than `within_s`.
         """
-        size = max(1, min(most, self.max_batch))
+        size = max(1, min(limit, self.max_batch))
         while size > 1 and self.times.within_s(size) > within_s:
             size = 1 << (size - 1).bit_length() - 1
         return size
@@ -111,52 +123,60 @@ class VariantState:
 
 @dataclass(frozen=True, slots=True)
 class RouterState:
-    """Everything that a policy may look at."""
+    """Everything that a policy may use."""
 
     lanes: Sequence[Lane]
-    """None of them is empty."""
-    candidates: Mapping[str, VariantState]
-    """The variants that are alive, best first."""
+    """The lanes that are not empty."""
+    variants: Mapping[str, VariantState]
+    """The variants with a live replica by name, most accurate first."""
     now: float
     free_cores: float = math.inf
-    """So many more batches can run without slowing those that do."""
+    """Number of further batches that can run without slowing down the running ones."""
     expected_misses: Callable[[float], float] = lambda held_s: 0.0
-    """How many requests yet to come are expected to be late if a core is held for so long."""
+    """Returns how many future requests are expected to miss their deadlines if a core is occupied
+    for a given time, in seconds."""
     p10_slack_s: float = math.inf
-    """Most of what may come allows at least so much time."""
+    """10th percentile of the time, in seconds, that recent requests allowed."""
     arrivals_per_s: float = 0.0
-    """Samples, of late."""
-    load: float = 0.0
-    """What arrived of late, in what all cores could serve with the fastest variant for each."""
+    """Recent arrival rate in samples per second."""
+    offered_load: float = 0.0
+    """Recent arrivals as a share of what all cores can serve with the fastest variant of each."""
     recent_accuracy: float = 0.0
-    """Mean accuracy of the variants that requests were sent to of late."""
-    last: str | None = None
-    """The variant of the last batch that was sent."""
+    """Moving average of the accuracy of the variants that recent requests were sent to."""
+    last_variant: str | None = None
+    """Name of the variant of the last batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Send `count` requests of each lane, from the one at `skip` on, in one batch."""
+    """Send one batch: `counts` has the number of requests to take from each lane.
+
+    They are taken from the start of a lane, but from the request at `skip` in the first lane.
+    """
 
     variant: str
     counts: tuple[tuple[Lane, int], ...]
     size: int
+    """Number of samples in the batch."""
     predicted_s: float
+    """95 % quantile of the batch's time."""
     reason: str
+    """Reason code, for explanations and metrics."""
     skip: int = 0
-    """Of the first lane: its first requests would be late anyway, and would delay these."""
+    """Number of requests to leave out at the start of the first lane: they would be late anyway
+    and would delay the batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The lane's first request can no longer be answered in time by any variant."""
+    """Drop the lane's first request: no variant can answer it in time any more."""
 
     lane: Lane
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Do nothing before something happens, or `until` comes."""
+    """Do nothing until `until` or until the state changes, whichever comes first."""
 
     until: float = math.inf
 
@@ -164,4 +184,4 @@ class Wait:
 Decision: TypeAlias = Dispatch | Drop | Wait
 
 Policy: TypeAlias = Callable[[RouterState], Decision]
-"""Pure: no clock, no I/O, nothing remembered. Called until it says `Wait`."""
+"""A pure function: no clock, no I/O, no memory. It is called again until it returns `Wait`."""

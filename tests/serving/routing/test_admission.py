@@ -8,18 +8,18 @@ from hypothesis import strategies as st
 
 from serving.routing.admission import lateness_s
 from serving.routing.policy.state import VariantState
-from tests.serving.routing.policy.states import variant
+from tests.serving.routing.policy.states import variant_state
 
 # Takes 1 ms, and 0.1 ms for each sample: 2.6 ms for 16, 4.2 ms for 32, 7.4 ms for 64.
-ONE = variant("one", 0.0011, 0.0001)
-TWIN = variant("twin", 0.0011, 0.0001)
-BUSY = variant("busy", 0.0011, 0.0001, busy_s=0.005)
-DOUBLE = variant("double", 0.0011, 0.0001, slots=2)
-SLOW = variant("slow", 0.011, 0.001)
+ONE = variant_state("one", 0.0011, 0.0001)
+TWIN = variant_state("twin", 0.0011, 0.0001)
+BUSY = variant_state("busy", 0.0011, 0.0001, busy_s=0.005)
+DOUBLE = variant_state("double", 0.0011, 0.0001, slots=2)
+SLOW = variant_state("slow", 0.011, 0.001)
 
 
 @pytest.mark.parametrize(
-    ("candidates", "ahead", "size", "left_s", "cores", "is_in_time"),
+    ("variants", "ahead", "size", "left_s", "cores", "is_in_time"),
     [
         pytest.param([ONE], 0, 1, 0.0011, 1, True, id="nobody ahead: alone it is just in time"),
         pytest.param([ONE], 0, 1, 0.0010, 1, False, id="too tight even alone"),
@@ -39,14 +39,14 @@ SLOW = variant("slow", 0.011, 0.001)
     ],
 )
 def test_could_everyone_be_in_time(
-    candidates: list[VariantState],
+    variants: list[VariantState],
     ahead: float,
     size: int,
     left_s: float,
     cores: float,
     is_in_time: bool,
 ) -> None:
-    assert (lateness_s(candidates, ahead, size, left_s, cores) <= 1e-9) is is_in_time
+    assert (lateness_s(variants, ahead, size, left_s, cores) <= 1e-9) is is_in_time
 
 
 def test_late_by_about_as_long_as_it_takes_to_work_off_what_is_too_much() -> None:
@@ -55,9 +55,9 @@ def test_late_by_about_as_long_as_it_takes_to_work_off_what_is_too_much() -> Non
     assert late_s == pytest.approx(0.074 - 0.020, abs=0.0074)
 
 
-candidates_ = st.lists(
+variant_states_ = st.lists(
     st.builds(
-        variant,
+        variant_state,
         st.just("any"),
         st.floats(1e-4, 0.05),
         st.floats(1e-6, 1e-3),
@@ -69,16 +69,18 @@ candidates_ = st.lists(
 )
 
 
-@given(candidates_, st.integers(0, 500), st.integers(1, 64), st.floats(0.001, 1), st.integers(1, 4))
-@example([variant("any", 0.03125, 0.001, slots=2)], 0, 2, 0.03125, 2)
-@example([variant("any", 0.03125, 0.001)] * 2, 0, 2, 0.03125, 2)
+@given(
+    variant_states_, st.integers(0, 500), st.integers(1, 64), st.floats(0.001, 1), st.integers(1, 4)
+)
+@example([variant_state("any", 0.03125, 0.001, slots=2)], 0, 2, 0.03125, 2)
+@example([variant_state("any", 0.03125, 0.001)] * 2, 0, 2, 0.03125, 2)
 def test_whoever_can_be_alone_in_time_is_and_nobody_who_cannot(
-    candidates: list[VariantState], ahead: int, size: int, left_s: float, cores: int
+    variants: list[VariantState], ahead: int, size: int, left_s: float, cores: int
 ) -> None:
-    alone_s = min(each.free_in_s + each.times.typical_s(size) for each in candidates)
+    alone_s = min(each.free_in_s + each.times.typical_s(size) for each in variants)
     if alone_s <= left_s:
-        assert lateness_s(candidates, 0, size, left_s, cores) <= 0
-    late_s = lateness_s(candidates, ahead, size, left_s, cores)
+        assert lateness_s(variants, 0, size, left_s, cores) <= 0
+    late_s = lateness_s(variants, ahead, size, left_s, cores)
     assert not math.isnan(late_s)
     if alone_s > left_s:
         assert late_s > 0

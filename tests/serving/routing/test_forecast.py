@@ -8,12 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.routing.forecast import FRESH_S, MEMORY, REFRESH_S, Clear, Forecast
+from serving.routing.forecast import (
+    MAX_ARRIVAL_AGE_S,
+    MAX_ARRIVALS,
+    REFRESH_S,
+    DrainTime,
+    Forecast,
+)
 
 ANY = ("dense", "int8")
 
 
-def one_ms_each(variants: tuple[str, ...]) -> Clear:
+def one_ms_each(variants: tuple[str, ...]) -> DrainTime:
     return lambda samples: 0.001 * samples
 
 
@@ -27,7 +33,7 @@ def forecast(
     """What came at these times, refreshed at the last of them; every tenth can wait for long."""
     made, now = Forecast(), 0.0
     for number, now in enumerate(arrivals):
-        made.arrived(now, size, left_s if number % 10 else 50 * left_s, ANY)
+        made.record_arrival(now, size, left_s if number % 10 else 50 * left_s, ANY)
     made.refresh(now, one_ms_each, cores)
     return made
 
@@ -37,30 +43,30 @@ EVERY_10_MS: Sequence[float] = np.arange(0, 5, 0.010).tolist()
 
 def test_without_arrivals_nothing_is_lost() -> None:
     made = Forecast()
-    assert not made.is_due(0.0)
+    assert not made.is_refresh_due(0.0)
     assert (made.expected_misses(1.0), made.arrivals_per_s(1.0)) == (0, 0)
 
 
 def test_samples_per_second_are_those_of_what_is_remembered() -> None:
     made = Forecast()
-    for number in range(MEMORY):
-        made.arrived(number * 1.0, 1, 1.0, ANY)
-    for number in range(MEMORY):
-        made.arrived(1000 + number * 0.01, 3, 1.0, ANY)
-    assert made.arrivals_per_s(1000 + (MEMORY - 1) * 0.01) == pytest.approx(300)
-    later = 1000 + (MEMORY - 1) * 0.02
+    for number in range(MAX_ARRIVALS):
+        made.record_arrival(number * 1.0, 1, 1.0, ANY)
+    for number in range(MAX_ARRIVALS):
+        made.record_arrival(1000 + number * 0.01, 3, 1.0, ANY)
+    assert made.arrivals_per_s(1000 + (MAX_ARRIVALS - 1) * 0.01) == pytest.approx(300)
+    later = 1000 + (MAX_ARRIVALS - 1) * 0.02
     assert made.arrivals_per_s(later) == pytest.approx(150), "and then none came"
 
 
 def test_it_is_refreshed_now_and_then_if_anything_came() -> None:
     made = Forecast()
-    made.arrived(10.0, 1, 1.0, ANY)
-    assert made.is_due(10.0)
+    made.record_arrival(10.0, 1, 1.0, ANY)
+    assert made.is_refresh_due(10.0)
     made.refresh(10.0, one_ms_each, 1.0)
-    assert not made.is_due(10.0 + 2 * REFRESH_S), "nothing came"
-    made.arrived(10.0, 1, 1.0, ANY)
-    assert not made.is_due(10.0 + 0.9 * REFRESH_S), "not yet"
-    assert made.is_due(10.0 + 1.1 * REFRESH_S)
+    assert not made.is_refresh_due(10.0 + 2 * REFRESH_S), "nothing came"
+    made.record_arrival(10.0, 1, 1.0, ANY)
+    assert not made.is_refresh_due(10.0 + 0.9 * REFRESH_S), "not yet"
+    assert made.is_refresh_due(10.0 + 1.1 * REFRESH_S)
 
 
 def test_a_core_that_is_free_before_the_first_is_due_costs_nobody() -> None:
@@ -104,13 +110,13 @@ def test_requests_without_a_deadline_cannot_be_late() -> None:
 def test_what_came_long_ago_is_forgotten() -> None:
     made = forecast(EVERY_10_MS)
     assert made.expected_misses(0.1) > 0
-    made.arrived(5 + FRESH_S, 1, 0.020, ANY)
-    made.refresh(5 + FRESH_S, one_ms_each, 1.0)
+    made.record_arrival(5 + MAX_ARRIVAL_AGE_S, 1, 0.020, ANY)
+    made.refresh(5 + MAX_ARRIVAL_AGE_S, one_ms_each, 1.0)
     assert made.expected_misses(0.1) == 0
 
 
 def test_each_is_served_by_the_fastest_variant_of_its_own() -> None:
-    def clear(variants: tuple[str, ...]) -> Clear:
+    def clear(variants: tuple[str, ...]) -> DrainTime:
         each_s = 0.001 if "int8" in variants else 0.015
         return lambda samples: each_s * samples
 
@@ -118,7 +124,7 @@ def test_each_is_served_by_the_fastest_variant_of_its_own() -> None:
     for variants in (ANY, ("dense",)):
         made = Forecast()
         for now in EVERY_10_MS:
-            made.arrived(now, 1, 0.020, variants)
+            made.record_arrival(now, 1, 0.020, variants)
         made.refresh(EVERY_10_MS[-1], clear, 1.0)
         expected_misses.append(made.expected_misses(0.010))
     assert expected_misses[0] < 0.5 < expected_misses[1]
@@ -138,6 +144,6 @@ def test_losses_are_a_number_of_requests_whatever_came(
     made, now = Forecast(), 0.0
     for pause_s, size, left_s in arrivals:
         now += pause_s
-        made.arrived(now, size, left_s, ANY)
+        made.record_arrival(now, size, left_s, ANY)
     made.refresh(now, one_ms_each, float(cores))
     assert 0 <= made.expected_misses(held_s) < math.inf

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.routing.latency import FRESH_S, SPEED_FACTOR_WINDOW, LatencyModel
+from serving.routing.latency import MAX_OBSERVATION_AGE_S, SPEED_FACTOR_WINDOW, LatencyModel
 from serving.routing.profile import LatencyQuantiles
 from tests.serving.builders import exactly
 
@@ -152,7 +152,7 @@ def test_a_variant_that_is_slower_than_its_card_is_found_out_by_itself(time: Tim
 def test_idle_is_the_best_ever_seen_however_slow_it_is_now(model: LatencyModel, time: Time) -> None:
     observe(model, 1, 0.0007, times=1)
     observe(model, 1, 0.5)
-    time.now += FRESH_S
+    time.now += MAX_OBSERVATION_AGE_S
     assert model.best_case_s("dense", 1) == pytest.approx(0.0007)
     assert model.best_case_s("dense", 8) == pytest.approx(0.002), "of others only the card is known"
 
@@ -162,7 +162,7 @@ def test_a_best_time_that_nobody_has_seen_for_long_is_doubted(
 ) -> None:
     model.calibrate("dense", {1: [0.020]})
     assert model.best_case_s("dense", 1) == 0.020
-    time.now += FRESH_S + 1
+    time.now += MAX_OBSERVATION_AGE_S + 1
     assert model.best_case_s("dense", 1) == 0.001, "the card: one request gets tried"
     observe(model, 1, 0.015, times=1)
     assert model.best_case_s("dense", 1) == 0.015
@@ -179,7 +179,7 @@ def test_calibration_replaces_the_card(model: LatencyModel) -> None:
 
 def test_what_was_seen_long_ago_is_forgotten(model: LatencyModel, time: Time) -> None:
     observe(model, 1, 0.5)
-    time.now += FRESH_S
+    time.now += MAX_OBSERVATION_AGE_S
     assert model.times("dense").typical_s(1) == pytest.approx(0.5, rel=0.1), "just fresh"
     time.now += 0.001
     for size, typical_s in CARD.items():
@@ -189,12 +189,12 @@ def test_what_was_seen_long_ago_is_forgotten(model: LatencyModel, time: Time) ->
 
 
 def test_a_batch_that_stayed_the_only_one_is_forgotten_too(model: LatencyModel, time: Time) -> None:
-    time.now += 2 * FRESH_S
+    time.now += 2 * MAX_OBSERVATION_AGE_S
     observe(model, 1, 0.5, times=1)
     assert model.times("dense").within_s(1) > 0.00104, (
         "it was later than predicted: wider from now on"
     )
-    time.now += FRESH_S + 1
+    time.now += MAX_OBSERVATION_AGE_S + 1
     assert model.times("dense").within_s(1) == pytest.approx(0.001, rel=0.005)
 
 
@@ -214,7 +214,7 @@ def test_a_variant_without_any_measured_size_is_refused(time: Time) -> None:
 
 seconds = st.floats(1e-6, 100)
 cards = st.dictionaries(st.integers(1, 128), seconds, min_size=1, max_size=5)
-batches = st.tuples(st.integers(1, 256), seconds, st.floats(0, FRESH_S))
+batches = st.tuples(st.integers(1, 256), seconds, st.floats(0, MAX_OBSERVATION_AGE_S))
 
 
 @given(cards, st.lists(batches, max_size=150), st.integers(1, 256))

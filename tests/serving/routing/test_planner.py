@@ -118,7 +118,7 @@ def test_a_policy_is_shown_the_variants_that_are_alive_best_first() -> None:
     desk = PlannerHarness(look, int8=1, dense=2)
     desk.admit("a")
     desk.steps()
-    shown = look.seen[0].candidates
+    shown = look.seen[0].variants
     assert [(name, each.accuracy, each.slots) for name, each in shown.items()] == [
         ("dense", 0.90, 2),
         ("int8", 0.88, 1),
@@ -126,7 +126,7 @@ def test_a_policy_is_shown_the_variants_that_are_alive_best_first() -> None:
     desk.planner.set_slots("dense", 0)
     desk.admit("b")
     desk.steps()
-    assert list(look.seen[-1].candidates) == ["int8"]
+    assert list(look.seen[-1].variants) == ["int8"]
 
 
 def test_a_policy_is_shown_what_runs_and_what_ran() -> None:
@@ -141,12 +141,12 @@ def test_a_policy_is_shown_what_runs_and_what_ran() -> None:
     desk.now += 0.001
     desk.steps()
     before, after = look.seen[0], look.seen[-1]
-    assert (before.last, before.candidates["dense"].sent) == (None, 0)
-    assert (after.last, after.candidates["dense"].sent) == ("dense", 2)
-    assert after.candidates["dense"].free_slots == 0
-    assert after.candidates["dense"].free_in_s == pytest.approx(0.005), "typically"
-    assert after.candidates["int8"].free_slots == 1
-    assert after.candidates["int8"].free_in_s == 0
+    assert (before.last_variant, before.variants["dense"].batches_sent) == (None, 0)
+    assert (after.last_variant, after.variants["dense"].batches_sent) == ("dense", 2)
+    assert after.variants["dense"].free_slots == 0
+    assert after.variants["dense"].free_in_s == pytest.approx(0.005), "typically"
+    assert after.variants["int8"].free_slots == 1
+    assert after.variants["int8"].free_in_s == 0
 
 
 def test_a_policy_is_shown_how_scarce_cores_are() -> None:
@@ -157,9 +157,9 @@ def test_a_policy_is_shown_how_scarce_cores_are() -> None:
         desk.steps()
     none, one, two = look.seen
     assert [each.free_cores for each in (none, one, two)] == [2, 1, 0]
-    assert [each.candidates["dense"].free_slots for each in (none, one, two)] == [3, 2, 0]
-    assert one.candidates["int8"].free_in_s == 0
-    assert two.candidates["int8"].free_in_s == pytest.approx(0.010, rel=0.01), "a slot, no core"
+    assert [each.variants["dense"].free_slots for each in (none, one, two)] == [3, 2, 0]
+    assert one.variants["int8"].free_in_s == 0
+    assert two.variants["int8"].free_in_s == pytest.approx(0.010, rel=0.01), "a slot, no core"
 
 
 def test_a_policy_is_shown_how_much_arrives() -> None:
@@ -247,7 +247,7 @@ def test_requests_of_lower_priority_are_shed_to_make_time() -> None:
     desk.admit("elsewhere", within=0.025, variants=("dense",), priority=99)
     desk.admit("urgent", within=0.020, size=32, variants=("int8",))
     assert 0 < len(desk.shed) <= 32
-    assert {waiting.order[1] for waiting in desk.shed} == {20}, "the other is in nobody's way"
+    assert {waiting.order.priority for waiting in desk.shed} == {20}, "the other is in nobody's way"
 
 
 def test_nobody_is_shed_in_vain() -> None:

@@ -70,13 +70,15 @@ class PlannerMachine(RuleBasedStateMachine):
         for other in shed:
             self._settle(other, "shed")
         for place, other in enumerate(shed):
-            assert other.order[1] > priority
+            assert other.order.priority > priority
             for spared in self.waiting:
                 if was_full and not place:
-                    assert spared.order[1] <= other.order[1]
+                    assert spared.order.priority <= other.order.priority
                 is_in_the_way = set(spared.key.variants) & set(variants)
-                if is_in_the_way and spared.order[0] <= waiting.deadline:
-                    assert spared.order[1] <= other.order[1], "it should have been shed instead"
+                if is_in_the_way and spared.order.due <= waiting.deadline:
+                    assert spared.order.priority <= other.order.priority, (
+                        "it should have been shed instead"
+                    )
         self.waiting.append(waiting)
 
     @rule()

@@ -60,7 +60,7 @@ def test_without_a_deadline_a_request_is_due_some_time_after_it_came() -> None:
     add(queue, "second", math.inf, key=PATIENT, now=5.0)
     add(queue, "first", math.inf, key=PATIENT, now=4.0)
     (lane,) = queue.lanes
-    assert [waiting.order[0] for waiting in lane.requests] == [4.0 + AGEING_S, 5.0 + AGEING_S]
+    assert [waiting.order.due for waiting in lane.requests] == [4.0 + AGEING_S, 5.0 + AGEING_S]
     assert [waiting.deadline for waiting in lane.requests] == [math.inf, math.inf]
 
 
@@ -255,12 +255,12 @@ class Queue(RuleBasedStateMachine):
     @rule(priority=priorities)
     def take_least_important(self, priority: int) -> None:
         shed = self.queue.take_least_important(priority)
-        lower = [waiting for waiting in self.expected if waiting.order[1] > priority]
+        lower = [waiting for waiting in self.expected if waiting.order.priority > priority]
         if shed is None:
             assert not lower
             return
-        worst = max((waiting.order[1], waiting.order[0]) for waiting in lower)
-        assert (shed.order[1], shed.order[0]) == worst
+        worst = max((waiting.order.priority, waiting.order.due) for waiting in lower)
+        assert (shed.order.priority, shed.order.due) == worst
         self._gone([shed])
 
     def _gone(self, taken: list[QueuedRequest[Any]]) -> None:

@@ -54,7 +54,7 @@ def test_what_was_added_takes_the_place_of_the_report_card() -> None:
 def test_only_the_last_ones_count() -> None:
     residuals = filled([7.0] * WINDOW + [0.5] * WINDOW)
     assert residuals.quantile(0.99) == pytest.approx(0.5, rel=0.01)
-    assert residuals.beyond(0.6) < 1e-9
+    assert residuals.exceedance(0.6) < 1e-9
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.2, 0.5])
@@ -84,7 +84,7 @@ def test_quantiles_rise_and_shares_fall(values: list[float]) -> None:
     quantiles = [residuals.quantile(q) for q in np.linspace(0, 0.9999, 100)]
     assert all(0 < a <= b * (1 + 1e-9) for a, b in pairwise(quantiles))
     ratios = np.geomspace(1e-4, 1e4, 100)
-    shares = [residuals.beyond(ratio) for ratio in ratios]
+    shares = [residuals.exceedance(ratio) for ratio in ratios]
     assert all(1 >= a >= b >= 0 for a, b in pairwise(shares))
 
 
@@ -92,5 +92,5 @@ def test_quantiles_rise_and_shares_fall(values: list[float]) -> None:
 def test_beyond_a_quantile_lies_the_rest(values: list[float], q: float) -> None:
     residuals = filled(values)
     at = residuals.quantile(q)
-    assert residuals.beyond(at * (1 + 1e-9)) <= 1 - q + 1e-6
-    assert residuals.beyond(at * (1 - 1e-9)) >= 1 - q - 1e-6
+    assert residuals.exceedance(at * (1 + 1e-9)) <= 1 - q + 1e-6
+    assert residuals.exceedance(at * (1 - 1e-9)) >= 1 - q - 1e-6

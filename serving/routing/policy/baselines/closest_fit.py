@@ -2,32 +2,32 @@
 
     variant = argmin slack - latency(head),  over those whose latency is within the slack
 
-INFaaS looks among the variants that run, are not overloaded and meet the accuracy asked for.
-Adapted: overloaded is one without a free slot; the slack is what is left of the deadline now, not
-the deadline as it came; if none is in time, the quickest is tried. The paper leaves batching to
-each variant: here it is the largest batch that the slack allows.
+INFaaS considers the variants that run, are not overloaded and meet the requested accuracy. Adapted:
+a variant without a free slot counts as overloaded; the slack is the time until the deadline now,
+not the time that the request allowed on arrival; if no variant is in time, the fastest is tried.
+The paper leaves batching to each variant; here it is the largest batch that the slack allows.
 """
 
 from __future__ import annotations
 
-from serving.routing.policy.baselines.edf import Turn, earliest_first, quickest
+from serving.routing.policy.baselines.edf import LaneTurn, earliest_first, fastest_typical
 from serving.routing.policy.state import Decision, RouterState
 
 
 def closest_fit(state: RouterState) -> Decision:
-    """Decide what to do next; call again until the answer is `Wait`."""
+    """Decide what to do next; call again until the decision is `Wait`."""
     return earliest_first(state, _choose)
 
 
-def _choose(turn: Turn) -> Decision:
+def _choose(turn: LaneTurn) -> Decision:
     startable = turn.startable()
     if not startable:
         return turn.wait_for(*turn.usable)
     size = turn.head.size
-    spare = [(turn.left_s - candidate.times.within_s(size), candidate) for candidate in startable]
-    in_time = [each for each in spare if each[0] >= 0]
+    spare = [(turn.left_s - variant.times.within_s(size), variant) for variant in startable]
+    in_time = [(spare_s, variant) for spare_s, variant in spare if spare_s >= 0]
     if in_time:
         _, chosen = min(in_time, key=lambda each: each[0])
     else:
-        chosen = quickest(startable, size)
-    return turn.send(chosen, turn.largest(chosen), "closest_fit")
+        chosen = fastest_typical(startable, size)
+    return turn.send(chosen, turn.largest_batch(chosen), "closest_fit")

@@ -1,10 +1,10 @@
-"""What the baselines share: whose turn it is, what may serve it, and filling a batch.
+"""The common part of the baselines: the order of lanes, usable variants, and filling a batch.
 
-    lanes, due first ─▶ Turn ─▶ the choice of a policy ─▶ Dispatch | Drop | Wait; then the next lane
+    lanes, due first ─▶ LaneTurn ─▶ a policy's choice ─▶ Dispatch | Drop | Wait ─▶ the next lane
 
-Papers have one queue of equal requests; here requests differ in what they allow. So a batch is
-filled from the lane whose turn it is, and from those behind it that differ in their floor only. An
-objective of latency leaves a policy no choice of variant: it gets the one that will answer first.
+The papers have one queue of equal requests; here requests differ in their SLOs. So a batch is
+filled from the lane to serve and from later lanes that differ only in the accuracy limit. With the
+objective latency, a policy has no choice of variant: the one that answers first is used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from serving.routing.policy.state import (
     Decision,
@@ -29,16 +29,16 @@ from serving.routing.policy.state import (
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A lane whose turn it is."""
+class LaneTurn:
+    """The lane to serve next, with the variants and lanes that a batch can use."""
 
     lane: Lane
-    alive: Sequence[VariantState]
-    """The variants that it qualifies for; best first, or quickest first if it asks for that."""
+    live: Sequence[VariantState]
+    """The live variants that qualify, best first, or fastest first if the lane asks for it."""
     usable: Sequence[VariantState]
-    """Those of them that a policy may choose from: they may be in time for the first request."""
-    mates: Sequence[Lane]
-    """Lanes behind it whose requests may ride along, where the variant qualifies for them."""
+    """The live variants that may be in time for the first request. A policy chooses from them."""
+    joinable: Sequence[Lane]
+    """Later lanes whose requests may join the batch if the variant qualifies for them."""
     now: float
     arrivals_per_s: float
 
@@ -49,99 +49,104 @@ class Turn:
 
     @property
     def left_s(self) -> float:
-        """The slack of the head: the time left until its deadline."""
+        """The slack of the head: the time until its deadline."""
         return self.head.deadline - self.now
 
-    def samples(self, candidate: VariantState) -> int:
-        """Return how many samples wait that could share a batch on this variant."""
-        return sum(lane.samples for lane in self._sources(candidate))
+    def samples(self, variant: VariantState) -> int:
+        """Return how many queued samples could share a batch on this variant."""
+        return sum(lane.samples for lane in self._sources(variant))
 
-    def largest(self, candidate: VariantState) -> int:
-        """Return the largest batch of what waits that is in time for the head; at least 1."""
-        return candidate.fits(self.samples(candidate), self.left_s)
+    def largest_batch(self, variant: VariantState) -> int:
+        """Return the largest batch of queued samples that is in time for the head; at least 1."""
+        return variant.largest_batch(self.samples(variant), self.left_s)
 
     def startable(self) -> Sequence[VariantState]:
-        """Return the usable variants that could start now.
+        """Return the usable variants with a free slot.
 
-        Without a deadline that is none but the best: nothing speaks for another.
+        Without a deadline, only the best variant counts: there is no reason to use another one.
         """
         usable = self.usable if self.lane.key.has_deadline else self.usable[:1]
-        return [candidate for candidate in usable if candidate.free_slots]
+        return [variant for variant in usable if variant.free_slots]
 
     def send(
-        self, candidate: VariantState, most: int, reason: str, *, skip: int = 0
+        self, variant: VariantState, limit: int, reason: str, *, skip: int = 0
     ) -> Dispatch | Wait:
-        """Send a batch of at most `most` samples, from the lane's request at `skip` on.
+        """Send a batch of at most `limit` samples, from the lane's request at `skip` on.
 
-        Wait instead if the variant is busy. If that first request is larger, it is sent alone.
+        Waits if the variant is busy. A first request of more than `limit` samples is sent alone.
         """
-        if not candidate.free_slots:
-            return self.wait_for(candidate)
+        if not variant.free_slots:
+            return self.wait_for(variant)
         first = self.lane.requests[skip].order
-        lane, *mates = self._sources(candidate)
-        sources = [lane, *(mate for mate in mates if mate.requests[0].order > first)]
-        counts, size = _fill(sources, most, skip)
-        return Dispatch(candidate.name, counts, size, candidate.times.within_s(size), reason, skip)
+        lane, *joinable = self._sources(variant)
+        sources = [lane, *(other for other in joinable if other.requests[0].order > first)]
+        counts, size = _fill(sources, limit, skip)
+        return Dispatch(variant.name, counts, size, variant.times.within_s(size), reason, skip)
 
-    def wait_for(self, *candidates: VariantState) -> Wait:
-        """Wait until the first of these variants has a free slot."""
-        free_at = (self.now + candidate.free_in_s for candidate in candidates)
-        # One that should be free by now may end any time, and that is an event of its own.
+    def wait_for(self, *variants: VariantState) -> Wait:
+        """Wait until the first of these variants is expected to have a free slot."""
+        free_at = (self.now + variant.free_in_s for variant in variants)
+        # A batch that is overdue may end at any time, and its end triggers a decision by itself.
         return Wait(min((at for at in free_at if at > self.now), default=math.inf))
 
-    def _sources(self, candidate: VariantState) -> list[Lane]:
-        name = candidate.name
-        return [self.lane, *(mate for mate in self.mates if name in mate.key.variants)]
+    def _sources(self, variant: VariantState) -> list[Lane]:
+        name = variant.name
+        return [self.lane, *(other for other in self.joinable if name in other.key.variants)]
 
 
-Choose = Callable[[Turn], Decision]
+Choose: TypeAlias = Callable[[LaneTurn], Decision]
+"""The part of a baseline that is its own: chooses the variant and the batch for one lane."""
 
 
 def earliest_first(state: RouterState, choose: Choose) -> Decision:
-    """Ask `choose` about lane by lane, by the deadlines of their heads, while it says `Wait`.
+    """Call `choose` for one lane after another, by the deadlines of their heads, until it decides.
 
-    A head that not even the best case of any variant can answer in time is dropped.
+    The first decision that is not `Wait` is returned. A head that no variant can answer in time
+    even in the best case is dropped.
     """
-    return _in_turn(state, choose, key=_due, is_late_useless=True)
+    return _decide(state, choose, key=_due, drops_late=True)
 
 
 def oldest_first(state: RouterState, choose: Choose) -> Decision:
-    """Ask `choose` about lane by lane, by the arrivals of their heads, while it says `Wait`.
+    """Call `choose` for one lane after another, by the arrivals of their heads, until it decides.
 
-    A head is dropped only if it is too late and no variant that it qualifies for is alive.
+    The first decision that is not `Wait` is returned. A head is dropped only if it is past its
+    deadline and no variant that qualifies for it has a live replica.
     """
-    return _in_turn(state, choose, key=_arrived, is_late_useless=False)
+    return _decide(state, choose, key=_arrived, drops_late=False)
 
 
-def quickest(candidates: Sequence[VariantState], size: int) -> VariantState:
-    """Return the variant that typically answers a batch of `size` samples first, once it starts."""
-    return min(candidates, key=lambda candidate: candidate.times.typical_s(size))
+def fastest_typical(variants: Sequence[VariantState], size: int) -> VariantState:
+    """Return the variant with the shortest typical time for a batch of `size` samples."""
+    return min(variants, key=lambda variant: variant.times.typical_s(size))
 
 
-def _in_turn(
+def _decide(
     state: RouterState,
     choose: Choose,
     *,
     key: Callable[[Lane], tuple[float, ...]],
-    is_late_useless: bool,
+    drops_late: bool,
 ) -> Decision:
     now, until = state.now, math.inf
     lanes = sorted(state.lanes, key=key)
     for place, lane in enumerate(lanes):
         head = lane.requests[0]
-        alive = _alive(lane, state)
-        usable = _hopeful(alive, head, now) if is_late_useless else alive
+        live = _live_variants(lane, state)
+        usable = _possibly_in_time(live, head, now) if drops_late else live
         decision: Decision
         if usable:
             if lane.key.fastest_first:
                 usable = usable[:1]
-            mates = [other for other in lanes[place + 1 :] if _differ_in_floor(lane.key, other.key)]
-            decision = choose(Turn(lane, alive, usable, mates, now, state.arrivals_per_s))
+            joinable = [
+                other for other in lanes[place + 1 :] if _differ_in_limit(lane.key, other.key)
+            ]
+            decision = choose(LaneTurn(lane, live, usable, joinable, now, state.arrivals_per_s))
         else:
-            decision = Drop(lane) if alive or head.deadline <= now else Wait()
+            decision = Drop(lane) if live or head.deadline <= now else Wait()
         if not isinstance(decision, Wait):
             return decision
-        # At the deadline at the latest it is time to say that it is too late.
+        # Decide again at the deadline at the latest, to drop the head.
         until = min(until, decision.until, head.deadline if head.deadline > now else math.inf)
     return Wait(until)
 
@@ -154,29 +159,29 @@ def _arrived(lane: Lane) -> tuple[float, ...]:
     return (lane.requests[0].arrived,)
 
 
-def _alive(lane: Lane, state: RouterState) -> list[VariantState]:
-    candidates = state.candidates
-    alive = [candidates[name] for name in lane.key.variants if name in candidates]
+def _live_variants(lane: Lane, state: RouterState) -> list[VariantState]:
+    variants = state.variants
+    live = [variants[name] for name in lane.key.variants if name in variants]
     if lane.key.fastest_first:
         size = lane.requests[0].size
-        alive.sort(key=lambda candidate: candidate.free_in_s + candidate.times.typical_s(size))
-    return alive
+        live.sort(key=lambda variant: variant.free_in_s + variant.times.typical_s(size))
+    return live
 
 
-def _hopeful(
-    alive: Sequence[VariantState], head: QueuedRequest[Any], now: float
+def _possibly_in_time(
+    live: Sequence[VariantState], head: QueuedRequest[Any], now: float
 ) -> Sequence[VariantState]:
     if math.isinf(head.deadline):
-        return alive
+        return live
     return [
-        candidate
-        for candidate in alive
-        if now + candidate.free_in_s + candidate.best_case_s(head.size) <= head.deadline
+        variant
+        for variant in live
+        if now + variant.free_in_s + variant.best_case_s(head.size) <= head.deadline
     ]
 
 
-def _differ_in_floor(one: LaneKey, other: LaneKey) -> bool:
-    """Return whether both prefer the same variants, and only one allows more of them."""
+def _differ_in_limit(one: LaneKey, other: LaneKey) -> bool:
+    """Return whether both prefer the same variants and one of them only allows more variants."""
     shared = min(len(one.variants), len(other.variants))
     return (
         one.signature == other.signature
@@ -187,9 +192,12 @@ def _differ_in_floor(one: LaneKey, other: LaneKey) -> bool:
 
 
 def _fill(
-    sources: Sequence[Lane], most: int, skip: int
+    sources: Sequence[Lane], limit: int, skip: int
 ) -> tuple[tuple[tuple[Lane, int], ...], int]:
-    """Take the request at `skip` of the first lane, then what is due next while it fits."""
+    """Take the request at `skip` of the first lane, then the next due requests that fit.
+
+    Returns the number of requests by lane, and the number of samples.
+    """
     starts = [skip] + [0] * (len(sources) - 1)
     ends = [skip + 1, *starts[1:]]
     size = sources[0].requests[skip].size
@@ -199,11 +207,11 @@ def _fill(
         if end < len(lane.requests)
     ]
     heapq.heapify(heads)
-    while heads and size < most:
-        place = heads[0][1]
+    while heads and size < limit:
+        _, place = heads[0]
         requests = sources[place].requests
         request = requests[ends[place]]
-        if size + request.size > most:
+        if size + request.size > limit:
             heapq.heappop(heads)
             continue
         size += request.size

@@ -3,44 +3,45 @@
     variant = the best with  max(Erlang-C wait, backlog x service / slots) + service <= SLO
               that is in time for the head; else the fastest
 
-It asks as a request comes, and knows no batches. Adapted: asked at the head's turn, of the time it
-was allowed; customers are batches as large as half of that allows; what runs is backlog too.
+The original decides when a request arrives, and has no batches. Adapted: it decides when the head
+is served, with the time that the head allowed on arrival. The customers of the M/M/c queue are
+batches as large as half of that time allows, and running batches belong to the backlog.
 """
 
 from __future__ import annotations
 
 import math
 
-from serving.routing.policy.baselines.edf import Turn, earliest_first
+from serving.routing.policy.baselines.edf import LaneTurn, earliest_first
 from serving.routing.policy.baselines.fastest import least_per_sample
 from serving.routing.policy.state import Decision, RouterState, VariantState
 
 
 def mmc(state: RouterState) -> Decision:
-    """Decide what to do next; call again until the answer is `Wait`."""
+    """Decide what to do next; call again until the decision is `Wait`."""
     return earliest_first(state, _choose)
 
 
-def _choose(turn: Turn) -> Decision:
-    feasible = (candidate for candidate in turn.usable if _is_feasible(candidate, turn))
+def _choose(turn: LaneTurn) -> Decision:
+    feasible = (variant for variant in turn.usable if _is_feasible(variant, turn))
     chosen = next(feasible, None) or least_per_sample(turn)
-    return turn.send(chosen, turn.largest(chosen), "mmc")
+    return turn.send(chosen, turn.largest_batch(chosen), "mmc")
 
 
-def _is_feasible(candidate: VariantState, turn: Turn) -> bool:
+def _is_feasible(variant: VariantState, turn: LaneTurn) -> bool:
     allowed_s = turn.head.deadline - turn.head.arrived
-    if candidate.free_in_s + candidate.times.within_s(turn.head.size) > turn.left_s:
+    if variant.free_in_s + variant.times.within_s(turn.head.size) > turn.left_s:
         return False
-    size = candidate.fits(candidate.max_batch, allowed_s / 2)
-    service_s = candidate.times.within_s(size)
-    queue_s = erlang_c_wait_s(turn.arrivals_per_s / size, service_s, candidate.slots)
-    batches = math.ceil(turn.samples(candidate) / size)
-    backlog_s = candidate.free_in_s + (batches - 1) * service_s / candidate.slots
+    size = variant.largest_batch(variant.max_batch, allowed_s / 2)
+    service_s = variant.times.within_s(size)
+    queue_s = erlang_c_wait_s(turn.arrivals_per_s / size, service_s, variant.slots)
+    batches = math.ceil(turn.samples(variant) / size)
+    backlog_s = variant.free_in_s + (batches - 1) * service_s / variant.slots
     return max(queue_s, backlog_s) + service_s <= allowed_s
 
 
 def erlang_c_wait_s(arrivals_per_s: float, service_s: float, servers: int) -> float:
-    """Return the mean wait in an M/M/c queue; infinite if more comes than it can serve.
+    """Return the mean wait in an M/M/c queue, in seconds; infinite if it is overloaded.
 
     Erlang's formulas (1917), with the recursion for the probability that all servers are busy.
     """

@@ -1,25 +1,25 @@
-"""The round robin policy: every variant in its turn, whatever it is good at.
+"""The round robin policy: all variants in turn, whatever their properties.
 
     variant = argmin batches sent so far
 
-Earliest deadline first; a batch as large as the slack of its first request allows. Adapted: one
-that can no longer be in time, even at best, is passed over, and a variant that is busy is waited
-for: each gets as many batches as the others.
+Earliest deadline first; the largest batch that the slack of the first request allows. Adapted: a
+variant that cannot be in time even in the best case is skipped, and a busy variant is waited for,
+so each variant gets the same number of batches.
 """
 
 from __future__ import annotations
 
 from operator import attrgetter
 
-from serving.routing.policy.baselines.edf import Turn, earliest_first
+from serving.routing.policy.baselines.edf import LaneTurn, earliest_first
 from serving.routing.policy.state import Decision, RouterState
 
 
 def round_robin(state: RouterState) -> Decision:
-    """Decide what to do next; call again until the answer is `Wait`."""
+    """Decide what to do next; call again until the decision is `Wait`."""
     return earliest_first(state, _choose)
 
 
-def _choose(turn: Turn) -> Decision:
-    chosen = min(turn.usable, key=attrgetter("sent"))
-    return turn.send(chosen, turn.largest(chosen), "round_robin")
+def _choose(turn: LaneTurn) -> Decision:
+    chosen = min(turn.usable, key=attrgetter("batches_sent"))
+    return turn.send(chosen, turn.largest_batch(chosen), "round_robin")

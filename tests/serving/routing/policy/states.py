@@ -13,6 +13,7 @@ from serving.routing.policy.state import (
     LaneKey,
     Policy,
     QueuedRequest,
+    QueueOrder,
     RouterState,
     VariantState,
     Wait,
@@ -50,7 +51,7 @@ class Shrunk:
         return self.times.typical_s(size) * self.share
 
 
-def variant(
+def variant_state(
     name: str,
     first_s: float,
     each_s: float = 0.0,
@@ -60,7 +61,7 @@ def variant(
     best_case: float = 0.5,
     residuals: float = 1.0,
     max_batch: int = 64,
-    sent: int = 0,
+    batches_sent: int = 0,
 ) -> VariantState:
     """A variant with all of its slots free, or with none before `busy_s` have passed."""
     times = Linear(first_s, each_s, residuals)
@@ -73,7 +74,7 @@ def variant(
         max_batch=max_batch,
         times=times,
         best_case_s=Shrunk(times, best_case),
-        sent=sent,
+        batches_sent=batches_sent,
     )
 
 
@@ -91,7 +92,7 @@ def lane(
         QueuedRequest(
             size,
             deadline,
-            (deadline if key.has_deadline else arrived + 1.0, 10, number),
+            QueueOrder(deadline if key.has_deadline else arrived + 1.0, 10, number),
             key,
             None,
             arrived,
@@ -104,9 +105,9 @@ def lane(
 
 
 def state(
-    lanes: Sequence[Lane], *candidates: VariantState, arrivals_per_s: float = 0.0
+    lanes: Sequence[Lane], *variants: VariantState, arrivals_per_s: float = 0.0
 ) -> RouterState:
-    by_name = {candidate.name: candidate for candidate in candidates}
+    by_name = {variant.name: variant for variant in variants}
     return RouterState(lanes, by_name, 0.0, arrivals_per_s=arrivals_per_s)
 
 
@@ -120,9 +121,9 @@ def chooses(policy: Policy) -> Chosen:
     """
 
     def choose(
-        lanes: Sequence[Lane], *candidates: VariantState, arrivals_per_s: float = 0.0
+        lanes: Sequence[Lane], *variants: VariantState, arrivals_per_s: float = 0.0
     ) -> object:
-        match policy(state(lanes, *candidates, arrivals_per_s=arrivals_per_s)):
+        match policy(state(lanes, *variants, arrivals_per_s=arrivals_per_s)):
             case Dispatch(variant=name, size=size):
                 return name, size
             case Drop():
@@ -133,7 +134,7 @@ def chooses(policy: Policy) -> Chosen:
     return choose
 
 
-DENSE = variant("dense", 0.010, 0.001)
-PRUNED = variant("pruned", 0.004, 0.0005)
-INT8 = variant("int8", 0.002, 0.0001)
-BUSY_DENSE = variant("dense", 0.010, 0.001, busy_s=0.005)
+DENSE = variant_state("dense", 0.010, 0.001)
+PRUNED = variant_state("pruned", 0.004, 0.0005)
+INT8 = variant_state("int8", 0.002, 0.0001)
+BUSY_DENSE = variant_state("dense", 0.010, 0.001, busy_s=0.005)

@@ -24,20 +24,22 @@ from tests.serving.routing.policy.states import ALL, lane, state
 ACCURACIES = {"dense": 0.90, "pruned": 0.89, "int8": 0.87}
 
 
-def variant(name: str, first_s: float, each_s: float = 0.0, **parameters: float) -> VariantState:
+def variant_state(
+    name: str, first_s: float, each_s: float = 0.0, **parameters: float
+) -> VariantState:
     """A variant with the accuracy that goes with its name; it was seen just now."""
-    made = states.variant(name, first_s, each_s, **parameters)  # type: ignore[arg-type]
+    made = states.variant_state(name, first_s, each_s, **parameters)  # type: ignore[arg-type]
     return replace(made, accuracy=ACCURACIES[name])
 
 
-DENSE = variant("dense", 0.010, 0.001)
-PRUNED = variant("pruned", 0.004, 0.0005)
-INT8 = variant("int8", 0.002, 0.0001)
-BUSY_DENSE = variant("dense", 0.010, 0.001, busy_s=0.005)
+DENSE = variant_state("dense", 0.010, 0.001)
+PRUNED = variant_state("pruned", 0.004, 0.0005)
+INT8 = variant_state("int8", 0.002, 0.0001)
+BUSY_DENSE = variant_state("dense", 0.010, 0.001, busy_s=0.005)
 
 
-def choose(lanes: Sequence[Lane], *candidates: VariantState) -> Decision:
-    return pareto(state(lanes, *candidates))
+def choose(lanes: Sequence[Lane], *variants: VariantState) -> Decision:
+    return pareto(state(lanes, *variants))
 
 
 def outcome(decision: Decision) -> object:
@@ -49,7 +51,7 @@ def outcome(decision: Decision) -> object:
 
 
 @pytest.mark.parametrize(
-    ("deadlines", "candidates", "expected"),
+    ("deadlines", "variants", "expected"),
     [
         pytest.param([math.inf], [DENSE, PRUNED, INT8], ("dense", 1), id="no deadline: the best"),
         pytest.param([0.1], [DENSE, PRUNED, INT8], ("dense", 1), id="time enough: the best"),
@@ -70,8 +72,8 @@ def outcome(decision: Decision) -> object:
         ),
     ],
 )
-def test_choice(deadlines: list[float], candidates: list[VariantState], expected: object) -> None:
-    assert outcome(choose([lane(*deadlines)], *candidates)) == expected
+def test_choice(deadlines: list[float], variants: list[VariantState], expected: object) -> None:
+    assert outcome(choose([lane(*deadlines)], *variants)) == expected
 
 
 def test_earliest_deadline_first_across_lanes() -> None:
@@ -108,7 +110,7 @@ def test_no_batch_with_requests(other: Lane) -> None:
 def test_fastest_first_takes_what_answers_first_whatever_the_order() -> None:
     wants_speed = lane(0.5, fastest_first=True)
     assert outcome(choose([wants_speed], DENSE, PRUNED, INT8)) == ("int8", 1)
-    busy = variant("int8", 0.002, busy_s=0.004)
+    busy = variant_state("int8", 0.002, busy_s=0.004)
     assert outcome(choose([wants_speed], DENSE, PRUNED, busy)) == ("pruned", 1)
 
 
@@ -120,7 +122,7 @@ def test_a_request_larger_than_its_time_allows_the_best_goes_to_another() -> Non
 def test_who_is_late_already_does_not_make_the_others_late() -> None:
     # 2 ms are too little even for one; the others would fit into a batch of 20.
     late = lane(0.0019, *[0.006] * 20, variants=["int8"])
-    decision = choose([late], variant("int8", 0.002, 0.0002, best_case=0.9))
+    decision = choose([late], variant_state("int8", 0.002, 0.0002, best_case=0.9))
     assert isinstance(decision, Dispatch)
     assert (decision.skip, decision.size) == (1, 20)
 
@@ -136,9 +138,9 @@ def test_a_variant_that_was_not_seen_for_long_is_tried_where_it_harms_nobody() -
         assert decision.reason != "exploring"
 
 
-candidates_ = st.lists(
+variant_states_ = st.lists(
     st.builds(
-        variant,
+        variant_state,
         st.sampled_from(ALL),
         st.floats(1e-4, 0.05),
         st.floats(0, 1e-3),
@@ -148,7 +150,7 @@ candidates_ = st.lists(
         max_batch=st.sampled_from([16, 64]),
     ),
     max_size=3,
-    unique_by=lambda candidate: candidate.name,
+    unique_by=lambda variant: variant.name,
 )
 
 
@@ -170,7 +172,7 @@ def lanes_(draw: st.DrawFn) -> Lane:
 @st.composite
 def situations_(draw: st.DrawFn) -> RouterState:
     lanes = draw(st.lists(lanes_(), min_size=1, max_size=4))
-    found = state(lanes, *draw(candidates_))
+    found = state(lanes, *draw(variant_states_))
     rate, patience_s = draw(st.floats(0, 1000)), draw(st.floats(0.001, 1))
     cores = draw(st.sampled_from([1.0, 2.0, math.inf]))
     return replace(
@@ -186,7 +188,7 @@ def test_every_dispatch_keeps_the_rules(shown: RouterState) -> None:
     decision = pareto(shown)
     if not isinstance(decision, Dispatch):
         return
-    chosen = shown.candidates[decision.variant]
+    chosen = shown.variants[decision.variant]
     assert chosen.free_slots > 0
     taken = []
     for place, (source, count) in enumerate(decision.counts):
@@ -205,9 +207,9 @@ def test_nothing_is_dropped_that_somebody_could_answer(shown: RouterState) -> No
     decision = pareto(shown)
     if isinstance(decision, Drop):
         first = decision.lane.requests[0]
-        for candidate in shown.candidates.values():
-            if candidate.name in decision.lane.key.variants:
-                assert candidate.free_in_s + candidate.best_case_s(first.size) > first.deadline
+        for variant in shown.variants.values():
+            if variant.name in decision.lane.key.variants:
+                assert variant.free_in_s + variant.best_case_s(first.size) > first.deadline
 
 
 @given(situations_())
@@ -215,18 +217,18 @@ def test_waiting_ends_in_the_future_and_nobody_waits_for_nothing(shown: RouterSt
     decision = pareto(shown)
     if isinstance(decision, Wait):
         assert decision.until > shown.now or any(
-            not each.free_slots for each in shown.candidates.values()
+            not each.free_slots for each in shown.variants.values()
         )
         for source in shown.lanes:
-            able = [name for name in source.key.variants if name in shown.candidates]
+            able = [name for name in source.key.variants if name in shown.variants]
             if able and source.key.has_deadline:
-                assert any(not shown.candidates[name].free_slots for name in able)
+                assert any(not shown.variants[name].free_slots for name in able)
 
 
 @pytest.mark.parametrize("waiting", [64, 65, 100, 128])
 def test_with_cores_to_spare_a_queue_of_any_length_gets_the_best_in_time(waiting: int) -> None:
-    dense = states.variant("dense", 0.010, 0.001)
-    int8 = states.variant("int8", 0.002, 0.0001)
+    dense = states.variant_state("dense", 0.010, 0.001)
+    int8 = states.variant_state("int8", 0.002, 0.0001)
     shown = replace(state([lane(*[0.5] * waiting)], dense, int8), free_cores=2)
     decision = pareto(shown)
     assert isinstance(decision, Dispatch)

@@ -28,11 +28,12 @@ from serving.routing.policy.state import (
     LaneKey,
     Policy,
     QueuedRequest,
+    QueueOrder,
     RouterState,
     VariantState,
     Wait,
 )
-from tests.serving.routing.policy.states import ALL, DENSE, PRUNED, chooses, lane, variant
+from tests.serving.routing.policy.states import ALL, DENSE, PRUNED, chooses, lane, variant_state
 
 BASELINES: Mapping[str, Policy] = {
     "closest_fit": closest_fit,
@@ -56,8 +57,8 @@ NOW = 1000.0
 
 
 @st.composite
-def candidates(draw: st.DrawFn, name: str) -> VariantState:
-    made = variant(
+def variants(draw: st.DrawFn, name: str) -> VariantState:
+    made = variant_state(
         name,
         draw(st.floats(1e-4, 0.05)),
         draw(st.floats(0, 0.01)),
@@ -65,7 +66,7 @@ def candidates(draw: st.DrawFn, name: str) -> VariantState:
         best_case=draw(st.floats(0.3, 1)),
         residuals=draw(st.floats(1, 3)),
         max_batch=draw(st.sampled_from([1, 7, 16, 64])),
-        sent=draw(st.integers(0, 100)),
+        batches_sent=draw(st.integers(0, 100)),
     )
     free_slots = draw(st.integers(0, made.slots))
     # A batch may run for longer than was expected: then it should be free by now, and is not.
@@ -93,7 +94,7 @@ def states(draw: st.DrawFn) -> RouterState:
     )
     return RouterState(
         [draw(_lanes(key, place)) for place, key in enumerate(keys)],
-        {name: draw(candidates(name)) for name in NAMES if name in alive},
+        {name: draw(variants(name)) for name in NAMES if name in alive},
         NOW,
         arrivals_per_s=draw(st.floats(0, 5000)),
     )
@@ -105,7 +106,7 @@ def _lanes(draw: st.DrawFn, key: LaneKey, place: int) -> Lane:
     for number in range(draw(st.integers(1, 12))):
         arrived = NOW - draw(st.floats(0, 0.1))
         deadline = NOW + draw(st.floats(-0.05, 0.3)) if key.has_deadline else math.inf
-        order = (deadline if key.has_deadline else arrived + 1, 10, 100 * place + number)
+        order = QueueOrder(deadline if key.has_deadline else arrived + 1, 10, 100 * place + number)
         size = draw(st.sampled_from([1, 1, 1, 2, 3, 20, 70]))
         requests.append(QueuedRequest(size, deadline, order, key, None, arrived))
     requests.sort(key=lambda request: request.order)
@@ -114,7 +115,7 @@ def _lanes(draw: st.DrawFn, key: LaneKey, place: int) -> Lane:
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_an_objective_of_latency_gets_what_answers_first(name: str) -> None:
-    busy = variant("int8", 0.002, busy_s=0.003)
+    busy = variant_state("int8", 0.002, busy_s=0.003)
     choose = chooses(BASELINES[name])
     urgent = lane(0.1, variants=ALL, fastest_first=True)
     assert choose([urgent], DENSE, PRUNED, busy) == ("pruned", 1)
@@ -122,7 +123,7 @@ def test_an_objective_of_latency_gets_what_answers_first(name: str) -> None:
 
 def in_full(shown: RouterState) -> object:
     return [(lane, tuple(lane.requests), lane.samples) for lane in shown.lanes], dict(
-        shown.candidates
+        shown.variants
     )
 
 
@@ -143,21 +144,24 @@ def apply(
         rest = [request for request in before.requests if request not in gone]
         if rest:
             lanes.append(Lane(before.key, rest, sum(request.size for request in rest)))
-    after = dict(shown.candidates)
+    after = dict(shown.variants)
     if isinstance(decision, Dispatch):
         after[decision.variant] = sent(after[decision.variant])
-    return replace(shown, lanes=lanes, candidates=after)
+    return replace(shown, lanes=lanes, variants=after)
 
 
-def busier(candidate: VariantState) -> VariantState:
-    left = candidate.free_slots - 1
+def busier(variant: VariantState) -> VariantState:
+    left = variant.free_slots - 1
     return replace(
-        candidate, free_slots=left, free_in_s=0.0 if left else 0.01, sent=candidate.sent + 1
+        variant,
+        free_slots=left,
+        free_in_s=0.0 if left else 0.01,
+        batches_sent=variant.batches_sent + 1,
     )
 
 
-def could_start(candidate: VariantState, head: QueuedRequest[None], now: float) -> bool:
-    return bool(candidate.free_slots) and now + candidate.best_case_s(head.size) <= head.deadline
+def could_start(variant: VariantState, head: QueuedRequest[None], now: float) -> bool:
+    return bool(variant.free_slots) and now + variant.best_case_s(head.size) <= head.deadline
 
 
 def every_baseline(check: Callable[[str, RouterState], None]) -> Callable[[], None]:
@@ -177,7 +181,7 @@ def test_a_decision_is_valid(name: str, shown: RouterState) -> None:
     decision = BASELINES[name](shown)
     match decision:
         case Dispatch():
-            chosen = shown.candidates[decision.variant]
+            chosen = shown.variants[decision.variant]
             requests = sent_by(decision)
             assert chosen.free_slots > 0
             assert all(lane in shown.lanes and count > 0 for lane, count in decision.counts)
@@ -213,7 +217,7 @@ def test_a_request_is_dropped_only_where_nothing_could_be_in_time(
     if not isinstance(decision, Drop):
         return
     head = decision.lane.requests[0]
-    alive = [shown.candidates[n] for n in head.key.variants if n in shown.candidates]
+    alive = [shown.variants[n] for n in head.key.variants if n in shown.variants]
     if name == "fixed" and not head.key.fastest_first:
         alive = alive[:1]
     if alive:
@@ -238,17 +242,17 @@ def test_waits_at_last_and_then_for_a_reason(name: str, shown: RouterState) -> N
     assert decision.until > shown.now
     if name in WORK_CONSERVING:
         for left in shown.lanes:
-            alive = [shown.candidates[n] for n in left.key.variants if n in shown.candidates]
+            alive = [shown.variants[n] for n in left.key.variants if n in shown.variants]
             if left.key.has_deadline and not left.key.fastest_first:
                 head = left.requests[0]
-                assert not any(could_start(candidate, head, shown.now) for candidate in alive)
+                assert not any(could_start(variant, head, shown.now) for variant in alive)
 
 
 @every_baseline
 def test_hosts_that_are_always_free_leave_nothing_waiting(name: str, shown: RouterState) -> None:
-    free = {n: replace(c, free_slots=1, free_in_s=0.0) for n, c in shown.candidates.items()}
+    free = {n: replace(c, free_slots=1, free_in_s=0.0) for n, c in shown.variants.items()}
     lanes = [lane for lane in shown.lanes if any(n in free for n in lane.key.variants)]
-    shown = replace(shown, candidates=free, lanes=lanes)
+    shown = replace(shown, variants=free, lanes=lanes)
     steps = 2 * sum(len(lane.requests) for lane in lanes)
     while shown.lanes:
         assert steps
@@ -259,4 +263,4 @@ def test_hosts_that_are_always_free_leave_nothing_waiting(name: str, shown: Rout
             assert name == "proteus"
             shown = replace(shown, now=decision.until)
         else:
-            shown = apply(decision, shown, lambda c: replace(c, sent=c.sent + 1))
+            shown = apply(decision, shown, lambda c: replace(c, batches_sent=c.batches_sent + 1))

@@ -14,21 +14,24 @@ from tests.serving.routing.policy.states import (
     PRUNED,
     chooses,
     lane,
-    variant,
+    variant_state,
 )
 
 choose = chooses(closest_fit)
 
 
 @pytest.mark.parametrize(
-    ("due", "candidates", "expected"),
+    ("due", "variants", "expected"),
     [
         pytest.param(0.1, [DENSE, PRUNED, INT8], ("dense", 1), id="the slowest that is in time"),
         pytest.param(0.009, [DENSE, PRUNED, INT8], ("pruned", 1), id="closest to the slack"),
         pytest.param(0.003, [DENSE, PRUNED, INT8], ("int8", 1), id="only one is in time"),
         pytest.param(0.0015, [DENSE, PRUNED, INT8], ("int8", 1), id="none: the quickest is tried"),
         pytest.param(
-            0.1, [DENSE, variant("pruned", 0.050)], ("pruned", 1), id="slower, though not better"
+            0.1,
+            [DENSE, variant_state("pruned", 0.050)],
+            ("pruned", 1),
+            id="slower, though not better",
         ),
         pytest.param(0.1, [BUSY_DENSE, PRUNED, INT8], ("pruned", 1), id="busy: overloaded"),
         pytest.param(0.1, [BUSY_DENSE], ("wait", 0.005), id="all busy"),
@@ -36,8 +39,8 @@ choose = chooses(closest_fit)
         pytest.param(math.inf, [BUSY_DENSE, INT8], ("wait", 0.005), id="and no other"),
     ],
 )
-def test_choice(due: float, candidates: Sequence[VariantState], expected: object) -> None:
-    assert choose([lane(due)], *candidates) == expected
+def test_choice(due: float, variants: Sequence[VariantState], expected: object) -> None:
+    assert choose([lane(due)], *variants) == expected
 
 
 def test_the_first_request_decides_the_variant_and_the_slack_the_batch() -> None:
@@ -49,5 +52,5 @@ def test_the_accuracy_asked_for_holds() -> None:
 
 
 def test_where_none_is_in_time_the_quickest_is_tried() -> None:
-    lucky = variant("dense", 0.010, best_case=0.1)
+    lucky = variant_state("dense", 0.010, best_case=0.1)
     assert choose([lane(0.0015)], lucky, INT8) == ("int8", 1)

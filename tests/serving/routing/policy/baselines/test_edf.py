@@ -5,7 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from serving.routing.policy.baselines.edf import Turn, earliest_first, oldest_first, quickest
+from serving.routing.policy.baselines.edf import (
+    LaneTurn,
+    earliest_first,
+    fastest_typical,
+    oldest_first,
+)
 from serving.routing.policy.state import (
     Decision,
     Dispatch,
@@ -23,12 +28,12 @@ from tests.serving.routing.policy.states import (
     PRUNED,
     lane,
     state,
-    variant,
+    variant_state,
 )
 
 
-def best(turn: Turn) -> Decision:
-    return turn.send(turn.usable[0], turn.largest(turn.usable[0]), "best")
+def best(turn: LaneTurn) -> Decision:
+    return turn.send(turn.usable[0], turn.largest_batch(turn.usable[0]), "best")
 
 
 def decide(shown: RouterState) -> Decision:
@@ -49,34 +54,38 @@ def test_a_lane_whose_variant_is_busy_does_not_block_another() -> None:
 
 def test_waits_for_the_first_of_the_busy_variants() -> None:
     lanes = [lane(0.1, variants=["dense"]), lane(0.2, variants=["int8"])]
-    busy_int8 = variant("int8", 0.002, busy_s=0.003)
+    busy_int8 = variant_state("int8", 0.002, busy_s=0.003)
     assert decide(state(lanes, BUSY_DENSE, busy_int8)) == Wait(0.003)
 
 
 def test_a_batch_that_should_have_ended_by_now_is_an_event_to_wait_for() -> None:
-    overdue = variant("dense", 0.010, slots=0)
+    overdue = variant_state("dense", 0.010, slots=0)
     assert decide(state([lane(0.1)], overdue)) == Wait(0.1)
     assert decide(state([lane(math.inf)], overdue)) == Wait()
 
 
 @pytest.mark.parametrize(
-    ("due", "candidates", "is_dropped"),
+    ("due", "variants", "is_dropped"),
     [
         pytest.param(0.0009, [DENSE, INT8], True, id="not even the best case is in time"),
         pytest.param(0.0011, [DENSE, INT8], False, id="the best case of one is in time"),
         pytest.param(0.0011, [DENSE], True, id="the one in time is dead"),
-        pytest.param(0.0059, [variant("int8", 0.002, busy_s=0.005)], True, id="busy too long"),
-        pytest.param(0.0061, [variant("int8", 0.002, busy_s=0.005)], False, id="free in time"),
+        pytest.param(
+            0.0059, [variant_state("int8", 0.002, busy_s=0.005)], True, id="busy too long"
+        ),
+        pytest.param(
+            0.0061, [variant_state("int8", 0.002, busy_s=0.005)], False, id="free in time"
+        ),
         pytest.param(0.0, [], True, id="nothing alive, and the time is up"),
         pytest.param(0.1, [], False, id="nothing alive: one may come back"),
         pytest.param(math.inf, [], False, id="no deadline"),
     ],
 )
 def test_a_hopeless_head_is_dropped(
-    due: float, candidates: Sequence[VariantState], is_dropped: bool
+    due: float, variants: Sequence[VariantState], is_dropped: bool
 ) -> None:
     exhausted = lane(due)
-    assert (decide(state([exhausted], *candidates)) == Drop(exhausted)) is is_dropped
+    assert (decide(state([exhausted], *variants)) == Drop(exhausted)) is is_dropped
 
 
 def test_oldest_first_drops_only_where_nothing_is_alive() -> None:
@@ -94,7 +103,7 @@ def test_oldest_first_goes_by_arrival() -> None:
 
 def test_an_objective_of_latency_gets_the_variant_that_answers_first() -> None:
     urgent = lane(0.1, fastest_first=True)
-    busy_int8 = variant("int8", 0.002, busy_s=0.005)
+    busy_int8 = variant_state("int8", 0.002, busy_s=0.005)
     decision = decide(state([urgent], DENSE, PRUNED, busy_int8))
     assert decision == Dispatch("pruned", ((urgent, 1),), 1, 0.004, "best")
 
@@ -107,7 +116,7 @@ def test_samples_are_counted_not_requests() -> None:
 
 def test_a_request_larger_than_the_largest_batch_is_sent_alone() -> None:
     large = lane(1.0, 1.0, sizes=[100, 1])
-    decision = decide(state([large], variant("dense", 0.010, 0.001, max_batch=64)))
+    decision = decide(state([large], variant_state("dense", 0.010, 0.001, max_batch=64)))
     assert isinstance(decision, Dispatch)
     assert (decision.size, decision.counts) == (100, ((large, 1),))
 
@@ -115,13 +124,13 @@ def test_a_request_larger_than_the_largest_batch_is_sent_alone() -> None:
 def test_a_batch_is_filled_by_deadline_from_lanes_that_differ_in_their_floor() -> None:
     strict = lane(0.1, 0.3, variants=["dense"])
     loose = lane(0.2, 0.4, variants=["dense", "int8"])
-    decision = decide(state([loose, strict], variant("dense", 0.010, max_batch=3)))
+    decision = decide(state([loose, strict], variant_state("dense", 0.010, max_batch=3)))
     assert decision == Dispatch("dense", ((strict, 2), (loose, 1)), 3, 0.010, "best")
 
 
 def test_however_many_lanes_fill_a_batch_it_is_by_deadline() -> None:
     lanes = [lane(place / 10, 0.5, variants=ALL[:place]) for place in (1, 2, 3)]
-    decision = decide(state(lanes, variant("dense", 0.010, max_batch=2)))
+    decision = decide(state(lanes, variant_state("dense", 0.010, max_batch=2)))
     assert decision == Dispatch("dense", ((lanes[0], 1), (lanes[1], 1)), 2, 0.010, "best")
 
 
@@ -151,7 +160,7 @@ def test_a_lane_that_is_due_before_does_not_ride_along() -> None:
     tight = lane(0.020, variants=["dense", "int8"])
     relaxed = lane(0.5, variants=["dense"])
 
-    def int8_for_none_but_the_second(turn: Turn) -> Decision:
+    def int8_for_none_but_the_second(turn: LaneTurn) -> Decision:
         return turn.wait_for(DENSE) if turn.lane is tight else best(turn)
 
     shown = state([tight, relaxed], DENSE, INT8)
@@ -163,7 +172,7 @@ def test_what_is_due_before_the_first_that_is_sent_stays_where_it_is() -> None:
     loose, strict = lane(0.1, 0.3, 0.4), lane(0.2, 0.5, variants=["dense"])
     other = lane(0.35, variants=["dense", "pruned"])
 
-    def send_from_the_second(turn: Turn) -> Decision:
+    def send_from_the_second(turn: LaneTurn) -> Decision:
         return turn.send(DENSE, 64, "x", skip=1)
 
     decision = earliest_first(state([strict, loose, other], DENSE), send_from_the_second)
@@ -173,8 +182,8 @@ def test_what_is_due_before_the_first_that_is_sent_stays_where_it_is() -> None:
 def test_without_a_deadline_only_the_best_is_startable() -> None:
     seen: list[list[str]] = []
 
-    def look(turn: Turn) -> Decision:
-        seen.append([candidate.name for candidate in turn.startable()])
+    def look(turn: LaneTurn) -> Decision:
+        seen.append([variant.name for variant in turn.startable()])
         return Wait()
 
     earliest_first(state([lane(math.inf)], DENSE, INT8), look)
@@ -183,7 +192,7 @@ def test_without_a_deadline_only_the_best_is_startable() -> None:
     assert seen == [["dense"], [], ["int8"]]
 
 
-def test_the_quickest_depends_on_the_size() -> None:
-    flat = variant("flat", 0.010)
-    assert quickest([flat, INT8], 1) is INT8
-    assert quickest([flat, INT8], 100) is flat
+def test_the_fastest_variant_depends_on_the_size() -> None:
+    flat = variant_state("flat", 0.010)
+    assert fastest_typical([flat, INT8], 1) is INT8
+    assert fastest_typical([flat, INT8], 100) is flat

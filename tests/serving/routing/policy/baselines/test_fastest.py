@@ -7,15 +7,15 @@ import pytest
 
 from serving.routing.policy.baselines.fastest import fastest
 from serving.routing.policy.state import VariantState
-from tests.serving.routing.policy.states import DENSE, INT8, PRUNED, chooses, lane, variant
+from tests.serving.routing.policy.states import DENSE, INT8, PRUNED, chooses, lane, variant_state
 
 choose = chooses(fastest)
-FLAT = variant("flat", 0.006)
+FLAT = variant_state("flat", 0.006)
 """Slower than INT8 for one sample, faster for many: 6.0 ms against 8.3 for 64."""
 
 
 @pytest.mark.parametrize(
-    ("deadlines", "candidates", "expected"),
+    ("deadlines", "variants", "expected"),
     [
         pytest.param([1.0], [DENSE, PRUNED, INT8], ("int8", 1), id="whatever the time there is"),
         pytest.param([math.inf], [DENSE, INT8], ("int8", 1), id="or if there is no deadline"),
@@ -23,24 +23,27 @@ FLAT = variant("flat", 0.006)
         pytest.param([0.004] * 90, [DENSE, INT8], ("int8", 16), id="that is in time"),
         pytest.param(
             [0.004] * 90,
-            [variant("dense", 0.003, 0.002), INT8],
+            [variant_state("dense", 0.003, 0.002), INT8],
             ("int8", 16),
             id="per sample: 3.5 ms for 16 is faster than 3 for one",
         ),
         pytest.param([1.0], [INT8, FLAT], ("flat", 1), id="per sample, in large batches"),
         pytest.param(
-            [0.005], [INT8, variant("flat", 0.006)], ("int8", 1), id="among those in time"
+            [0.005], [INT8, variant_state("flat", 0.006)], ("int8", 1), id="among those in time"
         ),
         pytest.param(
-            [1.0], [DENSE, variant("int8", 0.002, busy_s=0.003)], ("wait", 0.003), id="busy: wait"
+            [1.0],
+            [DENSE, variant_state("int8", 0.002, busy_s=0.003)],
+            ("wait", 0.003),
+            id="busy: wait",
         ),
     ],
 )
 def test_choice(
-    deadlines: Sequence[float], candidates: Sequence[VariantState], expected: object
+    deadlines: Sequence[float], variants: Sequence[VariantState], expected: object
 ) -> None:
-    names = [candidate.name for candidate in candidates]
-    assert choose([lane(*deadlines, variants=names)], *candidates) == expected
+    names = [variant.name for variant in variants]
+    assert choose([lane(*deadlines, variants=names)], *variants) == expected
 
 
 def test_a_floor_holds() -> None:

@@ -13,7 +13,7 @@ choose = chooses(fifo)
 
 
 @pytest.mark.parametrize(
-    ("deadlines", "candidates", "expected"),
+    ("deadlines", "variants", "expected"),
     [
         pytest.param([0.020] * 40, [DENSE, INT8], ("dense", 40), id="all that waits"),
         pytest.param([0.020] * 90, [DENSE, INT8], ("dense", 64), id="up to the largest batch"),
@@ -24,9 +24,9 @@ choose = chooses(fifo)
     ],
 )
 def test_choice(
-    deadlines: Sequence[float], candidates: Sequence[VariantState], expected: object
+    deadlines: Sequence[float], variants: Sequence[VariantState], expected: object
 ) -> None:
-    assert choose([lane(*deadlines)], *candidates) == expected
+    assert choose([lane(*deadlines)], *variants) == expected
 
 
 def test_the_lane_that_came_first_is_served_first() -> None:

@@ -15,14 +15,14 @@ from tests.serving.routing.policy.states import (
     chooses,
     lane,
     state,
-    variant,
+    variant_state,
 )
 
 choose = chooses(fixed)
 
 
 @pytest.mark.parametrize(
-    ("deadlines", "candidates", "expected"),
+    ("deadlines", "variants", "expected"),
     [
         pytest.param([math.inf], [DENSE, INT8], ("dense", 1), id="no deadline"),
         pytest.param([1.0] * 100, [DENSE, INT8], ("dense", 64), id="as large as it can be"),
@@ -34,13 +34,16 @@ choose = chooses(fixed)
     ],
 )
 def test_choice(
-    deadlines: Sequence[float], candidates: Sequence[VariantState], expected: object
+    deadlines: Sequence[float], variants: Sequence[VariantState], expected: object
 ) -> None:
-    assert choose([lane(*deadlines)], *candidates) == expected
+    assert choose([lane(*deadlines)], *variants) == expected
 
 
 def test_an_objective_of_latency_gets_the_quickest_that_may_be_in_time() -> None:
-    steady, lucky = variant("dense", 0.005, best_case=1), variant("int8", 0.006, best_case=0.5)
+    steady, lucky = (
+        variant_state("dense", 0.005, best_case=1),
+        variant_state("int8", 0.006, best_case=0.5),
+    )
     assert choose([lane(0.004, fastest_first=True)], steady, lucky) == ("int8", 1)
 
 
@@ -65,7 +68,7 @@ def test_a_few_that_are_due_first_do_not_hold_up_the_many(
 
 def test_they_are_served_where_larger_batches_are_no_faster() -> None:
     behind = lane(*[0.041] * 4, *[0.9] * 16)
-    assert fixed(state([behind], variant("dense", 0.010, 0.010))) == Dispatch(
+    assert fixed(state([behind], variant_state("dense", 0.010, 0.010))) == Dispatch(
         "dense", ((behind, 4),), 4, 0.040, "fixed"
     )
 

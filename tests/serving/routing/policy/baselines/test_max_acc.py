@@ -14,14 +14,14 @@ from tests.serving.routing.policy.states import (
     PRUNED,
     chooses,
     lane,
-    variant,
+    variant_state,
 )
 
 choose = chooses(max_acc)
 
 
 @pytest.mark.parametrize(
-    ("deadlines", "candidates", "expected"),
+    ("deadlines", "variants", "expected"),
     [
         pytest.param([0.010] * 40, [DENSE, PRUNED, INT8], ("dense", 1), id="accuracy, then batch"),
         pytest.param([0.020] * 40, [DENSE, PRUNED, INT8], ("dense", 8), id="as large as it fits"),
@@ -33,11 +33,11 @@ choose = chooses(max_acc)
     ],
 )
 def test_choice(
-    deadlines: Sequence[float], candidates: Sequence[VariantState], expected: object
+    deadlines: Sequence[float], variants: Sequence[VariantState], expected: object
 ) -> None:
-    assert choose([lane(*deadlines)], *candidates) == expected
+    assert choose([lane(*deadlines)], *variants) == expected
 
 
 def test_where_none_is_in_time_the_quickest_is_tried() -> None:
-    lucky = variant("dense", 0.010, best_case=0.1)
+    lucky = variant_state("dense", 0.010, best_case=0.1)
     assert choose([lane(0.0015)], lucky, INT8) == ("int8", 1)

@@ -14,14 +14,14 @@ from tests.serving.routing.policy.states import (
     PRUNED,
     chooses,
     lane,
-    variant,
+    variant_state,
 )
 
 choose = chooses(max_batch)
 
 
 @pytest.mark.parametrize(
-    ("deadlines", "candidates", "expected"),
+    ("deadlines", "variants", "expected"),
     [
         pytest.param([0.010] * 90, [DENSE, PRUNED, INT8], ("int8", 64), id="batch, then accuracy"),
         pytest.param([0.1] * 90, [DENSE, PRUNED, INT8], ("dense", 64), id="the best for the batch"),
@@ -34,18 +34,18 @@ choose = chooses(max_batch)
     ],
 )
 def test_choice(
-    deadlines: Sequence[float], candidates: Sequence[VariantState], expected: object
+    deadlines: Sequence[float], variants: Sequence[VariantState], expected: object
 ) -> None:
-    assert choose([lane(*deadlines)], *candidates) == expected
+    assert choose([lane(*deadlines)], *variants) == expected
 
 
 def test_a_first_request_that_is_large_counts_whole() -> None:
     """For 3 samples pruned takes 2.3 ms, which is late; for a batch of 2 it would not be."""
-    close = variant("pruned", 0.0021, 0.0001)
+    close = variant_state("pruned", 0.0021, 0.0001)
     large = lane(0.00225, 0.00225, sizes=[3, 1])
     assert choose([large], close, INT8) == ("int8", 3)
 
 
 def test_where_none_is_in_time_the_quickest_is_tried() -> None:
-    lucky = variant("dense", 0.010, best_case=0.1)
+    lucky = variant_state("dense", 0.010, best_case=0.1)
     assert choose([lane(0.0015)], lucky, INT8) == ("int8", 1)

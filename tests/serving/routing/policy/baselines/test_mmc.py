@@ -12,7 +12,7 @@ from tests.serving.routing.policy.states import (
     PRUNED,
     chooses,
     lane,
-    variant,
+    variant_state,
 )
 
 choose = chooses(mmc)
@@ -60,13 +60,13 @@ def test_the_rate_decides_the_variant(arrivals_per_s: float, expected: str) -> N
     ],
 )
 def test_a_backlog_counts_whatever_the_rate(queued: int, slots: int, expected: object) -> None:
-    dense = variant("dense", 0.010, 0.001, slots=slots)
+    dense = variant_state("dense", 0.010, 0.001, slots=slots)
     assert choose([lane(*[0.040] * queued)], dense, PRUNED, INT8) == expected
 
 
 def test_what_runs_is_backlog_too() -> None:
     assert choose([lane(0.040)], BUSY_DENSE, PRUNED) == ("wait", 0.005)
-    longer = variant("dense", 0.010, 0.001, busy_s=0.024)
+    longer = variant_state("dense", 0.010, 0.001, busy_s=0.024)
     assert choose([lane(0.040)], longer, PRUNED) == ("pruned", 1)
 
 

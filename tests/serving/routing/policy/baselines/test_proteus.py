@@ -12,7 +12,7 @@ from tests.serving.routing.policy.states import (
     PRUNED,
     chooses,
     lane,
-    variant,
+    variant_state,
 )
 
 choose = chooses(proteus)
@@ -36,7 +36,7 @@ def test_the_rate_decides_the_variant(arrivals_per_s: float, expected: object) -
 
 
 def test_slots_multiply_the_throughput() -> None:
-    two = variant("dense", 0.010, 0.001, slots=2)
+    two = variant_state("dense", 0.010, 0.001, slots=2)
     assert choose([lane(*[0.040] * 64)], two, PRUNED, arrivals_per_s=940) == ("dense", 8)
 
 

@@ -12,32 +12,35 @@ from tests.serving.routing.policy.states import (
     chooses,
     lane,
     state,
-    variant,
+    variant_state,
 )
 
 choose = chooses(round_robin)
 
 
 def test_each_gets_as_many_batches_as_the_others() -> None:
-    candidates = {candidate.name: candidate for candidate in (DENSE, PRUNED, INT8)}
+    variants = {variant.name: variant for variant in (DENSE, PRUNED, INT8)}
     order = []
     for _ in range(9):
-        decision = round_robin(state([lane(1.0)], *candidates.values()))
+        decision = round_robin(state([lane(1.0)], *variants.values()))
         assert isinstance(decision, Dispatch)
         order.append(decision.variant)
-        chosen = candidates[decision.variant]
-        candidates[decision.variant] = replace(chosen, sent=chosen.sent + 1)
+        chosen = variants[decision.variant]
+        variants[decision.variant] = replace(chosen, batches_sent=chosen.batches_sent + 1)
     assert order[:4] == ["dense", "pruned", "int8", "dense"]
     assert Counter(order) == {"dense": 3, "pruned": 3, "int8": 3}
 
 
 def test_the_one_whose_turn_it_is_is_waited_for() -> None:
-    busy = variant("dense", 0.010, busy_s=0.005)
-    assert choose([lane(1.0)], busy, variant("int8", 0.002, sent=1)) == ("wait", 0.005)
+    busy = variant_state("dense", 0.010, busy_s=0.005)
+    assert choose([lane(1.0)], busy, variant_state("int8", 0.002, batches_sent=1)) == (
+        "wait",
+        0.005,
+    )
 
 
 def test_one_that_cannot_be_in_time_is_passed_over() -> None:
-    assert choose([lane(0.004)], DENSE, variant("int8", 0.002, sent=1)) == ("int8", 1)
+    assert choose([lane(0.004)], DENSE, variant_state("int8", 0.002, batches_sent=1)) == ("int8", 1)
 
 
 def test_batches_are_as_large_as_the_slack_allows() -> None:

@@ -14,14 +14,14 @@ from tests.serving.routing.policy.states import (
     PRUNED,
     chooses,
     lane,
-    variant,
+    variant_state,
 )
 
 choose = chooses(slack_fit)
 
 
 @pytest.mark.parametrize(
-    ("deadlines", "candidates", "expected"),
+    ("deadlines", "variants", "expected"),
     [
         pytest.param([0.1], [DENSE, PRUNED, INT8], ("dense", 1), id="much slack: accuracy"),
         pytest.param(
@@ -55,13 +55,13 @@ choose = chooses(slack_fit)
     ],
 )
 def test_choice(
-    deadlines: Sequence[float], candidates: Sequence[VariantState], expected: object
+    deadlines: Sequence[float], variants: Sequence[VariantState], expected: object
 ) -> None:
-    assert choose([lane(*deadlines)], *candidates) == expected
+    assert choose([lane(*deadlines)], *variants) == expected
 
 
 def test_where_batch_and_bucket_are_the_same_the_better_is_taken() -> None:
-    close = variant("pruned", 0.0101, 0.001)
+    close = variant_state("pruned", 0.0101, 0.001)
     assert choose([lane(0.1)], DENSE, close) == ("dense", 1)
 
 
@@ -77,9 +77,9 @@ def test_a_first_request_that_is_large_counts_whole() -> None:
 
 
 def test_one_variant_with_one_batch_size_has_one_bucket() -> None:
-    assert choose([lane(0.1, 0.1)], variant("dense", 0.010, max_batch=1)) == ("dense", 1)
+    assert choose([lane(0.1, 0.1)], variant_state("dense", 0.010, max_batch=1)) == ("dense", 1)
 
 
 def test_where_none_is_in_time_the_quickest_is_tried() -> None:
-    lucky = variant("dense", 0.010, best_case=0.1)
+    lucky = variant_state("dense", 0.010, best_case=0.1)
     assert choose([lane(0.0015)], lucky, INT8) == ("int8", 1)

@@ -1,0 +1,149 @@
+"""The slots of the variants: how many batches each can run, and which batches are running.
+
+A slot runs one batch at a time. A running batch also needs a core, and all variants share the
+cores.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from serving.routing.latency import LatencyModel
+from serving.routing.policy.state import VariantState
+
+MIN_REMAINING_RATIO: Final = 0.1
+"""Lower bound of the remaining time of a running batch, as a share of its typical time. It
+applies to batches that are overdue."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningBatch:
+    """A batch that was sent and has not ended."""
+
+    variant: str
+    size: int
+    sent: float
+    due: float
+    """When it ends if it takes the median time."""
+
+    def left_s(self, now: float) -> float:
+        """Return the expected remaining time, in seconds; more than 0 for an overdue batch."""
+        return max(self.due - now, MIN_REMAINING_RATIO * (self.due - self.sent))
+
+
+class VariantSlots:
+    """The slots of each variant and the batches that run on them."""
+
+    def __init__(
+        self,
+        latency: LatencyModel,
+        accuracies: Mapping[str, float],
+        *,
+        max_batch: int,
+        cores: float,
+    ) -> None:
+        """`accuracies` by variant, best first; `cores` is the number of batches that run at once
+        without slowing down each other.
+        """
+        self._latency = latency
+        self._accuracies = accuracies
+        self._max_batch = max_batch
+        self._cores = cores
+        self._slots = dict.fromkeys(accuracies, 0)
+        self._batches_sent = dict.fromkeys(accuracies, 0)
+        self._numbers = itertools.count()
+        self._running: dict[int, RunningBatch] = {}
+        self._by_variant: dict[str, set[int]] = {name: set() for name in accuracies}
+        self._unavailable_since: dict[str, float] = {}
+
+    def __getitem__(self, variant: str) -> int:
+        """Return how many batches the live replicas of a variant run at a time."""
+        return self._slots.get(variant, 0)
+
+    def __setitem__(self, variant: str, slots: int) -> None:
+        """Set how many batches the live replicas of a variant run at a time; 0 if none lives."""
+        self._slots[variant] = slots
+
+    @property
+    def free_cores(self) -> float:
+        """Number of further batches that can run without slowing down the running ones."""
+        return max(0.0, self._cores - len(self._running))
+
+    @property
+    def concurrency(self) -> float:
+        """Number of batches that can run at a time: at most the slots and at most the cores."""
+        return min(self._cores, sum(self._slots.values()))
+
+    def start(self, variant: str, size: int, now: float) -> int:
+        """Record that a batch is sent, and return its number."""
+        number = next(self._numbers)
+        typical_s = self._latency.times(variant).typical_s(size)
+        self._running[number] = RunningBatch(variant, size, now, now + typical_s)
+        self._by_variant[variant].add(number)
+        self._batches_sent[variant] += 1
+        return number
+
+    def end(self, number: int) -> RunningBatch:
+        """Record that a batch has ended, and return it."""
+        running = self._running.pop(number)
+        self._by_variant[running.variant].discard(number)
+        return running
+
+    def variant_states(
+        self, now: float, names: Collection[str] | None = None
+    ) -> dict[str, VariantState]:
+        """Return the states of those of the named variants that have a live replica.
+
+        `names` of None means all variants. The order is that of the accuracies.
+        """
+        has_core = len(self._running) + 1 <= self._cores
+        core_in_s = 0.0 if has_core else self._next_end_s(self._running, now)
+        return {
+            name: self._variant_state(name, slots, now, has_core, core_in_s)
+            for name, slots in self._slots.items()
+            if slots and (names is None or name in names)
+        }
+
+    def record_outages(self, now: float) -> None:
+        """Record for each variant since when it has had no live replica."""
+        for name, slots in self._slots.items():
+            if slots:
+                self._unavailable_since.pop(name, None)
+            else:
+                self._unavailable_since.setdefault(name, now)
+
+    def unavailable_since(self, names: Collection[str]) -> float | None:
+        """Return since when none of these variants has had a live replica; None if one has.
+
+        The time is that of `record_outages`, or minus infinity before its first call.
+        """
+        if any(map(self._slots.get, names)):
+            return None
+        return max(self._unavailable_since.get(name, -math.inf) for name in names)
+
+    def _variant_state(
+        self, name: str, slots: int, now: float, has_core: bool, core_in_s: float
+    ) -> VariantState:
+        own = self._by_variant[name]
+        empty = max(0, slots - len(own))
+        slot_in_s = 0.0 if empty else self._next_end_s(own, now)
+        return VariantState(
+            name=name,
+            accuracy=self._accuracies[name],
+            slots=slots,
+            free_slots=empty if has_core else 0,
+            free_in_s=max(slot_in_s, core_in_s),
+            max_batch=self._max_batch,
+            times=self._latency.times(name),
+            best_case_s=partial(self._latency.best_case_s, name),
+            since_last_batch_s=self._latency.since_last_batch_s(name),
+            batches_sent=self._batches_sent[name],
+        )
+
+    def _next_end_s(self, numbers: Iterable[int], now: float) -> float:
+        return min(self._running[number].left_s(now) for number in numbers)
