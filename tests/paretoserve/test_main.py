@@ -17,7 +17,7 @@ def test_an_error_is_printed_literally() -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: {folder} is no catalog")
+    assert done.stderr.startswith(f"error: {folder} is not a catalog")
 
 
 @pytest.mark.parametrize(

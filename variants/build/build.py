@@ -26,7 +26,8 @@ from variants.catalog.record import read_record
 from variants.catalog.sample_request import write_sample
 from variants.compression.export import export
 from variants.compression.techniques.technique import Technique
-from variants.measurement.report_card import PhaseCallback, measure
+from variants.measurement.progress import PhaseCallback
+from variants.measurement.report_card import measure
 from variants.model.dataset import Datasets, Split, TrainingData
 from variants.model.state import CompressionState
 from variants.runtime import plan

@@ -1,9 +1,9 @@
-"""A variant's files on disk: written whole or not at all, and never trusted unread.
+"""Artifacts: the files of a variant on disk, written atomically and verified when read.
 
-    catalog/.building/<name>-*/     while it is written; fsynced, then renamed to
+    catalog/.building/<name>-*/     a draft while it is written; fsynced, then renamed to
     catalog/<name>/                 variant.json and the files it lists with their sha256
 
-A reader sees a whole variant or none. What reads here imports no torch.
+A reader sees a complete variant or none. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from variants.catalog.record import Record
 
 RECORD = "variant.json"
 DRAFTS = ".building"
-"""Two levels below the catalog, so that no reader of `*/variant.json` meets what is unfinished."""
+"""Folder of unfinished variants. Drafts lie two levels deep, so `*/variant.json` skips them."""
 _REPLACED = "replaced-"
 
 
 def save(catalog: Path, variant: Variant, files: Mapping[str, bytes]) -> Variant:
-    """Write `variant` with these files into the catalog, in place of one of the same name.
+    """Write `variant` and its files into the catalog; replace a variant of the same name.
 
-    Returns the variant with its `files` filled in. If anything fails, the catalog is as before.
+    Returns the variant with its `files` filled in. On failure the catalog is unchanged.
     """
     variant = variant.model_copy(
         update={"files": tuple(_describe(name, content) for name, content in files.items())}
     )
-    workshop = catalog / DRAFTS
-    workshop.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f"{variant.name}-", dir=workshop))
+    drafts = catalog / DRAFTS
+    drafts.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f"{variant.name}-", dir=drafts))
     try:
         for name, content in files.items():
             _write(draft / name, content)
         _write(draft / RECORD, _json(variant))
-        draft.chmod(0o755)  # mkdtemp's 0700 would hide the variant from a service's own user
+        draft.chmod(0o755)  # mkdtemp creates 0700, unreadable for a service user
         _sync(draft)
         move(draft, catalog / variant.name)
     except BaseException:
@@ -49,9 +49,9 @@ def save(catalog: Path, variant: Variant, files: Mapping[str, bytes]) -> Variant
 
 
 def read(folder: Path, file: File) -> bytes:
-    """Return a file of the variant in `folder`, once its hash has been found right.
+    """Return the content of a file of the variant in `folder` after verifying its hash.
 
-    Raises `ValueError` with the name of the file if it is missing or not what was written.
+    Raises `ValueError` with the name of the file if it is missing or its hash differs.
     """
     try:
         content = (folder / file.name).read_bytes()
@@ -59,23 +59,23 @@ def read(folder: Path, file: File) -> bytes:
         raise ValueError(f"{folder / file.name} cannot be read: {error.strerror}") from error
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise ValueError(
-            f"{folder / file.name} is damaged: its sha256 is not the one in {RECORD}; build it anew"
+            f"{folder / file.name} is damaged: its sha256 is not that in {RECORD}; rebuild it"
         )
     return content
 
 
 def read_all(folder: Path, variant: Variant) -> dict[str, bytes]:
-    """Return every file of the variant in `folder` by name; raises as `read` does."""
+    """Return the content of every file of the variant in `folder` by name; raises like `read`."""
     return {file.name: read(folder, file) for file in variant.files}
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write `catalog.json` or a new `variant.json` as `write_file` does."""
+    """Write a record such as `catalog.json` or `variant.json` atomically, as JSON."""
     write_file(path, _json(record))
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write or replace a file in one step: readers see the old or the new, never a part."""
+    """Write or replace a file atomically: readers see the old content or the new, never a part."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         _write(draft, content)
@@ -87,19 +87,19 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def remove(catalog: Path, name: str) -> None:
-    """Take a variant out of the catalog: it is gone at once, and its files soon after."""
-    workshop = catalog / DRAFTS
-    workshop.mkdir(exist_ok=True)
-    grave = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=workshop))
-    (catalog / name).rename(grave / name)
-    shutil.rmtree(grave)
+    """Remove a variant from the catalog in one rename, then delete its files."""
+    drafts = catalog / DRAFTS
+    drafts.mkdir(exist_ok=True)
+    discarded = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=drafts))
+    (catalog / name).rename(discarded / name)
+    shutil.rmtree(discarded)
 
 
 def move(draft: Path, target: Path) -> None:
-    """Rename the folder `draft` to `target`, a variant's place in a catalog on the same disk.
+    """Rename the folder `draft` to `target`, a variant's folder in a catalog on the same disk.
 
-    POSIX cannot replace a full folder, so an old one steps aside. Killed between the two renames,
-    the old one waits for `recover` to put it back.
+    POSIX cannot replace a non-empty folder, so an existing one is first renamed to a backup. If
+    the process is killed between the two renames, `recover` restores the backup.
     """
     replaced = target.parent / DRAFTS / f"{_REPLACED}{target.name}"
     if target.exists():
@@ -115,15 +115,15 @@ def move(draft: Path, target: Path) -> None:
 
 
 def recover(catalog: Path) -> None:
-    """Undo what a killed writer left behind. Call it before writing, with no other writer about."""
-    workshop = catalog / DRAFTS
-    if not workshop.is_dir():
+    """Restore backups and delete drafts of a killed writer. No other writer may run meanwhile."""
+    drafts = catalog / DRAFTS
+    if not drafts.is_dir():
         return
-    for replaced in workshop.glob(f"{_REPLACED}*"):
+    for replaced in drafts.glob(f"{_REPLACED}*"):
         name = replaced.name.removeprefix(_REPLACED)
         if not (catalog / name).exists():
             replaced.rename(catalog / name)
-    shutil.rmtree(workshop)
+    shutil.rmtree(drafts)
 
 
 def _describe(name: str, content: bytes) -> File:
@@ -142,7 +142,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Make renames in a folder durable."""
+    """Fsync a folder, which makes renames in it durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,9 +1,9 @@
-"""What was built and what was measured: the contract between `variants/` and `serving/`.
+"""The catalog: the models, variants and report cards that `variants/` passes to `serving/`.
 
-    catalog/catalog.json            the model: its name, inputs, outputs, and where it came from
+    catalog/catalog.json            the model: name, inputs, outputs and origin
     catalog/<variant>/variant.json  one variant: recipe, runner, files, report cards
 
-Plain data. Nothing here may import torch or `serving`.
+Plain data. This module may not import torch or `serving`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Datatype: TypeAlias = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "BF16", "FP32", "FP64", "BYTES",
 ]  # fmt: skip
-"""The Open Inference Protocol's names of the datatypes."""
+"""Datatype names of the Open Inference Protocol."""
 
 Runtime: TypeAlias = Literal["onnx", "torch"]
-"""What runs a variant."""
+"""The library that executes a variant."""
 
 SCHEMA: Final = 2
-"""Rises when a catalog of before can no longer be read."""
+"""Version of the file format. Incremented when older catalogs can no longer be read."""
 
 
 class TensorSpec(Record):
@@ -40,7 +40,7 @@ class TensorSpec(Record):
 
 
 class File(Record):
-    """A file of an artifact, by its name in the variant's folder."""
+    """A file of an artifact. `name` is relative to the folder of the variant."""
 
     name: str
     sha256: str
@@ -56,21 +56,21 @@ class Interval(Record):
 
 
 class BatchLatency(Record):
-    """How long one call of the runner took with `batch_size` samples in it, in seconds."""
+    """Seconds that one call of the runner takes for a batch of `batch_size` samples."""
 
     batch_size: int = Field(ge=1)
     p50_s: float = Field(gt=0)
     p95_s: float = Field(gt=0)
     p99_s: float = Field(gt=0)
     speedup: Interval
-    """Dense's median over this one's, both measured in turns; above 1 is faster. Dense is taken in
-    the runtime in which it is faster at this batch size."""
+    """Median of dense divided by the median of this variant, measured in alternation; above 1 means
+    faster. Dense counts in the runtime in which it is faster at this batch size."""
     dense_p50_s: Mapping[Runtime, float] = Field(min_length=1)
-    """Dense's median in each runtime that was tried, in the same turns."""
+    """Median of dense in each measured runtime, from the same rounds."""
 
     @property
     def reference(self) -> Runtime:
-        """The runtime of the dense model that the speedup is over."""
+        """The runtime of dense that the speedup refers to."""
         return min(self.dense_p50_s, key=lambda runtime: self.dense_p50_s[runtime])
 
     @property
@@ -80,53 +80,53 @@ class BatchLatency(Record):
 
 
 class ClassDifference(Record):
-    """How a variant does on the test samples of one class, paired with dense."""
+    """Accuracy of a variant on the test samples of one class, paired with dense."""
 
     label: int
     samples: int = Field(ge=1)
     accuracy: float = Field(ge=0, le=1)
     difference: Interval
-    """To dense's; the intervals of all classes hold together with 95 % (Bonferroni)."""
+    """Accuracy minus that of dense. All intervals hold jointly with 95 % (Bonferroni)."""
     p_value: float = Field(ge=0, le=1)
-    """Exact McNemar test of the flips in this class, adjusted for all classes (Holm)."""
+    """Exact McNemar test of the changed answers in this class, adjusted for all classes (Holm)."""
 
 
 class ConfidenceCalibration(Record):
-    """How far the probabilities, the softmax of the scores, can be believed."""
+    """Calibration of the class probabilities, which are the softmax of the scores."""
 
     error: float = Field(ge=0, le=1)
     """Expected calibration error: `variants.measurement.quality.calibration_error`."""
     brier: float = Field(ge=0, le=2)
-    """Squared distance of the probabilities to the truth, added up over the classes."""
+    """Brier score: squared distance of the probabilities to the labels, summed over the classes."""
     confidence: float = Field(ge=0, le=1)
-    """Mean of the largest probability."""
+    """Mean over the samples of the largest probability."""
 
 
 class AnswerComparison(Record):
-    """How a variant's answers to the test samples differ from dense's to the same."""
+    """Differences between the answers of a variant and of dense on the test samples."""
 
     lost: int = Field(ge=0)
-    """Samples that dense has right and this variant wrong."""
+    """Number of samples that dense classifies correctly and this variant does not."""
     gained: int = Field(ge=0)
-    """Samples that dense has wrong and this variant right."""
+    """Number of samples that this variant classifies correctly and dense does not."""
     classes: tuple[ClassDifference, ...] = Field(min_length=1)
     divergence: Interval
-    """Mean of KL(dense || variant) of the probabilities, in nats."""
+    """Mean over the samples of KL(dense || variant) of the probabilities, in nats."""
     largest_score_difference: float = Field(ge=0)
     calibration: ConfidenceCalibration
     most_hit: tuple[int, ...]
-    """Numbers of those lost test samples that the variant is surest of, the surest first."""
+    """Indices of lost test samples in which the variant is most confident, in descending order."""
 
     @property
     def worst_first(self) -> tuple[ClassDifference, ...]:
-        """The classes, first that which lost most; of equals the one less likely by chance."""
+        """The classes by ascending accuracy difference, then by p-value."""
         return tuple(
             sorted(self.classes, key=lambda one: (one.difference.value, one.p_value, one.label))
         )
 
 
 class LoadTime(Record):
-    """Seconds from loading to the first answer, in fresh processes that did nothing else."""
+    """Seconds from loading a variant to its first answer, each measured in a fresh process."""
 
     median_s: float = Field(gt=0)
     least_s: float = Field(gt=0)
@@ -135,28 +135,28 @@ class LoadTime(Record):
 
 
 class Macs(Record):
-    """Multiplications with addition that one sample takes, in matrix products and convolutions."""
+    """Multiply-accumulate operations per sample in matrix products and convolutions."""
 
     dense: int = Field(ge=0)
-    """Zeros multiplied like any other number."""
+    """All operations, including those with zero weights."""
     effective: int = Field(ge=0)
-    """Without those by a weight that is zero."""
+    """Operations without those whose weight is zero."""
 
 
 class Provenance(Record):
-    """What a measurement depends on, beside the hardware and the libraries."""
+    """Circumstances of a measurement other than the hardware and the libraries."""
 
     commit: str | None
-    """Of the git repository around the working directory, `-dirty` if files were changed since;
-    None outside of one."""
+    """Git commit of the working directory, with `-dirty` if tracked files differ from it; None
+    outside a repository."""
     load_average: float | None
-    """Processes that wanted to run in the minute before; None where the system does not tell."""
+    """Load average of the minute before the measurement; None if the system does not report it."""
     seed: int
-    """Of the order of turns and of every resampling."""
+    """Seed of the order of the rounds and of every bootstrap."""
 
 
 class Hardware(Record):
-    """The kind of machine a report card was measured on. Cards of unequal `key` do not compare."""
+    """The machine a report card was measured on. Cards are comparable only if `key` is equal."""
 
     key: str
     processor: str
@@ -165,7 +165,7 @@ class Hardware(Record):
 
 
 class ReportCard(Record):
-    """What was measured of one variant on one kind of hardware. Nothing in it is guessed."""
+    """Measurements of one variant on one kind of hardware."""
 
     hardware: Hardware
     libraries: dict[str, str]
@@ -174,31 +174,34 @@ class ReportCard(Record):
     test_samples: int = Field(ge=1)
     accuracy: Interval
     accuracy_difference: Interval
-    """This variant's accuracy minus dense's, paired on the same test samples."""
+    """Accuracy minus that of dense, paired by test sample."""
     agreement: Interval
-    """Share of test samples on which this variant and dense answer the same."""
+    """Share of test samples for which this variant and dense predict the same class."""
     answers: AnswerComparison
     latencies: tuple[BatchLatency, ...] = Field(min_length=1)
     load: LoadTime
     macs: Macs | None
-    """For the first test sample; None where the graph multiplies in a way that is not counted."""
+    """Operations for the first test sample; None if the graph contains operators that are not
+    counted."""
     parameters: int = Field(ge=0)
     nonzeros: int = Field(ge=0)
     weight_bytes: int = Field(ge=0)
     artifact_bytes: int = Field(ge=0)
-    """All files of the variant. Dense's hold its weights twice: as they are run, and as given."""
+    """Size of all files of the variant. Dense has its weights twice: in the graph and as given."""
     served_bytes: int = Field(ge=0)
-    """The files that its runner reads."""
+    """Size of the files that the runner reads."""
     compressed_bytes: int = Field(ge=0)
-    """The same, each compressed by zlib at level 6: what zeros and repetition are worth."""
+    """Size of the same files, each compressed by zlib at level 6: shows zeros and repetition."""
     resident_bytes: int = Field(ge=0)
-    """Growth of a fresh process's resident memory from loading the variant and running it."""
+    """Growth of the resident memory of a fresh process that loads and runs the variant."""
     peak_bytes: int | None = Field(ge=0)
-    """The most that it grew by meanwhile; None where the system does not tell."""
+    """Largest growth in that process; None if the system does not report it."""
 
     @field_validator("latencies")
     @classmethod
-    def _batch_sizes_ascend(cls, latencies: tuple[BatchLatency, ...]) -> tuple[BatchLatency, ...]:
+    def _require_ascending_batch_sizes(
+        cls, latencies: tuple[BatchLatency, ...]
+    ) -> tuple[BatchLatency, ...]:
         sizes = [latency.batch_size for latency in latencies]
         if sizes != sorted(set(sizes)):
             raise ValueError(f"batch sizes must ascend strictly, got {sizes}")
@@ -206,23 +209,23 @@ class ReportCard(Record):
 
 
 class Variant(Record):
-    """A servable model: how it was made, what runs it, which files it is, how it behaves."""
+    """A servable model: its recipe, runner, files and report cards."""
 
     name: VariantName
     recipe: Recipe
     runner: Runtime
     files: tuple[File, ...]
     notes: tuple[str, ...] = ()
-    """What the techniques decided and a reader should know: layers left dense, and why."""
+    """Remarks of the techniques for readers, such as layers left dense and the reason."""
     report_cards: tuple[ReportCard, ...] = ()
 
     def report_card(self, hardware_key: str) -> ReportCard | None:
-        """Return what was measured on this kind of hardware, or None if nothing was."""
+        """Return the report card for this hardware key, or None."""
         return next((c for c in self.report_cards if c.hardware.key == hardware_key), None)
 
 
 class Model(Record):
-    """The one model that all variants of a catalog are made from."""
+    """The model that all variants of a catalog derive from."""
 
     schema_version: int = SCHEMA
     name: VariantName
@@ -232,42 +235,42 @@ class Model(Record):
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
     axes: Mapping[str, Mapping[int, str]] = Field(default_factory=dict)
-    """Names of inputs' dimensions of variable size: one name is one size in any one request."""
+    """Names of variable input dimensions. Dimensions of one name have one size within a request."""
 
     @field_validator("schema_version")
     @classmethod
-    def _can_be_read(cls, version: int) -> int:
+    def _require_known_schema(cls, version: int) -> int:
         if version != SCHEMA:
             raise PydanticCustomError(
                 "schema",
-                "the catalog is of schema {version}, and this program reads {known}: "
-                "build it anew with `paretoserve build`",
+                "the catalog has schema {version}, but this version reads schema {known}: "
+                "rebuild it with `paretoserve build`",
                 {"version": version, "known": SCHEMA},
             )
         return version
 
 
 class Catalog(Record):
-    """A folder of variants with their report cards; always holds `dense`."""
+    """A folder of variants with their report cards. Always contains `dense`."""
 
     model: Model
     variants: Mapping[VariantName, Variant]
 
     @field_validator("variants")
     @classmethod
-    def _dense_is_there(cls, variants: Mapping[str, Variant]) -> Mapping[str, Variant]:
+    def _require_dense(cls, variants: Mapping[str, Variant]) -> Mapping[str, Variant]:
         if DENSE not in variants:
-            raise ValueError("a catalog must hold the variant `dense`")
+            raise ValueError("a catalog must contain the variant `dense`")
         return variants
 
     @classmethod
     def load(cls, folder: Path) -> Catalog:
-        """Read a catalog; the variants come dense first, then by name.
+        """Read a catalog. The variants are ordered by name, with dense first.
 
-        Raises `ValueError` that names the file which is missing or wrong.
+        Raises `ValueError` with the name of the missing or invalid file.
         """
         if not (folder / "catalog.json").is_file():
-            raise ValueError(f"{folder} is no catalog: it has no catalog.json; run `make build`")
+            raise ValueError(f"{folder} is not a catalog: it has no catalog.json; run `make build`")
         model = read_record(Model, folder / "catalog.json")
         variants = [read_record(Variant, path) for path in folder.glob("*/variant.json")]
         variants.sort(key=lambda variant: (variant.name != DENSE, variant.name))

@@ -1,7 +1,7 @@
-"""Report cards side by side: which may be compared, and what can be said of the difference.
+"""Comparison of report cards, and verdicts on their differences.
 
-Words are chosen by intervals: a variant is better or worse, faster or slower, only where the
-interval leaves out "no difference". Cards of different hardware never compare.
+A variant is called better or worse, faster or slower, only if the confidence interval excludes "no
+difference". Cards of different hardware are never compared.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from variants.catalog.catalog import BatchLatency, Catalog, ClassDifference, Int
 from variants.catalog.frontier import FrontierPoint, frontier
 
 Cards: TypeAlias = Mapping[str, ReportCard]
-"""Report cards of one kind of hardware, by variant."""
+"""Report cards for one hardware key, by variant."""
 
 BETTER: Final = "better"
 WITHIN_NOISE: Final = "within noise"
@@ -26,27 +26,27 @@ _ALPHA: Final = 0.05
 
 
 def accuracy_verdict(difference: Interval) -> str:
-    """Say whether a difference of accuracy to dense's is more than noise."""
+    """Return the verdict on an accuracy difference to dense."""
     return _verdict(difference, 0.0, above=BETTER, between=WITHIN_NOISE, below=WORSE)
 
 
 def class_verdict(difference: ClassDifference) -> str:
-    """Say whether a class is more than noise away from dense, with all classes looked at."""
+    """Return the verdict on one class by its p-value, which is adjusted for all classes."""
     if difference.p_value >= _ALPHA:
         return WITHIN_NOISE
     return BETTER if difference.difference.value > 0 else WORSE
 
 
 def speed_verdict(speedup: Interval) -> str:
-    """Say whether a speedup over dense is more than noise."""
+    """Return the verdict on a speedup over dense."""
     return _verdict(speedup, 1.0, above=FASTER, between=SAME, below=SLOWER)
 
 
 def faster_batches(latencies: Sequence[BatchLatency]) -> tuple[tuple[int, int], ...]:
-    """Return from which to which batch size a variant is faster than dense, beyond noise.
+    """Return the ranges of batch sizes at which a variant is significantly faster than dense.
 
-    Each pair is the first and the last of a run of measured sizes, ascending; where one ends or
-    begins, the variant and dense cross over.
+    Each pair is the first and last of consecutive measured sizes, in ascending order. The variant
+    and dense cross over where a range begins or ends.
     """
     runs: list[tuple[int, int]] = []
     was_faster = False
@@ -60,7 +60,7 @@ def faster_batches(latencies: Sequence[BatchLatency]) -> tuple[tuple[int, int], 
 
 
 def hardware_keys(catalog: Catalog) -> tuple[str, ...]:
-    """Return the kinds of hardware that the catalog has report cards of, newest card first."""
+    """Return the hardware keys of all report cards, those with the newest card first."""
     newest: dict[str, str] = {}
     for variant in catalog.variants.values():
         for card in variant.report_cards:
@@ -70,18 +70,18 @@ def hardware_keys(catalog: Catalog) -> tuple[str, ...]:
 
 
 def cards_on(catalog: Catalog, hardware_key: str) -> Cards:
-    """Return the report cards of one kind of hardware, in the catalog's order of variants."""
+    """Return the report cards for one hardware key, in the variant order of the catalog."""
     cards = {name: variant.report_card(hardware_key) for name, variant in catalog.variants.items()}
     return {name: card for name, card in cards.items() if card is not None}
 
 
 def batch_sizes(cards: Cards) -> tuple[int, ...]:
-    """Return every batch size that one of the cards has, ascending."""
+    """Return the batch sizes of all cards, in ascending order."""
     return tuple(sorted({one.batch_size for card in cards.values() for one in card.latencies}))
 
 
 def latencies_at(cards: Cards, batch_size: int) -> dict[str, BatchLatency]:
-    """Return what was measured at a batch size, of those variants that were measured at it."""
+    """Return the latencies at a batch size, for the variants measured at that size."""
     return {
         name: one
         for name, card in cards.items()
@@ -91,7 +91,7 @@ def latencies_at(cards: Cards, batch_size: int) -> dict[str, BatchLatency]:
 
 
 def frontier_at(cards: Cards, batch_size: int) -> frozenset[str]:
-    """Return the variants that no other beats on accuracy and median latency at a batch size."""
+    """Return the Pareto frontier of accuracy and median latency at a batch size."""
     return frontier(
         {
             name: FrontierPoint(cards[name].accuracy.value, latency.p50_s)
@@ -100,7 +100,7 @@ def frontier_at(cards: Cards, batch_size: int) -> frozenset[str]:
     )
 
 
-def _verdict(interval: Interval, nothing: float, *, above: str, between: str, below: str) -> str:
-    if interval.low > nothing:
+def _verdict(interval: Interval, neutral: float, *, above: str, between: str, below: str) -> str:
+    if interval.low > neutral:
         return above
-    return below if interval.high < nothing else between
+    return below if interval.high < neutral else between

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's datatypes, and the numpy dtypes that hold them."""
+"""Datatypes of the Open Inference Protocol and the corresponding numpy dtypes."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ NUMPY: Final[Mapping[str, np.dtype[Any]]] = {
     "FP64": np.dtype("<f8"),
     "BYTES": np.dtype("O"),
 }
-"""An element of BYTES is a `bytes`. How arrays look on the wire, `variants.catalog.raw` knows."""
+"""BYTES elements are `bytes` objects. `variants.catalog.raw` defines the wire format."""
 
 DATATYPE: Final[Mapping[np.dtype[Any], str]] = {dtype: name for name, dtype in NUMPY.items()}

@@ -1,6 +1,6 @@
-"""Which variants are worth serving: those that no other beats on accuracy and latency.
+"""The Pareto frontier of accuracy and latency.
 
-A pure function of two numbers per variant; the report marks its answer, and the plot draws it.
+A pure function of two numbers per variant, used by the report and by the plot.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FrontierPoint:
-    """A variant's place in the trade: `accuracy` in 0..1, `latency_s` in seconds."""
+    """Accuracy, 0 to 1, and latency in seconds of a variant."""
 
     accuracy: float
     latency_s: float
 
     def dominates(self, other: FrontierPoint) -> bool:
-        """Return whether this is at least as accurate and as fast, and better in one of them."""
+        """Return whether this is at least as accurate and as fast, and better in at least one."""
         return (
             self.accuracy >= other.accuracy and self.latency_s <= other.latency_s and self != other
         )
 
 
 def frontier(points: Mapping[str, FrontierPoint]) -> frozenset[str]:
-    """Return the names of the points that no other dominates: the Pareto frontier.
+    """Return the names of the points that no other point dominates.
 
-    Equal points do not dominate each other, so that both stay.
+    Equal points do not dominate each other, so both are kept.
     """
     return frozenset(
         name

@@ -1,7 +1,7 @@
-"""Which kind of machine is this, and with which libraries: what a measurement holds for.
+"""Detection of the hardware and of the library versions that a measurement depends on.
 
-Report cards compare only when their hardware has the same `key`. Nothing here may import torch
-or onnxruntime: versions are read from the installed packages' metadata.
+Report cards are comparable only if the `key` of their hardware is equal. This module may not
+import torch or onnxruntime: versions come from the metadata of the installed packages.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ FLAGS: Final = (
     "amx_tile", "amx_int8", "amx_bf16", "amx_fp16",
     "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
 )  # fmt: skip
-"""The processor flags that inference kernels choose by, in Linux's spelling; x86, then ARM."""
+"""Processor flags that select inference kernels, in the spelling of Linux; x86, then ARM."""
 
 LIBRARIES: Final = {
     "torch": ("torch",),
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
     "numpy": ("numpy",),
 }
-"""The libraries whose version can change a measurement, and the distributions that bring them."""
+"""Libraries whose version affects measurements, with the distributions that install them."""
 
-# What vendors add to a processor's name that does not tell two processors apart.
+# Parts of processor names that do not distinguish processors.
 _DECORATION: Final = re.compile(
     r"\((?:r|tm|c)\)|@.*|\bw(?:ith|/) .*|\b\d+-core\b|\b(?:cpu|processor)\b", re.IGNORECASE
 )
 
 
 def hardware(threads: int, cpuinfo: Path = CPUINFO) -> Hardware:
-    """Describe this machine as used with `threads` threads of compute per replica.
+    """Return the hardware of this machine with `threads` compute threads per replica.
 
-    The key is the processor's name without its decoration, then the threads: `amd-epyc-9r45-t1`.
-    A name without a number in it names no model (virtual machines often say just `AMD EPYC`), so
-    the processor's family and model number join it: `amd-epyc-f26m2-t1`.
+    The key is the simplified processor name and the thread count, such as `amd-epyc-9r45-t1`. Names
+    without a digit do not identify a model (virtual machines often report `AMD EPYC`), so the
+    family and model numbers are appended: `amd-epyc-f26m2-t1`.
 
     Raises `ValueError` if `threads` is below 1.
     """
@@ -61,7 +61,7 @@ def hardware(threads: int, cpuinfo: Path = CPUINFO) -> Hardware:
 
 
 def libraries() -> dict[str, str]:
-    """Return the versions of python and of every library in `LIBRARIES` that is installed."""
+    """Return the versions of Python and of the installed libraries of `LIBRARIES`."""
     versions = {"python": platform.python_version()}
     for name, distributions in LIBRARIES.items():
         for distribution in distributions:
@@ -82,7 +82,7 @@ def _first_processor(cpuinfo: str) -> dict[str, str]:
 def _processor(fields: dict[str, str]) -> str:
     if name := fields.get("model name"):
         return name
-    if "CPU part" in fields:  # Linux gives an ARM core's numbers and no name
+    if "CPU part" in fields:  # Linux reports numbers instead of a name for ARM cores
         return f"{platform.machine()} {fields.get('CPU implementer', '')} {fields['CPU part']}"
     return platform.processor() or platform.machine() or "unknown"
 

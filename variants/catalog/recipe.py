@@ -1,8 +1,8 @@
-"""What to do to a model, as data: a recipe is a list of steps in order, never code.
+"""Recipes: ordered lists of compression steps, as data.
 
     recipes.yaml ─▶ Project (the model and its recipes) ─▶ build
 
-Nothing here may import torch: a recipe can be read, checked and shown on any machine.
+This module may not import torch: recipes can be read and checked on any machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DENSE = "dense"
 
 
 class Step(Record):
-    """One technique with its parameters; `variants.compression.techniques` knows how to run it."""
+    """One technique with its parameters. `variants.compression.techniques` implements it."""
 
     technique: str
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -34,10 +34,10 @@ Recipe: TypeAlias = tuple[Step, ...]
 
 
 class Project(Record):
-    """What the user brings: a model with its data, and the recipes to make variants from it.
+    """A project of a user: a model with its data, and recipes for its variants.
 
-    `model` is the import path of a Python file with the functions `network`, `weights` and
-    `datasets`, as `variants.model.loading` describes them.
+    `model` is the import path of a Python module with the functions `network`, `weights` and
+    `datasets` (see `variants.model.loading`).
     """
 
     name: VariantName
@@ -46,18 +46,16 @@ class Project(Record):
 
     @field_validator("recipes")
     @classmethod
-    def _dense_is_there_and_empty(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
+    def _require_empty_dense_recipe(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
         if recipes.get(DENSE) != ():
-            raise ValueError(
-                "recipes must contain `dense: []`: every other variant is measured against it"
-            )
+            raise ValueError("recipes must contain `dense: []`, the baseline of all measurements")
         return recipes
 
     @classmethod
     def load(cls, path: Path) -> Project:
         """Read a project file.
 
-        Raises `ValueError` with the file, and on a line for each: the place in it, what is wrong.
+        Raises `ValueError` with one line for each mistake: the file, the field and the problem.
         """
         try:
             return cls.model_validate(yaml.safe_load(path.read_text()))
@@ -66,17 +64,19 @@ class Project(Record):
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not valid YAML: {error}") from None
         except ValidationError as error:
-            wrong = [
-                f"{path}: {'.'.join(map(str, one['loc'])) or 'the file'}: {_words(one)}"
+            problems = [
+                f"{path}: {'.'.join(map(str, one['loc'])) or 'the file'}: {_message(one)}"
                 for one in error.errors()
             ]
-            raise ValueError("\n".join(wrong)) from None
+            raise ValueError("\n".join(problems)) from None
 
 
-def _words(error: ErrorDetails) -> str:
+def _message(error: ErrorDetails) -> str:
     if error["type"] != "extra_forbidden":
         return error["msg"]
-    return f"no such field; there are {', '.join(_FIELDS if len(error['loc']) == 1 else _STEP)}"
+    return (
+        f"no such field; the fields are {', '.join(_FIELDS if len(error['loc']) == 1 else _STEP)}"
+    )
 
 
 _FIELDS, _STEP = tuple(Project.model_fields), tuple(Step.model_fields)

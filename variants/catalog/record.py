@@ -1,4 +1,4 @@
-"""The base of everything that is read from a file: immutable, and strict about unknown keys."""
+"""Base class of all records read from files: immutable and strict about unknown keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ R = TypeVar("R", bound="Record")
 
 
 class Record(BaseModel):
-    """Frozen data, checked where it enters: a typo in a file is an error, not a default."""
+    """Immutable validated data. Unknown keys are errors, so typos are not ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -19,7 +19,7 @@ class Record(BaseModel):
 def read_record(kind: type[R], path: Path) -> R:
     """Read a record from a JSON file.
 
-    Raises `ValueError` with the file, the place in it and what is wrong there.
+    Raises `ValueError` with the file, the field and the problem.
     """
     try:
         return kind.model_validate_json(path.read_bytes())

@@ -1,4 +1,4 @@
-"""One real sample of a model's data, as a request that anybody can send."""
+"""An example request with a real sample of the test data, stored in the catalog."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FILE = "request.json"
 
 
 def sample_path(catalog: Path) -> Path:
-    """Return where a catalog keeps its sample request."""
+    """Return the path of the example request of a catalog."""
     return catalog / FILE
 
 
 def write_sample(catalog: Path, model: Model, samples: Mapping[str, NDArray[Any]]) -> None:
-    """Write the first of the samples as the body of an Open Inference V2 request."""
+    """Write the first sample as the body of an Open Inference V2 request."""
     inputs = [
         {
             "name": spec.name,

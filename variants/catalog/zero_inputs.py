@@ -1,4 +1,4 @@
-"""Inputs of nothing but zeros: to warm a variant up, to time it, to see what memory it takes."""
+"""Inputs filled with zeros, for warming up a variant and for example requests."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from variants.catalog.datatype import NUMPY
 
 
 def zero_input(spec: TensorSpec, batch_size: int) -> NDArray[Any]:
-    """Return an input of `batch_size` samples; dimensions of variable size beside it are 1.
+    """Return an array of `batch_size` zero samples. Other variable dimensions get size 1.
 
-    An element of BYTES is empty.
+    BYTES elements are empty.
     """
     shape = (batch_size, *(max(size, 1) for size in spec.shape[1:]))
     dtype = NUMPY[spec.datatype]
@@ -22,5 +22,5 @@ def zero_input(spec: TensorSpec, batch_size: int) -> NDArray[Any]:
 
 
 def zero_batch(model: Model, batch_size: int) -> dict[str, NDArray[Any]]:
-    """Return by name an input of `batch_size` samples for each that the model takes."""
+    """Return an array of `batch_size` zero samples for each input of the model, by name."""
     return {spec.name: zero_input(spec, batch_size) for spec in model.inputs}

@@ -1,9 +1,9 @@
-"""How good are a variant's answers, and how do they differ from dense's, on the same samples.
+"""Accuracy of a variant, and its difference from dense on the same samples.
 
-    runner, samples ─▶ answer ─▶ scores, their argmax ─▶ predictions
-    predictions, dense's, labels ─▶ accuracy, accuracy_difference, agreement
+    runner, samples ─▶ compute_scores ─▶ scores ─▶ argmax ─▶ predictions
+    predictions, dense predictions, labels ─▶ accuracy, accuracy_difference, agreement
 
-Everything but `compute_scores` is a pure function of arrays. Every share comes with its 95 % interval.
+All functions except `compute_scores` are pure. Every share has a 95 % confidence interval.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from variants.model.dataset import Samples, count, rows
 from variants.runtime.runner import Runner
 
 Classes: TypeAlias = NDArray[np.integer[Any]]
-"""Class numbers, `[n]`: the labels, or what a variant answered."""
+"""Class indices, `[n]`: labels or predictions."""
 
 Z: Final = 1.959963984540054
-"""The normal distribution's 97.5 % point: two-sided 95 %."""
+"""97.5 % quantile of the normal distribution, for two-sided 95 % intervals."""
 
 BATCH_SIZE: Final = 256
+"""Samples per call of the runner in `compute_scores`."""
 
 
-class Counts(NamedTuple):
-    """Samples by who of two got them right."""
+class PairCounts(NamedTuple):
+    """Numbers of samples by which of two predictions is correct."""
 
     both: int
     first: int
@@ -44,37 +45,36 @@ def compute_scores(
     samples: Samples,
     on_progress: ProgressCallback = ignore_progress,
 ) -> NDArray[np.floating[Any]]:
-    """Run `samples` in batches; return the scores of all, `[n, classes]`.
+    """Run all samples in batches and return their scores, `[n, classes]`.
 
-    The model's first output must be scores, `[batch, classes]`. `on_progress` hears the share of
-    samples done. Raises `ValueError` if the scores are not such an array, or are not finite: then
-    there is no largest, or no probability.
+    The first output of the model must be the scores, `[batch, classes]`. Raises `ValueError` if it
+    has another shape or is not finite: such scores have no maximum or no softmax.
     """
-    asked = model.outputs[0].name
+    output = model.outputs[0].name
     total = count(samples)
     parts = []
     for start in range(0, total, BATCH_SIZE):
         batch = rows(samples, slice(start, start + BATCH_SIZE))
-        scores = runner(batch)[asked]
+        scores = runner(batch)[output]
         if scores.ndim != 2 or len(scores) != count(batch):
             raise ValueError(
-                f"output {asked!r} must be [{count(batch)}, classes], got {list(scores.shape)}"
+                f"output {output!r} must be [{count(batch)}, classes], got {list(scores.shape)}"
             )
         if not np.isfinite(scores).all():
-            raise ValueError(f"output {asked!r} holds NaN or infinity for samples from {start} on")
+            raise ValueError(f"output {output!r} contains NaN or infinity from sample {start} on")
         parts.append(scores)
         on_progress((start + count(batch)) / total)
     return np.concatenate(parts)
 
 
 def accuracy(predictions: Classes, labels: Classes) -> Interval:
-    """Return the share of correct predictions, with Wilson's interval."""
+    """Return the share of correct predictions with its Wilson interval."""
     _require_same_length(predictions, labels)
     return wilson_interval(int(np.count_nonzero(predictions == labels)), len(labels))
 
 
 def agreement(predictions: Classes, dense: Classes) -> Interval:
-    """Return the share of samples on which the two answer the same, with Wilson's interval."""
+    """Return the share of equal predictions with its Wilson interval."""
     _require_same_length(predictions, dense)
     return wilson_interval(int(np.count_nonzero(predictions == dense)), len(dense))
 
@@ -84,42 +84,42 @@ def accuracy_difference(
 ) -> Interval:
     """Return the accuracy of `predictions` minus that of `dense`, paired by sample.
 
-    `z` says how sure the interval is to be; see `z_score`.
+    `z` sets the confidence of the interval; see `z_score`.
     """
     return newcombe_interval(**count_pairs(predictions, dense, labels)._asdict(), z=z)
 
 
-def count_pairs(predictions: Classes, dense: Classes, labels: Classes) -> Counts:
-    """Count the samples that both got right, only the first, only dense, neither."""
+def count_pairs(predictions: Classes, dense: Classes, labels: Classes) -> PairCounts:
+    """Count the samples that both classify correctly, only the first, only dense, or neither."""
     _require_same_length(predictions, labels)
     _require_same_length(dense, labels)
-    right, dense_right = predictions == labels, dense == labels
-    return Counts(
-        both=int(np.count_nonzero(right & dense_right)),
-        first=int(np.count_nonzero(right & ~dense_right)),
-        second=int(np.count_nonzero(~right & dense_right)),
-        neither=int(np.count_nonzero(~right & ~dense_right)),
+    is_correct, is_dense_correct = predictions == labels, dense == labels
+    return PairCounts(
+        both=int(np.count_nonzero(is_correct & is_dense_correct)),
+        first=int(np.count_nonzero(is_correct & ~is_dense_correct)),
+        second=int(np.count_nonzero(~is_correct & is_dense_correct)),
+        neither=int(np.count_nonzero(~is_correct & ~is_dense_correct)),
     )
 
 
 def z_score(confidence: float) -> float:
-    """Return how many standard deviations a normal interval of this confidence reaches out."""
+    """Return the half width, in standard deviations, of a normal interval of this confidence."""
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def wilson_interval(successes: int, trials: int, *, z: float = Z) -> Interval:
-    """Return `successes / trials` with the score interval, of 95 % unless `z` says otherwise.
+    """Return `successes / trials` with its score interval, 95 % by default.
 
-    E. B. Wilson, Probable inference, JASA 22 (1927): it stays in 0..1 and is sane at 0 and at 1.
-    Raises `ValueError` unless 0 <= successes <= trials and trials >= 1.
+    E. B. Wilson, Probable inference, JASA 22 (1927). The interval stays within 0..1 and is valid
+    for shares of 0 and 1. Raises `ValueError` unless 0 <= successes <= trials and trials >= 1.
     """
     if not 0 <= successes <= trials or trials < 1:
-        raise ValueError(f"{successes} of {trials} is no share")
+        raise ValueError(f"{successes} of {trials} is not a share")
     share = successes / trials
     shrink = 1 + z**2 / trials
     middle = (share + z**2 / (2 * trials)) / shrink
     reach = z / shrink * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    # In exact arithmetic the share lies inside and the ends in 0..1; rounding may break both.
+    # Rounding can move the ends across the share, or outside 0..1.
     return Interval(
         value=share,
         low=max(0.0, min(middle - reach, share)),
@@ -130,14 +130,15 @@ def wilson_interval(successes: int, trials: int, *, z: float = Z) -> Interval:
 def newcombe_interval(
     *, both: int, first: int, second: int, neither: int, z: float = Z
 ) -> Interval:
-    """Return the difference of two shares of the same samples, with its interval as in `wilson_interval`.
+    """Return the difference of two shares of the same samples, with its Newcombe interval.
 
-    The arguments count the samples that both got right, only the first, only the second, neither.
-    R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions
-    based on paired data, Statistics in Medicine 17 (1998), method 10: the Wilson intervals of the
-    two shares are squared and added, less their correlation. It stays in -1..1, keeps a width of
-    about 7/n when the two never differ, and holds its coverage where the usual Wald interval does
-    not (Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014), recommend it).
+    The arguments count the samples that both classify correctly, only the first, only the second,
+    and neither. R. G. Newcombe, Improved confidence intervals for the difference between binomial
+    proportions based on paired data, Statistics in Medicine 17 (1998), method 10: combines the
+    squared widths of the two Wilson intervals, corrected for their correlation. The interval stays
+    within -1..1, has a width of about 7/n if the predictions never differ, and keeps its coverage
+    where the Wald interval does not (recommended by Fagerland, Lydersen and Laake, Statistics in
+    Medicine 33 (2014)).
     """
     samples = both + first + second + neither
     one, two = (
@@ -156,7 +157,7 @@ def newcombe_interval(
 
 
 def _correlation(both: int, first: int, second: int, neither: int) -> float:
-    """Return the phi coefficient of the 2x2 table, continuity-corrected as method 10 asks."""
+    """Return the phi coefficient of the 2x2 table with the continuity correction of method 10."""
     samples = both + first + second + neither
     margins = (both + first) * (second + neither) * (both + second) * (first + neither)
     if margins == 0:
@@ -169,4 +170,6 @@ def _correlation(both: int, first: int, second: int, neither: int) -> float:
 
 def _require_same_length(one: Classes, other: Classes) -> None:
     if one.shape != other.shape or one.ndim != 1:
-        raise ValueError(f"need two arrays [n], got {list(one.shape)} and {list(other.shape)}")
+        raise ValueError(
+            f"expected two arrays [n] of equal length, got {list(one.shape)} and {list(other.shape)}"
+        )

@@ -1,11 +1,11 @@
-"""What holding one variant takes, seen from fresh processes that do nothing else.
+"""Load time and memory of a variant, measured in fresh processes.
 
     measure_footprint ─▶ child: import libraries │ load, answer once │ run every batch size ─▶ ...
                                     memory before   load time            memory after, peak
 
-Memory is the growth of the process's resident set (RSS): the weights as the runtime holds them, its
-session, threads and scratch memory. The interpreter and importing the runtime's libraries are not
-counted, which a process pays once however many variants it holds; nor is importing in load time.
+Memory is the growth of the resident set size (RSS): weights, session, threads and scratch memory.
+The interpreter and imported libraries are excluded, since a process needs them once for any number
+of variants. Load time excludes imports too.
 """
 
 from __future__ import annotations
@@ -34,23 +34,25 @@ from variants.model.dataset import Samples, count, rows
 from variants.runtime.runner import load_runner
 
 PROCESSES: Final = 3
-RUNS: Final = 3
-"""Calls at each batch size; the second and third can still grow an allocator's pool."""
+"""Child processes per variant."""
 
-_PEAK: Final = Path("/proc/self/clear_refs")
-"""Where Linux lets a process set its peak back to what it holds now, by a 5."""
+RUNS: Final = 3
+"""Calls per batch size. Memory pools of allocators can grow up to the third call."""
+
+_CLEAR_REFS: Final = Path("/proc/self/clear_refs")
+"""Linux resets the peak RSS of a process when 5 is written to this file."""
 
 
 class Footprint(Record):
-    """What the fresh processes saw; memory is the median of them, in bytes."""
+    """Results over all processes. Memory is the median, in bytes."""
 
     load: LoadTime
     resident_bytes: int
     peak_bytes: int | None
 
 
-class Request(Record):
-    """What a child process is told, as JSON on its standard input."""
+class ProcessRequest(Record):
+    """Input of a child process, as JSON on its standard input."""
 
     catalog: Path
     model: Model
@@ -58,11 +60,11 @@ class Request(Record):
     threads: int
     batch_sizes: tuple[int, ...]
     samples: Path
-    """An `.npz` of samples enough for the largest batch."""
+    """An `.npz` file with samples for the largest batch."""
 
 
-class Seen(Record):
-    """What a child process answers, as JSON on its standard output."""
+class ProcessMeasurement(Record):
+    """Result of a child process, as JSON on its standard output."""
 
     load_s: float = Field(gt=0)
     resident_bytes: int = Field(ge=0)
@@ -79,16 +81,16 @@ def measure_footprint(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     processes: int = PROCESSES,
 ) -> Footprint:
-    """Measure a variant of the catalog in this folder, in that many processes one after another.
+    """Measure a variant of the catalog in this folder, in sequential child processes.
 
-    Raises `ValueError` with what a child said last if it fails.
+    Raises `ValueError` with the last line of the error output if a child fails.
     """
-    numbers = np.arange(max(batch_sizes)) % count(samples)
+    indices = np.arange(max(batch_sizes)) % count(samples)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "samples.npz"
-        given: dict[str, Any] = rows(samples, numbers)
-        np.savez(file, **given)
-        request = Request(
+        selected: dict[str, Any] = rows(samples, indices)
+        np.savez(file, **selected)
+        request = ProcessRequest(
             catalog=catalog.absolute(),
             model=model,
             variant=variant,
@@ -96,25 +98,25 @@ def measure_footprint(
             batch_sizes=tuple(batch_sizes),
             samples=file,
         )
-        seen = [_ask(request) for _ in range(processes)]
-    load_s = [one.load_s for one in seen]
-    peaks = [one.peak_bytes for one in seen if one.peak_bytes is not None]
+        measurements = [_run_child(request) for _ in range(processes)]
+    load_s = [one.load_s for one in measurements]
+    peaks = [one.peak_bytes for one in measurements if one.peak_bytes is not None]
     return Footprint(
         load=LoadTime(
             median_s=median(load_s), least_s=min(load_s), most_s=max(load_s), processes=processes
         ),
-        resident_bytes=int(median(one.resident_bytes for one in seen)),
+        resident_bytes=int(median(one.resident_bytes for one in measurements)),
         peak_bytes=int(median(peaks)) if peaks else None,
     )
 
 
-def look(request: Request) -> Seen:
-    """Load and run the variant in this process; return what that took."""
+def measure_this_process(request: ProcessRequest) -> ProcessMeasurement:
+    """Load and run the variant in this process, and measure load time and memory."""
     _import_libraries(request)
     with np.load(request.samples) as file:
         samples: dict[str, NDArray[Any]] = dict(file)
     gc.collect()
-    can_tell_peak = _forget_peak()
+    has_peak = _reset_peak()
     process = psutil.Process()
     before = process.memory_info().rss
 
@@ -128,14 +130,14 @@ def look(request: Request) -> Seen:
         for _ in range(RUNS):
             runner(batch)
     gc.collect()
-    return Seen(
+    return ProcessMeasurement(
         load_s=load_s,
         resident_bytes=max(0, process.memory_info().rss - before),
-        peak_bytes=max(0, _peak() - before) if can_tell_peak else None,
+        peak_bytes=max(0, _peak() - before) if has_peak else None,
     )
 
 
-def _ask(request: Request) -> Seen:
+def _run_child(request: ProcessRequest) -> ProcessMeasurement:
     child = subprocess.run(
         [sys.executable, "-m", "variants.measurement.footprint"],
         input=request.model_dump_json(),
@@ -145,39 +147,40 @@ def _ask(request: Request) -> Seen:
         check=False,
     )
     if child.returncode != 0:
-        last = (child.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (child.stderr.strip().splitlines() or ["no error output"])[-1]
         name = request.variant.name
         raise ValueError(f"load time and memory of {name} could not be measured: {last}")
-    return Seen.model_validate_json(child.stdout)
+    return ProcessMeasurement.model_validate_json(child.stdout)
 
 
-def _import_libraries(request: Request) -> None:
+def _import_libraries(request: ProcessRequest) -> None:
     import_module(f"variants.runtime.{request.variant.runner}")
     if request.variant.runner == "torch":
         import_module(request.model.factory.partition(":")[0])
 
 
-def _forget_peak() -> bool:
-    """Set this process's peak of resident memory back to what it holds; return whether it worked.
+def _reset_peak() -> bool:
+    """Reset the peak RSS of this process to its current RSS; return whether that succeeded.
 
-    Without that the peak could be from importing libraries, or even the parent's.
+    Otherwise the peak could stem from imports, or from the parent process.
     """
     try:
-        _PEAK.write_text("5")
+        _CLEAR_REFS.write_text("5")
     except OSError:
         return False
     return True
 
 
 def _peak() -> int:
-    """Return the most memory that was resident since `_forget_peak`, in bytes."""
+    """Return the peak RSS since `_reset_peak`, in bytes."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
 
 
 if __name__ == "__main__":
-    with os.fdopen(os.dup(1), "w") as answer:
-        # Modules of the user's, or what they load, may print; only the record is for the parent.
+    with os.fdopen(os.dup(1), "w") as result:
+        # User modules may print, so stdout goes to stderr. Only the result goes to the parent.
         os.dup2(2, 1)
         sys.stdout = sys.stderr
-        print(look(Request.model_validate_json(sys.stdin.read())).model_dump_json(), file=answer)
+        measurement = measure_this_process(ProcessRequest.model_validate_json(sys.stdin.read()))
+        print(measurement.model_dump_json(), file=result)

@@ -1,10 +1,10 @@
-"""How many multiplications with addition (MACs) a sample takes, counted from the ONNX graph.
+"""Multiply-accumulate operations (MACs) per sample, counted in the ONNX graph.
 
-    graph + shapes and weights to give out ─▶ one run on a sample ─▶ Macs
+    graph with shapes and weights as extra outputs ─▶ one run on a sample ─▶ Macs
 
-The shapes are those of a real run, so nothing needs to be inferred. A weight is whatever does not
-depend on the sample, however it is stored (quantised, transposed, in factors, as a codebook); what
-depends on no sample at all is computed once, and not counted.
+Shapes come from the run, so no shape inference is needed. Operands that do not depend on the sample
+are weights, however they are stored (quantised, transposed, factored, as a codebook). Products of
+constants only are computed once and not counted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from variants.model.dataset import Samples
 
 
 class _Operands(NamedTuple):
-    """Which inputs of an operator are multiplied, and which is the second one's zero point."""
+    """Indices of the multiplied inputs of an operator, and of the zero point of the second."""
 
     first: int
     second: int
@@ -45,18 +45,19 @@ _COUNTED: Final = {
 _NOT_COUNTED: Final = frozenset(
     {"Attention", "DeformConv", "Einsum", "GRU", "If", "LSTM", "Loop", "RNN", "Scan"}
 )
-"""Standard operators that multiply, or hold others that may, in ways that are not looked into."""
+"""Standard operators whose multiplications are not counted, or that contain subgraphs."""
 _STANDARD: Final = ("", "ai.onnx")
 _CONVERSIONS: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
-"""The operators of other domains that multiply nothing with nothing."""
+"""Operators of other domains without multiplications."""
 _SHAPE, _VALUES = "shape of ", "values of "
+"""Name prefixes of the extra graph outputs."""
 _ERRORS: Final = 3
-"""onnxruntime's severity: a warning that a graph is not optimised would be no news."""
+"""Log severity. onnxruntime warns that the graph is not optimised."""
 
 
 @dataclass(frozen=True)
 class _Product:
-    """A node that is counted, with the names of its tensors."""
+    """A counted node and the names of its tensors."""
 
     node: onnx.NodeProto
     first: str
@@ -66,15 +67,15 @@ class _Product:
 
 
 def count_macs(model: bytes, sample: Samples) -> Macs | None:
-    """Count what a serialised ONNX model multiplies for `sample`: inputs by name, each `[1, ...]`.
+    """Count the operations of a serialised ONNX model for one sample (inputs `[1, ...]` by name).
 
-    Counted are matrix products and convolutions, padding included; effective ones leave out those
-    by a weight that is zero. None if the graph has an operator that multiplies in another way.
+    Matrix products and convolutions are counted, padding included. Effective operations exclude
+    those with zero weights. Returns None if the graph has operators that cannot be counted.
     """
     proto = onnx.load_model_from_string(model)
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
-    if any(_is_unknown(node) for node in proto.graph.node):
+    if any(_is_uncountable(node) for node in proto.graph.node):
         return None
     constant = _constants(proto.graph)
     products = [
@@ -90,22 +91,24 @@ def count_macs(model: bytes, sample: Samples) -> Macs | None:
         for name in {product.first, product.second} & constant:
             weight = values[name]
             zero_point = values.get(product.zero_point) if name == product.second else None
-            kept = np.count_nonzero(weight != _broadcast(zero_point, weight, product.node.op_type))
-            macs = macs * int(kept) // max(weight.size, 1)
+            nonzeros = np.count_nonzero(
+                weight != _broadcast(zero_point, weight, product.node.op_type)
+            )
+            macs = macs * int(nonzeros) // max(weight.size, 1)
         effective += macs
     return Macs(dense=dense, effective=effective)
 
 
-def _is_unknown(node: onnx.NodeProto) -> bool:
+def _is_uncountable(node: onnx.NodeProto) -> bool:
     if node.domain in _STANDARD:
         return node.op_type in _NOT_COUNTED
     return node.op_type not in _CONVERSIONS
 
 
 def _constants(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of all tensors that depend on no input; nodes are in order of use."""
+    """Return the names of tensors that depend on no input. Nodes must be in topological order."""
     constant = {tensor.name for tensor in graph.initializer} - {i.name for i in graph.input}
-    constant.add("")  # an optional input that is left out
+    constant.add("")  # an omitted optional input
     for node in graph.node:
         if constant.issuperset(node.input):
             constant.update(node.output)
@@ -127,17 +130,17 @@ def _product(node: onnx.NodeProto) -> _Product:
 def _run(
     proto: onnx.ModelProto, products: Sequence[_Product], constant: set[str], sample: Samples
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, NDArray[np.float32]]]:
-    """Run the graph; return the shape of each product's tensors, and those of them that are fixed.
+    """Run the graph. Return the shapes of the operands and outputs, and the values of constants.
 
-    Both are computed by nodes added to the graph, for numpy cannot hold every type of tensor.
+    Added graph nodes compute both, since numpy does not support every tensor type.
     """
-    shaped = dict.fromkeys(n for p in products for n in (p.first, p.second, p.output))
-    fixed = dict.fromkeys(n for p in products for n in (p.first, p.second, p.zero_point) if n)
+    operands = dict.fromkeys(n for p in products for n in (p.first, p.second, p.output))
+    weights = dict.fromkeys(n for p in products for n in (p.first, p.second, p.zero_point) if n)
     graph = proto.graph
-    for name in shaped:
+    for name in operands:
         graph.node.append(helper.make_node("Shape", [name], [_SHAPE + name]))
         graph.output.append(helper.make_tensor_value_info(_SHAPE + name, TensorProto.INT64, None))
-    for name in constant.intersection(fixed):
+    for name in constant.intersection(weights):
         node = helper.make_node("Cast", [name], [_VALUES + name], to=TensorProto.FLOAT)
         graph.node.append(node)
         graph.output.append(helper.make_tensor_value_info(_VALUES + name, TensorProto.FLOAT, None))
@@ -148,14 +151,14 @@ def _run(
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    asked = [o.name for o in session.get_outputs() if o.name.startswith((_SHAPE, _VALUES))]
-    found = dict(zip(asked, session.run(asked, dict(sample)), strict=True)) if asked else {}
-    shapes = {name: tuple(int(size) for size in found[_SHAPE + name]) for name in shaped}
-    return shapes, {n.removeprefix(_VALUES): v for n, v in found.items() if n.startswith(_VALUES)}
+    names = [o.name for o in session.get_outputs() if o.name.startswith((_SHAPE, _VALUES))]
+    outputs = dict(zip(names, session.run(names, dict(sample)), strict=True)) if names else {}
+    shapes = {name: tuple(int(size) for size in outputs[_SHAPE + name]) for name in operands}
+    return shapes, {n.removeprefix(_VALUES): v for n, v in outputs.items() if n.startswith(_VALUES)}
 
 
 def _macs(product: _Product, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return the multiplications of one node: for each number it gives, what it adds up."""
+    """Return the MACs of one node: the number of its outputs times the terms of each sum."""
     first, second = shapes[product.first], shapes[product.second]
     output = prod(shapes[product.output])
     match product.node.op_type:
@@ -173,9 +176,9 @@ def _macs(product: _Product, shapes: Mapping[str, tuple[int, ...]]) -> int:
 def _broadcast(
     zero_point: NDArray[np.float32] | None, weight: NDArray[np.float32], operator: str
 ) -> NDArray[np.float32]:
-    """Return the zero point, shaped to compare with the weight."""
+    """Return the zero point in a shape that broadcasts to the weight."""
     if zero_point is None:
         return np.zeros((), np.float32)
-    if zero_point.size > 1 and "Conv" in operator:  # one for each output channel, the first axis
+    if zero_point.size > 1 and "Conv" in operator:  # one per output channel, the first axis
         return zero_point.reshape(-1, *[1] * (weight.ndim - 1))
     return zero_point

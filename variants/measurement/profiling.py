@@ -1,10 +1,10 @@
-"""How fast is each variant, batch size by batch size, against dense measured in turns with it.
+"""Latency of each variant by batch size, compared with dense in alternating turns.
 
-    loaders ─▶ runners, LOADS times over ─▶ turns ─▶ seconds of each call ─▶ BatchLatency
+    loaders ─▶ runners, loaded LOADS times ─▶ turns ─▶ seconds of each call ─▶ BatchLatency
 
-Two things make one timing lie, and both are measured rather than hoped away. The machine drifts,
-so variants take short turns. And one loaded copy differs from the next by a few percent, by where
-its memory came to lie, so each is loaded anew several times, and a load is what is resampled.
+Two effects bias single timings. The speed of the machine drifts, so variants are timed in short
+alternating turns. Loaded copies of one variant differ by a few percent, depending on their memory
+addresses, so each variant is loaded several times and the bootstrap resamples loads.
 """
 
 from __future__ import annotations
@@ -18,32 +18,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from variants.catalog.catalog import BatchLatency, Interval, Runtime
-from variants.measurement.progress import ProgressCallback, ignore_progress, part
+from variants.measurement.progress import ProgressCallback, ignore_progress, subtask
 from variants.model.dataset import Samples, count, rows
 from variants.runtime.runner import Runner
 
 Clock: TypeAlias = Callable[[], float]
-"""Seconds since some fixed moment, never going back."""
+"""Monotonic clock, in seconds."""
 
 Calls: TypeAlias = Mapping[str, Callable[[], object]]
-"""For each variant, one run of it on a batch."""
+"""A function per variant that runs it once on a batch."""
 
 Seconds: TypeAlias = NDArray[np.float64]
-"""How long each timed call took, `[LOADS, calls]`."""
+"""Durations of the timed calls in seconds, `[LOADS, calls]`."""
 
 BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 SECONDS_PER_POINT: Final = 1.3
-"""Four variants, and dense in torch, at seven batch sizes take about 45 seconds."""
+"""Measurement time per variant and batch size. Four variants, and dense in torch, at seven batch
+sizes take about 45 seconds."""
 
 LOADS: Final = 10
+"""Number of times each variant is loaded."""
+
 MAX_ROUNDS: Final = 40
-"""Per load; 2,000 timed calls in all, of which 20 lie above the p99."""
+"""Largest number of rounds per load: 2,000 timed calls in total, of which 20 exceed the p99."""
+
 CALLS_PER_TURN: Final = 5
+"""Timed calls of a variant in each round."""
+
 WARM_UP_CALLS: Final = 3
+"""Untimed calls of a variant at each batch size."""
+
 RESAMPLES: Final = 1000
+"""Bootstrap samples of an interval."""
 
 _TAIL: Final = 0.0086
-"""Normal probability below -sqrt(10/9) * 2.262: 2.5 % in each tail, for a sample of ten loads."""
+"""Tail probability of the expanded 95 % percentile interval for ten loads: the normal probability
+below -sqrt(10/9) * 2.262."""
 
 
 def profile(
@@ -57,11 +67,11 @@ def profile(
     seed: int = 0,
     on_progress: ProgressCallback = ignore_progress,
 ) -> dict[str, tuple[BatchLatency, ...]]:
-    """Measure every variant at every batch size.
+    """Measure the latency of every variant at every batch size.
 
-    `dense` says by runtime which of the loaders load the dense model. A point is one variant at
-    one batch size; it takes about `seconds_per_point`, but at least one turn and at most
-    `MAX_ROUNDS` turns in each load. The samples are repeated where a batch is larger than they are.
+    `dense` maps runtimes to the names of the loaders of dense. A point is one variant at one batch
+    size. It takes about `seconds_per_point`, but at least one turn and at most `MAX_ROUNDS` turns
+    per load. Samples are repeated if a batch is larger than their number.
     """
     rng = np.random.default_rng(seed)
     batches = {size: _batch(samples, size) for size in batch_sizes}
@@ -75,12 +85,12 @@ def profile(
             if size not in rounds:
                 rounds[size] = rounds_within(seconds_per_point * len(calls) / LOADS, calls, clock)
             timings[size].append(time_in_turns(calls, rounds[size], clock, rng))
-            part(part(on_progress, load, LOADS), index, len(batches))(1.0)
-        del runners  # before the next load: two copies of every variant may be too many
+            subtask(subtask(on_progress, load, LOADS), index, len(batches))(1.0)
+        del runners  # free the memory before the next load
 
     latencies: dict[str, list[BatchLatency]] = {name: [] for name in loaders}
-    for size, of_loads in timings.items():
-        seconds = {name: np.array([load[name] for load in of_loads]) for name in loaders}
+    for size, loads in timings.items():
+        seconds = {name: np.array([load[name] for load in loads]) for name in loaders}
         references = {runtime: seconds[name] for runtime, name in dense.items()}
         for name in loaders:
             latencies[name].append(summarize(size, seconds[name], references, rng))
@@ -88,37 +98,37 @@ def profile(
 
 
 def warm_up(calls: Calls) -> None:
-    """Run each a few times, untimed: the first call of a shape allocates what later ones reuse."""
+    """Run each variant a few times untimed, since the first calls of a shape allocate memory."""
     for call in calls.values():
         for _ in range(WARM_UP_CALLS):
             call()
 
 
 def rounds_within(seconds: float, calls: Calls, clock: Clock) -> int:
-    """Return how many rounds of turns fit, from 1 to `MAX_ROUNDS`, by the median of three tried."""
-    tried = []
+    """Return how many rounds fit, 1 to `MAX_ROUNDS`, by the median of three trial rounds."""
+    durations = []
     for _ in range(3):
         before = clock()
         for call in calls.values():
             _turn(call, clock)
-        tried.append(clock() - before)
-    return min(MAX_ROUNDS, max(1, int(seconds / max(median(tried), 1e-9))))
+        durations.append(clock() - before)
+    return min(MAX_ROUNDS, max(1, int(seconds / max(median(durations), 1e-9))))
 
 
 def time_in_turns(
     calls: Calls, rounds: int, clock: Clock, rng: np.random.Generator
 ) -> dict[str, list[float]]:
-    """Time `calls` in rounds; return the seconds of every timed call, in order.
+    """Time `calls` in rounds; return the durations of all timed calls in order, in seconds.
 
-    In a round each of them has one turn, in an order drawn anew. A turn is one untimed call, which
-    brings back to the processor's caches what the others pushed out, then `CALLS_PER_TURN` timed
-    ones: what is measured is a warm variant, as in a replica of its own under load.
+    In each round every variant has one turn, in random order. A turn is one untimed call, which
+    refills the processor caches, and `CALLS_PER_TURN` timed calls. This measures a warm variant, as
+    in a dedicated replica under load.
     """
     names = list(calls)
     timings: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
-        for which in rng.permutation(len(names)):
-            timings[names[which]] += _turn(calls[names[which]], clock)
+        for index in rng.permutation(len(names)):
+            timings[names[index]] += _turn(calls[names[index]], clock)
     return timings
 
 
@@ -128,12 +138,12 @@ def summarize(
     dense: Mapping[Runtime, Seconds],
     rng: np.random.Generator,
 ) -> BatchLatency:
-    """Return the quantiles of all calls, interpolated between two, and the speedup over dense.
+    """Return the interpolated latency quantiles of all calls, and the speedup over dense.
 
-    Of several runtimes of dense the one of the least median is taken.
+    The speedup refers to the runtime of dense with the smallest median.
     """
     p50, p95, p99 = (float(quantile) for quantile in np.quantile(seconds, [0.5, 0.95, 0.99]))
-    medians = {runtime: float(np.median(each)) for runtime, each in dense.items()}
+    medians = {runtime: float(np.median(times)) for runtime, times in dense.items()}
     fastest = min(medians, key=lambda runtime: medians[runtime])
     return BatchLatency(
         batch_size=batch_size,
@@ -146,13 +156,13 @@ def summarize(
 
 
 def speedup(dense: Seconds, variant: Seconds, rng: np.random.Generator) -> Interval:
-    """Return dense's median over the variant's, with a bootstrap's 95 % interval.
+    """Return the median of dense divided by that of the variant, with its 95 % bootstrap interval.
 
-    Drawn with replacement are whole loads, the same ones for both: the calls of one load share
-    where its memory lies and what the machine did meanwhile, so they are one observation. With ten
-    of these the percentile interval would be too short; T. Hesterberg, What teachers should know
-    about the bootstrap, The American Statistician 69 (2015), widens its tails as
-    Student's t does a normal interval: the expanded percentile interval.
+    The bootstrap resamples whole loads, the same ones for both: the calls of one load share memory
+    addresses and machine speed, so they are one observation. For ten observations the percentile
+    interval is too short. The expanded percentile interval widens it as Student's t widens a normal
+    interval (T. Hesterberg, What teachers should know about the bootstrap, The American
+    Statistician 69 (2015)).
     """
     draws = rng.integers(len(dense), size=(RESAMPLES, len(dense)))
     ratios = np.median(dense[draws], axis=(1, 2)) / np.median(variant[draws], axis=(1, 2))

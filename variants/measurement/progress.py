@@ -1,4 +1,4 @@
-"""Who waits hears which share of the work is done; what he draws of it is his affair."""
+"""Progress callbacks of measurements."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 ProgressCallback: TypeAlias = Callable[[float], None]
-"""Hears the share of one piece of work that is done, 0 to 1."""
+"""Receives the completed fraction of a task, 0 to 1."""
+
+PhaseCallback: TypeAlias = Callable[[str, float], None]
+"""Receives the phase of a measurement (answers, latency, memory) and its completed fraction."""
 
 
-def ignore_progress(share: float) -> None:
-    """Nobody listens."""
+def ignore_progress(fraction: float) -> None:
+    """Do nothing."""
 
 
-def part(on_progress: ProgressCallback, index: int, of: int) -> ProgressCallback:
-    """Return what a piece of work reports to when it is number `index` of `of` equal ones."""
-    return lambda share: on_progress((index + share) / of)
+def ignore_phases(phase: str, fraction: float) -> None:
+    """Do nothing."""
+
+
+def subtask(on_progress: ProgressCallback, index: int, count: int) -> ProgressCallback:
+    """Return the callback for subtask number `index` of `count` equal subtasks."""
+    return lambda fraction: on_progress((index + fraction) / count)

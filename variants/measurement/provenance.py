@@ -1,4 +1,4 @@
-"""What a measurement depends on beside the hardware: the commit, the machine's load, the seed."""
+"""Circumstances of a measurement other than the hardware: commit, load of the machine, seed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from variants.catalog.catalog import Provenance
 
 
 def provenance(folder: Path, *, seed: int) -> Provenance:
-    """Describe a measurement that begins now, of a project in `folder`."""
+    """Return the provenance of a measurement that starts now in `folder`."""
     return Provenance(commit=commit(folder), load_average=load_average(), seed=seed)
 
 
 def commit(folder: Path) -> str | None:
-    """Return the git commit checked out around `folder`, `-dirty` if tracked files differ from it.
+    """Return the git commit of the repository of `folder`, with `-dirty` if tracked files differ.
 
-    None if there is no repository or no git.
+    Returns None without a repository or without git.
     """
     command = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     try:
@@ -28,7 +28,7 @@ def commit(folder: Path) -> str | None:
 
 
 def load_average() -> float | None:
-    """Return how many processes wanted to run, averaged over the last minute; None if unknown."""
+    """Return the load average of the last minute, or None if the system does not report it."""
     try:
         return round(os.getloadavg()[0], 2)
     except OSError:

@@ -1,9 +1,9 @@
-"""What else the scores say, beside accuracy: flips, classes, divergence, calibration.
+"""Answer quality beside accuracy: changed answers, classes, divergence, confidence calibration.
 
-    scores, dense's, labels ─▶ compare ─▶ Answers
+    scores, dense scores, labels ─▶ compare_answers ─▶ AnswerComparison
 
-Equal accuracy can hide many changed answers (Dutta et al. 2024, arXiv:2407.09141), and what is
-lost is often lost in a few classes (Hooker et al. 2019, arXiv:1911.05248). Pure functions.
+Equal accuracy can hide many changed answers (Dutta et al. 2024, arXiv:2407.09141), and losses often
+concentrate in a few classes (Hooker et al. 2019, arXiv:1911.05248). Pure functions.
 """
 
 from __future__ import annotations
@@ -23,42 +23,47 @@ from variants.catalog.catalog import (
 from variants.measurement.evaluation import Classes, accuracy_difference, z_score
 
 Scores: TypeAlias = NDArray[np.floating[Any]]
-"""`[n, classes]`, before any softmax."""
+"""Logits, `[n, classes]`."""
 
 BINS: Final = 15
+"""Bins of the expected calibration error."""
+
 MOST_HIT: Final = 10
+"""Largest number of sample indices in `AnswerComparison.most_hit`."""
+
 RESAMPLES: Final = 1000
+"""Bootstrap samples of an interval."""
 
 
 def compare_answers(
     scores: Scores, dense: Scores, labels: Classes, *, seed: int = 0
 ) -> AnswerComparison:
-    """Compare a variant's scores with dense's of the same samples; `labels` are INT `[n]`.
+    """Compare the scores of a variant with those of dense on the same samples.
 
-    Raises `ValueError` if the shapes differ or a label has no score.
+    `labels` are INT `[n]`. Raises `ValueError` if the shapes differ or a label has no score.
     """
     _require_fit(scores, dense, labels)
     probabilities = softmax(scores)
-    predictions, dense_right = scores.argmax(axis=1), dense.argmax(axis=1) == labels
-    right = predictions == labels
-    lost = np.flatnonzero(dense_right & ~right)
-    surest_first = np.argsort(-probabilities[lost].max(axis=1), kind="stable")
+    predictions, is_dense_correct = scores.argmax(axis=1), dense.argmax(axis=1) == labels
+    is_correct = predictions == labels
+    lost = np.flatnonzero(is_dense_correct & ~is_correct)
+    by_confidence = np.argsort(-probabilities[lost].max(axis=1), kind="stable")
     return AnswerComparison(
         lost=len(lost),
-        gained=int(np.count_nonzero(right & ~dense_right)),
+        gained=int(np.count_nonzero(is_correct & ~is_dense_correct)),
         classes=class_differences(predictions, dense.argmax(axis=1), labels),
         divergence=mean(divergences(dense, scores), seed=seed),
         largest_score_difference=float(np.abs(scores.astype(np.float64) - dense).max()),
-        calibration=calibration(probabilities, labels),
-        most_hit=tuple(int(number) for number in lost[surest_first[:MOST_HIT]]),
+        calibration=confidence_calibration(probabilities, labels),
+        most_hit=tuple(int(index) for index in lost[by_confidence[:MOST_HIT]]),
     )
 
 
 def dense_answers(scores: Scores, labels: Classes) -> AnswerComparison:
-    """Describe dense itself: it differs from itself by nothing, which is known, not estimated."""
+    """Return the comparison of dense with itself. All differences are exactly zero."""
     _require_fit(scores, scores, labels)
-    nothing = Interval(value=0.0, low=0.0, high=0.0)
-    right = scores.argmax(axis=1) == labels
+    zero = Interval(value=0.0, low=0.0, high=0.0)
+    is_correct = scores.argmax(axis=1) == labels
     return AnswerComparison(
         lost=0,
         gained=0,
@@ -66,15 +71,15 @@ def dense_answers(scores: Scores, labels: Classes) -> AnswerComparison:
             ClassDifference(
                 label=int(label),
                 samples=int(np.count_nonzero(labels == label)),
-                accuracy=float(right[labels == label].mean()),
-                difference=nothing,
+                accuracy=float(is_correct[labels == label].mean()),
+                difference=zero,
                 p_value=1.0,
             )
             for label in np.unique(labels)
         ),
-        divergence=nothing,
+        divergence=zero,
         largest_score_difference=0.0,
-        calibration=calibration(softmax(scores), labels),
+        calibration=confidence_calibration(softmax(scores), labels),
         most_hit=(),
     )
 
@@ -82,73 +87,73 @@ def dense_answers(scores: Scores, labels: Classes) -> AnswerComparison:
 def class_differences(
     predictions: Classes, dense: Classes, labels: Classes
 ) -> tuple[ClassDifference, ...]:
-    """Return the paired difference for every class that has samples, by class number.
+    """Return the paired accuracy difference of every class that has samples, by class index.
 
-    The intervals are Newcombe's, each of 1 - 0.05/classes, so that all hold together with 95 %
-    (Bonferroni). The p-values are of the exact McNemar test, adjusted by Holm's step-down.
+    The Newcombe intervals have confidence 1 - 0.05/classes, so all hold jointly with 95 %
+    (Bonferroni). The p-values are those of the exact McNemar test, adjusted by Holm's method.
     """
-    found = [(int(label), labels == label) for label in np.unique(labels)]
-    z = z_score(1 - 0.05 / len(found))
+    masks = [(int(label), labels == label) for label in np.unique(labels)]
+    z = z_score(1 - 0.05 / len(masks))
     raw = []
-    for label, of in found:
-        right, dense_right = predictions[of] == label, dense[of] == label
+    for label, mask in masks:
+        is_correct, is_dense_correct = predictions[mask] == label, dense[mask] == label
         raw.append(
             mcnemar(
-                int(np.count_nonzero(right & ~dense_right)),
-                int(np.count_nonzero(~right & dense_right)),
+                int(np.count_nonzero(is_correct & ~is_dense_correct)),
+                int(np.count_nonzero(~is_correct & is_dense_correct)),
             )
         )
     return tuple(
         ClassDifference(
             label=label,
-            samples=int(np.count_nonzero(of)),
-            accuracy=float(np.mean(predictions[of] == label)),
-            difference=accuracy_difference(predictions[of], dense[of], labels[of], z=z),
+            samples=int(np.count_nonzero(mask)),
+            accuracy=float(np.mean(predictions[mask] == label)),
+            difference=accuracy_difference(predictions[mask], dense[mask], labels[mask], z=z),
             p_value=p_value,
         )
-        for (label, of), p_value in zip(found, holm(raw), strict=True)
+        for (label, mask), p_value in zip(masks, holm(raw), strict=True)
     )
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Return the two-sided exact p-value that as many were gained as lost but for chance.
+    """Return the two-sided p-value of the exact McNemar test.
 
-    Q. McNemar, Psychometrika 12 (1947), with the binomial distribution in place of its
-    approximation: the lesser count and everything below it, twice, and at most 1.
+    Q. McNemar, Psychometrika 12 (1947), with the binomial distribution instead of its
+    approximation: twice the probability of at most the smaller count, and at most 1.
     """
-    flips, lesser = gained + lost, min(gained, lost)
+    changed, smaller = gained + lost, min(gained, lost)
     term = total = 1
-    for k in range(lesser):
-        term = term * (flips - k) // (k + 1)
+    for k in range(smaller):
+        term = term * (changed - k) // (k + 1)
         total += term
-    return min(1.0, 2 * total / (1 << flips))
+    return min(1.0, 2 * total / (1 << changed))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values adjusted for there being several, in their order.
+    """Return the p-values adjusted for multiple testing, in the same order.
 
     S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of
-    Statistics 6 (1979): the chance of any false alarm at 0.05 stays below 0.05, whatever depends
-    on what.
+    Statistics 6 (1979). The probability of any false positive at 0.05 is at most 0.05, under any
+    dependence of the tests.
     """
     adjusted = [0.0] * len(p_values)
-    least = 0.0
+    largest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = least
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
     return adjusted
 
 
 def divergences(dense: Scores, scores: Scores) -> NDArray[np.float64]:
-    """Return KL(dense || variant) of every sample's probabilities, `[n]`, in nats."""
+    """Return KL(dense || variant) of the probabilities of each sample, `[n]`, in nats."""
     of_dense, of_variant = _log_softmax(dense), _log_softmax(scores)
     each = (np.exp(of_dense) * (of_dense - of_variant)).sum(axis=1)
-    divergence: NDArray[np.float64] = np.maximum(each, 0.0)  # rounding may leave less than nothing
+    divergence: NDArray[np.float64] = np.maximum(each, 0.0)  # rounding can make it negative
     return divergence
 
 
 def mean(values: NDArray[np.float64], *, seed: int = 0) -> Interval:
-    """Return the mean of `[n]` with the 95 % percentile interval of a bootstrap over samples."""
+    """Return the mean of `[n]` with its 95 % percentile interval from a bootstrap over samples."""
     rng = np.random.default_rng(seed)
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(RESAMPLES)]
     low, high = (float(end) for end in np.quantile(means, [0.025, 0.975]))
@@ -156,33 +161,35 @@ def mean(values: NDArray[np.float64], *, seed: int = 0) -> Interval:
     return Interval(value=value, low=min(low, value), high=max(high, value))
 
 
-def calibration(probabilities: NDArray[np.float64], labels: Classes) -> ConfidenceCalibration:
-    """Judge probabilities `[n, classes]` by what came true.
+def confidence_calibration(
+    probabilities: NDArray[np.float64], labels: Classes
+) -> ConfidenceCalibration:
+    """Return how well the probabilities `[n, classes]` match the labels.
 
-    Brier's score is that of G. W. Brier, Monthly Weather Review 78 (1950): 0 to 2, less is better.
+    Brier score: G. W. Brier, Monthly Weather Review 78 (1950), 0 to 2, lower is better.
     """
     confidence = probabilities.max(axis=1)
-    truth = np.eye(probabilities.shape[1])[labels]
+    one_hot = np.eye(probabilities.shape[1])[labels]
     return ConfidenceCalibration(
         error=calibration_error(confidence, probabilities.argmax(axis=1) == labels),
-        brier=float(((probabilities - truth) ** 2).sum(axis=1).mean()),
+        brier=float(((probabilities - one_hot) ** 2).sum(axis=1).mean()),
         confidence=float(confidence.mean()),
     )
 
 
-def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+def calibration_error(confidence: NDArray[np.float64], is_correct: NDArray[np.bool_]) -> float:
     """Return the expected calibration error: |accuracy - confidence|, averaged over samples.
 
-    Guo et al. 2017, arXiv:1706.04599, section 2: both are taken in 15 bins of confidence of equal
-    width, `(m/15, (m+1)/15]`.
+    Guo et al. 2017, arXiv:1706.04599, section 2, with 15 confidence bins of equal width,
+    `(m/15, (m+1)/15]`.
     """
     bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=BINS)
+    gaps = np.bincount(bins, weights=is_correct - confidence, minlength=BINS)
     return float(np.abs(gaps).sum() / len(confidence))
 
 
 def softmax(scores: Scores) -> NDArray[np.float64]:
-    """Return probabilities FP64 of scores, both `[n, classes]`."""
+    """Return the probabilities of the scores, both `[n, classes]`; FP64."""
     probabilities: NDArray[np.float64] = np.exp(_log_softmax(scores))
     return probabilities
 
@@ -196,11 +203,11 @@ def _log_softmax(scores: Scores) -> NDArray[np.float64]:
 def _require_fit(scores: Scores, dense: Scores, labels: Classes) -> None:
     if scores.shape != dense.shape or scores.ndim != 2 or labels.shape != scores.shape[:1]:
         raise ValueError(
-            f"need scores [n, classes] twice and labels [n], got {list(scores.shape)}, "
+            f"expected two arrays of scores [n, classes] and labels [n], got {list(scores.shape)}, "
             f"{list(dense.shape)} and {list(labels.shape)}"
         )
     if labels.min() < 0 or labels.max() >= scores.shape[1]:
         raise ValueError(
-            f"labels must be 0 to {scores.shape[1] - 1}, as there are {scores.shape[1]} scores; "
-            f"they are {labels.min()} to {labels.max()}"
+            f"labels must be from 0 to {scores.shape[1] - 1} for {scores.shape[1]} scores, "
+            f"got {labels.min()} to {labels.max()}"
         )

@@ -1,6 +1,6 @@
-"""Dense once more, in torch: what a variant must beat is the faster of the runtimes.
+"""Loaders of dense in every runtime. Speedups refer to the fastest of them.
 
-Dense is served as ONNX; its weights lie beside it as they were brought, so torch can run it too.
+Dense is served as ONNX. Its artifact also contains the original weights, so torch can run it too.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ from variants.runtime.torch import TorchRunner
 def dense_loaders(
     catalog: Path, model: Model, dense: Variant, *, threads: int
 ) -> dict[Runtime, Callable[[], Runner]]:
-    """Return a loader of dense for each runtime that can run it; that of its artifact is first."""
+    """Return a loader for each runtime that can run dense, first the one of its artifact."""
     loaders: dict[Runtime, Callable[[], Runner]] = {
         dense.runner: partial(load_runner, catalog, model, dense, threads=threads)
     }
     weights = next((file for file in dense.files if file.name == WEIGHTS), None)
     if dense.runner != "torch" and weights is not None:
-        loaders["torch"] = partial(_load, catalog / dense.name, model, weights, threads=threads)
+        loaders["torch"] = partial(
+            _load_torch, catalog / dense.name, model, weights, threads=threads
+        )
     return loaders
 
 
-def _load(folder: Path, model: Model, weights: File, *, threads: int) -> Runner:
+def _load_torch(folder: Path, model: Model, weights: File, *, threads: int) -> Runner:
     network = load_network(model.factory)
     network.load_state_dict(safetensors.torch.load(artifact.read(folder, weights)))
     return TorchRunner(network, model, threads=threads)

@@ -1,10 +1,10 @@
-"""A report card for every variant, measured together: answers, speed, memory and size.
+"""Report cards: answers, latency, memory and size of variants that are measured together.
 
     artifacts ─▶ runners ─▶ answers   (evaluation, quality: paired with dense)  ─┐
-                        ─▶ latency    (profiling, in turns with dense)           ├─▶ ReportCard
+                        ─▶ latency    (profiling, alternating with dense)        ├─▶ ReportCard
               ─▶ load time and memory (footprint, in fresh processes), size ─────┘
 
-The samples must be test samples, which no technique has seen.
+The samples must be test samples, which techniques never receive.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 
@@ -25,20 +25,17 @@ from variants.measurement.evaluation import accuracy, accuracy_difference, agree
 from variants.measurement.footprint import PROCESSES, measure_footprint
 from variants.measurement.macs import count_macs
 from variants.measurement.profiling import BATCH_SIZES, SECONDS_PER_POINT, profile
-from variants.measurement.progress import part
+from variants.measurement.progress import PhaseCallback, ignore_phases, subtask
 from variants.measurement.provenance import provenance
 from variants.measurement.quality import compare_answers, dense_answers
 from variants.measurement.reference import dense_loaders
-from variants.measurement.runner_files import compressed_bytes, graph, runner_files
+from variants.measurement.runner_files import compressed_bytes, runner_files, to_onnx
 from variants.measurement.size import measure_size
 from variants.model.dataset import Samples, Split, count, rows
 from variants.runtime.runner import Runner, load_runner
 
-PhaseCallback: TypeAlias = Callable[[str, float], None]
-"""Hears what is being measured (answers, latency, memory) and which share of it is done, 0 to 1."""
-
-_EXPORTED: Final = 2
-"""Samples to export a network with: from one the exporter would take a batch to be of one."""
+_EXPORT_SAMPLES: Final = 2
+"""Samples for an export. With a single one the exporter would fix the batch size to 1."""
 
 
 def measure(
@@ -52,17 +49,17 @@ def measure(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     processes: int = PROCESSES,
     seed: int = 0,
-    on_progress: PhaseCallback = lambda what, share: None,
+    on_progress: PhaseCallback = ignore_phases,
 ) -> dict[str, ReportCard]:
-    """Measure variants whose artifacts lie in the folder `catalog`; `dense` must be among them.
+    """Measure variants whose artifacts are in the folder `catalog`. `dense` must be among them.
 
-    `split` are the test samples. Time goes mostly to latency: `seconds_per_point` for each variant
-    at each batch size. Load time and memory are seen in so many fresh `processes` each.
+    `split` contains the test samples. Most time is spent on latency: `seconds_per_point` for each
+    variant and batch size. Load time and memory are measured in this number of `processes` each.
 
     Raises `ValueError` if `dense` is missing, there are no samples, or an artifact is damaged.
     """
     if DENSE not in variants:
-        raise ValueError("the variant `dense` must be measured with the others: they are paired")
+        raise ValueError("the variant `dense` must be measured with the others, its counterparts")
     if len(split) == 0:
         raise ValueError("there are no test samples to measure on")
 
@@ -73,8 +70,8 @@ def measure(
         name: partial(load_runner, catalog, model, variant, threads=threads)
         for name, variant in variants.items()
     }
-    judged = _judge(loaders, model, split, seed, on_progress)
-    # Dense may be faster in torch than as it is served; a name with a space is no variant's.
+    evaluations = _evaluate(loaders, model, split, seed, on_progress)
+    # Dense may be faster in torch than in the runtime that serves it. Variant names have no spaces.
     dense = {
         runtime: (DENSE if runtime == variants[DENSE].runner else f"{DENSE} in {runtime}", load)
         for runtime, load in dense_loaders(catalog, model, variants[DENSE], threads=threads).items()
@@ -90,7 +87,7 @@ def measure(
     )
 
     cards = {}
-    for done, (name, variant) in enumerate(variants.items(), start=1):
+    for completed, (name, variant) in enumerate(variants.items(), start=1):
         size = measure_size(catalog, variant)
         files = runner_files(catalog, variant)
         footprint = measure_footprint(
@@ -108,10 +105,10 @@ def measure(
             provenance=circumstances,
             measured_at=now,
             test_samples=len(split),
-            accuracy=judged[name].accuracy,
-            accuracy_difference=judged[name].difference,
-            agreement=judged[name].agreement,
-            answers=judged[name].answers,
+            accuracy=evaluations[name].accuracy,
+            accuracy_difference=evaluations[name].difference,
+            agreement=evaluations[name].agreement,
+            answers=evaluations[name].answers,
             latencies=latencies[name],
             load=footprint.load,
             macs=_macs(model, variant, files, split.samples),
@@ -124,13 +121,13 @@ def measure(
             resident_bytes=footprint.resident_bytes,
             peak_bytes=footprint.peak_bytes,
         )
-        on_progress("memory", done / len(variants))
+        on_progress("memory", completed / len(variants))
     return cards
 
 
 @dataclass(frozen=True)
-class _Judgement:
-    """What the scores of a variant say, paired with dense's."""
+class _Evaluation:
+    """Answer quality of a variant, paired with dense."""
 
     accuracy: Interval
     difference: Interval
@@ -138,45 +135,45 @@ class _Judgement:
     answers: AnswerComparison
 
 
-def _judge(
+def _evaluate(
     loaders: Mapping[str, Callable[[], Runner]],
     model: Model,
     split: Split,
     seed: int,
     on_progress: PhaseCallback,
-) -> dict[str, _Judgement]:
-    """Run every variant on all samples, dense first; the scores of two are held at a time."""
+) -> dict[str, _Evaluation]:
+    """Run every variant on all samples, dense first. Keeps the scores of two variants at a time."""
     on_answers = partial(on_progress, "answers")
     names = sorted(loaders, key=lambda name: name != DENSE)
-    judged = {}
+    evaluations = {}
     for index, name in enumerate(names):
         scores = compute_scores(
-            loaders[name](), model, split.samples, part(on_answers, index, len(names))
+            loaders[name](), model, split.samples, subtask(on_answers, index, len(names))
         )
         predictions = scores.argmax(axis=1)
         share = accuracy(predictions, split.labels)
         if name == DENSE:
             dense_scores, dense_predictions = scores, predictions
-            # Dense differs from itself by nothing: known, not estimated.
-            nothing, all_of_them = (Interval(value=v, low=v, high=v) for v in (0.0, 1.0))
+            # The difference of dense from itself is exactly zero, not estimated.
+            zero, one = (Interval(value=v, low=v, high=v) for v in (0.0, 1.0))
             answers = dense_answers(scores, split.labels)
-            judged[name] = _Judgement(share, nothing, all_of_them, answers)
+            evaluations[name] = _Evaluation(share, zero, one, answers)
         else:
-            judged[name] = _Judgement(
+            evaluations[name] = _Evaluation(
                 accuracy=share,
                 difference=accuracy_difference(predictions, dense_predictions, split.labels),
                 agreement=agreement(predictions, dense_predictions),
                 answers=compare_answers(scores, dense_scores, split.labels, seed=seed),
             )
-    return judged
+    return evaluations
 
 
 def _macs(
     model: Model, variant: Variant, files: Mapping[str, bytes], samples: Samples
 ) -> Macs | None:
-    few = rows(samples, np.arange(_EXPORTED) % count(samples))
+    few = rows(samples, np.arange(_EXPORT_SAMPLES) % count(samples))
     try:
-        whole = graph(model, variant, files, few)
-    except ValueError:  # a packed layer may have no form in ONNX
+        onnx_model = to_onnx(model, variant, files, few)
+    except ValueError:  # packed layers may not be expressible in ONNX
         return None
-    return count_macs(whole, rows(samples, slice(0, 1)))
+    return count_macs(onnx_model, rows(samples, slice(0, 1)))

@@ -1,4 +1,4 @@
-"""What a variant's runner reads: those files, what they compress to, and the graph they compute."""
+"""The files that the runner of a variant reads, their compressed size and their ONNX model."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from variants.runtime.onnx import FILE
 from variants.runtime.plan import PLAN, WEIGHTS, Plan, rebuild
 
 LEVEL: Final = 6
-"""Of zlib; a change makes cards of before and after incomparable."""
+"""zlib level. Report cards made with different levels are not comparable."""
 
 
 def runner_files(catalog: Path, variant: Variant) -> dict[str, bytes]:
-    """Return by name the files that the variant's runner reads, hashes checked.
+    """Return the files that the runner of the variant reads, by name, after verifying their hashes.
 
-    Dense brings its weights as they were given beside its graph; no runner reads those.
+    The artifact of dense also contains the original weights, which the runner does not read.
     """
-    wanted = {"onnx": (FILE,), "torch": (PLAN, WEIGHTS)}[variant.runner]
+    names = {"onnx": (FILE,), "torch": (PLAN, WEIGHTS)}[variant.runner]
     return {
         file.name: artifact.read(catalog / variant.name, file)
         for file in variant.files
-        if file.name in wanted
+        if file.name in names
     }
 
 
 def compressed_bytes(files: Mapping[str, bytes]) -> int:
-    """Return the size of the files, each compressed by zlib at level 6."""
+    """Return the total size of the files, each compressed by zlib at `LEVEL`."""
     return sum(len(zlib.compress(content, LEVEL)) for content in files.values())
 
 
-def graph(model: Model, variant: Variant, files: Mapping[str, bytes], samples: Samples) -> bytes:
-    """Return what the variant computes as a serialised ONNX model: its own, or exported for this.
+def to_onnx(model: Model, variant: Variant, files: Mapping[str, bytes], samples: Samples) -> bytes:
+    """Return the variant as a serialised ONNX model. A torch variant is exported.
 
-    `samples` are two or more. Raises `ValueError` if a network that runs in torch has no ONNX form.
+    At least two `samples` are needed. Raises `ValueError` if a torch network cannot be exported.
     """
     if variant.runner == "onnx":
         return files[FILE]

@@ -1,4 +1,4 @@
-"""How large a variant's files say it is: parameters, how many are not zero, and their bytes."""
+"""Size of a variant by its files: number of parameters and nonzeros, and bytes of weights."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SCALED = ("QuantizeLinear", "DequantizeLinear")
 
 @dataclass(frozen=True)
 class Size:
-    """Counts over all weights and biases that a variant's runner loads.
+    """Counts over all weights and biases that the runner of a variant loads.
 
-    `parameters` counts them as the layers' shapes have them, so that a packed layer counts those
-    it leaves out too; `nonzeros` those stored that do not stand for 0; `weight_bytes` everything
-    stored to say what they are: values, indices, codes, scales and zero points.
+    `parameters` follows the shapes of the layers, so omitted weights of packed layers count too.
+    `nonzeros` counts stored values that do not represent 0. `weight_bytes` covers values, indices,
+    codes, scales and zero points.
     """
 
     parameters: int
@@ -36,7 +36,7 @@ class Size:
 
 
 def measure_size(catalog: Path, variant: Variant) -> Size:
-    """Read the files of a variant of the catalog in this folder, hashes checked, and count."""
+    """Count the weights of a variant of the catalog in this folder. Verifies the hashes."""
     files = artifact.read_all(catalog / variant.name, variant)
     match variant.runner:
         case "onnx":
@@ -48,9 +48,9 @@ def measure_size(catalog: Path, variant: Variant) -> Size:
 def onnx_size(model: bytes) -> Size:
     """Count the initialisers of an ONNX model.
 
-    Scales and zero points are bytes but no parameters, and so are INT64 initialisers: they are
-    shapes and axes. A quantised value stands for 0 where it equals its zero point, a code where
-    its shared value is 0.
+    Scales, zero points and INT64 initialisers (shapes and axes) count as bytes but not as
+    parameters. A quantised value represents 0 if it equals its zero point, a code if its shared
+    value is 0.
     """
     graph = onnx.load_model_from_string(model).graph
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -74,17 +74,17 @@ def onnx_size(model: bytes) -> Size:
 
 
 def torch_size(plan: Plan, weights: bytes) -> Size:
-    """Count the tensors of a safetensors file; the plan says which layers are packed 2:4."""
+    """Count the tensors of a safetensors file. The plan lists the packed 2:4 layers."""
     tensors = safetensors.numpy.load(weights)
     packed = {name: layer for name, layer in plan.layers.items() if layer.kind == "linear-2:4"}
     indices = {f"{name}.indices" for name in packed}
     stored = {name: values for name, values in tensors.items() if name not in indices}
-    left_out = sum(
+    omitted = sum(
         layer.in_features * layer.out_features - tensors[f"{name}.values"].size
         for name, layer in packed.items()
     )
     return Size(
-        parameters=sum(values.size for values in stored.values()) + left_out,
+        parameters=sum(values.size for values in stored.values()) + omitted,
         nonzeros=sum(int(np.count_nonzero(values)) for values in stored.values()),
         weight_bytes=sum(values.nbytes for values in tensors.values()),
     )
@@ -93,7 +93,7 @@ def torch_size(plan: Plan, weights: bytes) -> Size:
 def _zero_points(
     graph: onnx.GraphProto, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Return the zero point of each stored quantised tensor, shaped to compare with it."""
+    """Return the zero point of each stored quantised tensor, in a shape that broadcasts to it."""
     zero_points = {}
     for node in graph.node:
         if node.op_type != "DequantizeLinear" or len(node.input) < 3:
@@ -101,7 +101,7 @@ def _zero_points(
         values, zero_point = tensors.get(node.input[0]), tensors.get(node.input[2])
         if values is None or zero_point is None:
             continue
-        if zero_point.size > 1:  # one for each slice along `axis`, which is 1 unless it is said
+        if zero_point.size > 1:  # one per slice along `axis`, by default 1
             axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
             shape = [1] * values.ndim
             shape[axis] = -1

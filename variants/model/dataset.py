@@ -1,9 +1,9 @@
-"""The model's data in three splits, and who may see which.
+"""Datasets in three splits. Techniques never receive the test split.
 
-    train, validation ─▶ Material ─▶ techniques (training, statistics, thresholds, calibration)
-    test ─────────────────────────▶ report cards, and nothing else
+    train, validation ─▶ TrainingData ─▶ techniques (training, statistics, thresholds, calibration)
+    test ─────────────────────────────▶ report cards only
 
-Plain numpy: importing this does not import torch.
+This module uses numpy and does not import torch.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 Samples: TypeAlias = Mapping[str, NDArray[Any]]
-"""Inputs of the model by name, in the order in which its `forward` takes them, each `[n, ...]` with
-one row per sample: what a client would send, before any normalisation."""
+"""Inputs of the model by name, in the order of the parameters of its `forward`. Each array is
+`[n, ...]` with one row per sample, as clients send it, before any normalisation."""
 
 Axes: TypeAlias = Mapping[str, Mapping[int, str]]
-"""Dimensions of variable size, beside the first, by input: `{"ids": {1: "tokens"}}`. Those of one
-name have one size in any one request."""
+"""Names of the variable dimensions other than the first, by input: `{"ids": {1: "tokens"}}`.
+Dimensions of one name have one size within a request."""
 
 
 def count(samples: Samples) -> int:
-    """Return how many samples there are."""
+    """Return the number of samples."""
     return len(next(iter(samples.values())))
 
 
 def rows(samples: Samples, which: slice | NDArray[np.integer[Any]]) -> dict[str, NDArray[Any]]:
-    """Return some of the samples, by their numbers or as a slice."""
+    """Return the samples with these indices or in this slice."""
     return {name: array[which] for name, array in samples.items()}
 
 
 def shortened(samples: Samples, axes: Axes) -> dict[str, NDArray[Any]]:
-    """Return the first half, at least 1, along every dimension that the axes name."""
+    """Return the samples cut to half, at least 1, along every dimension in `axes`."""
     short = dict(samples)
     for name, named in axes.items():
         for axis in named:
@@ -47,14 +47,14 @@ def shortened(samples: Samples, axes: Axes) -> dict[str, NDArray[Any]]:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Samples, `[n, ...]` for each input, with the class of each, INT64 `[n]`."""
+    """Samples, `[n, ...]` for each input, and their classes, INT64 `[n]`."""
 
     samples: Samples
     labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, Mapping) or not self.samples:
-            raise ValueError('samples must be arrays by input, as in {"input": images}')
+            raise ValueError('samples must map input names to arrays, as in {"input": images}')
         if self.labels.dtype != np.int64 or self.labels.ndim != 1:
             raise ValueError(
                 f"labels must be INT64 [n], got {self.labels.dtype} {list(self.labels.shape)}"
@@ -67,17 +67,17 @@ class Split:
         return len(self.labels)
 
     def part(self, start: int, stop: int) -> Split:
-        """The samples from `start` up to `stop`, as a view."""
+        """Return the samples from `start` up to `stop` as a view."""
         return self.take(slice(start, stop))
 
     def take(self, which: slice | NDArray[np.integer[Any]]) -> Split:
-        """Some of the samples, by their numbers or as a slice."""
+        """Return the samples with these indices or in this slice."""
         return Split(rows(self.samples, which), self.labels[which])
 
     def draw(self, seed: int, *sizes: int) -> tuple[Split, ...]:
-        """Parts of these sizes that share no sample, drawn at random, each in its order.
+        """Draw disjoint random parts of these sizes. Each part keeps the order of the samples.
 
-        Where there are too few samples the last parts are smaller.
+        If there are too few samples, the last parts are smaller.
         """
         order = np.random.default_rng(seed).permutation(len(self))
         ends = np.cumsum(sizes)
@@ -87,7 +87,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What a technique may learn from. The test split is not in it, so it cannot leak."""
+    """The splits a technique may use. The test split is excluded, so it cannot leak."""
 
     train: Split
     validation: Split
@@ -95,7 +95,7 @@ class TrainingData:
 
 @dataclass(frozen=True, eq=False)
 class Datasets:
-    """The three splits of a project; its `datasets` function returns one of these."""
+    """The three splits of a project, as its `datasets` function returns them."""
 
     train: Split
     validation: Split
@@ -103,15 +103,15 @@ class Datasets:
     axes: Axes = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        wanted = self._layout(self.train)
+        expected = self._layout(self.train)
         for name, split in (("validation", self.validation), ("test", self.test)):
-            if (layout := self._layout(split)) != wanted:
-                raise ValueError(f"the {name} split has {layout}, the train split {wanted}")
+            if (layout := self._layout(split)) != expected:
+                raise ValueError(f"the {name} split has {layout}, the train split {expected}")
         if not (len(self.train) and len(self.validation) and len(self.test)):
             raise ValueError("each of the three splits must have samples")
 
     def _layout(self, split: Split) -> str:
-        """Say what every split must have alike: inputs, datatypes, and shapes but for the axes."""
+        """Describe inputs, datatypes and shapes without axes, which must be equal in all splits."""
         inputs = []
         for name, array in split.samples.items():
             sizes = dict(enumerate(array.shape)) | {0: "n"} | dict(self.axes.get(name, {}))
@@ -120,11 +120,11 @@ class Datasets:
 
     @property
     def training_data(self) -> TrainingData:
-        """Everything but the test split."""
+        """The train and validation splits."""
         return TrainingData(self.train, self.validation)
 
     def sha256(self) -> str:
-        """One hash over the bytes, types and shapes of all splits, in order."""
+        """Return a hash over the content, types and shapes of all splits."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             for name, array in (*split.samples.items(), ("labels", split.labels)):

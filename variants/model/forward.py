@@ -1,4 +1,4 @@
-"""A network applied to named arrays: what a runner does, for networks that are still in torch."""
+"""Evaluation of torch networks on named arrays, the counterpart of runners for artifacts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from variants.model.dataset import Samples, count, rows
 
 BATCH: int = 512
+"""Samples per forward pass."""
 
 
 def tensors(samples: Samples) -> tuple[Tensor, ...]:
-    """Return the arrays as tensors, in order, that share their memory if it may be written to."""
+    """Return the arrays as tensors, in order. Writable arrays share their memory."""
     return tuple(
         torch.from_numpy(np.require(array, requirements=("C_CONTIGUOUS", "WRITEABLE")))
         for array in samples.values()
@@ -22,33 +23,33 @@ def tensors(samples: Samples) -> tuple[Tensor, ...]:
 
 
 def outputs(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Apply the network; return its outputs, of which the first are the scores.
+    """Apply the network and return its outputs. The first output holds the scores.
 
-    Raises `ValueError` if they are no tensors, as in a dictionary.
+    Raises `ValueError` if the network returns anything but a tensor or a sequence of tensors.
     """
-    answered = network(*inputs)
-    found = (answered,) if isinstance(answered, Tensor) else answered
-    if not isinstance(found, tuple | list) or not all(isinstance(one, Tensor) for one in found):
+    returned = network(*inputs)
+    result = (returned,) if isinstance(returned, Tensor) else returned
+    if not isinstance(result, tuple | list) or not all(isinstance(one, Tensor) for one in result):
         raise ValueError(
             f"a network must return a tensor of scores, or a tuple of tensors with the scores "
-            f"first, got {type(answered).__name__}"
+            f"first, got {type(returned).__name__}"
         )
-    return tuple(found)
+    return tuple(result)
 
 
 def scores(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-    """Apply the network; return its first output, scores `[n, classes]`."""
+    """Apply the network and return its first output, the scores `[n, classes]`."""
     return outputs(network, inputs)[0]
 
 
 def batches(samples: Samples, size: int = BATCH) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the samples in order, `size` at a time."""
+    """Yield the samples in order, in batches of `size`."""
     for start in range(0, count(samples), size):
         yield tensors(rows(samples, slice(start, start + size)))
 
 
 def all_scores(network: nn.Module, samples: Samples) -> Tensor:
-    """Return the scores of all samples, `[n, classes]`; leaves the network in evaluation mode."""
+    """Return the scores of all samples, `[n, classes]`. Sets the network to evaluation mode."""
     network.eval()
     with torch.inference_mode():
         return torch.cat([scores(network, batch) for batch in batches(samples)])

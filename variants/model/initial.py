@@ -1,4 +1,4 @@
-"""A network before its training, as its modules draw their weights by themselves."""
+"""Random initialisation of networks by the `reset_parameters` methods of their modules."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import nn
 
 
 def initialise(network: nn.Module, seed: int) -> nn.Module:
-    """Return a network of the same shape, its weights drawn anew; the given one stays as it is.
+    """Return a copy of the network with newly drawn weights.
 
-    Every module draws its own by `reset_parameters`, as torch's do when they are built; what a
-    model's constructor does to them afterwards is not known here.
+    Each module draws its weights in `reset_parameters`, as the constructors of torch modules do.
+    Further initialisation in the constructor of the model is not repeated.
 
-    Raises `ValueError` that names a module which has parameters and no such method.
+    Raises `ValueError` with the name of a module that has parameters but no such method.
     """
-    made = copy.deepcopy(network)
+    copied = copy.deepcopy(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        # From the inside out: attention sets the bias of the layer inside it to zero.
-        for name, module in reversed(list(made.named_modules())):
+        # Inner modules first: attention sets the bias of its output layer to zero.
+        for name, module in reversed(list(copied.named_modules())):
             _reset(name, module)
-    return made
+    return copied
 
 
 def _reset(name: str, module: nn.Module) -> None:
@@ -35,5 +35,5 @@ def _reset(name: str, module: nn.Module) -> None:
     elif own := [key for key, _ in module.named_parameters(recurse=False)]:
         raise ValueError(
             f"{name or 'the network'}, a {type(module).__name__}, has parameters "
-            f"({', '.join(own)}) and no reset_parameters() to draw them anew: give it that method"
+            f"({', '.join(own)}) but no reset_parameters() method to initialise them: add one"
         )

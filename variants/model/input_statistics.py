@@ -1,6 +1,6 @@
-"""What the Linear layers of a network are given: where it lies, and how it spreads.
+"""Mean and second moments of the inputs of Linear layers.
 
-samples ─▶ network, hooks on its layers ─▶ sums ─▶ mean and second moments of each layer's inputs
+samples ─▶ network with hooks on its layers ─▶ sums ─▶ statistics of the inputs of each layer
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from variants.model.forward import BATCH, batches
 
 @dataclass(frozen=True, eq=False)
 class InputStatistics:
-    """Over all that a layer was given: `[..., in]` is one input for each of its leading places."""
+    """Statistics over all inputs of a layer. A tensor `[..., in]` holds one input per position."""
 
     mean: Tensor
     """FP64 `[in]`"""
@@ -29,32 +29,32 @@ class InputStatistics:
 
     @property
     def covariance(self) -> Tensor:
-        """The moments about the mean, FP64 `[in, in]`."""
+        """The covariance matrix, FP64 `[in, in]`."""
         return self.moments - torch.outer(self.mean, self.mean)
 
 
 def measure_input_statistics(
     network: nn.Module, layers: Mapping[str, nn.Linear], samples: Samples, progress: Progress
 ) -> dict[str, InputStatistics]:
-    """Return the inputs of each layer, by name, in one pass over the samples.
+    """Return the input statistics of each layer, by name, from one pass over the samples.
 
-    A layer that is never called as a module is missing. Sums are of the size of a layer's inputs,
-    squared, for every layer at once.
+    Layers that are never called as modules are missing from the result. Memory use is the squared
+    number of inputs, summed over all layers.
     """
-    numbers = dict.fromkeys(layers, 0)
+    counts = dict.fromkeys(layers, 0)
     sums: dict[str, Tensor] = {}
     squares: dict[str, Tensor] = {}
 
     def add(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given: Tensor = args[0] if args else kwargs["input"]
-        given = given.reshape(-1, given.shape[-1]).double()
+        inputs: Tensor = args[0] if args else kwargs["input"]
+        inputs = inputs.reshape(-1, inputs.shape[-1]).double()
         if name not in sums:
-            size = given.shape[1]
+            size = inputs.shape[1]
             sums[name] = torch.zeros(size, dtype=torch.float64)
             squares[name] = torch.zeros(size, size, dtype=torch.float64)
-        numbers[name] += len(given)
-        sums[name] += given.sum(dim=0)
-        squares[name].addmm_(given.T, given)
+        counts[name] += len(inputs)
+        sums[name] += inputs.sum(dim=0)
+        squares[name].addmm_(inputs.T, inputs)
 
     hooks = [
         layer.register_forward_pre_hook(partial(add, name), with_kwargs=True)
@@ -69,6 +69,6 @@ def measure_input_statistics(
         for hook in hooks:
             hook.remove()
     return {
-        name: InputStatistics(sums[name] / numbers[name], squares[name] / numbers[name])
+        name: InputStatistics(sums[name] / counts[name], squares[name] / counts[name])
         for name in sums
     }

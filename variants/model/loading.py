@@ -1,10 +1,10 @@
-"""What the user brings, loaded: one Python file with three functions, named by its import path.
+"""Loading of user models: a Python module with three functions, given by its import path.
 
-    network() -> nn.Module    the architecture, with whatever weights it is made with
-    weights() -> Path         a safetensors file of its `state_dict()`, trained
+    network() -> nn.Module    the architecture, with any initial weights
+    weights() -> Path         a safetensors file of its trained `state_dict()`
     datasets() -> Datasets    samples and labels in three splits
 
-The working directory is searched as well as the installed packages, as `python -m` does.
+Modules are imported from the installed packages and the working directory, as by `python -m`.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from variants.model.state import Interface
 
 T = TypeVar("T")
 
-_OURS = str(Path(__file__).parents[1])
-_IMPORT_PATH = "an import path is written without `.py`, with dots for slashes: examples.my.model"
-_NAMED = 3
-"""How many tensors a message names."""
+_PACKAGE_FOLDER = str(Path(__file__).parents[1])
+_IMPORT_PATH_HINT = "write an import path with dots and without `.py`: examples.my.model"
+_MAX_NAMES = 3
+"""Largest number of tensor names in an error message."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model as it was brought: the network has its weights and is in evaluation mode."""
+    """A user model. The network has its trained weights and is in evaluation mode."""
 
     network: nn.Module
     weights: Path
@@ -49,7 +49,7 @@ class LoadedModel:
 
 
 def load_model(module: str) -> LoadedModel:
-    """Call the three functions of the module; raises `ValueError` with the first thing wrong."""
+    """Call the three functions of the module. Raises `ValueError` with the first problem."""
     network = load_network(f"{module}:network")
     weights = load_path(f"{module}:weights")
     load_weights(network, weights)
@@ -57,76 +57,78 @@ def load_model(module: str) -> LoadedModel:
 
 
 def load_network(reference: str) -> nn.Module:
-    """Build the network that `module:function` names, in evaluation mode, its weights untrained."""
+    """Call `module:function` and return its untrained network in evaluation mode."""
     return _call(reference, nn.Module, "a torch.nn.Module").eval()
 
 
 def load_path(reference: str) -> Path:
-    """Call the function that `module:function` names for the place of the weights."""
+    """Call `module:function` and return the path of the weights."""
     return _call(reference, Path, "the pathlib.Path of a safetensors file")
 
 
 def load_datasets(reference: str) -> Datasets:
-    """Call the function that `module:function` names for the three splits."""
+    """Call `module:function` and return the three splits."""
     return _call(reference, Datasets, "variants.model.dataset.Datasets")
 
 
 def load_reference(reference: str) -> Callable[[], object]:
-    """Import the function that `module:function` names; it takes no arguments.
+    """Import the function `module:function`, which takes no arguments.
 
-    Raises `ValueError` that says which part of it could not be found, and where was looked.
+    Raises `ValueError` with the missing module or function and the searched places.
     """
     module_name, _, function_name = reference.partition(":")
     module = load_module(module_name)
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ValueError(f"{module.__file__ or module_name} has no function {function_name}()")
-    found: Callable[[], object] = function
-    return found
+    typed: Callable[[], object] = function
+    return typed
 
 
 def load_module(name: str) -> ModuleType:
-    """Import a module by its import path; raises `ValueError` that says why it cannot be."""
+    """Import a module by its import path. Raises `ValueError` with the reason on failure."""
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        is_this = error.name is not None and f"{name}.".startswith(f"{error.name}.")
-        hint = f"; {_IMPORT_PATH}" if is_this else ""
+        is_module_itself = error.name is not None and f"{name}.".startswith(f"{error.name}.")
+        hint = f"; {_IMPORT_PATH_HINT}" if is_module_itself else ""
         raise ValueError(
-            f"cannot import {name}: {error}; the installed packages and {here} were searched{hint}"
+            f"cannot import {name}: {error}; searched the installed packages and {here}{hint}"
         ) from error
     except Exception as error:
-        raise ValueError(f"cannot import {name}: {_told(error)}") from error
+        raise ValueError(f"cannot import {name}: {_describe_error(error)}") from error
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Put the tensors of a safetensors file into the network, all of them and no others.
+    """Load the tensors of a safetensors file into the network. Names and shapes must match exactly.
 
-    Raises `ValueError` that names the file and the tensors that do not fit.
+    Raises `ValueError` with the file and the tensors that do not match.
     """
     if not path.is_file():
-        raise ValueError(f"there is no weights file {path}; train the model first, or fetch them")
+        raise ValueError(
+            f"there is no weights file {path}; train the model or fetch its weights first"
+        )
     try:
-        given = load_file(path)
+        stored = load_file(path)
     except safetensors.SafetensorError as error:
         raise ValueError(
-            f"{path} is no safetensors file ({error}); write one with "
+            f"{path} is not a safetensors file ({error}); write one with "
             f"safetensors.torch.save_file(variants.runtime.plan.storable_tensors(network), path)"
         ) from error
-    if wrong := _misfits(network.state_dict(), given):
-        raise ValueError(f"{path} does not fit the network: {'; '.join(wrong)}")
-    network.load_state_dict(given)
+    if problems := _mismatches(network.state_dict(), stored):
+        raise ValueError(f"{path} does not fit the network: {'; '.join(problems)}")
+    network.load_state_dict(stored)
 
 
 def describe(network: nn.Module, samples: Samples, axes: Axes) -> Interface:
-    """Return the inputs of a network as the samples name them, and its outputs.
+    """Return the interface of a network: inputs as in the samples, outputs from a forward pass.
 
-    One output is called `logits`; of several, the first is, and the others `output_1` and so on. A
-    dimension of an output is variable if it changes with one of the `axes`.
+    The first output is called `logits`, the others `output_1` and so on. An output dimension is
+    variable if its size changes with one of the `axes`.
 
-    Raises `ValueError` that names what does not fit the network.
+    Raises `ValueError` if the samples or the axes do not fit the network.
     """
     _require_axes(samples, axes)
     one = rows(samples, slice(0, 1))
@@ -135,26 +137,30 @@ def describe(network: nn.Module, samples: Samples, axes: Axes) -> Interface:
         shorter = _outputs(network, shortened(one, axes))
     except Exception as error:
         shapes = ", ".join(f"{n} {a.dtype} {list(a.shape)}" for n, a in one.items())
-        raise ValueError(f"the network cannot take a sample ({shapes}): {_told(error)}") from error
+        raise ValueError(
+            f"the network cannot take a sample ({shapes}): {_describe_error(error)}"
+        ) from error
     inputs = tuple(
         _spec(name, array, frozenset(axes.get(name, {}))) for name, array in samples.items()
     )
-    answers = tuple(
+    output_specs = tuple(
         _spec("logits" if number == 0 else f"output_{number}", long, _changed(long, short))
         for number, (long, short) in enumerate(zip(whole, shorter, strict=True))
     )
-    return Interface(inputs, answers, axes)
+    return Interface(inputs, output_specs, axes)
 
 
 def _require_axes(samples: Samples, axes: Axes) -> None:
     for name, named in axes.items():
         if name not in samples:
-            raise ValueError(f"axes name the input {name!r}; there are {', '.join(samples)}")
+            raise ValueError(
+                f"axes name an unknown input {name!r}; the inputs are {', '.join(samples)}"
+            )
         for axis in named:
             if not 1 <= axis < samples[name].ndim:
                 raise ValueError(
-                    f"axes of {name!r}: its dimensions beside the first are 1 to "
-                    f"{samples[name].ndim - 1}, not {axis}"
+                    f"axes of {name!r}: a variable dimension must be from 1 to "
+                    f"{samples[name].ndim - 1}, got {axis}"
                 )
 
 
@@ -168,52 +174,55 @@ def _changed(one: NDArray[Any], other: NDArray[Any]) -> frozenset[int]:
 
 
 def _spec(name: str, array: NDArray[Any], variable: frozenset[int]) -> TensorSpec:
-    datatype = DATATYPE.get(np.dtype(array.dtype), str(array.dtype))  # an unknown one is refused
+    datatype = DATATYPE.get(
+        np.dtype(array.dtype), str(array.dtype)
+    )  # validation rejects unknown ones
     shape = (-1 if axis in variable else size for axis, size in enumerate(array.shape))
     return TensorSpec.model_validate(
         {"name": name, "datatype": datatype, "shape": (-1, *list(shape)[1:])}
     )
 
 
-def _call(reference: str, kind: type[T], wanted: str) -> T:
+def _call(reference: str, kind: type[T], expected: str) -> T:
     function = load_reference(reference)
-    called = f"{reference.replace(':', '.')}()"
+    call = f"{reference.replace(':', '.')}()"
     try:
         returned = function()
     except Exception as error:
-        raise ValueError(f"{called} failed: {_told(error)}") from error
+        raise ValueError(f"{call} failed: {_describe_error(error)}") from error
     if not isinstance(returned, kind):
-        raise ValueError(f"{called} must return {wanted}, got {type(returned).__name__}")
+        raise ValueError(f"{call} must return {expected}, got {type(returned).__name__}")
     return returned
 
 
-def _told(error: Exception) -> str:
-    """Return what went wrong in code of the user's, and where, unless it was said on purpose."""
+def _describe_error(error: Exception) -> str:
+    """Describe an error in user code, with its location. A ValueError keeps its own message."""
     if isinstance(error, ValueError):
         return str(error)
     places = [
         f" ({Path(frame.filename).name}, line {frame.lineno})"
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((_OURS, "<")) and "site-packages" not in frame.filename
+        if not frame.filename.startswith((_PACKAGE_FOLDER, "<"))
+        and "site-packages" not in frame.filename
     ]
     return f"{type(error).__name__}: {error}{places[-1] if places else ''}"
 
 
-def _misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    wrong = []
-    if missing := [name for name in wanted if name not in given]:
-        wrong.append(f"it lacks {_list(missing)}")
-    if unknown := [name for name in given if name not in wanted]:
-        wrong.append(f"the network has no {_list(unknown)}")
+def _mismatches(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> list[str]:
+    problems = []
+    if missing := [name for name in expected if name not in stored]:
+        problems.append(f"it lacks {_list(missing)}")
+    if unknown := [name for name in stored if name not in expected]:
+        problems.append(f"the network has no {_list(unknown)}")
     if reshaped := [
-        f"{name} {list(given[name].shape)} where the network has {list(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in given and given[name].shape != tensor.shape
+        f"{name} {list(stored[name].shape)} where the network has {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in stored and stored[name].shape != tensor.shape
     ]:
-        wrong.append(f"it has {_list(reshaped)}")
-    return wrong
+        problems.append(f"it has {_list(reshaped)}")
+    return problems
 
 
 def _list(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more

@@ -1,8 +1,8 @@
-"""A model under compression, as it is handed from one technique to the next.
+"""The state of a model under compression, passed from one technique to the next.
 
-    Workpiece(dense network) ─▶ technique ─▶ technique ─▶ Workpiece ─▶ artifact
+    dense network ─▶ CompressionState ─▶ technique ─▶ CompressionState ─▶ ... ─▶ artifact
 
-A workpiece is a value: a technique returns another one and leaves its own untouched.
+A state is immutable: a technique returns a new one and does not modify its argument.
 """
 
 from __future__ import annotations
@@ -21,48 +21,48 @@ from variants.model.dataset import Axes, TrainingData
 
 
 class Stage(IntEnum):
-    """How far a workpiece has come. Each stage allows less than the one before."""
+    """Stage of a compression. Each stage allows fewer changes than the one before."""
 
     FREE = 0
     """Weights and shapes may change."""
     MASKED = 1
-    """Some weights must stay zero, so shapes are fixed; the other weights may change."""
+    """Some weights must stay zero, so shapes are fixed. Other weights may change."""
     GRAPH = 2
-    """The model is an ONNX graph: a change of the network would not reach it."""
+    """The model is an ONNX graph, so changes of the network have no effect."""
 
 
 @dataclass(frozen=True)
 class Interface:
-    """What goes into a network and what comes out: no technique may change it."""
+    """Inputs and outputs of a network. Techniques may not change them."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     axes: Axes = field(default_factory=dict)
-    """Names of the inputs' dimensions of variable size, beside the first."""
+    """Names of the variable input dimensions other than the first."""
 
 
 @dataclass(frozen=True, eq=False)
 class CompressionState:
-    """The network and what the steps so far have decided about it."""
+    """A network with the results of the steps applied so far."""
 
     network: nn.Module
     interface: Interface
     dense: nn.Module
-    """The network as it was brought, to learn from; nothing may change it."""
+    """The original network, a teacher for training. It must not be modified."""
     masks: Mapping[str, Tensor] = field(default_factory=dict)
-    """By parameter name, BOOL of its shape: where False, the weight is zero and must stay so."""
+    """Masks by parameter name, BOOL of its shape. Weights stay zero where the mask is False."""
     packed: frozenset[str] = frozenset()
-    """Names of the `nn.Linear`s whose masks are 2:4 and which the artifact stores as `Linear24`."""
+    """Names of the `nn.Linear` layers with 2:4 masks that the artifact stores as `Linear24`."""
     graph: bytes | None = None
-    """The model as ONNX, once a step has worked on the exported graph: that is then served."""
+    """The serialised ONNX model, if a step worked on the exported graph. It is then served."""
     conversion: Conversion | None = None
-    """How the graph was made, if it can be made anew from a network that has learnt more."""
+    """How the graph was made, if it can be made again after further training of the network."""
     notes: tuple[str, ...] = ()
-    """What a reader of the report card should know: layers skipped, and why."""
+    """Remarks for readers of the report card, such as skipped layers and the reason."""
 
     @property
     def stage(self) -> Stage:
-        """How far this has come; `variants.compression.techniques` orders the steps by it."""
+        """The current stage. `variants.compression.techniques` orders steps by it."""
         if self.graph is not None:
             return Stage.GRAPH
         return Stage.MASKED if self.masks else Stage.FREE
@@ -70,31 +70,31 @@ class CompressionState:
 
 @runtime_checkable
 class Converter(Protocol):
-    """A step that makes the graph from the network, and lets the network be trained for it."""
+    """A step that converts the network to a graph and supports training for that graph."""
 
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return the workpiece with a graph."""
+        """Return the state with a graph."""
         ...
 
     def simulate(
         self, network: nn.Module, converted: CompressionState
     ) -> AbstractContextManager[None]:
-        """Let `network` compute as the graph of `converted` does, while the context lasts."""
+        """Make `network` compute like the graph of `converted` within the context."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """What made a graph, and from what."""
+    """The converter that made a graph, and the state it was made from."""
 
-    by: Converter
-    given: CompressionState
+    converter: Converter
+    source: CompressionState
 
 
-def unpacked(state: CompressionState) -> tuple[str, ...]:
-    """Return what to note where a graph stores whole what the artifact would have packed."""
+def unpacked_notes(state: CompressionState) -> tuple[str, ...]:
+    """Return a note on packed layers, which a graph stores unpacked."""
     if not state.packed:
         return ()
-    return (f"stored whole, zeros included, since a graph packs none: {len(state.packed)} layers",)
+    return (f"layers stored with their zeros, since a graph cannot pack them: {len(state.packed)}",)

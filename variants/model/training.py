@@ -1,7 +1,7 @@
-"""Trains a classifier: the demo model from nothing, and a compressed one back to its accuracy.
+"""Training of classifiers, from random weights or after compression.
 
-AdamW (Loshchilov and Hutter 2019) with the one-cycle learning rate (Smith and Topin 2018).
-Weights that a mask holds at zero are zero after every step.
+AdamW (Loshchilov and Hutter 2019) with the one-cycle learning rate (Smith and Topin 2018). Masked
+weights are set to zero after every step.
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ from variants.catalog.record import Record
 from variants.model.dataset import Samples, Split
 from variants.model.forward import all_scores, scores, tensors
 
-_LEAST_STEPS = 6
-"""The one-cycle schedule needs a step to rise in: a shorter training goes but part of the way."""
+_MIN_STEPS = 6
+"""Smallest number of steps of a one-cycle schedule. Shorter trainings run only a part of it."""
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+"""Processor flags of instructions that multiply BF16."""
 
 
 class Schedule(Record):
-    """How to train: everything that decides the result, the seed included."""
+    """Hyperparameters of a training. They determine its result, together with the data."""
 
     epochs: Annotated[int, Field(ge=1)] = 2
     batch_size: Annotated[int, Field(ge=1)] = 256
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """The peak; reached after a fifth of the steps, from there down to nearly 0."""
+    """Peak learning rate, reached after a fifth of the steps, then decaying to nearly 0."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A network to learn from, and how much the answers of it count against the labels."""
+    """A teacher network for distillation, and the weight of its outputs in the loss."""
 
     network: nn.Module
     share: float
-    """Of the loss, 0 to 1."""
+    """Weight of the distillation loss, 0 to 1. The labels have the rest."""
     temperature: float
 
 
@@ -58,33 +59,37 @@ def fit(
     steps: range | None = None,
     label: str = "training",
 ) -> None:
-    """Train the network in place on cross-entropy; afterwards it is in evaluation mode.
+    """Train the network in place on cross-entropy, and set it to evaluation mode.
 
     A `teacher` adds its share of T² KL(teacher || network), both softened by the temperature T.
 
-    `steps` are those of the schedule's steps to take, if not all: samples and learning rates are
-    theirs; what the optimizer remembers of steps before is not.
+    `steps` selects a part of the steps of the schedule. Samples and learning rates are those of the
+    selected steps; the optimizer starts without state from earlier steps.
+
+    `masks` are by parameter name, BOOL of the shape of the parameter. Weights stay zero where the
+    mask is False. On processors that multiply BF16, products are in BF16; weights and updates are
+    FP32.
 
     Raises `ValueError` if every parameter is frozen.
-
-    `masks` are by parameter name, BOOL of the parameter's shape: where False, the weight stays
-    zero. On processors that multiply BF16, products are in BF16; weights and updates stay FP32.
     """
     samples, labels = tensors(split.samples), torch.from_numpy(split.labels)
     parameters = dict(network.named_parameters())
-    held = [(parameters[name], mask) for name, mask in (masks or {}).items()]
-    every = range(count_steps(len(split), schedule))
-    taken = every if steps is None else every[steps.start : steps.stop]
+    masked = [(parameters[name], mask) for name, mask in (masks or {}).items()]
+    all_steps = range(count_steps(len(split), schedule))
+    selected = all_steps if steps is None else all_steps[steps.start : steps.stop]
     if not any(parameter.requires_grad for parameter in parameters.values()):
-        raise ValueError("nothing can be trained: every parameter has requires_grad=False")
+        raise ValueError("the network cannot be trained: every parameter has requires_grad=False")
     optimizer = torch.optim.AdamW(
         parameters.values(), schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
     )
-    rate = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, schedule.learning_rate, total_steps=max(len(every), _LEAST_STEPS), pct_start=0.2
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        schedule.learning_rate,
+        total_steps=max(len(all_steps), _MIN_STEPS),
+        pct_start=0.2,
     )
     is_bf16_fast = not _BF16_FLAGS.isdisjoint(hardware(1).flags)
-    task = progress.add_task(label, total=len(taken))
+    task = progress.add_task(label, total=len(selected))
     network.train()
     if teacher is not None:
         teacher.network.eval()
@@ -92,62 +97,62 @@ def fit(
         torch.manual_seed(schedule.seed)
         optimizer.zero_grad()
         batches = _batches(len(split), schedule)
-        for step, batch in zip(range(taken.stop), batches, strict=False):
-            if step < taken.start:
-                optimizer.step()  # there is no gradient yet, so nothing moves
-                rate.step()
+        for step, batch in zip(range(selected.stop), batches, strict=False):
+            if step < selected.start:
+                optimizer.step()  # changes nothing without gradients
+                scheduler.step()
                 continue
             with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16_fast):
-                given = tuple(tensor[batch] for tensor in samples)
-                answers = scores(network, given)
-                loss = F.cross_entropy(answers, labels[batch])
+                inputs = tuple(tensor[batch] for tensor in samples)
+                logits = scores(network, inputs)
+                loss = F.cross_entropy(logits, labels[batch])
                 if teacher is not None:
-                    distance = _distance(answers, teacher, given).to(loss.dtype)
-                    loss = torch.lerp(loss, distance, teacher.share)
+                    distillation = _distillation_loss(logits, teacher, inputs).to(loss.dtype)
+                    loss = torch.lerp(loss, distillation, teacher.share)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
             optimizer.step()
-            rate.step()
+            scheduler.step()
             with torch.no_grad():
-                for parameter, mask in held:
+                for parameter, mask in masked:
                     parameter.mul_(mask)
             progress.advance(task)
     network.eval()
 
 
 def count_steps(samples: int, schedule: Schedule) -> int:
-    """Return how many steps the schedule takes over so many samples."""
+    """Return the number of optimizer steps of the schedule for this number of samples."""
     return -(-samples // schedule.batch_size) * schedule.epochs
 
 
 def _batches(samples: int, schedule: Schedule) -> Iterator[Tensor]:
-    """Yield the numbers of the samples of each step, INT64 `[batch]`."""
+    """Yield the sample indices of each step, INT64 `[batch]`."""
     shuffle = torch.Generator().manual_seed(schedule.seed)
     for _ in range(schedule.epochs):
         order = torch.randperm(samples, generator=shuffle)
         batches = list(torch.split(order, schedule.batch_size))
         if len(batches[-1]) == 1 and samples > 1:
-            # BatchNorm cannot learn from one sample: another batch's joins it.
+            # BatchNorm needs two samples, so one of another batch is added.
             batches[-1] = order[-2:]
         yield from batches
 
 
-def _distance(answers: Tensor, teacher: Teacher, given: tuple[Tensor, ...]) -> Tensor:
+def _distillation_loss(logits: Tensor, teacher: Teacher, inputs: tuple[Tensor, ...]) -> Tensor:
     with torch.no_grad():
-        wanted = scores(teacher.network, given)
-    softened, softly_wanted = (
-        F.log_softmax(some.float() / teacher.temperature, dim=1) for some in (answers, wanted)
+        targets = scores(teacher.network, inputs)
+    log_probabilities, log_targets = (
+        F.log_softmax(one.float() / teacher.temperature, dim=1) for one in (logits, targets)
     )
-    distance = F.kl_div(softened, softly_wanted, reduction="batchmean", log_target=True)
-    return distance * teacher.temperature**2
+    divergence = F.kl_div(log_probabilities, log_targets, reduction="batchmean", log_target=True)
+    return divergence * teacher.temperature**2
 
 
 def predict(network: nn.Module, samples: Samples) -> Tensor:
-    """Return the class of the largest score for each of the samples, INT64 `[n]`."""
+    """Return the predicted class of each sample, INT64 `[n]`."""
     return all_scores(network, samples).argmax(1)
 
 
 def accuracy(network: nn.Module, split: Split) -> float:
-    """Return the share of samples whose class the network finds, 0 to 1."""
-    right = predict(network, split.samples) == torch.from_numpy(split.labels)
-    return float(right.double().mean())
+    """Return the share of correctly classified samples, 0 to 1."""
+    is_correct = predict(network, split.samples) == torch.from_numpy(split.labels)
+    return float(is_correct.double().mean())

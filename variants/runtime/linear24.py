@@ -1,10 +1,10 @@
-"""A Linear layer whose weights are 2:4 sparse: of every 4 along the input, 2 are stored.
+"""Linear layers with packed 2:4 sparse weights: 2 of every 4 weights along the input are stored.
 
     values   [out, in/2]         the two kept weights of each group of 4, columns ascending
-    indices  [out, ceil(in/8)]   UINT8, four 2-bit columns to a byte, the first in the lowest bits
+    indices  [out, ceil(in/8)]   UINT8, four 2-bit columns per byte, the first in the lowest bits
 
-FP32 weights take 2.125 bytes each in this form instead of 4. The pattern is the one NVIDIA's
-sparse tensor cores take (Mishra et al. 2021, arXiv:2104.08378); the file format is ours.
+Packed FP32 weights take 2.125 bytes each instead of 4. The pattern is that of NVIDIA's sparse
+tensor cores (Mishra et al. 2021, arXiv:2104.08378); the file format is specific to this project.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ _PER_BYTE = 4
 
 
 def mask24(weight: Tensor) -> Tensor:
-    """Mark the 2 largest by magnitude of every 4 consecutive weights of a row.
+    """Return a mask of the 2 weights of largest magnitude in every 4 consecutive weights of a row.
 
-    `weight` is `[out, in]`; the result is BOOL of the same shape, True exactly twice in each
-    group. Of equal magnitudes the one further left is kept. Raises `ValueError` if `in` is not a
-    multiple of 4.
+    `weight` is `[out, in]`. The mask is BOOL of the same shape, with exactly two True values per
+    group. Of equal magnitudes the leftmost is kept. Raises `ValueError` if `in` is not a multiple
+    of 4.
     """
     return keep_n_of_m(weight.abs(), KEPT, GROUP)
 
 
 def pack(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn a 2:4 weight `[out, in]` into `values` and `indices`; nothing of it is lost.
+    """Pack a 2:4 sparse weight `[out, in]` losslessly into `values` and `indices`.
 
-    Raises `ValueError` if a group of 4 has more than 2 weights that are not zero.
+    Raises `ValueError` if a group of 4 has more than 2 nonzero weights.
     """
     groups = _grouped(weight)
-    crowded = int(((groups != 0).sum(dim=-1) > KEPT).sum())
-    if crowded:
-        raise ValueError(f"not 2:4 sparse: {crowded} groups of 4 hold more than 2 non-zeros")
+    invalid = int(((groups != 0).sum(dim=-1) > KEPT).sum())
+    if invalid:
+        raise ValueError(f"not 2:4 sparse: {invalid} groups of 4 hold more than 2 non-zeros")
     columns = mask24(weight).reshape(groups.shape).nonzero()[:, -1]
     columns = columns.reshape(*groups.shape[:-1], KEPT)
     values = groups.gather(-1, columns).reshape(len(weight), -1)
@@ -50,7 +50,7 @@ def pack(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unpack(values: Tensor, indices: Tensor) -> Tensor:
-    """Return the `[out, in]` weight that was packed, zeros included, bit for bit."""
+    """Return the packed weight `[out, in]`, zeros included, bit for bit."""
     rows, kept = values.shape
     columns = torch.stack([indices >> 2 * i & 0b11 for i in range(_PER_BYTE)], dim=-1)
     columns = columns.reshape(rows, -1)[:, :kept].reshape(rows, -1, KEPT).long()
@@ -59,10 +59,10 @@ def unpack(values: Tensor, indices: Tensor) -> Tensor:
 
 
 class Linear24(nn.Module):
-    """Computes what `nn.Linear` with the unpacked weight computes; holds and stores it packed.
+    """A Linear layer with a packed weight. Equivalent to `nn.Linear` with the unpacked weight.
 
-    The weight is unpacked once, on construction, and the product runs dense: correct, not fast,
-    and it costs the dense weight's memory on top.
+    The constructor unpacks the weight once, and the product is dense. This is correct but not
+    fast, and it takes the memory of the dense weight in addition.
     """
 
     values: Tensor
@@ -79,12 +79,12 @@ class Linear24(nn.Module):
 
     @classmethod
     def from_linear(cls, linear: nn.Linear) -> Linear24:
-        """Pack a Linear whose weight is already 2:4 sparse."""
+        """Pack a Linear layer whose weight is 2:4 sparse."""
         bias = None if linear.bias is None else linear.bias.detach()
         return cls(*pack(linear.weight.detach()), bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """FP32 `[..., in]` to `[..., out]`."""
+        """Map FP32 `[..., in]` to `[..., out]`."""
         return F.linear(features, self.weight, self.bias)
 
 

@@ -1,4 +1,4 @@
-"""Runs ONNX variants with onnxruntime on the CPU. Importing this does not import torch."""
+"""Runner of ONNX variants: onnxruntime on the CPU. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from variants.runtime.saturation import saturates
 
 FILE = "model.onnx"
 _ERRORS = 3
-"""onnxruntime's severity: the GPU wheel warns of every GPU that is not there."""
+"""Log severity. The GPU package of onnxruntime warns about missing GPUs."""
 
 EXACT_PRODUCTS: Final = "session.x64quantprecision"
 """onnxruntime's option that avoids saturation of U8S8 products, "0" or "1"."""
 
 _BF16: Final = NUMPY["BF16"]
 _BF16_TYPE, _BF16_NUMBER = "tensor(bfloat16)", 16
-"""onnxruntime's name of it, and onnx's number for it."""
+"""Name of BF16 in onnxruntime, and its number in ONNX."""
 
 _TEXT_TYPE: Final = "tensor(string)"
 
@@ -53,16 +53,16 @@ def session_options(threads: int, flags: Collection[str]) -> onnxruntime.Session
 
 
 class OnnxRunner:
-    """A loaded ONNX model. Threads do not spin while they wait: replicas share the machine.
+    """A loaded ONNX model. Idle threads do not spin, since replicas share the machine.
 
-    BYTES are strings to it: an input that is no UTF-8 fails with a `ValueError`.
+    BYTES are passed as strings. Inputs that are not UTF-8 raise `ValueError`.
     """
 
     def __init__(self, model: Path | bytes, *, threads: int) -> None:
-        """Load a model file; of one given as bytes onnxruntime keeps a second copy in memory.
+        """Load a model. If it is given as bytes, onnxruntime keeps a second copy in memory.
 
-        Raises `ValueError` if it takes BYTES and gives BF16: onnxruntime can pass the one only as
-        numpy arrays and the other only without them.
+        Raises `ValueError` for a model with BYTES inputs and BF16 outputs: onnxruntime supports
+        strings only as numpy arrays, and BF16 only without numpy.
         """
         self._session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model),
@@ -70,27 +70,27 @@ class OnnxRunner:
             providers=["CPUExecutionProvider"],
         )
         self._outputs = [output.name for output in self._session.get_outputs()]
-        takes = {tensor.type for tensor in self._session.get_inputs()}
-        gives = {tensor.type for tensor in self._session.get_outputs()}
-        self._is_plain = not {_BF16_TYPE, _TEXT_TYPE} & (takes | gives)
-        self._gives_bf16 = _BF16_TYPE in gives
-        if self._gives_bf16 and _TEXT_TYPE in takes:
-            raise ValueError("an ONNX model that takes strings cannot give bfloat16 here")
+        input_types = {tensor.type for tensor in self._session.get_inputs()}
+        output_types = {tensor.type for tensor in self._session.get_outputs()}
+        self._is_plain = not {_BF16_TYPE, _TEXT_TYPE} & (input_types | output_types)
+        self._has_bf16_output = _BF16_TYPE in output_types
+        if self._has_bf16_output and _TEXT_TYPE in input_types:
+            raise ValueError("ONNX models with string inputs and bfloat16 outputs are unsupported")
 
     def __call__(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
-        """Compute one batch."""
+        """Run one batch."""
         if self._is_plain:
             outputs = self._session.run(None, dict(inputs))
         else:
-            given = {name: _given(array) for name, array in inputs.items()}
-            run = self._run_bound if self._gives_bf16 else partial(self._session.run, None)
-            outputs = [_encoded(output) for output in run(given)]
+            values = {name: _ort_input(array) for name, array in inputs.items()}
+            run = self._run_bound if self._has_bf16_output else partial(self._session.run, None)
+            outputs = [_encode_text(output) for output in run(values)]
         return dict(zip(self._outputs, outputs, strict=True))
 
-    def _run_bound(self, given: dict[str, Any]) -> list[NDArray[Any]]:
-        """Run without numpy in between, which onnxruntime cannot make of BF16."""
+    def _run_bound(self, values: dict[str, Any]) -> list[NDArray[Any]]:
+        """Run with bound outputs, since onnxruntime cannot convert BF16 to numpy."""
         binding = self._session.io_binding()
-        for name, value in given.items():
+        for name, value in values.items():
             if isinstance(value, onnxruntime.OrtValue):
                 binding.bind_ortvalue_input(name, value)
             else:
@@ -105,7 +105,7 @@ class OnnxRunner:
 
 
 def load_onnx(folder: Path, variant: Variant, *, threads: int) -> Runner:
-    """Load the `model.onnx` of the variant in `folder`, its hash checked."""
+    """Load the `model.onnx` of the variant in `folder` after verifying its hash."""
     file = next((file for file in variant.files if file.name == FILE), None)
     if file is None:
         raise ValueError(f"{folder}: the variant lists no {FILE}")
@@ -113,8 +113,8 @@ def load_onnx(folder: Path, variant: Variant, *, threads: int) -> Runner:
     return OnnxRunner(folder / FILE, threads=threads)
 
 
-def _given(array: NDArray[Any]) -> Any:
-    """Return an input as onnxruntime takes it: BYTES as text, since it would take their `repr`."""
+def _ort_input(array: NDArray[Any]) -> Any:
+    """Convert an input for onnxruntime. BYTES become text; it would pass the `repr` of bytes."""
     if array.dtype.kind == "O":
         text = [element.decode() for element in array.reshape(-1).tolist()]
         return np.array(text, array.dtype).reshape(array.shape)
@@ -124,7 +124,8 @@ def _given(array: NDArray[Any]) -> Any:
     return array
 
 
-def _encoded(output: NDArray[Any]) -> NDArray[Any]:
+def _encode_text(output: NDArray[Any]) -> NDArray[Any]:
+    """Convert text outputs to BYTES."""
     if output.dtype.kind != "O":
         return output
     elements = [text.encode() for text in output.reshape(-1).tolist()]
@@ -132,6 +133,6 @@ def _encoded(output: NDArray[Any]) -> NDArray[Any]:
 
 
 def _bf16(value: Any) -> NDArray[Any]:
-    """Return a copy of an output, which lives no longer than its binding."""
+    """Return a copy of a BF16 output, since its memory belongs to the binding."""
     raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
     return np.frombuffer(raw, _BF16).reshape(value.shape())

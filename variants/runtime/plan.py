@@ -1,9 +1,10 @@
-"""How a network differs from what the factory builds, so that it can be rebuilt.
+"""Plans: how to rebuild a compressed network from the network that the factory builds.
 
-    network ─▶ Plan (JSON) + tensors (safetensors) ─▶ the factory's network, altered ─▶ network
+    network ─▶ Plan (JSON) + tensors (safetensors)
+    network of the factory, plan, tensors ─▶ network
 
-The plan names the modules that stand in for others. Layers that became smaller need no plan: the
-shapes of their tensors say it.
+The plan lists replaced modules. Layers that only became smaller are not listed, since the shapes of
+their tensors determine them.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ WEIGHTS = "weights.safetensors"
 
 
 class ReplacedLayer(Record):
-    """What stands where the factory builds an `nn.Linear`: its weight packed, or two thinner ones.
+    """Replacement of an `nn.Linear` of the factory: a packed or a low-rank layer.
 
-    A layer may be within another: `inner.first`, packed, in `inner`, of low rank.
+    Layers can be nested, such as a packed `inner.first` within a low-rank `inner`.
     """
 
     kind: Literal["linear-2:4", "low-rank"]
@@ -38,15 +39,15 @@ class ReplacedLayer(Record):
 
 
 class Plan(Record):
-    """Every replaced layer of a network by its name in it; outer ones before inner ones."""
+    """The replaced layers of a network by name; outer layers come before inner ones."""
 
     layers: dict[str, ReplacedLayer]
 
 
 def describe(network: nn.Module, packed: frozenset[str]) -> tuple[Plan, dict[str, Tensor]]:
-    """Return the plan of a network and the tensors to store; those of `packed` layers packed.
+    """Return the plan of a network and the tensors to store. Layers in `packed` are packed.
 
-    Raises `ValueError` if the weight of a packed layer is not 2:4 sparse.
+    Raises `ValueError` if the weight of a layer in `packed` is not 2:4 sparse.
     """
     network = copy.deepcopy(network)
     layers = {}
@@ -66,23 +67,24 @@ def describe(network: nn.Module, packed: frozenset[str]) -> tuple[Plan, dict[str
             )
             network.set_submodule(name, Linear24.from_linear(module))
     if missing := packed - layers.keys():
-        raise ValueError(f"not Linear layers of the network, to be packed: {sorted(missing)}")
+        raise ValueError(f"cannot pack, not Linear layers of the network: {sorted(missing)}")
     return Plan(layers=layers), storable_tensors(network)
 
 
 def storable_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Return copies of a network's tensors by name, as safetensors takes them.
+    """Return copies of the tensors of a network by name, in a form safetensors accepts.
 
-    It refuses those that share memory, as tied weights do, and other layouts, as channels_last.
+    safetensors rejects tensors that share memory (tied weights) and other memory layouts
+    (channels_last).
     """
     state = network.state_dict()
     return {name: t.clone(memory_format=torch.contiguous_format) for name, t in state.items()}
 
 
 def rebuild(network: nn.Module, plan: Plan, weights: bytes) -> nn.Module:
-    """Alter the factory's network to the plan and put the tensors into it, whatever their shapes.
+    """Modify the network of the factory by the plan and load the tensors, whatever their shapes.
 
-    Raises `ValueError` that names what of the plan or of the tensors does not fit the network.
+    Raises `ValueError` with the layers or tensors that do not fit the network.
     """
     tensors = safetensors.torch.load(weights)
     for name, layer in plan.layers.items():
@@ -96,7 +98,7 @@ def rebuild(network: nn.Module, plan: Plan, weights: bytes) -> nn.Module:
         if tensor.ndim != present[name].ndim or tensor.dtype != present[name].dtype:
             raise ValueError(
                 f"the tensors do not fit the plan: {name} is {tensor.dtype} {list(tensor.shape)}, "
-                f"the factory builds {present[name].dtype} {list(present[name].shape)}"
+                f"the network has {present[name].dtype} {list(present[name].shape)}"
             )
     replace_tensors(network, tensors)
     return network
@@ -108,23 +110,24 @@ def _replacement(
     try:
         replaced = network.get_submodule(name)
     except AttributeError as error:
-        raise ValueError(f"the plan has a layer {name!r}, the factory builds none") from error
+        raise ValueError(f"the plan has a layer {name!r}, the network has none") from error
     if not isinstance(replaced, nn.Linear):
         raise ValueError(
-            f"the plan has a {layer.kind} layer {name!r}, the factory builds a "
+            f"the plan has a {layer.kind} layer {name!r}, the network has a "
             f"{type(replaced).__name__} there"
         )
     has_bias = replaced.bias is not None
     if layer.kind == "low-rank":
         if layer.rank is None:
-            raise ValueError(f"the plan's layer {name!r} is of low rank, but says not of which")
+            raise ValueError(f"the plan has a low-rank layer {name!r} without a rank")
         return LowRank(layer.in_features, layer.rank, layer.out_features, bias=has_bias)
-    wanted = ["values", "indices", "bias"] if has_bias else ["values", "indices"]
-    if missing := {f"{name}.{key}" for key in wanted} - tensors.keys():
+    keys = ["values", "indices", "bias"] if has_bias else ["values", "indices"]
+    if missing := {f"{name}.{key}" for key in keys} - tensors.keys():
         raise ValueError(f"the tensors do not fit the plan: there is no {_some(missing)}")
-    values, indices, *bias = (tensors[f"{name}.{key}"] for key in wanted)
+    values, indices, *bias = (tensors[f"{name}.{key}"] for key in keys)
     return Linear24(values, indices, bias[0] if bias else None)
 
 
 def _some(names: set[str]) -> str:
+    """List the first five names."""
     return ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "")

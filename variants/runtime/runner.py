@@ -1,6 +1,6 @@
-"""What runs a variant: tensors in, tensors out. One file per runtime, all listed in `load_runner`.
+"""Runners: callables that execute a variant on named arrays. `load_runner` selects the runtime.
 
-Importing this imports neither torch nor onnxruntime: a host loads only what its variant needs.
+This module imports neither torch nor onnxruntime, so a host imports only the one it needs.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from variants.catalog.catalog import Model, Variant
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 Runner: TypeAlias = Callable[[Tensors], dict[str, NDArray[Any]]]
-"""Computes a batch: inputs by name to outputs by name, the first dimension being the batch."""
+"""Maps the inputs of a batch to its outputs, both by name. The first dimension is the batch."""
 
 
 def load_runner(catalog: Path, model: Model, variant: Variant, *, threads: int) -> Runner:
-    """Load a variant of the catalog in this folder, to compute with this many threads.
+    """Load a variant of the catalog in this folder, with this number of compute threads.
 
-    Every file is checked against its hash first. Raises `ValueError` that names the file which is
-    missing or damaged. For the torch runner the number of threads holds for the whole process.
+    Verifies the hash of every file. Raises `ValueError` with the missing or damaged file. The torch
+    runner sets the number of threads for the whole process.
     """
     folder = catalog / variant.name
     match variant.runner:

@@ -1,6 +1,6 @@
-"""Tensors of another shape in a network's modules, and the modules' attributes made to match.
+"""Replacement of tensors by tensors of other shapes, with matching module attributes.
 
-Both ways to a smaller network end here: channels are removed, or a stored variant is rebuilt.
+Used by structured pruning and when a stored variant is rebuilt.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def replace_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Replace parameters and buffers, by their names in the network's `state_dict`.
+    """Replace parameters and buffers, by their names in the `state_dict` of the network.
 
-    Where the shape is another, `in_features`, `out_channels`, `groups`, `normalized_shape` and so
-    on follow it. Parameters of a module that is not torch's own may take any shape: what it makes
-    of it is its own affair. Raises `ValueError` that names the module which cannot be resized, or
-    whose tensors do not fit each other.
+    If a shape changes, `in_features`, `out_channels`, `groups`, `normalized_shape` and similar
+    attributes are updated. Parameters of user-defined modules may take any shape; such modules must
+    handle it themselves. Raises `ValueError` with the name of a module that cannot be resized or
+    whose tensors have inconsistent shapes.
     """
     resized = {}
     for name, tensor in tensors.items():
@@ -35,18 +35,19 @@ def replace_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             module, attribute, nn.Parameter(new, present.requires_grad) if is_parameter else new
         )
     for name, module in resized.items():
-        _match(name, module)
+        _update_attributes(name, module)
 
 
 def is_depthwise(convolution: nn.Module) -> bool:
-    """Whether each channel is convolved by itself: channel i in is channel i out."""
+    """Return whether the convolution is depthwise: input channel i alone gives output channel i."""
     return (
         isinstance(convolution, CONVOLUTIONS)
         and 1 < convolution.groups == convolution.in_channels == convolution.out_channels
     )
 
 
-def _match(name: str, module: nn.Module) -> None:
+def _update_attributes(name: str, module: nn.Module) -> None:
+    """Set the size attributes of a module by the shapes of its tensors."""
     width = None
     match module:
         case nn.Linear():

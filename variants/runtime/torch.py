@@ -1,4 +1,4 @@
-"""Runs variants that no ONNX operator can express, such as packed 2:4 weights, in torch."""
+"""Runner of torch variants, which ONNX operators cannot express, such as packed 2:4 weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from variants.runtime.runner import Runner, Tensors
 
 
 class TorchRunner:
-    """A network in evaluation mode, with the names of its inputs and outputs."""
+    """Runs a network in evaluation mode with named inputs and outputs."""
 
     def __init__(self, network: nn.Module, model: Model, *, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -28,7 +28,7 @@ class TorchRunner:
         self._outputs = [spec.name for spec in model.outputs]
 
     def __call__(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
-        """Compute one batch."""
+        """Run one batch."""
         with torch.inference_mode():
             outputs = self._network(*(_tensor(inputs[name]) for name in self._inputs))
         if isinstance(outputs, torch.Tensor):
@@ -37,7 +37,7 @@ class TorchRunner:
 
 
 def load_torch(folder: Path, model: Model, variant: Variant, *, threads: int) -> Runner:
-    """Rebuild the network of the variant in `folder` from its plan and weights, hashes checked."""
+    """Rebuild the network of the variant in `folder` after verifying the hashes of its files."""
     files = artifact.read_all(folder, variant)
     for name in (PLAN, WEIGHTS):
         if name not in files:
@@ -48,11 +48,11 @@ def load_torch(folder: Path, model: Model, variant: Variant, *, threads: int) ->
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:
-    """Share the array's memory, unless it is read-only as a received message is: torch warns."""
-    own = array if array.flags.writeable else array.copy()
-    if own.dtype == NUMPY["BF16"]:  # which torch has, but not by numpy's name
-        return torch.from_numpy(own.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(own)
+    """Return a tensor that shares the array's memory. Copy read-only arrays, such as messages."""
+    writable = array if array.flags.writeable else array.copy()
+    if writable.dtype == NUMPY["BF16"]:  # torch does not know the BF16 dtype of ml_dtypes
+        return torch.from_numpy(writable.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(writable)
 
 
 def _array(output: torch.Tensor) -> NDArray[Any]:

@@ -117,7 +117,7 @@ def test_a_first_build_that_is_interrupted_is_no_catalog(
     catalog, path = tmp_path / "catalog", project(recipes={"dense": []})
     with pytest.raises(RuntimeError, match="interrupted"):
         build(path, catalog, progress=quiet(), measure=_never)
-    with pytest.raises(ValueError, match="is no catalog"):
+    with pytest.raises(ValueError, match="is not a catalog"):
         Catalog.load(catalog)
     assert list(_build(path, catalog).variants) == ["dense"]
 
@@ -262,7 +262,7 @@ def test_a_catalog_of_other_weights_is_not_measured_again(
 
 def test_what_is_no_catalog_is_not_measured(small_project: Path, tmp_path: Path) -> None:
     (tmp_path / DRAFTS / "build-of-another").mkdir(parents=True)
-    with pytest.raises(ValueError, match="is no catalog"):
+    with pytest.raises(ValueError, match="is not a catalog"):
         measure_again(small_project, tmp_path, progress=quiet(), measure=_never)
     assert (tmp_path / DRAFTS / "build-of-another").exists()
 

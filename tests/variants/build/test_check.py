@@ -74,7 +74,7 @@ NETWORK, WEIGHTS, DATASETS = "network", "weights", "datasets"
         pytest.param(WEIGHTS, "def weights(): return Path('w.safetensors')", "weights()",
                      "there is no weights file w.safetensors; train", id="no weights"),
         pytest.param(WEIGHTS, "def weights(): return Path(__file__)", "weights()",
-                     r"is no safetensors file .* write one with safetensors\.torch\.save_file",
+                     r"is not a safetensors file .* write one with safetensors\.torch\.save_file",
                      id="weights of another format"),
         pytest.param(NETWORK, "def network(): return nn.Sequential(nn.Linear(8, 3), nn.PReLU())",
                      "weights()",
@@ -133,7 +133,8 @@ NETWORK, WEIGHTS, DATASETS = "network", "weights", "datasets"
                      id="samples that do not fit"),
         pytest.param(DATASETS, "def datasets():\n"
                      "    return replace(tiny.datasets(), axes={'ids': {1: 'n'}})",
-                     "answers", "axes name the input 'ids'; there are input", id="unknown axes"),
+                     "answers", "axes name an unknown input 'ids'; the inputs are input",
+                     id="unknown axes"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_what_would_be_right(
@@ -238,7 +239,10 @@ def test_all_that_is_wrong_is_told_at_once(project: Write) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no_such.model", r"No module named 'no_such'; .* were searched; an import path is"),
+        (
+            "no_such.model",
+            r"No module named 'no_such'; searched the installed .*; write an import path",
+        ),
         ("recipes.py", r"No module named 'recipes'; .* without `\.py`"),
         ("broken", r"cannot import broken: SyntaxError: .*\(broken\.py, line 1\)"),
         ("needy", r"cannot import needy: No module named 'left_pad'; the .* searched$"),

@@ -76,13 +76,17 @@ ELEMENT = struct.pack("<I", 2) + b"ab"
             "BYTES", (2,), ELEMENT + b"\0\0", "end before the length of element 1", id="a prefix"
         ),
         pytest.param(
-            "BYTES", (1,), ELEMENT[:-1], "element 0 says 2 bytes, but 1 are left", id="an element"
+            "BYTES",
+            (1,),
+            ELEMENT[:-1],
+            "element 0 declares 2 bytes, but 1 are left",
+            id="an element",
         ),
         pytest.param(
             "BYTES",
             (1,),
             b"\xff" * 4 + b"ab",
-            "element 0 says 4294967295 bytes, but 2 are left",
+            "element 0 declares 4294967295 bytes, but 2 are left",
             id="the largest length",
         ),
         pytest.param(

@@ -192,7 +192,7 @@ def test_distillation_takes_fp64() -> None:
 
 def test_a_frozen_network_cannot_be_trained() -> None:
     network = tiny.network().requires_grad_(False)
-    with pytest.raises(ValueError, match="nothing can be trained: every parameter has"):
+    with pytest.raises(ValueError, match="the network cannot be trained: every parameter has"):
         fit(network, tiny.split(40), Schedule(epochs=1), quiet())
 
 

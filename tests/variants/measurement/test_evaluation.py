@@ -65,7 +65,7 @@ def test_wilson_holds_the_share_stays_in_0_to_1_and_mirrors(trials: int, share: 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 0), (3, 2), (-1, 2)])
 def test_wilson_refuses_what_is_no_share(successes: int, trials: int) -> None:
-    with pytest.raises(ValueError, match="no share"):
+    with pytest.raises(ValueError, match="not a share"):
         wilson_interval(successes, trials)
 
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from variants.measurement.evaluation import newcombe_interval, z_score
 from variants.measurement.quality import (
     MOST_HIT,
-    calibration,
     calibration_error,
     class_differences,
     compare_answers,
+    confidence_calibration,
     dense_answers,
     divergences,
     holm,
@@ -160,11 +160,11 @@ def test_a_bin_holds_its_upper_end_and_not_its_lower() -> None:
 
 def test_brier_and_confidence_are_those_of_the_definitions() -> None:
     probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]])
-    judged = calibration(probabilities, np.array([0, 2]))
+    judged = confidence_calibration(probabilities, np.array([0, 2]))
     assert judged.confidence == pytest.approx(0.65)
     by_hand = (0.3**2 + 0.2**2 + 0.1**2 + 0.1**2 + 0.6**2 + 0.7**2) / 2
     assert judged.brier == pytest.approx(by_hand)
-    sure_and_wrong = calibration(np.array([[1.0, 0.0]]), np.array([1]))
+    sure_and_wrong = confidence_calibration(np.array([[1.0, 0.0]]), np.array([1]))
     assert (sure_and_wrong.brier, sure_and_wrong.error) == (2, 1)
 
 
@@ -183,8 +183,8 @@ def test_dense_differs_from_itself_by_nothing_that_had_to_be_estimated() -> None
     ("scores", "labels", "message"),
     [
         (SCORES[:2], np.array([0, 1, 1, 2]), r"got \[2, 3\], \[4, 3\] and \[4\]"),
-        (SCORES, np.array([0, 1, 1, 3]), "labels must be 0 to 2"),
-        (SCORES, np.array([-1, 1, 1, 2]), "they are -1 to 2"),
+        (SCORES, np.array([0, 1, 1, 3]), "labels must be from 0 to 2"),
+        (SCORES, np.array([-1, 1, 1, 2]), "got -1 to 2"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(

@@ -10,7 +10,7 @@ import pytest
 from tests.small import datasets
 from variants.catalog.catalog import Catalog
 from variants.measurement.macs import count_macs
-from variants.measurement.runner_files import compressed_bytes, graph, runner_files
+from variants.measurement.runner_files import compressed_bytes, runner_files, to_onnx
 from variants.model.dataset import rows
 from variants.runtime.onnx import OnnxRunner
 from variants.runtime.runner import load_runner
@@ -44,7 +44,7 @@ def test_the_graph_computes_what_the_runner_computes(small_catalog: Path, name: 
     catalog = Catalog.load(small_catalog)
     variant = catalog.variants[name]
     few = rows(datasets().test.samples, slice(0, 3))
-    whole = graph(catalog.model, variant, runner_files(small_catalog, variant), few)
+    whole = to_onnx(catalog.model, variant, runner_files(small_catalog, variant), few)
     own = load_runner(small_catalog, catalog.model, variant, threads=1)(few)["logits"]
     assert np.allclose(OnnxRunner(whole, threads=1)(few)["logits"], own, atol=1e-4)
 
@@ -53,7 +53,7 @@ def test_a_packed_variant_multiplies_what_it_keeps(small_catalog: Path) -> None:
     catalog = Catalog.load(small_catalog)
     variant = catalog.variants["sparse-2:4"]
     few = rows(datasets().test.samples, slice(0, 2))
-    whole = graph(catalog.model, variant, runner_files(small_catalog, variant), few)
+    whole = to_onnx(catalog.model, variant, runner_files(small_catalog, variant), few)
     macs = count_macs(whole, rows(few, slice(0, 1)))
     assert macs is not None
     assert macs.dense == 784 * 64 + 64 * 64 + 64 * 10

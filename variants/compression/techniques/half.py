@@ -14,7 +14,7 @@ from variants.compression.quantization.half import Half, store_half
 from variants.compression.quantization.layer import name_weights
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import TrainingData
-from variants.model.state import CompressionState, Conversion, Stage, unpacked
+from variants.model.state import CompressionState, Conversion, Stage, unpacked_notes
 
 
 class HalfPrecision(Technique):
@@ -41,7 +41,7 @@ class HalfPrecision(Technique):
             state,
             graph=made.SerializeToString(deterministic=True),
             conversion=Conversion(self, state),
-            notes=(*state.notes, *notes, *unpacked(state)),
+            notes=(*state.notes, *notes, *unpacked_notes(state)),
         )
 
     def simulate(

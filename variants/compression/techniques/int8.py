@@ -35,7 +35,7 @@ from variants.compression.quantization.layer import (
 from variants.compression.quantization.writing import WeightFormat, write_dynamic, write_static
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import Samples, Split, TrainingData, count, rows
-from variants.model.state import CompressionState, Conversion, Stage, unpacked
+from variants.model.state import CompressionState, Conversion, Stage, unpacked_notes
 from variants.runtime.saturation import saturates
 
 _MAX_CONVOLUTION_SHARE: Final = 0.5
@@ -102,7 +102,7 @@ class Int8(Technique):
                 self._describe(count(calibrating.samples)),
                 *notes,
                 *decided,
-                *unpacked(state),
+                *unpacked_notes(state),
             ),
         )
 

@@ -43,11 +43,11 @@ class Recover(Technique, Schedule):
         conversion = state.conversion
         if conversion is None and state.graph is not None:
             raise ValueError("the graph was made by a step that cannot make it anew")
-        given = state if conversion is None else conversion.given
+        given = state if conversion is None else conversion.source
         network = copy.deepcopy(given.network)
         teacher = Teacher(given.dense, self.distill, self.temperature)
         simulate_quantization = (
-            conversion.by.simulate(network, state) if conversion else nullcontext()
+            conversion.converter.simulate(network, state) if conversion else nullcontext()
         )
         with simulate_quantization:
             fit(
@@ -60,4 +60,6 @@ class Recover(Technique, Schedule):
                 label="recovery",
             )
         trained = replace(given, network=network)
-        return trained if conversion is None else conversion.by.apply(trained, data, progress)
+        return (
+            trained if conversion is None else conversion.converter.apply(trained, data, progress)
+        )

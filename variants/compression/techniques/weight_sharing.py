@@ -24,7 +24,7 @@ from variants.compression.quantization.layer import layer_name, name_weights
 from variants.compression.quantization.shared_weights import find_codebooks, store_codebooks
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import TrainingData
-from variants.model.state import CompressionState, Stage, unpacked
+from variants.model.state import CompressionState, Stage, unpacked_notes
 
 
 class WeightSharing(Technique):
@@ -76,7 +76,7 @@ class WeightSharing(Technique):
         return replace(
             state,
             graph=made.SerializeToString(deterministic=True),
-            notes=(*state.notes, *unpacked(state), note),
+            notes=(*state.notes, *unpacked_notes(state), note),
         )
 
     def _choose(self, model: onnx.ModelProto, network: nn.Module) -> dict[str, onnx.TensorProto]:

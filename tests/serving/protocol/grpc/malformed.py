@@ -154,7 +154,7 @@ MALFORMED = (
     ),
     request(
         "BYTES that end early",
-        "element 0 says 9 bytes, but 1 are left",
+        "element 0 declares 9 bytes, but 1 are left",
         inputs=[{**X, "datatype": "BYTES", "shape": [1]}],
         raw=[b"\x09\x00\x00\x00a"],
     ),

@@ -277,7 +277,7 @@ MALFORMED = (
     ),
     binary(
         "BYTES with a length beyond the tensor",
-        "input 'x': element 0 says 4294967295 bytes, but 4 are left",
+        "input 'x': element 0 declares 4294967295 bytes, but 4 are left",
         b"\xff" * 8,
         datatype="BYTES",
     ),

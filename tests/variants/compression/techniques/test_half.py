@@ -47,4 +47,4 @@ def test_masked_weights_stay_zero() -> None:
     size = onnx_size(made.graph)
     assert zeros > 0
     assert size.parameters - size.nonzeros >= zeros
-    assert made.notes[-1] == "stored whole, zeros included, since a graph packs none: 1 layers"
+    assert made.notes[-1] == "layers stored with their zeros, since a graph cannot pack them: 1"

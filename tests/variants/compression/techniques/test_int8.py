@@ -141,7 +141,7 @@ def test_masked_weights_stay_zero_and_the_notes_say_that_nothing_is_packed(mode:
         weight = stored[name].T if mode == "dynamic" else stored[name]
         assert (weight[~mask.numpy()] == 0).all()
         assert (weight[mask.numpy()] != 0).mean() > 0.9
-    assert int8.notes[-1] == "stored whole, zeros included, since a graph packs none: 2 layers"
+    assert int8.notes[-1] == "layers stored with their zeros, since a graph cannot pack them: 2"
 
 
 def test_a_layer_that_is_excluded_stays_in_fp32() -> None:

@@ -120,4 +120,4 @@ def test_what_is_given_stays_as_it_was() -> None:
     Recover(epochs=1, learning_rate=1e-2).apply(int8, DATA, quiet())
     assert np.array_equal(all_scores(int8.network, samples).numpy(), before)
     assert int8.conversion is not None
-    assert int8.conversion.given is given
+    assert int8.conversion.source is given
