@@ -70,15 +70,15 @@ def report(catalog: Path, form: str | None, brief: bool) -> None:
     Also write them into CATALOG as HTML, Markdown and JSON.
     """
     from variants.catalog.catalog import Catalog
-    from variants.report import tables as report
+    from variants.report import tables
     from variants.report.files import write_report
 
     cards = Catalog.load(catalog)
     write_report(cards, catalog)
     match form:
         case "json":
-            click.echo(report.render_json(cards))
+            click.echo(tables.render_json(cards))
         case "markdown":
-            click.echo(report.overview_markdown(cards) if brief else report.render_markdown(cards))
+            click.echo(tables.overview_markdown(cards) if brief else tables.render_markdown(cards))
         case _:
-            console.print(report.render_overview(cards) if brief else report.render_table(cards))
+            console.print(tables.render_overview(cards) if brief else tables.render_table(cards))

@@ -1,4 +1,4 @@
-"""What the report says of a variant's answers: how good, how different from dense's, for whom."""
+"""Report tables on answer quality: accuracy, changed answers, classes, confidence."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from variants.catalog.recipe import DENSE
 from variants.report.text import NO_VALUE, REFERENCE, Section, interval, probability
 
 _CLASSES: Final = 3
-"""Classes shown of each variant, those that lost most; the JSON has all."""
+"""Number of classes shown per variant, those with the largest loss. The JSON has all classes."""
 
 
 def answer_sections(cards: Cards) -> Iterator[Section]:
-    """Yield the tables about answers, in reading order."""
+    """Yield the tables on answer quality in reading order."""
     yield _accuracy(cards)
-    yield _flips(cards)
+    yield _changed_answers(cards)
     compared = {name: card for name, card in cards.items() if name != DENSE}
     if compared:
         yield _classes(compared)
-    yield _calibration(cards)
+    yield _confidence_calibration(cards)
     if any(card.answers.most_hit for card in cards.values()):
-        yield _most_hit(cards)
+        yield _confident_errors(cards)
 
 
 def _accuracy(cards: Cards) -> Section:
     return Section(
-        "Answers",
-        ("variant", "accuracy, %", "vs dense, points", "agreement, %", "accuracy is"),
+        "Accuracy",
+        ("variant", "accuracy, %", "vs dense, points", "agreement, %", "verdict"),
         tuple(
             (
                 name,
@@ -40,15 +40,15 @@ def _accuracy(cards: Cards) -> Section:
             for name, card in cards.items()
         ),
         is_last_column_text=True,
-        note="[ ] are 95 % intervals; the difference is paired by sample. "
-        "Agreement: same answer as dense.",
+        note="[ ] are 95 % intervals. The difference is paired by sample. "
+        "Agreement: share of samples with the same answer as dense.",
     )
 
 
-def _flips(cards: Cards) -> Section:
+def _changed_answers(cards: Cards) -> Section:
     return Section(
         "Changed answers",
-        ("variant", "right to wrong", "wrong to right", "KL from dense, millinats", "largest"),
+        ("variant", "newly wrong", "newly right", "KL from dense, millinats", "max score diff"),
         tuple(
             (
                 name,
@@ -60,8 +60,8 @@ def _flips(cards: Cards) -> Section:
             for name, card in cards.items()
         ),
         is_last_column_text=False,
-        note="Samples that only dense, or only the variant, has right; KL(dense || variant) of the "
-        "softmax; largest: difference of a score.",
+        note="Newly wrong: only dense is right. Newly right: only the variant is right. "
+        "KL(dense || variant) of the softmax. Max score diff: largest difference of a score.",
     )
 
 
@@ -82,17 +82,17 @@ def _classes(cards: Cards) -> Section:
             )
     return Section(
         "Worst classes",
-        ("variant", "class", "samples", "accuracy, %", "vs dense, points", "p", "class is"),
+        ("variant", "class", "samples", "accuracy, %", "vs dense, points", "p", "verdict"),
         tuple(rows),
         is_last_column_text=True,
-        note="p: exact McNemar test, adjusted by Holm for all classes, and the word goes by it; "
-        "the intervals hold for all classes together (Bonferroni).",
+        note="p: exact McNemar test, adjusted for all classes (Holm); it decides the verdict. "
+        "The intervals hold jointly for all classes (Bonferroni).",
     )
 
 
-def _calibration(cards: Cards) -> Section:
+def _confidence_calibration(cards: Cards) -> Section:
     return Section(
-        "Calibration",
+        "Confidence calibration",
         ("variant", "mean confidence, %", "accuracy, %", "calibration error, %", "Brier score"),
         tuple(
             (
@@ -105,19 +105,21 @@ def _calibration(cards: Cards) -> Section:
             for name, card in cards.items()
         ),
         is_last_column_text=False,
-        note="Of the softmax of the scores; expected calibration error in 15 bins of equal width.",
+        note="Confidence: largest softmax of the scores. Expected calibration error: 15 bins of "
+        "equal width.",
     )
 
 
-def _most_hit(cards: Cards) -> Section:
+def _confident_errors(cards: Cards) -> Section:
     return Section(
-        "Most hit",
-        ("variant", "numbers of test samples"),
+        "Most confident new errors",
+        ("variant", "indices of test samples"),
         tuple(
             (name, " ".join(map(str, card.answers.most_hit)) or NO_VALUE)
             for name, card in cards.items()
             if name != DENSE
         ),
         is_last_column_text=True,
-        note="Dense has these right and the variant wrong, the surest of them first.",
+        note="Samples that dense classifies correctly and the variant does not, by descending "
+        "confidence of the variant.",
     )

@@ -1,4 +1,4 @@
-"""What the report says of a variant's costs: latency, load time, operations, memory, bytes."""
+"""Report tables on costs: latency, load time, operations, memory, storage."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _STAR: Final = "★"
 
 
 def cost_sections(cards: Cards) -> Iterator[Section]:
-    """Yield the tables about costs, in reading order."""
+    """Yield the tables on costs in reading order."""
     sizes = batch_sizes(cards)
     for size in dict.fromkeys((sizes[0], sizes[-1])):
         yield _speed(cards, size)
     yield _latencies(cards, sizes)
     yield _crossover(cards, sizes)
     yield _operations(cards)
-    yield _bytes(cards)
+    yield _storage(cards)
     yield _memory(cards)
 
 
@@ -46,7 +46,7 @@ def _speed(cards: Cards, size: int) -> Section:
     at = latencies_at(cards, size)
     return Section(
         f"Speed at batch {size}",
-        ("  variant", "p50, ms", "p95, ms", "p99, ms", "samples/s", "speedup", "than dense"),
+        ("  variant", "p50, ms", "p95, ms", "p99, ms", "samples/s", "speedup", "verdict"),
         tuple(
             (
                 f"{_STAR if name in best else ' '} {name}",
@@ -55,30 +55,30 @@ def _speed(cards: Cards, size: int) -> Section:
                 milliseconds(latency.p99_s),
                 f"{latency.samples_per_s:,.0f}",
                 interval(latency.speedup, "{:.2f}"),
-                _speed_word(name, latency),
+                _speed_verdict(name, latency),
             )
             for name, latency in at.items()
         ),
         is_last_column_text=True,
-        note=f"{_STAR} on the Pareto frontier: none is as accurate and as fast, and better in one. "
-        f"{_held_against(next(iter(at.values())))}",
+        note=f"{_STAR} on the Pareto frontier of accuracy and p50. "
+        f"{_dense_runtimes(next(iter(at.values())))}",
     )
 
 
-def _speed_word(name: str, latency: BatchLatency) -> str:
+def _speed_verdict(name: str, latency: BatchLatency) -> str:
     is_reference = name == DENSE and latency.speedup.low == latency.speedup.high
     return REFERENCE if is_reference else speed_verdict(latency.speedup)
 
 
-def _held_against(latency: BatchLatency) -> str:
-    """Say in which runtime dense is the reference, and what it takes in the others."""
+def _dense_runtimes(latency: BatchLatency) -> str:
+    """Return the latency of dense in its fastest runtime, the reference, and in the others."""
     others = [
         f"{milliseconds(p50_s)} ms in {runtime}"
         for runtime, p50_s in latency.dense_p50_s.items()
         if runtime != latency.reference
     ]
-    best = f"{milliseconds(latency.dense_p50_s[latency.reference])} ms in {latency.reference}"
-    return f"Dense: {best}{', the faster; ' if others else ''}{'; '.join(others)}."
+    fastest = f"{milliseconds(latency.dense_p50_s[latency.reference])} ms in {latency.reference}"
+    return f"Dense: {fastest}{' (the reference), ' if others else ''}{', '.join(others)}."
 
 
 def _latencies(cards: Cards, sizes: Sequence[int]) -> Section:
@@ -93,7 +93,7 @@ def _latencies(cards: Cards, sizes: Sequence[int]) -> Section:
         ("variant", "", *(f"{size}" for size in sizes)),
         tuple(rows),
         is_last_column_text=False,
-        note="(1.00x) is a speedup within noise.",
+        note="Speedups in parentheses are within noise.",
     )
 
 
@@ -101,9 +101,9 @@ def _latency(latency: BatchLatency | None, label: str) -> str:
     if latency is None:
         return NO_VALUE
     if label == "speedup":
-        times = f"{latency.speedup.value:.2f}x"
-        is_known = latency.speedup.low == latency.speedup.high
-        return f"({times})" if speed_verdict(latency.speedup) == SAME and not is_known else times
+        ratio = f"{latency.speedup.value:.2f}x"
+        is_exact = latency.speedup.low == latency.speedup.high
+        return f"({ratio})" if speed_verdict(latency.speedup) == SAME and not is_exact else ratio
     return milliseconds({"p50": latency.p50_s, "p95": latency.p95_s, "p99": latency.p99_s}[label])
 
 
@@ -113,29 +113,29 @@ def _crossover(cards: Cards, sizes: Sequence[int]) -> Section:
     return Section(
         "Crossover",
         ("variant", "faster than dense at batch sizes"),
-        tuple((name, _faster(card)) for name, card in cards.items() if name != DENSE),
+        tuple((name, _faster_ranges(card)) for name, card in cards.items() if name != DENSE),
         is_last_column_text=True,
-        note=f"Of those measured, and beyond noise. The faster runtime of dense by batch: {dense}.",
+        note=f"Measured batch sizes with a significant speedup. Reference runtimes: {dense}.",
     )
 
 
-def _faster(card: ReportCard) -> str:
-    runs = faster_batches(card.latencies)
+def _faster_ranges(card: ReportCard) -> str:
+    ranges = faster_batches(card.latencies)
     first, last = card.latencies[0].batch_size, card.latencies[-1].batch_size
-    if not runs:
+    if not ranges:
         return "none"
-    if runs == ((first, last),):
+    if ranges == ((first, last),):
         return "all"
     return ", ".join(
-        f"{begin}" if begin == end else f"{begin} on" if end == last else f"{begin} to {end}"
-        for begin, end in runs
+        f"{begin}" if begin == end else f"{begin} and up" if end == last else f"{begin} to {end}"
+        for begin, end in ranges
     )
 
 
 def _operations(cards: Cards) -> Section:
     return Section(
         "Size",
-        ("variant", "parameters", "non-zeros", "MACs, millions", "without zeros"),
+        ("variant", "parameters", "nonzeros", "MACs, millions", "effective MACs"),
         tuple(
             (
                 name,
@@ -147,15 +147,15 @@ def _operations(cards: Cards) -> Section:
             for name, card in cards.items()
         ),
         is_last_column_text=False,
-        note="MACs: multiplications with addition for the first test sample, in matrix products "
-        "and convolutions; without those by a weight that is zero.",
+        note="MACs: multiply-accumulate operations in matrix products and convolutions, for the "
+        "first test sample. Effective: without those with zero weights.",
     )
 
 
-def _bytes(cards: Cards) -> Section:
+def _storage(cards: Cards) -> Section:
     return Section(
-        "Bytes, MB",
-        ("variant", "weights", "served", "compressed", "artifact"),
+        "Storage, MB",
+        ("variant", "weights", "runner files", "compressed", "artifact"),
         tuple(
             (
                 name,
@@ -167,15 +167,15 @@ def _bytes(cards: Cards) -> Section:
             for name, card in cards.items()
         ),
         is_last_column_text=False,
-        note="Served: the files that the runner reads; compressed: those, by zlib at level 6; "
-        "artifact: all files.",
+        note="Runner files: the files that the runner reads. Compressed: those files by zlib at "
+        "level 6. Artifact: all files.",
     )
 
 
 def _memory(cards: Cards) -> Section:
     return Section(
         "Load time and memory",
-        ("variant", "load, ms", "least", "most", "resident, MB", "peak, MB"),
+        ("variant", "load, ms", "min", "max", "resident, MB", "peak, MB"),
         tuple(
             (
                 name,
@@ -188,6 +188,6 @@ def _memory(cards: Cards) -> Section:
             for name, card in cards.items()
         ),
         is_last_column_text=False,
-        note="In fresh processes, libraries imported: from loading to the first answer (the median "
-        "of a few); growth of memory after running every batch size, and at most.",
+        note="In fresh processes, after imports. Load: median time from loading to the first "
+        "answer. Memory: growth after running every batch size, and peak growth.",
     )

@@ -1,4 +1,4 @@
-"""The report in the folder of the catalog, in every form: Markdown, HTML, JSON, and the plots."""
+"""Report files in the folder of the catalog: Markdown, HTML, JSON and plots."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ MARKDOWN: Final = "report.md"
 HTML: Final = "report.html"
 JSON: Final = "report.json"
 
-_DRAW: Final = {"frontier.png": plot_frontier, "speedups.png": plot_speedups}
+_PLOTTERS: Final = {"frontier.png": plot_frontier, "speedups.png": plot_speedups}
 
 
 def write_report(catalog: Catalog, folder: Path) -> Path:
-    """Write the report of a catalog into its folder; return the HTML file.
+    """Write the report of a catalog into its folder; return the path of the HTML file.
 
     Raises `ValueError` if no variant has a report card.
     """
     plots = {}
-    for name, shows in PLOTS.items():
-        _DRAW[name](catalog, folder / name)
-        plots[shows] = (folder / name).read_bytes()
+    for name, title in PLOTS.items():
+        _PLOTTERS[name](catalog, folder / name)
+        plots[title] = (folder / name).read_bytes()
     (folder / MARKDOWN).write_text(render_markdown(catalog))
     (folder / JSON).write_text(render_json(catalog) + "\n")
     (folder / HTML).write_text(render_html(catalog, plots))

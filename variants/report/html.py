@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no script, no network, the plots inside."""
+"""The report as one self-contained HTML page: plots embedded, no scripts, no external resources."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ p.note { font-size: .88rem; margin: .3rem 0; max-width: 60rem; }
 
 
 def render_html(catalog: Catalog, plots: Mapping[str, bytes]) -> str:
-    """Return the report as HTML with the same tables as the Markdown.
+    """Return the report as HTML, with the same tables as the Markdown.
 
-    `plots` are PNG files for its top, by what they show.
+    `plots` are PNG images by title, shown at the top.
     """
-    title = escape(f"Report cards of {catalog.model.name}")
+    heading = escape(f"Report cards of {catalog.model.name}")
     keys = hardware_keys(catalog)
-    images = "\n".join(_image(shows, plot) for shows, plot in plots.items())
+    images = "\n".join(_image(title, plot) for title, plot in plots.items())
     body = "\n".join(line for key in keys for line in _hardware(catalog, key))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
+<title>{heading}</title>
 <style>{_STYLE}</style>
 </head>
 <body>
-<h1>{title}</h1>
+<h1>{heading}</h1>
 {images}
 {body or "<p>No variant has a report card yet.</p>"}
 </body>
@@ -71,20 +71,20 @@ def render_html(catalog: Catalog, plots: Mapping[str, bytes]) -> str:
 """
 
 
-def _image(shows: str, plot: bytes) -> str:
+def _image(title: str, plot: bytes) -> str:
     data = base64.b64encode(plot).decode()
-    return f'<p><img alt="{escape(shows)}" src="data:image/png;base64,{data}"></p>'
+    return f'<p><img alt="{escape(title)}" src="data:image/png;base64,{data}"></p>'
 
 
 def _hardware(catalog: Catalog, key: str) -> Iterator[str]:
-    found = list(sections(catalog, key))
-    anchors = [f"{key}-{number}" for number in range(1, len(found) + 1)]
+    tables = list(sections(catalog, key))
+    anchors = [f"{key}-{number}" for number in range(1, len(tables) + 1)]
     yield f"<h2>{escape(key)}</h2>"
     yield "<nav>"
-    for anchor, section in zip(anchors, found, strict=True):
+    for anchor, section in zip(anchors, tables, strict=True):
         yield f'<a href="#{escape(anchor)}">{escape(section.title)}</a>'
     yield "</nav>"
-    for anchor, section in zip(anchors, found, strict=True):
+    for anchor, section in zip(anchors, tables, strict=True):
         yield f'<h3 id="{escape(anchor)}">{escape(section.title)}</h3>'
         yield from _table(section)
         if section.note:

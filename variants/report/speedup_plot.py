@@ -1,6 +1,6 @@
-"""Speedup over dense by batch size, as a picture: it pays where a variant is above the line.
+"""Plot of the speedup over dense by batch size.
 
-Drawn through matplotlib's objects with the Agg canvas: no window, no global state.
+Uses the object-oriented interface of matplotlib with the Agg canvas: no window, no global state.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from variants.catalog.catalog import Catalog
 from variants.catalog.comparison import batch_sizes, cards_on, hardware_keys
 
-# The colours that Okabe and Ito chose to be told apart by everyone; shapes say it as well.
+# The colour-blind safe palette of Okabe and Ito. Marker shapes distinguish the variants too.
 _COLOURS: Final = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _SHAPES: Final = ("o", "s", "D", "^", "v", "P", "X", "*")
-_INK: Final = "#222222"
+_TEXT_COLOUR: Final = "#222222"
 
 
 def plot_speedups(catalog: Catalog, path: Path) -> None:
-    """Write `draw_speedups` into a PNG file; raises as it does."""
+    """Draw the speedups into a PNG file. Raises like `draw_speedups`."""
     draw_speedups(catalog).savefig(path, format="png")
 
 
 def draw_speedups(catalog: Catalog) -> Figure:
-    """Draw each variant's speedup over dense, with its 95 % interval, against batch size.
+    """Draw the speedup of each variant over dense, with its 95 % interval, by batch size.
 
-    Where the catalog knows several kinds of hardware, the newest is drawn. Raises `ValueError` if
-    no variant has a report card.
+    If the catalog has report cards for several kinds of hardware, the newest is drawn. Raises
+    `ValueError` if no variant has a report card.
     """
     keys = hardware_keys(catalog)
     if not keys:
@@ -67,12 +67,12 @@ def draw_speedups(catalog: Catalog) -> Figure:
     axes.grid(color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("batch size", color=_INK)
-    axes.set_ylabel("times as fast as dense", color=_INK)
+    axes.set_xlabel("batch size", color=_TEXT_COLOUR)
+    axes.set_ylabel("speedup over dense", color=_TEXT_COLOUR)
     axes.set_title(
         f"{catalog.model.name} on {next(iter(cards.values())).hardware.processor}: "
         "speedup over dense in its faster runtime",
-        loc="left", fontsize=12, fontweight="bold", color=_INK,
+        loc="left", fontsize=12, fontweight="bold", color=_TEXT_COLOUR,
     )  # fmt: skip
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
     return figure

@@ -1,7 +1,7 @@
-"""The report cards of a catalog, for people and for programs.
+"""The report cards of a catalog as tables in the terminal, as Markdown and as JSON.
 
-catalog ─▶ sections (plain tables of text) ─▶ terminal
-                                           ─▶ Markdown    (HTML: `variants.report.html`)
+catalog ─▶ sections (tables of text) ─▶ terminal
+                                     ─▶ Markdown    (HTML: `variants.report.html`)
         ─▶ JSON: the catalog itself, as the router reads it
 """
 
@@ -35,20 +35,20 @@ PLOTS: Final = {
     "frontier.png": "Accuracy against latency",
     "speedups.png": "Speedup over dense by batch size",
 }
-"""What the plots show, by where the Markdown looks for them: beside itself."""
+"""Titles of the plots by file name, relative to the Markdown file."""
 
 _STYLES: Final = {BETTER: "green", FASTER: "green", WORSE: "red", SLOWER: "red", REFERENCE: "dim"}
 
 
 def render_json(catalog: Catalog) -> str:
-    """Return the catalog as one JSON document: `Catalog.model_validate_json` reads it back."""
+    """Return the catalog as one JSON document, readable by `Catalog.model_validate_json`."""
     return catalog.model_dump_json(indent=2)
 
 
 def render_markdown(catalog: Catalog) -> str:
-    """Return the report as Markdown, with the plots `PLOTS` that lie beside it."""
+    """Return the report as Markdown. It refers to the plots `PLOTS` in the same folder."""
     parts = [f"# Report cards of {catalog.model.name}"]
-    parts += [f"![{shows}]({file})" for file, shows in PLOTS.items()]
+    parts += [f"![{title}]({file})" for file, title in PLOTS.items()]
     for key in hardware_keys(catalog):
         parts.append(f"## {key}")
         for section in sections(catalog, key):
@@ -57,7 +57,7 @@ def render_markdown(catalog: Catalog) -> str:
 
 
 def render_table(catalog: Catalog) -> RenderableType:
-    """Return the report for a rich console of 100 columns or more."""
+    """Return the report for a rich console of at least 100 columns."""
     parts: list[RenderableType] = []
     for key in hardware_keys(catalog):
         parts.append(Text(f"\n{catalog.model.name} on {key}", style="bold"))
@@ -69,7 +69,7 @@ def render_table(catalog: Catalog) -> RenderableType:
 
 
 def render_overview(catalog: Catalog) -> RenderableType:
-    """Return one table with a line per variant, for a rich console of 90 columns or more."""
+    """Return one table with a line per variant, for a rich console of at least 90 columns."""
     return Group(*(_rich_table(_overview(cards)) for cards in _by_hardware(catalog)))
 
 
@@ -83,7 +83,7 @@ def _by_hardware(catalog: Catalog) -> list[Cards]:
 
 
 def sections(catalog: Catalog, hardware_key: str) -> Iterator[Section]:
-    """Yield the tables of one kind of hardware, in reading order."""
+    """Yield the tables for one hardware key in reading order."""
     cards = cards_on(catalog, hardware_key)
     yield from answer_sections(cards)
     yield from cost_sections(cards)
@@ -91,7 +91,7 @@ def sections(catalog: Catalog, hardware_key: str) -> Iterator[Section]:
     yield _recipes(variants)
     if notes := [(variant.name, note) for variant in variants for note in variant.notes]:
         yield Section("Notes", ("variant", "note"), tuple(notes), is_last_column_text=True)
-    yield _circumstances(catalog.model, cards)
+    yield _measurement(catalog.model, cards)
 
 
 def _overview(cards: Cards) -> Section:
@@ -123,14 +123,14 @@ def _overview(cards: Cards) -> Section:
 
 
 def _median(latency: BatchLatency | None) -> str:
-    """Return the median latency and, in brackets, how many times as fast as dense that is."""
+    """Return the median latency and, in parentheses, the speedup over dense."""
     if latency is None:
         return NO_VALUE
     return f"{milliseconds(latency.p50_s)} ({latency.speedup.value:.2f}x)"
 
 
 def _recipes(variants: list[Variant]) -> Section:
-    def written(variant: Variant) -> str:
+    def recipe(variant: Variant) -> str:
         steps = []
         for step in variant.recipe:
             parameters = ", ".join(f"{name}={value}" for name, value in step.parameters.items())
@@ -139,32 +139,32 @@ def _recipes(variants: list[Variant]) -> Section:
 
     return Section(
         "Recipes",
-        ("variant", "runs in", "made by"),
-        tuple((variant.name, variant.runner, written(variant)) for variant in variants),
+        ("variant", "runtime", "recipe"),
+        tuple((variant.name, variant.runner, recipe(variant)) for variant in variants),
         is_last_column_text=True,
     )
 
 
-def _circumstances(model: Model, cards: Cards) -> Section:
-    def each(*values: str) -> str:
+def _measurement(model: Model, cards: Cards) -> Section:
+    def distinct(*values: str) -> str:
         return "; ".join(dict.fromkeys(values))
 
     every = list(cards.values())
     return Section(
-        "Measured on",
+        "Measurement",
         ("", ""),
         (
-            ("processor", each(*(card.hardware.processor for card in every))),
-            ("flags", each(*(" ".join(card.hardware.flags) or "none known" for card in every))),
-            ("threads", each(*(f"{card.hardware.threads}" for card in every))),
-            ("load average", each(*(_load(card) for card in every))),
-            ("libraries", each(*(_versions(card) for card in every))),
-            ("commit", each(*(card.provenance.commit or "none known" for card in every))),
-            ("seed", each(*(f"{card.provenance.seed}" for card in every))),
-            ("weights, sha256", model.weights_sha256 or "none known"),
-            ("datasets, sha256", model.datasets_sha256 or "none known"),
-            ("test samples", each(*(f"{card.test_samples:,}" for card in every))),
-            ("date", each(*(card.measured_at for card in every))),
+            ("processor", distinct(*(card.hardware.processor for card in every))),
+            ("flags", distinct(*(" ".join(card.hardware.flags) or "unknown" for card in every))),
+            ("threads", distinct(*(f"{card.hardware.threads}" for card in every))),
+            ("load average", distinct(*(_load(card) for card in every))),
+            ("libraries", distinct(*(_versions(card) for card in every))),
+            ("commit", distinct(*(card.provenance.commit or "unknown" for card in every))),
+            ("seed", distinct(*(f"{card.provenance.seed}" for card in every))),
+            ("weights, sha256", model.weights_sha256 or "unknown"),
+            ("datasets, sha256", model.datasets_sha256 or "unknown"),
+            ("test samples", distinct(*(f"{card.test_samples:,}" for card in every))),
+            ("date", distinct(*(card.measured_at for card in every))),
         ),
         is_last_column_text=True,
     )
@@ -172,7 +172,7 @@ def _circumstances(model: Model, cards: Cards) -> Section:
 
 def _load(card: ReportCard) -> str:
     load = card.provenance.load_average
-    return "none known" if load is None else f"{load:.2f}"
+    return "unknown" if load is None else f"{load:.2f}"
 
 
 def _versions(card: ReportCard) -> str:

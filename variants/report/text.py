@@ -1,4 +1,4 @@
-"""The words, numbers and tables that a report is made of, before anything renders them."""
+"""Building blocks of reports: tables of text and number formats."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Final
 from variants.catalog.catalog import Interval
 
 REFERENCE: Final = "reference"
+"""Verdict on dense, which the other variants are compared with."""
+
 NO_VALUE: Final = "-"
-"""Stands where a variant has no such number."""
+"""Placeholder for a missing number."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A table of text. A row whose first cell is empty belongs to the row before it."""
+    """A table of text. A row with an empty first cell continues the row before it."""
 
     title: str
     columns: tuple[str, ...]
@@ -23,39 +25,39 @@ class Section:
     note: str = ""
 
     def is_text_column(self, column: int) -> bool:
-        """Tell whether a column, by number, holds words and not numbers."""
+        """Return whether the column with this index contains text rather than numbers."""
         last = len(self.columns) - 1
         return column == 0 or (self.is_last_column_text and column == last)
 
 
 def milliseconds(seconds: float) -> str:
-    """Write a duration in milliseconds with three digits that matter: `0.0712`, `4.25`, `1,340`."""
+    """Format a duration in milliseconds with three significant digits: `0.0712`, `1,340`."""
     milli = seconds * 1e3
     digits = next((n for limit, n in ((0.1, 4), (1, 3), (10, 2), (100, 1)) if milli < limit), 0)
     return f"{milli:,.{digits}f}"
 
 
 def megabytes(size_bytes: int | None) -> str:
-    """Write a size in MB of a million bytes."""
+    """Format a size in MB (10^6 bytes)."""
     return NO_VALUE if size_bytes is None else f"{size_bytes / 1e6:,.2f}"
 
 
 def millions(count: int) -> str:
-    """Write a number of millions with four digits that matter: `0.1185`, `5.820`, `1,204`."""
+    """Format a count in millions with four significant digits: `0.1185`, `5.820`, `1,204`."""
     value = count / 1e6
     digits = next((n for limit, n in ((1, 4), (10, 3), (100, 2), (1000, 1)) if value < limit), 0)
     return f"{value:,.{digits}f}"
 
 
 def interval(interval: Interval, form: str, *, scale: float = 1) -> str:
-    """Write an estimate with its interval, each number in this format: `0.20 [0.10, 0.30]`."""
+    """Format an estimate and its interval, such as `0.20 [0.10, 0.30]`."""
     value, low, high = (
         form.format(scale * end) for end in (interval.value, interval.low, interval.high)
     )
-    # Dense against itself is known, not estimated.
+    # Exact values have no interval, such as dense compared with itself.
     return value if interval.low == interval.high else f"{value} [{low}, {high}]"
 
 
 def probability(p_value: float) -> str:
-    """Write a p-value: `0.037`, `<0.001`."""
+    """Format a p-value: `0.037`, `<0.001`."""
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"

@@ -33,14 +33,14 @@ def test_each_panel_marks_the_frontier_of_its_batch_size() -> None:
     assert names(figure, 1, is_best=True) == {"dense", "int8", "slow"}
 
 
-def test_points_stand_at_median_latency_and_accuracy() -> None:
+def test_points_are_at_median_latency_and_accuracy() -> None:
     axes = draw_frontier(CATALOG, panels=(8,)).axes[0]
     marks = [np.asarray(line.get_xydata()) for line in axes.lines if line.get_marker() != "None"]
-    places = {(round(float(x), 6), round(float(y), 6)) for mark in marks for x, y in mark}
-    assert places == {(20, 90), (6, 89), (12, 88)}
+    points = {(round(float(x), 6), round(float(y), 6)) for mark in marks for x, y in mark}
+    assert points == {(20, 90), (6, 89), (12, 88)}
 
 
-def test_every_name_is_written_once_and_inside_its_panel() -> None:
+def test_every_label_is_drawn_once_and_inside_its_panel() -> None:
     long = "a-name-of-forty-characters-is-rather-long"
     at_the_edge = card(0.91, latency(1, 0.004), latency(8, 0.03), latency(64, 0.2))
     cards = {name: variant.report_cards for name, variant in CATALOG.variants.items()}
@@ -53,21 +53,21 @@ def test_every_name_is_written_once_and_inside_its_panel() -> None:
 
 
 @pytest.mark.parametrize(
-    "lonely",
+    "small",
     [
         pytest.param(catalog({"dense": (card(),)}), id="one variant"),
-        pytest.param(catalog({"dense": (card(),), "twin": (card(),)}), id="two at one place"),
+        pytest.param(catalog({"dense": (card(),), "twin": (card(),)}), id="two equal points"),
         pytest.param(catalog({"dense": (card(0.9, latency(4, 1)),)}), id="one batch size"),
     ],
 )
-def test_few_points_are_drawn_too(lonely: Catalog, tmp_path: Path) -> None:
-    plot_frontier(lonely, tmp_path / "p.png")
+def test_catalogs_with_few_points_are_drawn(small: Catalog, tmp_path: Path) -> None:
+    plot_frontier(small, tmp_path / "p.png")
     header = (tmp_path / "p.png").read_bytes()[:24]
     width, height = struct.unpack(">II", header[16:])
     assert header[:8] == b"\x89PNG\r\n\x1a\n"
     assert width > height > 600
 
 
-def test_nothing_measured_is_refused() -> None:
+def test_a_catalog_without_report_cards_is_rejected() -> None:
     with pytest.raises(ValueError, match="nothing to plot"):
         draw_frontier(catalog({"dense": ()}))

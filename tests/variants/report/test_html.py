@@ -30,7 +30,7 @@ VOID = {"meta", "img", "link", "br", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """Reads a page strictly: every element closed, in order; keeps what a test asks for."""
+    """A strict parser: every element must be closed in order. Keeps tags, links, ids and cells."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Page(HTMLParser):
             self.cells.append((self._class, data))
 
 
-def test_the_page_is_well_formed_and_asks_for_nothing_outside_itself() -> None:
+def test_the_page_is_well_formed_and_self_contained() -> None:
     html = render_html(CATALOG, {"A picture": b"picture"})
     page = Page(html)
     assert page.open == []
@@ -77,7 +77,7 @@ def test_the_page_is_well_formed_and_asks_for_nothing_outside_itself() -> None:
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_it_has_every_cell_of_every_section() -> None:
+def test_the_page_has_every_cell_of_every_section() -> None:
     cells = {data for _, data in Page(render_html(CATALOG, {})).cells}
     for section in sections(CATALOG, "cpu-t1"):
         for row in section.rows:
@@ -87,7 +87,7 @@ def test_it_has_every_cell_of_every_section() -> None:
     assert all(f">{title}</h3>" in html for title in titles)
 
 
-def test_words_have_a_colour_that_goes_with_them() -> None:
+def test_verdicts_are_coloured() -> None:
     cells = Page(render_html(CATALOG, {})).cells
     assert ("words good", "faster") in cells
     assert ("words bad", "slower") in cells
@@ -95,33 +95,33 @@ def test_words_have_a_colour_that_goes_with_them() -> None:
     assert ("words quiet", "reference") in cells
 
 
-def test_what_a_browser_would_take_for_markup_is_said_literally() -> None:
+def test_markup_in_texts_is_escaped() -> None:
     html = render_html(CATALOG, {})
     assert "layers &lt;a&gt; &amp; &#x27;b&#x27; stay dense" in html
     assert "<a>" not in html
 
 
-def test_each_kind_of_hardware_has_anchors_of_its_own() -> None:
+def test_each_kind_of_hardware_has_its_own_anchors() -> None:
     other = card(0.5, key="other-t4", measured_at="2025-01-01")
     page = Page(render_html(catalog({"dense": (card(), other)}), {}))
     assert {"cpu-t1-1", "other-t4-1"} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_a_catalog_without_cards_says_so() -> None:
+def test_a_catalog_without_report_cards_has_a_placeholder() -> None:
     html = render_html(catalog({"dense": ()}), {})
     assert Page(html).open == []
     assert "No variant has a report card yet." in html
 
 
-def test_the_report_is_written_in_every_form(tmp_path: Path) -> None:
+def test_the_report_is_written_in_every_format(tmp_path: Path) -> None:
     assert write_report(CATALOG, tmp_path) == tmp_path / HTML
     assert {path.name for path in tmp_path.iterdir()} == {MARKDOWN, HTML, JSON, *PLOTS}
     assert (tmp_path / MARKDOWN).read_text() == render_markdown(CATALOG)
     assert Catalog.model_validate_json((tmp_path / JSON).read_text()) == CATALOG
-    plots = {shows: (tmp_path / file).read_bytes() for file, shows in PLOTS.items()}
+    plots = {title: (tmp_path / file).read_bytes() for file, title in PLOTS.items()}
     assert len(set(plots.values())) == 2
     assert (tmp_path / HTML).read_text() == render_html(CATALOG, plots)
-    for shows, plot in plots.items():
+    for title, plot in plots.items():
         assert base64.b64encode(plot).decode() in (tmp_path / HTML).read_text()
-        assert f"![{shows}]" in (tmp_path / MARKDOWN).read_text()
+        assert f"![{title}]" in (tmp_path / MARKDOWN).read_text()

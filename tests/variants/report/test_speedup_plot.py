@@ -20,7 +20,7 @@ CATALOG = catalog(
 )
 
 
-def test_every_variant_is_a_line_of_speedups_with_bars_and_1_is_marked() -> None:
+def test_every_variant_is_a_line_with_error_bars_and_1_is_marked() -> None:
     (axes,) = draw_speedups(CATALOG).axes
     lines = {
         str(container.get_label()): np.asarray(container.lines[0].get_xydata()).tolist()
@@ -38,11 +38,11 @@ def test_every_variant_is_a_line_of_speedups_with_bars_and_1_is_marked() -> None
     assert [text.get_text() for text in legend.get_texts()] == ["dense", "int8"]
 
 
-def test_it_is_written_as_a_png_even_of_one_variant_at_one_batch_size(tmp_path: Path) -> None:
+def test_a_plot_of_one_variant_at_one_batch_size_is_written_as_png(tmp_path: Path) -> None:
     plot_speedups(catalog({"dense": (card(0.9, latency(4, 1)),)}), tmp_path / "s.png")
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_nothing_measured_is_refused() -> None:
+def test_a_catalog_without_report_cards_is_rejected() -> None:
     with pytest.raises(ValueError, match="nothing to plot"):
         draw_speedups(catalog({"dense": ()}))

@@ -60,8 +60,8 @@ def rows(markdown: str, title: str) -> dict[str, list[str]]:
     return {line[0]: line[1:] for line in cells}
 
 
-def test_answers_come_with_intervals_and_a_word() -> None:
-    table = rows(render_markdown(CATALOG), "Answers")
+def test_accuracies_have_intervals_and_a_verdict() -> None:
+    table = rows(render_markdown(CATALOG), "Accuracy")
     assert table["dense"] == [
         "90.12 [89.52, 90.72]",
         "+0.00",
@@ -73,18 +73,18 @@ def test_answers_come_with_intervals_and_a_word() -> None:
     assert table["sparse-2:4"][-1] == "worse"
 
 
-def test_changed_answers_are_counted_both_ways() -> None:
+def test_changed_answers_are_counted_in_both_directions() -> None:
     table = rows(render_markdown(CATALOG), "Changed answers")
     assert table["sparse-2:4"] == ["1,234", "567", "12.30 [11.90, 12.70]", "3.25"]
-    table = rows(render_markdown(CATALOG), "Calibration")
+    table = rows(render_markdown(CATALOG), "Confidence calibration")
     assert table["sparse-2:4"] == ["93.45", "89.50", "4.56", "0.1512"]
-    table = rows(render_markdown(CATALOG), "Most hit")
+    table = rows(render_markdown(CATALOG), "Most confident new errors")
     assert "dense" not in table
     assert table["activation-pruned"] == ["-"]
     assert table["sparse-2:4"] == ["9000 17 4"]
 
 
-def test_the_three_worst_classes_come_with_a_word() -> None:
+def test_the_three_worst_classes_have_a_verdict() -> None:
     lines = render_markdown(CATALOG).split("### Worst classes")[1].splitlines()
     assert "| sparse-2:4 | 1 | 1,000 | 90.00 | -2.35 [-3.35, -1.35] | <0.001 | worse |" in lines
     first = lines.index(next(line for line in lines if line.startswith("| sparse-2:4")))
@@ -93,13 +93,13 @@ def test_the_three_worst_classes_come_with_a_word() -> None:
     assert not lines[first + 3].startswith("|")
 
 
-def test_dense_alone_is_compared_with_nothing() -> None:
+def test_a_catalog_of_dense_alone_has_no_comparisons() -> None:
     markdown = render_markdown(catalog({"dense": (card(),)}))
     assert "Worst classes" not in markdown
-    assert "Most hit" not in markdown
+    assert "Most confident new errors" not in markdown
 
 
-def test_the_runtime_that_dense_is_faster_in_is_told() -> None:
+def test_the_faster_runtime_of_dense_is_reported() -> None:
     both = catalog(
         {
             "dense": (
@@ -112,28 +112,30 @@ def test_the_runtime_that_dense_is_faster_in_is_told() -> None:
         }
     )
     markdown = render_markdown(both)
-    assert "Dense: 4.00 ms in onnx, the faster; 6.00 ms in torch." in markdown
-    assert "Dense: 60.0 ms in torch, the faster; 80.0 ms in onnx." in markdown
-    assert "The faster runtime of dense by batch: 1 onnx, 64 torch." in markdown
+    assert "Dense: 4.00 ms in onnx (the reference), 6.00 ms in torch." in markdown
+    assert "Dense: 60.0 ms in torch (the reference), 80.0 ms in onnx." in markdown
+    assert "Reference runtimes: 1 onnx, 64 torch." in markdown
     assert rows(markdown, "Speed at batch 1")["★ dense"][-1] == "reference"
     assert rows(markdown, "Speed at batch 64")["★ dense"][-1] == "slower"
 
 
-def test_the_crossover_is_told_in_words() -> None:
-    def across(*speedups: float) -> str:
+def test_the_crossover_lists_ranges_of_batch_sizes() -> None:
+    def crossover(*speedups: float) -> str:
         sizes = (1, 2, 4, 8)
-        own = [latency(n, 0.001, around(s, 0.01)) for n, s in zip(sizes, speedups, strict=True)]
-        both = catalog({"dense": (card(),), "it": (card(0.9, *own),)})
-        return rows(render_markdown(both), "Crossover")["it"][0]
+        latencies = [
+            latency(n, 0.001, around(s, 0.01)) for n, s in zip(sizes, speedups, strict=True)
+        ]
+        both = catalog({"dense": (card(),), "int8": (card(0.9, *latencies),)})
+        return rows(render_markdown(both), "Crossover")["int8"][0]
 
-    assert across(2, 2, 2, 2) == "all"
-    assert across(1, 1, 1, 1) == "none"
-    assert across(2, 2, 1, 1) == "1 to 2"
-    assert across(0.5, 0.5, 2, 2) == "4 on"
-    assert across(2, 0.5, 2, 0.5) == "1, 4"
+    assert crossover(2, 2, 2, 2) == "all"
+    assert crossover(1, 1, 1, 1) == "none"
+    assert crossover(2, 2, 1, 1) == "1 to 2"
+    assert crossover(0.5, 0.5, 2, 2) == "4 and up"
+    assert crossover(2, 0.5, 2, 0.5) == "1, 4"
 
 
-def test_speed_is_told_at_the_smallest_and_the_largest_batch() -> None:
+def test_speed_is_reported_at_the_smallest_and_the_largest_batch_size() -> None:
     markdown = render_markdown(CATALOG)
     assert rows(markdown, "Speed at batch 1")["★ activation-pruned"] == [
         "0.0712",
@@ -158,23 +160,23 @@ def test_every_batch_size_is_in_the_latency_table() -> None:
     assert "|  | speedup | 5.79x | (0.98x) |" in markdown
 
 
-def test_costs_are_told() -> None:
+def test_sizes_storage_and_memory_are_reported() -> None:
     markdown = render_markdown(CATALOG)
     assert rows(markdown, "Size")["dense"] == ["5,824,522", "2,924,554", "5.820", "2.910"]
-    assert rows(markdown, "Bytes, MB")["dense"] == ["23.30", "23.30", "21.60", "23.30"]
+    assert rows(markdown, "Storage, MB")["dense"] == ["23.30", "23.30", "21.60", "23.30"]
     table = rows(markdown, "Load time and memory")
     assert table["dense"] == ["42.1", "40.0", "55.3", "78.80", "101.20"]
 
 
-def test_what_was_not_measured_is_left_open() -> None:
+def test_missing_measurements_are_shown_as_a_dash() -> None:
     bare = card().model_copy(update={"macs": None, "peak_bytes": None})
     markdown = render_markdown(catalog({"dense": (bare,)}))
     assert rows(markdown, "Size")["dense"][-2:] == ["-", "-"]
     assert rows(markdown, "Load time and memory")["dense"][-1] == "-"
 
 
-def test_circumstances_are_told() -> None:
-    assert rows(render_markdown(CATALOG), "Measured on") == {
+def test_the_circumstances_of_the_measurement_are_reported() -> None:
+    assert rows(render_markdown(CATALOG), "Measurement") == {
         "": [""],
         "---": ["---"],
         "processor": ["Some CPU 1"],
@@ -184,22 +186,22 @@ def test_circumstances_are_told() -> None:
         "libraries": ["python 3.11, onnxruntime 1.31.1"],
         "commit": ["c0ffee"],
         "seed": ["7"],
-        "weights, sha256": ["none known"],
-        "datasets, sha256": ["none known"],
+        "weights, sha256": ["unknown"],
+        "datasets, sha256": ["unknown"],
         "test samples": ["10,000"],
         "date": ["2026-01-01 00:00:00+00:00"],
     }
 
 
-def test_a_recipe_is_told_step_by_step() -> None:
-    made = catalog({"dense": (card(),), "pruned": (card(),)})
+def test_a_recipe_is_shown_step_by_step() -> None:
+    measured = catalog({"dense": (card(),), "pruned": (card(),)})
     steps = (
         Step(technique="activation-pruning", parameters={"mean_below": 0.5, "seed": 3}),
         Step(technique="recover"),
     )
-    pruned = made.variants["pruned"].model_copy(update={"recipe": steps})
-    made = made.model_copy(update={"variants": {**made.variants, "pruned": pruned}})
-    table = rows(render_markdown(made), "Recipes")
+    pruned = measured.variants["pruned"].model_copy(update={"recipe": steps})
+    measured = measured.model_copy(update={"variants": {**measured.variants, "pruned": pruned}})
+    table = rows(render_markdown(measured), "Recipes")
     assert table["dense"] == ["onnx", "as trained"]
     assert table["pruned"][1] == "activation-pruning(mean_below=0.5, seed=3), then recover"
 
@@ -213,7 +215,7 @@ def test_the_overview_has_a_line_for_each_variant() -> None:
         assert cell in line
 
 
-def test_a_hundred_columns_hold_every_row_on_one_line() -> None:
+def test_every_row_fits_on_one_line_of_100_columns() -> None:
     text = terminal(CATALOG)
     lines = text.splitlines()
     assert max(len(line) for line in lines) <= 100
@@ -228,25 +230,25 @@ def test_a_hundred_columns_hold_every_row_on_one_line() -> None:
         assert any(all(cell in line for cell in cells) for line in lines), cells
 
 
-def test_what_a_terminal_would_style_is_said_literally() -> None:
+def test_markup_of_the_terminal_is_escaped() -> None:
     noted = catalog({"dense": (card(),)}, notes=("layers [0] and [bold] stay dense",))
     assert "layers [0] and [bold] stay dense" in terminal(noted)
     assert rows(render_markdown(noted), "Notes")["dense"] == ["layers [0] and [bold] stay dense"]
 
 
-def test_cards_of_different_hardware_get_tables_of_their_own() -> None:
+def test_cards_of_different_hardware_have_separate_tables() -> None:
     other = card(0.5, key="other-t4", measured_at="2025-01-01")
     markdown = render_markdown(catalog({"dense": (card(), other), "int8": (card(),)}))
     first, second = markdown.split("## cpu-t1")[1].split("## other-t4")
-    assert list(rows(first, "Answers"))[2:] == ["dense", "int8"]
-    assert list(rows(second, "Answers"))[2:] == ["dense"]
+    assert list(rows(first, "Accuracy"))[2:] == ["dense", "int8"]
+    assert list(rows(second, "Accuracy"))[2:] == ["dense"]
 
 
-def test_json_is_the_catalog_that_the_router_reads() -> None:
+def test_the_json_report_is_the_catalog_itself() -> None:
     assert Catalog.model_validate_json(render_json(CATALOG)) == CATALOG
 
 
-def test_a_catalog_without_cards_says_so() -> None:
+def test_a_catalog_without_report_cards_has_a_placeholder() -> None:
     bare = catalog({"dense": ()})
     assert "No variant has a report card yet." in terminal(bare)
     assert render_markdown(bare).startswith("# Report cards of shirts")
@@ -262,16 +264,16 @@ def test_a_catalog_without_cards_says_so() -> None:
         (1.34, "1,340"),
     ],
 )
-def test_durations_have_three_digits_that_matter(seconds: float, text: str) -> None:
+def test_durations_have_three_significant_digits(seconds: float, text: str) -> None:
     assert milliseconds(seconds) == text
 
 
-def test_millions_have_four_digits_that_matter() -> None:
+def test_millions_have_four_significant_digits() -> None:
     counts = (118_500, 5_820_416, 12_345_678, 123_456_789, 1_204_000_000)
     assert [millions(n) for n in counts] == ["0.1185", "5.820", "12.35", "123.5", "1,204"]
 
 
-def test_a_p_value_below_a_thousandth_is_not_told_further() -> None:
+def test_p_values_below_a_thousandth_are_not_shown_exactly() -> None:
     assert [probability(p) for p in (1.0, 0.0374, 0.001, 0.0009)] == [
         "1.000", "0.037", "0.001", "<0.001",
     ]  # fmt: skip
@@ -283,9 +285,10 @@ def test_megabytes_are_millions_of_bytes() -> None:
 
 def test_reading_and_reporting_a_catalog_imports_no_torch() -> None:
     modules = (
-        "catalog, comparison, evaluation, frontier, hardware, profiling, provenance, quality, "
-        "report_files"
-    )
-    program = f"import sys; from variants import {modules}; sys.exit('torch' in sys.modules)"
+        "catalog.comparison", "catalog.hardware", "measurement.evaluation",
+        "measurement.profiling", "measurement.provenance", "measurement.quality", "report.files",
+    )  # fmt: skip
+    imports = ", ".join(f"variants.{module}" for module in modules)
+    program = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
     root = Path(__file__).parents[3]
     assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0
