@@ -1,6 +1,6 @@
-"""Fetches what the examples need and is not shipped: `python -m examples.fetch cifar10 minilm`.
+"""Downloads data and weights of the examples: `python -m examples.fetch cifar10 minilm`.
 
-What is fetched lies in `.models/<example>/`, whole or not at all.
+The files are written to `.models/<example>/`, which appears only when it is complete.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ EXAMPLES: Final[Mapping[str, Example]] = {"cifar10": CIFAR10, "minilm": MINILM}
     "--into",
     type=click.Path(path_type=Path, file_okay=False),
     default=FOLDER,
-    help="Where a folder of each name is made. [default: .models beside the examples]",
+    help="Parent of the created folders. [default: .models in the repository]",
 )
 def main(names: tuple[str, ...], into: Path) -> None:
-    """Fetch the data and weights of examples, those that are not there yet."""
+    """Download the data and weights of the examples NAMES that are not present yet."""
     console = Console(soft_wrap=True, highlight=False)
     for name in names:
         example, target = EXAMPLES[name], into / name
         if target.exists():
-            console.print(f"{name}: {target} is there; remove it to fetch it anew")
+            console.print(f"{name}: {target} exists; remove it to download it again")
             continue
-        console.print(f"{name}: fetching {', '.join(one.name for one in example.packages)} ...")
+        console.print(f"{name}: downloading {', '.join(one.name for one in example.packages)} ...")
         try:
             fetch(example, target)
         except ValueError as error:

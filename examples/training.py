@@ -1,4 +1,4 @@
-"""How the weights of an example are trained and written."""
+"""Training of the weights of an example."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from variants.model.training import Schedule, accuracy, fit
 
 
 def train(network: nn.Module, datasets: Datasets, schedule: Schedule, weights: Path) -> None:
-    """Train, say how well it went, and write the weights in one step.
+    """Train the network, write its weights atomically and print its validation accuracy.
 
-    The test split is not looked at here: report cards do that, once.
+    The test split is not used here. Only report cards use it.
     """
     console = Console()
     started = time.perf_counter()

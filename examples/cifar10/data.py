@@ -1,7 +1,7 @@
-"""CIFAR-10 (Krizhevsky 2009, Learning multiple layers of features from tiny images), once fetched.
+"""CIFAR-10 (Krizhevsky 2009, Learning multiple layers of features from tiny images).
 
-60,000 photographs of 32 x 32 pixels in colour, 10 classes. Of the 50,000 training images 5,000,
-drawn with a fixed seed, are the validation split.
+60,000 colour photographs of 32 x 32 pixels in 10 classes. 5,000 of the 50,000 training images,
+drawn with a fixed seed, are the validation split. `python -m examples.fetch cifar10` downloads it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SEED: Final = 0
 def load(folder: Path = FOLDER) -> Datasets:
     """Return the three splits: `input` FP32 `[n, 3, 32, 32]`, pixels from 0 to 1.
 
-    Raises `ValueError` that says how to fetch them if they are not there.
+    Raises `ValueError` with the download command if the files are missing.
     """
     pixels, labels = _read(folder, "train")
     order = np.random.default_rng(SEED).permutation(len(labels))

@@ -1,7 +1,7 @@
 """A convolutional network for CIFAR-10 with published weights: 968,394 parameters.
 
-Six 3 x 3 convolutions without padding, each with ReLU and then batch normalisation, two poolings
-between them, and three Linear layers. The weights are those of the package `cifar-10-model`.
+Six 3 x 3 convolutions without padding, each followed by ReLU and batch normalisation, two max
+pooling layers, and three Linear layers. The weights are from the package `cifar-10-model`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from variants.model.dataset import Datasets
 CHANNELS = (64, 64, 128, 128, 64, 64)
 POOLED_AFTER = (1, 3)
 LINEARS = (1024, 512, 10)
-EPSILON = 1e-3  # of batch normalisation, as the weights were trained with
+EPSILON = 1e-3  # of batch normalisation, as in the training of the weights
 
 
 class Scale(nn.Module):
-    """Multiplies by a constant: inside the model, so that a client sends plain pixels."""
+    """Multiplication by a constant. Part of the model, so clients send plain pixels."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
         self._factor = factor
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """FP32 of any shape to the same shape."""
+        """Scale an FP32 tensor of any shape."""
         return pixels * self._factor
 
 
@@ -41,7 +41,7 @@ def network() -> nn.Sequential:
         if number in POOLED_AFTER:
             layers.append(nn.MaxPool2d(2))
         before = channels
-    layers.append(nn.Flatten())  # one pixel is left of the image
+    layers.append(nn.Flatten())  # the feature maps have one pixel
     for features in LINEARS:
         layers += [nn.Linear(before, features), nn.ReLU()]
         before = features
@@ -49,7 +49,7 @@ def network() -> nn.Sequential:
 
 
 def weights() -> Path:
-    """What `python -m examples.fetch cifar10` writes."""
+    """Return the path of the weights that `python -m examples.fetch cifar10` writes."""
     return data.FOLDER / "weights.safetensors"
 
 

@@ -1,7 +1,7 @@
-"""From the packages that hold CIFAR-10 and the trained network to what `data` and `model` load.
+"""Conversion of the packages with CIFAR-10 and the trained network to the files of the example.
 
 data_batch_*.png, one image per row ─▶ {train,test}_{images,labels}.npy, UINT8
-cnn_model.h5, as Keras writes it    ─▶ weights.safetensors
+cnn_model.h5, weights of Keras      ─▶ weights.safetensors
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PARTS: Final = {
     "train": ([f"data_batch_{number}" for number in range(1, 6)], "train_lables"),
     "test": (["test_batch"], "test_lables"),
 }
-"""Of each split, the images and the labels; the spelling is the package's."""
+"""Files with the images and labels of each split, in the spelling of the package."""
 
 _BATCH_NORM: Final = {
     "weight": "gamma",
@@ -39,7 +39,7 @@ _BATCH_NORM: Final = {
 
 
 def prepare(archives: Sequence[Path], folder: Path) -> None:
-    """Write the images, labels and weights; the archives are the packages of `CIFAR10`."""
+    """Write images, labels and weights. The archives are the packages of `CIFAR10`, in order."""
     images, model = archives
     with tarfile.open(images) as archive:
         for name, (batches, labels) in _PARTS.items():
@@ -81,10 +81,10 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
 
 
 def _images(png: bytes) -> NDArray[np.uint8]:
-    """Return the images of a PNG that has one in each row, UINT8 `[n, 3, 32, 32]`."""
+    """Return the images of a PNG with one image per row, UINT8 `[n, 3, 32, 32]`."""
     from PIL import Image
 
-    # One row for each of 10,000 images is more than Pillow opens by default: it fears bombs.
+    # Pillow rejects images of this size by default, as possible decompression bombs.
     Image.MAX_IMAGE_PIXELS = None
     with Image.open(io.BytesIO(png)) as image:
         rows = np.asarray(image.convert("RGB"))
@@ -92,33 +92,33 @@ def _images(png: bytes) -> NDArray[np.uint8]:
 
 
 def _weights(h5: bytes) -> dict[str, Tensor]:
-    """Return Keras's weights by our names and in torch's layouts."""
+    """Return the weights of Keras by torch names and in torch layouts."""
     import h5py
 
     with h5py.File(io.BytesIO(h5)) as file:
         layers = file["model_weights"]
         tensors: dict[str, Tensor] = {}
-        seen = {"conv2d": 0, "batch_normalization": 0, "dense": 0}
+        counts = {"conv2d": 0, "batch_normalization": 0, "dense": 0}
         for name, module in network().named_children():
             match module:
                 case nn.Conv2d():
-                    kind, wanted = "conv2d", {"weight": "kernel", "bias": "bias"}
+                    kind, keras_names = "conv2d", {"weight": "kernel", "bias": "bias"}
                 case nn.Linear():
-                    kind, wanted = "dense", {"weight": "kernel", "bias": "bias"}
+                    kind, keras_names = "dense", {"weight": "kernel", "bias": "bias"}
                 case nn.BatchNorm2d():
-                    kind, wanted = "batch_normalization", _BATCH_NORM
+                    kind, keras_names = "batch_normalization", _BATCH_NORM
                     tensors[f"{name}.num_batches_tracked"] = torch.tensor(0)
                 case _:
                     continue
-            layer = f"{kind}_{seen[kind]}" if seen[kind] else kind
-            seen[kind] += 1
-            for ours, theirs in wanted.items():
-                values = np.asarray(layers[layer][layer][f"{theirs}:0"])
-                tensors[f"{name}.{ours}"] = torch.from_numpy(_in_torch_layout(values))
+            layer = f"{kind}_{counts[kind]}" if counts[kind] else kind
+            counts[kind] += 1
+            for parameter, keras_name in keras_names.items():
+                values = np.asarray(layers[layer][layer][f"{keras_name}:0"])
+                tensors[f"{name}.{parameter}"] = torch.from_numpy(_in_torch_layout(values))
     return tensors
 
 
 def _in_torch_layout(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Keras keeps kernels as height, width, in, out, and Linear weights as in, out."""
+    """Transpose Keras kernels (height, width, in, out) and Linear weights (in, out)."""
     axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[values.ndim]
     return np.ascontiguousarray(values.transpose(axes), dtype=np.float32)

@@ -1,6 +1,6 @@
-"""Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747), as shipped beside this file.
+"""Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747), included in this folder.
 
-70,000 images of clothing, 28 x 28 pixels, 10 classes. Of the 60,000 training images 6,000, drawn
+70,000 images of clothing, 28 x 28 pixels, in 10 classes. 6,000 of the 60,000 training images, drawn
 with a fixed seed, are the validation split.
 """
 
@@ -24,13 +24,13 @@ CLASSES: Final = (
 VALIDATION_SAMPLES: Final = 6_000
 SEED: Final = 0
 
-_UNSIGNED_BYTES = 0x08  # IDX's code of the element type; these files hold no other
+_UNSIGNED_BYTES = 0x08  # IDX code of the only element type in these files
 
 
 def load() -> Datasets:
     """Return the three splits: `input` FP32 `[n, 784]`, pixels from 0 to 1; labels INT64 `[n]`.
 
-    Raises `ValueError` that names the file if one is missing or is not the canonical one.
+    Raises `ValueError` with the file name if a file is missing or differs from the canonical one.
     """
     images = _split("train")
     order = np.random.default_rng(SEED).permutation(len(images))
@@ -50,22 +50,22 @@ def _split(prefix: str) -> Split:
 
 def _read(name: str) -> NDArray[np.uint8]:
     """Read a gzipped IDX file: 2 zero bytes, type, dimensions, a big-endian size each, elements."""
-    content = _checked(name)
+    content = _read_verified(name)
     raw = gzip.decompress(content)
     if raw[:2] != b"\0\0" or raw[2] != _UNSIGNED_BYTES:
-        raise ValueError(f"{FOLDER / name} is no IDX file of unsigned bytes")
+        raise ValueError(f"{FOLDER / name} is not an IDX file of unsigned bytes")
     start = 4 + 4 * raw[3]
     shape = np.frombuffer(raw[4:start], dtype=">i4")
     return np.frombuffer(raw[start:], dtype=np.uint8).reshape(shape)
 
 
-def _checked(name: str) -> bytes:
+def _read_verified(name: str) -> bytes:
     lines = (line.split() for line in (FOLDER / "SHA256SUMS").read_text().splitlines())
-    sums = {file: sha256 for sha256, file in lines}
+    hashes = {file: sha256 for sha256, file in lines}
     try:
         content = (FOLDER / name).read_bytes()
     except FileNotFoundError:
         raise ValueError(f"{FOLDER / name} is missing; it is part of the repository") from None
-    if hashlib.sha256(content).hexdigest() != sums[name]:
-        raise ValueError(f"{FOLDER / name} is not the file that SHA256SUMS describes")
+    if hashlib.sha256(content).hexdigest() != hashes[name]:
+        raise ValueError(f"{FOLDER / name} does not match its hash in SHA256SUMS")
     return content

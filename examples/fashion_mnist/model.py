@@ -1,6 +1,6 @@
 """The demo model: a multilayer perceptron with two hidden layers of 2,048, about 5.8 M parameters.
 
-Deliberately larger than the task needs, so that there is something to compress.
+It is larger than the task requires, to leave room for compression.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ HIDDEN = 2048
 
 
 class Normalize(nn.Module):
-    """Centres and scales pixels from 0 to 1 by the training set's statistics.
+    """Standardises pixels from 0 to 1 by the mean and standard deviation of the training set.
 
-    Inside the model, so that a client sends plain pixels and knows no constants.
+    Part of the model, so clients send plain pixels.
     """
 
     def __init__(self, mean: float, deviation: float) -> None:
@@ -27,7 +27,7 @@ class Normalize(nn.Module):
         self._deviation = deviation
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """FP32 `[n, 784]` to the same shape."""
+        """Standardise FP32 pixels `[n, 784]`."""
         return (pixels - self._mean) / self._deviation
 
 
@@ -44,10 +44,10 @@ def network() -> nn.Sequential:
 
 
 def weights() -> Path:
-    """What `python -m examples.fashion_mnist.train` writes."""
+    """Return the path of the weights that `python -m examples.fashion_mnist.train` writes."""
     return Path(__file__).with_name("weights.safetensors")
 
 
 def datasets() -> Datasets:
-    """Return the images shipped beside this file: `input` FP32 `[n, 784]`, pixels from 0 to 1."""
+    """Return Fashion-MNIST: `input` FP32 `[n, 784]`, pixels from 0 to 1."""
     return data.load()

@@ -14,7 +14,7 @@ SCHEDULE: Final = Schedule(epochs=6, batch_size=256, learning_rate=1e-3, weight_
 
 
 def main() -> None:
-    """Train the network from nothing."""
+    """Train the network from random weights."""
     torch.manual_seed(SCHEDULE.seed)
     train(model.network(), model.datasets(), SCHEDULE, model.weights())
 

@@ -1,7 +1,8 @@
-"""TREC-6 (Li and Roth 2002, Learning question classifiers), once fetched: what is asked for?
+"""TREC-6 (Li and Roth 2002, Learning question classifiers): questions by kind of answer.
 
-5,452 questions to train on, of which 500, drawn with a fixed seed, are the validation split, and
-the official 500 to test on. Cut or padded to 24 tokens: no test question is longer.
+5,452 training questions, of which 500, drawn with a fixed seed, are the validation split, and the
+official 500 test questions. Truncated or padded to 24 tokens, the length of the longest test
+question. `python -m examples.fetch minilm` downloads it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SEED: Final = 0
 def load(folder: Path = FOLDER) -> Datasets:
     """Return the three splits: `input_ids` and `attention_mask`, INT64 `[n, 24]`.
 
-    Raises `ValueError` that says how to fetch them if they are not there.
+    Raises `ValueError` with the download command if the files are missing.
     """
     questions = _split(folder, "train")
     order = np.random.default_rng(SEED).permutation(len(questions))

@@ -2,7 +2,8 @@
 
     input_ids, attention_mask ─▶ Embeddings ─▶ Block x layers ─▶ mean over the tokens ─▶ head
 
-Nothing in it has a fixed number of tokens or, within a layer, of heads and hidden neurons.
+The number of tokens is variable. The numbers of heads and hidden neurons of a layer follow from the
+shapes of its weights.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 _NORM_EPSILON: Final = 1e-12
 _DROPOUT: Final = 0.1
 _MASKED: Final = -1e4
-"""Added to the attention to a token that is none: its weight is then 0, in FP16 too."""
+"""Added to attention scores of padding tokens, so their weight is 0, also in FP16."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a network is; as published for all-MiniLM-L6-v2, but for the classes."""
+    """Dimensions of a network. The defaults are those of all-MiniLM-L6-v2."""
 
     classes: int
     vocabulary: int = 30_522
@@ -34,7 +35,7 @@ class Size:
 
 
 class Embeddings(nn.Module):
-    """What a token and its place stand for."""
+    """Sum of token and position embeddings, normalised."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -44,14 +45,14 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(_DROPOUT)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """INT64 `[n, tokens]` to FP32 `[n, tokens, width]`."""
-        places = torch.arange(ids.shape[1], device=ids.device)
-        embedded: Tensor = self.dropout(self.norm(self.word(ids) + self.position(places)))
+        """Map INT64 `[n, tokens]` to FP32 `[n, tokens, width]`."""
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        embedded: Tensor = self.dropout(self.norm(self.word(ids) + self.position(positions)))
         return embedded
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; there are as many heads as the weight of `query` has rows for."""
+    """Multi-head self-attention. The weight of `query` determines the number of heads."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -62,7 +63,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(size.width, size.width)
 
     def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        """FP32 `[n, tokens, width]` to the same; `bias` `[n, 1, 1, tokens]` is added to scores."""
+        """Attend over FP32 `[n, tokens, width]`; `bias` `[n, 1, 1, tokens]` is added to scores."""
         query, key, value = (
             projected(tokens).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
             for projected in (self.query, self.key, self.value)
@@ -74,7 +75,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention, then two Linear layers, each added to its input and normalised."""
+    """One layer: attention and a feed-forward network, each with a residual and a norm."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -87,15 +88,15 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(_DROPOUT)
 
     def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        """FP32 `[n, tokens, width]` to the same."""
+        """Map FP32 `[n, tokens, width]` to the same shape."""
         tokens = self.attention_norm(tokens + self.dropout(self.attention(tokens, bias)))
-        changed = self.contract(self.activation(self.expand(tokens)))
-        normed: Tensor = self.norm(tokens + self.dropout(changed))
+        update = self.contract(self.activation(self.expand(tokens)))
+        normed: Tensor = self.norm(tokens + self.dropout(update))
         return normed
 
 
 class Encoder(nn.Module):
-    """Token ids and their mask to one vector for the text."""
+    """Maps token ids and their mask to one vector per text."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -103,9 +104,9 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.layers))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """INT64 `[n, tokens]`, the mask 1 where there is a token and 0 where not, to `[n, width]`.
+        """Map INT64 `[n, tokens]` to FP32 `[n, width]`.
 
-        The vector is the mean over the tokens that there are.
+        The mask is 1 for tokens and 0 for padding. The vector is the mean over the tokens.
         """
         tokens = self.embeddings(input_ids)
         mask = attention_mask.to(tokens.dtype)
@@ -118,7 +119,7 @@ class Encoder(nn.Module):
 
 
 class Classifier(nn.Module):
-    """The encoder, and a Linear layer from its vector to the classes."""
+    """The encoder with a Linear classification head."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -127,6 +128,6 @@ class Classifier(nn.Module):
         self.head = nn.Linear(size.width, size.classes)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """INT64 `[n, tokens]`, twice, to logits FP32 `[n, classes]`."""
+        """Map token ids and mask, INT64 `[n, tokens]`, to logits FP32 `[n, classes]`."""
         logits: Tensor = self.head(self.dropout(self.encoder(input_ids, attention_mask)))
         return logits

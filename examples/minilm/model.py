@@ -1,6 +1,6 @@
-"""all-MiniLM-L6-v2 with a head for the six kinds of questions of TREC-6: 22.6 M parameters.
+"""all-MiniLM-L6-v2 with a classification head for TREC-6: 22.6 M parameters.
 
-Two inputs, `input_ids` and `attention_mask`, of as many tokens as a request has.
+Two inputs, `input_ids` and `attention_mask`, with a variable number of tokens.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from variants.model.dataset import Datasets
 
 
 def network() -> Classifier:
-    """Return the untrained network: INT64 `[n, tokens]`, twice, to logits FP32 `[n, 6]`."""
+    """Return the untrained network: ids and mask INT64 `[n, tokens]` to logits FP32 `[n, 6]`."""
     return Classifier(Size(classes=len(data.CLASSES)))
 
 
 def weights() -> Path:
-    """What `python -m examples.minilm.train` writes."""
+    """Return the path of the weights that `python -m examples.minilm.train` writes."""
     return data.FOLDER / "weights.safetensors"
 
 

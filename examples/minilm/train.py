@@ -1,4 +1,4 @@
-"""Fine-tunes MiniLM with its head on TREC-6: `python -m examples.minilm.train`."""
+"""Fine-tunes MiniLM with a classification head on TREC-6: `python -m examples.minilm.train`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEDULE: Final = Schedule(epochs=4, batch_size=32, learning_rate=1e-4, weight_d
 
 
 def main() -> None:
-    """Train the published encoder and a new head."""
+    """Train the published encoder with a new head."""
     datasets = model.datasets()
     torch.manual_seed(SCHEDULE.seed)
     network = model.network()

@@ -1,6 +1,6 @@
-"""The classes of `examples.minilm` at a hundredth of their size: two layers, a toy vocabulary.
+"""A small model of `examples.minilm`: two layers and a toy vocabulary.
 
-What is asked for is the first word of the question, so that a network can learn it in a moment.
+The class of a question is its first word, so that training is short.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from tests.small import quiet
 from variants.model.dataset import Datasets, Split
 from variants.model.training import Schedule, fit
 
-ASKED: Final = ("who", "where", "when")
-OTHERS: Final = ("is", "was", "the", "king", "city", "river", "war", "##s", "?")
-VOCABULARY: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *ASKED, *OTHERS)
+QUESTION_WORDS: Final = ("who", "where", "when")
+OTHER_PIECES: Final = ("is", "was", "the", "king", "city", "river", "war", "##s", "?")
+VOCABULARY: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *QUESTION_WORDS, *OTHER_PIECES)
 TOKENIZER: Final = Tokenizer(VOCABULARY)
 LONGEST: Final = 12
 
 
 def network() -> Classifier:
     size = Size(
-        classes=len(ASKED), vocabulary=len(VOCABULARY), positions=16, layers=2, width=16,
+        classes=len(QUESTION_WORDS), vocabulary=len(VOCABULARY), positions=16, layers=2, width=16,
         head_dim=4, hidden=32,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
@@ -41,13 +41,13 @@ def network() -> Classifier:
 
 @cache
 def weights() -> Path:
-    """Train for a moment; the file is gone when the process ends."""
-    trained = network()
+    """Train the network and return its weights. The file is deleted when the process ends."""
+    model = network()
     schedule = Schedule(epochs=8, batch_size=32, learning_rate=1e-2)
-    fit(trained, datasets().train, schedule, quiet())
+    fit(model, datasets().train, schedule, quiet())
     folder = Path(tempfile.mkdtemp(prefix="paretoserve-minilm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    safetensors.torch.save_file(trained.state_dict(), folder / "weights.safetensors")
+    safetensors.torch.save_file(model.state_dict(), folder / "weights.safetensors")
     return folder / "weights.safetensors"
 
 
@@ -63,9 +63,10 @@ def datasets() -> Datasets:
 
 def _split(count: int, seed: int) -> Split:
     random = np.random.default_rng(seed)
-    labels = random.integers(0, len(ASKED), count)
+    labels = random.integers(0, len(QUESTION_WORDS), count)
     texts = [
-        " ".join([ASKED[label], *random.choice(OTHERS, random.integers(1, 8))]) for label in labels
+        " ".join([QUESTION_WORDS[label], *random.choice(OTHER_PIECES, random.integers(1, 8))])
+        for label in labels
     ]
     ids = TOKENIZER.encode(texts, LONGEST)
     padding = ((0, 0), (0, LONGEST - ids["input_ids"].shape[1]))

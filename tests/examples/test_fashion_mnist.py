@@ -31,12 +31,14 @@ def test_the_splits_are_the_whole_of_fashion_mnist_and_disjoint() -> None:
     assert np.bincount(datasets.validation.labels).min() > 500
 
 
-def test_a_damaged_file_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_raises_an_error_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = shutil.copytree(data.FOLDER, tmp_path / "data")
     monkeypatch.setattr(data, "FOLDER", copy)
     path = copy / "t10k-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte.gz is not the file"):
+    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte.gz does not match its hash"):
         data.load()
     path.unlink()
     with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte.gz is missing"):
@@ -54,7 +56,7 @@ def test_the_model_takes_plain_pixels() -> None:
     )
 
 
-def test_every_recipe_of_the_demo_can_work() -> None:
+def test_every_recipe_of_the_demo_is_valid() -> None:
     project = Project.load(PROJECT)
     assert set(project.recipes) == {"dense", "activation-pruned", "sparse-2:4", "int8"}
     for recipe in project.recipes.values():

@@ -19,10 +19,10 @@ from variants.model.loading import load_model
 from variants.model.training import accuracy, predict
 
 needs_data = pytest.mark.skipif(
-    not data.FOLDER.exists(), reason="`python -m examples.fetch minilm` was not run (170 MB)"
+    not data.FOLDER.exists(), reason="needs `python -m examples.fetch minilm` (170 MB)"
 )
 needs_weights = pytest.mark.skipif(
-    not model.weights().exists(), reason="`python -m examples.minilm.train` was not run"
+    not model.weights().exists(), reason="needs `python -m examples.minilm.train`"
 )
 
 
@@ -31,40 +31,40 @@ def small() -> nn.Module:
     return load_model("tests.examples.small_minilm").network
 
 
-def _ask(network: nn.Module, texts: list[str]) -> torch.Tensor:
-    given = small_minilm.TOKENIZER.encode(texts, small_minilm.LONGEST)
+def _logits(network: nn.Module, texts: list[str]) -> torch.Tensor:
+    inputs = small_minilm.TOKENIZER.encode(texts, small_minilm.LONGEST)
     with torch.inference_mode():
-        answers: torch.Tensor = network(*map(torch.from_numpy, given.values()))
-    return answers
+        logits: torch.Tensor = network(*map(torch.from_numpy, inputs.values()))
+    return logits
 
 
-def test_the_network_is_as_large_as_published() -> None:
+def test_the_network_has_the_published_size() -> None:
     network = model.network()
     sizes = [sum(p.numel() for p in part.parameters()) for part in (network.encoder, network.head)]
     assert sizes == [22_564_608, 6 * 384 + 6]
     assert len(network.encoder.blocks) == 6
 
 
-def test_every_recipe_can_work() -> None:
+def test_every_recipe_is_valid() -> None:
     project = Project.load(Path(model.__file__).with_name("recipes.yaml"))
     for recipe in project.recipes.values():
         resolve_all(recipe)
 
 
-def test_padding_changes_no_answer(small: nn.Module) -> None:
+def test_padding_does_not_change_the_logits(small: nn.Module) -> None:
     short, long = "who was the king?", "where is the city of kings and wars?"
-    together = _ask(small, [short, long])
-    torch.testing.assert_close(together[0], _ask(small, [short])[0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(together[1], _ask(small, [long])[0], atol=1e-5, rtol=1e-5)
+    together = _logits(small, [short, long])
+    torch.testing.assert_close(together[0], _logits(small, [short])[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together[1], _logits(small, [long])[0], atol=1e-5, rtol=1e-5)
 
 
-def test_a_text_of_padding_alone_has_an_answer(small: nn.Module) -> None:
-    nothing = torch.zeros((2, 1), dtype=torch.int64)
-    assert small(nothing, nothing).isfinite().all()
+def test_a_text_of_padding_only_has_finite_logits(small: nn.Module) -> None:
+    padding = torch.zeros((2, 1), dtype=torch.int64)
+    assert small(padding, padding).isfinite().all()
 
 
-def test_a_removed_head_needs_no_other_change(small: nn.Module) -> None:
-    """A head whose values are 0 adds nothing, so without it the answers are the same."""
+def test_a_head_can_be_removed_by_its_weights_alone(small: nn.Module) -> None:
+    """A head whose values are 0 contributes nothing, so removing it keeps the logits."""
     network = small_minilm.network().eval()
     block = network.encoder.blocks[0]
     assert isinstance(block, Block)
@@ -72,7 +72,7 @@ def test_a_removed_head_needs_no_other_change(small: nn.Module) -> None:
     with torch.no_grad():
         attention.value.weight[4:8] = 0
         attention.value.bias[4:8] = 0
-    before = _ask(network, ["who was the king?"])
+    before = _logits(network, ["who was the king?"])
     kept = [*range(4), *range(8, 16)]
     for name in ("query", "key", "value"):
         linear = getattr(attention, name)
@@ -84,10 +84,10 @@ def test_a_removed_head_needs_no_other_change(small: nn.Module) -> None:
         {"weight": attention.output.weight[:, kept], "bias": attention.output.bias}
     )
     attention.output = output
-    torch.testing.assert_close(_ask(network, ["who was the king?"]), before, atol=1e-6, rtol=0)
+    torch.testing.assert_close(_logits(network, ["who was the king?"]), before, atol=1e-6, rtol=0)
 
 
-def test_a_published_bert_is_renamed_and_its_token_types_folded() -> None:
+def test_tensors_of_a_published_bert_are_renamed_and_token_types_are_folded() -> None:
     size = Size(classes=2, vocabulary=7, positions=5, layers=1, width=8, head_dim=4, hidden=6)
     encoder = Encoder(size)
     ours = encoder.state_dict()
@@ -112,11 +112,11 @@ def test_a_published_bert_is_renamed_and_its_token_types_folded() -> None:
         }.items():
             published[f"{theirs}.{part}"] = ours[f"{name}.{part}"]
     tensors = encoder_tensors(published)
-    encoder.load_state_dict(tensors)  # every tensor, and no other
+    encoder.load_state_dict(tensors)  # fails on missing and unknown tensors
     assert tensors["embeddings.position.weight"].tolist() == [list(range(8))] * 5
 
 
-def test_data_that_was_not_fetched_is_asked_for(tmp_path: Path) -> None:
+def test_missing_data_raises_an_error_with_the_download_command(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no TREC-6 in .*; `python -m examples.fetch minilm`"):
         data.load(tmp_path)
 
@@ -129,14 +129,14 @@ def test_the_splits_are_the_whole_of_trec6() -> None:
     ]  # fmt: skip
     assert np.bincount(datasets.test.labels).tolist() == [138, 94, 9, 65, 113, 81]
     first = datasets.test.samples["input_ids"][0]  # How far is it from Denver to Aspen ?
-    spelt = [101, 2129, 2521, 2003, 2009, 2013, 7573, 2000, 18567, 1029, 102, 0]
-    assert first[:12].tolist() == spelt
+    expected = [101, 2129, 2521, 2003, 2009, 2013, 7573, 2000, 18567, 1029, 102, 0]
+    assert first[:12].tolist() == expected
     assert datasets.test.samples["attention_mask"].sum(axis=1).max() == data.TOKENS
 
 
 @needs_data
-def test_the_encoder_gives_the_published_vectors() -> None:
-    """Numbers of transformers 5.23's BertModel with the same weights, masked mean, FP32."""
+def test_the_encoder_computes_the_published_vectors() -> None:
+    """Reference: BertModel of transformers 5.23 with the same weights, masked mean, FP32."""
     encoder = model.network().encoder.eval()
     encoder.load_state_dict(safetensors.torch.load_file(data.FOLDER / ENCODER))
     sentences = [
@@ -163,15 +163,15 @@ def test_the_encoder_gives_the_published_vectors() -> None:
 
 
 @needs_weights
-def test_the_trained_network_knows_what_is_asked_for() -> None:
-    brought = load_model("examples.minilm.model")
-    assert accuracy(brought.network, brought.datasets.test) > 0.93
+def test_the_trained_network_is_accurate() -> None:
+    loaded = load_model("examples.minilm.model")
+    assert accuracy(loaded.network, loaded.datasets.test) > 0.93
 
 
 @needs_weights
-def test_a_question_of_ones_own_is_understood() -> None:
+def test_new_questions_are_classified() -> None:
     network = load_model("examples.minilm.model").network
     questions = {"Who wrote Faust?": "human", "Where is Bonn?": "location"}
-    given = Tokenizer.load(data.FOLDER / VOCABULARY).encode(list(questions), data.TOKENS)
-    answered = [data.CLASSES[number] for number in predict(network, given).tolist()]
-    assert answered == list(questions.values())
+    inputs = Tokenizer.load(data.FOLDER / VOCABULARY).encode(list(questions), data.TOKENS)
+    predicted = [data.CLASSES[index] for index in predict(network, inputs).tolist()]
+    assert predicted == list(questions.values())

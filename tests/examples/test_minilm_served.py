@@ -1,4 +1,4 @@
-"""A transformer of two inputs and any number of tokens, from its Python file to a client."""
+"""A transformer with two inputs of variable length, from its Python module to a client."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ async def _infer(
         inputs.append(module.InferInput(name, list(array.shape), "INT64"))
         inputs[-1].set_data_from_numpy(array)
     async with module.InferenceServerClient(f"127.0.0.1:{port}") as client:
-        answer = await client.infer(NAME, inputs, model_version=variant)
-    logits: NDArray[np.float32] = answer.as_numpy("logits")
+        response = await client.infer(NAME, inputs, model_version=variant)
+    logits: NDArray[np.float32] = response.as_numpy("logits")
     return logits
 
 
-def test_both_variants_are_built_measured_and_right(catalog: Path) -> None:
+def test_both_variants_are_built_and_accurate(catalog: Path) -> None:
     built = Catalog.load(catalog)
     assert [(spec.name, spec.datatype, spec.shape) for spec in built.model.inputs] == [
         ("input_ids", "INT64", (-1, -1)),
@@ -79,16 +79,16 @@ def test_both_variants_are_built_measured_and_right(catalog: Path) -> None:
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])
 @pytest.mark.parametrize("texts", [TEXTS[:1], TEXTS], ids=["6 tokens", "12 tokens"])
-async def test_a_question_of_any_length_is_answered_by_either(
+async def test_both_variants_answer_questions_of_any_length(
     gateway: Gateway, transport: str, texts: list[str]
 ) -> None:
     network = load_model("tests.examples.small_minilm").network
-    given = small_minilm.TOKENIZER.encode(texts, small_minilm.LONGEST)
+    inputs = small_minilm.TOKENIZER.encode(texts, small_minilm.LONGEST)
     with torch.inference_mode():
-        expected = network(*map(torch.from_numpy, given.values())).numpy()
+        expected = network(*map(torch.from_numpy, inputs.values())).numpy()
     dense = await _infer(gateway, transport, texts, "dense")
     np.testing.assert_allclose(dense, expected, rtol=1e-3, atol=1e-4)
     int8 = await _infer(gateway, transport, texts, "int8")
-    asked = [small_minilm.ASKED.index(text.split()[0]) for text in texts]
-    assert int8.argmax(axis=1).tolist() == dense.argmax(axis=1).tolist() == asked
+    classes = [small_minilm.QUESTION_WORDS.index(text.split()[0]) for text in texts]
+    assert int8.argmax(axis=1).tolist() == dense.argmax(axis=1).tolist() == classes
     assert not np.array_equal(int8, dense)

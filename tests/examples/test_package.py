@@ -12,14 +12,14 @@ from click.testing import CliRunner
 from examples.fetch import EXAMPLES, main
 from examples.package import Example, Package, fetch
 
-CONTENT = b"what the registry has"
+CONTENT = b"content of the archive"
 GOOD = Package("npm", "thing", "1.0.0", hashlib.sha256(CONTENT).hexdigest())
 Npm = Callable[[str], None]
 
 
 @pytest.fixture
 def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Npm:
-    """Puts a client of the registry first on the path: a shell script that does what is asked."""
+    """Return a function that puts a fake npm, a shell script, first on the path."""
 
     def install(script: str) -> None:
         folder = tmp_path / "bin"
@@ -42,14 +42,14 @@ def _copy(archives: Sequence[Path], folder: Path) -> None:
 
 def _fail(archives: Sequence[Path], folder: Path) -> None:
     _copy(archives, folder)
-    raise ValueError("not what was expected inside")
+    raise ValueError("unexpected content")
 
 
-def test_what_is_fetched_appears_whole(npm: Npm, tmp_path: Path) -> None:
+def test_a_download_appears_complete(npm: Npm, tmp_path: Path) -> None:
     npm(DOWNLOADS)
     fetch(Example((GOOD,), _copy), tmp_path / "models" / "thing")
-    found = [path.relative_to(tmp_path) for path in (tmp_path / "models").rglob("*")]
-    assert sorted(map(str, found)) == ["models/thing", "models/thing/thing-1.0.0.tgz"]
+    paths = [path.relative_to(tmp_path) for path in (tmp_path / "models").rglob("*")]
+    assert sorted(map(str, paths)) == ["models/thing", "models/thing/thing-1.0.0.tgz"]
     assert (tmp_path / "models" / "thing" / "thing-1.0.0.tgz").read_bytes() == CONTENT
 
 
@@ -58,18 +58,18 @@ def test_what_is_fetched_appears_whole(npm: Npm, tmp_path: Path) -> None:
     [
         pytest.param(
             DOWNLOADS, Package("npm", "thing", "1.0.0", "0" * 64), _copy,
-            r"^thing-1\.0\.0\.tgz is not the file that was reviewed: .* is \w{64}, not 0{64}",
+            r"^thing-1\.0\.0\.tgz is not the reviewed file: its sha256 is \w{64}, not 0{64}",
             id="another sha256",
         ),
         pytest.param(
             "echo begun > $folder/part; echo 404; echo no such package >&2; exit 1", GOOD, _copy,
-            r"^thing 1\.0\.0 could not be fetched by npm: no such package$",
+            r"^npm cannot download thing 1\.0\.0: no such package$",
             id="a failed download",
         ),
-        pytest.param(DOWNLOADS, GOOD, _fail, "^not what was expected inside", id="bad content"),
+        pytest.param(DOWNLOADS, GOOD, _fail, "^unexpected content", id="bad content"),
     ],
 )  # fmt: skip
-def test_a_failure_is_one_line_and_leaves_nothing(
+def test_a_failure_is_one_line_and_leaves_no_files(
     npm: Npm,
     tmp_path: Path,
     script: str,
@@ -88,11 +88,11 @@ def test_a_client_that_is_not_installed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ValueError, match=r"thing 1\.0\.0 cannot be fetched: npm is not installed"):
+    with pytest.raises(ValueError, match=r"cannot download thing 1\.0\.0: npm is not installed"):
         fetch(Example((GOOD,), _copy), tmp_path / "models" / "thing")
 
 
-def test_every_package_is_pinned_and_asked_of_its_own_client(tmp_path: Path) -> None:
+def test_every_package_is_pinned_and_downloaded_by_its_client(tmp_path: Path) -> None:
     for example in EXAMPLES.values():
         for package in example.packages:
             assert len(bytes.fromhex(package.sha256)) == 32
@@ -101,8 +101,8 @@ def test_every_package_is_pinned_and_asked_of_its_own_client(tmp_path: Path) -> 
             assert "://" not in " ".join(command)
 
 
-def test_the_command_does_not_fetch_again_what_is_there(tmp_path: Path) -> None:
+def test_the_command_skips_existing_downloads(tmp_path: Path) -> None:
     (tmp_path / "cifar10").mkdir()
     done = CliRunner().invoke(main, ["cifar10", "--into", str(tmp_path)])
     assert done.exit_code == 0
-    assert done.output.startswith(f"cifar10: {tmp_path / 'cifar10'} is there; remove it")
+    assert done.output.startswith(f"cifar10: {tmp_path / 'cifar10'} exists; remove it")
