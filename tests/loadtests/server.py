@@ -1,4 +1,4 @@
-"""Tiny HTTP servers on free ports, for clients to be tested against."""
+"""Small HTTP servers on free ports, for tests of clients."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Responder = Callable[[int, bytes], bytes | tuple[bytes, bytes] | None]
-"""From the number of a request on its connection, and its head, to the bytes of its answer; of two
-parts, the second is sent `PAUSE_S` later; None closes the connection."""
+"""Maps the number of a request on its connection, and its head, to the bytes of the response.
+
+The second of two parts is sent after `PAUSE_S`. None closes the connection.
+"""
 
 PAUSE_S = 0.02
+"""Time between the two parts of a response, in seconds."""
 
 
 def ok(body: bytes = b"ok", status: int = 200) -> bytes:
@@ -20,31 +23,31 @@ def ok(body: bytes = b"ok", status: int = 200) -> bytes:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
+    """Return a port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 @contextmanager
-def tiny_server(answer: Responder) -> Iterator[int]:
-    """Serve in threads, one per connection; gives the port."""
+def tiny_server(respond: Responder) -> Iterator[int]:
+    """Run a server with one thread per connection; yields the port."""
     threads: list[threading.Thread] = []
     connections: list[socket.socket] = []
 
-    def talk(connection: socket.socket) -> None:
+    def serve(connection: socket.socket) -> None:
         with connection:
             for number in range(1_000_000):
-                head = _request(connection)
-                reply = answer(number, head) if head else None
-                if reply is None:
+                head = _read_request(connection)
+                response = respond(number, head) if head else None
+                if response is None:
                     return
                 try:
-                    if isinstance(reply, tuple):
-                        connection.sendall(reply[0])
+                    if isinstance(response, tuple):
+                        connection.sendall(response[0])
                         time.sleep(PAUSE_S)
-                        reply = reply[1]
-                    connection.sendall(reply)
+                        response = response[1]
+                    connection.sendall(response)
                 except OSError:
                     return
 
@@ -55,7 +58,7 @@ def tiny_server(answer: Responder) -> Iterator[int]:
             except OSError:
                 return
             connections.append(connection)
-            threads.append(threading.Thread(target=talk, args=(connection,)))
+            threads.append(threading.Thread(target=serve, args=(connection,)))
             threads[-1].start()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -75,8 +78,8 @@ def tiny_server(answer: Responder) -> Iterator[int]:
                 thread.join()
 
 
-def _request(connection: socket.socket) -> bytes:
-    """Read one request; return its head, or nothing where the client has left."""
+def _read_request(connection: socket.socket) -> bytes:
+    """Read one request and return its head; empty if the client has closed the connection."""
     received = b""
     while b"\r\n\r\n" not in received:
         try:

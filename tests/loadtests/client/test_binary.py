@@ -17,7 +17,7 @@ METADATA = {
 }
 
 
-def test_a_request_is_what_the_service_parses() -> None:
+def test_the_service_parses_a_built_request() -> None:
     inputs = binary.random_inputs(METADATA, np.random.default_rng(0), samples=2)
     datatypes = {spec["name"]: spec["datatype"] for spec in METADATA["inputs"]}  # type: ignore[index]
     sent = binary.build_request(inputs, datatypes, {"slo_latency_ms": 5})
@@ -34,22 +34,22 @@ def test_a_request_is_what_the_service_parses() -> None:
     assert parsed.parameters["slo_latency_ms"] == 5
 
 
-def test_requests_differ_and_are_the_same_in_the_next_run() -> None:
+def test_random_requests_differ_and_are_reproducible() -> None:
     bodies = [request.body for request in binary.random_requests(METADATA, 5)]
     assert len(set(bodies)) == 5
     assert bodies == [request.body for request in binary.random_requests(METADATA, 5)]
 
 
 @pytest.mark.parametrize("is_binary", [True, False])
-def test_an_answer_tells_its_variant_and_why(is_binary: bool) -> None:
+def test_the_explanation_has_the_variant_and_the_parameters(is_binary: bool) -> None:
     outputs = {"logits": np.ones((1, 3), np.float32)}
     response = InferResponse("shirts", "int8", outputs, None, {"deadline_met": True})
     body, length = render_response(response, {}, is_binary)
-    explained = binary.parse_explanation(body, None if length is None else str(length))
-    assert explained == {"variant": "int8", "deadline_met": True}
+    explanation = binary.parse_explanation(body, None if length is None else str(length))
+    assert explanation == {"variant": "int8", "deadline_met": True}
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"parameters": {}}'])
-def test_what_is_no_answer_is_told_from_one(body: bytes) -> None:
+def test_a_body_that_is_not_a_response_is_rejected(body: bytes) -> None:
     with pytest.raises(ValueError, match="not a V2 inference response"):
         binary.parse_explanation(body, None)

@@ -11,7 +11,7 @@ from tests.loadtests.server import PAUSE_S, free_port, ok, tiny_server
 REQUEST = build_post_request("/x", b"body", {"x-slo-latency-ms": "5"})
 
 
-def test_a_request_is_what_http_wants() -> None:
+def test_a_post_request_has_its_headers_and_body() -> None:
     head, _, body = REQUEST.partition(b"\r\n\r\n")
     assert head.split(b"\r\n") == [
         b"POST /x HTTP/1.1",
@@ -22,45 +22,45 @@ def test_a_request_is_what_http_wants() -> None:
     assert body == b"body"
 
 
-def test_every_client_has_a_connection_and_every_answer_counts() -> None:
+def test_each_client_has_a_connection_and_all_responses_are_counted() -> None:
     counts: list[int] = []
     lock = threading.Lock()
 
-    def answer(number: int, head: bytes) -> bytes:
+    def respond(number: int, head: bytes) -> bytes:
         with lock:
             counts.append(number)
         return ok()
 
-    with tiny_server(answer) as port:
-        outcome = run_closed_loop(port, REQUEST, clients=3, seconds=0.2)
+    with tiny_server(respond) as port:
+        result = run_closed_loop(port, REQUEST, clients=3, seconds=0.2)
     assert counts.count(0) == 3
-    assert len(outcome.latencies_s) == len(counts) > 3
-    assert outcome.failures == 0
-    assert outcome.elapsed_s >= 0.2
-    assert outcome.requests_per_s == pytest.approx(len(counts) / outcome.elapsed_s)
+    assert len(result.latencies_s) == len(counts) > 3
+    assert result.failures == 0
+    assert result.elapsed_s >= 0.2
+    assert result.requests_per_s == pytest.approx(len(counts) / result.elapsed_s)
 
 
-def test_latency_is_from_sending_to_the_whole_answer() -> None:
+def test_latency_ends_with_the_last_part_of_the_response() -> None:
     with tiny_server(lambda number, head: (ok(b"slow")[:-2], b"ow")) as port:
-        outcome = run_closed_loop(port, REQUEST, clients=1, seconds=0.1)
-    assert outcome.quantile_ms(0.0) >= PAUSE_S * 1e3
-    assert outcome.failures == 0
+        result = run_closed_loop(port, REQUEST, clients=1, seconds=0.1)
+    assert result.quantile_ms(0.0) >= PAUSE_S * 1e3
+    assert result.failures == 0
 
 
-def test_other_statuses_are_failures_and_the_first_is_kept() -> None:
+def test_other_statuses_are_failures_and_the_first_response_is_kept() -> None:
     with tiny_server(lambda number, head: ok(b"no", 429) if number == 1 else ok()) as port:
-        outcome = run_closed_loop(port, REQUEST, clients=1, seconds=0.1)
-    assert outcome.failures == 1
-    assert outcome.first_failure.endswith(b"no")
-    assert len(outcome.latencies_s) >= 1
+        result = run_closed_loop(port, REQUEST, clients=1, seconds=0.1)
+    assert result.failures == 1
+    assert result.first_failure.endswith(b"no")
+    assert len(result.latencies_s) >= 1
 
 
-def test_a_port_without_a_server_is_an_error() -> None:
+def test_a_port_without_a_server_raises_connection_error() -> None:
     with pytest.raises(ConnectionError):
         run_closed_loop(free_port(), REQUEST, clients=2, seconds=5)
 
 
-def test_a_server_that_dies_midway_ends_the_run_with_an_error() -> None:
+def test_a_connection_closed_by_the_server_ends_the_run_with_an_error() -> None:
     start = time.monotonic()
     with (
         tiny_server(lambda number, head: ok() if number < 20 else None) as port,
@@ -70,7 +70,7 @@ def test_a_server_that_dies_midway_ends_the_run_with_an_error() -> None:
     assert time.monotonic() - start < 15
 
 
-def test_an_answer_without_a_length_is_an_error() -> None:
+def test_a_response_without_content_length_is_an_error() -> None:
     with (
         tiny_server(lambda number, head: b"HTTP/1.1 200 OK\r\n\r\n") as port,
         pytest.raises(ConnectionError, match="without Content-Length"),
@@ -78,15 +78,15 @@ def test_an_answer_without_a_length_is_an_error() -> None:
         run_closed_loop(port, REQUEST, clients=1, seconds=30)
 
 
-def test_a_server_that_falls_silent_ends_the_run_in_good_time() -> None:
+def test_a_missing_response_ends_the_run_after_the_grace_period() -> None:
     silence = threading.Event()
 
-    def answer(number: int, head: bytes) -> bytes:
+    def respond(number: int, head: bytes) -> bytes:
         if number == 3:
             silence.wait(30)
         return ok()
 
-    with tiny_server(answer) as port:
+    with tiny_server(respond) as port:
         with pytest.raises(TimeoutError):
             run_closed_loop(port, REQUEST, clients=2, seconds=0.1, grace_s=0.3)
         silence.set()

@@ -8,7 +8,7 @@ PROBES = {"dense": Probe(0.9, 4.0), "sparse": Probe(0.89, 3.0), "int8": Probe(0.
 LATENCY, ACCURACY = "x-slo-latency-ms", "x-slo-min-accuracy"
 
 
-def test_each_class_asks_for_what_its_line_in_the_table_says() -> None:
+def test_the_slo_of_each_class_is_that_of_the_table() -> None:
     assert derive_slos(PROBES, {}) == {
         "strict-latency": {LATENCY: 3.0},
         "strict-accuracy": {LATENCY: 40.0, ACCURACY: 0.9},
@@ -18,14 +18,14 @@ def test_each_class_asks_for_what_its_line_in_the_table_says() -> None:
     assert tuple(derive_slos(PROBES, {})) == CLASSES
 
 
-def test_the_best_accuracy_is_asked_for_to_the_last_digit() -> None:
+def test_the_best_accuracy_is_not_rounded() -> None:
     best = 0.1 + 0.2
     floor = derive_slos({"dense": Probe(best, 1.0)}, {})["strict-accuracy"][ACCURACY]
     assert float(repr(floor)) == best
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_a_given_number_replaces_one_and_leaves_the_others(option: str) -> None:
+def test_an_option_replaces_its_number_only(option: str) -> None:
     name, header = OPTIONS[option]
     given = derive_slos(PROBES, {**dict.fromkeys(OPTIONS), option: 0.5})
     derived = derive_slos(PROBES, {})

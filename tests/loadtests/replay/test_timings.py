@@ -14,7 +14,7 @@ from loadtests.replay.timings import (
 )
 from loadtests.trials.outcomes import Batches
 from serving.routing.profile import LatencyQuantiles
-from tests.loadtests.workload.profiles import OFFERS
+from tests.loadtests.workload.profiles import PROFILES
 
 
 def test_quantiles_are_by_variant_and_size() -> None:
@@ -46,7 +46,7 @@ def measured(p50_s: float, p95_s: float, p99_s: float, batches: int = MIN_BATCHE
 def test_each_quantile_is_scaled_by_what_was_seen_at_the_nearest_sizes() -> None:
     """Cards: dense 5, 10, 20 ms at size 1 and 20, 40, 80 ms at 8; int8 2, 4, 8 and 5, 10, 20."""
     found = correct_profiles(
-        OFFERS,
+        PROFILES,
         Timings(
             variants={
                 "dense": {1: measured(0.010, 0.020, 0.040), 8: measured(0.020, 0.040, 0.080)},
@@ -59,7 +59,7 @@ def test_each_quantile_is_scaled_by_what_was_seen_at_the_nearest_sizes() -> None
     )
     assert found["dense"].latencies[1] == pytest.approx((0.010, 0.020, 0.040))
     assert found["dense"].latencies[8] == pytest.approx((0.020, 0.040, 0.080))
-    assert found["dense"].latencies[64] == pytest.approx(OFFERS["dense"].latencies[64])
+    assert found["dense"].latencies[64] == pytest.approx(PROFILES["dense"].latencies[64])
     assert found["int8"].latencies[8] == pytest.approx((0.1, 0.11, 0.12))
     # 20, 11 and 6 times the card: the quantiles of size 1 would be 40, 44 and 48 ms
     assert found["int8"].latencies[1] == pytest.approx((0.040, 0.044, 0.048))
@@ -69,7 +69,7 @@ def test_each_quantile_is_scaled_by_what_was_seen_at_the_nearest_sizes() -> None
 
 def test_quantiles_never_cross() -> None:
     card = {1: LatencyQuantiles(0.005, 0.005, 0.005), 8: LatencyQuantiles(0.020, 0.040, 0.080)}
-    steady = {"dense": replace(OFFERS["dense"], latencies=card)}
+    steady = {"dense": replace(PROFILES["dense"], latencies=card)}
     found = correct_profiles(steady, Timings(variants={"dense": {8: measured(0.40, 0.40, 0.40)}}))
     # 20, 10 and 5 times the card
     assert found["dense"].latencies[1] == pytest.approx((0.1, 0.1, 0.1))
@@ -79,4 +79,4 @@ def test_timings_of_another_catalog_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"variant bf16, which is not in the catalog; its variants are dense"
     ):
-        correct_profiles(OFFERS, Timings(variants={"bf16": {}}))
+        correct_profiles(PROFILES, Timings(variants={"bf16": {}}))

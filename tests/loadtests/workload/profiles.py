@@ -1,10 +1,10 @@
-"""Offers of a catalog that is made up, for tests of what depends on them."""
+"""Variant profiles for tests of workloads."""
 
 from serving.routing.profile import LatencyQuantiles, VariantProfile
 
 
 def profile(variant: str, **p95_s: float) -> VariantProfile:
-    """Return an offer by p95 of its batch sizes (`b1=0.01`); medians are half of these."""
+    """Return a profile with the given p95 by batch size (`b1=0.01`); medians are half of it."""
     return VariantProfile(
         variant=variant,
         accuracy=0.9,
@@ -19,7 +19,7 @@ def profile(variant: str, **p95_s: float) -> VariantProfile:
     )
 
 
-OFFERS = {
+PROFILES = {
     "dense": profile("dense", b1=0.010, b8=0.040, b64=0.400),
     "int8": profile("int8", b1=0.004, b8=0.010),
     "sparse": profile("sparse", b1=0.005, b8=0.009),

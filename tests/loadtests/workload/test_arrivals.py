@@ -22,18 +22,18 @@ from loadtests.workload.arrivals import (
 )
 
 
-def _rng(seed: int = 0) -> np.random.Generator:
+def new_rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def _trace(folder: Path, counts: list[int]) -> Path:
+def write_trace(folder: Path, counts: list[int]) -> Path:
     file = folder / "counts.csv"
     rows = "".join(f"{second},{count}\n" for second, count in enumerate(counts))
     file.write_text("second,arrivals\n" + rows)
     return file
 
 
-def _by_window(
+def count_by_window(
     times: npt.NDArray[np.float64], seconds: float, windows: int
 ) -> npt.NDArray[np.int64]:
     return np.histogram(times, bins=windows, range=(0, seconds))[0]
@@ -49,38 +49,38 @@ def _by_window(
         (Bursts(extra=3, cv2=8), 0.02),
     ],
 )
-def test_the_mean_rate_is_the_one_asked_for(arrivals: Arrivals, tolerance: float) -> None:
-    times = arrivals.draw_times(_rng(), 2_000, 100)
+def test_the_mean_rate_is_the_given_one(arrivals: Arrivals, tolerance: float) -> None:
+    times = arrivals.draw_times(new_rng(), 2_000, 100)
     assert len(times) / 100 == pytest.approx(2_000, rel=tolerance)
 
 
 @pytest.mark.parametrize(("arrivals", "cv2"), [(Uniform(), 0), (Poisson(), 1), (Gamma(cv2=4), 4)])
-def test_gaps_spread_as_the_process_says(arrivals: Arrivals, cv2: float) -> None:
-    gaps = np.diff(arrivals.draw_times(_rng(), 2_000, 100))
+def test_the_variation_of_the_gaps_is_that_of_the_process(arrivals: Arrivals, cv2: float) -> None:
+    gaps = np.diff(arrivals.draw_times(new_rng(), 2_000, 100))
     assert gaps.var() / gaps.mean() ** 2 == pytest.approx(cv2, rel=0.05, abs=1e-12)
 
 
-def test_bursts_come_on_top_of_a_base_that_never_pauses() -> None:
-    times = Bursts(extra=3, cv2=8).draw_times(_rng(), 1_000, 400)
+def test_bursts_have_a_base_without_pauses() -> None:
+    times = Bursts(extra=3, cv2=8).draw_times(new_rng(), 1_000, 400)
     assert np.diff(times).max() == pytest.approx(1 / 250)
-    # Only the stream varies: variance over mean of counts is cv2 times its part in the rate.
-    counts = _by_window(times, 400, 800)
+    # Only the stream varies: variance over mean of the counts is cv2 times its share of the rate.
+    counts = count_by_window(times, 400, 800)
     assert counts.var() / counts.mean() == pytest.approx(8 * 3 / 4, rel=0.15)
 
 
 @pytest.mark.parametrize(
     ("to", "per_s"),
     [
-        pytest.param(3, 0.5, id="arrives"),
-        pytest.param(3, 0.1, id="cut off by the end"),
+        pytest.param(3, 0.5, id="reaches the rate"),
+        pytest.param(3, 0.1, id="ends before it reaches the rate"),
         pytest.param(0.25, 0.1, id="slows down"),
-        pytest.param(1, 0.5, id="stays"),
+        pytest.param(1, 0.5, id="constant"),
         pytest.param(2, 1e6, id="a step"),
     ],
 )
-def test_an_accelerating_rate_is_exact_at_every_moment(to: float, per_s: float) -> None:
-    # With equal gaps in expected arrivals, the count is never off the integral by more than one.
-    times = Acceleration(to=to, per_s=per_s, cv2=0).draw_times(_rng(), 1_000, 20)
+def test_an_accelerating_rate_is_exact_at_every_time(to: float, per_s: float) -> None:
+    # With equal gaps in expected arrivals, the count differs from the integral by at most one.
+    times = Acceleration(to=to, per_s=per_s, cv2=0).draw_times(new_rng(), 1_000, 20)
     grid_s = np.linspace(0, 20, 200_001)
     ramp = 1 + np.sign(to - 1) * per_s * np.maximum(0, grid_s - 5)
     rate_per_s = 1_000 * np.clip(ramp, min(1, to), max(1, to))
@@ -89,56 +89,56 @@ def test_an_accelerating_rate_is_exact_at_every_moment(to: float, per_s: float) 
     assert np.abs(np.searchsorted(times, grid_s) - expected).max() < 1.2
 
 
-def test_accelerating_arrivals_are_as_bursty_as_they_are_asked_to_be() -> None:
-    after = Acceleration(to=3, per_s=100, cv2=8).draw_times(_rng(), 1_000, 100)
+def test_accelerating_arrivals_have_the_given_variation() -> None:
+    after = Acceleration(to=3, per_s=100, cv2=8).draw_times(new_rng(), 1_000, 100)
     gaps = np.diff(after[after > 30])
     assert gaps.mean() == pytest.approx(1 / 3_000, rel=0.02)
     assert gaps.var() / gaps.mean() ** 2 == pytest.approx(8, rel=0.05)
 
 
-def test_rounding_turns_no_neighbours_around() -> None:
-    # Arrivals of one burst differ in their last digits: unguarded, 3 % of these seeds are affected.
+def test_rounding_keeps_the_order_of_arrivals() -> None:
+    # Arrivals of one burst differ in their last digits; 3 % of these seeds need the correction.
     for seed in range(300):
-        times = Acceleration(to=4, per_s=3, cv2=1_000).draw_times(_rng(seed), 1_000, 1)
+        times = Acceleration(to=4, per_s=3, cv2=1_000).draw_times(new_rng(seed), 1_000, 1)
         assert (np.diff(times) >= 0).all()
 
 
-def test_a_trace_keeps_its_shape_and_gets_the_rate(tmp_path: Path) -> None:
-    trace = Trace(_trace(tmp_path, [10, 0, 30, 0, 0, 20]), cv2=0)
-    counts = _by_window(trace.draw_times(_rng(), 1_000, 6), 6, 6)
+def test_a_trace_keeps_its_shape_and_has_the_given_mean_rate(tmp_path: Path) -> None:
+    trace = Trace(write_trace(tmp_path, [10, 0, 30, 0, 0, 20]), cv2=0)
+    counts = count_by_window(trace.draw_times(new_rng(), 1_000, 6), 6, 6)
     np.testing.assert_allclose(counts, [1_000, 0, 3_000, 0, 0, 2_000], atol=1)
 
 
-def test_a_shorter_time_takes_the_first_part_of_a_trace(tmp_path: Path) -> None:
-    trace = Trace(_trace(tmp_path, [10, 30, 1_000]), cv2=0)
-    # Half of the second row: 10 + 15 in 1.5 s are 1,000 a second when each stands for 60.
-    counts = _by_window(trace.draw_times(_rng(), 1_000, 1.5), 1.5, 3)
+def test_a_shorter_duration_uses_the_first_part_of_a_trace(tmp_path: Path) -> None:
+    trace = Trace(write_trace(tmp_path, [10, 30, 1_000]), cv2=0)
+    # With half of the second row, 10 + 15 arrivals in 1.5 s; 60 each give 1,000 per second.
+    counts = count_by_window(trace.draw_times(new_rng(), 1_000, 1.5), 1.5, 3)
     np.testing.assert_allclose(counts, [300, 300, 900], atol=1)
 
 
 def test_a_trace_can_be_played_faster(tmp_path: Path) -> None:
-    trace = Trace(_trace(tmp_path, [10, 30]), seconds_per_row=0.1, cv2=0)
-    counts = _by_window(trace.draw_times(_rng(), 1_000, 0.2), 0.2, 2)
+    trace = Trace(write_trace(tmp_path, [10, 30]), seconds_per_row=0.1, cv2=0)
+    counts = count_by_window(trace.draw_times(new_rng(), 1_000, 0.2), 0.2, 2)
     np.testing.assert_allclose(counts, [50, 150], atol=1)
 
 
 @pytest.mark.parametrize("cv2", [1, 4])
-def test_arrivals_inside_the_rows_of_a_trace_are_drawn(tmp_path: Path, cv2: float) -> None:
-    trace = Trace(_trace(tmp_path, [5, 15] * 1_000), cv2=cv2)
-    times = trace.draw_times(_rng(), 200, 2_000)
-    counts = _by_window(times, 2_000, 2_000)
+def test_arrivals_within_the_rows_of_a_trace_are_random(tmp_path: Path, cv2: float) -> None:
+    trace = Trace(write_trace(tmp_path, [5, 15] * 1_000), cv2=cv2)
+    times = trace.draw_times(new_rng(), 200, 2_000)
+    counts = count_by_window(times, 2_000, 2_000)
     for rows, mean in ((counts[::2], 100), (counts[1::2], 300)):
         assert rows.mean() == pytest.approx(mean, rel=0.03)
         assert rows.var() / rows.mean() == pytest.approx(cv2, rel=0.15)
 
 
-def test_a_trace_that_does_not_last_says_what_would(tmp_path: Path) -> None:
-    trace = Trace(_trace(tmp_path, [0, 5]))
+def test_a_trace_that_is_too_short_or_empty_is_rejected(tmp_path: Path) -> None:
+    trace = Trace(write_trace(tmp_path, [0, 5]))
     message = r"lasts 2 s; take at most that instead of 3 s, or seconds_per_row of at least 1\.5"
     with pytest.raises(ValueError, match=message):
-        trace.draw_times(_rng(), 1, 3)
+        trace.draw_times(new_rng(), 1, 3)
     with pytest.raises(ValueError, match="has no arrivals in its first 1 s"):
-        trace.draw_times(_rng(), 1, 1)
+        trace.draw_times(new_rng(), 1, 1)
 
 
 CV2 = st.floats(0, 1_000)
@@ -152,19 +152,19 @@ PROCESSES: st.SearchStrategy[Arrivals] = st.one_of(
 )
 
 
-def _check(arrivals: Arrivals, rate_per_s: float, seconds: float, seed: int) -> None:
-    times = arrivals.draw_times(_rng(seed), rate_per_s, seconds)
+def check(arrivals: Arrivals, rate_per_s: float, seconds: float, seed: int) -> None:
+    times = arrivals.draw_times(new_rng(seed), rate_per_s, seconds)
     assert times.dtype == np.float64
     assert (np.diff(times) >= 0).all()
     assert ((times >= 0) & (times < seconds)).all()
-    np.testing.assert_array_equal(times, arrivals.draw_times(_rng(seed), rate_per_s, seconds))
+    np.testing.assert_array_equal(times, arrivals.draw_times(new_rng(seed), rate_per_s, seconds))
 
 
 @given(PROCESSES, st.floats(1e-3, 1e3), st.floats(1e-3, 2), st.integers(0, 2**32))
-def test_times_are_in_order_within_bounds_and_the_same_by_seed(
+def test_times_are_ordered_bounded_and_determined_by_the_seed(
     arrivals: Arrivals, rate_per_s: float, seconds: float, seed: int
 ) -> None:
-    _check(arrivals, rate_per_s, seconds, seed)
+    check(arrivals, rate_per_s, seconds, seed)
 
 
 @given(
@@ -174,7 +174,7 @@ def test_times_are_in_order_within_bounds_and_the_same_by_seed(
     CV2,
     st.integers(0, 2**32),
 )
-def test_times_of_any_trace_are_so_too(
+def test_times_of_any_trace_are_ordered_bounded_and_determined_by_the_seed(
     tmp_path_factory: pytest.TempPathFactory,
     counts: list[int],
     seconds_per_row: float,
@@ -182,14 +182,14 @@ def test_times_of_any_trace_are_so_too(
     cv2: float,
     seed: int,
 ) -> None:
-    trace = Trace(_trace(tmp_path_factory.mktemp("trace"), counts), seconds_per_row, cv2)
+    trace = Trace(write_trace(tmp_path_factory.mktemp("trace"), counts), seconds_per_row, cv2)
     seconds = len(counts) * seconds_per_row * part
-    _check(trace, 500 / seconds, seconds, seed)
+    check(trace, 500 / seconds, seconds, seed)
 
 
-def test_another_seed_gives_other_times() -> None:
+def test_different_seeds_give_different_times() -> None:
     for arrivals in (Uniform(), Poisson(), Bursts(extra=1, cv2=2), Acceleration(to=2, per_s=1)):
-        first, second = (arrivals.draw_times(_rng(seed), 100, 1) for seed in (1, 2))
+        first, second = (arrivals.draw_times(new_rng(seed), 100, 1) for seed in (1, 2))
         assert not np.array_equal(first, second)
 
 
@@ -212,14 +212,12 @@ def test_another_seed_gives_other_times() -> None:
         ),
     ],
 )
-def test_arrivals_are_read_from_text_and_described(
-    text: str, arrivals: Arrivals, described: str
-) -> None:
+def test_arrivals_are_parsed_and_described(text: str, arrivals: Arrivals, described: str) -> None:
     assert parse_arrivals(text) == arrivals
     assert describe_arrivals(arrivals) == described
 
 
-def test_every_kind_of_arrivals_is_in_the_table_and_takes_numbers_or_a_path() -> None:
+def test_the_table_has_every_kind_and_fields_are_numbers_or_a_path() -> None:
     assert set(ARRIVALS.values()) == set(get_args(Arrivals))
     for process in ARRIVALS.values():
         types = {field.name: field.type for field in fields(process)}
@@ -232,7 +230,8 @@ def test_every_kind_of_arrivals_is_in_the_table_and_takes_numbers_or_a_path() ->
     [
         (
             "",
-            "unknown kind of arrivals ''; the kinds are uniform, poisson, gamma, bursts, acceleration, trace",
+            "unknown kind of arrivals ''; the kinds are uniform, poisson, gamma, bursts, "
+            "acceleration, trace",
         ),
         ("pareto:cv2=4", "unknown kind of arrivals 'pareto'; the kinds are uniform, poisson"),
         ("poisson:cv2=4", "'poisson:cv2=4': unknown key 'cv2'; there are no keys"),
@@ -251,7 +250,7 @@ def test_every_kind_of_arrivals_is_in_the_table_and_takes_numbers_or_a_path() ->
         ("trace:path=a.csv,seconds_per_row=nan", "seconds_per_row must be a number above 0"),
     ],
 )
-def test_text_that_describes_no_arrivals_says_what_would(text: str, message: str) -> None:
+def test_invalid_text_is_rejected_with_the_valid_values(text: str, message: str) -> None:
     with pytest.raises(ValueError, match="arrivals") as caught:
         parse_arrivals(text)
     assert message in str(caught.value)

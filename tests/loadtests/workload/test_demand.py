@@ -3,22 +3,24 @@ from __future__ import annotations
 import pytest
 
 from loadtests.workload.demand import parse_demand
-from tests.loadtests.workload.profiles import OFFERS
+from tests.loadtests.workload.profiles import PROFILES
 
 DENSE_PER_S = 8 / 0.020
-"""At its quickest batch size, by the median."""
+"""Capacity of dense at its best batch size, by the median."""
 
 
-def test_a_load_is_in_samples_of_what_dense_can_do_on_its_cores() -> None:
+def test_a_load_is_in_samples_relative_to_the_capacity_of_dense_on_all_cores() -> None:
     slos = ("name=one,share=3,latency_ms=5", "name=three,share=1,size=3,latency_ms=5")
-    demand = parse_demand("uniform", slos, load=0.5, requests=600, profiles=OFFERS, cores=2)
-    assert demand.rate_per_s == pytest.approx(0.5 * 2 * DENSE_PER_S / 1.5), "1.5 samples each"
+    demand = parse_demand("uniform", slos, load=0.5, requests=600, profiles=PROFILES, cores=2)
+    assert demand.rate_per_s == pytest.approx(0.5 * 2 * DENSE_PER_S / 1.5), (
+        "1.5 samples per request"
+    )
     assert demand.seconds == pytest.approx(600 / demand.rate_per_s)
     assert demand.load == 0.5
     assert len(demand.draw(0)) in (599, 600, 601)
 
 
-def test_a_rate_needs_no_offers() -> None:
+def test_a_rate_requires_no_profiles() -> None:
     demand = parse_demand("gamma:cv2=4", ["latency_ms=5"], rate_per_s=50.0, seconds=4.0)
     assert (demand.rate_per_s, demand.seconds, demand.load) == (50.0, 4.0, None)
     assert demand.draw(3).arrivals_s.tolist() == demand.draw(3).arrivals_s.tolist()
@@ -26,7 +28,7 @@ def test_a_rate_needs_no_offers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("options", "message"),
     [
         ({"seconds": 1.0}, "--load or --rate"),
         ({"seconds": 1.0, "load": 1.0, "rate_per_s": 1.0}, "--load or --rate"),
@@ -36,12 +38,12 @@ def test_a_rate_needs_no_offers() -> None:
         ({"rate_per_s": -1.0, "seconds": 1.0}, "a number above 0, got -1"),
     ],
 )
-def test_what_is_missing_or_said_twice_is_named(asked: dict[str, float], message: str) -> None:
+def test_missing_and_conflicting_options_are_named(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        parse_demand("poisson", [], **asked)  # type: ignore[arg-type]
+        parse_demand("poisson", [], **options)  # type: ignore[arg-type]
 
 
-def test_a_rate_that_changes_needs_a_time() -> None:
+def test_a_changing_rate_requires_a_duration() -> None:
     arrivals = "acceleration:to=2,per_s=0.5,cv2=8"
     assert parse_demand(arrivals, [], rate_per_s=9.0, seconds=4.0).seconds == 4
     with pytest.raises(

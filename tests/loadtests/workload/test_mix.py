@@ -5,10 +5,10 @@ import pytest
 from loadtests.workload.mix import parse_class, parse_mix
 from loadtests.workload.workload import SloClass
 from serving.routing.slo import Slo
-from tests.loadtests.workload.profiles import OFFERS, profile
+from tests.loadtests.workload.profiles import PROFILES, profile
 
 
-def test_a_class_is_read_with_everything_it_can_ask() -> None:
+def test_a_class_is_parsed_with_all_keys() -> None:
     text = (
         "name=strict, share=0.3, latency_ms=20, min_accuracy=0.9, max_accuracy_drop=0.01,"
         "priority=1, objective=latency, variant=int8, size=4"
@@ -24,22 +24,22 @@ def test_a_class_is_read_with_everything_it_can_ask() -> None:
     assert parse_class(text) == SloClass("strict", slo, share=0.3, size=4)
 
 
-def test_what_is_left_out_is_not_asked_for() -> None:
+def test_omitted_keys_have_the_defaults_of_a_request() -> None:
     for text in ("", " ", "anything"):
         assert parse_class(text) == SloClass("anything", Slo())
-    assert parse_class("priority=0").slo == Slo()  # the protocol's default
+    assert parse_class("priority=0").slo == Slo()  # the default of the protocol
     assert parse_class("latency_ms=20").slo.min_accuracy == 0
     assert parse_class("size=2").slo.latency_s == math.inf
 
 
-def test_a_class_without_a_name_is_called_by_what_it_asks_for() -> None:
-    assert parse_class("share=2,latency_x=2,size=4", OFFERS).name == "latency_x=2,size=4"
+def test_the_default_name_of_a_class_is_its_text_without_the_share() -> None:
+    assert parse_class("share=2,latency_x=2,size=4", PROFILES).name == "latency_x=2,size=4"
     assert parse_class("share=2").name == "anything"
 
 
-def test_deadlines_are_multiples_of_the_fastest_and_of_dense_at_batch_size_1() -> None:
-    assert parse_class("latency_x=2", OFFERS).slo.latency_s == pytest.approx(0.008)
-    assert parse_class("dense_x=1.5", OFFERS).slo.latency_s == pytest.approx(0.015)
+def test_relative_deadlines_are_multiples_of_the_fastest_and_of_dense() -> None:
+    assert parse_class("latency_x=2", PROFILES).slo.latency_s == pytest.approx(0.008)
+    assert parse_class("dense_x=1.5", PROFILES).slo.latency_s == pytest.approx(0.015)
 
 
 @pytest.mark.parametrize(
@@ -69,33 +69,35 @@ def test_deadlines_are_multiples_of_the_fastest_and_of_dense_at_batch_size_1() -
         ("size=1,size=1", "size is repeated"),
     ],
 )
-def test_a_bad_value_is_refused_with_its_key_and_what_it_may_be(text: str, message: str) -> None:
+def test_an_invalid_value_is_rejected_with_its_key_and_the_valid_values(
+    text: str, message: str
+) -> None:
     with pytest.raises(ValueError, match="class ") as caught:
-        parse_class(text, OFFERS)
+        parse_class(text, PROFILES)
     assert repr(text) in str(caught.value)
     assert message in str(caught.value)
 
 
-def test_a_relative_deadline_needs_a_catalog_with_what_it_is_relative_to() -> None:
+def test_a_relative_deadline_requires_profiles_with_its_reference() -> None:
     with pytest.raises(
         ValueError, match="latency_x requires a catalog; without one give latency_ms"
     ):
         parse_class("latency_x=2")
     with pytest.raises(ValueError, match="dense_x requires a catalog with variant dense"):
-        parse_class("dense_x=2", {"int8": OFFERS["int8"]})
+        parse_class("dense_x=2", {"int8": PROFILES["int8"]})
     with pytest.raises(
         ValueError, match="int4 to be measured at batch size 1; it was measured at 2, 8; give"
     ):
         parse_class("latency_x=2", {"int4": profile("int4", b2=0.1, b8=0.2)})
 
 
-def test_a_mix_is_its_classes_in_order_and_by_default_one_that_asks_nothing() -> None:
-    classes = parse_mix(["name=a,share=2", "dense_x=2"], OFFERS)
+def test_a_mix_has_its_classes_in_order_and_by_default_one_without_an_slo() -> None:
+    classes = parse_mix(["name=a,share=2", "dense_x=2"], PROFILES)
     assert [each.name for each in classes] == ["a", "dense_x=2"]
     assert parse_mix([]) == (SloClass("anything", Slo()),)
 
 
-def test_classes_of_one_name_are_refused() -> None:
+def test_classes_with_equal_names_are_rejected() -> None:
     with pytest.raises(
         ValueError, match="two classes have the name 'size=2'; set different names by name"
     ):

@@ -5,7 +5,7 @@ import pytest
 from loadtests.workload.trace import read_counts
 
 
-def test_a_trace_is_its_counts_in_order_from_any_second(tmp_path: Path) -> None:
+def test_counts_are_in_order_from_any_first_second(tmp_path: Path) -> None:
     file = tmp_path / "trace.csv"
     file.write_text("second,arrivals\n7,3\n8,0\n9,2.5\n")
     assert read_counts(file).tolist() == [3, 0, 2.5]
@@ -21,7 +21,9 @@ def test_a_trace_is_its_counts_in_order_from_any_second(tmp_path: Path) -> None:
             "second,arrivals\n0,1\n1\n", "line 3: must be second,arrivals, got '1'", id="short row"
         ),
         pytest.param(
-            "second,arrivals\n0,1\n\n1,2\n", "line 3: must be second,arrivals, got ''", id="blank"
+            "second,arrivals\n0,1\n\n1,2\n",
+            "line 3: must be second,arrivals, got ''",
+            id="empty line",
         ),
         pytest.param(
             "second,arrivals\n0.5,1\n", "line 2: second must be a whole number", id="half a second"
@@ -35,10 +37,14 @@ def test_a_trace_is_its_counts_in_order_from_any_second(tmp_path: Path) -> None:
             id="negative",
         ),
         pytest.param("second,arrivals\n0,nan\n", "line 2: arrivals must be a number", id="nan"),
-        pytest.param("second,arrivals\n0,x\n", "line 2: arrivals must be a number", id="word"),
+        pytest.param(
+            "second,arrivals\n0,x\n", "line 2: arrivals must be a number", id="not a number"
+        ),
     ],
 )
-def test_a_bad_file_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_line_is_rejected_with_its_number(
+    tmp_path: Path, text: str, message: str
+) -> None:
     file = tmp_path / "bad.csv"
     file.write_text(text)
     with pytest.raises(ValueError, match=r"bad\.csv") as caught:
@@ -46,7 +52,7 @@ def test_a_bad_file_is_named_with_its_line(tmp_path: Path, text: str, message: s
     assert message in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_rejected_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"missing.csv cannot be read as a trace: .*No such file"):
         read_counts(tmp_path / "missing.csv")
     binary = tmp_path / "binary.csv"
