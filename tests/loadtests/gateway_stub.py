@@ -12,6 +12,8 @@ METADATA = {
     "inputs": [{"name": "pixels", "datatype": "FP32", "shape": [-1, 4]}],
 }
 ACCURACIES = {"dense": 0.9, "int8": 0.85}
+RESPONSE = ok(b'{"model_version": "int8", "parameters": {"accuracy": 0.85, "batch_size": 1}}')
+"""Response to inference requests that are routed."""
 
 
 def respond(number: int, head: bytes) -> bytes:
@@ -23,6 +25,8 @@ def respond(number: int, head: bytes) -> bytes:
         return ok(b'{"models": ["shirts"]}')
     if path == "/v2/models/shirts":
         return ok(json.dumps(METADATA).encode())
+    if path == "/v2/models/shirts/infer":
+        return RESPONSE
     if path.startswith("/v2/models/shirts/versions/"):
         variant = path.split("/")[5]
         parameters = {

@@ -14,7 +14,7 @@ from loadtests.replay.timings import MIN_BATCHES, Timings
 from loadtests.simulator.compare import Comparison
 from loadtests.trials.runs import Condition, Run
 from loadtests.trials.scores import Score, score
-from tests.loadtests.simulator.services import OFFERS
+from tests.loadtests.simulator.services import PROFILES
 from tests.loadtests.trials.made import ACCURACY, OUTCOMES
 
 CLIENT = ClientStatistics(
@@ -116,21 +116,21 @@ def test_files_hold_every_run_also_one_that_does_not_count() -> None:
 
 
 def test_calibration_asks_every_variant_for_every_size_often_enough() -> None:
-    demand = calibration(OFFERS, max_batch=16)
+    demand = calibration(PROFILES, max_batch=16)
     sizes = (1, 4, 16)
     assert [(each.slo.variant, each.size) for each in demand.classes] == [
-        (name, size) for name in OFFERS for size in sizes
+        (name, size) for name in PROFILES for size in sizes
     ]
     assert demand.rate_per_s * demand.seconds == pytest.approx(
         2 * MIN_BATCHES * len(demand.classes)
     )
-    mean_s = sum(OFFERS[n].latencies[s].p50_s for n in OFFERS for s in sizes) / 9
+    mean_s = sum(PROFILES[n].latencies[s].p50_s for n in PROFILES for s in sizes) / 9
     assert demand.rate_per_s * mean_s == pytest.approx(0.2)
 
 
 def test_quick_variants_are_not_asked_faster_than_the_client_is_sure_to_send() -> None:
     fast = {
         name: replace(profile, latencies={1: profile.latencies[1]._replace(p50_s=1e-5)})
-        for name, profile in OFFERS.items()
+        for name, profile in PROFILES.items()
     }
     assert calibration(fast, max_batch=64).rate_per_s == 150

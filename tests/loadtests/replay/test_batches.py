@@ -19,7 +19,7 @@ CLIENT = ClientStatistics(0.0, 0.0, 0.0, 0, 0.0, 1, 0.0, False)
 def replayed(
     rows: Sequence[tuple[float, float, int, int, float, float]], size: int = 1
 ) -> ReplayResult:
-    """By request: sent, queued for, variant, batch size, predicted, latency; all in ms."""
+    """Return a replay from rows of sent, queued, variant, batch size, predicted, latency in ms."""
     columns = np.array(rows, np.float64).T
     count = len(rows)
     reported = ReportedTimes.unknown(count)
@@ -27,7 +27,7 @@ def replayed(
     reported.compute_s[:] = 1e-4
     outcomes = Outcomes(
         workload=Workload(
-            "made", columns[0] / 1e3, np.zeros(count, np.int16), (SloClass("a", Slo(), 1, size),), 1
+            "test", columns[0] / 1e3, np.zeros(count, np.int16), (SloClass("a", Slo(), 1, size),), 1
         ),
         policy="live",
         variants=("dense", "int8"),
@@ -40,36 +40,36 @@ def replayed(
     return ReplayResult(outcomes, reported, CLIENT, columns[0] / 1e3, "", 0.0)
 
 
-def test_answers_that_were_told_the_same_make_up_batches_in_order_of_dispatch() -> None:
-    found = reconstruct_batches(
+def test_responses_with_equal_parameters_form_batches_in_order_of_dispatch() -> None:
+    batches = reconstruct_batches(
         replayed(
             [
-                (0, 3, 0, 2, 5, 8),  # dispatched at 3 for 5 ms, with the next
+                (0, 3, 0, 2, 5, 8),  # dispatched at 3 for 5 ms, together with the next
                 (1, 2, 0, 2, 5, 7),
-                (2, 6, 0, 2, 5, 12),  # at 8 for 6 ms, told the same
+                (2, 6, 0, 2, 5, 12),  # at 8 for 6 ms, with equal parameters
                 (4, 4, 0, 2, 5, 10),
                 (5, 0, 1, 1, 5, 4),  # another variant, at 5 for 4 ms
                 (6, 2, 0, 1, 5, 3.5),  # another size, at 8 for 1.5 ms
                 (7, 0, -1, 0, 5, 1),  # shed
-                (6, 9, 0, 1, 5, 11),  # told as the one before, at 15 for 2 ms
+                (6, 9, 0, 1, 5, 11),  # parameters equal to row 7, at 15 for 2 ms
                 (7, 3, 0, 1, 9, 4),  # another prediction, at 10 for 1 ms
             ]
         )
     )
-    assert found is not None
-    assert found.variant.tolist() == [0, 1, 0, 0, 0, 0]
-    assert found.size.tolist() == [2, 1, 1, 1, 2, 1]
-    np.testing.assert_allclose(found.sent_s * 1e3, [3, 5, 8, 10, 8, 15])
-    np.testing.assert_allclose(found.took_s * 1e3, [5, 4, 1.5, 1, 6, 2])
-    np.testing.assert_allclose(found.predicted_s * 1e3, [5, 5, 5, 9, 5, 5])
+    assert batches is not None
+    assert batches.variant.tolist() == [0, 1, 0, 0, 0, 0]
+    assert batches.size.tolist() == [2, 1, 1, 1, 2, 1]
+    np.testing.assert_allclose(batches.sent_s * 1e3, [3, 5, 8, 10, 8, 15])
+    np.testing.assert_allclose(batches.took_s * 1e3, [5, 4, 1.5, 1, 6, 2])
+    np.testing.assert_allclose(batches.predicted_s * 1e3, [5, 5, 5, 9, 5, 5])
 
 
-def test_requests_of_several_samples_fill_a_batch_sooner() -> None:
-    found = reconstruct_batches(replayed([(n, 0, 0, 4, 5, 2) for n in range(4)], size=2))
-    assert found is not None
-    np.testing.assert_allclose(found.sent_s, [0, 0.002])
+def test_requests_of_several_samples_fill_a_batch_earlier() -> None:
+    batches = reconstruct_batches(replayed([(n, 0, 0, 4, 5, 2) for n in range(4)], size=2))
+    assert batches is not None
+    np.testing.assert_allclose(batches.sent_s, [0, 0.002])
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
-def test_without_answers_there_are_no_batches(batch_size: int) -> None:
+def test_without_successful_responses_there_are_no_batches(batch_size: int) -> None:
     assert reconstruct_batches(replayed([(0, 0, -1, batch_size, 5, 1)])) is None

@@ -6,26 +6,28 @@ import pytest
 from loadtests.replay.client_statistics import summarize_client
 
 
-def test_lag_counts_from_the_intended_time_and_waits_from_when_the_client_came() -> None:
+def test_delays_start_at_the_arrival_and_waits_at_the_processing_of_a_request() -> None:
     intended_s = np.arange(101.0)
     due_s = intended_s + np.linspace(0, 0.1, 101)
     sent_s = due_s.copy()
     sent_s[3] += 0.25
     sent_s[5] = np.nan
-    own = summarize_client(intended_s, due_s, sent_s, connections=7, cpu_s=0.5, is_real_time=True)
-    assert own.delay_p50_s == pytest.approx(0.05)
-    assert own.delay_p99_s == pytest.approx(0.099)
-    assert own.delay_max_s == pytest.approx(0.1)
-    assert own.waited == 2
-    assert own.waited_max_s == pytest.approx(0.25)
-    assert (own.connections, own.cpu_s, own.is_real_time) == (7, 0.5, True)
+    client = summarize_client(
+        intended_s, due_s, sent_s, connections=7, cpu_s=0.5, is_real_time=True
+    )
+    assert client.delay_p50_s == pytest.approx(0.05)
+    assert client.delay_p99_s == pytest.approx(0.099)
+    assert client.delay_max_s == pytest.approx(0.1)
+    assert client.waited == 2
+    assert client.waited_max_s == pytest.approx(0.25)
+    assert (client.connections, client.cpu_s, client.is_real_time) == (7, 0.5, True)
 
 
-def test_a_client_that_was_late_too_often_refuses_its_own_numbers() -> None:
+def test_check_rejects_a_client_whose_delay_exceeds_the_limit() -> None:
     times_s = np.arange(10.0)
-    own = summarize_client(
+    client = summarize_client(
         times_s, times_s + 0.003, times_s + 0.003, connections=1, cpu_s=0, is_real_time=False
     )
-    own.check(limit_s=0.004)
+    client.check(limit_s=0.004)
     with pytest.raises(ValueError, match=r"3\.00 ms late.*limit is 2 ms.*Lower the rate"):
-        own.check()
+        client.check()

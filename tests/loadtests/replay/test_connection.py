@@ -1,4 +1,4 @@
-"""What may come over the wire in place of a whole answer in one piece."""
+"""Responses in several parts, and bytes that are not responses."""
 
 from __future__ import annotations
 
@@ -6,62 +6,63 @@ import pytest
 
 from loadtests.replay.replay import ReplayResult, run_replay
 from loadtests.trials.outcomes import RequestStatus
-from tests.loadtests.replay.test_replay import ANSWER, answer
+from tests.loadtests.gateway_stub import RESPONSE, respond
 from tests.loadtests.replay.workloads import workload
-from tests.loadtests.server import PAUSE_S, Responder, ok, tiny_server
+from tests.loadtests.server import PAUSE_S, ok, tiny_server
 
 
-def asked(reply: bytes | tuple[bytes, bytes] | None, requests: int = 2) -> ReplayResult:
-    """Ask a service that answers all requests to infer with this, one connection for all."""
+def run_with(response: bytes | tuple[bytes, bytes] | None, requests: int = 2) -> ReplayResult:
+    """Replay over one connection against a service that gives `response` to every inference."""
 
-    def answers(number: int, head: bytes) -> bytes | tuple[bytes, bytes] | None:
-        return answer(number, head) if head.startswith(b"GET") else reply
+    def respond_to(number: int, head: bytes) -> bytes | tuple[bytes, bytes] | None:
+        return respond(number, head) if head.startswith(b"GET") else response
 
-    own: Responder = answers
-    with tiny_server(own) as port:
+    with tiny_server(respond_to) as port:
         url = f"http://127.0.0.1:{port}"
         return run_replay(url, workload([0.0] * requests), connections=1, grace_s=60)
 
 
-@pytest.mark.parametrize("cut", [5, 20, ANSWER.index(b"\r\n\r\n") + 2, len(ANSWER) - 1])
-def test_an_answer_in_pieces_is_one_answer_and_ends_with_the_last(cut: int) -> None:
-    done = asked((ANSWER[:cut], ANSWER[cut:]))
-    assert done.outcomes.status.tolist() == [RequestStatus.ANSWERED] * 2
-    assert done.outcomes.finished_s[0] >= PAUSE_S
-    assert done.outcomes.variant.tolist() == [1, 1]
+@pytest.mark.parametrize("cut", [5, 20, RESPONSE.index(b"\r\n\r\n") + 2, len(RESPONSE) - 1])
+def test_a_response_in_parts_ends_with_the_last_part(cut: int) -> None:
+    result = run_with((RESPONSE[:cut], RESPONSE[cut:]))
+    assert result.outcomes.status.tolist() == [RequestStatus.ANSWERED] * 2
+    assert result.outcomes.finished_s[0] >= PAUSE_S
+    assert result.outcomes.variant.tolist() == [1, 1]
 
 
-def test_only_the_json_part_of_a_binary_answer_is_read() -> None:
-    document = ANSWER.partition(b"\r\n\r\n")[2]
+def test_only_the_json_part_of_a_binary_response_is_parsed() -> None:
+    document = RESPONSE.partition(b"\r\n\r\n")[2]
     whole = ok(document + b"\x00\xff{").replace(
         b"content-length", b"Inference-Header-Content-Length: %d\r\nContent-Length" % len(document)
     )
-    done = asked(whole)
-    assert done.outcomes.status.tolist() == [RequestStatus.ANSWERED] * 2
-    assert done.outcomes.variant.tolist() == [1, 1]
+    result = run_with(whole)
+    assert result.outcomes.status.tolist() == [RequestStatus.ANSWERED] * 2
+    assert result.outcomes.variant.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
-    "reply",
+    "response",
     [
-        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", id="no length"),
-        pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: ten\r\n\r\n", id="a wrong length"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", id="no Content-Length"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\ncontent-length: ten\r\n\r\n", id="invalid Content-Length"
+        ),
         pytest.param(b"nonsense\r\ncontent-length: 0\r\n\r\n", id="no status"),
-        pytest.param(None, id="nothing, and the connection closes"),
-        pytest.param(ok(b"<html>"), id="a body that is no answer"),
+        pytest.param(None, id="closed connection"),
+        pytest.param(ok(b"<html>"), id="body is not JSON"),
         pytest.param(ok(b'{"model_version": "int8"}'), id="no parameters"),
-        pytest.param(ok(b'{"error": "it broke"}', 500), id="an error of the service"),
-        pytest.param(ok(b'{"error": "shape"}', 400), id="an error of ours"),
+        pytest.param(ok(b'{"error": "it broke"}', 500), id="server error"),
+        pytest.param(ok(b'{"error": "shape"}', 400), id="client error"),
     ],
 )
-def test_what_is_no_answer_has_failed_and_the_run_goes_on(reply: bytes | None) -> None:
-    done = asked(reply, requests=3)
-    assert done.outcomes.status.tolist() == [RequestStatus.FAILED] * 3
-    assert done.first_failure
+def test_an_invalid_response_fails_its_request_only(response: bytes | None) -> None:
+    result = run_with(response, requests=3)
+    assert result.outcomes.status.tolist() == [RequestStatus.FAILED] * 3
+    assert result.first_failure
 
 
-def test_an_answer_to_nothing_ends_the_connection_and_is_no_ones() -> None:
-    done = asked((ANSWER, ANSWER), requests=1)
-    assert done.outcomes.status.tolist() == [RequestStatus.ANSWERED]
-    done = asked(ANSWER + ANSWER, requests=3)
-    assert done.outcomes.status.tolist() == [RequestStatus.ANSWERED] * 3
+def test_a_response_without_a_request_closes_the_connection() -> None:
+    result = run_with((RESPONSE, RESPONSE), requests=1)
+    assert result.outcomes.status.tolist() == [RequestStatus.ANSWERED]
+    result = run_with(RESPONSE + RESPONSE, requests=3)
+    assert result.outcomes.status.tolist() == [RequestStatus.ANSWERED] * 3

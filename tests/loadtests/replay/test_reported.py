@@ -6,7 +6,7 @@ from loadtests.replay.reported import parse_responses
 from loadtests.replay.request_log import RequestLog
 from loadtests.trials.outcomes import RequestStatus
 
-EXPLAINED = (
+RESPONSE = (
     b'{"model_version": "int8", "parameters": {"predicted_latency_ms": 5, "latency_ms": 4.5,'
     b' "queue_ms": 3, "compute_ms": 1, "batch_size": 7}}'
 )
@@ -28,15 +28,15 @@ EXPLAINED = (
 )
 def test_each_http_status_has_one_meaning(http_status: int, status: RequestStatus) -> None:
     log = RequestLog(2)
-    log.record_response(1, 2.0, http_status, EXPLAINED)
+    log.record_response(1, 2.0, http_status, RESPONSE)
     assert parse_responses(log, []).status.tolist() == [RequestStatus.LOST, status]
 
 
-def test_what_an_answer_says_is_noted_in_seconds() -> None:
+def test_reported_times_are_converted_to_seconds() -> None:
     log = RequestLog(1)
-    log.record_response(0, 2.0, 200, EXPLAINED)
+    log.record_response(0, 2.0, 200, RESPONSE)
     responses = parse_responses(log, ["dense"])
-    assert responses.variants == ("dense", "int8"), "one that came up since is added"
+    assert responses.variants == ("dense", "int8"), "an unknown variant is appended"
     assert responses.variant.tolist() == [1]
     assert responses.batch_size.tolist() == [7]
     reported = responses.reported
@@ -44,7 +44,7 @@ def test_what_an_answer_says_is_noted_in_seconds() -> None:
     assert (reported.queue_s[0], reported.compute_s[0]) == (0.003, 0.001)
 
 
-def test_a_disconnected_request_has_failed_and_one_without_an_end_is_lost() -> None:
+def test_a_disconnected_request_failed_and_an_unfinished_one_is_lost() -> None:
     log = RequestLog(2)
     log.record_disconnect(0)
     responses = parse_responses(log, ["dense"])
@@ -55,7 +55,7 @@ def test_a_disconnected_request_has_failed_and_one_without_an_end_is_lost() -> N
     assert log.all_finished.is_set()
 
 
-def test_the_first_failure_is_told_in_the_words_of_the_service() -> None:
+def test_the_first_failure_is_the_response_of_the_service() -> None:
     log = RequestLog(3)
     log.record_response(0, 1.0, 429, b"later")
     log.record_response(1, 1.0, 500, b"it broke")

@@ -33,14 +33,14 @@ CLASSES = (
         Slo(latency_s=1.0, variant="int8"),
     ],
 )
-def test_parameters_ask_for_the_slo_and_for_nothing_else(slo: Slo) -> None:
+def test_parameters_express_the_slo_without_defaults(slo: Slo) -> None:
     assert parse(slo_parameters(slo), {}, Slo()) == slo
     assert len(slo_parameters(slo)) == sum(
         getattr(slo, name) != getattr(Slo(), name) for name in Slo.__slots__
     )
 
 
-def test_each_request_asks_as_its_class_does() -> None:
+def test_each_request_has_the_slo_and_the_size_of_its_class() -> None:
     load = workload([0.0] * 20, CLASSES, [0, 1] * 10)
     messages = build_requests(SERVICE, SERVICE.path, load, seed=0)
     for message, place in zip(messages, load.class_of, strict=True):
@@ -54,7 +54,7 @@ def test_each_request_asks_as_its_class_does() -> None:
         assert parse(parsed.parameters, {}, Slo()) == CLASSES[place].slo
 
 
-def test_inputs_differ_within_a_class_and_come_again_with_the_seed() -> None:
+def test_inputs_differ_within_a_class_and_are_determined_by_the_seed() -> None:
     load = workload([0.0] * 50)
     messages = build_requests(SERVICE, "/", load, seed=1)
     assert len(set(messages)) == 4

@@ -1,4 +1,4 @@
-"""Small workloads, and services that stall, for the tests of the replay."""
+"""Small workloads and stalling services for tests of the replay."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def workload(
     classes: Sequence[SloClass] = (PLAIN,),
     class_of: Sequence[int] | None = None,
 ) -> Workload:
-    """Requests at these times, of the first class where nothing else is said."""
+    """Return requests with these arrival times, by default all of the first class."""
     times_s = np.asarray(arrivals_s, dtype=np.float64)
     return Workload(
         name="test",
@@ -34,39 +34,40 @@ def workload(
     )
 
 
-class Stalling:
-    """Lets an application answer requests to infer only once `count` of them have come.
+class StallingApplication:
+    """Delays inference requests to an application until `count` of them have arrived.
 
-    Of those that have come since, it answers all; `answers` says which are answered at all.
+    Later requests are not delayed. `is_answered` selects the requests, by number, that get a
+    response.
     """
 
     def __init__(
         self,
         application: object,
         count: int = 0,
-        answers: Callable[[int], bool] = lambda number: True,
+        is_answered: Callable[[int], bool] = lambda number: True,
     ) -> None:
         self._application = application
         self._count = count
-        self._answers = answers
-        self._enough = asyncio.Event()
-        self.came_s: list[float] = []
-        self.most = 0
-        self._now = 0
+        self._is_answered = is_answered
+        self._has_enough = asyncio.Event()
+        self.arrivals_s: list[float] = []
+        self.max_in_flight = 0
+        self._in_flight = 0
 
     async def __call__(self, scope: dict[str, str], receive: Receive, send: Send) -> None:
         application: Application = self._application  # type: ignore[assignment]
         if scope["method"] != "POST":
             await application(scope, receive, send)
             return
-        number = len(self.came_s)
-        self.came_s.append(time.monotonic())
-        self._now += 1
-        self.most = max(self.most, self._now)
-        if len(self.came_s) >= self._count:
-            self._enough.set()
-        await self._enough.wait()
-        if not self._answers(number):
+        number = len(self.arrivals_s)
+        self.arrivals_s.append(time.monotonic())
+        self._in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self._in_flight)
+        if len(self.arrivals_s) >= self._count:
+            self._has_enough.set()
+        await self._has_enough.wait()
+        if not self._is_answered(number):
             await asyncio.Event().wait()
         await application(scope, receive, send)
-        self._now -= 1
+        self._in_flight -= 1

@@ -1,4 +1,4 @@
-"""Policies side by side on a service that is made up, and what is told of them."""
+"""Comparisons of policies on one simulated service."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def demand(arrivals: str = "gamma:cv2=2", requests: int = 300) -> Demand:
     return parse_demand(arrivals, ["latency_ms=4"], load=0.5, requests=requests, profiles=PROFILES)
 
 
-def test_policies_come_in_the_order_of_the_table_whatever_was_typed() -> None:
+def test_policies_are_in_the_order_of_the_table() -> None:
     assert parse_policies([]) == tuple(POLICIES)
     assert parse_policies(["fifo, all"]) == tuple(POLICIES)
     assert parse_policies(["slack_fit,pareto", "fixed"]) == ("pareto", "fixed", "slack_fit")
@@ -31,14 +31,14 @@ def test_policies_come_in_the_order_of_the_table_whatever_was_typed() -> None:
         parse_policies(["pareto,none"])
 
 
-def test_every_policy_has_the_same_requests_and_the_same_bound() -> None:
-    compared = compare(SERVICE, demand(), tuple(POLICIES), seed=1)
-    assert compared.requests == len(POLICIES) * len(compared.outcomes[0].workload)
-    assert len({id(each.workload) for each in compared.outcomes}) == 1
-    bounds = {run.attainable for run in compared.runs}
+def test_all_policies_get_the_same_requests_and_the_same_bound() -> None:
+    comparison = compare(SERVICE, demand(), tuple(POLICIES), seed=1)
+    assert comparison.requests == len(POLICIES) * len(comparison.outcomes[0].workload)
+    assert len({id(each.workload) for each in comparison.outcomes}) == 1
+    bounds = {run.attainable for run in comparison.runs}
     assert len(bounds) == 1
     assert bounds.pop() == pytest.approx(1.0)
-    for run in compared.runs:
+    for run in comparison.runs:
         assert run.score.regret is not None
         assert -1e-6 <= run.score.regret <= 1
         assert run.score.floor_violations == 0
@@ -46,73 +46,75 @@ def test_every_policy_has_the_same_requests_and_the_same_bound() -> None:
         assert (run.condition.kind, run.condition.cv2, run.condition.load) == ("gamma", 2, 0.5)
 
 
-def test_a_bound_knows_when_hosts_are_dead() -> None:
-    calm = compare(SERVICE, demand(), ["fastest"], seed=0)
-    dead = [HostFailure(0.0, name, 1000.0) for name in PROFILES]
-    struck = compare(SERVICE, demand(), ["fastest"], seed=0, faults=dead)
-    assert calm.runs[0].attainable == pytest.approx(1.0)
-    assert struck.runs[0].attainable == pytest.approx(0.0, abs=1e-6)
-    assert not (struck.outcomes[0].status == RequestStatus.ANSWERED).any()
+def test_the_bound_accounts_for_host_failures() -> None:
+    without_failures = compare(SERVICE, demand(), ["fastest"], seed=0)
+    failures = [HostFailure(0.0, name, 1000.0) for name in PROFILES]
+    with_failures = compare(SERVICE, demand(), ["fastest"], seed=0, faults=failures)
+    assert without_failures.runs[0].attainable == pytest.approx(1.0)
+    assert with_failures.runs[0].attainable == pytest.approx(0.0, abs=1e-6)
+    assert not (with_failures.outcomes[0].status == RequestStatus.ANSWERED).any()
 
 
-def test_hosts_that_die_again_while_they_are_dead_are_missed_but_once() -> None:
+def test_overlapping_host_failures_count_once() -> None:
     service = SimulatedService(PROFILES, cores=1, max_batch=1)
-    asked = parse_demand("uniform", ["latency_ms=40"], load=0.5, requests=300, profiles=PROFILES)
+    demand_ = parse_demand("uniform", ["latency_ms=40"], load=0.5, requests=300, profiles=PROFILES)
 
-    def attainable(*deaths: HostFailure) -> float:
-        found = compare(service, asked, ["fastest"], 0, faults=deaths).runs[0].attainable
-        assert found is not None
-        return found
+    def attainable(*failures: HostFailure) -> float:
+        attainment = compare(service, demand_, ["fastest"], 0, faults=failures).runs[0].attainable
+        assert attainment is not None
+        return attainment
 
     once = attainable(*(HostFailure(0.021, name, 0.006) for name in PROFILES))
-    again = [HostFailure(at_s, name, 0.004) for at_s in (0.023, 0.022, 0.021) for name in PROFILES]
-    assert attainable(*again) == pytest.approx(once, abs=1e-9)
+    overlapping = [
+        HostFailure(at_s, name, 0.004) for at_s in (0.023, 0.022, 0.021) for name in PROFILES
+    ]
+    assert attainable(*overlapping) == pytest.approx(once, abs=1e-9)
     assert once < attainable(*(HostFailure(0.021, name, 0.001) for name in PROFILES)) - 0.02 < 0.8
 
 
 @pytest.mark.parametrize("late", [HostFailure(2.0, "dense", 1.0), Slowdown(2.0, 3.0)])
-def test_what_happens_after_the_last_request_is_refused(late: HostFailure | Slowdown) -> None:
-    asked = replace(demand(), seconds=1.47)
+def test_a_fault_after_the_last_request_is_rejected(late: HostFailure | Slowdown) -> None:
+    demand_ = replace(demand(), seconds=1.47)
     with pytest.raises(ValueError, match=r"at 2 s comes after the last request, at 1\.47 s; give"):
-        compare(SERVICE, asked, ["fastest"], 0, faults=[Slowdown(0.1, 2.0), late])
+        compare(SERVICE, demand_, ["fastest"], 0, faults=[Slowdown(0.1, 2.0), late])
 
 
-def test_arrivals_of_another_kind_are_a_condition_of_their_own() -> None:
-    compared = compare(SERVICE, demand("bursts:extra=2,cv2=4"), ["fifo"], 0, is_bounded=False)
-    assert compared.runs[0].condition.label == "bursts extra=2 cv2=4, load 0.5"
-    assert compared.runs[0].attainable is None
-    assert compared.runs[0].score.regret is None
+def test_the_condition_of_other_arrivals_has_their_description() -> None:
+    comparison = compare(SERVICE, demand("bursts:extra=2,cv2=4"), ["fifo"], 0, is_bounded=False)
+    assert comparison.runs[0].condition.label == "bursts extra=2 cv2=4, load 0.5"
+    assert comparison.runs[0].attainable is None
+    assert comparison.runs[0].score.regret is None
 
 
-def test_the_overview_says_who_answered_and_how_many_batches_were_as_predicted() -> None:
+def test_the_overview_has_variant_shares_and_the_share_of_batches_within_predictions() -> None:
     runs = [run for seed in (0, 1) for run in compare(SERVICE, demand(), ["fixed"], seed).runs]
-    (grid,) = overview(Trial(title="Made up", note="by hand", runs=tuple(runs)))
-    assert grid.title == "Made up"
-    assert grid.note.startswith("by hand. ")
+    (grid,) = overview(Trial(title="Test", note="a note", runs=tuple(runs)))
+    assert grid.title == "Test"
+    assert grid.note.startswith("a note. ")
     assert grid.columns == (
         "policy", "on time, %", "accuracy, %", "utility, %", "regret, %", "p50, ms", "p99, ms",
         "predicted, %", "answered by, %",
     )  # fmt: skip
     (row,) = grid.rows
-    held = [run.calibration.overall for run in runs if run.calibration]
-    batches = sum(each.batches for each in held)
-    within = sum(each.within.value * each.batches for each in held) / batches
+    coverages = [run.calibration.overall for run in runs if run.calibration]
+    batches = sum(each.batches for each in coverages)
+    within = sum(each.within.value * each.batches for each in coverages) / batches
     assert row[-2:] == (f"{100 * within:.1f}", "dense 100")
     assert row[0] == "fixed"
 
 
-def test_faults_are_read_as_they_are_written() -> None:
+def test_faults_are_parsed() -> None:
     assert parse_host_failure("a@b@1.5+2", ["a@b"]) == HostFailure(1.5, "a@b", 2.0)
     assert parse_slowdown("2.5@10") == Slowdown(10.0, 2.5)
 
 
 @pytest.mark.parametrize("text", ["dense", "dense@1", "dense@1+", "dense@-1+1", "dense@nan+1"])
-def test_a_death_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_host_failure_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"AT|FOR"):
         parse_host_failure(text, ["dense"])
 
 
 @pytest.mark.parametrize("text", ["2", "two@1", "inf@1", "nan@1", "2@-1", "0.9@1"])
-def test_a_slowdown_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_slowdown_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="FACTOR"):
         parse_slowdown(text)

@@ -1,4 +1,4 @@
-"""Several simulated gateways over the same hosts, over enough requests for each to learn."""
+"""Simulated gateways that share hosts, with enough requests for each to learn latencies."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ from loadtests.workload.draw import draw
 from loadtests.workload.workload import SloClass
 from serving.routing.policy.pareto import pareto
 from serving.routing.slo import Slo
-from tests.loadtests.simulator.services import OFFERS
+from tests.loadtests.simulator.services import PROFILES
 
 CORES = 2
 REQUESTS = 8_000
-LEARNED = 0.25
-"""Share of the batches that is left out: each gateway learns by itself what the others take."""
+WARM_UP = 0.25
+"""Share of the batches that is ignored: each gateway learns the load of the others by itself."""
 
-alone_and_several = pytest.mark.parametrize("gateways", [1, 2, 4])
+one_or_more_gateways = pytest.mark.parametrize("gateways", [1, 2, 4])
 
 
 @cache
 def run(gateways: int) -> Outcomes:
-    """Half of what dense could serve, which is little for INT8."""
-    rate_per_s = 0.5 * capacity_per_s(OFFERS, cores=CORES)
-    made = draw(
+    """Simulate half of the capacity of dense, which is a low load for INT8."""
+    rate_per_s = 0.5 * capacity_per_s(PROFILES, cores=CORES)
+    load = draw(
         Poisson(), [SloClass("any", Slo(latency_s=0.030))], rate_per_s, REQUESTS / rate_per_s, 0
     )
-    service = SimulatedService(OFFERS, cores=CORES, gateways=gateways)
-    return simulate(service, made, pareto, name="pareto")
+    service = SimulatedService(PROFILES, cores=CORES, gateways=gateways)
+    return simulate(service, load, pareto, name="pareto")
 
 
-@alone_and_several
-def test_of_the_batches_predicted_to_be_in_time_95_percent_are(gateways: int) -> None:
+@one_or_more_gateways
+def test_95_percent_of_the_batches_are_within_their_prediction(gateways: int) -> None:
     batches = run(gateways).batches
     assert batches is not None
-    settled = slice(int(LEARNED * len(batches.size)), None)
+    settled = slice(int(WARM_UP * len(batches.size)), None)
     within = batches.took_s[settled] <= batches.predicted_s[settled]
     assert 0.93 <= np.mean(within) <= 0.97
 
 
-@alone_and_several
-def test_hardly_anyone_is_late_though_no_gateway_knows_of_another(gateways: int) -> None:
+@one_or_more_gateways
+def test_less_than_1_percent_are_late_though_gateways_do_not_coordinate(gateways: int) -> None:
     assert np.mean(run(gateways).on_time) > 0.99
 
 
-def test_more_gateways_send_smaller_batches_and_pay_with_accuracy() -> None:
+def test_more_gateways_send_smaller_batches_and_lose_accuracy() -> None:
     sizes, accuracies = [], []
     for gateways in (1, 2, 4):
-        found = run(gateways)
-        assert found.batches is not None
-        sizes.append(found.batches.size.mean())
-        by_variant = np.array([OFFERS[name].accuracy for name in found.variants])
-        accuracies.append(by_variant[found.variant[found.on_time]].mean())
+        outcomes = run(gateways)
+        assert outcomes.batches is not None
+        sizes.append(outcomes.batches.size.mean())
+        by_variant = np.array([PROFILES[name].accuracy for name in outcomes.variants])
+        accuracies.append(by_variant[outcomes.variant[outcomes.on_time]].mean())
     assert sizes[0] > sizes[1] > sizes[2]
-    assert accuracies[0] > accuracies[1] > accuracies[2] > OFFERS["int8"].accuracy
+    assert accuracies[0] > accuracies[1] > accuracies[2] > PROFILES["int8"].accuracy

@@ -1,4 +1,4 @@
-"""Whatever is simulated: every request is settled once, as its class allows, and always alike."""
+"""Every simulated request has one outcome that its class allows; results are reproducible."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from serving.routing.policy import POLICIES
 from serving.routing.policy.pareto import pareto
 from serving.routing.profile import qualifying
 from serving.routing.slo import Slo
-from tests.loadtests.simulator.services import OFFERS, exactly, workload
+from tests.loadtests.simulator.services import PROFILES, constant_time_service, workload
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,15 +35,15 @@ CLASSES = (
     SloClass("quick", Slo(latency_s=0.006, objective="latency"), size=2),
     SloClass("cheap", Slo(latency_s=0.100, objective="cost", priority=20)),
     SloClass("pinned", Slo(latency_s=0.040, variant="sparse")),
-    SloClass("patient", Slo()),
-    SloClass("hopeless", Slo(latency_s=0.0001)),
+    SloClass("no deadline", Slo()),
+    SloClass("unattainable", Slo(latency_s=0.0001)),
 )
 
 every_policy = pytest.mark.parametrize("name", POLICIES)
 
 services = st.builds(
     SimulatedService,
-    profiles=st.just(OFFERS),
+    profiles=st.just(PROFILES),
     cores=st.sampled_from([1, 2, 4]),
     slots=st.sampled_from([1, 2]),
     max_batch=st.sampled_from([3, 16, 64]),
@@ -54,7 +54,7 @@ services = st.builds(
 times = st.floats(0.0, 0.3)
 faults = st.lists(
     st.one_of(
-        st.builds(HostFailure, times, st.sampled_from(list(OFFERS)), st.floats(0.001, 0.3)),
+        st.builds(HostFailure, times, st.sampled_from(list(PROFILES)), st.floats(0.001, 0.3)),
         st.builds(Slowdown, times, st.sampled_from([0.5, 1.0, 3.0, 20.0])),
     ),
     max_size=4,
@@ -68,80 +68,82 @@ requests = st.lists(
 
 @every_policy
 @settings(max_examples=30, deadline=None)
-@given(service=services, asked=requests, faults=faults, seed=st.integers(0, 99))
-def test_every_request_is_settled_once_and_as_its_class_allows(
+@given(service=services, requests=requests, faults=faults, seed=st.integers(0, 99))
+def test_every_request_has_one_outcome_that_its_class_allows(
     name: str,
     service: SimulatedService,
-    asked: list[tuple[float, int]],
+    requests: list[tuple[float, int]],
     faults: list[Fault],
     seed: int,
 ) -> None:
-    arrivals = np.cumsum([gap for gap, _ in asked])
-    made = workload(arrivals.tolist(), CLASSES, [chosen for _, chosen in asked])
-    # Which raises if a request is settled twice, or never.
-    found = simulate(service, made, POLICIES[name], name=name, seed=seed, faults=faults)
-    check(found, service)
-    is_hopeless = made.class_of == len(CLASSES) - 1
-    assert np.array_equal(found.status == RequestStatus.UNATTAINABLE, is_hopeless)
+    arrivals = np.cumsum([gap for gap, _ in requests])
+    load = workload(arrivals.tolist(), CLASSES, [class_ for _, class_ in requests])
+    # Raises if a request has no outcome or two.
+    outcomes = simulate(service, load, POLICIES[name], name=name, seed=seed, faults=faults)
+    check(outcomes, service)
+    is_unattainable = load.class_of == len(CLASSES) - 1
+    assert np.array_equal(outcomes.status == RequestStatus.UNATTAINABLE, is_unattainable)
     if not any(isinstance(each, HostFailure) for each in faults):
-        assert not np.any(found.status == RequestStatus.FAILED)
-        is_patient = np.isinf(made.latencies_s)
-        assert not np.any(found.status[is_patient] == RequestStatus.EXPIRED)
+        assert not np.any(outcomes.status == RequestStatus.FAILED)
+        has_no_deadline = np.isinf(load.latencies_s)
+        assert not np.any(outcomes.status[has_no_deadline] == RequestStatus.EXPIRED)
 
 
-def check(found: Outcomes, service: SimulatedService) -> None:
-    """What holds for whatever was simulated."""
-    made = found.workload
-    assert not np.any(found.status == RequestStatus.LOST)
-    assert np.all(found.finished_s >= made.arrivals_s)
-    is_answered = found.status == RequestStatus.ANSWERED
-    assert np.array_equal(found.variant >= 0, is_answered)
-    assert np.array_equal(found.batch_size > 0, is_answered)
-    assert np.all(found.batch_size[is_answered] >= made.sizes[is_answered])
-    for chosen, variant in zip(made.class_of[is_answered], found.variant[is_answered], strict=True):
-        allowed = qualifying(service.profiles, made.classes[chosen].slo)
-        assert found.variants[variant] in allowed, "below its floor"
-    batches = found.batches
+def check(outcomes: Outcomes, service: SimulatedService) -> None:
+    """Check the properties of all simulations."""
+    load = outcomes.workload
+    assert not np.any(outcomes.status == RequestStatus.LOST)
+    assert np.all(outcomes.finished_s >= load.arrivals_s)
+    is_answered = outcomes.status == RequestStatus.ANSWERED
+    assert np.array_equal(outcomes.variant >= 0, is_answered)
+    assert np.array_equal(outcomes.batch_size > 0, is_answered)
+    assert np.all(outcomes.batch_size[is_answered] >= load.sizes[is_answered])
+    for class_, variant in zip(
+        load.class_of[is_answered], outcomes.variant[is_answered], strict=True
+    ):
+        allowed = qualifying(service.profiles, load.classes[class_].slo)
+        assert outcomes.variants[variant] in allowed, "the variant does not qualify"
+    batches = outcomes.batches
     assert batches is not None
     assert np.all(batches.size <= service.max_batch)
-    assert batches.size.sum() == made.sizes[is_answered].sum()
+    assert batches.size.sum() == load.sizes[is_answered].sum()
     assert np.all(batches.took_s > 0)
 
 
-def a_run(gateways: int = 2, seed: int = 3) -> Outcomes:
-    """One with a bit of everything, at about the capacity of the fastest."""
+def run_scenario(gateways: int = 2, seed: int = 3) -> Outcomes:
+    """Simulate all classes and faults, at about the capacity of the fastest variant."""
     return simulate(
-        SimulatedService(OFFERS, cores=2, gateways=gateways),
-        draw(Gamma(4.0), CLASSES[:-1], 3000.0, 0.5, seed=0),
+        SimulatedService(PROFILES, cores=2, gateways=gateways),
+        draw(Gamma(4.0), CLASSES[:-1], 3000.0, 0.2, seed=0),
         pareto,
         name="pareto",
         seed=seed,
-        faults=[HostFailure(0.1, "int8", 0.1), Slowdown(0.3, 2.0)],
+        faults=[HostFailure(0.04, "int8", 0.04), Slowdown(0.12, 2.0)],
     )
 
 
-def digest(found: Outcomes) -> str:
-    assert found.batches is not None
-    whole = hashlib.sha256()
-    for column in (found.status, found.variant, found.finished_s, found.batch_size):
-        whole.update(column.tobytes())
-    for column in (found.batches.size, found.batches.sent_s, found.batches.predicted_s):
-        whole.update(column.tobytes())
-    return whole.hexdigest()
+def digest(outcomes: Outcomes) -> str:
+    assert outcomes.batches is not None
+    hasher = hashlib.sha256()
+    for column in (outcomes.status, outcomes.variant, outcomes.finished_s, outcomes.batch_size):
+        hasher.update(column.tobytes())
+    for column in (outcomes.batches.size, outcomes.batches.sent_s, outcomes.batches.predicted_s):
+        hasher.update(column.tobytes())
+    return hasher.hexdigest()
 
 
 @pytest.mark.parametrize("gateways", [1, 3])
-def test_the_same_seed_gives_the_same_outcomes_and_another_does_not(gateways: int) -> None:
-    assert digest(a_run(gateways)) == digest(a_run(gateways))
-    assert digest(a_run(gateways)) != digest(a_run(gateways, seed=4))
+def test_equal_seeds_give_equal_outcomes_and_different_ones_do_not(gateways: int) -> None:
+    first = digest(run_scenario(gateways))
+    assert digest(run_scenario(gateways)) == first
+    assert digest(run_scenario(gateways, seed=4)) != first
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
-def test_the_order_of_sets_in_another_process_does_not_matter(hash_seed: str) -> None:
-    program = (
-        "from tests.loadtests.simulator.test_simulate import a_run, digest; print(digest(a_run()))"
-    )
-    found = subprocess.run(
+def test_outcomes_do_not_depend_on_the_order_of_sets(hash_seed: str) -> None:
+    module = "tests.loadtests.simulator.test_simulate"
+    program = f"from {module} import run_scenario, digest; print(digest(run_scenario()))"
+    process = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
@@ -149,63 +151,67 @@ def test_the_order_of_sets_in_another_process_does_not_matter(hash_seed: str) ->
         text=True,
         check=True,
     )
-    assert found.stdout.strip() == digest(a_run())
+    assert process.stdout.strip() == digest(run_scenario())
 
 
 @pytest.mark.parametrize("gateways", [1, 2, 4])
-def test_a_host_is_never_idle_while_any_gateway_has_requests_for_it(gateways: int) -> None:
-    made = workload([0.0] * 12, [SloClass("patient", Slo())])
-    found = simulate(exactly(1.0, gateways=gateways), made, pareto, name="pareto", seed=1)
-    assert sorted(found.finished_s) == pytest.approx(list(range(1, 13)))
+def test_a_host_is_not_idle_while_a_gateway_has_requests(gateways: int) -> None:
+    load = workload([0.0] * 12, [SloClass("no deadline", Slo())])
+    outcomes = simulate(
+        constant_time_service(1.0, gateways=gateways), load, pareto, name="pareto", seed=1
+    )
+    assert sorted(outcomes.finished_s) == pytest.approx(list(range(1, 13)))
 
 
-def test_gateways_that_share_a_host_see_their_batches_take_longer() -> None:
-    made = workload([0.0] * 12, [SloClass("patient", Slo())])
+def test_batches_take_longer_if_gateways_share_a_host() -> None:
+    load = workload([0.0] * 12, [SloClass("no deadline", Slo())])
     took_s = {}
     for gateways in (1, 4):
-        service = exactly(1.0, gateways=gateways)
-        found = simulate(service, made, pareto, name="pareto", seed=1).batches
-        assert found is not None
-        took_s[gateways] = sorted(found.took_s)
+        service = constant_time_service(1.0, gateways=gateways)
+        batches = simulate(service, load, pareto, name="pareto", seed=1).batches
+        assert batches is not None
+        took_s[gateways] = sorted(batches.took_s)
     assert took_s[1] == pytest.approx([1.0] * 12)
-    # The host has one batch of each gateway, so the fourth of them waits for three.
+    # Each gateway sends one batch at a time, so the fourth batch waits for three.
     assert took_s[4][-1] == pytest.approx(4.0)
     assert max(took_s[4]) <= 4.0 + 1e-9
 
 
-def test_what_a_host_held_when_it_died_is_answered_once_it_is_back() -> None:
-    made = workload([0.0, 0.0], [SloClass("patient", Slo())])
+def test_requests_of_a_failed_host_are_answered_after_it_is_back() -> None:
+    load = workload([0.0, 0.0], [SloClass("no deadline", Slo())])
     for gateways in (1, 2):
-        found = simulate(
-            exactly(1.0, gateways=gateways),
-            made,
+        outcomes = simulate(
+            constant_time_service(1.0, gateways=gateways),
+            load,
             pareto,
             name="pareto",
             seed=1,
             faults=[HostFailure(0.5, "dense", 2.0)],
         )
-        assert found.status.tolist() == [RequestStatus.ANSWERED] * 2
-        assert sorted(found.finished_s) == pytest.approx([3.5, 4.5])
+        assert outcomes.status.tolist() == [RequestStatus.ANSWERED] * 2
+        assert sorted(outcomes.finished_s) == pytest.approx([3.5, 4.5])
 
 
-def test_a_request_that_lost_its_host_twice_fails() -> None:
-    made = workload([0.0], [SloClass("patient", Slo())])
-    deaths = [HostFailure(0.5, "dense", 0.5), HostFailure(1.5, "dense", 0.5)]
-    found = simulate(exactly(1.0), made, pareto, name="pareto", faults=deaths)
-    assert (found.status[0], found.finished_s[0]) == (RequestStatus.FAILED, 1.5)
+def test_a_request_whose_host_fails_twice_fails() -> None:
+    load = workload([0.0], [SloClass("no deadline", Slo())])
+    failures = [HostFailure(0.5, "dense", 0.5), HostFailure(1.5, "dense", 0.5)]
+    outcomes = simulate(constant_time_service(1.0), load, pareto, name="pareto", faults=failures)
+    assert (outcomes.status[0], outcomes.finished_s[0]) == (RequestStatus.FAILED, 1.5)
 
 
-def test_who_has_no_deadline_gives_up_on_a_host_that_stays_away() -> None:
-    made = workload([0.0], [SloClass("patient", Slo())])
-    death = HostFailure(0.5, "dense", math.inf)
-    found = simulate(exactly(1.0), made, pareto, name="pareto", faults=[death])
-    assert (found.status[0], found.finished_s[0]) == (
+def test_a_request_without_a_deadline_fails_if_no_host_comes_back() -> None:
+    load = workload([0.0], [SloClass("no deadline", Slo())])
+    failure = HostFailure(0.5, "dense", math.inf)
+    outcomes = simulate(constant_time_service(1.0), load, pareto, name="pareto", faults=[failure])
+    assert (outcomes.status[0], outcomes.finished_s[0]) == (
         RequestStatus.FAILED,
         0.5 + NO_REPLICA_TIMEOUT_S,
     )
 
 
-def test_a_slowdown_doubles_what_batches_take() -> None:
-    made = workload([0.0, 10.0], [SloClass("patient", Slo())])
-    found = simulate(exactly(1.0), made, pareto, name="pareto", faults=[Slowdown(5.0, 2.0)])
-    assert found.finished_s == pytest.approx([1.0, 12.0])
+def test_a_slowdown_of_2_doubles_the_duration_of_batches() -> None:
+    load = workload([0.0, 10.0], [SloClass("no deadline", Slo())])
+    outcomes = simulate(
+        constant_time_service(1.0), load, pareto, name="pareto", faults=[Slowdown(5.0, 2.0)]
+    )
+    assert outcomes.finished_s == pytest.approx([1.0, 12.0])

@@ -14,7 +14,7 @@ CARD = {
 
 
 @pytest.mark.parametrize("size", CARD)
-def test_the_quantiles_are_those_of_the_card(size: int) -> None:
+def test_quantiles_at_measured_sizes_are_those_of_the_card(size: int) -> None:
     times = ReportCardTimes(CARD)
     assert times.quantile_s(size, 0.5) == pytest.approx(CARD[size].p50_s)
     assert times.quantile_s(size, 0.95) == pytest.approx(CARD[size].p95_s)
@@ -22,7 +22,7 @@ def test_the_quantiles_are_those_of_the_card(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 8, 40, 64, 100])
-def test_what_is_drawn_at_random_has_the_quantiles_too(size: int) -> None:
+def test_random_durations_have_the_quantiles_of_the_card(size: int) -> None:
     times = ReportCardTimes(CARD)
     drawn = [times.quantile_s(size, u) for u in np.random.default_rng(0).random(20_000)]
     for q in (0.5, 0.95, 0.99):
@@ -32,7 +32,7 @@ def test_what_is_drawn_at_random_has_the_quantiles_too(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 5, 8, 30, 64, 128])
-def test_a_larger_quantile_is_no_less_and_the_ends_are_finite(size: int) -> None:
+def test_durations_increase_with_the_quantile_and_are_bounded(size: int) -> None:
     times = ReportCardTimes(CARD)
     drawn = [times.quantile_s(size, u) for u in np.linspace(0, 1, 1001)]
     assert np.all(np.diff(drawn) >= 0)
@@ -40,7 +40,7 @@ def test_a_larger_quantile_is_no_less_and_the_ends_are_finite(size: int) -> None
     assert drawn[-1] == times.quantile_s(size, MAX_QUANTILE) < 1
 
 
-def test_sizes_in_between_lie_in_between_and_beyond_the_last_they_grow_with_the_size() -> None:
+def test_durations_are_interpolated_and_beyond_the_last_size_proportional() -> None:
     times = ReportCardTimes(CARD)
     for u in (0.1, 0.5, 0.95):
         drawn = [times.quantile_s(size, u) for size in range(1, 65)]
@@ -48,7 +48,7 @@ def test_sizes_in_between_lie_in_between_and_beyond_the_last_they_grow_with_the_
         assert times.quantile_s(128, u) == pytest.approx(2 * times.quantile_s(64, u))
 
 
-def test_the_link_is_added_to_every_batch() -> None:
+def test_the_link_time_is_added_to_every_batch() -> None:
     direct, linked = ReportCardTimes(CARD), ReportCardTimes(CARD, link_s=0.001)
     for u in (0.0, 0.5, 0.99):
         assert linked.quantile_s(8, u) - direct.quantile_s(8, u) == pytest.approx(0.001)
