@@ -1,0 +1,64 @@
+"""The README's examples, executed: its Python, its shell commands, its request."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT, blocks
+from tests.service import Service, ready
+from variants.catalog.sample_request import sample_path
+
+(PYTHON,) = [block for block in blocks("python") if block.page == "README.md"]
+(BUILD,) = [block for block in blocks("sh") if block.page == "README.md" and "check" in block.text]
+(CURL,) = [block for block in blocks("sh") if block.page == "README.md" and "curl" in block.text]
+(ANSWER,) = [block for block in blocks("json") if block.page == "README.md"]
+
+
+def run_here(folder: Path, *command: str) -> str:
+    """Run a command in a folder, with this repository's packages; return its output."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": path},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(small_project: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipes.yaml").write_text(small_project.read_text())
+    printed = run_here(tmp_path, sys.executable, "-c", PYTHON.text)
+    assert "int8" in printed
+    assert (tmp_path / "catalog" / "catalog.json").exists()
+
+
+def test_the_shell_example_checks_a_project(small_project: Path) -> None:
+    check, build, up = BUILD.commands()
+    assert (build, up) == (["paretoserve", "build", "recipes.yaml"], ["paretoserve", "up"])
+    printed = run_here(small_project.parent, sys.executable, "-m", *check)
+    assert "ok" in printed
+
+
+@pytest.mark.cluster
+def test_the_request_gets_an_answer_of_the_shown_form(service: Service) -> None:
+    ready(service)
+    (command,) = CURL.commands()
+    sample = str(sample_path(service.folder))
+    words = [
+        word.replace("http://127.0.0.1:8000", service.url)
+        .replace("fashion-mnist", service.catalog.model.name)
+        .replace("catalog/request.json", sample)
+        for word in command
+    ]
+    answer = json.loads(run_here(ROOT, *words))
+    shown = json.loads(ANSWER.text)
+    assert answer.keys() == shown.keys()
+    assert shown["parameters"].keys() <= answer["parameters"].keys()
+    assert answer["outputs"][0].keys() == shown["outputs"][0].keys()

@@ -1,0 +1,21 @@
+"""The version stands in three files, and is one version."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import yaml
+
+from tests.docs.pages import ROOT
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((ROOT / path).read_text())
+    return document
+
+
+def test_all_files_state_one_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert read_yaml("CITATION.cff")["version"] == version
+    assert read_yaml("k8s/base/kustomization.yaml")["images"][0]["newTag"] == version
