@@ -14,6 +14,8 @@ WEIGHTS := examples/fashion_mnist/weights.safetensors
 CLIENTS := .clients
 MODELS := .models
 PARALLEL ?= -n logical --dist loadgroup --maxprocesses 4
+# One thread per process: the processes share the cores already.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 PINS := tests/conformance/clients
 APT := apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=0 -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10
 FETCH := --quiet --no-deps --no-compile --retries 1 --timeout 10
@@ -37,13 +39,13 @@ fuzz: $(DEV)  ## fuzz the running service by its OpenAPI document
 
 test: $(DEV)  ## everything that needs no GPU
 	@$(MAKE) --no-print-directory --keep-going clients || echo "some clients could not be fetched: their tests skip"
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(PYTEST)
 
 unit: $(DEV)  ## the tests that need no Ray, no clients and no training: under two minutes
-	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not slow"
+	$(PYTEST) -m "not cluster and not slow"
 
 coverage: $(DEV)  ## the tests again with coverage; fails below the floor in pyproject.toml
-	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term
 
 clients: $(CLIENTS)/kserve/.fetched $(CLIENTS)/perf_analyzer/.fetched  ## other people's clients, for tests/conformance (280 MB)
 
