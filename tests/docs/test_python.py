@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.docs.pages import Block, blocks
-from tests.service import Service, ready
+from tests.service import RunningService, wait_until_ready
 
 EXAMPLES = {block.id: block for block in blocks("python") if block.page != "README.md"}
 
@@ -24,8 +24,8 @@ def execute(block: Block, **names: Any) -> dict[str, Any]:
 
 
 @pytest.mark.cluster
-def test_a_grpc_client(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
-    ready(service)
+def test_a_grpc_client(service: RunningService, capsys: pytest.CaptureFixture[str]) -> None:
+    wait_until_ready(service)
     block = example("docs/clients.md", "tritonclient.grpc")
     text = block.text.replace("127.0.0.1:9000", f"127.0.0.1:{service.grpc_port}")
     text = text.replace("fashion-mnist", service.catalog.model.name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT, blocks
-from tests.service import Service, ready
+from tests.service import RunningService, wait_until_ready
 from variants.catalog.sample_request import sample_path
 
 (PYTHON,) = [block for block in blocks("python") if block.page == "README.md"]
@@ -47,8 +47,8 @@ def test_the_shell_example_checks_a_project(small_project: Path) -> None:
 
 
 @pytest.mark.cluster
-def test_the_request_gets_an_answer_of_the_shown_form(service: Service) -> None:
-    ready(service)
+def test_the_request_gets_an_answer_of_the_shown_form(service: RunningService) -> None:
+    wait_until_ready(service)
     (command,) = CURL.commands()
     sample = str(sample_path(service.folder))
     words = [
