@@ -14,7 +14,7 @@ from loadtests.live.fault_injection import Kill
 from loadtests.simulator.simulate import HostFailure
 from loadtests.trials.grid import Grid
 from loadtests.trials.outcomes import Outcomes, RequestStatus
-from loadtests.trials.tables import NOTHING
+from loadtests.trials.tables import NO_VALUE
 
 WINDOW_S: Final = 2.0
 
@@ -126,13 +126,13 @@ def _back(kills: Sequence[KillImpact]) -> tuple[str, str, str]:
     """Return the median and the most of the times until hosts were back, and how many were not."""
     known = [k.kill.back_after_s for k in kills if k.kill.back_after_s is not None]
     if not known:
-        return NOTHING, NOTHING, str(len(kills))
+        return NO_VALUE, NO_VALUE, str(len(kills))
     return _seconds(float(median(known))), _seconds(max(known)), str(len(kills) - len(known))
 
 
 def _share(part: int, of: int) -> str:
-    return f"{100 * part / of:.3f}" if of else NOTHING
+    return f"{100 * part / of:.3f}" if of else NO_VALUE
 
 
 def _seconds(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.2f}"
+    return NO_VALUE if value is None else f"{value:.2f}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from loadtests.trials.grid import Grid
-from loadtests.trials.tables import NOTHING
+from loadtests.trials.tables import NO_VALUE
 
 HELD: Final = 0.99
 """The share on time of a rate that is held."""
@@ -72,7 +72,7 @@ def rates_grid(points: Sequence[RatePoint], title: str, note: str = "") -> Grid:
         (
             f"{point.rate_per_s:,.0f}",
             f"{100 * point.attainment:.3f}",
-            NOTHING if point.p99_s is None else f"{point.p99_s * 1e3:.2f}",
+            NO_VALUE if point.p99_s is None else f"{point.p99_s * 1e3:.2f}",
             f"{point.lag_s * 1e3:.2f}",
             _verdict(point),
         )

@@ -17,7 +17,7 @@ from loadtests.trials.grid import Grid
 from loadtests.trials.metric import METRICS
 from loadtests.trials.overview import answered_by
 from loadtests.trials.runs import Trial
-from loadtests.trials.tables import cell
+from loadtests.trials.tables import format_metric
 
 COLUMNS: Final = (
     "attainment", "mean_accuracy", "utility", "goodput_per_s", "p50_s", "p99_s", "shed", "expired",
@@ -40,7 +40,7 @@ def live_grid(turns: Sequence[Turn], title: str, note: str = "") -> Grid:
             (
                 name,
                 str(len(some)),
-                *(cell(column, scores) for column in COLUMNS),
+                *(format_metric(column, scores) for column in COLUMNS),
                 f"{1e3 * fmean(turn.live.client.delay_p99_s for turn in some):.2f}",
                 answered_by(scores),
             )
@@ -68,7 +68,7 @@ def gaps_grid(turns: Sequence[Turn]) -> Grid:
 
 def live_trial(turns: Sequence[Turn], title: str, note: str) -> Trial:
     """Return every run, live and simulated, ours first."""
-    live = tuple(turn.live.run.called(f"{live_name(turn)} live") for turn in turns)
+    live = tuple(turn.live.run.with_policy_name(f"{live_name(turn)} live") for turn in turns)
     simulated = tuple(run for turn in turns for run in turn.simulated.runs)
     return Trial(title=title, note=note, runs=(*live, *simulated))
 

@@ -26,7 +26,7 @@ from loadtests.trials.metric import METRICS
 from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.trials.runs import Run, Trial
 from loadtests.trials.scores import Score, score
-from loadtests.trials.tables import written
+from loadtests.trials.tables import format_mean
 from loadtests.workload.demand import Demand
 from serving.routing.profile import VariantProfile
 from variants.catalog import artifact
@@ -115,7 +115,7 @@ def simulate_same_requests(
     run = comparison.runs[0]
     return replace(
         comparison,
-        runs=(run.called(name),),
+        runs=(run.with_policy_name(name),),
         outcomes=(replace(comparison.outcomes[0], policy=name),),
     )
 
@@ -185,7 +185,7 @@ def gap_rows(pairs: Sequence[tuple[Score, Score]], prefix: str = "") -> list[tup
         cells = []
         for metric in map(METRICS.__getitem__, GAP_METRICS):
             values = [pick(metric.get(live), metric.get(simulated)) for live, simulated in pairs]
-            cells.append(written(values, metric.scale, metric.digits, sign))
+            cells.append(format_mean(values, metric.scale, metric.digits, sign))
         rows.append((f"{prefix}{what}", *cells))
     return rows
 

@@ -125,7 +125,7 @@ def _simulate(service: SimulatedService, policies: Sequence[str], job: Simulatio
         dense_only = replace(service, profiles={DENSE: service.profiles[DENSE]})
         for name, policy in BASELINES.items():
             comparison = compare(dense_only, job.case.demand, [policy], job.seed, is_bounded=False)
-            runs += [run.called(name) for run in comparison.runs]
+            runs += [run.with_policy_name(name) for run in comparison.runs]
     return job.key, tuple(_to_stored(run, job) for run in runs)
 
 

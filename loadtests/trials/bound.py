@@ -14,14 +14,14 @@ from typing import Final
 
 import numpy as np
 
-from loadtests.trials.linear_programme import Groups, MachineCapacity, solve
+from loadtests.trials.linear_programme import MachineCapacity, RequestGroups, solve
 from loadtests.trials.work import (
     SLACK_S,
     BatchTimes,
     BoolArray,
     FloatArray,
     IntArray,
-    LeastWork,
+    MinimumWork,
     largest_batches,
 )
 from loadtests.workload.workload import Workload
@@ -86,7 +86,7 @@ def clairvoyant(
     ends with their last deadline. Variants with a slot for every core are limited by the cores
     alone, so they share their y. p_iv is the chance that a batch of the request alone takes no
     longer than the request's time; c_iv the least work by chance to be in time, of all batches that
-    it can be part of (`work.LeastWork.per_sample_s`, `work.largest_batches`).
+    it can be part of (`work.MinimumWork.per_sample_s`, `work.largest_batches`).
 
     Why no policy exceeds it. Take any policy, let z_iv be the expected requests of i that it
     answers in time by v, and charge the work of a batch, while it runs, in equal parts to those of
@@ -122,7 +122,7 @@ def clairvoyant(
     allowed = np.array(
         [[name in qualifying(profiles, one.slo) for name in variants] for one in workload.classes]
     )
-    least = [LeastWork(times[name], max_batch) for name in variants]
+    least = [MinimumWork(times[name], max_batch) for name in variants]
     chance, work_s = _by_class(workload, allowed, least)
 
     patient = np.array([math.isinf(one.slo.latency_s) for one in workload.classes])
@@ -135,22 +135,22 @@ def clairvoyant(
         width_s = bin_s or max(
             limits_s.min() / _BINS_BY_SHORTEST, limits_s.max() / _BINS_BY_LONGEST
         )
-        groups = _alike(workload, hopeful, least, chance, work_s, width_s)
+        groups = _group_requests(workload, hopeful, least, chance, work_s, width_s)
         if outages:
             groups.chance[groups.chance > 0] = 1.0
         machine = MachineCapacity(
             cores=cores,
             slots=np.array([slots[name] for name in variants], float),
-            lost=_lost(variants, outages, int(groups.last.max()) + 1, width_s),
+            lost=_lost_slots(variants, outages, int(groups.last.max()) + 1, width_s),
         )
-        for part in _parts(groups):
+        for part in _split_groups(groups):
             totals += solve(part, accuracies, machine)
     utility, attainment = totals / len(workload)
     return Bound(utility=float(utility), attainment=min(float(attainment), 1.0))
 
 
 def _by_class(
-    workload: Workload, allowed: BoolArray, least: Sequence[LeastWork]
+    workload: Workload, allowed: BoolArray, least: Sequence[MinimumWork]
 ) -> tuple[FloatArray, FloatArray]:
     """Return the chance [class, variant] and the least work in seconds [class, variant, batch].
 
@@ -162,20 +162,20 @@ def _by_class(
         slo, size = workload.classes[row].slo, workload.classes[row].size
         if math.isinf(slo.latency_s):
             continue
-        chance[row, column] = least[column].chances(slo.latency_s + SLACK_S)[size - 1]
+        chance[row, column] = least[column].success_probabilities(slo.latency_s + SLACK_S)[size - 1]
         per_sample_s = least[column].per_sample_s(slo.latency_s + SLACK_S)
         work_s[row, column, size:] = size * np.minimum.accumulate(per_sample_s[size - 1 :])
     return chance, work_s
 
 
-def _alike(
+def _group_requests(
     workload: Workload,
     chosen: IntArray,
-    least: Sequence[LeastWork],
+    least: Sequence[MinimumWork],
     chance: FloatArray,
     work_s: FloatArray,
     bin_s: float,
-) -> Groups:
+) -> RequestGroups:
     classes = workload.class_of[chosen].astype(np.int64)
     arrivals_s = workload.arrivals_s[chosen]
     limits_s = workload.latencies_s[chosen] + SLACK_S
@@ -197,7 +197,7 @@ def _alike(
     np.minimum.at(earliest, group, starts)
     np.maximum.at(latest, group, ends)
     of_class = keys[:, 2]
-    return Groups(
+    return RequestGroups(
         count=count,
         first=keys[:, 0],
         last=keys[:, 1],
@@ -208,7 +208,7 @@ def _alike(
     )
 
 
-def _lost(
+def _lost_slots(
     variants: Sequence[str], outages: Sequence[Outage], bins: int, bin_s: float
 ) -> FloatArray:
     if not outages:
@@ -221,7 +221,7 @@ def _lost(
     return lost
 
 
-def _parts(groups: Groups) -> Iterator[Groups]:
+def _split_groups(groups: RequestGroups) -> Iterator[RequestGroups]:
     """Cut between bins of arrival, as soon as a part has enough requests."""
     start = 0
     while start < len(groups.count):

@@ -13,7 +13,7 @@ from typing import Final
 
 from loadtests.trials.grid import Grid
 from loadtests.trials.runs import Condition, Trial
-from loadtests.trials.tables import NOTHING
+from loadtests.trials.tables import NO_VALUE
 
 BASELINES: Final[Mapping[str, str]] = {"dense alone": "fixed", "dense fifo": "fifo"}
 """What goodput is compared with, and the policy that it has: a service of dense alone, batched as
@@ -68,11 +68,11 @@ def _tables(trial: Trial, by_load: Mapping[float, Condition]) -> Iterator[Grid]:
 
 def _scaled(name: str, shares: Sequence[float | None], loads: Sequence[float]) -> tuple[str, ...]:
     pairs = zip(shares, loads, strict=True)
-    return (name, *(NOTHING if share is None else f"{share * load:.3f}" for share, load in pairs))
+    return (name, *(NO_VALUE if share is None else f"{share * load:.3f}" for share, load in pairs))
 
 
 def _ratio(share: float | None, baseline: float | None) -> str:
     if share is None or baseline is None:
-        return NOTHING
+        return NO_VALUE
     ratio = share / baseline if baseline else math.inf if share else math.nan
-    return NOTHING if math.isnan(ratio) else f"{ratio:.2f}" if ratio < math.inf else "∞"
+    return NO_VALUE if math.isnan(ratio) else f"{ratio:.2f}" if ratio < math.inf else "∞"

@@ -16,7 +16,7 @@ from loadtests.trials.work import FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)
-class Groups:
+class RequestGroups:
     """Requests that are alike, in order of `first`. Of two dimensions: [group, variant]."""
 
     count: IntArray
@@ -32,9 +32,9 @@ class Groups:
     work: FloatArray
     """Of one request, in bins of one core; infinite where the variant cannot be in time."""
 
-    def part(self, chosen: slice) -> Groups:
+    def part(self, chosen: slice) -> RequestGroups:
         """Return some of them."""
-        return Groups(*(getattr(self, name)[chosen] for name in self.__slots__))
+        return RequestGroups(*(getattr(self, name)[chosen] for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class MachineCapacity:
     """By variant and bin: slots that are out. No bins if none ever is."""
 
 
-def solve(groups: Groups, accuracies: FloatArray, machine: MachineCapacity) -> FloatArray:
+def solve(groups: RequestGroups, accuracies: FloatArray, machine: MachineCapacity) -> FloatArray:
     """Return the largest expected sum of accuracies, and of answers in time."""
     group, variant = np.nonzero((groups.chance > 0) & np.isfinite(groups.work))
     answers = len(group)  # the unknowns: answers in time by group and variant, then work by bin

@@ -11,7 +11,7 @@ from loadtests.trials.grid import Grid
 from loadtests.trials.metric import METRICS
 from loadtests.trials.runs import Trial
 from loadtests.trials.scores import Score
-from loadtests.trials.tables import NOTHING, by_class, by_condition
+from loadtests.trials.tables import NO_VALUE, by_class, by_condition
 
 _TITLES: Final = frozenset(
     METRICS[name].title
@@ -20,7 +20,7 @@ _TITLES: Final = frozenset(
         "failed", "lost",
     )
 )  # fmt: skip
-_LEAST_SHARE: Final = 0.005
+_MIN_SHARE: Final = 0.005
 
 
 def overview(trial: Trial) -> list[Grid]:
@@ -54,7 +54,7 @@ def overview(trial: Trial) -> list[Grid]:
 
 def _predicted(found: Sequence[Coverage]) -> str:
     if not found:
-        return NOTHING
+        return NO_VALUE
     batches = sum(each.batches for each in found)
     within = sum(each.within.value * each.batches for each in found)
     return f"{100 * within / batches:.1f}"
@@ -67,7 +67,7 @@ def answered_by(scores: Sequence[Score]) -> str:
         name: fmean(score.variant_shares.get(name, 0.0) for score in scores) for name in names
     }
     shown = [
-        f"{name} {100 * share:.0f}" if share >= _LEAST_SHARE else f"{name} <1"
+        f"{name} {100 * share:.0f}" if share >= _MIN_SHARE else f"{name} <1"
         for name, share in sorted(shares.items(), key=lambda item: -item[1])
     ]
-    return ", ".join(shown) or NOTHING
+    return ", ".join(shown) or NO_VALUE

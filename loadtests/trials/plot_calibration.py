@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from loadtests.trials.calibration import NOMINAL, Calibration, Coverage
-from loadtests.trials.plot_style import COLOURS, GREY, INK, entitle, new_figure, tidy
+from loadtests.trials.plot_style import COLOURS, GREY, INK, new_figure, set_titles, style_axes
 
 
 def draw_calibration(held: Calibration, policy: str) -> Figure:
@@ -43,9 +43,9 @@ def draw_calibration(held: Calibration, policy: str) -> Figure:
     over_time.set_xlabel("seconds", color=INK, fontsize=9)
     over_time.set_ylabel("within the predicted time, %", color=INK, fontsize=9)
     for axes in (by_variant, over_time):
-        tidy(axes)
+        style_axes(axes)
     by_variant.grid(visible=False, axis="y")
-    entitle(
+    set_titles(
         figure,
         f"{policy}: batches done within the time predicted at {100 * NOMINAL:g} %",
         "Bars: Wilson's 95 % intervals. Dashed: what was promised. A batch at the 95th percentile "
@@ -61,10 +61,10 @@ def _bars(
     value, low, high = (
         100 * np.array([(of.within.value, of.within.low, of.within.high) for of in coverages]).T
     )
-    reach = [value - low, high - value]
+    half_width = [value - low, high - value]
     x, y = (places, value) if is_upright else (value, places)
     axes.errorbar(
-        x, y, xerr=None if is_upright else reach, yerr=reach if is_upright else None, fmt="o",
+        x, y, xerr=None if is_upright else half_width, yerr=half_width if is_upright else None, fmt="o",
         color=COLOURS[0], markersize=4 if is_upright else 6, ecolor=(COLOURS[0], 0.45),
         elinewidth=1.4, zorder=3,
     )  # fmt: skip

@@ -20,12 +20,12 @@ from loadtests.trials.plot_style import (
     FAINT,
     GREY,
     INK,
-    Look,
-    entitle,
+    PolicyStyle,
     legend,
-    looks,
     new_figure,
-    tidy,
+    policy_styles,
+    set_titles,
+    style_axes,
 )
 from loadtests.trials.scores import Score, score
 from loadtests.trials.series import Floats, Series, series
@@ -49,7 +49,7 @@ def draw_timelines(
     workload = trials[0].workload
     window_s = workload.seconds / WINDOWS
     names = [each.policy for each in trials]
-    every_look = looks(tuple(dict.fromkeys((*policies, *names))))
+    every_look = policy_styles(tuple(dict.fromkeys((*policies, *names))))
     drawn = {name: every_look[name] for name in names}
     lines = {each.policy: series(each, accuracy, window_s) for each in trials}
     scores = {each.policy: score(each, accuracy, window_s=window_s) for each in trials}
@@ -77,13 +77,13 @@ def draw_timelines(
                       linewidth=look.width, zorder=look.layer)  # fmt: skip
         left.set_ylabel(over_time, color=INK, fontsize=9)
         left.set_xlim(0, workload.seconds)
-        tidy(left)
+        style_axes(left)
         _bars(right, {name: total(scores[name]) for name in lines}, drawn)
         right.set_title(on_the_whole, loc="left", fontsize=9, color=INK)
     panels[0, 0].set_ylim(bottom=0)
     panels[2, 0].set_ylim(-2, 102)
     panels[2, 0].set_xlabel("seconds", color=INK, fontsize=9)
-    entitle(figure, f"{workload.name}: {len(workload):,} requests",
+    set_titles(figure, f"{workload.name}: {len(workload):,} requests",
             f"Grey: demand. Windows of {window_s:.3g} s, by when requests arrived. An accuracy "
             "drop is the worst window's, against the most accurate variant.")  # fmt: skip
     legend(figure, drawn, with_shapes=False)
@@ -137,8 +137,8 @@ def draw_dynamics(outcomes: Outcomes, accuracy: Mapping[str, float]) -> Figure:
     sizes.set_xlabel("seconds", color=INK, fontsize=9)
     sizes.set_xlim(0, workload.seconds)
     for axes in (rate, shares, sizes):
-        tidy(axes)
-    entitle(figure, f"{outcomes.policy} on {workload.name}",
+        style_axes(axes)
+    set_titles(figure, f"{outcomes.policy} on {workload.name}",
             f"Windows of {over_time.width_s:.3g} s, by when requests arrived.")  # fmt: skip
     return figure
 
@@ -160,7 +160,7 @@ def _steps(axes: Axes, of: Series, values: Floats, *, color: str, linewidth: flo
               linewidth=linewidth, zorder=2)  # fmt: skip
 
 
-def _bars(axes: Axes, values: Mapping[str, float | None], drawn: Mapping[str, Look]) -> None:
+def _bars(axes: Axes, values: Mapping[str, float | None], drawn: Mapping[str, PolicyStyle]) -> None:
     for place, (name, value) in enumerate(values.items()):
         if value is None:
             axes.annotate("-", (place, 0), ha="center", va="bottom", fontsize=8, color=INK)
@@ -169,6 +169,6 @@ def _bars(axes: Axes, values: Mapping[str, float | None], drawn: Mapping[str, Lo
         written = f"{value:,.0f}" if value >= 100 else f"{round(value, 6):.2g}"
         axes.annotate(written, (place, value), xytext=(0, 2), textcoords="offset points",
                       ha="center", va="bottom", fontsize=7.5, color=INK)  # fmt: skip
-    tidy(axes)
+    style_axes(axes)
     axes.margins(y=0.15)
     axes.set_xticks([])

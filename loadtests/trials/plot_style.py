@@ -31,12 +31,12 @@ COLOURS: Final = (
 SHAPES: Final = ("o", "D", "^", "v", "s", "P", "X", "<", ">", "p", "h", "*", "d")
 LINES: Final[tuple[Any, ...]] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 
-_LEAST_MISS: Final = 1e-4
+_MIN_MISS: Final = 1e-4
 """Where misses are on a logarithmic scale, none at all lies where this many would."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PolicyStyle:
     """How a policy is drawn."""
 
     colour: str
@@ -61,7 +61,7 @@ class Look:
         return 2.8 if self.is_ours else 3
 
 
-def looks(policies: Sequence[str]) -> dict[str, Look]:
+def policy_styles(policies: Sequence[str]) -> dict[str, PolicyStyle]:
     """Return how each policy is drawn; the first is ours.
 
     A policy of the service always looks the same, whichever it is drawn with; others, such as a
@@ -70,7 +70,7 @@ def looks(policies: Sequence[str]) -> dict[str, Look]:
     others = [name for name in policies if name not in POLICIES]
     places = {name: place for place, name in enumerate((*POLICIES, *others))}
     return {
-        name: Look(
+        name: PolicyStyle(
             colour=COLOURS[places[name] % len(COLOURS)],
             shape=SHAPES[places[name] % len(SHAPES)],
             line=LINES[places[name] % len(LINES)],
@@ -87,7 +87,7 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def tidy(axes: Axes) -> None:
+def style_axes(axes: Axes) -> None:
     """Take away what says nothing, and draw a faint grid behind."""
     axes.grid(color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -96,33 +96,33 @@ def tidy(axes: Axes) -> None:
     axes.spines[["left", "bottom"]].set_color("#BBBBBB")
 
 
-def as_nines(axes: Axes) -> None:
+def scale_as_nines(axes: Axes) -> None:
     """Scale the upright axis, of shares 0 to 1: each step is ten times fewer misses."""
     axes.set_yscale("function", functions=(_to_nines, _from_nines))
     axes.yaxis.set_major_locator(FixedLocator((0.0, 0.5, 0.9, 0.99, 0.999, 1.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(-0.15, 1 + _LEAST_MISS * (1 - 10**-0.25))
+    axes.set_ylim(-0.15, 1 + _MIN_MISS * (1 - 10**-0.25))
 
 
 def _to_nines(share: Floats) -> Floats:
-    nines: Floats = -np.log10(np.maximum(1 - share, -_LEAST_MISS / 2) + _LEAST_MISS)
+    nines: Floats = -np.log10(np.maximum(1 - share, -_MIN_MISS / 2) + _MIN_MISS)
     return nines
 
 
 def _from_nines(nines: Floats) -> Floats:
-    shares: Floats = 1 + _LEAST_MISS - 10.0**-nines
+    shares: Floats = 1 + _MIN_MISS - 10.0**-nines
     return shares
 
 
-def entitle(figure: Figure, title: str, note: str = "") -> None:
+def set_titles(figure: Figure, title: str, note: str = "") -> None:
     """Write what the figure shows above it, and how to read it below."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     if note:
         figure.supxlabel(note, x=0.01, ha="left", fontsize=8, color="#555555")
 
 
-def legend(figure: Figure, drawn: Mapping[str, Look], *, with_shapes: bool = True) -> None:
+def legend(figure: Figure, drawn: Mapping[str, PolicyStyle], *, with_shapes: bool = True) -> None:
     """Name the policies at the right, outside of every panel."""
     handles = [
         Line2D(

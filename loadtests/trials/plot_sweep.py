@@ -17,13 +17,13 @@ from loadtests.trials.metric import METRICS
 from loadtests.trials.plot_style import (
     GREY,
     INK,
-    Look,
-    as_nines,
-    entitle,
+    PolicyStyle,
     legend,
-    looks,
     new_figure,
-    tidy,
+    policy_styles,
+    scale_as_nines,
+    set_titles,
+    style_axes,
 )
 from loadtests.trials.repeats import estimate
 from loadtests.trials.runs import Condition, Setting, Trial
@@ -56,7 +56,7 @@ def draw_tradeoff(trial: Trial, conditions: Sequence[Condition]) -> Figure:
     where each pair of them was tried once. Raises `ValueError` if there are no conditions.
     """
     _require(conditions)
-    drawn = looks(trial.policies)
+    drawn = policy_styles(trial.policies)
     in_order = sorted(conditions, key=_key("cv2", "load"))
     shape = _shape([(condition.cv2, condition.load) for condition in in_order])
     figure = new_figure(max(9.0, 2.6 * shape[1] + 2.4), max(5.0, 2.35 * shape[0] + 1.1))
@@ -67,7 +67,7 @@ def draw_tradeoff(trial: Trial, conditions: Sequence[Condition]) -> Figure:
         name = condition.settings("cv2", "load") if len(conditions) > 1 else condition.label
         panel.set_title(name or condition.label, loc="left", fontsize=9, color=INK)
     figure.supylabel("on time, % of all requests", fontsize=10, color=INK)
-    entitle(figure, f"{trial.title}: who is on time, and how accurately",
+    set_titles(figure, f"{trial.title}: who is on time, and how accurately",
             "Up and right is better. Each step up is ten times fewer misses. Accuracy: mean of "
             f"answers on time.{_bars(trial)}")  # fmt: skip
     legend(figure, drawn)
@@ -83,7 +83,7 @@ def draw_sweep(
     """
     groups = groups_along(conditions, along)
     _require(groups)
-    drawn = looks(trial.policies)
+    drawn = policy_styles(trial.policies)
     scores = trial.scores
     shape = _shape(list(groups))
     figure = new_figure(max(9.0, 2.9 * shape[1] + 2.4), max(5.0, 2.3 * shape[0] + 1.1))
@@ -94,7 +94,7 @@ def draw_sweep(
     if not METRICS[metric].is_share:
         panels[0].set_ylim(bottom=0)  # of all, as they share it
     figure.supylabel(METRICS[metric].title, fontsize=10, color=INK)
-    entitle(figure, f"{trial.title}: {METRICS[metric].title}",
+    set_titles(figure, f"{trial.title}: {METRICS[metric].title}",
             f"Across: {MEANING[along]}.{_bars(trial)}")  # fmt: skip
     legend(figure, drawn)
     return figure
@@ -121,7 +121,7 @@ def draw_regret(trial: Trial) -> Figure:
 
     Raises `ValueError` if no run was held against a bound.
     """
-    drawn = looks(trial.policies)
+    drawn = policy_styles(trial.policies)
     found: dict[str, list[float]] = {name: [] for name in trial.policies}
     for by_policy in trial.scores.values():
         for name, scores in by_policy.items():
@@ -151,20 +151,20 @@ def draw_regret(trial: Trial) -> Figure:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(min(-0.05, *(min(values) for values in shown.values())), 115)
     axes.axvline(_GOAL, color=GREY, linewidth=1, linestyle="--", zorder=1)
-    tidy(axes)
+    style_axes(axes)
     axes.set_yticks(range(len(names)), names)
     for name, label in zip(names, axes.get_yticklabels(), strict=True):
         label.set_fontweight("bold" if drawn[name].is_ours else "normal")
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("regret: utility lost against the clairvoyant bound, %", color=INK)
-    entitle(figure, f"{trial.title}: regret",
+    set_titles(figure, f"{trial.title}: regret",
             f"A mark per condition; the bar is their median; dashed: {_GOAL:g} %.")  # fmt: skip
     return figure
 
 
 def _scatter(
-    panel: Axes, by_policy: Mapping[str, Sequence[Score]], drawn: Mapping[str, Look]
+    panel: Axes, by_policy: Mapping[str, Sequence[Score]], drawn: Mapping[str, PolicyStyle]
 ) -> None:
     for name, scores in by_policy.items():
         attainment = estimate([score.attainment for score in scores])
@@ -176,7 +176,7 @@ def _scatter(
         panel.errorbar(
             100 * accuracy.value,
             attainment.value,
-            xerr=100 * (accuracy.reach or 0.0),
+            xerr=100 * (accuracy.half_width or 0.0),
             yerr=[[attainment.value - low], [high - attainment.value]],
             fmt=look.shape,
             color=look.colour,
@@ -187,13 +187,13 @@ def _scatter(
             elinewidth=1.2,
             zorder=look.layer,
         )
-    as_nines(panel)
+    scale_as_nines(panel)
     panel.margins(x=0.12)
-    tidy(panel)
+    style_axes(panel)
 
 
 def _lines(
-    panel: Axes, scores: Scores, along: Setting, metric: str, drawn: Mapping[str, Look]
+    panel: Axes, scores: Scores, along: Setting, metric: str, drawn: Mapping[str, PolicyStyle]
 ) -> None:
     shown = METRICS[metric]
     most = 1.0 if shown.is_share else np.inf
@@ -204,10 +204,10 @@ def _lines(
             if name in by_policy:
                 mean = estimate([shown.get(score) for score in by_policy[name]])
                 if mean is not None:
-                    points.append((getattr(condition, along), mean.value, mean.reach or 0.0))
+                    points.append((getattr(condition, along), mean.value, mean.half_width or 0.0))
         if points:
-            x, y, reach = np.array(points).T
-            ends = np.clip([y - reach, y + reach], 0, most)
+            x, y, half_width = np.array(points).T
+            ends = np.clip([y - half_width, y + half_width], 0, most)
             panel.errorbar(
                 x, y * scale, yerr=np.abs(ends - y) * scale, color=look.colour,
                 linestyle=look.line, linewidth=look.width, marker=look.shape,
@@ -215,8 +215,8 @@ def _lines(
             )  # fmt: skip
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if metric in NINES:
-        as_nines(panel)
-    tidy(panel)
+        scale_as_nines(panel)
+    style_axes(panel)
 
 
 def _bars(trial: Trial) -> str:

@@ -29,18 +29,18 @@ class Estimate:
     """A mean over repeats."""
 
     value: float
-    reach: float | None
+    half_width: float | None
     """Half the width of its 95 % t-interval; None if there was one repeat only."""
 
     @property
     def low(self) -> float:
         """Lower end of the interval; the value itself where there is none."""
-        return self.value - (self.reach or 0.0)
+        return self.value - (self.half_width or 0.0)
 
     @property
     def high(self) -> float:
         """Upper end of the interval; the value itself where there is none."""
-        return self.value + (self.reach or 0.0)
+        return self.value + (self.half_width or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,8 @@ def difference(ours: Sequence[Score], other: Sequence[Score]) -> Difference:
     )
 
 
-def dominated(ours: Sequence[Score], others: Mapping[str, Sequence[Score]]) -> tuple[str, ...]:
+def dominating_policies(
+    ours: Sequence[Score], others: Mapping[str, Sequence[Score]]
+) -> tuple[str, ...]:
     """Return the policies that dominate ours, see `Difference`; raises as `difference` does."""
     return tuple(name for name, scores in others.items() if difference(ours, scores).is_dominance)

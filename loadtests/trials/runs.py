@@ -53,7 +53,7 @@ class Run(Record):
     """The most attainment that any policy could reach, by the clairvoyant bound."""
     calibration: Calibration | None = None
 
-    def called(self, policy: str) -> Run:
+    def with_policy_name(self, policy: str) -> Run:
         """Return it under another name of its policy."""
         return self.model_copy(update={"score": self.score.model_copy(update={"policy": policy})})
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from loadtests.trials.outcomes import Outcomes, RequestStatus
-from loadtests.trials.series import Floats, in_order, series
+from loadtests.trials.series import Floats, accuracies_of, series
 from variants.catalog.record import Record
 
 WINDOW_S: Final = 1.0
@@ -92,7 +92,7 @@ class Score(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class _Marked:
+class _RequestTable:
     """By request: what every number is counted from."""
 
     answered: _Bools
@@ -137,7 +137,7 @@ def score(
             f"workload {workload.name!r} must have requests, and last longer than 0 seconds; "
             f"it has {total} in {seconds:g} s"
         )
-    marked = _mark(outcomes, accuracy)
+    marked = _tabulate(outcomes, accuracy)
     on_time = int(marked.on_time.sum())
     utility = float(marked.utility.mean())
     joint = int(marked.is_joint.sum())
@@ -180,7 +180,7 @@ def jain(values: Floats) -> float | None:
     return float(values.sum()) ** 2 / (len(values) * squares) if squares > 0 else None
 
 
-def _mark(outcomes: Outcomes, accuracy: Mapping[str, float]) -> _Marked:
+def _tabulate(outcomes: Outcomes, accuracy: Mapping[str, float]) -> _RequestTable:
     answered = outcomes.status == RequestStatus.ANSWERED
     broken = answered & ((outcomes.variant < 0) | ~np.isfinite(outcomes.finished_s))
     if broken.any():
@@ -191,11 +191,11 @@ def _mark(outcomes: Outcomes, accuracy: Mapping[str, float]) -> _Marked:
     floors = np.array(
         [_floor(number, outcomes) for number in range(len(outcomes.workload.classes))]
     )
-    return _Marked(
+    return _RequestTable(
         answered=answered,
         on_time=outcomes.on_time,
         # the NaN at the end is what place -1 finds: nobody answered
-        accuracy=np.append(in_order(outcomes.variants, accuracy), np.nan)[outcomes.variant],
+        accuracy=np.append(accuracies_of(outcomes.variants, accuracy), np.nan)[outcomes.variant],
         floor=floors[outcomes.workload.class_of],
     )
 
@@ -205,7 +205,7 @@ def _floor(number: int, outcomes: Outcomes) -> float:
     return 0.0 if slo.variant is not None else slo.min_accuracy
 
 
-def _classes(outcomes: Outcomes, marked: _Marked) -> dict[str, ClassScore]:
+def _classes(outcomes: Outcomes, marked: _RequestTable) -> dict[str, ClassScore]:
     found = {}
     for number, asked in enumerate(outcomes.workload.classes):
         of = outcomes.workload.class_of == number

@@ -46,14 +46,14 @@ def series(outcomes: Outcomes, accuracy: Mapping[str, float], window_s: float) -
     place, starts_s = windows(workload.arrivals_s, workload.seconds, window_s)
     answered = outcomes.status == RequestStatus.ANSWERED
     on_time = outcomes.on_time
-    by_window = _Counter(place, len(starts_s))
+    by_window = _WindowSums(place, len(starts_s))
     width_s = workload.seconds / len(starts_s)
     demand = by_window(np.ones(len(workload)))
     answers = by_window(answered)
     by_variant = np.array(
         [by_window(answered & (outcomes.variant == n)) for n in range(len(outcomes.variants))]
     )
-    values = in_order(outcomes.variants, accuracy)
+    values = accuracies_of(outcomes.variants, accuracy)
     is_batched = answered & (outcomes.batch_size > 0)
     sizes = np.where(is_batched, workload.sizes, 0)
     return Series(
@@ -86,7 +86,7 @@ def windows(
     return np.clip(place, 0, count - 1), starts_s
 
 
-def in_order(variants: Sequence[str], accuracy: Mapping[str, float]) -> Floats:
+def accuracies_of(variants: Sequence[str], accuracy: Mapping[str, float]) -> Floats:
     """Return the accuracies of these variants; raises `ValueError` where one is not given."""
     unknown = [name for name in variants if name not in accuracy]
     if unknown:
@@ -96,7 +96,7 @@ def in_order(variants: Sequence[str], accuracy: Mapping[str, float]) -> Floats:
     return np.array([accuracy[name] for name in variants], np.float64)
 
 
-class _Counter:
+class _WindowSums:
     def __init__(self, place: npt.NDArray[np.int64], count: int) -> None:
         self._place = place
         self._count = count

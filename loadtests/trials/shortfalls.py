@@ -7,10 +7,10 @@ from statistics import fmean
 from typing import Final
 
 from loadtests.trials.grid import Grid
-from loadtests.trials.repeats import are_paired, dominated
+from loadtests.trials.repeats import are_paired, dominating_policies
 from loadtests.trials.runs import Trial
 from loadtests.trials.scores import Score
-from loadtests.trials.tables import GOAL, NOTHING
+from loadtests.trials.tables import ATTAINMENT_GOAL, NO_VALUE
 
 REGRET: Final = 0.03
 """What utility may lack to the bound."""
@@ -32,7 +32,7 @@ def shortfalls(trial: Trial) -> Grid:
         possible = attainable.get(condition)
         regrets = {name: regret for name, scores in by_policy.items() for regret in _regret(scores)}
         better = _dominating(by_policy, ours)
-        is_late = possible is not None and possible >= GOAL > attained
+        is_late = possible is not None and possible >= ATTAINMENT_GOAL > attained
         if not (is_late or better or regrets.get(ours, 0.0) > REGRET):
             continue
         best = min(regrets, key=regrets.__getitem__) if regrets else ""
@@ -40,10 +40,10 @@ def shortfalls(trial: Trial) -> Grid:
             (
                 condition.label,
                 f"{100 * attained:.3f}",
-                NOTHING if possible is None else f"{100 * possible:.3f}",
-                f"{100 * regrets[ours]:z.2f}" if ours in regrets else NOTHING,
-                f"{best} {100 * regrets[best]:z.2f}" if best else NOTHING,
-                ", ".join(better) or NOTHING,
+                NO_VALUE if possible is None else f"{100 * possible:.3f}",
+                f"{100 * regrets[ours]:z.2f}" if ours in regrets else NO_VALUE,
+                f"{best} {100 * regrets[best]:z.2f}" if best else NO_VALUE,
+                ", ".join(better) or NO_VALUE,
             )
         )
     columns = (
@@ -51,7 +51,7 @@ def shortfalls(trial: Trial) -> Grid:
     )  # fmt: skip
     title = f"{trial.title}: where {ours} falls short"
     note = (
-        f"{len(rows)} of {len(trial.scores)} conditions: less than {100 * GOAL:g} % on time where "
+        f"{len(rows)} of {len(trial.scores)} conditions: less than {100 * ATTAINMENT_GOAL:g} % on time where "
         f"that is possible, regret above {100 * REGRET:g} %, or dominated."
     )
     return Grid(title, columns, rows, note)
@@ -69,4 +69,4 @@ def _dominating(by_policy: Mapping[str, Sequence[Score]], ours: str) -> tuple[st
         for name, scores in by_policy.items()
         if name != ours and are_paired(mine, scores)
     }
-    return dominated(mine, others)
+    return dominating_policies(mine, others)

@@ -14,13 +14,13 @@ from typing import Final
 from loadtests.trials.calibration import NOMINAL, Coverage
 from loadtests.trials.grid import Grid
 from loadtests.trials.metric import METRICS
-from loadtests.trials.repeats import are_paired, dominated, estimate
+from loadtests.trials.repeats import are_paired, dominating_policies, estimate
 from loadtests.trials.runs import Condition, Trial
 from loadtests.trials.scores import Score
 from variants.measurement.evaluation import wilson_interval
 from variants.report.text import interval
 
-NOTHING: Final = "-"
+NO_VALUE: Final = "-"
 
 COLUMNS: Final = (
     "attainment", "mean_accuracy", "utility", "regret", "goodput_per_s", "shed", "expired",
@@ -33,7 +33,7 @@ _ONLY_IF_ANY: Final = frozenset({"floor_violations", "failed", "lost"})
 """What ought to be 0: a column only where it is not, and then nobody overlooks it."""
 
 
-GOAL: Final = 0.999
+ATTAINMENT_GOAL: Final = 0.999
 """The attainment that a policy should reach wherever it can be reached."""
 
 
@@ -46,7 +46,7 @@ def summary(trial: Trial) -> Grid:
     """
     scores = trial.scores
     ours = trial.policies[0]
-    attainable = {c for c in scores if trial.attainable.get(c, 0.0) >= GOAL}
+    attainable = {c for c in scores if trial.attainable.get(c, 0.0) >= ATTAINMENT_GOAL}
     compared = [c for c, by_policy in scores.items() if len(by_policy.get(ours, ())) > 1]
     rows = []
     for policy in trial.policies:
@@ -55,7 +55,7 @@ def summary(trial: Trial) -> Grid:
         everything = [one for some in found.values() for one in some]
         regrets = [one.regret for one in everything if one.regret is not None]
         accuracies = [one.mean_accuracy for one in everything if one.mean_accuracy is not None]
-        misses = [c for c in attainable & found.keys() if attained[c] < GOAL]
+        misses = [c for c in attainable & found.keys() if attained[c] < ATTAINMENT_GOAL]
         wins = [c for c in compared if _dominates(scores[c].get(policy, ()), scores[c][ours])]
         rows.append(
             (
@@ -63,24 +63,24 @@ def summary(trial: Trial) -> Grid:
                 str(len(found)),
                 f"{100 * fmean(attained.values()):.3f}",
                 f"{100 * min(attained.values()):.3f}",
-                f"{100 * fmean(accuracies):.2f}" if accuracies else NOTHING,
+                f"{100 * fmean(accuracies):.2f}" if accuracies else NO_VALUE,
                 f"{100 * fmean(one.utility for one in everything):.2f}",
-                f"{100 * fmean(regrets):z.2f}" if regrets else NOTHING,
-                f"{100 * max(regrets):z.2f}" if regrets else NOTHING,
-                f"{len(misses)} of {len(attainable & found.keys())}" if attainable else NOTHING,
-                f"{len(wins)} of {len(compared)}" if compared and policy != ours else NOTHING,
+                f"{100 * fmean(regrets):z.2f}" if regrets else NO_VALUE,
+                f"{100 * max(regrets):z.2f}" if regrets else NO_VALUE,
+                f"{len(misses)} of {len(attainable & found.keys())}" if attainable else NO_VALUE,
+                f"{len(wins)} of {len(compared)}" if compared and policy != ours else NO_VALUE,
             )
         )
     columns = (
         "policy", "conditions", "on time, %", "least on time, %", "accuracy, %", "utility, %",
-        "regret, %", "worst regret, %", f"misses {100 * GOAL:g} %", f"dominates {ours}",
+        "regret, %", "worst regret, %", f"misses {100 * ATTAINMENT_GOAL:g} %", f"dominates {ours}",
     )  # fmt: skip
     return Grid(trial.title, columns, rows, trial.note)
 
 
 def _dominates(other: Sequence[Score], ours: Sequence[Score]) -> bool:
     # what lacks repeats, of a trial that was cut off or with invalid runs, has shown nothing
-    return are_paired(ours, other) and bool(dominated(ours, {"other": other}))
+    return are_paired(ours, other) and bool(dominating_policies(ours, {"other": other}))
 
 
 def by_condition(trial: Trial) -> list[Grid]:
@@ -91,7 +91,8 @@ def by_condition(trial: Trial) -> list[Grid]:
 def _of_condition(condition: Condition, by_policy: Mapping[str, Sequence[Score]]) -> Grid:
     names = [name for name in COLUMNS if _is_shown(name, by_policy)]
     rows = [
-        (policy, *(cell(name, scores) for name in names)) for policy, scores in by_policy.items()
+        (policy, *(format_metric(name, scores) for name in names))
+        for policy, scores in by_policy.items()
     ]
     first = next(iter(by_policy.values()))
     repeats = f", {len(first)} seeds, ± 95 % of the mean" if len(first) > 1 else ""
@@ -166,20 +167,20 @@ def _is_shown(name: str, by_policy: Mapping[str, Sequence[Score]]) -> bool:
     return any(value is not None for value in values)
 
 
-def cell(name: str, scores: Sequence[Score]) -> str:
+def format_metric(name: str, scores: Sequence[Score]) -> str:
     """Return a metric over several runs, as a table shows it."""
     metric = METRICS[name]
-    return written([metric.get(score) for score in scores], metric.scale, metric.digits)
+    return format_mean([metric.get(score) for score in scores], metric.scale, metric.digits)
 
 
 def _share(values: Sequence[float | None]) -> str:
-    return written(values, 100, 2)
+    return format_mean(values, 100, 2)
 
 
-def written(values: Sequence[float | None], scale: float, digits: int, sign: str = "") -> str:
+def format_mean(values: Sequence[float | None], scale: float, digits: int, sign: str = "") -> str:
     """Return a mean, and half its 95 % interval if there are several; "+" shows both signs."""
     mean = estimate(values)
     if mean is None:
-        return NOTHING
+        return NO_VALUE
     value = f"{scale * mean.value:{sign}z,.{digits}f}"
-    return value if mean.reach is None else f"{value} ±{scale * mean.reach:.{digits}f}"
+    return value if mean.half_width is None else f"{value} ±{scale * mean.half_width:.{digits}f}"

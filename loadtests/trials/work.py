@@ -17,11 +17,11 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 SLACK_S: Final = 1e-9
 """More time for every request, so that no rounding of sums of seconds makes a bound too low."""
 
-LEAST_SHARE: Final = 2.0**-20
+MIN_SHARE: Final = 2.0**-20
 """Chances below it are not counted: a start that leaves no better one is taken for no start."""
 
 _SHARES: Final[FloatArray] = np.concatenate(
-    [[LEAST_SHARE], np.arange(1, 64) / 128, 1 - np.geomspace(2**-1, 2**-16, 180)]
+    [[MIN_SHARE], np.arange(1, 64) / 128, 1 - np.geomspace(2**-1, 2**-16, 180)]
 )
 
 
@@ -32,7 +32,7 @@ class BatchTimes(Protocol):
         """Return the seconds that a share `u` of batches of `size` samples stays within."""
 
 
-class LeastWork:
+class MinimumWork:
     """Of one variant, by the number of samples in a batch: lower ends of what a batch takes."""
 
     def __init__(self, times: BatchTimes, max_batch: int) -> None:
@@ -47,7 +47,7 @@ class LeastWork:
         """By batch size, from 1: what no batch of so many samples or more falls below."""
         return self._quantiles_s[:, 0]
 
-    def chances(self, time_s: float) -> FloatArray:
+    def success_probabilities(self, time_s: float) -> FloatArray:
         """Return by batch size, from 1, the chance of so many samples or more to be in `time_s`."""
         single = [self._chance(size, time_s) for size in range(1, self.max_batch + 1)]
         return np.maximum.accumulate(np.array(single)[::-1])[::-1]
@@ -65,19 +65,19 @@ class LeastWork:
         lower = self._quantiles_s
         steps = np.diff(_SHARES, append=1.0)
         worked_s = np.cumsum(lower * steps, axis=1) + lower * (1 - _SHARES - steps)
-        likely = np.minimum(_SHARES + steps, self.chances(time_s)[:, None])
+        likely = np.minimum(_SHARES + steps, self.success_probabilities(time_s)[:, None])
         ratios = np.full(lower.shape, np.inf)
         np.divide(worked_s, likely, out=ratios, where=lower <= time_s)
         return np.asarray(ratios.min(axis=1) / np.arange(1, self.max_batch + 1))
 
     def _chance(self, size: int, time_s: float) -> float:
-        """Bisect for the chance; it is too high by `LEAST_SHARE` at most."""
-        low, high = LEAST_SHARE, 1.0
+        """Bisect for the chance; it is too high by `MIN_SHARE` at most."""
+        low, high = MIN_SHARE, 1.0
         if self._times.quantile_s(size, low) > time_s:
             return 0.0
-        if self._times.quantile_s(size, 1 - LEAST_SHARE) <= time_s:
+        if self._times.quantile_s(size, 1 - MIN_SHARE) <= time_s:
             return 1.0
-        while high - low > LEAST_SHARE:
+        while high - low > MIN_SHARE:
             middle = (low + high) / 2
             if self._times.quantile_s(size, middle) <= time_s:
                 low = middle

@@ -20,7 +20,7 @@ from loadtests.trials.runs import Condition, Run, Trial
 from loadtests.trials.scores import score
 from loadtests.trials.shortfalls import shortfalls
 from tests.loadtests.catalogs import write_catalog
-from tests.loadtests.trials.made import ACCURACY, OUTCOMES
+from tests.loadtests.trials.sample_trial import ACCURACY, OUTCOMES
 from tests.serving.builders import PROFILES
 from variants.catalog.record import read_record
 

@@ -15,7 +15,7 @@ from loadtests.simulator.compare import Comparison
 from loadtests.trials.runs import Condition, Run
 from loadtests.trials.scores import Score, score
 from tests.loadtests.simulator.services import PROFILES
-from tests.loadtests.trials.made import ACCURACY, OUTCOMES
+from tests.loadtests.trials.sample_trial import ACCURACY, OUTCOMES
 
 CLIENT = ClientStatistics(
     delay_p50_s=0.0001,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loadtests.trials.calibration import NOMINAL, Calibration, calibration
-from tests.loadtests.trials.made import BATCHES, nothing_answered
+from tests.loadtests.trials.sample_trial import BATCHES, unanswered_outcomes
 
 VARIANTS = ("dense", "tiny", "never-ran")
 
@@ -63,6 +63,6 @@ def test_predictions_that_promise_too_much_have_an_interval_below_the_nominal_sh
 
 
 def test_without_batches_there_is_nothing_to_say() -> None:
-    batches = nothing_answered().batches
+    batches = unanswered_outcomes().batches
     assert batches is not None
     assert calibration(batches, VARIANTS, 4.0) is None

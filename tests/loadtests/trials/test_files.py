@@ -10,7 +10,7 @@ import pytest
 from loadtests.trials.files import read_outcomes, write_outcomes, write_trial
 from loadtests.trials.outcomes import Outcomes
 from loadtests.trials.runs import Trial
-from tests.loadtests.trials.made import ACCURACY, OUTCOMES, nothing_answered, trial
+from tests.loadtests.trials.sample_trial import ACCURACY, OUTCOMES, trial, unanswered_outcomes
 from variants.catalog.record import read_record
 
 
@@ -33,7 +33,7 @@ def assert_same(one: Outcomes, other: Outcomes) -> None:
     [
         pytest.param(OUTCOMES, id="with batches"),
         pytest.param(replace(OUTCOMES, batches=None), id="as a client saw it"),
-        pytest.param(nothing_answered(), id="nothing answered"),
+        pytest.param(unanswered_outcomes(), id="nothing answered"),
     ],
 )
 def test_outcomes_are_read_as_they_were_written(outcomes: Outcomes, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_what_is_no_trial_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_trial_of_many_conditions_is_written_with_every_plot(tmp_path: Path) -> None:
     made = trial([(0.5, 1, 1), (0.9, 1, 1), (0.5, 8, 1), (0.5, 1, 3.5)])
-    written = write_trial(tmp_path / "new", made, [OUTCOMES, nothing_answered()], ACCURACY)
+    written = write_trial(tmp_path / "new", made, [OUTCOMES, unanswered_outcomes()], ACCURACY)
     assert sorted(path.name for path in written) == sorted(
         path.name for path in (tmp_path / "new").iterdir()
     )

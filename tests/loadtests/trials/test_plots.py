@@ -11,10 +11,16 @@ from matplotlib.figure import Figure
 from loadtests.trials.calibration import calibration
 from loadtests.trials.plot_calibration import draw_calibration
 from loadtests.trials.plot_series import draw_dynamics, draw_timelines
-from loadtests.trials.plot_style import COLOURS, looks
+from loadtests.trials.plot_style import COLOURS, policy_styles
 from loadtests.trials.plot_sweep import draw_regret, draw_sweep, draw_tradeoff
 from serving.routing.policy import POLICIES
-from tests.loadtests.trials.made import ACCURACY, BATCHES, OUTCOMES, nothing_answered, trial
+from tests.loadtests.trials.sample_trial import (
+    ACCURACY,
+    BATCHES,
+    OUTCOMES,
+    trial,
+    unanswered_outcomes,
+)
 
 FOUR = [(0.5, 1, 2), (0.9, 1, 2), (0.5, 8, 2), (0.9, 8, 2)]
 
@@ -34,14 +40,14 @@ def legend(figure: Figure) -> list[str]:
 
 def test_a_policy_looks_the_same_whoever_it_is_drawn_with() -> None:
     name = next(iter(POLICIES))
-    alone, among = looks([name])[name], looks(["fixed: dense", "x", name])[name]
+    alone, among = policy_styles([name])[name], policy_styles(["fixed: dense", "x", name])[name]
     assert (alone.colour, alone.shape, alone.line) == (among.colour, among.shape, among.line)
     assert alone.is_ours
     assert not among.is_ours
 
 
 def test_no_two_policies_look_the_same() -> None:
-    many = looks([f"policy {number}" for number in range(25)])
+    many = policy_styles([f"policy {number}" for number in range(25)])
     assert len({(look.colour, look.shape, str(look.line)) for look in many.values()}) == 25
 
 
@@ -51,7 +57,7 @@ def test_the_tradeoff_has_a_panel_per_condition_with_a_mark_per_policy_that_was_
     assert [axes.get_title("left") for axes in figure.axes] == [
         "CV² 1, load 0.5", "CV² 1, load 0.9", "CV² 8, load 0.5", "CV² 8, load 0.9",
     ]  # fmt: skip
-    drawn = looks(made.policies)
+    drawn = policy_styles(made.policies)
     found = marks(figure.axes[0])
     assert set(found) == {drawn["slack"].colour, drawn["worse"].colour}
     assert found[drawn["slack"].colour] == [pytest.approx([89, 0.89])]
@@ -79,7 +85,7 @@ def test_a_sweep_has_a_line_per_policy_and_a_panel_per_other_setting() -> None:
     assert [axes.get_title("left") for axes in figure.axes] == [
         "deadline 2x, CV² 1", "deadline 2x, CV² 8",
     ]  # fmt: skip
-    drawn = looks(made.policies)
+    drawn = policy_styles(made.policies)
     assert marks(figure.axes[1]) == {
         drawn["slack"].colour: [[0.5, 1.25], [0.9, 1.25]],
         drawn["worse"].colour: [[0.5, 1.25], [0.9, 1.25]],
@@ -126,7 +132,7 @@ def test_regret_is_drawn_by_policy_the_least_on_top() -> None:
 
 
 def test_timelines_show_rates_accuracies_and_violations_and_what_they_come_to() -> None:
-    figure = draw_timelines([OUTCOMES, nothing_answered()], ACCURACY)
+    figure = draw_timelines([OUTCOMES, unanswered_outcomes()], ACCURACY)
     goodput, total, accuracy, drop, violations, ratio = figure.axes
     ours = np.asarray(goodput.lines[-2].get_ydata())
     assert ours.sum() * 4 / len(ours) == pytest.approx(5)  # requests on time
@@ -144,9 +150,9 @@ def test_timelines_show_rates_accuracies_and_violations_and_what_they_come_to() 
 
 def test_timelines_of_some_policies_have_the_colours_of_plots_of_all() -> None:
     policies = ["slack", "worse", "none"]
-    figure = draw_timelines([OUTCOMES, nothing_answered()], ACCURACY, policies)
+    figure = draw_timelines([OUTCOMES, unanswered_outcomes()], ACCURACY, policies)
     accuracies = figure.axes[2].lines
-    drawn = looks(policies)
+    drawn = policy_styles(policies)
     assert [line.get_color() for line in accuracies] == [
         drawn["slack"].colour,
         drawn["none"].colour,

@@ -2,9 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.trials.repeats import STUDENT, Estimate, are_paired, difference, dominated, estimate
+from loadtests.trials.repeats import (
+    STUDENT,
+    Estimate,
+    are_paired,
+    difference,
+    dominating_policies,
+    estimate,
+)
 from loadtests.trials.scores import Score, score
-from tests.loadtests.trials.made import ACCURACY, OUTCOMES
+from tests.loadtests.trials.sample_trial import ACCURACY, OUTCOMES
 
 BASE = score(OUTCOMES, ACCURACY)
 
@@ -23,7 +30,7 @@ def test_a_mean_has_students_interval() -> None:
     found = estimate([1.0, 2.0, 3.0])
     assert found is not None
     assert found.value == 2
-    assert found.reach == pytest.approx(4.3027 * 1 / 3**0.5)
+    assert found.half_width == pytest.approx(4.3027 * 1 / 3**0.5)
     assert (found.low, found.high) == pytest.approx((2 - 2.4842, 2 + 2.4842), abs=1e-4)
 
 
@@ -36,7 +43,7 @@ def test_one_repeat_has_no_interval_and_a_repeat_without_value_spoils_the_mean()
 def test_many_repeats_use_the_last_point_of_the_table() -> None:
     found = estimate([0.0, 2.0] * 32)
     assert found is not None
-    assert found.reach == pytest.approx(STUDENT[-1] * (64 / 63) ** 0.5 / 8)
+    assert found.half_width == pytest.approx(STUDENT[-1] * (64 / 63) ** 0.5 / 8)
 
 
 OURS = repeats((0.90, 0.92), (0.80, 0.93), (0.70, 0.94))
@@ -61,13 +68,13 @@ OURS = repeats((0.90, 0.92), (0.80, 0.93), (0.70, 0.94))
 def test_another_dominates_when_as_good_in_both_and_surely_better_in_one(
     other: tuple[tuple[float, float | None], ...], dominates: bool
 ) -> None:
-    assert (dominated(OURS, {"other": repeats(*other)}) == ("other",)) is dominates
+    assert (dominating_policies(OURS, {"other": repeats(*other)}) == ("other",)) is dominates
 
 
 def test_differences_are_paired_so_that_what_workloads_differ_by_cancels() -> None:
     found = difference(OURS, repeats((0.91, 0.92), (0.81, 0.93), (0.71, 0.94)))
     assert found.attainment.value == pytest.approx(0.01)
-    assert found.attainment.reach == pytest.approx(0)
+    assert found.attainment.half_width == pytest.approx(0)
     assert found.accuracy == Estimate(0, 0)
 
 

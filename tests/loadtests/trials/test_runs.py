@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from loadtests.trials.runs import Condition, Trial
-from tests.loadtests.trials.made import trial
+from tests.loadtests.trials.sample_trial import trial
 
 
 def test_scores_are_by_condition_and_policy_in_order_of_seed() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loadtests.trials.scores import Score, jain, score
-from tests.loadtests.trials.made import ACCURACY, OUTCOMES, WORKLOAD, nothing_answered
+from tests.loadtests.trials.sample_trial import ACCURACY, OUTCOMES, WORKLOAD, unanswered_outcomes
 
 SCORE = score(OUTCOMES, ACCURACY, bound=0.89)
 
@@ -95,7 +95,7 @@ def test_fairness_is_jains_index_of_the_classes_utilities() -> None:
 
 
 def test_what_cannot_be_said_is_none_and_never_nan() -> None:
-    empty = score(nothing_answered(), ACCURACY, bound=0.9)
+    empty = score(unanswered_outcomes(), ACCURACY, bound=0.9)
     assert (empty.attainment, empty.utility, empty.regret) == (0, 0, 1)
     assert empty.status_shares["lost"] == 1
     assert empty.latency_s == {}

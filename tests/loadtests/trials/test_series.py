@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from loadtests.trials.series import series, windows
-from tests.loadtests.trials.made import ACCURACY, OUTCOMES, WORKLOAD
+from tests.loadtests.trials.sample_trial import ACCURACY, OUTCOMES, WORKLOAD
 
 
 def test_a_request_counts_in_the_window_that_it_arrived_in() -> None:

@@ -7,7 +7,7 @@ from loadtests.trials.calibration import calibration
 from loadtests.trials.metric import METRICS
 from loadtests.trials.shortfalls import shortfalls
 from loadtests.trials.tables import by_class, by_condition, by_prediction, render_csv, summary
-from tests.loadtests.trials.made import BATCHES, trial
+from tests.loadtests.trials.sample_trial import BATCHES, trial
 
 MADE = trial([(0.5, 1, 2), (0.9, 1, 2)])
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.trials.work import LeastWork, largest_batches
+from loadtests.trials.work import MinimumWork, largest_batches
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Uniform:
 
 
 def test_a_sample_of_a_larger_batch_takes_its_part_of_the_work() -> None:
-    least = LeastWork(Uniform({1: (0.01, 0.01), 2: (0.014, 0.014), 3: (0.03, 0.03)}), 3)
+    least = MinimumWork(Uniform({1: (0.01, 0.01), 2: (0.014, 0.014), 3: (0.03, 0.03)}), 3)
 
     per_sample_s = least.per_sample_s(0.02)
 
@@ -33,7 +33,7 @@ def test_a_sample_of_a_larger_batch_takes_its_part_of_the_work() -> None:
 
 
 def test_work_in_vain_is_added_to_that_of_a_success() -> None:
-    least = LeastWork(Uniform({1: (0.01, 0.03)}), 1)
+    least = MinimumWork(Uniform({1: (0.01, 0.03)}), 1)
 
     # E[min(D, t)] / P(D <= t) is 20 ms when t is 30 ms, and more for any earlier t
     assert least.per_sample_s(0.04)[0] == pytest.approx(0.02, rel=0.01)
@@ -42,18 +42,20 @@ def test_work_in_vain_is_added_to_that_of_a_success() -> None:
 
 
 def test_the_chance_to_be_in_time_is_that_of_the_distribution() -> None:
-    least = LeastWork(Uniform({1: (0.01, 0.03)}), 1)
+    least = MinimumWork(Uniform({1: (0.01, 0.03)}), 1)
 
-    chances = [least.chances(time_s)[0] for time_s in (0.009, 0.01, 0.015, 0.03)]
+    success_probabilities = [
+        least.success_probabilities(time_s)[0] for time_s in (0.009, 0.01, 0.015, 0.03)
+    ]
 
-    assert chances == pytest.approx([0, 0, 0.25, 1], abs=2e-6)
+    assert success_probabilities == pytest.approx([0, 0, 0.25, 1], abs=2e-6)
 
 
 def test_a_larger_batch_that_was_measured_quicker_may_be_had_by_padding() -> None:
-    least = LeastWork(Uniform({1: (0.01, 0.01), 2: (0.008, 0.008)}), 2)
+    least = MinimumWork(Uniform({1: (0.01, 0.01), 2: (0.008, 0.008)}), 2)
 
     assert list(least.shortest_s) == [0.008, 0.008]
-    assert least.chances(0.009) == pytest.approx([1, 1])
+    assert least.success_probabilities(0.009) == pytest.approx([1, 1])
     assert least.per_sample_s(0.009) == pytest.approx([0.008, 0.004], rel=1e-5)
 
 

@@ -58,7 +58,7 @@ OUTCOMES = Outcomes(
 )
 
 
-def nothing_answered(policy: str = "none") -> Outcomes:
+def unanswered_outcomes(policy: str = "none") -> Outcomes:
     """Return the same requests, of which no one ever heard."""
     count = len(WORKLOAD)
     return replace(
@@ -86,7 +86,10 @@ def trial(
 
     `slack` has an attainment of 0.9, 0.88, ... by seed, `worse` 0.1 less, `none` never answers.
     """
-    answered, nothing = score(OUTCOMES, ACCURACY, bound=0.89), score(nothing_answered(), ACCURACY)
+    answered, nothing = (
+        score(OUTCOMES, ACCURACY, bound=0.89),
+        score(unanswered_outcomes(), ACCURACY),
+    )
     runs: list[Run] = []
     for load, cv2, slo_factor in settings:
         condition = Condition(kind="gamma", load=load, cv2=cv2, slo_factor=slo_factor)
