@@ -1,6 +1,6 @@
-"""Everything malformed that the tests know, over both transports, to one running service.
+"""All malformed requests of the table, over both transports, sent to one running service.
 
-Each is refused with its status, and afterwards the gateway is the same process, as large as before.
+Each gets its error. Afterwards the gateway is the same process, and its memory has not grown.
 """
 
 from __future__ import annotations
@@ -15,26 +15,27 @@ import httpx
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
+from serving.errors import STATUS
 from tests.conformance.cases import MODEL
 from tests.service import RunningService, images, metric_value
-from tests.serving.protocol.grpc import malformed as malformed_grpc
-from tests.serving.protocol.http import malformed
+from tests.serving.protocol.malformed.case import Malformed
+from tests.serving.protocol.malformed.table import OVER_GRPC, OVER_HTTP, each
 
 pytestmark = pytest.mark.cluster
 
 INFER = f"/v2/models/{MODEL}/infer"
 MIB = 2**20
 LIMIT_BYTES = 8 * MIB
-"""What a body, and a message, may have here: the default."""
+"""Maximum size of a body and of a message: the default setting."""
 
-ENDLESS = bytes(LIMIT_BYTES + MIB)
-GARBAGE = b"\xff" * LIMIT_BYTES
+TOO_LARGE = bytes(LIMIT_BYTES + MIB)
+INVALID = b"\xff" * LIMIT_BYTES
 BOMB = gzip.compress(bytes(2**28))
 
 
 @dataclass(frozen=True)
 class Large:
-    """A body that the gateway takes in as far as its limit, or refuses unread."""
+    """A body that the gateway reads up to its limit, or rejects unread."""
 
     rule: str
     status: int
@@ -43,24 +44,24 @@ class Large:
 
 
 LARGE = (
-    Large("no JSON, and as large as may be", 400, GARBAGE),
-    Large("too large, and said so", 413, ENDLESS),
-    Large("too large, in chunks", 413, [ENDLESS[:MIB]] * 9),
-    Large("a bomb", 413, BOMB, {"content-encoding": "gzip"}),
+    Large("not JSON, as large as the limit", 400, INVALID),
+    Large("too large by its content length", 413, TOO_LARGE),
+    Large("too large in chunks", 413, [TOO_LARGE[:MIB]] * 9),
+    Large("a decompression bomb", 413, BOMB, {"content-encoding": "gzip"}),
 )
 
-LARGE_MESSAGES = ((GARBAGE, "INVALID_ARGUMENT"), (ENDLESS, "RESOURCE_EXHAUSTED"))
+LARGE_MESSAGES = ((INVALID, "INVALID_ARGUMENT"), (TOO_LARGE, "RESOURCE_EXHAUSTED"))
 
 IN_TREATMENT = b"\xff"
-"""A unit of the experiment that no UTF-8 has, in the arm of one unit in five."""
+"""A unit that is not UTF-8 and gets the arm `treatment`, as one unit in five does."""
 
 WARM_UP = 3
-"""Rounds until the allocator has about what it will keep."""
+"""Rounds before the measurement, until the memory of the allocator is stable."""
 
 ROUNDS = 20
 GROWTH_BYTES = 64 * MIB
-"""A round has four large bodies and messages of which the gateway takes in 8 MiB: a leak of any one
-of them would be 160 MiB, and one of them all 640."""
+"""Maximum growth of the memory. The gateway reads 8 MiB of each of four large requests per round: a
+leak of one of them would be 160 MiB, and of all 640 MiB."""
 
 
 @pytest.fixture
@@ -76,72 +77,58 @@ def channel(service: RunningService) -> Iterator[grpc.Channel]:
         yield channel
 
 
-def ask(client: httpx.Client, case: malformed.Malformed) -> httpx.Response:
-    headers = {}
-    if case.json_length is not None:
-        headers["inference-header-content-length"] = str(case.json_length)
-    return client.post(INFER, content=case.body, headers=headers)
+def post(client: httpx.Client, case: Malformed) -> httpx.Response:
+    assert case.http is not None
+    return client.post(INFER, content=case.http.body, headers=case.http.all_headers)
 
 
-def ask_large(client: httpx.Client, large: Large) -> httpx.Response:
+def post_large(client: httpx.Client, large: Large) -> httpx.Response:
     return client.post(INFER, content=large.content, headers=large.headers)
 
 
-def ask_grpc(channel: grpc.Channel, message: bytes) -> Any:
+def call_error(channel: grpc.Channel, message: bytes) -> Any:
     infer: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as caught:
         infer(message, timeout=60)
-    return refused.value
+    return caught.value
 
 
-def for_model(case: malformed_grpc.Malformed) -> bytes:
+def for_model(case: Malformed) -> bytes:
+    """Return the bytes of the message, addressed to the model of the service."""
+    if isinstance(case.grpc, bytes):
+        return case.grpc
     message = pb.ModelInferRequest()
-    message.CopyFrom(case.message)
+    message.CopyFrom(case.grpc)
     message.model_name = MODEL
     content: bytes = message.SerializeToString()
     return content
 
 
-@pytest.mark.parametrize("case", malformed.MALFORMED, ids=lambda case: case.rule)
-def test_over_http(http: httpx.Client, case: malformed.Malformed) -> None:
-    response = ask(http, case)
-    assert response.status_code == 400
-    if case.json_length != 0:  # what a raw request should have been depends on the model
+@each(OVER_HTTP)
+def test_over_http(http: httpx.Client, case: Malformed) -> None:
+    response = post(http, case)
+    assert case.http is not None
+    assert response.status_code == STATUS[case.error].http
+    if case.http.json_length != 0:  # the error of a raw request depends on the model
         assert case.message in response.json()["error"]
 
 
-@pytest.mark.parametrize("case", malformed.UNSUPPORTED, ids=lambda case: case.rule)
-def test_extensions_over_http(http: httpx.Client, case: malformed.Malformed) -> None:
-    assert ask(http, case).status_code == 501
+@each(OVER_GRPC)
+def test_over_grpc(channel: grpc.Channel, case: Malformed) -> None:
+    error = call_error(channel, for_model(case))
+    assert error.code().name == STATUS[case.error].grpc
+    assert case.message in error.details()
 
 
-@pytest.mark.parametrize("case", malformed_grpc.MALFORMED, ids=lambda case: case.rule)
-def test_over_grpc(channel: grpc.Channel, case: malformed_grpc.Malformed) -> None:
-    error = ask_grpc(channel, for_model(case))
-    assert error.code().name == case.status
-    assert case.text in error.details()
-
-
-@pytest.mark.parametrize(
-    ("headers", "content", "status"),
-    [
-        ({"content-encoding": "deflate"}, b"\x78\x9c" + bytes(100), 400),
-        ({"x-many": "x" * 70_000}, b"", 431),
-        ({"inference-header-content-length": "18446744073709551616"}, b"{}", 400),
-    ],
-    ids=["deflate", "headers", "length"],
-)
-def test_headers_that_do_not_describe_the_body_over_http(
-    http: httpx.Client, headers: dict[str, str], content: bytes, status: int
-) -> None:
-    response = http.post(INFER, content=content, headers=headers)
-    assert response.status_code == status
+def test_large_headers_over_http(http: httpx.Client) -> None:
+    response = http.post(INFER, content=b"", headers={"x-many": "x" * 70_000})
+    assert response.status_code == 431
     assert list(response.json()) == ["error"]
 
 
 @pytest.mark.parametrize("large", LARGE, ids=lambda large: large.rule)
 def test_large_bodies_over_http(http: httpx.Client, large: Large) -> None:
-    response = ask_large(http, large)
+    response = post_large(http, large)
     assert response.status_code == large.status
     assert list(response.json()) == ["error"]
 
@@ -161,7 +148,7 @@ def test_numbers_that_are_none_in_headers_over_http(
 
 def test_a_unit_may_be_any_bytes_over_http(service: RunningService, http: httpx.Client) -> None:
     http.headers = httpx.Headers([(b"x-experiment-unit", IN_TREATMENT)])
-    for seed in range(8):  # did the unit not count, it would be another arm for most
+    for seed in range(8):  # without the unit, most requests would get another arm
         response = service.infer(http, images(1, seed))
         assert response.status_code == 200
         assert response.json()["parameters"]["arm"] == "treatment"
@@ -184,37 +171,35 @@ def test_odd_names_over_http(http: httpx.Client, path: str) -> None:
         (pb.ModelInferRequest(model_name="\0").SerializeToString(), "NOT_FOUND"),
         *LARGE_MESSAGES,
     ],
-    ids=["garbage", "NUL", "as large as may be", "too large"],
+    ids=["not protobuf", "NUL", "as large as the limit", "too large"],
 )
 def test_bytes_and_sizes_over_grpc(channel: grpc.Channel, message: bytes, status: str) -> None:
-    assert ask_grpc(channel, message).code().name == status
+    assert call_error(channel, message).code().name == status
 
 
-def test_the_gateway_is_what_it_was_after_all_of_them(
+def test_the_gateway_keeps_its_process_and_its_memory(
     service: RunningService, http: httpx.Client, channel: grpc.Channel
 ) -> None:
-    def everything() -> None:
-        for case in malformed.MALFORMED:
-            assert ask(http, case).status_code == 400
-        for case in malformed.UNSUPPORTED:
-            assert ask(http, case).status_code == 501
+    def send_all() -> None:
+        for case in OVER_HTTP:
+            assert post(http, case).status_code == STATUS[case.error].http
         for large in LARGE:
-            assert ask_large(http, large).status_code == large.status
-        for message in malformed_grpc.MALFORMED:
-            assert ask_grpc(channel, for_model(message)).code().name == message.status
+            assert post_large(http, large).status_code == large.status
+        for case in OVER_GRPC:
+            assert call_error(channel, for_model(case)).code().name == STATUS[case.error].grpc
         for content, status in LARGE_MESSAGES:
-            assert ask_grpc(channel, content).code().name == status
+            assert call_error(channel, content).code().name == status
 
     for _ in range(WARM_UP):
-        everything()
+        send_all()
     before = http.get("/metrics").text
     for _ in range(ROUNDS):
-        everything()
+        send_all()
     after = http.get("/metrics").text
     started = "process_start_time_seconds"
     assert metric_value(after, started) == metric_value(before, started)
     memory = "process_resident_memory_bytes"
     assert metric_value(after, memory) < metric_value(before, memory) + GROWTH_BYTES
     assert metric_value(after, "paretoserve_queue_length") == 0
-    answer = service.infer(http, images(1))
-    assert answer.status_code == 200
+    response = service.infer(http, images(1))
+    assert response.status_code == 200

@@ -1,4 +1,4 @@
-"""A gateway that answers over gRPC, requests to it, and what should come of them."""
+"""A gateway that listens for gRPC, calls to it, and checks of their responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from tests.serving.builders import InProcess, answers, pixels
 LOOPBACK = "127.0.0.1"
 LIMIT = 1_000_000
 HANG_S = 30.0
-"""Nothing here takes so long, unless it hangs."""
+"""Seconds after which a test that hangs fails."""
+
+HEALTH_POLL_INTERVAL_S = 0.02
 
 
 def protocol(gateway: InProcess, *, max_stream_requests: int = 64) -> GrpcProtocol:
@@ -28,14 +30,25 @@ def protocol(gateway: InProcess, *, max_stream_requests: int = 64) -> GrpcProtoc
         gateway.inference,
         gateway.documents,
         max_stream_requests=max_stream_requests,
+        health_poll_interval_s=HEALTH_POLL_INTERVAL_S,
     )
 
 
 @asynccontextmanager
 async def listening(
-    own: GrpcProtocol, port: int = 0, *, max_message_bytes: int = LIMIT
+    protocol: GrpcProtocol,
+    port: int = 0,
+    *,
+    max_message_bytes: int = LIMIT,
+    close_delay_s: float = 0.0,
 ) -> AsyncIterator[GrpcListener]:
-    listener = GrpcListener(own, LOOPBACK, port, max_message_bytes=max_message_bytes)
+    listener = GrpcListener(
+        protocol,
+        LOOPBACK,
+        port,
+        max_message_bytes=max_message_bytes,
+        close_delay_s=close_delay_s,
+    )
     await listener.start()
     try:
         yield listener
@@ -45,38 +58,40 @@ async def listening(
 
 @asynccontextmanager
 async def serving(gateway: InProcess, **settings: Any) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to a server for this gateway."""
+    """Return a channel to a server of this gateway."""
     async with (
         listening(protocol(gateway, **settings)) as listener,
-        channel(listener.port) as own,
+        open_channel(listener.port) as channel,
     ):
-        yield own
+        yield channel
 
 
-def channel(port: int, *options: tuple[str, Any]) -> grpc.aio.Channel:
-    # Each has connections of its own: grpc would share them within a process.
-    own = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0), *options)
-    return grpc.aio.insecure_channel(f"{LOOPBACK}:{port}", options=own)
+def open_channel(port: int, *options: tuple[str, Any]) -> grpc.aio.Channel:
+    # Without the first option, the channels of a process would share connections.
+    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0), *options)
+    return grpc.aio.insecure_channel(f"{LOOPBACK}:{port}", options=options)
 
 
-async def call(own: grpc.aio.Channel, rpc: str, message: Any, **settings: Any) -> Any:
+async def call(channel: grpc.aio.Channel, rpc: str, message: Any, **settings: Any) -> Any:
     """Call an RPC of the inference service with a message, or with the bytes of one."""
     raw = message if isinstance(message, bytes) else message.SerializeToString()
-    reply: Any = pb.ModelInferResponse if rpc == "ModelInfer" else getattr(pb, f"{rpc}Response")
-    method: Any = own.unary_unary(f"/{SERVICE}/{rpc}", response_deserializer=reply.FromString)
+    response: Any = pb.ModelInferResponse if rpc == "ModelInfer" else getattr(pb, f"{rpc}Response")
+    method: Any = channel.unary_unary(
+        f"/{SERVICE}/{rpc}", response_deserializer=response.FromString
+    )
     return await method(raw, timeout=settings.pop("timeout", HANG_S), **settings)
 
 
-async def refused(own: grpc.aio.Channel, rpc: str, message: Any, **settings: Any) -> Any:
+async def call_error(channel: grpc.aio.Channel, rpc: str, message: Any, **settings: Any) -> Any:
     """Call an RPC that fails; return the error."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call(own, rpc, message, **settings)
+        await call(channel, rpc, message, **settings)
     assert "Traceback" not in (caught.value.details() or "")
     return caught.value
 
 
 def infer_request(array: npt.NDArray[Any] | None = None, **fields: Any) -> Any:
-    """A request for these pixels, with raw contents."""
+    """Return a request with these pixels as raw contents."""
     array = pixels() if array is None else array
     message = pb.ModelInferRequest(**{"model_name": "shirts", **fields})
     message.inputs.add(name="pixels", datatype="FP32", shape=array.shape)
@@ -85,7 +100,7 @@ def infer_request(array: npt.NDArray[Any] | None = None, **fields: Any) -> Any:
 
 
 def with_parameters(message: Any, **parameters: Any) -> Any:
-    """The message with these parameters beside those it has."""
+    """Add parameters to the message and return it."""
     fields = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
     for name, value in parameters.items():
         setattr(message.parameters[name], fields[type(value)], value)
@@ -93,22 +108,25 @@ def with_parameters(message: Any, **parameters: Any) -> Any:
 
 
 def value(parameter: Any) -> Any:
+    """Return the value of a parameter message."""
     return getattr(parameter, parameter.WhichOneof("parameter_choice"))
 
 
-def outputs(answer: Any) -> dict[str, npt.NDArray[Any]]:
+def outputs(response: Any) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of a response by name."""
     dtypes = {"FP32": np.float32, "INT64": np.int64}
     return {
-        own.name: np.frombuffer(raw, dtypes[own.datatype]).reshape(own.shape)
-        for own, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
+        output.name: np.frombuffer(raw, dtypes[output.datatype]).reshape(output.shape)
+        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
     }
 
 
-def assert_answers(answer: Any, variant: str, array: npt.NDArray[Any]) -> None:
-    assert answer.model_name == "shirts"
-    assert answer.model_version == answer.parameters["variant"].string_param == variant
+def assert_answers(response: Any, variant: str, array: npt.NDArray[Any]) -> None:
+    """Fail unless the response has the outputs of the variant for these pixels."""
+    assert response.model_name == "shirts"
+    assert response.model_version == response.parameters["variant"].string_param == variant
     expected = answers(variant, {"pixels": array})
-    found = outputs(answer)
-    assert list(found) == list(expected)
+    actual = outputs(response)
+    assert list(actual) == list(expected)
     for name in expected:
-        np.testing.assert_array_equal(found[name], expected[name])
+        np.testing.assert_array_equal(actual[name], expected[name])

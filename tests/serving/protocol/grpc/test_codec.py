@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from tritonclient.grpc import service_pb2 as pb
 
-from serving.errors import STATUS, ServingError
 from serving.protocol.grpc.codec import CONTENTS, parse_request, render_response
 from serving.protocol.messages import InferResponse
 from serving.protocol.tensor import from_raw
 from tests.serving.protocol.grpc.calls import value
-from tests.serving.protocol.grpc.malformed import MALFORMED, Malformed, X
+from tests.serving.protocol.malformed.case import Malformed, X
+from tests.serving.protocol.malformed.table import GRPC_MESSAGES, each
 from variants.catalog.datatype import DATATYPE, NUMPY
 
 EXTREMES: dict[str, list[Any]] = {
@@ -34,19 +34,19 @@ EXTREMES: dict[str, list[Any]] = {
 
 def typed(datatype: str, values: Any, shape: Any = None) -> Any:
     message = pb.ModelInferRequest()
-    own = message.inputs.add(
+    tensor = message.inputs.add(
         name="x", datatype=datatype, shape=[len(values)] if shape is None else shape
     )
-    getattr(own.contents, CONTENTS[datatype]).extend(values)
+    getattr(tensor.contents, CONTENTS[datatype]).extend(values)
     return message
 
 
-def assert_same(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
-    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+def assert_same(actual: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
+    assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
     if expected.dtype.kind == "O":
-        assert found.tolist() == expected.tolist()
+        assert actual.tolist() == expected.tolist()
     else:
-        assert found.tobytes() == expected.tobytes()
+        assert actual.tobytes() == expected.tobytes()
 
 
 def test_every_datatype_has_its_field_unless_it_can_only_be_raw() -> None:
@@ -57,15 +57,15 @@ def test_every_datatype_has_its_field_unless_it_can_only_be_raw() -> None:
 
 
 @pytest.mark.parametrize("datatype", CONTENTS)
-def test_typed_contents_become_an_array_to_the_ends_of_their_range(datatype: str) -> None:
+def test_typed_contents_may_have_every_value_of_their_datatype(datatype: str) -> None:
     values = EXTREMES[datatype]
     request = parse_request(typed(datatype, values))
     assert_same(request.inputs["x"], np.array(values, NUMPY[datatype]))
 
 
 def test_typed_contents_are_in_row_major_order() -> None:
-    found = parse_request(typed("INT32", range(6), [2, 3])).inputs["x"]
-    np.testing.assert_array_equal(found, [[0, 1, 2], [3, 4, 5]])
+    array = parse_request(typed("INT32", range(6), [2, 3])).inputs["x"]
+    np.testing.assert_array_equal(array, [[0, 1, 2], [3, 4, 5]])
 
 
 @pytest.mark.parametrize("datatype", CONTENTS)
@@ -78,23 +78,23 @@ def test_raw_contents_are_a_view_of_the_message(datatype: str) -> None:
     array = np.arange(6).astype(NUMPY[datatype]).reshape(2, 3)
     message = pb.ModelInferRequest(raw_input_contents=[array.tobytes()])
     message.inputs.add(name="x", datatype=datatype, shape=[2, 3])
-    found = parse_request(message).inputs["x"]
-    assert_same(found, array)
-    assert not found.flags.owndata
+    parsed = parse_request(message).inputs["x"]
+    assert_same(parsed, array)
+    assert not parsed.flags.owndata
 
 
-def test_raw_contents_belong_to_the_inputs_in_their_order() -> None:
+def test_raw_contents_are_in_the_order_of_the_inputs() -> None:
     message = pb.ModelInferRequest(raw_input_contents=[b"\x01", b"\x03\x00\x00\x00abc"])
     message.inputs.add(name="b", datatype="UINT8", shape=[1])
     message.inputs.add(name="a", datatype="BYTES", shape=[1])
-    found = parse_request(message).inputs
-    assert {name: array.tolist() for name, array in found.items()} == {"b": [1], "a": [b"abc"]}
+    inputs = parse_request(message).inputs
+    assert {name: array.tolist() for name, array in inputs.items()} == {"b": [1], "a": [b"abc"]}
 
 
-def test_contents_that_are_set_but_empty_may_stand_beside_raw_ones() -> None:
+def test_empty_contents_may_stand_beside_raw_contents() -> None:
     message = pb.ModelInferRequest(raw_input_contents=[b"\x01"])
-    own = message.inputs.add(name="x", datatype="UINT8", shape=[1])
-    own.contents.SetInParent()
+    tensor = message.inputs.add(name="x", datatype="UINT8", shape=[1])
+    tensor.contents.SetInParent()
     assert parse_request(message).inputs["x"].tolist() == [1]
 
 
@@ -105,18 +105,18 @@ def test_parameters_keep_their_types() -> None:
     message.parameters["large"].uint64_param = 2**64 - 1
     message.parameters["number"].double_param = 0.1
     message.parameters["text"].string_param = ""
-    found = parse_request(message).parameters
-    assert found == {
+    parameters = parse_request(message).parameters
+    assert parameters == {
         "flag": False,
         "whole": -(2**63),
         "large": 2**64 - 1,
         "number": 0.1,
         "text": "",
     }
-    assert found["flag"] is False
+    assert parameters["flag"] is False
 
 
-def test_what_is_not_said_is_none_and_outputs_are_kept_in_order() -> None:
+def test_missing_fields_are_empty_and_outputs_keep_their_order() -> None:
     message = typed("UINT8", [1])
     request = parse_request(message)
     assert (request.id, request.outputs, request.parameters) == (None, {}, {})
@@ -127,16 +127,15 @@ def test_what_is_not_said_is_none_and_outputs_are_kept_in_order() -> None:
     assert (request.id, list(request.outputs)) == ("a", ["z", "y"])
 
 
-@pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.rule)
-def test_a_malformed_message_is_refused_with_what_would_be_right(case: Malformed) -> None:
-    with pytest.raises(ServingError) as caught:
-        parse_request(case.message)
-    assert case.text in str(caught.value)
-    assert STATUS[type(caught.value)].grpc == case.status
-    assert caught.value.request_id == "a-1"
+@each(GRPC_MESSAGES)
+def test_a_malformed_message_raises_the_error_of_its_rule(case: Malformed) -> None:
+    with pytest.raises(case.error) as caught:
+        parse_request(case.grpc)
+    assert case.message in str(caught.value)
+    assert caught.value.request_id == case.id
 
 
-def test_the_table_starts_from_a_request_that_is_well_formed() -> None:
+def test_the_message_that_the_cases_change_is_well_formed() -> None:
     message = pb.ModelInferRequest(raw_input_contents=[bytes(8)])
     message.inputs.add(**X)
     assert parse_request(message).inputs["x"].tolist() == [0, 0]
@@ -151,12 +150,12 @@ ARRAYS = st.sampled_from([dtype for name, dtype in NUMPY.items() if name != "BYT
 
 
 @given(ARRAYS)
-def test_what_is_rendered_is_what_a_client_reads(array: npt.NDArray[Any]) -> None:
+def test_rendered_outputs_are_read_back_unchanged(array: npt.NDArray[Any]) -> None:
     message = render_response(InferResponse("m", "v", {"y": array}))
-    (own,), (raw,) = message.outputs, message.raw_output_contents
-    assert own.name == "y"
-    assert own.datatype == DATATYPE[array.dtype]
-    assert_same(from_raw(own.datatype, tuple(own.shape), raw, "y"), array)
+    (output,), (raw,) = message.outputs, message.raw_output_contents
+    assert output.name == "y"
+    assert output.datatype == DATATYPE[array.dtype]
+    assert_same(from_raw(output.datatype, tuple(output.shape), raw, "y"), array)
 
 
 def test_an_array_that_is_not_contiguous_is_sent_in_row_major_order() -> None:
@@ -172,12 +171,12 @@ def test_bytes_are_sent_with_their_lengths() -> None:
     assert message.raw_output_contents[0] == b"\x02\x00\x00\x00ab\x00\x00\x00\x00"
 
 
-def test_an_answer_has_its_names_its_id_and_typed_parameters() -> None:
+def test_a_response_has_names_id_and_typed_parameters() -> None:
     parameters = {"a": True, "b": 7, "c": 0.5, "d": "text", "e": 2**64 - 1}
     message = render_response(InferResponse("m", "v", {}, "a-1", parameters))
     assert (message.model_name, message.model_version, message.id) == ("m", "v", "a-1")
-    assert {name: value(own) for name, own in message.parameters.items()} == parameters
-    kinds = {name: own.WhichOneof("parameter_choice") for name, own in message.parameters.items()}
+    assert {name: value(each) for name, each in message.parameters.items()} == parameters
+    kinds = {name: each.WhichOneof("parameter_choice") for name, each in message.parameters.items()}
     assert kinds == {
         "a": "bool_param",
         "b": "int64_param",

@@ -20,15 +20,17 @@ from tests.serving.protocol.grpc.calls import (
     LIMIT,
     assert_answers,
     call,
+    call_error,
     infer_request,
     listening,
+    open_channel,
     protocol,
-    refused,
     serving,
     with_parameters,
 )
-from tests.serving.protocol.grpc.calls import channel as open_channel
-from tests.serving.protocol.grpc.malformed import MALFORMED, Malformed
+from tests.serving.protocol.malformed.case import Malformed
+from tests.serving.protocol.malformed.grpc_only import NOT_PROTOBUF
+from tests.serving.protocol.malformed.table import OVER_GRPC, each
 from tests.waiting import until
 
 MIB = 2**20
@@ -41,7 +43,7 @@ async def channel() -> AsyncIterator[grpc.aio.Channel]:
 
 
 class Raises:
-    """A `run` that raises what it is told."""
+    """A `run` that raises this error."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -59,7 +61,7 @@ def trailing(error: Any) -> dict[str, str]:
 @pytest.mark.parametrize("error", STATUS, ids=lambda error: error.__name__)
 async def test_every_error_has_its_status(error: type[ServingError]) -> None:
     async with serving(in_process(Raises(error("this would have worked")))) as channel:
-        caught = await refused(channel, "ModelInfer", infer_request(id="a-1"))
+        caught = await call_error(channel, "ModelInfer", infer_request(id="a-1"))
     assert caught.code() is grpc.StatusCode[STATUS[error].grpc]
     assert caught.details() == "this would have worked"
     assert trailing(caught)["request-id"] == "a-1"
@@ -69,18 +71,18 @@ async def test_every_error_has_its_status(error: type[ServingError]) -> None:
 @pytest.mark.parametrize(
     ("retry_after_s", "text"), [(0.0, "1"), (0.001, "1"), (0.0101, "11"), (2.0, "2000")]
 )
-async def test_when_to_try_again_is_in_whole_milliseconds_and_never_at_once(
+async def test_the_retry_delay_is_in_whole_milliseconds_and_at_least_1(
     retry_after_s: float, text: str
 ) -> None:
     async with serving(in_process(Raises(Overloaded("busy", retry_after_s)))) as channel:
-        caught = await refused(channel, "ModelInfer", infer_request())
+        caught = await call_error(channel, "ModelInfer", infer_request())
     assert trailing(caught)["grpc-retry-pushback-ms"] == text
 
 
 @pytest.mark.parametrize("name", ["", "größe", "two\nlines", "x" * 10_000])
-async def test_an_id_that_metadata_cannot_hold_is_not_sent_back(name: str) -> None:
+async def test_an_id_that_metadata_cannot_hold_is_not_returned(name: str) -> None:
     async with serving(in_process(Raises(Overloaded("busy")))) as channel:
-        caught = await refused(channel, "ModelInfer", infer_request(id=name))
+        caught = await call_error(channel, "ModelInfer", infer_request(id=name))
     assert caught.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "request-id" not in trailing(caught)
 
@@ -88,51 +90,50 @@ async def test_an_id_that_metadata_cannot_hold_is_not_sent_back(name: str) -> No
 @pytest.mark.parametrize(
     ("text", "shortened"),
     [
-        pytest.param("größer als 👕\n\x00", "größer als 👕\n\x00", id="beyond ASCII"),
-        pytest.param("half \ud800 a pair", "half ? a pair", id="half a surrogate pair"),
-        pytest.param("é" * 50_000, "é" * 1_000, id="longer than metadata may be"),
+        pytest.param("größer als 👕\n\x00", "größer als 👕\n\x00", id="not ASCII"),
+        pytest.param("a lone \ud800 surrogate", "a lone ? surrogate", id="a lone surrogate"),
+        pytest.param("é" * 50_000, "é" * 1_000, id="longer than metadata allow"),
     ],
 )
-async def test_odd_words_do_not_make_the_answer_fail(text: str, shortened: str) -> None:
+async def test_any_message_can_be_sent(text: str, shortened: str) -> None:
     async with serving(in_process(Raises(Overloaded(text)))) as channel:
-        caught = await refused(channel, "ModelInfer", infer_request())
+        caught = await call_error(channel, "ModelInfer", infer_request())
     assert caught.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert caught.details() == shortened
 
 
-@pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.rule)
-async def test_a_malformed_request_is_refused_and_the_next_is_answered(
+@each(OVER_GRPC)
+async def test_a_malformed_request_gets_an_error_and_the_next_is_answered(
     channel: grpc.aio.Channel, case: Malformed
 ) -> None:
-    caught = await refused(channel, "ModelInfer", case.message)
-    assert caught.code() is grpc.StatusCode[case.status]
-    assert case.text in caught.details()
-    assert trailing(caught)["request-id"] == "a-1"
+    caught = await call_error(channel, "ModelInfer", case.grpc)
+    assert caught.code() is grpc.StatusCode[STATUS[case.error].grpc]
+    assert case.message in caught.details()
+    assert trailing(caught).get("request-id") == case.id
     assert_answers(await call(channel, "ModelInfer", infer_request()), "dense", pixels())
 
 
+async def test_an_unknown_model_takes_precedence_over_a_malformed_message(
+    channel: grpc.aio.Channel,
+) -> None:
+    message = infer_request(model_name="hats", id="a1")
+    del message.raw_input_contents[:]
+    caught = await call_error(channel, "ModelInfer", message)
+    assert caught.code() is grpc.StatusCode.NOT_FOUND
+    assert trailing(caught)["request-id"] == "a1"
+
+
 @pytest.mark.parametrize("rpc", ["ModelInfer", "ServerLive", "ModelConfig", "LogSettings"])
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        pytest.param(b"\xff" * 20, id="no protobuf"),
-        pytest.param(b"\x0a\x7fshort", id="a field that ends early"),
-    ],
-)
-async def test_bytes_that_are_no_message_are_refused(
-    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture, rpc: str, garbage: bytes
+@each(NOT_PROTOBUF)
+async def test_bytes_that_are_not_a_message_are_rejected_by_every_rpc(
+    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture, rpc: str, case: Malformed
 ) -> None:
     caplog.set_level(logging.INFO)
-    caught = await refused(channel, rpc, garbage)
+    caught = await call_error(channel, rpc, case.grpc)
     assert caught.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert caught.details() == f"the message is not a valid inference.{rpc}Request"
     assert "Traceback" not in caplog.text
     assert_answers(await call(channel, "ModelInfer", infer_request()), "dense", pixels())
-
-
-async def test_text_that_is_no_utf8_is_refused(channel: grpc.aio.Channel) -> None:
-    caught = await refused(channel, "ModelInfer", b"\x0a\x02\xff\xfe")
-    assert caught.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ async def test_text_that_is_no_utf8_is_refused(channel: grpc.aio.Channel) -> Non
             infer_request(model_version="int4"),
             "NOT_FOUND",
             "no variant 'int4'; there are dense, int8",
-            id="a version that is no variant",
+            id="unknown version",
         ),
         pytest.param(
             "ModelInfer",
@@ -164,7 +165,7 @@ async def test_text_that_is_no_utf8_is_refused(channel: grpc.aio.Channel) -> Non
             with_parameters(infer_request(), priority="high"),
             "INVALID_ARGUMENT",
             "'priority' must be a whole",
-            id="bad slo",
+            id="invalid SLO",
         ),
         *(
             pytest.param(
@@ -182,10 +183,10 @@ async def test_text_that_is_no_utf8_is_refused(channel: grpc.aio.Channel) -> Non
         ),
     ],
 )
-async def test_what_cannot_be_had_is_refused_with_what_can(
+async def test_the_error_states_what_is_available(
     channel: grpc.aio.Channel, rpc: str, message: Any, code: str, text: str
 ) -> None:
-    caught = await refused(channel, rpc, message)
+    caught = await call_error(channel, rpc, message)
     assert caught.code() is grpc.StatusCode[code]
     assert text in caught.details()
 
@@ -205,40 +206,42 @@ async def test_what_cannot_be_had_is_refused_with_what_can(
         ("LogSettings", "log settings are not supported"),
     ],
 )
-async def test_what_is_not_offered_says_so(channel: grpc.aio.Channel, rpc: str, text: str) -> None:
-    caught = await refused(channel, rpc, getattr(pb, f"{rpc}Request")())
+async def test_unsupported_rpcs_are_rejected(
+    channel: grpc.aio.Channel, rpc: str, text: str
+) -> None:
+    caught = await call_error(channel, rpc, getattr(pb, f"{rpc}Request")())
     assert caught.code() is grpc.StatusCode.UNIMPLEMENTED
     assert text in caught.details()
 
 
-async def test_a_method_that_is_not_there_is_unimplemented(channel: grpc.aio.Channel) -> None:
+async def test_an_unknown_method_is_unimplemented(channel: grpc.aio.Channel) -> None:
     method: Any = channel.unary_unary(f"/{SERVICE}/ModelDream")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await method(b"")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_message_over_the_limit_is_refused(channel: grpc.aio.Channel) -> None:
-    caught = await refused(channel, "ModelInfer", bytes(LIMIT + 1))
+async def test_a_message_over_the_limit_is_rejected(channel: grpc.aio.Channel) -> None:
+    caught = await call_error(channel, "ModelInfer", bytes(LIMIT + 1))
     assert caught.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "larger than max" in caught.details()
     assert_answers(await call(channel, "ModelInfer", infer_request()), "dense", pixels())
 
 
-async def test_what_was_refused_is_let_go_without_the_garbage_collector() -> None:
+async def test_a_rejected_message_is_freed_without_garbage_collection() -> None:
     large = bytes([0xFF]) * 4 * MIB
     async with (
         listening(protocol(in_process()), max_message_bytes=5 * MIB) as listener,
         open_channel(listener.port) as channel,
     ):
-        await refused(channel, "ModelInfer", large)
+        await call_error(channel, "ModelInfer", large)
         gc.collect()
         gc.disable()
         tracemalloc.start()
         try:
             for _ in range(5):
-                await refused(channel, "ModelInfer", large)
-            # The client may hear of the refusal before the server's call has come to its end.
+                await call_error(channel, "ModelInfer", large)
+            # The client may get the error before the handler of the server has returned.
             await until(lambda: tracemalloc.get_traced_memory()[0] < MIB)
         finally:
             tracemalloc.stop()
@@ -246,38 +249,40 @@ async def test_what_was_refused_is_let_go_without_the_garbage_collector() -> Non
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
-async def test_a_message_that_unpacks_beyond_the_limit_is_refused(
+async def test_a_message_over_the_limit_after_decompression_is_rejected(
     channel: grpc.aio.Channel, compression: grpc.Compression
 ) -> None:
-    bomb = bytes(64 * LIMIT)
+    bomb = bytes(4 * LIMIT)
     assert len(gzip.compress(bomb)) < LIMIT
-    caught = await refused(channel, "ModelInfer", bomb, compression=compression)
+    caught = await call_error(channel, "ModelInfer", bomb, compression=compression)
     assert caught.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "larger than max" in caught.details()
     assert_answers(await call(channel, "ModelInfer", infer_request()), "dense", pixels())
 
 
-async def test_the_cause_of_a_failure_goes_to_the_log_and_not_to_the_caller(
+async def test_the_cause_of_an_internal_error_is_logged_and_not_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with serving(in_process(Raises(RuntimeError("disk at 10.0.0.7 is full")))) as channel:
-        caught = await refused(channel, "ModelInfer", infer_request())
+        caught = await call_error(channel, "ModelInfer", infer_request())
     assert caught.code() is grpc.StatusCode.INTERNAL
     assert caught.details() == "inference failed; the cause was logged"
     assert "disk at 10.0.0.7 is full" in caplog.text
 
 
-async def test_a_fault_of_the_service_is_logged_and_counted_and_says_no_more(
+async def test_an_unforeseen_error_is_logged_and_counted_and_its_cause_is_not_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def forgetful(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
+    async def run_without_outputs(
+        variant: str, requests: Sequence[Arrays]
+    ) -> BatchResult[Sequence[Arrays]]:
         return BatchResult([{} for _ in requests], compute_s=0.0)
 
-    gateway = in_process(forgetful)
+    gateway = in_process(run_without_outputs)
     message = infer_request()
     message.outputs.add(name="label")
     async with serving(gateway) as channel:
-        caught = await refused(channel, "ModelInfer", message)
+        caught = await call_error(channel, "ModelInfer", message)
     assert caught.code() is grpc.StatusCode.INTERNAL
     assert caught.details() == "internal error; the cause was logged"
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -287,23 +292,23 @@ async def test_a_fault_of_the_service_is_logged_and_counted_and_says_no_more(
     assert gateway.registry.get_sample_value("paretoserve_errors_total", labels) == 1
 
 
-async def test_a_refusal_is_one_line_in_the_log(
+async def test_an_error_is_one_line_in_the_log(
     channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    await refused(channel, "ModelInfer", infer_request(model_name="hats"))
+    await call_error(channel, "ModelInfer", infer_request(model_name="hats"))
     (record,) = [record for record in caplog.records if record.name.startswith("serving")]
     assert (record.levelno, record.exc_info) == (logging.INFO, None)
     assert vars(record)["error"] == "ModelNotFound"
 
 
-async def test_what_is_refused_before_it_is_a_request_is_counted_too() -> None:
+async def test_errors_before_the_data_plane_are_counted() -> None:
     gateway = in_process()
     async with serving(gateway) as channel:
-        await refused(channel, "ModelInfer", b"\xff")
-        await refused(channel, "ModelInfer", infer_request(model_name="trousers"))
+        await call_error(channel, "ModelInfer", b"\xff")
+        await call_error(channel, "ModelInfer", infer_request(model_name="trousers"))
         message = with_parameters(infer_request(), slo_latency_ms=-1)
-        await refused(channel, "ModelInfer", message)
+        await call_error(channel, "ModelInfer", message)
     for error, count in {"InvalidRequest": 2, "ModelNotFound": 1}.items():
         labels = {"model": "shirts", "error": error}
         assert gateway.registry.get_sample_value("paretoserve_errors_total", labels) == count

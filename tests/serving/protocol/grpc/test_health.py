@@ -8,10 +8,16 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2 as pb
 
-from serving.protocol.grpc.health import POLL_INTERVAL_S
 from serving.protocol.grpc.service import SERVICE
 from tests.serving.builders import InProcess, in_process
-from tests.serving.protocol.grpc.calls import HANG_S, channel, listening, protocol, serving
+from tests.serving.protocol.grpc.calls import (
+    HANG_S,
+    HEALTH_POLL_INTERVAL_S,
+    listening,
+    open_channel,
+    protocol,
+    serving,
+)
 
 HEALTH = "/grpc.health.v1.Health"
 SERVING, NOT_SERVING = pb.HealthCheckResponse.SERVING, pb.HealthCheckResponse.NOT_SERVING
@@ -24,13 +30,13 @@ async def gateway() -> InProcess:
 
 
 @pytest.fixture
-async def open_channel(gateway: InProcess) -> AsyncIterator[grpc.aio.Channel]:
-    async with serving(gateway) as own:
-        yield own
+async def channel(gateway: InProcess) -> AsyncIterator[grpc.aio.Channel]:
+    async with serving(gateway) as channel:
+        yield channel
 
 
-async def check(own: grpc.aio.Channel, service: str) -> Any:
-    method = own.unary_unary(
+async def check(channel: grpc.aio.Channel, service: str) -> Any:
+    method = channel.unary_unary(
         f"{HEALTH}/Check",
         pb.HealthCheckRequest.SerializeToString,
         pb.HealthCheckResponse.FromString,
@@ -38,8 +44,8 @@ async def check(own: grpc.aio.Channel, service: str) -> Any:
     return (await method(pb.HealthCheckRequest(service=service), timeout=HANG_S)).status
 
 
-def watch(own: grpc.aio.Channel, service: str) -> Any:
-    method = own.unary_stream(
+def watch(channel: grpc.aio.Channel, service: str) -> Any:
+    method = channel.unary_stream(
         f"{HEALTH}/Watch",
         pb.HealthCheckRequest.SerializeToString,
         pb.HealthCheckResponse.FromString,
@@ -48,30 +54,28 @@ def watch(own: grpc.aio.Channel, service: str) -> Any:
 
 
 @pytest.mark.parametrize("service", ALL)
-async def test_a_check_tells_whether_requests_are_answered_now(
-    gateway: InProcess, open_channel: grpc.aio.Channel, service: str
+async def test_a_check_returns_the_current_readiness(
+    gateway: InProcess, channel: grpc.aio.Channel, service: str
 ) -> None:
-    assert await check(open_channel, service) == NOT_SERVING
+    assert await check(channel, service) == NOT_SERVING
     for variant in gateway.dataplane.profiles:
         gateway.scheduler.set_slots(variant, 1)
-    assert await check(open_channel, service) == SERVING
+    assert await check(channel, service) == SERVING
     gateway.dataplane.is_draining = True
-    assert await check(open_channel, service) == NOT_SERVING
+    assert await check(channel, service) == NOT_SERVING
 
 
-async def test_a_check_of_a_service_that_is_not_here_is_refused(
-    open_channel: grpc.aio.Channel,
+async def test_a_check_of_an_unknown_service_is_not_found(
+    channel: grpc.aio.Channel,
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await check(open_channel, "inference.Other")
+        await check(channel, "inference.Other")
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert caught.value.details() == "unknown service 'inference.Other'"
 
 
-async def test_a_watcher_is_told_of_every_change(
-    gateway: InProcess, open_channel: grpc.aio.Channel
-) -> None:
-    watching = watch(open_channel, SERVICE)
+async def test_a_watcher_gets_every_change(gateway: InProcess, channel: grpc.aio.Channel) -> None:
+    watching = watch(channel, SERVICE)
     assert (await watching.read()).status == NOT_SERVING
     for variant in gateway.dataplane.profiles:
         gateway.scheduler.set_slots(variant, 1)
@@ -81,28 +85,31 @@ async def test_a_watcher_is_told_of_every_change(
     watching.cancel()
 
 
-async def test_a_watcher_is_told_nothing_while_nothing_changes(
-    open_channel: grpc.aio.Channel,
+async def test_a_watcher_gets_no_message_without_a_change(
+    channel: grpc.aio.Channel,
 ) -> None:
-    watching = watch(open_channel, "inference.Other")
+    watching = watch(channel, "inference.Other")
     assert (await watching.read()).status == pb.HealthCheckResponse.SERVICE_UNKNOWN
     more = asyncio.create_task(watching.read())
-    done, _ = await asyncio.wait([more], timeout=2.5 * POLL_INTERVAL_S)
+    done, _ = await asyncio.wait([more], timeout=5 * HEALTH_POLL_INTERVAL_S)
     assert not done
     watching.cancel()
     await asyncio.wait([more])
 
 
-async def test_a_stopping_server_tells_its_watchers_and_lets_them_go() -> None:
-    async with listening(protocol(in_process())) as listener, channel(listener.port) as own:
-        watching = watch(own, "")
+async def test_a_stopping_server_notifies_its_watchers_and_ends_their_calls() -> None:
+    async with (
+        listening(protocol(in_process())) as listener,
+        open_channel(listener.port) as channel,
+    ):
+        watching = watch(channel, "")
         assert (await watching.read()).status == SERVING
         listener.stop_accepting()
         assert (await watching.read()).status == NOT_SERVING
         assert await watching.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_a_watch_of_garbage_is_refused(open_channel: grpc.aio.Channel) -> None:
-    method: Any = open_channel.unary_stream(f"{HEALTH}/Watch")
+async def test_a_watch_with_an_invalid_message_is_rejected(channel: grpc.aio.Channel) -> None:
+    method: Any = channel.unary_stream(f"{HEALTH}/Watch")
     watching = method(b"\xff\xff", timeout=HANG_S)
     assert await watching.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -19,11 +19,11 @@ from tests.serving.protocol.calls import Gate
 from tests.serving.protocol.grpc.calls import (
     assert_answers,
     call,
+    call_error,
     infer_request,
     listening,
     outputs,
     protocol,
-    refused,
     serving,
     value,
     with_parameters,
@@ -42,7 +42,7 @@ async def channel(gateway: InProcess) -> AsyncIterator[grpc.aio.Channel]:
         yield channel
 
 
-def test_every_rpc_of_the_service_is_there() -> None:
+def test_every_rpc_of_the_service_is_implemented() -> None:
     methods = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods
     assert sorted([*(name for name, _, _ in RPCS), "ModelInfer", "ModelStreamInfer"]) == sorted(
         method.name for method in methods
@@ -52,7 +52,7 @@ def test_every_rpc_of_the_service_is_there() -> None:
             assert name != method.name or message.DESCRIPTOR is method.input_type
 
 
-def as_documents(message: Any) -> Any:
+def as_document(message: Any) -> Any:
     return MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
@@ -94,7 +94,7 @@ def as_documents(message: Any) -> Any:
         ),
     ],
 )
-async def test_a_document_says_what_it_says_over_http(
+async def test_documents_are_the_same_as_over_http(
     gateway: InProcess,
     channel: grpc.aio.Channel,
     rpc: str,
@@ -102,18 +102,18 @@ async def test_a_document_says_what_it_says_over_http(
     document: Callable[[InProcess], Any],
 ) -> None:
     await call(channel, "ModelInfer", infer_request())
-    answer = await call(channel, rpc, getattr(pb, f"{rpc}Request")(**fields))
-    assert says(as_documents(answer), document(gateway))
+    response = await call(channel, rpc, getattr(pb, f"{rpc}Request")(**fields))
+    assert contains(as_document(response), document(gateway))
 
 
-def says(found: Any, document: Any) -> bool:
-    """Whether all of the document is found; protobuf's JSON has long numbers as text."""
+def contains(actual: Any, document: Any) -> bool:
+    """Return whether `actual` has all of the document; protobuf's JSON has int64 as strings."""
     if isinstance(document, dict):
-        return all(says(found[name], own) for name, own in document.items())
+        return all(contains(actual[name], value) for name, value in document.items())
     if isinstance(document, list):
-        return len(found) == len(document) and all(map(says, found, document))
-    same: bool = found == document or found == str(document)
-    return same
+        return len(actual) == len(document) and all(map(contains, actual, document))
+    is_equal: bool = actual == document or actual == str(document)
+    return is_equal
 
 
 async def test_health_and_readiness(gateway: InProcess, channel: grpc.aio.Channel) -> None:
@@ -124,38 +124,40 @@ async def test_health_and_readiness(gateway: InProcess, channel: grpc.aio.Channe
         request = pb.ModelReadyRequest(name="shirts", version=version)
         assert (await call(channel, "ModelReady", request)).ready is is_ready
     index = await call(channel, "RepositoryIndex", pb.RepositoryIndexRequest())
-    assert [(own.version, own.state) for own in index.models] == [
+    assert [(model.version, model.state) for model in index.models] == [
         ("dense", "UNAVAILABLE"),
         ("int8", "READY"),
     ]
     index = await call(channel, "RepositoryIndex", pb.RepositoryIndexRequest(ready=True))
-    assert [own.version for own in index.models] == ["int8"]
+    assert [model.version for model in index.models] == ["int8"]
     gateway.dataplane.is_draining = True
     assert not (await call(channel, "ServerReady", pb.ServerReadyRequest())).ready
     assert (await call(channel, "ServerLive", pb.ServerLiveRequest())).live
 
 
 @pytest.mark.parametrize("samples", [1, 7, 64])
-async def test_raw_tensors_get_raw_tensors(channel: grpc.aio.Channel, samples: int) -> None:
+async def test_raw_tensors_are_answered(channel: grpc.aio.Channel, samples: int) -> None:
     array = pixels(samples)
     assert_answers(await call(channel, "ModelInfer", infer_request(array)), "dense", array)
 
 
-async def test_typed_contents_are_taken_too(channel: grpc.aio.Channel) -> None:
+async def test_typed_contents_are_answered(channel: grpc.aio.Channel) -> None:
     message = infer_request()
     del message.raw_input_contents[:]
     message.inputs[0].contents.fp32_contents.extend(pixels().ravel().tolist())
     assert_answers(await call(channel, "ModelInfer", message), "dense", pixels())
 
 
-async def test_an_answer_says_why(channel: grpc.aio.Channel) -> None:
-    message = with_parameters(infer_request(id="a-1"), slo_latency_ms=60_000, mine="kept")
+async def test_the_response_explains_the_choice(channel: grpc.aio.Channel) -> None:
+    message = with_parameters(
+        infer_request(id="a-1"), slo_latency_ms=60_000, client_parameter="kept"
+    )
     answer = await call(channel, "ModelInfer", message)
-    why = {name: value(own) for name, own in answer.parameters.items()}
-    assert why.pop("latency_ms") >= why.pop("queue_ms") >= 0
-    assert why.pop("predicted_latency_ms") > 0
-    assert why == {
-        "mine": "kept",
+    explanation = {name: value(each) for name, each in answer.parameters.items()}
+    assert explanation.pop("latency_ms") >= explanation.pop("queue_ms") >= 0
+    assert explanation.pop("predicted_latency_ms") > 0
+    assert explanation == {
+        "client_parameter": "kept",
         "variant": "dense",
         "reason": "most accurate variant that qualifies",
         "accuracy": 0.9,
@@ -166,7 +168,9 @@ async def test_an_answer_says_why(channel: grpc.aio.Channel) -> None:
     assert answer.id == "a-1"
 
 
-async def test_only_the_outputs_asked_for_come_in_their_order(channel: grpc.aio.Channel) -> None:
+async def test_requested_outputs_are_returned_in_their_order(
+    channel: grpc.aio.Channel,
+) -> None:
     for names in (["label"], ["label", "logits"], ["logits", "label"]):
         message = infer_request()
         for name in names:
@@ -178,7 +182,7 @@ async def test_only_the_outputs_asked_for_come_in_their_order(channel: grpc.aio.
 @pytest.mark.parametrize(
     ("fields", "parameters", "metadata", "variant"),
     [
-        pytest.param({}, {}, {}, "dense", id="nothing said: the most accurate"),
+        pytest.param({}, {}, {}, "dense", id="default: the most accurate"),
         pytest.param({"model_version": "int8"}, {}, {}, "int8", id="a version"),
         pytest.param({}, {"variant": "int8"}, {}, "int8", id="a parameter"),
         pytest.param({}, {}, {"x-slo-variant": "int8"}, "int8", id="metadata"),
@@ -187,12 +191,12 @@ async def test_only_the_outputs_asked_for_come_in_their_order(channel: grpc.aio.
             {},
             {"x-slo-variant": "int8"},
             "dense",
-            id="the version wins",
+            id="a version beside metadata",
         ),
         pytest.param({}, {}, {"x-slo-variant-bin": b"int8"}, "dense", id="binary metadata"),
     ],
 )
-async def test_a_variant_is_pinned_as_over_http(
+async def test_a_variant_can_be_pinned(
     channel: grpc.aio.Channel,
     fields: dict[str, Any],
     parameters: dict[str, str],
@@ -204,7 +208,7 @@ async def test_a_variant_is_pinned_as_over_http(
     assert_answers(answer, variant, pixels())
 
 
-async def test_metadata_name_the_unit_of_an_experiment() -> None:
+async def test_metadata_contain_the_unit_of_an_experiment() -> None:
     arms = (
         Arm(name="a", target="router", weight=1),
         Arm(name="b", target="int8", weight=1),
@@ -217,7 +221,7 @@ async def test_metadata_name_the_unit_of_an_experiment() -> None:
             assert answer.parameters["arm"].string_param == experiment.assign(f"user-{i}").name
 
 
-async def test_the_client_s_deadline_is_the_request_s() -> None:
+async def test_the_deadline_of_the_call_is_the_deadline_of_the_request() -> None:
     gate = Gate()
     gateway = in_process(gate)
     async with serving(gateway) as channel:
@@ -232,21 +236,21 @@ async def test_the_client_s_deadline_is_the_request_s() -> None:
         assert_answers(await running, "dense", pixels())
 
 
-async def test_without_a_deadline_there_is_none(channel: grpc.aio.Channel) -> None:
+async def test_a_call_without_a_deadline_sets_none(channel: grpc.aio.Channel) -> None:
     answer = await call(channel, "ModelInfer", infer_request(), timeout=None)
     assert answer.parameters["deadline_met"].bool_param
 
 
-async def test_a_deadline_that_nothing_meets_is_told_at_once() -> None:
+async def test_an_unattainable_deadline_is_rejected_immediately() -> None:
     slow = {"dense": profile("dense", latencies_s={1: 1e6}), "int8": profile("int8")}
     message = with_parameters(infer_request(), variant="dense")
     async with serving(in_process(profiles=slow)) as channel:
-        error = await refused(channel, "ModelInfer", message, timeout=60)
+        error = await call_error(channel, "ModelInfer", message, timeout=60)
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "no qualifying variant answers within" in error.details()
 
 
-async def test_a_cancelled_call_leaves_the_queue_and_the_log_alone(
+async def test_a_cancelled_call_leaves_the_queue_and_is_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     gate = Gate()
@@ -265,11 +269,11 @@ async def test_a_cancelled_call_leaves_the_queue_and_the_log_alone(
 
 
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
-async def test_triton_s_own_client_gets_its_answer(
+async def test_the_client_of_triton_gets_a_response(
     gateway: InProcess, compression: str | None
 ) -> None:
-    own = triton.InferInput("pixels", [3, 4], "FP32")
-    own.set_data_from_numpy(pixels(3))
+    tensor = triton.InferInput("pixels", [3, 4], "FP32")
+    tensor.set_data_from_numpy(pixels(3))
     async with listening(protocol(gateway)) as listener:
         client = triton_aio.InferenceServerClient(f"127.0.0.1:{listener.port}")
         assert await client.is_server_live()
@@ -277,7 +281,7 @@ async def test_triton_s_own_client_gets_its_answer(
         assert await client.is_model_ready("shirts", "int8")
         result = await client.infer(
             "shirts",
-            [own],
+            [tensor],
             outputs=[triton.InferRequestedOutput("label")],
             request_id="a-1",
             priority=1,
@@ -292,7 +296,7 @@ async def test_triton_s_own_client_gets_its_answer(
         await client.close()
 
 
-async def test_services_can_be_listed_and_looked_into(channel: grpc.aio.Channel) -> None:
+async def test_reflection_lists_and_describes_the_services(channel: grpc.aio.Channel) -> None:
     from grpc_reflection.v1alpha import reflection_pb2 as reflection
 
     service = "grpc.reflection.v1alpha.ServerReflection"
@@ -304,9 +308,9 @@ async def test_services_can_be_listed_and_looked_into(channel: grpc.aio.Channel)
     stream = method()
     await stream.write(reflection.ServerReflectionRequest(list_services=""))
     listed = (await stream.read()).list_services_response.service
-    assert {own.name for own in listed} == {SERVICE, "grpc.health.v1.Health", service}
-    for own in listed:
-        await stream.write(reflection.ServerReflectionRequest(file_containing_symbol=own.name))
+    assert {each.name for each in listed} == {SERVICE, "grpc.health.v1.Health", service}
+    for each in listed:
+        await stream.write(reflection.ServerReflectionRequest(file_containing_symbol=each.name))
         assert (await stream.read()).file_descriptor_response.file_descriptor_proto
     await stream.done_writing()
     assert await stream.read() is grpc.aio.EOF
@@ -316,7 +320,7 @@ async def test_services_can_be_listed_and_looked_into(channel: grpc.aio.Channel)
         None,
         reflection.ServerReflectionResponse.FromString,
     )
-    garbage = method()
-    await garbage.write(b"\xff\xff")
-    assert (await garbage.read()).error_response.error_message == "invalid argument"
-    garbage.cancel()
+    invalid = method()
+    await invalid.write(b"\xff\xff")
+    assert (await invalid.read()).error_response.error_message == "invalid argument"
+    invalid.cancel()

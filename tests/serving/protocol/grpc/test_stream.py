@@ -21,9 +21,9 @@ from tests.serving.protocol.grpc.calls import (
     LIMIT,
     assert_answers,
     call,
-    channel,
     infer_request,
     listening,
+    open_channel,
     protocol,
     serving,
     with_parameters,
@@ -33,26 +33,26 @@ from tests.waiting import until
 
 @asynccontextmanager
 async def streaming(gateway: InProcess, **settings: Any) -> AsyncIterator[Any]:
-    """An open stream to a server for this gateway."""
+    """Open a stream to a server of this gateway."""
     async with serving(gateway, **settings) as channel:
-        yield stream(channel)
+        yield open_stream(channel)
 
 
-def stream(own: grpc.aio.Channel, **settings: Any) -> Any:
-    method: Any = own.stream_stream(
+def open_stream(channel: grpc.aio.Channel, **settings: Any) -> Any:
+    method: Any = channel.stream_stream(
         STREAM, response_deserializer=pb.ModelStreamInferResponse.FromString
     )
     return method(**{"timeout": HANG_S, **settings})
 
 
-async def send(own: Any, *messages: Any) -> None:
+async def send(stream: Any, *messages: Any) -> None:
     for message in messages:
         raw = message if isinstance(message, bytes) else message.SerializeToString()
-        await own.write(raw)
+        await stream.write(raw)
 
 
-class Turns:
-    """A `run` that answers the last batch first, once it has so many."""
+class LastFirst:
+    """A `run` that waits for `count` batches and finishes the last one first."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -72,67 +72,68 @@ class Turns:
         return ran
 
 
-def tasks() -> set[str]:
+def protocol_tasks() -> set[str]:
     return {repr(task.get_coro()) for task in asyncio.all_tasks() if "GrpcProtocol" in repr(task)}
 
 
-async def test_requests_are_answered_in_order_and_then_the_stream_ends() -> None:
-    async with streaming(in_process()) as own:
-        await send(own, *(infer_request(pixels(1, i), id=str(i)) for i in range(10)))
-        await own.done_writing()
+async def test_responses_are_in_order_and_then_the_stream_ends() -> None:
+    async with streaming(in_process()) as stream:
+        await send(stream, *(infer_request(pixels(1, i), id=str(i)) for i in range(10)))
+        await stream.done_writing()
         for i in range(10):
-            answer = await own.read()
+            answer = await stream.read()
             assert answer.error_message == ""
             assert answer.infer_response.id == str(i)
             assert_answers(answer.infer_response, "dense", pixels(1, i))
-        assert await own.read() is grpc.aio.EOF
-        assert await own.code() is grpc.StatusCode.OK
+        assert await stream.read() is grpc.aio.EOF
+        assert await stream.code() is grpc.StatusCode.OK
 
 
-async def test_the_requests_of_one_stream_make_one_batch() -> None:
+async def test_the_requests_of_one_stream_share_a_batch() -> None:
     gate = Gate()
     gateway = in_process(gate)
     pinned = [with_parameters(infer_request(), variant="dense") for _ in range(9)]
-    async with streaming(gateway) as own:
-        await send(own, pinned[0])
+    async with streaming(gateway) as stream:
+        await send(stream, pinned[0])
         await gate.entered.wait()
-        await send(own, *pinned[1:])
+        await send(stream, *pinned[1:])
         await until(lambda: gateway.scheduler.queued == 8)
         gate.open.set()
         sizes = [
-            (await own.read()).infer_response.parameters["batch_size"].int64_param for _ in pinned
+            (await stream.read()).infer_response.parameters["batch_size"].int64_param
+            for _ in pinned
         ]
     assert sizes == [1] + [8] * 8
 
 
-async def test_answers_keep_their_order_when_the_last_is_done_first() -> None:
-    turns = Turns(3)
+async def test_responses_keep_their_order_if_the_last_is_done_first() -> None:
+    turns = LastFirst(3)
     gateway = in_process(turns, slots=3, max_batch=1)
-    async with streaming(gateway) as own:
+    async with streaming(gateway) as stream:
         for i in range(3):
             message = infer_request(pixels(1, i), id=str(i))
-            await send(own, with_parameters(message, variant="dense"))
+            await send(stream, with_parameters(message, variant="dense"))
             await until(lambda i=i: len(turns.gates) == i + 1)  # type: ignore[misc]
         for i in range(3):
-            assert (await own.read()).infer_response.id == str(i)
+            assert (await stream.read()).infer_response.id == str(i)
 
 
-async def test_an_error_fails_its_request_only() -> None:
+async def test_an_error_affects_only_its_request() -> None:
     gateway = in_process()
-    async with streaming(gateway) as own:
+    async with streaming(gateway) as stream:
         await send(
-            own,
+            stream,
             infer_request(id="good"),
             infer_request(id="bad", model_name="hats"),
             b"\xff\xff",
             infer_request(id="last"),
         )
-        assert_answers((await own.read()).infer_response, "dense", pixels())
-        bad, garbage = await own.read(), await own.read()
+        assert_answers((await stream.read()).infer_response, "dense", pixels())
+        bad, invalid = await stream.read(), await stream.read()
         assert bad.error_message == "there is no model 'hats'; there is 'shirts'"
         assert bad.infer_response.id == "bad"
-        assert garbage.error_message.startswith("the message is not a valid")
-        last = (await own.read()).infer_response
+        assert invalid.error_message.startswith("the message is not a valid")
+        last = (await stream.read()).infer_response
         assert last.id == "last"
         assert_answers(last, "dense", pixels())
     for error in ("ModelNotFound", "InvalidRequest"):
@@ -140,122 +141,124 @@ async def test_an_error_fails_its_request_only() -> None:
         assert gateway.registry.get_sample_value("paretoserve_errors_total", labels) == 1
 
 
-async def test_a_fault_of_the_service_says_no_more_and_the_stream_goes_on(
+async def test_the_cause_of_an_internal_error_is_not_sent_and_the_stream_continues(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def forgetful(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
+    async def run_without_outputs(
+        variant: str, requests: Sequence[Arrays]
+    ) -> BatchResult[Sequence[Arrays]]:
         return BatchResult([{} for _ in requests], compute_s=0.0)
 
     message = infer_request(id="a")
     message.outputs.add(name="label")
-    async with streaming(in_process(forgetful)) as own:
+    async with streaming(in_process(run_without_outputs)) as stream:
         for _ in range(2):
-            await send(own, message)
-            answer = await own.read()
+            await send(stream, message)
+            answer = await stream.read()
             assert answer.error_message == "internal error; the cause was logged"
             assert answer.infer_response.id == "a"
     assert "KeyError: 'label'" in caplog.text
 
 
-@pytest.mark.parametrize(("wanted", "is_told"), [(True, True), (False, False), (None, False)])
-async def test_the_only_answer_is_the_final_one_if_that_is_asked_for(
-    wanted: bool | None, is_told: bool
+@pytest.mark.parametrize(("wanted", "is_sent"), [(True, True), (False, False), (None, False)])
+async def test_the_response_is_marked_as_final_if_requested(
+    wanted: bool | None, is_sent: bool
 ) -> None:
     message = infer_request()
     if wanted is not None:
         with_parameters(message, triton_enable_empty_final_response=wanted)
-    async with streaming(in_process()) as own:
-        await send(own, message)
-        parameters = (await own.read()).infer_response.parameters
-    assert ("triton_final_response" in parameters) is is_told
-    assert parameters["triton_final_response"].bool_param is is_told
+    async with streaming(in_process()) as stream:
+        await send(stream, message)
+        parameters = (await stream.read()).infer_response.parameters
+    assert ("triton_final_response" in parameters) is is_sent
+    assert parameters["triton_final_response"].bool_param is is_sent
     assert "triton_enable_empty_final_response" not in parameters
 
 
-async def test_no_more_requests_are_read_than_a_stream_may_have_at_work() -> None:
+async def test_a_stream_has_a_limited_number_of_requests_in_progress() -> None:
     gate = Gate()
     gateway = in_process(gate)
     pinned = [with_parameters(infer_request(id=str(i)), variant="dense") for i in range(9)]
     async with serving(gateway, max_stream_requests=3) as channel:
-        own = stream(channel)
-        await send(own, pinned[0])
+        stream = open_stream(channel)
+        await send(stream, pinned[0])
         await gate.entered.wait()
-        await send(own, *pinned[1:])
+        await send(stream, *pinned[1:])
         await until(lambda: gateway.scheduler.queued == 2)
-        # One of the three runs and two wait. What another stream sends after them comes in full.
+        # One of the three runs and two are queued. Calls beside the stream are all read.
         others = [
             asyncio.create_task(call(channel, "ModelInfer", message)) for message in pinned[:5]
         ]
         await until(lambda: gateway.scheduler.queued == 7)
         gate.open.set()
-        assert [(await own.read()).infer_response.id for _ in pinned] == list("012345678")
+        assert [(await stream.read()).infer_response.id for _ in pinned] == list("012345678")
         await asyncio.gather(*others)
 
 
 @pytest.mark.parametrize(
     ("max_stream_requests", "queued"),
-    [pytest.param(64, 4, id="all read"), pytest.param(3, 2, id="more to be read")],
+    [pytest.param(64, 4, id="all requests read"), pytest.param(3, 2, id="more requests to read")],
 )
-async def test_a_cancelled_stream_leaves_nothing_behind(
+async def test_a_cancelled_stream_cancels_its_requests_and_tasks(
     max_stream_requests: int, queued: int
 ) -> None:
     gate = Gate()
     gateway = in_process(gate)
-    async with streaming(gateway, max_stream_requests=max_stream_requests) as own:
-        await send(own, infer_request())
+    async with streaming(gateway, max_stream_requests=max_stream_requests) as stream:
+        await send(stream, infer_request())
         await gate.entered.wait()
-        await send(own, *(with_parameters(infer_request(), variant="dense") for _ in range(4)))
+        await send(stream, *(with_parameters(infer_request(), variant="dense") for _ in range(4)))
         await until(lambda: gateway.scheduler.queued == queued)
-        assert tasks()
-        own.cancel()
+        assert protocol_tasks()
+        stream.cancel()
         await until(lambda: gateway.scheduler.queued == 0)
-        await until(lambda: not tasks())
+        await until(lambda: not protocol_tasks())
         gate.open.set()
 
 
-async def test_a_stream_that_came_to_its_end_is_not_cut_off_by_the_stop() -> None:
+async def test_a_stream_whose_requests_are_all_read_ends_normally_at_the_stop() -> None:
     gate = Gate()
     async with (
         listening(protocol(in_process(gate))) as listener,
-        channel(listener.port) as opened,
+        open_channel(listener.port) as channel,
     ):
-        own = stream(opened)
-        await send(own, infer_request())
-        await own.done_writing()
+        stream = open_stream(channel)
+        await send(stream, infer_request())
+        await stream.done_writing()
         await gate.entered.wait()
-        await until(lambda: not any("_read" in task for task in tasks()))
+        await until(lambda: not any("_read" in task for task in protocol_tasks()))
         listener.stop_accepting()
         gate.open.set()
-        assert_answers((await own.read()).infer_response, "dense", pixels())
-        assert await own.code() is grpc.StatusCode.OK
+        assert_answers((await stream.read()).infer_response, "dense", pixels())
+        assert await stream.code() is grpc.StatusCode.OK
 
 
-async def test_the_deadline_of_a_stream_is_that_of_its_requests() -> None:
+async def test_the_deadline_of_a_stream_is_the_deadline_of_its_requests() -> None:
     gate = Gate()
     gateway = in_process(gate)
     async with serving(gateway) as channel:
-        own = stream(channel, timeout=0.2)
-        await send(own, *(with_parameters(infer_request(), variant="dense") for _ in range(3)))
-        assert await own.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        stream = open_stream(channel, timeout=0.2)
+        await send(stream, *(with_parameters(infer_request(), variant="dense") for _ in range(3)))
+        assert await stream.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await until(lambda: gateway.scheduler.queued == 0)
-        await until(lambda: not tasks())
+        await until(lambda: not protocol_tasks())
         gate.open.set()
 
 
 async def test_a_message_over_the_limit_ends_the_stream() -> None:
-    async with streaming(in_process()) as own:
-        await send(own, infer_request())
-        assert_answers((await own.read()).infer_response, "dense", pixels())
-        await send(own, bytes(LIMIT + 1))
-        assert await own.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        await until(lambda: not tasks())
+    async with streaming(in_process()) as stream:
+        await send(stream, infer_request())
+        assert_answers((await stream.read()).infer_response, "dense", pixels())
+        await send(stream, bytes(LIMIT + 1))
+        assert await stream.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await until(lambda: not protocol_tasks())
 
 
-async def test_a_stopping_service_answers_what_it_has_read_and_ends_the_stream() -> None:
+async def test_a_stopping_service_answers_requests_that_it_has_read_and_ends_the_stream() -> None:
     gate = Gate()
     gateway = in_process(gate)
-    async with listening(protocol(gateway)) as listener, channel(listener.port) as own:
-        busy, idle = stream(own), stream(own)
+    async with listening(protocol(gateway)) as listener, open_channel(listener.port) as channel:
+        busy, idle = open_stream(channel), open_stream(channel)
         await send(idle, infer_request(model_name="hats"))
         assert (await idle.read()).error_message
         await send(busy, infer_request(id="read"))
@@ -268,14 +271,14 @@ async def test_a_stopping_service_answers_what_it_has_read_and_ends_the_stream()
         assert await busy.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_triton_s_own_client_streams() -> None:
-    own = triton.InferInput("pixels", [1, 4], "FP32")
-    own.set_data_from_numpy(pixels())
+async def test_the_client_of_triton_can_stream() -> None:
+    tensor = triton.InferInput("pixels", [1, 4], "FP32")
+    tensor.set_data_from_numpy(pixels())
 
     async def requests() -> AsyncIterator[dict[str, Any]]:
         for i in range(5):
             name = "hats" if i == 2 else "shirts"
-            yield {"model_name": name, "inputs": [own], "request_id": str(i)}
+            yield {"model_name": name, "inputs": [tensor], "request_id": str(i)}
 
     async with listening(protocol(in_process())) as listener:
         client = triton_aio.InferenceServerClient(f"127.0.0.1:{listener.port}")

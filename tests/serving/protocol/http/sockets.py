@@ -1,4 +1,4 @@
-"""Real listeners and real sockets, for the tests of what happens on the wire."""
+"""Real listeners and raw sockets, for tests of the bytes on the wire."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ from tests.serving.protocol.calls import INFER, body
 
 LOOPBACK = "127.0.0.1"
 HANG_S = 30
-"""Nothing here takes so long, unless it hangs."""
+"""Seconds after which a test that hangs fails."""
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
-class Named:
-    """The least application: it answers with its name."""
+class StaticApp:
+    """An application that responds with a fixed body and reads nothing."""
 
-    def __init__(self, name: bytes) -> None:
-        self.name = name
+    def __init__(self, body: bytes) -> None:
+        self.body = body
 
     async def __call__(self, scope: object, receive: object, send: Send) -> None:
-        length = (b"content-length", str(len(self.name)).encode())
+        length = (b"content-length", str(len(self.body)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [length]})
-        await send({"type": "http.response.body", "body": self.name})
+        await send({"type": "http.response.body", "body": self.body})
 
 
-async def whole_bodies_only(scope: object, receive: Receive, send: Send) -> None:
-    """An application that reads what it is sent before it answers."""
+async def read_then_respond(scope: object, receive: Receive, send: Send) -> None:
+    """An application that reads the whole body and then responds."""
     while (await receive()).get("more_body"):
         pass
-    await Named(b"taken")(scope, receive, send)
+    await StaticApp(b"done")(scope, receive, send)
 
 
 async def is_open(port: int) -> bool:
+    """Return whether the port accepts a connection."""
     try:
         _, writer = await asyncio.open_connection(LOOPBACK, port)
-    except ConnectionError:  # a reset, where it closes just now
+    except ConnectionError:  # a reset, if the port closes at this moment
         return False
     writer.close()
     with contextlib.suppress(ConnectionError):
@@ -55,7 +56,7 @@ async def is_open(port: int) -> bool:
 
 @asynccontextmanager
 async def listening(app: object, port: int = 0, **limits: Any) -> AsyncIterator[HttpListener]:
-    # However busy the machine is, a request that a test holds open is not cut off.
+    # The time-out is long, so that a busy machine does not cut requests that a test keeps open.
     listener = HttpListener(app, LOOPBACK, port, close_timeout_s=HANG_S, **limits)
     await listener.start()
     try:
@@ -67,12 +68,18 @@ async def listening(app: object, port: int = 0, **limits: Any) -> AsyncIterator[
         await listener.close()
 
 
-def client(port: int) -> httpx.AsyncClient:
+def http_client(port: int) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, verify=False)
 
 
-class Wire:
-    """A client that says exactly what it is told."""
+async def get_body(port: int) -> bytes:
+    """Return the body of a GET over a connection of its own."""
+    async with http_client(port) as client:
+        return (await client.get("/")).content
+
+
+class RawClient:
+    """A client that sends exactly the given bytes."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection((LOOPBACK, port))
@@ -82,55 +89,69 @@ class Wire:
         await asyncio.get_running_loop().sock_sendall(self._socket, message)
 
     async def read(self) -> bytes:
-        """Read until the other side closes."""
+        """Return all bytes until the server closes the connection."""
         received = b""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(HANG_S):
-            while part := await loop.sock_recv(self._socket, 65536):
-                received += part
+            while chunk := await loop.sock_recv(self._socket, 65536):
+                received += chunk
         return received
 
     async def read_until(self, end: bytes, times: int = 1) -> bytes:
+        """Return the bytes up to the read in which `end` has occurred `times` times."""
         received = b""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(HANG_S):
             while received.count(end) < times:
-                part = await loop.sock_recv(self._socket, 65536)
-                assert part, f"closed after {received!r}"
-                received += part
+                chunk = await loop.sock_recv(self._socket, 65536)
+                assert chunk, f"closed after {received!r}"
+                received += chunk
         return received
 
     def close(self) -> None:
         self._socket.close()
 
     def reset(self) -> None:
-        """Close as a client that crashes: without a goodbye."""
+        """Close with a reset, as a crashed client does."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self._socket.close()
 
     def shut_down(self) -> None:
-        """Say that no more will be sent, and go on listening."""
+        """Shut down the sending side; the receiving side stays open."""
         self._socket.shutdown(socket.SHUT_WR)
 
 
-async def send_for_ever(wire: Wire, message: bytes) -> None:
+async def send_until_error(client: RawClient, message: bytes) -> None:
+    """Send the message again and again until sending raises."""
     async with asyncio.timeout(HANG_S):
         while True:
-            await wire.send(message)
+            await client.send(message)
             await asyncio.sleep(0.001)
 
 
+async def send_in_pieces(client: RawClient, message: bytes, size: int) -> None:
+    """Send the message so that the server most likely reads it in pieces of `size` bytes."""
+    for start in range(0, len(message), size):
+        await client.send(message[start : start + size])
+        await asyncio.sleep(0.001)
+
+
+def get(size: int) -> bytes:
+    """Return a GET whose head counts `size` bytes; method and version are not counted."""
+    return b"GET / HTTP/1.1\r\na: " + b"x" * (size - 1 - 5) + b"\r\n\r\n"
+
+
 def post(content: bytes) -> bytes:
-    """A request to infer, as it goes over the wire."""
+    """Return the bytes of an inference request with this body."""
     return f"POST {INFER} HTTP/1.1\r\ncontent-length: {len(content)}\r\n\r\n".encode() + content
 
 
 SMALL = json.dumps(body()).encode()
 
 
-def assert_error(answer: bytes, status: int) -> str:
-    """One answer, in the form of all our errors, after which the connection closes."""
-    head, _, content = answer.partition(b"\r\n\r\n")
+def error_of(response: bytes, status: int) -> str:
+    """Return the message of an error response, after which the connection closes."""
+    head, _, content = response.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     assert lines[0].startswith(f"HTTP/1.1 {status} ")
     headers = dict(line.split(": ") for line in lines[1:])

@@ -55,20 +55,20 @@ SERVER = {
         ("/v2/models/shirts/versions/int8/ready", {"name": "shirts", "ready": True}),
     ],
 )
-async def test_what_can_be_asked(client: httpx.AsyncClient, path: str, expected: object) -> None:
+async def test_get_routes(client: httpx.AsyncClient, path: str, expected: object) -> None:
     response = await client.get(path)
     assert (response.status_code, response.json()) == (200, expected)
     assert response.headers["content-type"] == "application/json"
 
 
-async def test_the_pod_is_healthy_in_the_words_that_kuberay_wants(
+async def test_healthz_returns_the_text_that_kuberay_expects(
     client: httpx.AsyncClient,
 ) -> None:
     response = await client.get("/-/healthz")
     assert (response.status_code, response.text) == (200, "success")
 
 
-async def test_a_scrape_sees_the_requests_before_it(client: httpx.AsyncClient) -> None:
+async def test_the_metrics_include_earlier_requests(client: httpx.AsyncClient) -> None:
     await client.post(INFER, json=body())
     await client.post(INFER, json=body(parameters={"min_accuracy": 0.99}))
     response = await client.get("/metrics")
@@ -80,17 +80,17 @@ async def test_a_scrape_sees_the_requests_before_it(client: httpx.AsyncClient) -
 
 
 @pytest.mark.parametrize("samples", [1, 7, 64])
-async def test_a_json_request_gets_a_json_answer(client: httpx.AsyncClient, samples: int) -> None:
+async def test_a_json_request_gets_a_json_response(client: httpx.AsyncClient, samples: int) -> None:
     array = pixels(samples)
     assert_answers(await client.post(INFER, json=body(array)), "dense", array)
 
 
-async def test_an_answer_says_why(client: httpx.AsyncClient) -> None:
+async def test_the_response_explains_the_choice(client: httpx.AsyncClient) -> None:
     response = await client.post(INFER, json=body(parameters={"slo_latency_ms": 60_000}))
-    why = response.json()["parameters"]
-    assert why.pop("latency_ms") >= why.pop("queue_ms") >= 0
-    assert why.pop("predicted_latency_ms") > 0
-    assert why == {
+    explanation = response.json()["parameters"]
+    assert explanation.pop("latency_ms") >= explanation.pop("queue_ms") >= 0
+    assert explanation.pop("predicted_latency_ms") > 0
+    assert explanation == {
         "variant": "dense",
         "reason": "most accurate variant that qualifies",
         "accuracy": 0.9,
@@ -100,19 +100,19 @@ async def test_an_answer_says_why(client: httpx.AsyncClient) -> None:
     }
 
 
-async def test_an_id_comes_back(client: httpx.AsyncClient) -> None:
+async def test_the_id_of_the_request_is_returned(client: httpx.AsyncClient) -> None:
     assert (await client.post(INFER, json=body(id="a-1"))).json()["id"] == "a-1"
     assert "id" not in (await client.post(INFER, json=body())).json()
 
 
-async def test_only_the_outputs_asked_for_come_in_their_order(client: httpx.AsyncClient) -> None:
+async def test_requested_outputs_are_returned_in_their_order(client: httpx.AsyncClient) -> None:
     for names in (["label"], ["label", "logits"], ["logits", "label"]):
         document = body(outputs=[{"name": name} for name in names])
-        answer = (await client.post(INFER, json=document)).json()
-        assert [own["name"] for own in answer["outputs"]] == names
+        response = (await client.post(INFER, json=document)).json()
+        assert [output["name"] for output in response["outputs"]] == names
 
 
-async def test_a_binary_request_gets_a_binary_answer(client: httpx.AsyncClient) -> None:
+async def test_a_binary_request_gets_a_binary_response(client: httpx.AsyncClient) -> None:
     array = pixels(3)
     document = body(array, parameters={"binary_data_output": True})
     del document["inputs"][0]["data"]
@@ -133,8 +133,8 @@ async def test_a_binary_request_gets_a_binary_answer(client: httpx.AsyncClient) 
 
 
 async def test_one_output_can_be_binary_and_another_json(client: httpx.AsyncClient) -> None:
-    asked = [{"name": "logits", "parameters": {"binary_data": True}}, {"name": "label"}]
-    response = await client.post(INFER, json=body(outputs=asked))
+    requested = [{"name": "logits", "parameters": {"binary_data": True}}, {"name": "label"}]
+    response = await client.post(INFER, json=body(outputs=requested))
     length = int(response.headers["inference-header-content-length"])
     logits, label = orjson.loads(response.content[:length])["outputs"]
     expected = answers("dense", {"pixels": pixels()})
@@ -146,37 +146,45 @@ async def test_one_output_can_be_binary_and_another_json(client: httpx.AsyncClie
 @pytest.mark.parametrize(
     ("path", "headers", "parameters", "variant"),
     [
-        pytest.param(INFER, {}, {}, "dense", id="nothing said: the most accurate"),
+        pytest.param(INFER, {}, {}, "dense", id="default: the most accurate"),
         pytest.param(INFER, {"x-slo-variant": "int8"}, {}, "int8", id="a header"),
         pytest.param(INFER, {"X-SLO-Variant": "int8"}, {}, "int8", id="a header in any case"),
         pytest.param(INFER, {}, {"variant": "int8"}, "int8", id="a parameter"),
         pytest.param(
-            INFER, {"x-slo-variant": "dense"}, {"variant": "int8"}, "int8", id="over a header"
+            INFER,
+            {"x-slo-variant": "dense"},
+            {"variant": "int8"},
+            "int8",
+            id="parameter beside header",
         ),
         pytest.param(
-            "/v2/models/shirts/versions/int8/infer", {}, {}, "int8", id="the version of the path"
+            "/v2/models/shirts/versions/int8/infer", {}, {}, "int8", id="a version in the path"
         ),
         pytest.param(
             "/v2/models/shirts/versions/int8/infer",
             {"x-slo-variant": "dense"},
             {"variant": "dense"},
             "int8",
-            id="over both",
+            id="a version beside both",
         ),
         pytest.param(INFER, {"x-slo-objective": "cost"}, {}, "int8", id="an objective"),
         pytest.param(
-            INFER, {"x-slo-objective": "cost"}, {"min_accuracy": 0.89}, "dense", id="and a floor"
+            INFER,
+            {"x-slo-objective": "cost"},
+            {"min_accuracy": 0.89},
+            "dense",
+            id="objective with floor",
         ),
         pytest.param(
             INFER,
             {"x-slo-latency-ms": "0.8", "x-slo-priority": "1"},
             {"slo_latency_ms": 60_000},
             "dense",
-            id="a long deadline over a short one",
+            id="a long deadline beside a short one in a header",
         ),
     ],
 )
-async def test_who_answers(
+async def test_the_variant_is_chosen_by_path_parameters_and_headers(
     client: httpx.AsyncClient,
     path: str,
     headers: dict[str, str],
@@ -188,7 +196,7 @@ async def test_who_answers(
     assert_answers(response, variant, pixels())
 
 
-async def test_what_a_request_does_not_say_comes_from_the_default() -> None:
+async def test_the_default_slo_applies_to_fields_that_a_request_leaves_out() -> None:
     async with in_process(default_slo=Slo(objective="cost")).client() as client:
         assert_answers(await client.post(INFER, json=body()), "int8", pixels())
         headers = {"x-slo-objective": "accuracy"}
@@ -196,7 +204,7 @@ async def test_what_a_request_does_not_say_comes_from_the_default() -> None:
         assert_answers(response, "dense", pixels())
 
 
-async def test_concurrent_requests_share_batches_and_get_their_own_answers(
+async def test_concurrent_requests_share_batches_and_get_their_own_outputs(
     client: httpx.AsyncClient,
 ) -> None:
     samples = [pixels(1 + i % 3, start=100 * i) for i in range(40)]
@@ -215,40 +223,42 @@ EXPERIMENT = Experiment(
 )
 
 
-async def test_the_arm_of_an_experiment_is_in_the_answer_and_sticks_to_its_unit() -> None:
+async def test_a_unit_always_gets_the_same_arm_which_the_response_names() -> None:
     variants = {"control": "dense", "small": "int8"}
-    seen = set()
+    arms = set()
     async with in_process(experiment=EXPERIMENT).client() as client:
         for unit in [f"user-{i}" for i in range(10)] * 2:
             headers = {"x-experiment-unit": unit}
             response = await client.post(INFER, json=body(), headers=headers)
             arm = EXPERIMENT.assign(unit).name
             assert_answers(response, variants[arm], pixels())
-            why = response.json()["parameters"]
-            assert (why["experiment"], why["arm"]) == ("try-int8", arm)
-            assert why["reason"] == f"arm {arm} of the experiment"
-            seen.add(arm)
-    assert seen == set(variants)
+            explanation = response.json()["parameters"]
+            assert (explanation["experiment"], explanation["arm"]) == ("try-int8", arm)
+            assert explanation["reason"] == f"arm {arm} of the experiment"
+            arms.add(arm)
+    assert arms == set(variants)
 
 
-async def test_who_pins_a_variant_is_in_no_experiment() -> None:
+async def test_a_request_that_pins_a_variant_takes_part_in_no_experiment() -> None:
     async with in_process(experiment=EXPERIMENT).client() as client:
         response = await client.post(INFER, json=body(parameters={"variant": "int8"}))
     assert_answers(response, "int8", pixels())
     assert "arm" not in response.json()["parameters"]
 
 
-def test_the_model_of_these_tests_is_what_the_routes_name() -> None:
+def test_the_path_of_these_tests_names_their_model() -> None:
     assert f"/v2/models/{MODEL.name}/infer" == INFER
 
 
-async def test_a_clients_own_parameters_come_back_and_none_of_the_protocols_or_ours(
+async def test_unknown_parameters_are_returned_and_known_ones_are_not(
     client: httpx.AsyncClient,
 ) -> None:
-    own = {"tenant": "a", "attempt": 2, "dry": False}
-    others = {"sequence_id": 7, "triton_x": True, "arm": "b", "experiment": "c", "timeout": 10**9}
-    answer = (await client.post(INFER, json=body(parameters={**own, **others, "reason": 1}))).json()
-    parameters = answer["parameters"]
-    assert own.items() <= parameters.items()
-    assert parameters.keys().isdisjoint(others)
+    unknown = {"tenant": "a", "attempt": 2, "dry": False}
+    known = {"sequence_id": 7, "triton_x": True, "arm": "b", "experiment": "c", "timeout": 10**9}
+    response = (
+        await client.post(INFER, json=body(parameters={**unknown, **known, "reason": 1}))
+    ).json()
+    parameters = response["parameters"]
+    assert unknown.items() <= parameters.items()
+    assert parameters.keys().isdisjoint(known)
     assert parameters["reason"] == "most accurate variant that qualifies"

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from tests.serving.builders import answers, in_process, pixels
-from tests.serving.protocol.calls import INFER, assert_answers, assert_refuses, body
+from tests.serving.protocol.calls import INFER, assert_answers, assert_error, body
 
 CODINGS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 LENGTH = "inference-header-content-length"
@@ -31,7 +31,7 @@ async def test_a_compressed_request_is_answered(client: httpx.AsyncClient, codin
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-async def test_the_length_of_the_json_part_is_that_before_compression(
+async def test_the_json_length_is_the_length_before_compression(
     client: httpx.AsyncClient, coding: str
 ) -> None:
     tensor = {
@@ -47,14 +47,14 @@ async def test_the_length_of_the_json_part_is_that_before_compression(
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-async def test_a_long_answer_is_compressed_if_the_client_takes_it(
+async def test_a_long_response_is_compressed_if_the_client_accepts_it(
     client: httpx.AsyncClient, coding: str
 ) -> None:
-    given = pixels(64)
+    array = pixels(64)
     for parameters in ({}, {"binary_data_output": True}):
         response = await client.post(
             INFER,
-            json=body(given, parameters=parameters),
+            json=body(array, parameters=parameters),
             headers={"accept-encoding": coding},
         )
         assert response.headers["content-encoding"] == coding
@@ -62,13 +62,13 @@ async def test_a_long_answer_is_compressed_if_the_client_takes_it(
         assert int(response.headers["content-length"]) < len(response.content)
     head_length = int(response.headers[LENGTH])
     document = orjson.loads(response.content[:head_length])
-    assert [own["name"] for own in document["outputs"]] == ["logits", "label"]
-    logits = answers("dense", {"pixels": given})["logits"]
-    found = np.frombuffer(response.content, np.float32, logits.size, head_length)
-    np.testing.assert_array_equal(found.reshape(logits.shape), logits)
+    assert [output["name"] for output in document["outputs"]] == ["logits", "label"]
+    logits = answers("dense", {"pixels": array})["logits"]
+    raw = np.frombuffer(response.content, np.float32, logits.size, head_length)
+    np.testing.assert_array_equal(raw.reshape(logits.shape), logits)
 
 
-async def test_a_short_answer_and_one_for_who_takes_none_stay_as_they_are(
+async def test_short_responses_and_those_without_accept_encoding_are_not_compressed(
     client: httpx.AsyncClient,
 ) -> None:
     short = await client.post(INFER, json=body(), headers={"accept-encoding": "gzip"})
@@ -77,14 +77,16 @@ async def test_a_short_answer_and_one_for_who_takes_none_stay_as_they_are(
         assert "content-encoding" not in response.headers
 
 
-async def test_what_unpacks_beyond_the_limit_is_refused(client: httpx.AsyncClient) -> None:
+async def test_a_body_over_the_limit_after_decompression_is_rejected(
+    client: httpx.AsyncClient,
+) -> None:
     content = gzip.compress(b" " * 1_000_000)
     response = await client.post(INFER, content=content, headers={"content-encoding": "gzip"})
-    assert_refuses(response, 413, "the decompressed body is larger than 10000 bytes")
+    assert_error(response, 413, "the decompressed body is larger than 10000 bytes")
     assert_answers(await client.post(INFER, json=body()), "dense", pixels())
 
 
-async def test_only_answers_are_compressed_whatever_the_client_takes(
+async def test_only_inference_responses_are_compressed(
     client: httpx.AsyncClient,
 ) -> None:
     headers = {"accept-encoding": "gzip"}
@@ -95,5 +97,5 @@ async def test_only_answers_are_compressed_whatever_the_client_takes(
     response = await client.post(
         INFER, json=body(parameters={"variant": "x" * 2_000}), headers=headers
     )
-    assert_refuses(response, 404, "there is no variant 'xxx")
+    assert_error(response, 404, "there is no variant 'xxx")
     assert "content-encoding" not in response.headers

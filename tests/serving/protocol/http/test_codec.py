@@ -29,7 +29,7 @@ def described(name: str, array: Array, **more: Any) -> dict[str, Any]:
 
 
 def in_json(arrays: Mapping[str, Array], *, flat: bool) -> bytes:
-    """A request as a client without the binary extension writes it."""
+    """Return the body of a JSON request."""
     return orjson.dumps(
         {
             "inputs": [
@@ -41,19 +41,19 @@ def in_json(arrays: Mapping[str, Array], *, flat: bool) -> bytes:
 
 
 def values(array: Array) -> list[Any]:
-    """The values as JSON has them, nested as the array is."""
-    found = as_text(array.tolist())
-    return found if isinstance(found, list) else [found]
+    """Return the values in the form of JSON, with the nesting of the array."""
+    nested = as_text(array.tolist())
+    return nested if isinstance(nested, list) else [nested]
 
 
 def as_text(value: Any) -> Any:
     if isinstance(value, list):
-        return [as_text(own) for own in value]
+        return [as_text(item) for item in value]
     return value.decode() if isinstance(value, bytes) else value
 
 
 def in_binary(arrays: Mapping[str, Array], **document: Any) -> tuple[bytes, int]:
-    """A request as a client with the binary extension writes it, and the length of its JSON."""
+    """Return the body of a request with binary tensors, and the length of its JSON part."""
     head = orjson.dumps(
         {
             "inputs": [
@@ -67,37 +67,37 @@ def in_binary(arrays: Mapping[str, Array], **document: Any) -> tuple[bytes, int]
 
 
 def read(body: bytes, json_length: int | None) -> dict[str, Array]:
-    """The outputs of a response, as a client reads them."""
+    """Return the outputs of a response, as a client reads them."""
     document = orjson.loads(body[:json_length])
-    at = json_length or len(body)
-    found = {}
+    position = json_length or len(body)
+    arrays = {}
     for output in document["outputs"]:
         dtype = NUMPY[output["datatype"]]
         size = output.get("parameters", {}).get("binary_data_size")
         if size is not None:
-            array = from_raw(body[at : at + size], dtype, tuple(output["shape"]))
-            at += size
+            array = from_raw(body[position : position + size], dtype, tuple(output["shape"]))
+            position += size
         elif dtype.kind == "O":
             array = np.array([text.encode() for text in output["data"]], dtype)
         else:
             array = np.array(output["data"], dtype)
-        found[output["name"]] = array.reshape(output["shape"])
-    assert at == len(body), "nothing follows the last tensor"
-    return found
+        arrays[output["name"]] = array.reshape(output["shape"])
+    assert position == len(body), "no bytes follow the last tensor"
+    return arrays
 
 
 @given(json_tensors, st.booleans())
-def test_json_inputs_are_read_as_they_were_meant(inputs: dict[str, Array], flat: bool) -> None:
+def test_json_inputs_are_read_back_unchanged(inputs: dict[str, Array], flat: bool) -> None:
     assert_equal(parse_request(in_json(inputs, flat=flat), None).inputs, inputs)
 
 
 @given(tensors)
-def test_binary_inputs_are_read_as_they_were_meant(inputs: dict[str, Array]) -> None:
+def test_binary_inputs_are_read_back_unchanged(inputs: dict[str, Array]) -> None:
     assert_equal(parse_request(*in_binary(inputs)).inputs, inputs)
 
 
 @given(json_tensors)
-def test_the_json_length_may_be_given_where_nothing_follows(inputs: dict[str, Array]) -> None:
+def test_the_json_length_may_be_that_of_the_whole_body(inputs: dict[str, Array]) -> None:
     body = in_json(inputs, flat=True)
     assert_equal(parse_request(body, len(body)).inputs, inputs)
 
@@ -119,13 +119,13 @@ def test_json_and_binary_inputs_can_be_mixed(inputs: dict[str, Array], data: st.
 @pytest.mark.parametrize(
     ("datatype", "data"),
     [
-        pytest.param("UINT64", [0, 2**63 + 1], id="that only some of fit INT64"),
-        pytest.param("UINT64", [2**64 - 1, 2**53 + 1], id="up to the last of UINT64"),
-        pytest.param("INT64", [-(2**63), 2**63 - 1], id="from the first to the last of INT64"),
-        pytest.param("INT64", [2**53 + 1, -(2**53) - 1], id="that no double could hold"),
+        pytest.param("UINT64", [0, 2**63 + 1], id="beyond INT64"),
+        pytest.param("UINT64", [2**64 - 1, 2**53 + 1], id="the largest of UINT64"),
+        pytest.param("INT64", [-(2**63), 2**63 - 1], id="the limits of INT64"),
+        pytest.param("INT64", [2**53 + 1, -(2**53) - 1], id="beyond the precision of a double"),
     ],
 )
-def test_json_inputs_keep_every_digit_of_whole_numbers(datatype: str, data: list[int]) -> None:
+def test_json_inputs_keep_every_digit_of_integers(datatype: str, data: list[int]) -> None:
     document = {"name": "x", "datatype": datatype, "shape": [2], "data": data}
     body = orjson.dumps({"inputs": [document]})
     assert parse_request(body, None).inputs["x"].tolist() == data
@@ -143,23 +143,23 @@ ONE = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
-        pytest.param({}, InferRequest({}), id="nothing more"),
+        pytest.param({}, InferRequest({}), id="inputs only"),
         pytest.param({"id": "a1"}, InferRequest({}, id="a1"), id="an id"),
-        pytest.param({"id": ""}, InferRequest({}, id=""), id="an empty id is one"),
+        pytest.param({"id": ""}, InferRequest({}, id=""), id="an empty id"),
         pytest.param(
             {"id": None, "parameters": None, "outputs": None},
             InferRequest({}),
-            id="null is not given",
+            id="null fields",
         ),
         pytest.param(
             {"parameters": {"priority": 1, "sequence_id": "s"}},
             InferRequest({}, parameters={"priority": 1, "sequence_id": "s"}),
-            id="parameters are passed on",
+            id="parameters",
         ),
         pytest.param(
             {"outputs": [{"name": "b"}, {"name": "a"}]},
             InferRequest({}, outputs={"b": False, "a": False}),
-            id="outputs in the order asked for",
+            id="outputs in order",
         ),
         pytest.param(
             {"parameters": {"binary_data_output": True}},
@@ -182,14 +182,12 @@ ONE = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}
                 outputs={"a": False, "b": True},
                 binary_output=True,
             ),
-            id="an output's own word wins",
+            id="an output beside the default",
         ),
-        pytest.param(
-            {"model_name": "m", "x": [1]}, InferRequest({}), id="what is unknown is let be"
-        ),
+        pytest.param({"model_name": "m", "x": [1]}, InferRequest({}), id="unknown fields"),
     ],
 )
-def test_what_else_a_request_says(document: dict[str, Any], expected: InferRequest) -> None:
+def test_the_fields_beside_the_inputs(document: dict[str, Any], expected: InferRequest) -> None:
     request = parse_request(orjson.dumps({"inputs": [ONE], **document}), None)
     assert_equal(request.inputs, {"x": np.array([1], np.float32)})
     for name in ("id", "parameters", "outputs", "binary_output"):
@@ -197,7 +195,7 @@ def test_what_else_a_request_says(document: dict[str, Any], expected: InferReque
     assert list(request.outputs) == list(expected.outputs)
 
 
-def test_as_many_inputs_and_outputs_as_are_taken() -> None:
+def test_the_maximum_number_of_inputs_and_outputs() -> None:
     inputs = [{**ONE, "name": str(i)} for i in range(MAX_TENSORS)]
     outputs = [{"name": str(i)} for i in range(MAX_TENSORS)]
     request = parse_request(orjson.dumps({"inputs": inputs, "outputs": outputs}), None)
@@ -205,7 +203,7 @@ def test_as_many_inputs_and_outputs_as_are_taken() -> None:
 
 
 @given(tensors, json_tensors, st.data())
-def test_outputs_are_written_as_they_are(
+def test_outputs_are_read_back_unchanged(
     any_tensors: dict[str, Array], in_json: dict[str, Array], data: st.DataObject
 ) -> None:
     default = data.draw(st.booleans())
@@ -217,11 +215,11 @@ def test_outputs_are_written_as_they_are(
     assert_equal(read(body, json_length), outputs)
     as_binary = [name for name in outputs if binary.get(name, default)]
     assert (json_length is not None) == bool(as_binary)
-    found = orjson.loads(body[:json_length])["outputs"]
-    assert [own["name"] for own in found if "data" not in own] == as_binary
+    written = orjson.loads(body[:json_length])["outputs"]
+    assert [output["name"] for output in written if "data" not in output] == as_binary
 
 
-def test_a_response_names_model_variant_id_and_reasons() -> None:
+def test_a_response_has_model_variant_id_and_parameters() -> None:
     response = InferResponse("shirts", "int8", {}, id="a1", parameters={"accuracy": 0.88})
     assert orjson.loads(render_response(response, {}, False)[0]) == {
         "model_name": "shirts",
@@ -241,50 +239,48 @@ def test_a_response_without_an_id_has_none() -> None:
     "array",
     [
         pytest.param(np.arange(12, dtype=np.float32).reshape(3, 4).T, id="transposed"),
-        pytest.param(np.arange(12, dtype=np.float32)[::2], id="every other value"),
-        pytest.param(np.arange(4, dtype=np.float32)[::-1], id="backwards"),
+        pytest.param(np.arange(12, dtype=np.float32)[::2], id="with a step"),
+        pytest.param(np.arange(4, dtype=np.float32)[::-1], id="reversed"),
     ],
 )
 @pytest.mark.parametrize("binary", [True, False])
-def test_an_output_is_written_row_major_however_it_lies_in_memory(
-    array: Array, binary: bool
-) -> None:
+def test_an_output_is_written_in_row_major_order(array: Array, binary: bool) -> None:
     response = InferResponse("shirts", "int8", {"y": array})
     assert_equal(read(*render_response(response, {}, binary)), {"y": array})
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_what_json_cannot_say_is_written_as_null(dtype: type) -> None:
+def test_values_that_json_cannot_represent_are_null(dtype: type) -> None:
     outputs: dict[str, Array] = {"y": np.array([[-0.0, np.nan], [np.inf, -np.inf]], dtype)}
     body, _ = render_response(InferResponse("shirts", "int8", outputs), {}, False)
     assert b"[-0.0,null,null,null]" in body
 
 
 @pytest.mark.parametrize("datatype", ["FP16", "BF16"])
-def test_an_output_that_json_cannot_carry_is_binary_whatever_was_asked(datatype: str) -> None:
+def test_an_output_without_a_json_form_is_always_binary(datatype: str) -> None:
     outputs = {"half": sample_array(datatype, (4, 3)), "label": np.array([1])}
     response = InferResponse("shirts", "int8", outputs)
     body, length = render_response(response, {"half": False, "label": False}, False)
     assert_equal(read(body, length), outputs)
-    assert ["data" in own for own in orjson.loads(body[:length])["outputs"]] == [False, True]
+    assert ["data" in output for output in orjson.loads(body[:length])["outputs"]] == [False, True]
 
 
-def test_outputs_keep_every_digit_of_whole_numbers() -> None:
+def test_outputs_keep_every_digit_of_integers() -> None:
     outputs = {"y": np.array([2**64 - 1, 2**53 + 1], np.uint64)}
     body, _ = render_response(InferResponse("shirts", "int8", outputs), {}, False)
     assert b"[18446744073709551615,9007199254740993]" in body
 
 
-def test_bytes_that_are_no_text_can_be_had_as_binary_only() -> None:
+def test_bytes_that_are_not_utf8_can_only_be_sent_as_binary() -> None:
     outputs = {"y": np.array([b"\xff\x00", b"ok"], "O")}
     response = InferResponse("shirts", "int8", outputs, id="a1")
-    with pytest.raises(InvalidRequest, match=r"'y' has bytes that are not UTF-8.*true") as refused:
+    with pytest.raises(InvalidRequest, match=r"'y' has bytes that are not UTF-8.*true") as caught:
         render_response(response, {}, False)
-    assert refused.value.request_id == "a1"
+    assert caught.value.request_id == "a1"
     assert_equal(read(*render_response(response, {"y": True}, False)), outputs)
 
 
-def test_binary_outputs_keep_what_json_cannot_say() -> None:
+def test_binary_outputs_keep_values_that_json_cannot_represent() -> None:
     outputs = {"y": np.array([1.0, np.nan, np.inf, -np.inf], np.float32)}
     response = InferResponse("shirts", "int8", outputs)
     assert_equal(read(*render_response(response, {}, True)), outputs)

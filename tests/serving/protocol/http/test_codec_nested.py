@@ -19,35 +19,35 @@ small_shapes = arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=
 
 @st.composite
 def nestings(draw: st.DrawFn) -> tuple[list[Any], tuple[int, ...]]:
-    """Nested values, often changed at one place, and a shape that is often theirs."""
+    """Return nested values, often changed in one place, and a shape that often matches them."""
     shape = draw(small_shapes)
     data = np.arange(math.prod(shape)).reshape(shape).tolist()
     if draw(st.booleans()):
-        place = data
-        while place and isinstance(place[-1], list) and draw(st.booleans()):
-            place = place[draw(st.sampled_from([0, -1]))]
-        at = draw(st.integers(0, len(place)))
-        place[at : at + draw(st.integers(0, 1))] = draw(
+        part = data
+        while part and isinstance(part[-1], list) and draw(st.booleans()):
+            part = part[draw(st.sampled_from([0, -1]))]
+        at = draw(st.integers(0, len(part)))
+        part[at : at + draw(st.integers(0, 1))] = draw(
             st.lists(st.sampled_from([7, [], [7], [[7]], [7, 7]]), max_size=2)
         )
     return data, draw(st.just(shape) | st.just((len(data), *shape[1:])) | small_shapes)
 
 
 def by_numpy(data: list[Any], shape: tuple[int, ...]) -> Array | None:
-    """What numpy makes of values that are flat, or nested as the shape says; else None."""
+    """Return the array that numpy makes of flat or matching nested values, else None."""
     try:
-        found = np.array(data, np.float32)
+        array = np.array(data, np.float32)
     except ValueError:
         return None
-    seen = shape[: shape.index(0) + 1] if 0 in shape else shape
-    if found.shape != seen and (found.ndim != 1 or found.size != math.prod(shape)):
+    visible = shape[: shape.index(0) + 1] if 0 in shape else shape
+    if array.shape != visible and (array.ndim != 1 or array.size != math.prod(shape)):
         return None
-    return found.reshape(shape)
+    return array.reshape(shape)
 
 
 @settings(max_examples=500)
 @given(nestings())
-def test_nested_data_is_read_as_numpy_reads_it_and_refused_where_it_would_not(
+def test_nested_data_is_read_as_numpy_reads_it_or_rejected(
     nesting: tuple[list[Any], tuple[int, ...]],
 ) -> None:
     data, shape = nesting

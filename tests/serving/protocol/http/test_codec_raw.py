@@ -25,7 +25,7 @@ def spec(datatype: str, *shape: int) -> TensorSpec:
         pytest.param((2, -1, 3), (1, 2, 4, 3), id="a variable dimension"),
     ],
 )
-def test_the_whole_body_is_the_one_sample(
+def test_the_body_is_one_sample(
     datatype: str, declared: tuple[int, ...], shape: tuple[int, ...]
 ) -> None:
     array = sample_array(datatype, shape)
@@ -35,14 +35,14 @@ def test_the_whole_body_is_the_one_sample(
     assert np.shares_memory(request.inputs["x"], np.frombuffer(body, np.uint8))
 
 
-def test_all_outputs_of_a_raw_request_are_to_come_as_binary() -> None:
+def test_a_raw_request_gets_all_outputs_as_binary() -> None:
     request = parse_raw_request(bytes(4), (spec("FP32"),))
     inputs = request.inputs
     assert request == InferRequest(inputs, id=None, parameters={}, outputs={}, binary_output=True)
 
 
 @pytest.mark.parametrize("declared", [(), (1,), (1, 1), (-1,)])
-def test_for_bytes_the_body_is_the_element_and_has_no_length_before_it(
+def test_the_body_of_a_bytes_input_is_its_only_element_without_a_length(
     declared: tuple[int, ...],
 ) -> None:
     body = b'{"inputs": \xff\0\0'
@@ -59,7 +59,10 @@ def test_for_bytes_the_body_is_the_element_and_has_no_length_before_it(
         ),
         pytest.param([], bytes(8), "one input, this one has 0", id="no input"),
         pytest.param(
-            [spec("FP32", -1, -1)], bytes(4), "more than one variable dimension", id="two unknowns"
+            [spec("FP32", -1, -1)],
+            bytes(4),
+            "more than one variable dimension",
+            id="two variable dimensions",
         ),
         pytest.param(
             [spec("FP32", 3)], bytes(16), r"\[1, 3\] of FP32 takes 12 bytes, not 16", id="too long"
@@ -68,15 +71,20 @@ def test_for_bytes_the_body_is_the_element_and_has_no_length_before_it(
             [spec("FP32", -1, 2)],
             bytes(20),
             r"\[1, 2, 2\] of FP32 takes 16 bytes, not 20",
-            id="no whole number of rows",
+            id="a fraction of a row",
         ),
         pytest.param([spec("INT8", -1, 0)], b"a", "takes 0 bytes, not 1", id="an empty shape"),
-        pytest.param([spec("BOOL", 1)], b"\2", "a byte of 0 or 1", id="no boolean"),
+        pytest.param([spec("BOOL", 1)], b"\2", "a byte of 0 or 1", id="not a boolean"),
         pytest.param([spec("BYTES", 2)], b"ab", "has 2 elements of BYTES", id="two elements"),
-        pytest.param([spec("BYTES", -1, 3)], b"a", "has 3 elements of BYTES", id="three by any"),
+        pytest.param(
+            [spec("BYTES", -1, 3)],
+            b"a",
+            "has 3 elements of BYTES",
+            id="three elements by a variable dimension",
+        ),
     ],
 )
-def test_a_raw_request_that_cannot_be_the_input_is_refused(
+def test_a_raw_request_that_does_not_fit_the_input_is_rejected(
     inputs: list[TensorSpec], body: bytes, message: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=message):

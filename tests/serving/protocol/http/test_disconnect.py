@@ -12,32 +12,39 @@ from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import BatchResult
 from tests.serving.builders import InProcess, in_process, pixels
 from tests.serving.protocol.calls import INFER, Gate, assert_answers, body
-from tests.serving.protocol.http.sockets import HANG_S, Named, Send, Wire, client, listening
+from tests.serving.protocol.http.sockets import (
+    HANG_S,
+    RawClient,
+    Send,
+    StaticApp,
+    http_client,
+    listening,
+)
 from tests.waiting import until
 
 PINNED = "/v2/models/shirts/versions/dense/infer"
 MARK = 1_000.0
-"""The pixels of requests whose callers leave begin here: `run` must not see them."""
+"""First pixel of requests whose clients disconnect. `run` must not see them."""
 
 
-class Watched(Gate):
-    """A gate that remembers who came to it."""
+class RecordingGate(Gate):
+    """A gate that records the first pixel of each request."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[float] = []
+        self.first_pixels: list[float] = []
 
     async def __call__(
         self, variant: str, requests: Sequence[Arrays]
     ) -> BatchResult[Sequence[Arrays]]:
-        self.seen += [float(request["pixels"][0, 0]) for request in requests]
+        self.first_pixels += [float(request["pixels"][0, 0]) for request in requests]
         return await super().__call__(variant, requests)
 
 
-class Busy:
-    """A gateway whose one slot is taken, on a real socket; whatever else is asked waits."""
+class BusyGateway:
+    """A gateway on a real socket whose only slot is busy, so that other requests are queued."""
 
-    def __init__(self, port: int, gateway: InProcess, gate: Watched) -> None:
+    def __init__(self, port: int, gateway: InProcess, gate: RecordingGate) -> None:
         self.port, self.gateway, self.gate = port, gateway, gate
 
     @property
@@ -59,144 +66,146 @@ def post(start: float = MARK, path: str = PINNED, **headers: str) -> bytes:
 
 
 @pytest.fixture
-async def busy(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Busy]:
-    """However a test ends, nothing was logged: that a client leaves is no failure."""
+async def busy(caplog: pytest.LogCaptureFixture) -> AsyncIterator[BusyGateway]:
+    """Check that tests log no warning: a disconnect is not an error."""
     caplog.set_level(logging.INFO)
-    gate = Watched()
+    gate = RecordingGate()
     gateway = in_process(gate)
-    async with listening(gateway.protocol) as listener, client(listener.port) as own:
-        busy = Busy(listener.port, gateway, gate)
-        first = asyncio.create_task(own.post(PINNED, json=body()))
+    async with listening(gateway.protocol) as listener, http_client(listener.port) as client:
+        busy = BusyGateway(listener.port, gateway, gate)
+        first = asyncio.create_task(client.post(PINNED, json=body()))
         await gate.entered.wait()
         yield busy
         gate.open.set()
         assert_answers(await first, "dense", pixels())
-        assert MARK not in gate.seen
+        assert MARK not in gate.first_pixels
         await until(lambda: gateway.scheduler.is_idle)
     records = caplog.get_records("call") + caplog.records
     assert [record for record in records if record.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize(
-    "leave",
+    "disconnect",
     [
-        pytest.param(Wire.close, id="closes"),
-        pytest.param(Wire.reset, id="crashes"),
-        pytest.param(Wire.shut_down, id="shuts down its sending half, which looks the same"),
+        pytest.param(RawClient.close, id="close"),
+        pytest.param(RawClient.reset, id="reset"),
+        pytest.param(RawClient.shut_down, id="shutdown of the sending side"),
     ],
 )
-async def test_a_request_whose_client_leaves_is_taken_out_of_the_queue(
-    busy: Busy, leave: Any
+async def test_a_disconnect_removes_the_request_from_the_queue(
+    busy: BusyGateway, disconnect: Any
 ) -> None:
-    leaves, stays = Wire(busy.port), Wire(busy.port)
-    await leaves.send(post())
-    await stays.send(post(start=0, connection="close"))
+    leaving, staying = RawClient(busy.port), RawClient(busy.port)
+    await leaving.send(post())
+    await staying.send(post(start=0, connection="close"))
     await until(lambda: busy.queued == 2)
-    leave(leaves)
+    disconnect(leaving)
     await until(lambda: busy.queued == 1)
     assert busy.outcomes("cancelled") == 1
     busy.gate.open.set()
-    assert (await stays.read()).startswith(b"HTTP/1.1 200")
+    assert (await staying.read()).startswith(b"HTTP/1.1 200")
     assert busy.outcomes("cancelled") == 1
-    leaves.close()
-    stays.close()
+    leaving.close()
+    staying.close()
 
 
-async def test_a_client_that_shuts_down_its_sending_half_gets_no_answer(busy: Busy) -> None:
-    wire = Wire(busy.port)
-    await wire.send(post())
+async def test_a_client_that_shuts_down_its_sending_side_gets_no_response(
+    busy: BusyGateway,
+) -> None:
+    raw = RawClient(busy.port)
+    await raw.send(post())
     await until(lambda: busy.queued == 1)
-    wire.shut_down()
-    assert await wire.read() == b""
-    wire.close()
+    raw.shut_down()
+    assert await raw.read() == b""
+    raw.close()
 
 
-async def test_the_answer_to_a_client_that_left_while_it_was_computed_is_dropped() -> None:
-    gate = Watched()
+async def test_a_disconnect_during_the_computation_drops_the_response() -> None:
+    gate = RecordingGate()
     gateway = in_process(gate)
-    async with listening(gateway.protocol) as listener, client(listener.port) as own:
-        busy = Busy(listener.port, gateway, gate)
-        wire = Wire(listener.port)
-        await wire.send(post())
+    async with listening(gateway.protocol) as listener, http_client(listener.port) as client:
+        busy = BusyGateway(listener.port, gateway, gate)
+        raw = RawClient(listener.port)
+        await raw.send(post())
         await gate.entered.wait()
-        wire.close()
+        raw.close()
         await until(lambda: busy.outcomes("cancelled") == 1)
         assert not gateway.scheduler.is_idle
         gate.open.set()
-        assert_answers(await own.post(INFER, json=body()), "dense", pixels())
+        assert_answers(await client.post(INFER, json=body()), "dense", pixels())
         assert busy.outcomes("answered") == 1
 
 
-async def test_requests_that_were_sent_ahead_are_dropped_too(busy: Busy) -> None:
-    wire = Wire(busy.port)
-    await wire.send(post())
+async def test_a_disconnect_drops_pipelined_requests(busy: BusyGateway) -> None:
+    raw = RawClient(busy.port)
+    await raw.send(post())
     await until(lambda: busy.queued == 1)
-    await wire.send(post() * 2)
-    wire.close()
+    await raw.send(post() * 2)
+    raw.close()
     await until(lambda: busy.queued == 0)
-    assert busy.outcomes("cancelled") == 1, "the others had not come to the queue"
+    assert busy.outcomes("cancelled") == 1, "the pipelined requests had not reached the queue"
 
 
-async def test_requests_that_are_sent_ahead_are_answered_in_order() -> None:
+async def test_pipelined_requests_are_answered_in_order() -> None:
     async with listening(in_process().protocol) as listener:
-        wire = Wire(listener.port)
-        await wire.send(b"".join(post(start=number) for number in range(40)))
-        received = await wire.read_until(b'"model_name"', times=40)
-        first = [float(part.split(b",")[0]) for part in received.split(b'"data":[')[1::2]]
-        assert first == sorted(first)
-        assert len(set(first)) == 40
-        await wire.send(post(start=0, connection="close"))
-        assert b'"model_name"' in await wire.read()
-        wire.close()
+        raw = RawClient(listener.port)
+        await raw.send(b"".join(post(start=number) for number in range(40)))
+        received = await raw.read_until(b'"model_name"', times=40)
+        outputs = [float(part.split(b",")[0]) for part in received.split(b'"data":[')[1::2]]
+        assert outputs == sorted(outputs)
+        assert len(set(outputs)) == 40
+        await raw.send(post(start=0, connection="close"))
+        assert b'"model_name"' in await raw.read()
+        raw.close()
 
 
-async def test_a_client_that_leaves_with_its_answer_was_answered() -> None:
+async def test_a_disconnect_after_the_response_is_not_a_cancellation() -> None:
     gateway = in_process()
     async with listening(gateway.protocol) as listener:
-        wire = Wire(listener.port)
+        raw = RawClient(listener.port)
         for _ in range(2):
-            await wire.send(post())
-            await wire.read_until(b'"model_name"')
-        wire.close()
-        busy = Busy(listener.port, gateway, Watched())
+            await raw.send(post())
+            await raw.read_until(b'"model_name"')
+        raw.close()
+        busy = BusyGateway(listener.port, gateway, RecordingGate())
         assert busy.outcomes("answered") == 2
         assert busy.outcomes("cancelled") == 0
 
 
-async def test_what_an_application_does_after_its_answer_is_not_cancelled() -> None:
+async def test_work_after_the_response_is_not_cancelled() -> None:
     lost, is_done = asyncio.Event(), asyncio.Event()
 
-    async def goes_on(scope: object, receive: object, send: Send) -> None:
-        await Named(b"answer")(scope, receive, send)
+    async def continue_after_response(scope: object, receive: object, send: Send) -> None:
+        await StaticApp(b"answer")(scope, receive, send)
         await lost.wait()
         is_done.set()
 
-    async with listening(goes_on) as listener:
-        wire = Wire(listener.port)
-        await wire.send(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n")
-        await wire.read()
-        wire.close()
-        await asyncio.sleep(0)  # the listener has closed, and so lost, the connection before
+    async with listening(continue_after_response) as listener:
+        raw = RawClient(listener.port)
+        await raw.send(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n")
+        await raw.read()
+        raw.close()
+        await asyncio.sleep(0)  # the listener has closed the connection before
         lost.set()
         async with asyncio.timeout(HANG_S):
             await is_done.wait()
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_failure(busy: Busy) -> None:
-    wire = Wire(busy.port)
-    await wire.send(post()[:-5])
-    wire.close()
-    async with client(busy.port) as own:
-        assert (await own.get("/v2/health/live")).status_code == 200
+async def test_a_disconnect_within_the_body_is_not_an_error(busy: BusyGateway) -> None:
+    raw = RawClient(busy.port)
+    await raw.send(post()[:-5])
+    raw.close()
+    async with http_client(busy.port) as client:
+        assert (await client.get("/v2/health/live")).status_code == 200
     assert busy.queued == 0
 
 
-async def test_an_application_that_is_cancelled_for_another_reason_is_not_hushed(
+async def test_a_cancellation_without_a_disconnect_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def gives_up(scope: object, receive: object, send: object) -> None:
+    async def cancel_itself(scope: object, receive: object, send: object) -> None:
         raise asyncio.CancelledError
 
-    async with listening(gives_up) as listener, client(listener.port) as own:
-        assert (await own.get("/")).status_code == 500
+    async with listening(cancel_itself) as listener, http_client(listener.port) as client:
+        assert (await client.get("/")).status_code == 500
     assert "Exception in ASGI application" in caplog.text

@@ -12,8 +12,14 @@ from serving.dataplane.executor import BatchResult
 from serving.errors import STATUS, DeadlineExceeded, Overloaded, ServingError
 from serving.protocol import failure
 from tests.serving.builders import in_process, pixels
-from tests.serving.protocol.calls import INFER, assert_answers, assert_refuses, body
-from tests.serving.protocol.http.malformed import MALFORMED, UNSUPPORTED, Malformed
+from tests.serving.protocol.calls import INFER, assert_answers, assert_error, body
+from tests.serving.protocol.malformed.case import Malformed
+from tests.serving.protocol.malformed.table import (
+    HTTP_BODIES,
+    OVER_HTTP,
+    UNSUPPORTED_OVER_HTTP,
+    each,
+)
 
 
 @pytest.fixture
@@ -23,7 +29,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 class Raises:
-    """A `run` that raises what it is told."""
+    """A `run` that raises this error."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -38,12 +44,12 @@ class Raises:
 async def test_every_error_has_its_status(error: type[ServingError]) -> None:
     async with in_process(Raises(error("this would have worked"))).client() as client:
         response = await client.post(INFER, json=body())
-    assert_refuses(response, STATUS[error].http, "this would have worked")
+    assert_error(response, STATUS[error].http, "this would have worked")
     assert ("retry-after" in response.headers) == (error is Overloaded)
 
 
 @pytest.mark.parametrize(("retry_after_s", "header"), [(0.001, "1"), (1.0, "1"), (2.1, "3")])
-async def test_retry_after_is_in_whole_seconds_and_never_at_once(
+async def test_retry_after_is_in_whole_seconds_and_at_least_1(
     retry_after_s: float, header: str
 ) -> None:
     async with in_process(Raises(Overloaded("busy", retry_after_s))).client() as client:
@@ -62,67 +68,57 @@ async def test_retry_after_is_in_whole_seconds_and_never_at_once(
             {},
             404,
             "no variant 'int4'; there are dense, int8",
-            id="a version that is no variant",
+            id="unknown version",
         ),
-        pytest.param(INFER, {"variant": "int4"}, 404, "no variant 'int4'", id="no such variant"),
+        pytest.param(INFER, {"variant": "int4"}, 404, "no variant 'int4'", id="unknown variant"),
         pytest.param(
             INFER, {"min_accuracy": 0.99}, 422, "the best accuracy is 0.9000 (dense)", id="accuracy"
         ),
+        pytest.param(INFER, {"slo_latency_ms": 0.001}, 422, "the fastest is int8", id="latency"),
         pytest.param(
-            INFER, {"slo_latency_ms": 0.001}, 422, "the fastest is int8", id="faster than any"
+            INFER, {"priority": "high"}, 400, "'priority' must be a whole", id="invalid SLO"
         ),
-        pytest.param(INFER, {"priority": "high"}, 400, "'priority' must be a whole", id="bad slo"),
     ],
 )
-async def test_what_cannot_be_had_is_refused_with_what_can(
+async def test_the_error_states_what_is_available(
     client: httpx.AsyncClient, path: str, parameters: dict[str, Any], status: int, message: str
 ) -> None:
     response = await client.post(path, json=body(parameters=parameters))
-    assert_refuses(response, status, message)
+    assert_error(response, status, message)
     response = await client.post(path, json=body(parameters=parameters, id="a1"))
-    assert_refuses(response, status, message, "a1")
+    assert_error(response, status, message, "a1")
 
 
-@pytest.mark.parametrize(
-    ("headers", "message"),
-    [
-        ({"x-slo-latency-ms": "soon"}, "header x-slo-latency-ms must be a number"),
-        ({"content-encoding": "br"}, "Content-Encoding must be gzip, deflate or identity, got"),
-        ({"content-encoding": "gzip"}, "the body does not match its Content-Encoding"),
-        ({"content-encoding": "deflate"}, "the body does not match its Content-Encoding"),
-        ({"inference-header-content-length": "ten"}, "must be the length of the JSON part"),
-        ({"inference-header-content-length": "-1"}, "must be the length of the JSON part"),
-        ({"inference-header-content-length": ""}, "must be the length of the JSON part"),
-        ({"inference-header-content-length": "9" * 30}, "must be the length of the JSON part"),
-        ({"inference-header-content-length": "9" * 18}, "but the body has"),
-    ],
-)
-async def test_bad_headers_are_refused(
-    client: httpx.AsyncClient, headers: dict[str, str], message: str
-) -> None:
-    assert_refuses(await client.post(INFER, json=body(), headers=headers), 400, message)
-
-
-@pytest.mark.parametrize("case", UNSUPPORTED, ids=lambda case: case.rule)
-async def test_an_extension_that_is_not_offered_is_refused_and_is_no_fault_of_ours(
+@each(UNSUPPORTED_OVER_HTTP)
+async def test_an_unsupported_extension_is_logged_at_level_info(
     client: httpx.AsyncClient, case: Malformed, caplog: pytest.LogCaptureFixture
 ) -> None:
+    assert case.http is not None
     with caplog.at_level(logging.INFO, "serving"):
-        response = await client.post(INFER, content=case.body)
-    assert_refuses(response, 501, case.message, case.id)
+        response = await client.post(INFER, content=case.http.body)
+    assert_error(response, 501, case.message, case.id)
     assert {record.levelname for record in caplog.records} == {"INFO"}
 
 
-@pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.rule)
-async def test_a_malformed_request_is_refused_and_the_next_is_answered(
+@each(OVER_HTTP)
+async def test_a_malformed_request_gets_an_error_and_the_next_is_answered(
     client: httpx.AsyncClient, case: Malformed
 ) -> None:
-    headers = {}
-    if case.json_length is not None:
-        headers["inference-header-content-length"] = str(case.json_length)
-    response = await client.post(INFER, content=case.body, headers=headers)
-    assert_refuses(response, 400, case.message, case.id)
+    assert case.http is not None
+    response = await client.post(INFER, content=case.http.body, headers=case.http.all_headers)
+    assert_error(response, STATUS[case.error].http, case.message, case.id)
     assert_answers(await client.post(INFER, json=body()), "dense", pixels())
+
+
+@each(HTTP_BODIES)
+async def test_an_unknown_model_takes_precedence_over_a_malformed_body(
+    client: httpx.AsyncClient, case: Malformed
+) -> None:
+    assert case.http is not None
+    response = await client.post(
+        "/v2/models/hats/infer", content=case.http.body, headers=case.http.all_headers
+    )
+    assert_error(response, 404, "no model 'hats'", case.id)
 
 
 @pytest.mark.parametrize(
@@ -138,11 +134,11 @@ async def test_a_malformed_request_is_refused_and_the_next_is_answered(
         ("POST", "/-/healthz", "GET, HEAD"),
     ],
 )
-async def test_another_method_is_refused_with_the_one_that_works(
+async def test_another_method_gets_an_error_with_the_allowed_ones(
     client: httpx.AsyncClient, method: str, path: str, allow: str
 ) -> None:
     response = await client.request(method, path)
-    assert_refuses(response, 405, f"{path!r} accepts {allow}, not {method}")
+    assert_error(response, 405, f"{path!r} accepts {allow}, not {method}")
     assert response.headers["allow"] == allow
 
 
@@ -162,40 +158,44 @@ async def test_another_method_is_refused_with_the_one_that_works(
         "/" + "x" * 5_000,
     ],
 )
-async def test_there_is_nothing_elsewhere(client: httpx.AsyncClient, path: str) -> None:
+async def test_unknown_paths_are_not_found(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(path)
-    assert_refuses(response, 404, "; see GET /v2")
+    assert_error(response, 404, "; see GET /v2")
     assert len(response.content) < 500
 
 
 @pytest.mark.parametrize("name", ["$abc", "%F0%9F%91%95", "a%20b", "x" * 5_000, "%00"])
 @pytest.mark.parametrize("rest", ["", "/ready", "/infer", "/versions/dense/infer"])
-async def test_no_model_has_a_strange_name(client: httpx.AsyncClient, name: str, rest: str) -> None:
+async def test_odd_model_names_are_not_found(
+    client: httpx.AsyncClient, name: str, rest: str
+) -> None:
     method = "POST" if rest.endswith("infer") else "GET"
     response = await client.request(method, f"/v2/models/{name}{rest}")
     assert response.status_code == 404
     assert len(response.content) < 500
 
 
-async def test_the_cause_of_a_failure_goes_to_the_log_and_not_to_the_caller(
+async def test_the_cause_of_an_internal_error_is_logged_and_not_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with in_process(Raises(RuntimeError("disk at 10.0.0.7 is full"))).client() as client:
         response = await client.post(INFER, json=body())
-    assert_refuses(response, 500, "inference failed; the cause was logged")
+    assert_error(response, 500, "inference failed; the cause was logged")
     assert "10.0.0.7" not in response.text
     assert "disk at 10.0.0.7 is full" in caplog.text
 
 
-async def test_a_fault_of_the_service_is_an_error_without_a_traceback(
+async def test_an_unforeseen_error_gets_a_response_without_its_cause(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def forgetful(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
+    async def run_without_outputs(
+        variant: str, requests: Sequence[Arrays]
+    ) -> BatchResult[Sequence[Arrays]]:
         return BatchResult([{} for _ in requests], compute_s=0.0)
 
-    async with in_process(forgetful).client() as client:
+    async with in_process(run_without_outputs).client() as client:
         response = await client.post(INFER, json=body(outputs=[{"name": "label"}]))
-    assert_refuses(response, 500, "internal error; the cause was logged")
+    assert_error(response, 500, "internal error; the cause was logged")
     assert "label" not in response.text
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert "KeyError: 'label'" in caplog.text
@@ -203,22 +203,22 @@ async def test_a_fault_of_the_service_is_an_error_without_a_traceback(
 
 
 @pytest.mark.parametrize("error", STATUS, ids=lambda error: error.__name__)
-async def test_a_refusal_for_load_is_logged_for_debugging_only(
+async def test_errors_due_to_load_are_logged_at_level_debug(
     error: type[ServingError], caplog: pytest.LogCaptureFixture
 ) -> None:
-    is_for_load = error in (Overloaded, DeadlineExceeded)
+    is_due_to_load = error in (Overloaded, DeadlineExceeded)
     async with in_process(Raises(error("busy"))).client() as client:
-        for level, count in ((logging.INFO, 0 if is_for_load else 1), (logging.DEBUG, 1)):
+        for level, count in ((logging.INFO, 0 if is_due_to_load else 1), (logging.DEBUG, 1)):
             with caplog.at_level(level, "serving"):
                 caplog.clear()
                 await client.post(INFER, json=body())
-            found = [each for each in caplog.records if each.name == failure.__name__]
-            assert len(found) == count, level
-    assert (vars(found[0])["error"], vars(found[0])["path"]) == (error.__name__, INFER)
-    assert vars(found[0])["status"] == STATUS[error].http
+            records = [record for record in caplog.records if record.name == failure.__name__]
+            assert len(records) == count, level
+    assert (vars(records[0])["error"], vars(records[0])["path"]) == (error.__name__, INFER)
+    assert vars(records[0])["status"] == STATUS[error].http
 
 
-async def test_a_caller_that_leaves_before_its_body_is_whole_is_not_answered() -> None:
+async def test_a_client_that_disconnects_within_its_body_gets_no_response() -> None:
     messages: Iterator[Mapping[str, Any]] = iter(
         [
             {"type": "http.request", "body": b"{", "more_body": True},
@@ -238,7 +238,7 @@ async def test_a_caller_that_leaves_before_its_body_is_whole_is_not_answered() -
     assert sent == []
 
 
-async def test_what_is_refused_before_it_is_a_request_is_counted_too() -> None:
+async def test_errors_before_the_data_plane_are_counted() -> None:
     gateway = in_process()
     async with gateway.client() as client:
         await client.post(INFER, content=b"{")

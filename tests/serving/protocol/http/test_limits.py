@@ -1,4 +1,4 @@
-"""What a gateway does not take, or not now: large bodies, full queues, before and after."""
+"""Rejections by state and size: large bodies, a full queue, starting and draining gateways."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.serving.protocol.calls import (
     INFER,
     Gate,
     assert_answers,
-    assert_refuses,
+    assert_error,
     body,
     chunks,
 )
 
 
-async def unread() -> AsyncIterator[bytes]:
+async def failing_body() -> AsyncIterator[bytes]:
     raise AssertionError("the body was read")
     yield b""
 
@@ -29,37 +29,37 @@ LIMIT = 1_000
 
 
 @pytest.fixture
-async def small() -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway that takes bodies up to `LIMIT`."""
+async def limited_client() -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway whose bodies may have `LIMIT` bytes."""
     async with in_process(max_body_bytes=LIMIT).client() as client:
         yield client
 
 
-async def test_a_body_whose_length_is_over_the_limit_is_refused_unread(
-    small: httpx.AsyncClient,
+async def test_a_content_length_over_the_limit_is_rejected_before_the_body_is_read(
+    limited_client: httpx.AsyncClient,
 ) -> None:
     headers = {"content-length": str(LIMIT + 1)}
-    response = await small.post(INFER, content=unread(), headers=headers)
-    assert_refuses(response, 413, "the body is larger than 1000 bytes; send fewer samples")
+    response = await limited_client.post(INFER, content=failing_body(), headers=headers)
+    assert_error(response, 413, "the body is larger than 1000 bytes; send fewer samples")
 
 
 @pytest.mark.parametrize(
     "sizes",
     [
         pytest.param([LIMIT + 1], id="in one chunk"),
-        pytest.param([LIMIT, 1], id="by its last chunk"),
-        pytest.param([1] * (LIMIT + 1), id="in many small ones"),
-        pytest.param([LIMIT - 1, 2, LIMIT], id="in the middle"),
+        pytest.param([LIMIT, 1], id="in the last chunk"),
+        pytest.param([1] * (LIMIT + 1), id="in many small chunks"),
+        pytest.param([LIMIT - 1, 2, LIMIT], id="in a middle chunk"),
     ],
 )
-async def test_a_streamed_body_over_the_limit_is_refused(
-    small: httpx.AsyncClient, sizes: Sequence[int]
+async def test_a_streamed_body_over_the_limit_is_rejected(
+    limited_client: httpx.AsyncClient, sizes: Sequence[int]
 ) -> None:
-    response = await small.post(INFER, content=chunks(*(b" " * size for size in sizes)))
-    assert_refuses(response, 413, "the body is larger than 1000 bytes")
+    response = await limited_client.post(INFER, content=chunks(*(b" " * size for size in sizes)))
+    assert_error(response, 413, "the body is larger than 1000 bytes")
 
 
-async def test_a_body_over_the_limit_in_one_message_of_unknown_length_is_refused() -> None:
+async def test_one_message_over_the_limit_without_a_content_length_is_rejected() -> None:
     sent = []
 
     async def receive() -> Mapping[str, Any]:
@@ -73,33 +73,37 @@ async def test_a_body_over_the_limit_in_one_message_of_unknown_length_is_refused
     assert sent[0]["status"] == 413
 
 
-async def test_a_streamed_body_up_to_the_limit_is_taken(small: httpx.AsyncClient) -> None:
+async def test_a_streamed_body_up_to_the_limit_is_accepted(
+    limited_client: httpx.AsyncClient,
+) -> None:
     whole = httpx.Request("POST", "http://gateway", json=body()).content.ljust(LIMIT)
-    response = await small.post(INFER, content=chunks(whole[:7], whole[7:500], b"", whole[500:]))
+    response = await limited_client.post(
+        INFER, content=chunks(whole[:7], whole[7:500], b"", whole[500:])
+    )
     assert_answers(response, "dense", pixels())
 
 
-async def test_a_full_queue_sheds_and_a_passed_deadline_is_told() -> None:
+async def test_a_full_queue_rejects_and_a_passed_deadline_expires() -> None:
     gate = Gate()
     gateway = in_process(gate, max_queue=1)
     pinned = {"variant": "dense", "slo_latency_ms": 30}
     async with gateway.client() as client:
         running = asyncio.create_task(client.post(INFER, json=body()))
         await gate.entered.wait()
-        waiting = asyncio.create_task(client.post(INFER, json=body(parameters=pinned)))
+        queued = asyncio.create_task(client.post(INFER, json=body(parameters=pinned)))
         while not gateway.scheduler.queued:
             await asyncio.sleep(0)
-        shed = await client.post(INFER, json=body(parameters={"variant": "dense"}))
-        assert_refuses(shed, 429, "the queue is full with 1 requests")
-        assert shed.headers["retry-after"] == "1"
-        assert_refuses(await waiting, 504, "no variant could answer in time any more")
+        rejected = await client.post(INFER, json=body(parameters={"variant": "dense"}))
+        assert_error(rejected, 429, "the queue is full with 1 requests")
+        assert rejected.headers["retry-after"] == "1"
+        assert_error(await queued, 504, "no variant could answer in time any more")
         metrics = (await client.get("/metrics")).text
         assert 'paretoserve_saved_samples_total{model="shirts"} 1.0' in metrics
         gate.open.set()
         assert_answers(await running, "dense", pixels())
 
 
-async def test_before_every_variant_was_up_nothing_is_ready() -> None:
+async def test_the_service_is_not_ready_until_every_variant_has_been_up() -> None:
     gateway = in_process(slots=0)
     gateway.scheduler.set_slots("int8", 1)
     async with gateway.client() as client:
@@ -114,19 +118,19 @@ async def test_before_every_variant_was_up_nothing_is_ready() -> None:
             assert (await client.get(path)).status_code == status, path
         ready = await client.get("/v2/health/ready")
         assert ready.json() == {"ready": False, "live": True}
-        assert_refuses(await client.post(INFER, json=body()), 503, "is starting or stopping")
+        assert_error(await client.post(INFER, json=body()), 503, "is starting or stopping")
 
         gateway.scheduler.set_slots("dense", 1)
         assert (await client.get("/v2/health/ready")).status_code == 200
         gateway.scheduler.set_slots("dense", 0)
-        assert (await client.get("/v2/health/ready")).status_code == 200, "int8 can answer"
+        assert (await client.get("/v2/health/ready")).status_code == 200, "int8 is up"
 
 
-async def test_a_gateway_that_drains_takes_no_more() -> None:
+async def test_a_draining_gateway_rejects_requests() -> None:
     gateway = in_process()
     gateway.dataplane.is_draining = True
     async with gateway.client() as client:
-        assert_refuses(await client.get("/-/healthz"), 503, "starting or stopping")
+        assert_error(await client.get("/-/healthz"), 503, "starting or stopping")
         assert (await client.get("/v2/health/ready")).json() == {"ready": False, "live": True}
         assert (await client.get("/v2/health/live")).status_code == 200
-        assert_refuses(await client.post(INFER, json=body()), 503, "starting or stopping")
+        assert_error(await client.post(INFER, json=body()), 503, "starting or stopping")

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from tests.serving.protocol.http.sockets import whole_bodies_only
+from tests.serving.protocol.http.sockets import read_then_respond
 
 METHODS = {
     (HttpToolsProtocol, "__init__"): ["config", "server_state", "app_state", "_loop"],
@@ -68,7 +68,7 @@ def test_methods_have_the_expected_parameters(owner: type, name: str) -> None:
 
 async def test_objects_have_the_expected_attributes() -> None:
     config = uvicorn.Config(
-        whole_bodies_only, interface="asgi3", ws="none", lifespan="off", log_config=None
+        read_then_respond, interface="asgi3", ws="none", lifespan="off", log_config=None
     )
     connection = HttpToolsProtocol(config, ServerState(), {}, asyncio.get_running_loop())
     cycle = inspect.getsource(RequestResponseCycle.__init__)
