@@ -1,4 +1,4 @@
-"""A planner with a clock that only a test moves."""
+"""A planner with a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def new_planner(
     cores: float = math.inf,
     **slots: int,
 ) -> tuple[Planner[Any], LatencyModel]:
-    """A planner of a dense and an INT8 variant, and what it knows of their latencies.
+    """Return a planner with a dense and an INT8 variant, and its latency model.
 
-    The policy is a simple one if none is given: the best that is free and in time, or wait.
+    The default policy is a simple one: the best free variant that is in time, or wait.
     """
     latency = LatencyModel(CARDS, now)
     planner = Planner[Any](
@@ -46,14 +46,14 @@ def new_planner(
         cores=cores,
     )
     for variant, card in CARDS.items():
-        # As when a host joins.
+        # As the gateway does when a host joins.
         latency.calibrate(variant, {size: [one.p50_s] for size, one in card.items()})
         planner.set_slots(variant, slots.get(variant, 0))
     return planner, latency
 
 
 class PlannerHarness:
-    """A planner, what it is told and what comes out of it."""
+    """Drives a planner: admits requests, takes steps and ends batches."""
 
     def __init__(self, policy: Policy = max_acc, **parameters: Any) -> None:
         self.now = 100.0
@@ -62,7 +62,7 @@ class PlannerHarness:
 
     def admit(
         self,
-        entry: object,
+        payload: object,
         *,
         within: float = math.inf,
         variants: tuple[str, ...] = ANY,
@@ -70,9 +70,9 @@ class PlannerHarness:
         size: int = 1,
         signature: Hashable = None,
     ) -> QueuedRequest[Any]:
-        """Queue a request that is due `within` seconds from now; note who is shed for it."""
-        waiting, shed = self.planner.admit(
-            entry,
+        """Queue a request that is due in `within` seconds; record the requests shed for it."""
+        request, shed = self.planner.admit(
+            payload,
             LaneKey(variants, has_deadline=within < math.inf, signature=signature),
             size=size,
             deadline=self.now + within,
@@ -80,27 +80,27 @@ class PlannerHarness:
             now=self.now,
         )
         self.shed += [other for other, _ in shed]
-        return waiting
+        return request
 
     def steps(self) -> list[Step[Any]]:
-        """Do all there is to do now, and tell it; the last one is `Idle`."""
+        """Take all steps that are due now and return them; the last one is `Idle`."""
         steps: list[Step[Any]] = []
         while not (steps and isinstance(steps[-1], Idle)):
             steps.append(self.planner.step(self.now))
         return steps
 
     def send(self) -> Send[Any]:
-        """Take the next step, which must be to send a batch."""
+        """Take the next step, which must be `Send`."""
         step = self.planner.step(self.now)
         assert isinstance(step, Send)
         return step
 
     def end(self, send: Send[Any], after: float, *, is_representative: bool = True) -> None:
-        """Let a batch come back some time from now."""
+        """End a batch `after` seconds from now."""
         self.now += after
         self.planner.end_batch(send.number, self.now, is_representative=is_representative)
 
 
-def entries(send: Send[Any]) -> list[object]:
-    """The requests of a batch."""
-    return [waiting.payload for waiting in send.batch]
+def payloads(send: Send[Any]) -> list[object]:
+    """Return the payloads of a batch."""
+    return [request.payload for request in send.batch]

@@ -10,7 +10,7 @@ from serving.routing.admission import lateness_s
 from serving.routing.policy.state import VariantState
 from tests.serving.routing.policy.states import variant_state
 
-# Takes 1 ms, and 0.1 ms for each sample: 2.6 ms for 16, 4.2 ms for 32, 7.4 ms for 64.
+# A batch takes 1 ms and 0.1 ms for each sample: 2.6 ms for 16, 4.2 ms for 32, 7.4 ms for 64.
 ONE = variant_state("one", 0.0011, 0.0001)
 TWIN = variant_state("twin", 0.0011, 0.0001)
 BUSY = variant_state("busy", 0.0011, 0.0001, busy_s=0.005)
@@ -21,24 +21,24 @@ SLOW = variant_state("slow", 0.011, 0.001)
 @pytest.mark.parametrize(
     ("variants", "ahead", "size", "left_s", "cores", "is_in_time"),
     [
-        pytest.param([ONE], 0, 1, 0.0011, 1, True, id="nobody ahead: alone it is just in time"),
-        pytest.param([ONE], 0, 1, 0.0010, 1, False, id="too tight even alone"),
-        pytest.param([ONE], 0, 64, 0.0073, 1, False, id="larger than its time allows"),
-        pytest.param([ONE], 31, 1, 0.0043, 1, True, id="all in one batch"),
+        pytest.param([ONE], 0, 1, 0.0011, 1, True, id="an empty queue: just in time"),
+        pytest.param([ONE], 0, 1, 0.0010, 1, False, id="an empty queue: too late"),
+        pytest.param([ONE], 0, 64, 0.0073, 1, False, id="too large for its time"),
+        pytest.param([ONE], 31, 1, 0.0043, 1, True, id="all samples in one batch"),
         pytest.param([ONE], 127, 1, 0.020, 1, True, id="two full batches"),
-        pytest.param([ONE], 192, 1, 0.020, 1, False, id="a third is too many"),
-        pytest.param([BUSY], 0, 1, 0.0062, 1, True, id="when the slot is free"),
+        pytest.param([ONE], 192, 1, 0.020, 1, False, id="a third batch is too many"),
+        pytest.param([BUSY], 0, 1, 0.0062, 1, True, id="the slot is free in time"),
         pytest.param([BUSY], 0, 1, 0.0060, 1, False, id="the slot is free too late"),
         pytest.param([ONE], 255, 1, 0.020, 1, False, id="four batches one after another"),
-        pytest.param([DOUBLE], 255, 1, 0.020, 2, True, id="two by two"),
-        pytest.param([DOUBLE], 255, 1, 0.020, 1, False, id="two by two on one core"),
+        pytest.param([DOUBLE], 255, 1, 0.020, 2, True, id="two slots"),
+        pytest.param([DOUBLE], 255, 1, 0.020, 1, False, id="two slots on one core"),
         pytest.param([ONE, TWIN], 255, 1, 0.020, 2, True, id="two variants share the work"),
         pytest.param([ONE, TWIN], 255, 1, 0.020, 1, False, id="two variants on one core"),
-        pytest.param([SLOW, ONE], 127, 1, 0.020, 1, True, id="the core is for the faster one"),
-        pytest.param([SLOW], 127, 1, 0.020, 1, False, id="the slower one alone cannot"),
+        pytest.param([SLOW, ONE], 127, 1, 0.020, 1, True, id="the faster variant gets the core"),
+        pytest.param([SLOW], 127, 1, 0.020, 1, False, id="the slower variant alone is too late"),
     ],
 )
-def test_could_everyone_be_in_time(
+def test_a_request_is_in_time_or_late(
     variants: list[VariantState],
     ahead: float,
     size: int,
@@ -49,8 +49,8 @@ def test_could_everyone_be_in_time(
     assert (lateness_s(variants, ahead, size, left_s, cores) <= 1e-9) is is_in_time
 
 
-def test_late_by_about_as_long_as_it_takes_to_work_off_what_is_too_much() -> None:
-    # Full batches of 64 take 7.4 ms: 640 samples ten times as long, of which there are 20 ms.
+def test_the_lateness_is_about_the_time_to_serve_the_excess_samples() -> None:
+    # Full batches of 64 take 7.4 ms, so 640 samples take 74 ms, and 20 ms are left.
     late_s = lateness_s([ONE], 639, 1, 0.020, 1)
     assert late_s == pytest.approx(0.074 - 0.020, abs=0.0074)
 
@@ -74,7 +74,7 @@ variant_states_ = st.lists(
 )
 @example([variant_state("any", 0.03125, 0.001, slots=2)], 0, 2, 0.03125, 2)
 @example([variant_state("any", 0.03125, 0.001)] * 2, 0, 2, 0.03125, 2)
-def test_whoever_can_be_alone_in_time_is_and_nobody_who_cannot(
+def test_lateness_agrees_with_the_time_of_the_request_alone(
     variants: list[VariantState], ahead: int, size: int, left_s: float, cores: int
 ) -> None:
     alone_s = min(each.free_in_s + each.times.typical_s(size) for each in variants)

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: the planner loses nobody, and no policy breaks its rules."""
+"""Random sequences of events: the planner loses no request, and every policy keeps the rules."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ picks = st.integers(0, 999)
 
 
 class PlannerMachine(RuleBasedStateMachine):
-    """Requests that come and leave, hosts that answer, die and come back, time that passes."""
+    """Requests that arrive and are withdrawn, hosts that answer, die and return, and time."""
 
     def __init__(self, policy: Policy, cores: float) -> None:
         super().__init__()
         self.cores = cores
-        self.desk = PlannerHarness(policy, max_queue=MAX_QUEUE, cores=cores, dense=1, int8=1)
-        self.waiting: list[QueuedRequest[int]] = []
+        self.harness = PlannerHarness(policy, max_queue=MAX_QUEUE, cores=cores, dense=1, int8=1)
+        self.queued: list[QueuedRequest[int]] = []
         self.running: list[Send[int]] = []
-        self.fates: dict[int, str] = {}
+        self.outcomes: dict[int, str] = {}
         self.admitted = 0
 
     @rule(
@@ -52,10 +52,10 @@ class PlannerMachine(RuleBasedStateMachine):
     def admit(
         self, variants: tuple[str, ...], within: float, priority: int, size: int, signature: str
     ) -> None:
-        before = len(self.desk.shed)
-        was_full = self.desk.planner.queued >= MAX_QUEUE
+        before = len(self.harness.shed)
+        was_full = self.harness.planner.queued >= MAX_QUEUE
         try:
-            waiting = self.desk.admit(
+            request = self.harness.admit(
                 self.admitted,
                 within=within,
                 variants=variants,
@@ -66,143 +66,147 @@ class PlannerMachine(RuleBasedStateMachine):
         except Overloaded:
             return
         self.admitted += 1
-        shed = self.desk.shed[before:]
+        shed = self.harness.shed[before:]
         for other in shed:
             self._settle(other, "shed")
         for place, other in enumerate(shed):
             assert other.order.priority > priority
-            for spared in self.waiting:
+            for spared in self.queued:
                 if was_full and not place:
                     assert spared.order.priority <= other.order.priority
-                is_in_the_way = set(spared.key.variants) & set(variants)
-                if is_in_the_way and spared.order.due <= waiting.deadline:
+                competes = set(spared.key.variants) & set(variants)
+                if competes and spared.order.due <= request.deadline:
                     assert spared.order.priority <= other.order.priority, (
-                        "it should have been shed instead"
+                        "this one should have been shed instead"
                     )
-        self.waiting.append(waiting)
+        self.queued.append(request)
 
     @rule()
     def step(self) -> None:
         self._step()
 
     @rule()
-    def look(self) -> None:
-        self._look()
+    def take_steps(self) -> None:
+        self._take_steps()
 
     @rule(seconds=st.sampled_from([0.0, 0.001, 0.005, 0.02, 0.1, 12.0]))
     def pass_time(self, seconds: float) -> None:
-        self.desk.now += seconds
+        self.harness.now += seconds
 
     @precondition(lambda self: self.running)
     @rule(pick=picks, seconds=st.sampled_from([0.0, 0.002, 0.01, 0.05]))
     def answer(self, pick: int, seconds: float) -> None:
         send = self.running.pop(pick % len(self.running))
-        self.desk.end(send, seconds + 1e-6)
-        for waiting in send.batch:
-            self._note(waiting, "sent")
+        self.harness.end(send, seconds + 1e-6)
+        for request in send.batch:
+            self._record(request, "sent")
 
     @precondition(lambda self: self.running)
     @rule(pick=picks)
     def lose(self, pick: int) -> None:
         send = self.running.pop(pick % len(self.running))
-        self.desk.planner.end_batch(send.number, self.desk.now, is_representative=False)
-        exhausted = self.desk.planner.retry(send.batch)
-        for waiting in exhausted:
-            assert waiting.attempts == MAX_ATTEMPTS
-            self._note(waiting, "hopeless")
-        self.waiting += [waiting for waiting in send.batch if waiting not in exhausted]
+        self.harness.planner.end_batch(send.number, self.harness.now, is_representative=False)
+        exhausted = self.harness.planner.retry(send.batch)
+        for request in exhausted:
+            assert request.attempts == MAX_ATTEMPTS
+            self._record(request, "exhausted")
+        self.queued += [request for request in send.batch if request not in exhausted]
 
-    @precondition(lambda self: self.waiting)
+    @precondition(lambda self: self.queued)
     @rule(pick=picks)
     def withdraw(self, pick: int) -> None:
-        waiting = self.waiting[pick % len(self.waiting)]
-        assert self.desk.planner.withdraw(waiting)
-        self._settle(waiting, "withdrawn")
+        request = self.queued[pick % len(self.queued)]
+        assert self.harness.planner.withdraw(request)
+        self._settle(request, "withdrawn")
 
     @rule(variant=st.sampled_from(ANY), slots=st.integers(0, 2))
     def set_slots(self, variant: str, slots: int) -> None:
-        self.desk.planner.set_slots(variant, slots)
+        self.harness.planner.set_slots(variant, slots)
 
     @invariant()
-    def nobody_is_lost(self) -> None:
-        assert self.desk.planner.queued == len(self.waiting)
+    def no_request_is_lost(self) -> None:
+        assert self.harness.planner.queued == len(self.queued)
         held = sum(len(send.batch) for send in self.running)
-        assert self.admitted == len(self.waiting) + held + len(self.fates)
+        assert self.admitted == len(self.queued) + held + len(self.outcomes)
 
     def teardown(self) -> None:
-        """Let everything come to an end: it does, and each request had one."""
+        """Run until no request is queued or running, and check that each one has an outcome."""
         for variant in ANY:
-            self.desk.planner.set_slots(variant, 1)
-        while self.running or self.waiting:
-            idle = self._look()
+            self.harness.planner.set_slots(variant, 1)
+        while self.running or self.queued:
+            idle = self._take_steps()
             if self.running:
                 self.answer(0, 0.002)
-            elif self.waiting:
-                assert self.desk.now < idle.until < math.inf, "nothing would ever happen"
-                self.desk.now = idle.until
-        assert len(self.fates) == self.admitted
+            elif self.queued:
+                assert self.harness.now < idle.until < math.inf, "no event would ever happen"
+                self.harness.now = idle.until
+        assert len(self.outcomes) == self.admitted
 
-    def _look(self) -> Idle:
-        """Take steps until there is nothing more to do."""
+    def _take_steps(self) -> Idle:
+        """Take steps until the planner is idle."""
         while not isinstance(step := self._step(), Idle):
             pass
         return step
 
     def _step(self) -> Step[int]:
-        step = self.desk.planner.step(self.desk.now)
+        step = self.harness.planner.step(self.harness.now)
         match step:
             case Send():
                 self._check(step)
                 self.running.append(step)
-                for waiting in step.batch:
-                    self._take(waiting)
-            case Expired(waiting):
-                assert waiting.key.has_deadline
-                self._settle(waiting, "late")
+                for request in step.batch:
+                    self._remove(request)
+            case Expired(request):
+                assert request.key.has_deadline
+                self._settle(request, "expired")
             case NoReplica(batch, variants):
-                assert not any(map(self.desk.planner.slots, variants))
-                assert min(each.arrived for each in batch) + NO_REPLICA_TIMEOUT_S <= self.desk.now
-                for waiting in batch:
-                    assert not waiting.key.has_deadline
-                    self._settle(waiting, "abandoned")
+                assert not any(map(self.harness.planner.slots, variants))
+                assert (
+                    min(each.arrived for each in batch) + NO_REPLICA_TIMEOUT_S <= self.harness.now
+                )
+                for request in batch:
+                    assert not request.key.has_deadline
+                    self._settle(request, "no replica")
             case Idle(until):
-                assert until == math.inf or self.desk.planner.queued
+                assert until == math.inf or self.harness.planner.queued
         return step
 
     def _check(self, send: Send[int]) -> None:
-        slots = self.desk.planner.slots(send.variant)
+        slots = self.harness.planner.slots(send.variant)
         assert sum(other.variant == send.variant for other in self.running) < slots
         assert len(self.running) < self.cores
-        assert send.batch, "nothing to send"
-        assert send.size == sum(waiting.size for waiting in send.batch)
+        assert send.batch, "an empty batch"
+        assert send.size == sum(request.size for request in send.batch)
         assert send.size <= MAX_BATCH or len(send.batch) == 1
         assert send.predicted_s > 0
-        assert len({waiting.key.signature for waiting in send.batch}) == 1
-        for waiting in send.batch:
-            assert send.variant in waiting.key.variants, "a floor or a pin was violated"
+        assert len({request.key.signature for request in send.batch}) == 1
+        for request in send.batch:
+            assert send.variant in request.key.variants, (
+                "the variant does not qualify for the request"
+            )
 
-    def _take(self, waiting: QueuedRequest[int]) -> None:
-        assert waiting in self.waiting
-        self.waiting.remove(waiting)
+    def _remove(self, request: QueuedRequest[int]) -> None:
+        assert request in self.queued
+        self.queued.remove(request)
 
-    def _settle(self, waiting: QueuedRequest[int], fate: str) -> None:
-        self._take(waiting)
-        self._note(waiting, fate)
+    def _settle(self, request: QueuedRequest[int], outcome: str) -> None:
+        self._remove(request)
+        self._record(request, outcome)
 
-    def _note(self, waiting: QueuedRequest[int], fate: str) -> None:
-        assert waiting.payload not in self.fates, "it had its end already"
-        self.fates[waiting.payload] = fate
+    def _record(self, request: QueuedRequest[int], outcome: str) -> None:
+        assert request.payload not in self.outcomes, "the request already has an outcome"
+        self.outcomes[request.payload] = outcome
 
 
 @pytest.mark.parametrize("cores", [1, math.inf], ids=["one core", "a core each"])
 @pytest.mark.parametrize("name", POLICIES)
-def test_every_request_has_one_end_and_every_batch_keeps_the_rules(name: str, cores: float) -> None:
-    class Own(PlannerMachine):
+def test_every_request_has_one_outcome_and_every_batch_is_valid(name: str, cores: float) -> None:
+    class Machine(PlannerMachine):
         def __init__(self) -> None:
             super().__init__(POLICIES[name], cores)
 
     run_state_machine_as_test(
-        Own,
+        Machine,
         settings=settings(
             max_examples=30,
             stateful_step_count=40,

@@ -26,7 +26,7 @@ CATALOG = catalog(
 )
 
 
-def test_an_offer_is_what_the_report_card_of_this_hardware_says() -> None:
+def test_a_profile_has_the_values_of_the_report_card_for_this_hardware() -> None:
     assert variant_profiles(CATALOG, HERE)["dense"] == VariantProfile(
         variant="dense",
         accuracy=0.9,
@@ -42,18 +42,18 @@ def test_an_offer_is_what_the_report_card_of_this_hardware_says() -> None:
     assert variant_profiles(CATALOG, HERE)["int8"].accuracy == 0.88
 
 
-def test_the_drop_is_the_upper_end_of_its_interval_and_never_a_gain() -> None:
+def test_the_drop_is_the_upper_end_of_its_interval_and_not_negative() -> None:
     profiles = variant_profiles(CATALOG, HERE)
     assert profiles["int8"].accuracy_drop == pytest.approx(0.025)
     assert profiles["better"].accuracy_drop == 0.0
 
 
-def test_all_variants_are_offered_in_the_order_of_the_catalog_or_only_those_named() -> None:
+def test_profiles_are_in_catalog_order_or_in_that_of_the_named_variants() -> None:
     assert list(variant_profiles(CATALOG, HERE)) == ["dense", "int8", "better"]
     assert list(variant_profiles(CATALOG, HERE, only=["better", "dense"])) == ["dense", "better"]
 
 
-def test_a_name_that_the_catalog_lacks_is_refused_with_those_it_has() -> None:
+def test_the_error_for_an_unknown_variant_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"no such variant.*: int4, int6; it has dense, int8,"):
         variant_profiles(CATALOG, HERE, only=["dense", "int6", "int4"])
 
@@ -63,7 +63,7 @@ def test_a_variant_that_was_never_measured_is_refused() -> None:
         variant_profiles(catalog({"dense": ()}), HERE)
 
 
-def test_what_was_measured_on_other_hardware_is_taken_with_a_warning(
+def test_a_report_card_of_other_hardware_is_used_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="serving.routing.profile"):
@@ -73,7 +73,7 @@ def test_what_was_measured_on_other_hardware_is_taken_with_a_warning(
     assert [vars(record)["variant"] for record in caplog.records] == ["dense", "better"]
 
 
-def test_on_unknown_hardware_all_are_taken_by_cards_of_one_kind() -> None:
+def test_on_unknown_hardware_all_report_cards_are_of_one_kind() -> None:
     new, old = "new-t1", "old-t1"
     measured = catalog(
         {
@@ -92,7 +92,7 @@ def test_on_unknown_hardware_all_are_taken_by_cards_of_one_kind() -> None:
     assert variant_profiles(measured, HERE, only=["dense"])["dense"].latencies[1].p95_s == 0.0006
 
 
-def test_what_a_sample_costs_is_that_of_the_best_batch_size() -> None:
+def test_the_cost_of_a_sample_is_that_of_the_most_efficient_batch_size() -> None:
     assert profile(latencies_s={1: 0.001, 8: 0.004, 64: 0.064}).seconds_per_sample == 0.0005
 
 
@@ -116,25 +116,33 @@ PROFILES = {
         pytest.param(
             Slo(objective="cost"), ["cheap", "quick", "dense"], id="cost: the cheapest first"
         ),
-        pytest.param(Slo(min_accuracy=0.85), ["dense", "quick"], id="a floor that is just met"),
         pytest.param(
-            Slo(min_accuracy=0.85, objective="cost"), ["quick", "dense"], id="a floor and cost"
+            Slo(min_accuracy=0.85), ["dense", "quick"], id="a minimum accuracy that is just met"
         ),
-        pytest.param(Slo(max_accuracy_drop=0.05), ["dense", "quick"], id="a drop just allowed"),
+        pytest.param(
+            Slo(min_accuracy=0.85, objective="cost"),
+            ["quick", "dense"],
+            id="a minimum accuracy and cost",
+        ),
+        pytest.param(
+            Slo(max_accuracy_drop=0.05), ["dense", "quick"], id="a drop that is just allowed"
+        ),
         pytest.param(Slo(max_accuracy_drop=0.0), ["dense"], id="no drop at all"),
-        pytest.param(Slo(min_accuracy=0.85, max_accuracy_drop=0.01), ["dense"], id="both floors"),
-        pytest.param(Slo(min_accuracy=0.95), [], id="better than anything there is"),
+        pytest.param(Slo(min_accuracy=0.85, max_accuracy_drop=0.01), ["dense"], id="both limits"),
+        pytest.param(Slo(min_accuracy=0.95), [], id="more accurate than all variants"),
         pytest.param(
-            Slo(variant="cheap", min_accuracy=0.95), ["cheap"], id="a pinned variant: no floors"
+            Slo(variant="cheap", min_accuracy=0.95), ["cheap"], id="a given variant: no limits"
         ),
-        pytest.param(Slo(latency_s=1e-9), ["dense", "quick", "cheap"], id="deadlines come later"),
+        pytest.param(
+            Slo(latency_s=1e-9), ["dense", "quick", "cheap"], id="the deadline does not matter here"
+        ),
     ],
 )
 def test_qualifying(slo: Slo, expected: Sequence[str]) -> None:
     assert list(qualifying(PROFILES, slo)) == expected
 
 
-def test_equal_accuracy_goes_to_the_cheaper_and_equal_cost_to_the_more_accurate() -> None:
+def test_ties_in_accuracy_are_broken_by_cost_and_ties_in_cost_by_accuracy() -> None:
     profiles = {
         own.variant: own
         for own in (
@@ -156,7 +164,7 @@ shares = st.floats(0, 1)
     shares,
     st.sampled_from(["accuracy", "latency", "cost"]),
 )
-def test_exactly_those_within_both_floors_qualify(
+def test_exactly_the_variants_within_both_limits_qualify(
     cards: dict[str, tuple[float, float]], floor: float, most: float, objective: str
 ) -> None:
     profiles = {

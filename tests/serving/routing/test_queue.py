@@ -12,13 +12,13 @@ from serving.routing.policy.state import LaneKey, QueuedRequest
 from serving.routing.queue import AGEING_S, DeadlineQueue
 
 BOTH = LaneKey(("dense", "int8"))
-SMALL = LaneKey(("int8",))
-PATIENT = LaneKey(("dense",), has_deadline=False)
+INT8_ONLY = LaneKey(("int8",))
+NO_DEADLINE = LaneKey(("dense",), has_deadline=False)
 
 
 def add(
     queue: DeadlineQueue[Any],
-    entry: Any,
+    payload: Any,
     deadline: float = 10.0,
     *,
     key: LaneKey = BOTH,
@@ -26,105 +26,105 @@ def add(
     priority: int = 10,
     now: float = 0.0,
 ) -> QueuedRequest[Any]:
-    return queue.add(entry, key=key, size=size, deadline=deadline, priority=priority, now=now)
+    return queue.add(payload, key=key, size=size, deadline=deadline, priority=priority, now=now)
 
 
-def entries(queue: DeadlineQueue[Any]) -> dict[LaneKey, list[Any]]:
-    return {lane.key: [waiting.payload for waiting in lane.requests] for lane in queue.lanes}
+def payloads(queue: DeadlineQueue[Any]) -> dict[LaneKey, list[Any]]:
+    return {lane.key: [request.payload for request in lane.requests] for lane in queue.lanes}
 
 
 def test_an_empty_queue_has_no_lanes() -> None:
     assert (len(DeadlineQueue[Any]()), DeadlineQueue[Any]().lanes) == (0, [])
 
 
-def test_requests_of_one_key_wait_in_one_lane() -> None:
+def test_requests_with_equal_keys_share_a_lane() -> None:
     queue = DeadlineQueue[Any]()
     add(queue, "a", key=BOTH)
-    add(queue, "b", key=SMALL)
+    add(queue, "b", key=INT8_ONLY)
     add(queue, "c", key=LaneKey(("dense", "int8")))
-    assert entries(queue) == {BOTH: ["a", "c"], SMALL: ["b"]}
+    assert payloads(queue) == {BOTH: ["a", "c"], INT8_ONLY: ["b"]}
 
 
-def test_the_earliest_deadline_comes_first_then_the_priority_then_who_came_first() -> None:
+def test_the_order_is_by_deadline_then_priority_then_arrival() -> None:
     queue = DeadlineQueue[Any]()
     add(queue, "late", 3.0, priority=1)
     add(queue, "second", 2.0)
     add(queue, "third", 2.0)
     add(queue, "urgent", 2.0, priority=1)
     add(queue, "early", 1.0, priority=11)
-    assert entries(queue)[BOTH] == ["early", "urgent", "second", "third", "late"]
+    assert payloads(queue)[BOTH] == ["early", "urgent", "second", "third", "late"]
 
 
-def test_without_a_deadline_a_request_is_due_some_time_after_it_came() -> None:
+def test_a_request_without_a_deadline_becomes_due_some_time_after_its_arrival() -> None:
     queue = DeadlineQueue[Any]()
-    add(queue, "second", math.inf, key=PATIENT, now=5.0)
-    add(queue, "first", math.inf, key=PATIENT, now=4.0)
+    add(queue, "second", math.inf, key=NO_DEADLINE, now=5.0)
+    add(queue, "first", math.inf, key=NO_DEADLINE, now=4.0)
     (lane,) = queue.lanes
-    assert [waiting.order.due for waiting in lane.requests] == [4.0 + AGEING_S, 5.0 + AGEING_S]
-    assert [waiting.deadline for waiting in lane.requests] == [math.inf, math.inf]
+    assert [request.order.due for request in lane.requests] == [4.0 + AGEING_S, 5.0 + AGEING_S]
+    assert [request.deadline for request in lane.requests] == [math.inf, math.inf]
 
 
-def test_what_is_taken_comes_in_order_and_an_emptied_lane_is_gone() -> None:
+def test_requests_are_taken_in_order_and_an_empty_lane_is_removed() -> None:
     queue = DeadlineQueue[Any]()
-    for entry, deadline in (("c", 3.0), ("a", 1.0), ("b", 2.0)):
-        add(queue, entry, deadline, size=2)
+    for payload, deadline in (("c", 3.0), ("a", 1.0), ("b", 2.0)):
+        add(queue, payload, deadline, size=2)
     (lane,) = queue.lanes
-    assert [waiting.payload for waiting in queue.take(lane, 2)] == ["a", "b"]
+    assert [request.payload for request in queue.take(lane, 2)] == ["a", "b"]
     assert (len(queue), lane.samples) == (1, 2)
-    assert [waiting.payload for waiting in queue.take(lane, 5)] == ["c"]
+    assert [request.payload for request in queue.take(lane, 5)] == ["c"]
     assert (len(queue), queue.lanes) == (0, [])
 
 
-def test_the_first_ones_of_a_lane_can_be_left_out() -> None:
+def test_the_first_requests_of_a_lane_can_be_skipped() -> None:
     queue = DeadlineQueue[Any]()
-    for entry in "abcd":
-        add(queue, entry, size=2)
-    assert [waiting.payload for waiting in queue.take(queue.lanes[0], 2, skip=1)] == ["b", "c"]
-    assert entries(queue)[BOTH] == ["a", "d"]
+    for payload in "abcd":
+        add(queue, payload, size=2)
+    assert [request.payload for request in queue.take(queue.lanes[0], 2, skip=1)] == ["b", "c"]
+    assert payloads(queue)[BOTH] == ["a", "d"]
     assert (len(queue), queue.lanes[0].samples) == (2, 4)
 
 
-def test_what_is_put_back_gets_the_place_it_had() -> None:
+def test_a_reinserted_request_gets_its_former_position() -> None:
     queue = DeadlineQueue[Any]()
-    for entry in ("first", "second", "third"):
-        add(queue, entry)
+    for payload in ("first", "second", "third"):
+        add(queue, payload)
     taken = queue.take(queue.lanes[0], 2)
     add(queue, "fourth")
-    for waiting in reversed(taken):
-        queue.reinsert(waiting)
-    assert entries(queue)[BOTH] == ["first", "second", "third", "fourth"]
+    for request in reversed(taken):
+        queue.reinsert(request)
+    assert payloads(queue)[BOTH] == ["first", "second", "third", "fourth"]
 
 
-def test_one_is_removed_from_among_its_equals() -> None:
+def test_one_of_several_equal_requests_can_be_removed() -> None:
     queue = DeadlineQueue[Any]()
-    _, second, _ = (add(queue, entry) for entry in ("first", "second", "third"))
-    add(queue, "other", key=SMALL)
+    _, second, _ = (add(queue, payload) for payload in ("first", "second", "third"))
+    add(queue, "other", key=INT8_ONLY)
     assert queue.remove(second)
-    assert entries(queue) == {BOTH: ["first", "third"], SMALL: ["other"]}
+    assert payloads(queue) == {BOTH: ["first", "third"], INT8_ONLY: ["other"]}
 
 
-def test_what_does_not_wait_is_not_removed() -> None:
+def test_a_request_that_is_not_queued_cannot_be_removed() -> None:
     queue = DeadlineQueue[Any]()
     first, second = add(queue, "first"), add(queue, "second")
     assert queue.remove(first)
-    assert not queue.remove(first), "its lane is there, it is not"
+    assert not queue.remove(first), "the lane exists, but the request is not in it"
     assert queue.remove(second)
-    assert not queue.remove(second), "nor is its lane"
+    assert not queue.remove(second), "the lane does not exist"
 
 
 @pytest.mark.parametrize(
     ("priority", "shed"),
     [
-        pytest.param(1, "unimportant, due last", id="the lowest priority, and of those the last"),
+        pytest.param(1, "unimportant, due last", id="the lowest priority, due last"),
         pytest.param(19, "unimportant, due last", id="just more important"),
-        pytest.param(20, None, id="an equal is not shed"),
-        pytest.param(21, None, id="nor one who is more important"),
+        pytest.param(20, None, id="an equal priority is not shed"),
+        pytest.param(21, None, id="a higher priority is not shed"),
     ],
 )
-def test_who_is_shed_for_a_request_of_this_priority(priority: int, shed: str | None) -> None:
+def test_the_request_to_shed_depends_on_the_priority(priority: int, shed: str | None) -> None:
     queue = DeadlineQueue[Any]()
     add(queue, "important, due last", 9.0, priority=1)
-    add(queue, "unimportant, due last", 8.0, priority=20, key=SMALL)
+    add(queue, "unimportant, due last", 8.0, priority=20, key=INT8_ONLY)
     add(queue, "unimportant, due first", 1.0, priority=20)
     add(queue, "ordinary", 10.0)
     found = queue.take_least_important(priority)
@@ -136,32 +136,34 @@ def test_who_is_shed_for_a_request_of_this_priority(priority: int, shed: str | N
     ("before", "variants", "shed"),
     [
         pytest.param(9.0, ["dense"], "late", id="the lowest priority"),
-        pytest.param(8.0, ["dense"], "early", id="of those that are due before"),
-        pytest.param(9.0, ["int8"], "elsewhere", id="and for which these variants will do"),
-        pytest.param(0.5, ["dense"], None, id="nobody is due so early"),
-        pytest.param(9.0, ["int4"], None, id="nobody wants that variant"),
+        pytest.param(8.0, ["dense"], "early", id="only requests that are due before"),
+        pytest.param(
+            9.0, ["int8"], "elsewhere", id="only requests for which these variants qualify"
+        ),
+        pytest.param(0.5, ["dense"], None, id="no request is due so early"),
+        pytest.param(9.0, ["int4"], None, id="the variant qualifies for no request"),
     ],
 )
-def test_who_is_shed_of_those_in_the_way(
+def test_only_competing_requests_are_shed(
     before: float, variants: list[str], shed: str | None
 ) -> None:
     queue = DeadlineQueue[Any]()
     dense = LaneKey(("dense",))
     add(queue, "early", 2.0, priority=20, key=dense)
     add(queue, "late", 9.0, priority=30, key=dense)
-    add(queue, "elsewhere", 3.0, priority=40, key=SMALL)
+    add(queue, "elsewhere", 3.0, priority=40, key=INT8_ONLY)
     found = queue.take_least_important(1, before=before, variants=variants)
     assert (found and found.payload) == shed
     assert len(queue) == (3 if shed is None else 2)
 
 
-def test_an_empty_queue_sheds_nobody() -> None:
+def test_an_empty_queue_has_no_request_to_shed() -> None:
     assert DeadlineQueue[Any]().take_least_important(1) is None
 
 
-def test_the_last_deadlines_are_those_of_each_lane() -> None:
+def test_last_deadlines_has_the_last_deadline_of_each_lane() -> None:
     queue = DeadlineQueue[Any]()
-    for deadline, key in ((3.0, BOTH), (9.0, BOTH), (5.0, SMALL), (math.inf, PATIENT)):
+    for deadline, key in ((3.0, BOTH), (9.0, BOTH), (5.0, INT8_ONLY), (math.inf, NO_DEADLINE)):
         add(queue, deadline, deadline, key=key)
     assert queue.last_deadlines() == [5.0, 9.0, math.inf]
 
@@ -169,21 +171,19 @@ def test_the_last_deadlines_are_those_of_each_lane() -> None:
 @pytest.mark.parametrize(
     ("deadline", "variants", "expected"),
     [
-        pytest.param(0.5, ["int8"], 0, id="nothing is due so early"),
-        pytest.param(1.0, ["int8"], 2 / 2 + 5, id="due just then counts"),
-        pytest.param(2.5, ["dense"], 2 * 2 / 2, id="only those that want the variant"),
-        pytest.param(
-            9.0, ["dense"], 2 * 3 / 2, id="half of a lane that another variant may serve, too"
-        ),
-        pytest.param(9.0, ["dense", "int8"], 2 * 3 + 5, id="a lane that wants both counts once"),
-        pytest.param(9.0, ["int4"], 0, id="a variant nobody wants"),
+        pytest.param(0.5, ["int8"], 0, id="no request is due so early"),
+        pytest.param(1.0, ["int8"], 2 / 2 + 5, id="a deadline exactly at the limit counts"),
+        pytest.param(2.5, ["dense"], 2 * 2 / 2, id="only lanes for which the variant qualifies"),
+        pytest.param(9.0, ["dense"], 2 * 3 / 2, id="half of a lane that another variant can serve"),
+        pytest.param(9.0, ["dense", "int8"], 2 * 3 + 5, id="a lane with both variants counts once"),
+        pytest.param(9.0, ["int4"], 0, id="a variant that qualifies for no lane"),
     ],
 )
 def test_samples_before(deadline: float, variants: list[str], expected: float) -> None:
     queue = DeadlineQueue[Any]()
     for due in (1.0, 2.0, 3.0):
         add(queue, due, due, size=2)
-    add(queue, "other", 1.0, size=5, key=SMALL)
+    add(queue, "other", 1.0, size=5, key=INT8_ONLY)
     assert queue.samples_before(deadline, variants) == pytest.approx(expected)
 
 
@@ -192,8 +192,8 @@ deadlines = st.floats(0, 100)
 priorities = st.integers(1, 20)
 
 
-class Queue(RuleBasedStateMachine):
-    """Whatever is done to a queue, its books are right; a plain list says what they should be."""
+class QueueMachine(RuleBasedStateMachine):
+    """Random operations on a queue, compared with a plain list of the expected requests."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -202,25 +202,27 @@ class Queue(RuleBasedStateMachine):
         self.taken: list[QueuedRequest[Any]] = []
         self.now = 0.0
 
-    @rule(key=st.sampled_from([BOTH, SMALL]), size=sizes, deadline=deadlines, priority=priorities)
+    @rule(
+        key=st.sampled_from([BOTH, INT8_ONLY]), size=sizes, deadline=deadlines, priority=priorities
+    )
     def add(self, key: LaneKey, size: int, deadline: float, priority: int) -> None:
         self._add(key, size, deadline, priority)
 
     @rule(size=sizes, priority=priorities, pause=st.floats(0, 2))
     def add_without_deadline(self, size: int, priority: int, pause: float) -> None:
         self.now += pause
-        self._add(PATIENT, size, math.inf, priority)
+        self._add(NO_DEADLINE, size, math.inf, priority)
 
     def _add(self, key: LaneKey, size: int, deadline: float, priority: int) -> None:
-        entry = object()
+        payload = object()
         self.queue.add(
-            entry, key=key, size=size, deadline=deadline, priority=priority, now=self.now
+            payload, key=key, size=size, deadline=deadline, priority=priority, now=self.now
         )
         self.expected += [
-            waiting
+            request
             for lane in self.queue.lanes
-            for waiting in lane.requests
-            if waiting.payload is entry
+            for request in lane.requests
+            if request.payload is payload
         ]
 
     @precondition(lambda self: self.expected)
@@ -231,63 +233,63 @@ class Queue(RuleBasedStateMachine):
         first = lane.requests[skip : skip + count]
         taken = self.queue.take(lane, count, skip)
         assert taken == first
-        self._gone(taken)
+        self._record_removed(taken)
 
     @precondition(lambda self: self.expected)
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
-        waiting = data.draw(st.sampled_from(self.expected))
-        assert self.queue.remove(waiting)
-        self._gone([waiting])
+        request = data.draw(st.sampled_from(self.expected))
+        assert self.queue.remove(request)
+        self._record_removed([request])
 
     @precondition(lambda self: self.taken)
     @rule(data=st.data())
-    def remove_what_is_gone(self, data: st.DataObject) -> None:
+    def remove_again(self, data: st.DataObject) -> None:
         assert not self.queue.remove(data.draw(st.sampled_from(self.taken)))
 
     @precondition(lambda self: self.taken)
     @rule()
     def reinsert(self) -> None:
-        waiting = self.taken.pop()
-        self.queue.reinsert(waiting)
-        self.expected.append(waiting)
+        request = self.taken.pop()
+        self.queue.reinsert(request)
+        self.expected.append(request)
 
     @rule(priority=priorities)
     def take_least_important(self, priority: int) -> None:
         shed = self.queue.take_least_important(priority)
-        lower = [waiting for waiting in self.expected if waiting.order.priority > priority]
+        lower = [request for request in self.expected if request.order.priority > priority]
         if shed is None:
             assert not lower
             return
-        worst = max((waiting.order.priority, waiting.order.due) for waiting in lower)
+        worst = max((request.order.priority, request.order.due) for request in lower)
         assert (shed.order.priority, shed.order.due) == worst
-        self._gone([shed])
+        self._record_removed([shed])
 
-    def _gone(self, taken: list[QueuedRequest[Any]]) -> None:
+    def _record_removed(self, taken: list[QueuedRequest[Any]]) -> None:
         self.taken += taken
-        self.expected = [waiting for waiting in self.expected if waiting not in taken]
+        self.expected = [request for request in self.expected if request not in taken]
 
     @invariant()
-    def nothing_is_lost_or_doubled(self) -> None:
-        found = [waiting for lane in self.queue.lanes for waiting in lane.requests]
+    def no_request_is_lost_or_duplicated(self) -> None:
+        found = [request for lane in self.queue.lanes for request in lane.requests]
         assert len(self.queue) == len(found) == len(self.expected)
         assert set(map(id, found)) == set(map(id, self.expected))
 
     @invariant()
-    def lanes_are_whole(self) -> None:
+    def lanes_are_consistent(self) -> None:
         for lane in self.queue.lanes:
-            orders = [waiting.order for waiting in lane.requests]
+            orders = [request.order for request in lane.requests]
             assert orders, "no lane is empty"
             assert orders == sorted(orders)
-            assert {waiting.key for waiting in lane.requests} == {lane.key}
-            assert lane.samples == sum(waiting.size for waiting in lane.requests)
+            assert {request.key for request in lane.requests} == {lane.key}
+            assert lane.samples == sum(request.size for request in lane.requests)
 
 
-TestQueue = Queue.TestCase
+TestQueue = QueueMachine.TestCase
 
 
 @given(st.lists(st.tuples(deadlines, priorities), min_size=1), deadlines)
-def test_samples_before_is_exact_where_all_are_of_one_size(
+def test_samples_before_is_exact_if_all_requests_have_one_size(
     requests: list[tuple[float, int]], deadline: float
 ) -> None:
     queue = DeadlineQueue[Any]()

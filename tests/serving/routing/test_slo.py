@@ -17,24 +17,30 @@ DEFAULT = Slo(latency_s=0.5, min_accuracy=0.7, objective="cost")
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
-        pytest.param({}, Slo(), id="nothing said: nothing asked for"),
+        pytest.param({}, Slo(), id="no parameters: no limits"),
         pytest.param({"slo_latency_ms": 20}, Slo(latency_s=0.020), id="milliseconds"),
-        pytest.param({"slo_latency_ms": 0.5}, Slo(latency_s=0.0005), id="a part of a millisecond"),
-        pytest.param({"timeout": 0}, Slo(), id="V2's timeout of 0: none"),
-        pytest.param({"timeout": 20_000}, Slo(latency_s=0.020), id="V2's timeout: microseconds"),
         pytest.param(
-            {"slo_latency_ms": 5, "timeout": 20_000}, Slo(latency_s=0.005), id="ours over timeout"
+            {"slo_latency_ms": 0.5}, Slo(latency_s=0.0005), id="a fraction of a millisecond"
         ),
-        pytest.param({"min_accuracy": 0}, Slo(min_accuracy=0), id="the lowest floor"),
-        pytest.param({"min_accuracy": 1}, Slo(min_accuracy=1), id="the highest floor"),
+        pytest.param({"timeout": 0}, Slo(), id="a V2 timeout of 0: no deadline"),
+        pytest.param(
+            {"timeout": 20_000}, Slo(latency_s=0.020), id="the V2 timeout is in microseconds"
+        ),
+        pytest.param(
+            {"slo_latency_ms": 5, "timeout": 20_000},
+            Slo(latency_s=0.005),
+            id="slo_latency_ms over timeout",
+        ),
+        pytest.param({"min_accuracy": 0}, Slo(min_accuracy=0), id="the lowest minimum accuracy"),
+        pytest.param({"min_accuracy": 1}, Slo(min_accuracy=1), id="the highest minimum accuracy"),
         pytest.param({"max_accuracy_drop": 0.01}, Slo(max_accuracy_drop=0.01), id="a drop"),
         pytest.param({"objective": "latency"}, Slo(objective="latency"), id="an objective"),
         pytest.param({"priority": 1}, Slo(priority=1), id="the highest priority"),
         pytest.param({"priority": 0}, Slo(priority=DEFAULT_PRIORITY), id="0 is the default"),
-        pytest.param({"priority": 2.0}, Slo(priority=2), id="a whole number may have a point"),
+        pytest.param({"priority": 2.0}, Slo(priority=2), id="a whole number as a float"),
         pytest.param({"priority": MAX_PRIORITY}, Slo(priority=MAX_PRIORITY), id="the lowest"),
         pytest.param({"variant": "int8"}, Slo(variant="int8"), id="one variant"),
-        pytest.param({"sequence_id": 7, "other": []}, Slo(), id="parameters of others are theirs"),
+        pytest.param({"sequence_id": 7, "other": []}, Slo(), id="other parameters are ignored"),
     ],
 )
 def test_parameters(parameters: dict[str, Any], expected: Slo) -> None:
@@ -45,7 +51,7 @@ def test_parameters(parameters: dict[str, Any], expected: Slo) -> None:
     ("headers", "expected"),
     [
         pytest.param({"x-slo-latency-ms": "20"}, Slo(latency_s=0.020), id="milliseconds"),
-        pytest.param({"x-slo-min-accuracy": "0.9"}, Slo(min_accuracy=0.9), id="a floor"),
+        pytest.param({"x-slo-min-accuracy": "0.9"}, Slo(min_accuracy=0.9), id="a minimum accuracy"),
         pytest.param({"x-slo-max-accuracy-drop": "1e-2"}, Slo(max_accuracy_drop=0.01), id="a drop"),
         pytest.param({"x-slo-objective": "cost"}, Slo(objective="cost"), id="an objective"),
         pytest.param({"x-slo-priority": "3"}, Slo(priority=3), id="a priority"),
@@ -54,20 +60,20 @@ def test_parameters(parameters: dict[str, Any], expected: Slo) -> None:
         pytest.param(
             {"x-slo-variant": "nan"}, Slo(variant="nan"), id="a variant whose name is nan"
         ),
-        pytest.param({"x-slo-colour": "red"}, Slo(), id="a header that is none of ours"),
+        pytest.param({"x-slo-colour": "red"}, Slo(), id="other headers are ignored"),
     ],
 )
 def test_headers(headers: dict[str, str], expected: Slo) -> None:
     assert parse({}, headers, Slo()) == expected
 
 
-def test_a_parameter_wins_over_a_header() -> None:
+def test_a_parameter_takes_precedence_over_a_header() -> None:
     headers = {"x-slo-latency-ms": "20", "x-slo-priority": "3"}
     assert parse({"slo_latency_ms": 5}, headers, Slo()) == Slo(latency_s=0.005, priority=3)
     assert parse({"timeout": 5_000}, headers, Slo()) == Slo(latency_s=0.005, priority=3)
 
 
-def test_what_is_not_said_comes_from_the_default() -> None:
+def test_missing_fields_come_from_the_default() -> None:
     assert parse({}, {}, DEFAULT) is DEFAULT
     assert parse({"priority": 2}, {}, DEFAULT) == Slo(0.5, 0.7, 1.0, "cost", 2, None)
 
@@ -105,7 +111,7 @@ PRIORITY = f"a whole number from 0 (default) or 1 (highest) to {MAX_PRIORITY}"
         ("variant", None, "must be the name of a variant, got None"),
     ],
 )
-def test_a_bad_parameter_is_refused_with_what_it_may_be(
+def test_the_error_for_an_invalid_parameter_has_the_allowed_values(
     parameter: str, value: Any, message: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refused:
@@ -128,18 +134,20 @@ def test_a_bad_parameter_is_refused_with_what_it_may_be(
         ("x-slo-variant", "", "must be the name of a variant, got ''"),
     ],
 )
-def test_a_bad_header_is_refused_with_what_it_may_be(header: str, text: str, message: str) -> None:
+def test_the_error_for_an_invalid_header_has_the_allowed_values(
+    header: str, text: str, message: str
+) -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse({}, {header: text}, Slo())
     assert str(refused.value) == f"header {header} {message}"
 
 
-def test_a_bad_header_is_refused_even_where_a_parameter_wins() -> None:
+def test_an_invalid_header_is_an_error_even_if_a_parameter_takes_precedence() -> None:
     with pytest.raises(InvalidRequest, match="header x-slo-priority"):
         parse({"priority": 1}, {"x-slo-priority": "high"}, Slo())
 
 
-def test_a_refusal_is_short_however_long_the_value_is() -> None:
+def test_the_error_for_a_long_value_is_short() -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse({"objective": "x" * 1_000_000}, {}, Slo())
     assert len(str(refused.value)) < 300
@@ -157,7 +165,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(sorted(PARAMETERS)), json_values))
-def test_whatever_json_is_asked_for_is_an_slo_within_bounds_or_refused(
+def test_any_json_value_is_a_valid_slo_or_an_error(
     parameters: dict[str, Any],
 ) -> None:
     parameters = orjson.loads(orjson.dumps(parameters))
@@ -174,7 +182,7 @@ def test_whatever_json_is_asked_for_is_an_slo_within_bounds_or_refused(
 
 
 @given(st.dictionaries(st.sampled_from(sorted(HEADERS)), st.text()))
-def test_whatever_a_header_says_is_an_slo_or_refused(headers: dict[str, str]) -> None:
+def test_any_header_value_is_a_valid_slo_or_an_error(headers: dict[str, str]) -> None:
     try:
         slo = parse({}, headers, Slo())
     except InvalidRequest:
@@ -187,5 +195,5 @@ def test_every_header_has_a_parameter_of_its_own() -> None:
     by_header = {
         name: "x-slo-" + name.removeprefix("slo_").replace("_", "-") for name in PARAMETERS
     }
-    del by_header["timeout"]  # the protocol's own; gRPC and HTTP have theirs
+    del by_header["timeout"]  # gRPC and HTTP have their own time-outs
     assert sorted(by_header.values()) == sorted(HEADERS)

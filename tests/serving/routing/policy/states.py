@@ -1,4 +1,4 @@
-"""Situations made up for tests of policies: only what a test is about has to be said. Now is 0."""
+"""Builders of router states for the tests of policies. The time is 0."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ ALL = ("dense", "pruned", "int8")
 
 
 @dataclass(frozen=True)
-class Linear:
-    """A first sample takes `first_s`, each further one `each_s`, always `residuals` in 95 %."""
+class LinearTimes:
+    """Batch times of `first_s` for the first sample and `each_s` for each further one.
+
+    Quantiles above the median are `residuals` times the median.
+    """
 
     first_s: float
     each_s: float
@@ -41,10 +44,10 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Shrunk:
-    """A share of what a batch typically takes: its best case."""
+class ScaledTimes:
+    """Best-case times: a share of the typical times."""
 
-    times: Linear
+    times: LinearTimes
     share: float
 
     def __call__(self, size: int) -> float:
@@ -63,8 +66,8 @@ def variant_state(
     max_batch: int = 64,
     batches_sent: int = 0,
 ) -> VariantState:
-    """A variant with all of its slots free, or with none before `busy_s` have passed."""
-    times = Linear(first_s, each_s, residuals)
+    """Return a variant with all slots free, or with none until `busy_s` have passed."""
+    times = LinearTimes(first_s, each_s, residuals)
     return VariantState(
         name=name,
         accuracy=1.0,
@@ -73,7 +76,7 @@ def variant_state(
         free_in_s=busy_s,
         max_batch=max_batch,
         times=times,
-        best_case_s=Shrunk(times, best_case),
+        best_case_s=ScaledTimes(times, best_case),
         batches_sent=batches_sent,
     )
 
@@ -86,7 +89,7 @@ def lane(
     sizes: Sequence[int] = (),
     arrived: float = 0.0,
 ) -> Lane:
-    """Requests due at these times; of one sample each unless `sizes` says so."""
+    """Return a lane of requests with these deadlines, of one sample each without `sizes`."""
     key = LaneKey(tuple(variants), fastest_first, deadlines[0] < math.inf, signature)
     requests = [
         QueuedRequest(
@@ -104,26 +107,23 @@ def lane(
     return Lane(key, requests, sum(request.size for request in requests))
 
 
-def state(
+def router_state(
     lanes: Sequence[Lane], *variants: VariantState, arrivals_per_s: float = 0.0
 ) -> RouterState:
     by_name = {variant.name: variant for variant in variants}
     return RouterState(lanes, by_name, 0.0, arrivals_per_s=arrivals_per_s)
 
 
-Chosen = Callable[..., object]
+def chooser(policy: Policy) -> Callable[..., object]:
+    """Return a function that calls the policy and summarizes its decision.
 
-
-def chooses(policy: Policy) -> Chosen:
-    """Return what asks the policy and returns its decision in brief.
-
-    (variant, size) of a dispatch, ("wait", until), or "drop".
+    The summary is (variant, size) of a dispatch, ("wait", until), or "drop".
     """
 
     def choose(
         lanes: Sequence[Lane], *variants: VariantState, arrivals_per_s: float = 0.0
     ) -> object:
-        match policy(state(lanes, *variants, arrivals_per_s=arrivals_per_s)):
+        match policy(router_state(lanes, *variants, arrivals_per_s=arrivals_per_s)):
             case Dispatch(variant=name, size=size):
                 return name, size
             case Drop():

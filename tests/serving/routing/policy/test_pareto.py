@@ -19,7 +19,7 @@ from serving.routing.policy.state import (
     Wait,
 )
 from tests.serving.routing.policy import states as states
-from tests.serving.routing.policy.states import ALL, lane, state
+from tests.serving.routing.policy.states import ALL, lane, router_state
 
 ACCURACIES = {"dense": 0.90, "pruned": 0.89, "int8": 0.87}
 
@@ -27,9 +27,9 @@ ACCURACIES = {"dense": 0.90, "pruned": 0.89, "int8": 0.87}
 def variant_state(
     name: str, first_s: float, each_s: float = 0.0, **parameters: float
 ) -> VariantState:
-    """A variant with the accuracy that goes with its name; it was seen just now."""
-    made = states.variant_state(name, first_s, each_s, **parameters)  # type: ignore[arg-type]
-    return replace(made, accuracy=ACCURACIES[name])
+    """Return a variant with the accuracy that belongs to its name."""
+    variant = states.variant_state(name, first_s, each_s, **parameters)  # type: ignore[arg-type]
+    return replace(variant, accuracy=ACCURACIES[name])
 
 
 DENSE = variant_state("dense", 0.010, 0.001)
@@ -39,7 +39,7 @@ BUSY_DENSE = variant_state("dense", 0.010, 0.001, busy_s=0.005)
 
 
 def choose(lanes: Sequence[Lane], *variants: VariantState) -> Decision:
-    return pareto(state(lanes, *variants))
+    return pareto(router_state(lanes, *variants))
 
 
 def outcome(decision: Decision) -> object:
@@ -53,22 +53,37 @@ def outcome(decision: Decision) -> object:
 @pytest.mark.parametrize(
     ("deadlines", "variants", "expected"),
     [
-        pytest.param([math.inf], [DENSE, PRUNED, INT8], ("dense", 1), id="no deadline: the best"),
-        pytest.param([0.1], [DENSE, PRUNED, INT8], ("dense", 1), id="time enough: the best"),
+        pytest.param(
+            [math.inf], [DENSE, PRUNED, INT8], ("dense", 1), id="no deadline: the best variant"
+        ),
+        pytest.param(
+            [0.1], [DENSE, PRUNED, INT8], ("dense", 1), id="enough time: the best variant"
+        ),
         pytest.param([0.009], [DENSE, PRUNED, INT8], ("pruned", 1), id="too tight for the best"),
-        pytest.param([0.003], [DENSE, PRUNED, INT8], ("int8", 1), id="only the fastest is in time"),
-        pytest.param([0.0005], [DENSE, PRUNED, INT8], Drop, id="hopeless even at best: drop"),
-        pytest.param([-1.0], [DENSE, PRUNED, INT8], Drop, id="past its deadline: drop"),
-        pytest.param([0.014], [BUSY_DENSE, PRUNED], ("pruned", 1), id="busy for too long: go on"),
-        pytest.param([math.inf], [BUSY_DENSE, INT8], Wait, id="no deadline: wait for the best"),
-        pytest.param([0.1], [INT8], ("int8", 1), id="only what is alive counts"),
-        pytest.param([0.1], [], Wait, id="nothing alive: wait, one may come back"),
-        pytest.param([0.0], [], Drop, id="nothing alive and the time is up: drop"),
+        pytest.param(
+            [0.003], [DENSE, PRUNED, INT8], ("int8", 1), id="only the fastest variant is in time"
+        ),
+        pytest.param(
+            [0.0005], [DENSE, PRUNED, INT8], Drop, id="too late even in the best case: drop"
+        ),
+        pytest.param([-1.0], [DENSE, PRUNED, INT8], Drop, id="past the deadline: drop"),
+        pytest.param(
+            [0.014], [BUSY_DENSE, PRUNED], ("pruned", 1), id="busy for too long: the next variant"
+        ),
+        pytest.param(
+            [math.inf], [BUSY_DENSE, INT8], Wait, id="no deadline: wait for the best variant"
+        ),
+        pytest.param([0.1], [INT8], ("int8", 1), id="only live variants count"),
+        pytest.param([0.1], [], Wait, id="no live replica: wait"),
+        pytest.param([0.0], [], Drop, id="no live replica at the deadline: drop"),
         pytest.param([0.1] * 40, [DENSE, INT8], ("dense", 40), id="the batch grows with the queue"),
-        pytest.param([0.2] * 100, [DENSE], ("dense", 64), id="the largest batch there is"),
+        pytest.param([0.2] * 100, [DENSE], ("dense", 64), id="the largest batch"),
         pytest.param([0.015] * 3, [DENSE, INT8], ("dense", 3), id="three fit in one batch"),
         pytest.param(
-            [0.030] * 40, [DENSE, INT8], ("int8", 40), id="the best cannot have them all: degrade"
+            [0.030] * 40,
+            [DENSE, INT8],
+            ("int8", 40),
+            id="too many for the best variant: a faster one",
         ),
     ],
 )
@@ -84,20 +99,22 @@ def test_earliest_deadline_first_across_lanes() -> None:
     assert decision.counts[0][0] is tight
 
 
-def test_a_lane_that_waits_does_not_hold_up_the_next() -> None:
-    waits = lane(0.020, variants=["dense"])
-    goes = lane(0.5, variants=["int8"])
-    decision = choose([waits, goes], BUSY_DENSE, INT8)
+def test_a_lane_that_waits_does_not_block_the_next() -> None:
+    blocked = lane(0.020, variants=["dense"])
+    free = lane(0.5, variants=["int8"])
+    decision = choose([blocked, free], BUSY_DENSE, INT8)
     assert isinstance(decision, Dispatch)
-    assert decision.counts == ((goes, 1),)
+    assert decision.counts == ((free, 1),)
 
 
 @pytest.mark.parametrize(
     "other",
     [
         pytest.param(lane(math.inf, signature="other"), id="of another shape"),
-        pytest.param(lane(math.inf, variants=["int8", "dense"]), id="that prefer another variant"),
-        pytest.param(lane(math.inf, fastest_first=True), id="that want whatever is fastest"),
+        pytest.param(
+            lane(math.inf, variants=["int8", "dense"]), id="of a lane that prefers another variant"
+        ),
+        pytest.param(lane(math.inf, fastest_first=True), id="with the objective latency"),
     ],
 )
 def test_no_batch_with_requests(other: Lane) -> None:
@@ -107,27 +124,28 @@ def test_no_batch_with_requests(other: Lane) -> None:
     assert decision.counts == ((mine, 1),)
 
 
-def test_fastest_first_takes_what_answers_first_whatever_the_order() -> None:
-    wants_speed = lane(0.5, fastest_first=True)
-    assert outcome(choose([wants_speed], DENSE, PRUNED, INT8)) == ("int8", 1)
+def test_fastest_first_takes_the_variant_that_answers_first() -> None:
+    urgent = lane(0.5, fastest_first=True)
+    assert outcome(choose([urgent], DENSE, PRUNED, INT8)) == ("int8", 1)
     busy = variant_state("int8", 0.002, busy_s=0.004)
-    assert outcome(choose([wants_speed], DENSE, PRUNED, busy)) == ("pruned", 1)
+    assert outcome(choose([urgent], DENSE, PRUNED, busy)) == ("pruned", 1)
 
 
-def test_a_request_larger_than_its_time_allows_the_best_goes_to_another() -> None:
+def test_a_request_too_large_for_the_best_variant_goes_to_another() -> None:
     decision = choose([lane(0.015, sizes=[32])], DENSE, INT8)
     assert outcome(decision) == ("int8", 32)
 
 
-def test_who_is_late_already_does_not_make_the_others_late() -> None:
-    # 2 ms are too little even for one; the others would fit into a batch of 20.
+def test_a_request_that_is_late_anyway_does_not_delay_the_others() -> None:
+    # The first request has less than the 2 ms that a batch of 1 takes; the others are in time in a
+    # batch of 20.
     late = lane(0.0019, *[0.006] * 20, variants=["int8"])
     decision = choose([late], variant_state("int8", 0.002, 0.0002, best_case=0.9))
     assert isinstance(decision, Dispatch)
     assert (decision.skip, decision.size) == (1, 20)
 
 
-def test_a_variant_that_was_not_seen_for_long_is_tried_where_it_harms_nobody() -> None:
+def test_a_variant_that_has_not_run_for_a_while_is_explored_without_risk() -> None:
     unseen = replace(PRUNED, since_last_batch_s=60.0)
     decision = choose([lane(1.0)], DENSE, unseen, INT8)
     assert isinstance(decision, Dispatch)
@@ -170,25 +188,25 @@ def lanes_(draw: st.DrawFn) -> Lane:
 
 
 @st.composite
-def situations_(draw: st.DrawFn) -> RouterState:
+def router_states_(draw: st.DrawFn) -> RouterState:
     lanes = draw(st.lists(lanes_(), min_size=1, max_size=4))
-    found = state(lanes, *draw(variant_states_))
-    rate, patience_s = draw(st.floats(0, 1000)), draw(st.floats(0.001, 1))
+    drawn = router_state(lanes, *draw(variant_states_))
+    rate, slack_s = draw(st.floats(0, 1000)), draw(st.floats(0.001, 1))
     cores = draw(st.sampled_from([1.0, 2.0, math.inf]))
     return replace(
-        found,
+        drawn,
         free_cores=cores,
         arrivals_per_s=rate,
-        expected_misses=lambda held_s: rate * max(0.0, held_s - patience_s),
+        expected_misses=lambda held_s: rate * max(0.0, held_s - slack_s),
     )
 
 
-@given(situations_())
-def test_every_dispatch_keeps_the_rules(shown: RouterState) -> None:
-    decision = pareto(shown)
+@given(router_states_())
+def test_every_dispatch_is_valid(state: RouterState) -> None:
+    decision = pareto(state)
     if not isinstance(decision, Dispatch):
         return
-    chosen = shown.variants[decision.variant]
+    chosen = state.variants[decision.variant]
     assert chosen.free_slots > 0
     taken = []
     for place, (source, count) in enumerate(decision.counts):
@@ -202,34 +220,34 @@ def test_every_dispatch_keeps_the_rules(shown: RouterState) -> None:
     assert decision.predicted_s == chosen.times.within_s(decision.size)
 
 
-@given(situations_())
-def test_nothing_is_dropped_that_somebody_could_answer(shown: RouterState) -> None:
-    decision = pareto(shown)
+@given(router_states_())
+def test_a_request_that_a_variant_could_answer_is_not_dropped(state: RouterState) -> None:
+    decision = pareto(state)
     if isinstance(decision, Drop):
         first = decision.lane.requests[0]
-        for variant in shown.variants.values():
+        for variant in state.variants.values():
             if variant.name in decision.lane.key.variants:
                 assert variant.free_in_s + variant.best_case_s(first.size) > first.deadline
 
 
-@given(situations_())
-def test_waiting_ends_in_the_future_and_nobody_waits_for_nothing(shown: RouterState) -> None:
-    decision = pareto(shown)
+@given(router_states_())
+def test_a_wait_ends_in_the_future_and_has_a_reason(state: RouterState) -> None:
+    decision = pareto(state)
     if isinstance(decision, Wait):
-        assert decision.until > shown.now or any(
-            not each.free_slots for each in shown.variants.values()
+        assert decision.until > state.now or any(
+            not each.free_slots for each in state.variants.values()
         )
-        for source in shown.lanes:
-            able = [name for name in source.key.variants if name in shown.variants]
-            if able and source.key.has_deadline:
-                assert any(not shown.variants[name].free_slots for name in able)
+        for source in state.lanes:
+            live = [name for name in source.key.variants if name in state.variants]
+            if live and source.key.has_deadline:
+                assert any(not state.variants[name].free_slots for name in live)
 
 
-@pytest.mark.parametrize("waiting", [64, 65, 100, 128])
-def test_with_cores_to_spare_a_queue_of_any_length_gets_the_best_in_time(waiting: int) -> None:
+@pytest.mark.parametrize("queued", [64, 65, 100, 128])
+def test_with_free_cores_a_queue_of_any_length_gets_the_best_variant(queued: int) -> None:
     dense = states.variant_state("dense", 0.010, 0.001)
     int8 = states.variant_state("int8", 0.002, 0.0001)
-    shown = replace(state([lane(*[0.5] * waiting)], dense, int8), free_cores=2)
-    decision = pareto(shown)
+    state = replace(router_state([lane(*[0.5] * queued)], dense, int8), free_cores=2)
+    decision = pareto(state)
     assert isinstance(decision, Dispatch)
     assert (decision.variant, decision.size) == ("dense", 64)

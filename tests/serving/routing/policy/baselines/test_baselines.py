@@ -1,4 +1,4 @@
-"""What holds for every baseline, in any situation."""
+"""Properties of every baseline, in any state of the router."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from serving.routing.policy.state import (
     VariantState,
     Wait,
 )
-from tests.serving.routing.policy.states import ALL, DENSE, PRUNED, chooses, lane, variant_state
+from tests.serving.routing.policy.states import ALL, DENSE, PRUNED, chooser, lane, variant_state
 
 BASELINES: Mapping[str, Policy] = {
     "closest_fit": closest_fit,
@@ -49,7 +49,7 @@ BASELINES: Mapping[str, Policy] = {
 }
 
 WORK_CONSERVING = ("closest_fit", "max_acc", "max_batch", "slack_fit")
-"""They use whatever is free; the others wait for what they chose."""
+"""The baselines that use any free variant. The others wait for the variant they have chosen."""
 
 NAMES = ("dense", "pruned", "sparse", "int8")
 
@@ -57,8 +57,8 @@ NOW = 1000.0
 
 
 @st.composite
-def variants(draw: st.DrawFn, name: str) -> VariantState:
-    made = variant_state(
+def variant_states(draw: st.DrawFn, name: str) -> VariantState:
+    variant = variant_state(
         name,
         draw(st.floats(1e-4, 0.05)),
         draw(st.floats(0, 0.01)),
@@ -68,15 +68,15 @@ def variants(draw: st.DrawFn, name: str) -> VariantState:
         max_batch=draw(st.sampled_from([1, 7, 16, 64])),
         batches_sent=draw(st.integers(0, 100)),
     )
-    free_slots = draw(st.integers(0, made.slots))
-    # A batch may run for longer than was expected: then it should be free by now, and is not.
+    free_slots = draw(st.integers(0, variant.slots))
+    # A batch may take longer than expected: then the slot is not free although `free_in_s` is 0.
     free_in_s = 0.0 if free_slots else draw(st.just(0.0) | st.floats(1e-4, 0.1))
-    return replace(made, free_slots=free_slots, free_in_s=free_in_s)
+    return replace(variant, free_slots=free_slots, free_in_s=free_in_s)
 
 
 @st.composite
-def states(draw: st.DrawFn) -> RouterState:
-    alive = draw(st.lists(st.sampled_from(NAMES), unique=True))
+def router_states(draw: st.DrawFn) -> RouterState:
+    live = draw(st.lists(st.sampled_from(NAMES), unique=True))
     keys = draw(
         st.lists(
             st.builds(
@@ -94,7 +94,7 @@ def states(draw: st.DrawFn) -> RouterState:
     )
     return RouterState(
         [draw(_lanes(key, place)) for place, key in enumerate(keys)],
-        {name: draw(variants(name)) for name in NAMES if name in alive},
+        {name: draw(variant_states(name)) for name in NAMES if name in live},
         NOW,
         arrivals_per_s=draw(st.floats(0, 5000)),
     )
@@ -114,16 +114,16 @@ def _lanes(draw: st.DrawFn, key: LaneKey, place: int) -> Lane:
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_an_objective_of_latency_gets_what_answers_first(name: str) -> None:
+def test_the_objective_latency_gets_the_variant_that_answers_first(name: str) -> None:
     busy = variant_state("int8", 0.002, busy_s=0.003)
-    choose = chooses(BASELINES[name])
+    choose = chooser(BASELINES[name])
     urgent = lane(0.1, variants=ALL, fastest_first=True)
     assert choose([urgent], DENSE, PRUNED, busy) == ("pruned", 1)
 
 
-def in_full(shown: RouterState) -> object:
-    return [(lane, tuple(lane.requests), lane.samples) for lane in shown.lanes], dict(
-        shown.variants
+def contents(state: RouterState) -> object:
+    return [(lane, tuple(lane.requests), lane.samples) for lane in state.lanes], dict(
+        state.variants
     )
 
 
@@ -135,19 +135,19 @@ def sent_by(decision: Dispatch) -> list[QueuedRequest[None]]:
 
 
 def apply(
-    decision: Dispatch | Drop, shown: RouterState, sent: Callable[[VariantState], VariantState]
+    decision: Dispatch | Drop, state: RouterState, sent: Callable[[VariantState], VariantState]
 ) -> RouterState:
-    """Return what is left after a decision; `sent` says how a variant is after a batch."""
-    gone = sent_by(decision) if isinstance(decision, Dispatch) else decision.lane.requests[:1]
+    """Return the state after a decision; `sent` returns a variant's state after a batch."""
+    removed = sent_by(decision) if isinstance(decision, Dispatch) else decision.lane.requests[:1]
     lanes = []
-    for before in shown.lanes:
-        rest = [request for request in before.requests if request not in gone]
+    for before in state.lanes:
+        rest = [request for request in before.requests if request not in removed]
         if rest:
             lanes.append(Lane(before.key, rest, sum(request.size for request in rest)))
-    after = dict(shown.variants)
+    after = dict(state.variants)
     if isinstance(decision, Dispatch):
         after[decision.variant] = sent(after[decision.variant])
-    return replace(shown, lanes=lanes, variants=after)
+    return replace(state, lanes=lanes, variants=after)
 
 
 def busier(variant: VariantState) -> VariantState:
@@ -165,26 +165,26 @@ def could_start(variant: VariantState, head: QueuedRequest[None], now: float) ->
 
 
 def every_baseline(check: Callable[[str, RouterState], None]) -> Callable[[], None]:
-    """Make a test of a check: of every baseline, in many situations."""
+    """Turn a check into a test of every baseline in many states."""
 
-    def test(shown: RouterState) -> None:
+    def test(state: RouterState) -> None:
         for name in BASELINES:
             note(name)
-            check(name, shown)
+            check(name, state)
 
     test.__qualname__ = check.__qualname__
-    return given(shown=states())(test)
+    return given(state=router_states())(test)
 
 
 @every_baseline
-def test_a_decision_is_valid(name: str, shown: RouterState) -> None:
-    decision = BASELINES[name](shown)
+def test_a_decision_is_valid(name: str, state: RouterState) -> None:
+    decision = BASELINES[name](state)
     match decision:
         case Dispatch():
-            chosen = shown.variants[decision.variant]
+            chosen = state.variants[decision.variant]
             requests = sent_by(decision)
             assert chosen.free_slots > 0
-            assert all(lane in shown.lanes and count > 0 for lane, count in decision.counts)
+            assert all(lane in state.lanes and count > 0 for lane, count in decision.counts)
             assert len({id(lane) for lane, _ in decision.counts}) == len(decision.counts)
             assert len({lane.key.signature for lane, _ in decision.counts}) == 1
             assert all(decision.variant in w.key.variants for w in requests)
@@ -195,72 +195,72 @@ def test_a_decision_is_valid(name: str, shown: RouterState) -> None:
             assert decision.reason == name
             assert decision.skip == 0 or name == "fixed"
         case Drop(lane):
-            assert lane in shown.lanes
+            assert lane in state.lanes
             assert lane.requests[0].deadline < math.inf
         case Wait(until):
-            assert until > shown.now
+            assert until > state.now
 
 
 @every_baseline
-def test_a_decision_is_a_function_of_what_is_shown(name: str, shown: RouterState) -> None:
-    before = in_full(shown)
-    first = BASELINES[name](shown)
-    assert BASELINES[name](shown) == first
-    assert in_full(shown) == before
+def test_a_decision_is_a_function_of_the_state(name: str, state: RouterState) -> None:
+    before = contents(state)
+    first = BASELINES[name](state)
+    assert BASELINES[name](state) == first
+    assert contents(state) == before
 
 
 @every_baseline
-def test_a_request_is_dropped_only_where_nothing_could_be_in_time(
-    name: str, shown: RouterState
+def test_a_request_is_dropped_only_if_no_variant_could_be_in_time(
+    name: str, state: RouterState
 ) -> None:
-    decision = BASELINES[name](shown)
+    decision = BASELINES[name](state)
     if not isinstance(decision, Drop):
         return
     head = decision.lane.requests[0]
-    alive = [shown.variants[n] for n in head.key.variants if n in shown.variants]
+    live = [state.variants[n] for n in head.key.variants if n in state.variants]
     if name == "fixed" and not head.key.fastest_first:
-        alive = alive[:1]
-    if alive:
+        live = live[:1]
+    if live:
         assert name != "fifo"
         in_time = [
-            shown.now + c.free_in_s + c.best_case_s(head.size) <= head.deadline for c in alive
+            state.now + c.free_in_s + c.best_case_s(head.size) <= head.deadline for c in live
         ]
         assert not (in_time[0] if name == "fixed" else any(in_time))
     else:
-        assert head.deadline <= shown.now
+        assert head.deadline <= state.now
 
 
 @every_baseline
-def test_waits_at_last_and_then_for_a_reason(name: str, shown: RouterState) -> None:
+def test_a_policy_ends_with_a_justified_wait(name: str, state: RouterState) -> None:
     decision: Decision
-    for _ in range(sum(len(each.requests) for each in shown.lanes) + 1):
-        decision = BASELINES[name](shown)
+    for _ in range(sum(len(each.requests) for each in state.lanes) + 1):
+        decision = BASELINES[name](state)
         if isinstance(decision, Wait):
             break
-        shown = apply(decision, shown, busier)
+        state = apply(decision, state, busier)
     assert isinstance(decision, Wait)
-    assert decision.until > shown.now
+    assert decision.until > state.now
     if name in WORK_CONSERVING:
-        for left in shown.lanes:
-            alive = [shown.variants[n] for n in left.key.variants if n in shown.variants]
+        for left in state.lanes:
+            live = [state.variants[n] for n in left.key.variants if n in state.variants]
             if left.key.has_deadline and not left.key.fastest_first:
                 head = left.requests[0]
-                assert not any(could_start(variant, head, shown.now) for variant in alive)
+                assert not any(could_start(variant, head, state.now) for variant in live)
 
 
 @every_baseline
-def test_hosts_that_are_always_free_leave_nothing_waiting(name: str, shown: RouterState) -> None:
-    free = {n: replace(c, free_slots=1, free_in_s=0.0) for n, c in shown.variants.items()}
-    lanes = [lane for lane in shown.lanes if any(n in free for n in lane.key.variants)]
-    shown = replace(shown, variants=free, lanes=lanes)
+def test_hosts_that_are_always_free_leave_no_request_queued(name: str, state: RouterState) -> None:
+    free = {n: replace(c, free_slots=1, free_in_s=0.0) for n, c in state.variants.items()}
+    lanes = [lane for lane in state.lanes if any(n in free for n in lane.key.variants)]
+    state = replace(state, variants=free, lanes=lanes)
     steps = 2 * sum(len(lane.requests) for lane in lanes)
-    while shown.lanes:
+    while state.lanes:
         assert steps
         steps -= 1
-        decision = BASELINES[name](shown)
+        decision = BASELINES[name](state)
         if isinstance(decision, Wait):
-            assert shown.now < decision.until < math.inf
+            assert state.now < decision.until < math.inf
             assert name == "proteus"
-            shown = replace(shown, now=decision.until)
+            state = replace(state, now=decision.until)
         else:
-            shown = apply(decision, shown, lambda c: replace(c, batches_sent=c.batches_sent + 1))
+            state = apply(decision, state, lambda c: replace(c, batches_sent=c.batches_sent + 1))

@@ -9,20 +9,20 @@ from tests.serving.routing.policy.states import (
     DENSE,
     INT8,
     PRUNED,
-    chooses,
+    chooser,
     lane,
-    state,
+    router_state,
     variant_state,
 )
 
-choose = chooses(round_robin)
+choose = chooser(round_robin)
 
 
-def test_each_gets_as_many_batches_as_the_others() -> None:
+def test_each_variant_gets_the_same_number_of_batches() -> None:
     variants = {variant.name: variant for variant in (DENSE, PRUNED, INT8)}
     order = []
     for _ in range(9):
-        decision = round_robin(state([lane(1.0)], *variants.values()))
+        decision = round_robin(router_state([lane(1.0)], *variants.values()))
         assert isinstance(decision, Dispatch)
         order.append(decision.variant)
         chosen = variants[decision.variant]
@@ -31,7 +31,7 @@ def test_each_gets_as_many_batches_as_the_others() -> None:
     assert Counter(order) == {"dense": 3, "pruned": 3, "int8": 3}
 
 
-def test_the_one_whose_turn_it_is_is_waited_for() -> None:
+def test_a_busy_variant_is_waited_for_in_its_turn() -> None:
     busy = variant_state("dense", 0.010, busy_s=0.005)
     assert choose([lane(1.0)], busy, variant_state("int8", 0.002, batches_sent=1)) == (
         "wait",
@@ -39,7 +39,7 @@ def test_the_one_whose_turn_it_is_is_waited_for() -> None:
     )
 
 
-def test_one_that_cannot_be_in_time_is_passed_over() -> None:
+def test_a_variant_that_cannot_be_in_time_is_skipped() -> None:
     assert choose([lane(0.004)], DENSE, variant_state("int8", 0.002, batches_sent=1)) == ("int8", 1)
 
 
