@@ -82,8 +82,9 @@ def sensitivity(
 ) -> None:
     """Measure the loss of accuracy by sparsity of each layer.
 
-    One layer of PROJECT's model at a time loses its smallest weights. With --target or --max-drop, also print the sparsity of each layer that loses least accuracy,
-    as YAML for a recipe. With --heads, rank the attention heads by importance.
+    One layer of PROJECT's model at a time loses its smallest weights. With --target or
+    --max-drop, also print the sparsity of each layer that loses least accuracy in all, as YAML for
+    a recipe. With --heads, rank the attention heads by importance.
     """
     if heads:
         if target is not None or max_drop is not None:

@@ -33,7 +33,8 @@ def build(project: Path, catalog: Path | None, only: tuple[str, ...], threads: i
 def measure(project: Path, catalog: Path | None, threads: int) -> None:
     """Measure the variants of an existing catalog again.
 
-    The catalog must be one of PROJECT. Nothing is built. Report cards of other kinds of hardware are kept.
+    The catalog must be one of PROJECT. Nothing is built. Report cards of other kinds of hardware
+    are kept.
     """
     from variants.build.build import measure_again
     from variants.report.files import write_report
@@ -51,7 +52,8 @@ def measure(project: Path, catalog: Path | None, threads: int) -> None:
 def check(project: Path) -> None:
     """Check whether PROJECT can be built.
 
-    Print what is missing or wrong, and what would be right. The exit status is 2 if it cannot be built. Warnings do not change the exit status.
+    Print what is missing or wrong, and what would be right. The exit status is 2 if it cannot be
+    built. Warnings do not change the exit status.
     """
     from variants.build.check import check
 

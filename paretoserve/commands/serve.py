@@ -60,8 +60,8 @@ def up(catalog: Path | None, host: str | None, port: int | None, grpc_port: int 
 def load(url: str, users: int, seconds: int, json_path: Path | None) -> None:
     """Load a running service with a mix of SLO classes.
 
-    Print the results per class. The exit status is 1 if a request failed. A refusal because of the request's SLO (422, 429,
-    504) is not a failure.
+    Print the results per class. The exit status is 1 if a request failed. A refusal because of the
+    request's SLO (422, 429, 504) is not a failure.
     """
     from loadtests.closed_loop.locust_run import run_load_test
 

@@ -43,9 +43,9 @@ def test_a_channel_that_balances_over_pods() -> None:
 
 
 def test_shares_from_a_sensitivity() -> None:
-    from tests.variants.analysis.sensitivity.test_budget import curve, network
+    from tests.variants.analysis.sensitivity.test_budget import layer, network
 
-    sensitivity = network(curve("big", 900, 0, 0.1, 0.4), curve("small", 100, 0, 0.2, 0.5))
+    sensitivity = network(layer("big", 900, 0, 0.1, 0.4), layer("small", 100, 0, 0.2, 0.5))
 
     block = example("docs/choosing.md", "allocate")
     shares = execute(block, sensitivity=sensitivity)["allocation"].shares

@@ -1,10 +1,10 @@
-"""Why a variant is or is not faster than dense: both profiled, layer beside layer, and reasons.
+"""Explain why a variant is or is not faster than dense: profile both, pair layers, give reasons.
 
-    catalog, variant, batch size ─▶ ops of both (timeline) + weights of both (graph) ─▶ Facts
+    catalog, variant, batch size ─▶ operators (timeline) and weights (graph) of both ─▶ Evidence
                                  ─▶ rows and Reasons
 
-The speedup is the report card's where it has one for this hardware and batch size, and is
-measured anew where not. Times by layer come from a profile, which is slower than a plain call.
+The speedup is the report card's, or is measured if the card has none for this hardware and batch
+size. Times by layer come from a profile, which is slower than a plain call.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from variants.analysis.explain.graph import Graph, Stored, padding
-from variants.analysis.explain.reason import Facts, LayerTiming, Reason, Side, reasons
-from variants.analysis.explain.timeline import Op, onnx_ops, torch_ops
+from variants.analysis.explain.evidence import Evidence, LayerExecution, LayerTiming
+from variants.analysis.explain.graph import Graph, StoredWeight, count_padding
+from variants.analysis.explain.reason import Reason, reasons
+from variants.analysis.explain.timeline import Operator, profile_onnx, profile_torch
 from variants.catalog import artifact
-from variants.catalog.catalog import Catalog, Interval, Model, Runtime, Variant
+from variants.catalog.catalog import BatchLatency, Catalog, Interval, Model, Runtime, Variant
 from variants.catalog.datatype import NUMPY
 from variants.catalog.hardware import hardware
 from variants.catalog.recipe import DENSE
@@ -39,35 +40,37 @@ from variants.runtime.plan import PLAN, WEIGHTS, Plan, rebuild
 from variants.runtime.runner import Runner, load_runner
 
 SECONDS_PER_POINT: Final = 0.5
+"""Time to spend on each latency that the report card does not have."""
 
 
-class Row(Record):
-    """A layer, or all operators of one kind that are no layer's, in both models."""
+class OperatorRow(Record):
+    """A layer, or all operators of one kind outside layers, in both models."""
 
     name: str
     dense_kinds: tuple[str, ...]
     kinds: tuple[str, ...]
-    """What the runtime computes there: `FusedGemm`, `QLinearConv`."""
+    """The runtime's names of the operations: `FusedGemm`, `QLinearConv`."""
     dense_s: float
     seconds: float
     share: float
-    """Of all the operators' time in the variant."""
+    """Share of the time of all the variant's operators."""
 
 
 class Explanation(Record):
-    """Where the time goes in a variant and in dense, and why it is or is not faster."""
+    """The time of a variant and of dense by layer, and the reasons for the speedup or its lack."""
 
     variant: str
     batch_size: int
     hardware: str
     speedup: Interval
-    """Dense's median over the variant's; dense in its faster runtime."""
+    """Dense's median over the variant's, with dense in its faster runtime."""
     is_from_card: bool
+    """Whether the speedup and the two medians are the report card's."""
     seconds: float
     """Median of a plain call."""
     dense_seconds: float
-    rows: tuple[Row, ...]
-    """The one that takes most of the variant's time first."""
+    rows: tuple[OperatorRow, ...]
+    """Sorted by the variant's time, the longest first."""
     reasons: tuple[Reason, ...]
 
 
@@ -81,57 +84,61 @@ def explain(
 ) -> Explanation:
     """Explain a variant of the catalog in this folder at a batch size.
 
-    Dense is profiled in the runtime it is served by. The batch is the catalog's sample, repeated.
-    Raises `ValueError` if there is no such variant, or it is dense itself.
+    Dense is profiled in the runtime that serves it. The batch is the catalog's sample, repeated.
+    Raises `ValueError` if there is no such variant, or if it is dense itself.
     """
     catalog = Catalog.load(folder)
     if name not in catalog.variants or name == DENSE:
         others = ", ".join(other for other in catalog.variants if other != DENSE)
-        raise ValueError(f"no variant {name!r} to set beside dense; there are: {others or 'none'}")
+        raise ValueError(f"no variant {name!r} to compare with dense; there are {others or 'none'}")
     variant, dense = catalog.variants[name], catalog.variants[DENSE]
     batch = _batch(folder, catalog.model, batch_size)
-    kept = torch.get_num_threads()
+    threads_before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        ops, weights = inspect(folder, catalog.model, variant, batch, threads)
-        dense_ops, dense_weights = inspect(folder, catalog.model, dense, batch, threads)
-        speed = _speed(folder, catalog, variant, batch, batch_size, threads, seconds_per_point)
+        operators, weights = profile_variant(folder, catalog.model, variant, batch, threads)
+        dense_operators, dense_weights = profile_variant(
+            folder, catalog.model, dense, batch, threads
+        )
+        latency, is_from_card = _latency(
+            folder, catalog, variant, batch, batch_size, threads, seconds_per_point
+        )
     finally:
-        torch.set_num_threads(kept)
-    speedup, seconds, dense_seconds, is_from_card = speed
+        torch.set_num_threads(threads_before)
+    dense_seconds = min(latency.dense_p50_s.values())
     card = variant.report_card(hardware(threads).key)
-    facts = Facts(
+    evidence = Evidence(
         batch_size=batch_size,
         runner=variant.runner,
         dense_runner=dense.runner,
-        speedup=speedup,
+        speedup=latency.speedup,
         speedups={one.batch_size: one.speedup for one in card.latencies} if card else {},
-        seconds=seconds,
+        seconds=latency.p50_s,
         dense_seconds=dense_seconds,
-        layers=beside(ops, weights, dense_ops, dense_weights),
-        other_seconds=_others(ops),
+        layers=pair_layers(operators, weights, dense_operators, dense_weights),
+        other_seconds=_other_seconds(operators),
         notes=variant.notes,
     )
     return Explanation(
         variant=name,
         batch_size=batch_size,
         hardware=hardware(threads).key,
-        speedup=speedup,
+        speedup=latency.speedup,
         is_from_card=is_from_card,
-        seconds=seconds,
+        seconds=latency.p50_s,
         dense_seconds=dense_seconds,
-        rows=_rows(ops, dense_ops),
-        reasons=reasons(facts),
+        rows=_rows(operators, dense_operators),
+        reasons=reasons(evidence),
     )
 
 
 def _batch(folder: Path, model: Model, batch_size: int) -> Samples:
     request = json.loads(sample_path(folder).read_bytes())
-    given = {tensor["name"]: tensor for tensor in request["inputs"]}
+    tensors = {tensor["name"]: tensor for tensor in request["inputs"]}
     return {
         spec.name: np.repeat(
-            np.array(given[spec.name]["data"], NUMPY[spec.datatype]).reshape(
-                given[spec.name]["shape"]
+            np.array(tensors[spec.name]["data"], NUMPY[spec.datatype]).reshape(
+                tensors[spec.name]["shape"]
             ),
             batch_size,
             axis=0,
@@ -140,19 +147,19 @@ def _batch(folder: Path, model: Model, batch_size: int) -> Samples:
     }
 
 
-def inspect(
+def profile_variant(
     folder: Path, model: Model, variant: Variant, batch: Samples, threads: int
-) -> tuple[list[Op], dict[str, Stored]]:
-    """Profile a variant of the catalog in this folder, and say how its weights are stored."""
+) -> tuple[list[Operator], dict[str, StoredWeight]]:
+    """Profile a variant of the catalog in this folder; return operators and stored weights."""
     files = artifact.read_all(folder / variant.name, variant)
     if variant.runner == "onnx":
-        return onnx_ops(files[FILE], batch, threads=threads), Graph(files[FILE]).layers
+        return profile_onnx(files[FILE], batch, threads=threads), Graph(files[FILE]).layers
     plan = Plan.model_validate_json(files[PLAN])
     network = rebuild(load_network(model.factory), plan, files[WEIGHTS]).eval()
-    return torch_ops(network, batch), _torch_weights(network, plan, files[WEIGHTS])
+    return profile_torch(network, batch), _torch_weights(network, plan, files[WEIGHTS])
 
 
-def _torch_weights(network: nn.Module, plan: Plan, weights: bytes) -> dict[str, Stored]:
+def _torch_weights(network: nn.Module, plan: Plan, weights: bytes) -> dict[str, StoredWeight]:
     tensors = safetensors.torch.load(weights)
     stored = {}
     for name, module in network.named_modules():
@@ -166,16 +173,16 @@ def _torch_weights(network: nn.Module, plan: Plan, weights: bytes) -> dict[str, 
         is_zero = (weight == 0).numpy()
         is_packed = f"{name}.weight" not in tensors
         form = plan.layers[name].kind.removeprefix("linear-") if is_packed else str(weight.dtype)
-        stored[name] = Stored(
+        stored[name] = StoredWeight(
             tuple(weight.shape),
             form.removeprefix("torch."),
             float(is_zero.mean()),
-            padding(is_zero),
+            count_padding(is_zero),
         )
     return stored
 
 
-def _speed(
+def _latency(
     folder: Path,
     catalog: Catalog,
     variant: Variant,
@@ -183,77 +190,82 @@ def _speed(
     batch_size: int,
     threads: int,
     seconds_per_point: float,
-) -> tuple[Interval, float, float, bool]:
+) -> tuple[BatchLatency, bool]:
+    """Return the latency at the batch size, and whether it is the report card's."""
     card = variant.report_card(hardware(threads).key)
     latencies = {one.batch_size: one for one in card.latencies} if card else {}
-    is_from_card = batch_size in latencies
-    if not is_from_card:
-        dense = catalog.variants[DENSE]
-        references = dense_loaders(folder, catalog.model, dense, threads=threads)
-        names: dict[Runtime, str] = {runtime: f"{DENSE} in {runtime}" for runtime in references}
-        loaders: dict[str, Callable[[], Runner]] = {
-            names[runtime]: loader for runtime, loader in references.items()
-        }
-        loaders[variant.name] = lambda: load_runner(folder, catalog.model, variant, threads=threads)
-        measured = profile(
-            loaders,
-            batch,
-            dense=names,
-            batch_sizes=(batch_size,),
-            seconds_per_point=seconds_per_point,
-        )
-        latencies = {batch_size: measured[variant.name][0]}
-    one = latencies[batch_size]
-    return one.speedup, one.p50_s, min(one.dense_p50_s.values()), is_from_card
+    if batch_size in latencies:
+        return latencies[batch_size], True
+    dense = catalog.variants[DENSE]
+    references = dense_loaders(folder, catalog.model, dense, threads=threads)
+    names: dict[Runtime, str] = {runtime: f"{DENSE} in {runtime}" for runtime in references}
+    loaders: dict[str, Callable[[], Runner]] = {
+        names[runtime]: loader for runtime, loader in references.items()
+    }
+    loaders[variant.name] = lambda: load_runner(folder, catalog.model, variant, threads=threads)
+    measured = profile(
+        loaders,
+        batch,
+        dense=names,
+        batch_sizes=(batch_size,),
+        seconds_per_point=seconds_per_point,
+    )
+    return measured[variant.name][0], False
 
 
-def beside(
-    ops: Sequence[Op],
-    weights: Mapping[str, Stored],
-    dense_ops: Sequence[Op],
-    dense_weights: Mapping[str, Stored],
+def pair_layers(
+    operators: Sequence[Operator],
+    weights: Mapping[str, StoredWeight],
+    dense_operators: Sequence[Operator],
+    dense_weights: Mapping[str, StoredWeight],
 ) -> tuple[LayerTiming, ...]:
-    """Set the layers of a variant beside those of dense, by name, dense's order first."""
-    sides = {name: _side(ops, name, stored) for name, stored in weights.items()}
-    dense_sides = {name: _side(dense_ops, name, stored) for name, stored in dense_weights.items()}
-    names = dict.fromkeys((*dense_sides, *sides))
-    return tuple(LayerTiming(name, dense_sides.get(name), sides.get(name)) for name in names)
+    """Pair the layers of a variant with those of dense by name, in dense's order."""
+    compressed = {name: _execution(operators, name, stored) for name, stored in weights.items()}
+    dense = {
+        name: _execution(dense_operators, name, stored) for name, stored in dense_weights.items()
+    }
+    names = dict.fromkeys((*dense, *compressed))
+    return tuple(LayerTiming(name, dense.get(name), compressed.get(name)) for name in names)
 
 
-def _side(ops: Sequence[Op], name: str, stored: Stored) -> Side | None:
-    own = [op for op in ops if op.layer == name]
-    if not own:
+def _execution(
+    operators: Sequence[Operator], name: str, stored: StoredWeight
+) -> LayerExecution | None:
+    of_layer = [operator for operator in operators if operator.layer == name]
+    if not of_layer:
         return None
-    longest = max(own, key=lambda op: op.seconds)
-    integer = next((op for op in own if op.arithmetic == "int8"), longest)
-    return Side(
+    longest = max(of_layer, key=lambda operator: operator.seconds)
+    integer = next((operator for operator in of_layer if operator.arithmetic == "int8"), longest)
+    return LayerExecution(
         shape=stored.shape,
         form=stored.form,
         zeros=stored.zeros,
         padding=stored.padding,
         arithmetic=integer.arithmetic,
-        seconds=sum(op.seconds for op in own),
+        seconds=sum(operator.seconds for operator in of_layer),
     )
 
 
-def _others(ops: Sequence[Op]) -> dict[str, float]:
+def _other_seconds(operators: Sequence[Operator]) -> dict[str, float]:
     seconds: dict[str, float] = defaultdict(float)
-    for op in ops:
-        if op.layer is None:
-            seconds[op.kind] += op.seconds
+    for operator in operators:
+        if operator.layer is None:
+            seconds[operator.kind] += operator.seconds
     return dict(seconds)
 
 
-def _rows(ops: Sequence[Op], dense_ops: Sequence[Op]) -> tuple[Row, ...]:
-    total = sum(op.seconds for op in ops)
-    dense, variant = _grouped(dense_ops), _grouped(ops)
+def _rows(
+    operators: Sequence[Operator], dense_operators: Sequence[Operator]
+) -> tuple[OperatorRow, ...]:
+    total = sum(operator.seconds for operator in operators)
+    dense, variant = _grouped(dense_operators), _grouped(operators)
     rows = [
-        Row(
+        OperatorRow(
             name=name,
             dense_kinds=_kinds(dense.get(name, ())),
             kinds=_kinds(variant.get(name, ())),
-            dense_s=sum(op.seconds for op in dense.get(name, ())),
-            seconds=(seconds := sum(op.seconds for op in variant.get(name, ()))),
+            dense_s=sum(operator.seconds for operator in dense.get(name, ())),
+            seconds=(seconds := sum(operator.seconds for operator in variant.get(name, ()))),
             share=seconds / total if total else 0.0,
         )
         for name in dict.fromkeys((*dense, *variant))
@@ -261,12 +273,12 @@ def _rows(ops: Sequence[Op], dense_ops: Sequence[Op]) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: -row.seconds))
 
 
-def _grouped(ops: Sequence[Op]) -> dict[str, list[Op]]:
-    groups: dict[str, list[Op]] = defaultdict(list)
-    for op in ops:
-        groups[op.layer or f"({op.kind})"].append(op)
+def _grouped(operators: Sequence[Operator]) -> dict[str, list[Operator]]:
+    groups: dict[str, list[Operator]] = defaultdict(list)
+    for operator in operators:
+        groups[operator.layer or f"({operator.kind})"].append(operator)
     return groups
 
 
-def _kinds(ops: Sequence[Op]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(op.kind for op in ops))
+def _kinds(operators: Sequence[Operator]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(operator.kind for operator in operators))

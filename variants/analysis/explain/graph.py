@@ -1,10 +1,11 @@
-"""Which layer is which node of an ONNX graph, and how each layer's weight is stored in it.
+"""The layers of an ONNX graph: which node computes which layer, and how its weight is stored.
 
     stored graph ─▶ layers: name, shape, stored type, zeros
-    optimised graph (what onnxruntime made of it) ─▶ the layer of each of its nodes
+    optimised graph, as onnxruntime runs it ─▶ the layer of each node
 
-Layers are told by the names of their initialisers, as the exporter keeps them; a matrix that it
-transposed has lost its name, and is told by the bias added next, or else by its node's name.
+Layers are identified by the names of their initialisers, which the exporter keeps. A matrix that
+the exporter transposed has lost its name; it is identified by the bias that is added next, or else
+by the name of its node.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ _NCHWC: Final = "_nchwc"
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A layer's weight in an artifact."""
+class StoredWeight:
+    """How an artifact stores the weight of a layer."""
 
     shape: tuple[int, ...]
     """Output features or channels first."""
@@ -45,16 +46,16 @@ class Stored:
     zeros: float
     """Share of the weights that are zero."""
     padding: int
-    """Rows and columns at the end of the matrix that hold nothing but zeros."""
+    """Rows and columns of zeros at the end of the matrix."""
 
     @property
     def size(self) -> int:
-        """How many weights there are, zeros included."""
+        """Number of weights, including zeros."""
         return int(np.prod(self.shape))
 
 
 class Graph:
-    """A serialised ONNX model, its layers by name."""
+    """The layers of a serialised ONNX model."""
 
     def __init__(self, model: bytes) -> None:
         graph = onnx.load_model_from_string(model).graph
@@ -68,19 +69,19 @@ class Graph:
         for node in graph.node:  # in order of computation
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
-            found = [self._sources.get(name) for name in node.input if name]
-            if found and all(source is not None for source in found):
-                merged = tuple(name for source in found if source for name in source)
+            sources = [self._sources.get(name) for name in node.input if name]
+            if sources and all(source is not None for source in sources):
+                merged = tuple(name for source in sources if source for name in source)
                 self._sources.update(dict.fromkeys(node.output, merged))
         self._layers = dict(self._find(graph))
 
     @property
-    def layers(self) -> dict[str, Stored]:
-        """Every layer that multiplies by a stored weight, in the order of computation."""
+    def layers(self) -> dict[str, StoredWeight]:
+        """The layers that multiply by a stored weight, in the order of computation."""
         return dict(self._layers.values())
 
     def layer_of(self, node: onnx.NodeProto) -> str | None:
-        """Return the layer that a node of the optimised graph computes, or None if it is none's."""
+        """Return the layer that a node of the optimised graph belongs to, or None."""
         for name in node.input:
             for source in self._sources.get(name, (name,)):
                 if match := _NAME.match(source):
@@ -88,18 +89,18 @@ class Graph:
         if node.op_type not in PRODUCTS | INTEGER_PRODUCTS:
             return None
         tensor = node.output[0]
-        if node.name.endswith(_NCHWC):  # its tensors have new names, and it the last one's
+        if node.name.endswith(_NCHWC):  # its tensors are renamed; the node is named after the last
             tensor = node.name.removesuffix(_NCHWC)
         while tensor in self._producers:
             producer = self._producers[tensor]
             if producer.name in self._layers:
                 return self._layers[producer.name][0]
             if producer.op_type in PRODUCTS or not producer.input:
-                return None  # a product of two computed tensors, as attention's scores are
+                return None  # a product of two computed tensors, such as attention scores
             tensor = producer.input[0]
         return None
 
-    def _find(self, graph: onnx.GraphProto) -> Iterator[tuple[str, tuple[str, Stored]]]:
+    def _find(self, graph: onnx.GraphProto) -> Iterator[tuple[str, tuple[str, StoredWeight]]]:
         for node in graph.node:
             if node.op_type not in PRODUCTS | INTEGER_PRODUCTS or len(node.input) < 2:
                 continue
@@ -121,14 +122,14 @@ class Graph:
                 return match["layer"]
         return node.name
 
-    def _stored(self, node: onnx.NodeProto, sources: tuple[str, ...]) -> Stored:
+    def _stored(self, node: onnx.NodeProto, sources: tuple[str, ...]) -> StoredWeight:
         name = max(sources, key=lambda source: np.prod(self._tensors[source].dims))
         values = numpy_helper.to_array(self._tensors[name])
         if name in self._codes:
-            return Stored(values.shape, "codes", 0.0, 0)
+            return StoredWeight(values.shape, "codes", 0.0, 0)
         is_zero = _out_first(node, values == self._zero_point(name, values))
         shape = is_zero.shape if is_zero.ndim > 1 else (1, is_zero.size)
-        return Stored(shape, str(values.dtype), float(is_zero.mean()), padding(is_zero))
+        return StoredWeight(shape, str(values.dtype), float(is_zero.mean()), count_padding(is_zero))
 
     def _zero_point(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
         for reader in self._readers.get(name, []):
@@ -143,10 +144,10 @@ class Graph:
         return np.zeros((), values.dtype)
 
 
-def padding(is_zero: NDArray[np.bool_]) -> int:
-    """Count the rows, and columns, at the end of `[out, in, ...]` that are True throughout.
+def count_padding(is_zero: NDArray[np.bool_]) -> int:
+    """Count the rows and the columns at the end of `[out, in, ...]` that are True throughout.
 
-    A vector has none.
+    Returns 0 for a vector.
     """
     if is_zero.ndim < 2:
         return 0

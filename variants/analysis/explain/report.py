@@ -1,4 +1,4 @@
-"""An explanation for people: as a table with sentences, or as Markdown."""
+"""Render an explanation as a table with sentences, or as Markdown."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from variants.analysis.explain.explain import Explanation, Row
+from variants.analysis.explain.explain import Explanation, OperatorRow
 
 _HEADINGS = ("layer or (operator)", "dense", "ms", "variant", "ms", "share", "against dense")
 
 
-def table(explanation: Explanation, most: int = 20) -> Table:
-    """One row for each of the layers that take `most` of the time, the longest first."""
+def table(explanation: Explanation, max_rows: int = 20) -> Table:
+    """Return a table with the `max_rows` rows that take the most time, the longest first."""
     rendered = Table(title=_title(explanation), caption=_caption(explanation))
     for number, heading in enumerate(_HEADINGS):
         rendered.add_column(heading, justify="left" if number in (0, 1, 3) else "right")
-    for row in explanation.rows[:most]:
+    for row in explanation.rows[:max_rows]:
         rendered.add_row(*map(Text, _cells(row)))
     return rendered
 
 
 def sentences(explanation: Explanation) -> list[str]:
-    """One line for each reason, its code first."""
+    """Return a line for each reason, its code first."""
     return [f"{reason.code}: {reason.text}" for reason in explanation.reasons]
 
 
@@ -49,12 +49,12 @@ def _caption(explanation: Explanation) -> str:
     call, dense_call = (1e3 * s for s in (explanation.seconds, explanation.dense_seconds))
     return (
         f"A call takes {call:.3g} ms, dense {dense_call:.3g} ms in its faster runtime ({source}, "
-        f"{explanation.hardware}). By layer: profiled, each in the runtime that serves it; shares "
-        f"are of the variant's operators."
+        f"{explanation.hardware}). Times by layer are profiled in the runtime that serves the "
+        f"model; shares are of the variant's operators."
     )
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: OperatorRow) -> list[str]:
     return [
         row.name,
         ", ".join(row.dense_kinds),

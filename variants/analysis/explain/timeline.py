@@ -1,7 +1,7 @@
-"""Where the time of one call goes: operator by operator, as the runtime itself tells it.
+"""The time of each operator in one call, as reported by the runtime.
 
-onnxruntime: its profile of a session ─▶ nodes ─▶ layers by `choosing.graph`
-torch:       a clock around every module that has no modules within ─▶ layers by name
+onnxruntime: its profile of a session ─▶ nodes ─▶ layers by `explain.graph`
+torch:       a timer around every module without submodules ─▶ layers by name
 """
 
 from __future__ import annotations
@@ -32,22 +32,24 @@ _KERNEL: Final = "_kernel_time"
 
 
 @dataclass(frozen=True)
-class Op:
-    """One operator of a call."""
+class Operator:
+    """An operator of a model."""
 
     name: str
     kind: str
-    """The runtime's name of what it computes: `Gemm`, `QLinearConv`, `Linear`."""
+    """The runtime's name of the operation: `Gemm`, `QLinearConv`, `Linear`."""
     layer: str | None
-    """The layer it is of; None for one that is no layer's, such as an addition."""
+    """The layer that it belongs to; None for an operator outside layers, such as an addition."""
     arithmetic: str
-    """The type that it multiplies in: `float32`, `int8`, `float16`."""
+    """The type of its multiplications: `float32`, `int8`, `float16`."""
     seconds: float
-    """Median over the calls."""
+    """Median time over the calls."""
 
 
-def onnx_ops(model: bytes, batch: Samples, *, threads: int, calls: int = CALLS) -> list[Op]:
-    """Profile a model in a session of its own; its clock counts whole microseconds."""
+def profile_onnx(
+    model: bytes, batch: Samples, *, threads: int, calls: int = CALLS
+) -> list[Operator]:
+    """Profile a model in a new session. The profile has a resolution of 1 microsecond."""
     with tempfile.TemporaryDirectory() as folder:
         options = session_options(threads, hardware(1).flags)
         options.enable_profiling = True
@@ -59,26 +61,26 @@ def onnx_ops(model: bytes, batch: Samples, *, threads: int, calls: int = CALLS) 
         events = json.loads(Path(session.end_profiling()).read_bytes())
         layers = optimised_layers(Graph(model), Path(options.optimized_model_filepath).read_bytes())
     seconds: dict[str, list[float]] = defaultdict(list)
-    told: dict[str, dict[str, Any]] = {}
+    details: dict[str, dict[str, Any]] = {}
     for event in events:
         if event["cat"] == "Node" and event["name"].endswith(_KERNEL):
             name = event["name"].removesuffix(_KERNEL)
             seconds[name].append(event["dur"] * 1e-6)
-            told[name] = event["args"]
+            details[name] = event["args"]
     return [
-        Op(
+        Operator(
             name=name,
-            kind=told[name]["op_name"],
+            kind=details[name]["op_name"],
             layer=layers.get(name),
-            arithmetic=_arithmetic(told[name]),
+            arithmetic=_arithmetic(details[name]),
             seconds=median(durations[-calls:]),
         )
         for name, durations in seconds.items()
     ]
 
 
-def torch_ops(network: nn.Module, batch: Samples, *, calls: int = CALLS) -> list[Op]:
-    """Time each innermost module of a network, with the threads that torch now has."""
+def profile_torch(network: nn.Module, batch: Samples, *, calls: int = CALLS) -> list[Operator]:
+    """Time each module without submodules, with torch's present number of threads."""
     leaves = {name: m for name, m in network.named_modules() if not [*m.children()]}
     seconds: dict[str, list[float]] = {name: [] for name in leaves}
     spent: dict[str, float] = {}
@@ -87,19 +89,19 @@ def torch_ops(network: nn.Module, batch: Samples, *, calls: int = CALLS) -> list
         start, stop = _stopwatch(spent, name)
         hooks.append(module.register_forward_pre_hook(start))
         hooks.append(module.register_forward_hook(stop))
-    given = tensors(batch)
+    inputs = tensors(batch)
     try:
         with torch.inference_mode():
             for _ in range(WARM_UP_CALLS + calls):
                 spent.clear()
-                network(*given)
+                network(*inputs)
                 for name, total in spent.items():
                     seconds[name].append(total)
     finally:
         for hook in hooks:
             hook.remove()
     return [
-        Op(
+        Operator(
             name=name,
             kind=type(module).__name__,
             layer=name if _has_weights(module) else None,
@@ -114,14 +116,14 @@ def torch_ops(network: nn.Module, batch: Samples, *, calls: int = CALLS) -> list
 def _stopwatch(
     spent: dict[str, float], name: str
 ) -> tuple[Callable[..., None], Callable[..., None]]:
-    """Return hooks that add to what a module spent in a call: it may be used more than once."""
-    began = [0.0]
+    """Return hooks that add up the time of a module, which a call may use more than once."""
+    started = [0.0]
 
     def start(*_: object) -> None:
-        began[0] = time.perf_counter()
+        started[0] = time.perf_counter()
 
     def stop(*_: object) -> None:
-        spent[name] = spent.get(name, 0.0) + time.perf_counter() - began[0]
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - started[0]
 
     return start, stop
 
@@ -136,9 +138,9 @@ def _type(module: nn.Module) -> str:
     return str(kind).removeprefix("torch.")
 
 
-def _arithmetic(told: dict[str, Any]) -> str:
-    if told["op_name"] in INTEGER_PRODUCTS:
+def _arithmetic(details: dict[str, Any]) -> str:
+    if details["op_name"] in INTEGER_PRODUCTS:
         return "int8"
-    first: dict[str, Any] = next(iter(told.get("input_type_shape", ())), {})
+    first: dict[str, Any] = next(iter(details.get("input_type_shape", ())), {})
     kind = next(iter(first), "float")
     return "float32" if kind == "float" else str(kind)

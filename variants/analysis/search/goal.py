@@ -1,4 +1,4 @@
-"""What a search is asked for: limits to keep, and what to have the least or the most of."""
+"""The goal of a search: limits to keep, and the quantity to minimize or maximize."""
 
 from __future__ import annotations
 
@@ -15,31 +15,33 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600}
 
 
 class Goal(Record):
-    """The least of a cost within a largest drop, or the best accuracy within a latency.
+    """The least cost within a largest drop of accuracy, or the best accuracy within a latency.
 
-    With both limits, both are kept; `least` says which is sought, and without it the best accuracy.
+    With both limits, both are kept. `least` is the cost to minimize; without it the search
+    maximizes accuracy.
     """
 
     max_drop: float | None = Field(default=None, gt=0, le=1)
-    """Largest loss of accuracy against dense that may be left possible, as a share."""
+    """Largest loss of accuracy against dense that the confidence interval may include, as a
+    share."""
     confidence: float = Field(default=0.95, ge=0.5, lt=1)
-    """With which all claims of the search hold together."""
+    """Probability that all claims of the search hold together."""
     least: Cost | None = None
     latency_s: float | None = Field(default=None, gt=0)
     """Largest median latency of a batch."""
     batch_size: int = Field(default=1, ge=1)
-    """At which latency is measured."""
+    """Samples per batch when latency is measured."""
 
     @model_validator(mode="after")
-    def _can_be_sought(self) -> Self:
+    def _is_complete(self) -> Self:
         if self.max_drop is None and self.latency_s is None:
-            raise ValueError("give a largest drop of accuracy, a largest latency, or both")
+            raise ValueError("set a largest drop of accuracy, a largest latency, or both")
         if self.max_drop is None and self.least is not None:
             raise ValueError(
-                f"the least {self.least} needs a largest drop of accuracy, or it is nothing"
+                f"the least {self.least} needs a largest drop of accuracy, or it would be 0"
             )
         if self.latency_s is None and self.least is None:
-            raise ValueError("say what to have the least of: parameters, bytes or latency")
+            raise ValueError("set the cost to minimize: parameters, bytes or latency")
         return self
 
     @classmethod
@@ -52,7 +54,7 @@ class Goal(Record):
         latency_ms: float | None,
         batch_size: int,
     ) -> Goal:
-        """Return the goal as people say it; raises `ValueError` in one line if it is none."""
+        """Return the goal of the command's options; raises `ValueError` of one line if invalid."""
         try:
             return cls(
                 max_drop=None if max_drop_points is None else max_drop_points / 100,
@@ -68,13 +70,13 @@ class Goal(Record):
 
     @property
     def cost(self) -> Cost:
-        """What candidates are compared by, beside accuracy."""
+        """The cost that candidates are compared by, beside accuracy."""
         return self.least or "latency"
 
 
 def duration_s(text: str) -> float:
-    """Return the seconds in `90s`, `10m`, `1.5h` or a bare number of seconds."""
+    """Parse `90s`, `10m`, `1.5h` or a plain number of seconds; raises `ValueError` if it is not."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if match is None or float(match[1]) == 0:
-        raise ValueError(f"{text!r} is no duration above 0, as in 90s, 10m or 1.5h")
+        raise ValueError(f"a duration must be above 0 and look like 90s, 10m or 1.5h, got {text!r}")
     return float(match[1]) * _UNITS[match[2] or "s"]

@@ -1,10 +1,10 @@
-"""Which recipes meet a budget: families of them tried from mild to strong, and the best confirmed.
+"""Search for recipes that meet a goal: try families from mild to strong and confirm the best.
 
-    project, Goal ─▶ for each family: next strength ─▶ candidate ─▶ record   (ledger: resumable)
-                  ─▶ Pareto set ─▶ those that hold, safest first ─▶ confirmation ─▶ Found
+    project, Goal ─▶ for each family: next strength ─▶ candidate ─▶ record   (store: resumable)
+                  ─▶ Pareto set ─▶ tests on the confirmation part ─▶ SearchResult
 
-Decisions are made on the selection part of validation and claims on the confirmation part; test
-is not touched. By one seed the same candidates come out, apart from what latency decides.
+Decisions use the selection part of the validation split and claims the confirmation part. The test
+split is not used. One seed gives the same candidates, except where latency decides.
 """
 
 from __future__ import annotations
@@ -19,42 +19,44 @@ from typing import Final, TypeAlias
 from rich.progress import Progress
 from rich.text import Text
 
-from variants.analysis.search.bench import Bench, open_bench, try_recipe
+from variants.analysis.search.context import SearchContext, measure_recipe, prepare_context
 from variants.analysis.search.goal import Goal
-from variants.analysis.search.ledger import CandidateTrial, Ledger, Measured, key_of
+from variants.analysis.search.levels import next_level
 from variants.analysis.search.result import (
     Candidate,
     SearchResult,
     conclude,
-    holds_drop,
     meets_latency,
+    meets_max_drop,
 )
 from variants.analysis.search.space import Family, families
-from variants.analysis.search.walk import next_level
+from variants.analysis.search.store import CandidateTrial, Measurement, TrialStore, trial_key
 from variants.build.check import load_checked_project
 from variants.catalog.recipe import Recipe
 from variants.compression.techniques import resolve_all
 
 SECONDS_PER_POINT: Final = 0.5
+"""Time to spend on the latency of a candidate, and of dense in each runtime."""
 RECOVER_EPOCHS: Final = 2
+"""Training epochs of each recovery step in the default space."""
 
 Clock: TypeAlias = Callable[[], float]
-"""Seconds since some fixed moment, never going back."""
+"""A monotonic clock, in seconds."""
 
-Attempt: TypeAlias = Callable[[Bench, Recipe, Callable[[str], None]], Measured]
-"""Makes and measures a candidate, and tells each step."""
+MeasureRecipe: TypeAlias = Callable[[SearchContext, Recipe, Callable[[str], None]], Measurement]
+"""Builds and measures a candidate; calls its last argument with the name of each step."""
 
 
 @dataclass
-class _Walk:
-    """One family on its way from mild to strong."""
+class _FamilySearch:
+    """The search within one family, with the outcome of each level tried."""
 
     family: Family
     trials: dict[int, CandidateTrial] = field(default_factory=dict)
 
-    def next(self, goal: Goal) -> int | None:
-        held = {level: _goes_on(trial, goal) for level, trial in self.trials.items()}
-        return next_level(len(self.family.strengths), held)
+    def next_level(self, goal: Goal) -> int | None:
+        passed = {level: _should_continue(trial, goal) for level, trial in self.trials.items()}
+        return next_level(len(self.family.strengths), passed)
 
 
 def search(
@@ -69,22 +71,25 @@ def search(
     seconds_per_point: float = SECONDS_PER_POINT,
     seed: int = 0,
     clock: Clock = time.monotonic,
-    attempt: Attempt = try_recipe,
+    measure: MeasureRecipe = measure_recipe,
 ) -> SearchResult:
-    """Search the space (by default `families(RECOVER_EPOCHS)`) and return what was found.
+    """Search the space, by default `families(RECOVER_EPOCHS)`, and return the result.
 
-    No candidate is begun after the time limit; the one under way is finished. `state` keeps a
-    record of every candidate that was, so the same search goes on where it ended or was killed.
-    One that failed for a reason not its own, such as memory, has none and is tried again.
+    No candidate is started after the time limit; the one in progress is finished. The folder
+    `state` keeps a record of every finished candidate, so the same search continues where it ended
+    or was killed. A candidate that failed for an outside reason, such as a lack of memory, has no
+    record and is tried again.
 
-    Raises `ValueError` that says what is wrong with the project, or if the state is in use.
+    Raises `ValueError` if the project cannot be built or another search uses the state.
     """
     deadline = clock() + time_limit_s
     checked = load_checked_project(project_file)
-    ledger = Ledger(state)
-    walks, skipped = _open(families(RECOVER_EPOCHS) if space is None else space, goal)
-    with ledger.held() as folder:
-        bench = open_bench(
+    store = TrialStore(state)
+    family_searches, skipped = _start_families(
+        families(RECOVER_EPOCHS) if space is None else space, goal
+    )
+    with store.lock() as folder:
+        context = prepare_context(
             checked,
             folder,
             batch_size=goal.batch_size,
@@ -92,104 +97,109 @@ def search(
             seconds_per_point=seconds_per_point,
             seed=seed,
         )
-        scribe = _TrialRunner(bench, ledger, goal, progress, time_limit_s, attempt)
+        runner = _TrialRunner(context, store, goal, progress, time_limit_s, measure)
         is_finished = True
-        for walk, level in _rounds(walks, goal):
-            trial = scribe.recall(walk.family, level)
+        for family_search, level in _round_robin(family_searches, goal):
+            trial = runner.find(family_search.family, level)
             if trial is None and clock() >= deadline:
                 is_finished = False
                 break
             if trial is None:
-                trial = scribe.try_out(walk.family, level, time_limit_s - (deadline - clock()))
-            walk.trials[level] = trial
-        candidates, failed = _collect(walks)
+                trial = runner.run(family_search.family, level, time_limit_s - (deadline - clock()))
+            family_search.trials[level] = trial
+        candidates, failed = _collect(family_searches)
         return conclude(
             goal,
             candidates,
-            bench,
-            partial(_look, ledger, bench, goal),
+            context,
+            partial(_register_look, store, context, goal),
             skipped={**skipped, **failed},
-            is_finished=is_finished and not scribe.failed,
-            tried=scribe.tried,
+            is_finished=is_finished and not runner.failed,
+            tried=runner.tried,
         )
 
 
 class _TrialRunner:
-    """Finds what was done, does what was not, writes it down, and tells who waits."""
+    """Finds the records of candidates, runs new ones, stores them, and reports progress."""
 
     def __init__(
         self,
-        bench: Bench,
-        ledger: Ledger,
+        context: SearchContext,
+        store: TrialStore,
         goal: Goal,
         progress: Progress,
         time_limit_s: float,
-        attempt: Attempt,
+        measure: MeasureRecipe,
     ) -> None:
-        self._bench = bench
-        self._ledger = ledger
+        self._context = context
+        self._store = store
         self._goal = goal
         self._progress = progress
         self._task = progress.add_task("search", total=time_limit_s)
-        self._attempt = attempt
+        self._measure = measure
         self.tried = 0
+        """Candidates run so far."""
         self.failed = 0
-        """How many of them have no record."""
+        """Candidates run without a record, because the failure may not recur."""
 
-    def recall(self, family: Family, level: int) -> CandidateTrial | None:
-        return self._ledger.find(key_of(self._bench.subject, family.at(level)))
+    def find(self, family: Family, level: int) -> CandidateTrial | None:
+        return self._store.find(trial_key(self._context.conditions, family.at(level)))
 
-    def try_out(self, family: Family, level: int, elapsed_s: float) -> CandidateTrial:
+    def run(self, family: Family, level: int, elapsed_s: float) -> CandidateTrial:
         recipe, label = family.at(level), family.label(level)
 
-        def tell(step: str) -> None:
+        def report_step(step: str) -> None:
             self._progress.update(
                 self._task, description=f"{label}: {step}", completed=elapsed_s, refresh=True
             )
 
-        trial, is_settled = self._make(recipe, tell)
-        if is_settled:
-            self._ledger.add(key_of(self._bench.subject, recipe), trial)
+        trial, is_final = self._try(recipe, report_step)
+        if is_final:
+            self._store.add(trial_key(self._context.conditions, recipe), trial)
         else:
             self.failed += 1
         self.tried += 1
-        self._progress.console.print(Text(f"{label}: {self._words(trial)}"))
+        self._progress.console.print(Text(f"{label}: {self._describe(trial)}"))
         return trial
 
-    def _make(self, recipe: Recipe, tell: Callable[[str], None]) -> tuple[CandidateTrial, bool]:
-        """Return the candidate's record, and whether another try would come to the same."""
+    def _try(
+        self, recipe: Recipe, report_step: Callable[[str], None]
+    ) -> tuple[CandidateTrial, bool]:
+        """Return the candidate's record, and whether another try would have the same outcome."""
         try:
-            measured = self._attempt(self._bench, recipe, tell)
-        except Exception as error:  # one candidate ends no search, whatever it meets
+            measured = self._measure(self._context, recipe, report_step)
+        except Exception as error:  # no failure of a candidate ends the search
             problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            is_settled = _is_of_recipe(error)
-            if not is_settled:
+            is_final = _is_caused_by_recipe(error)
+            if not is_final:
                 problem = f"failed this time: {type(error).__name__}: {problem}"
-            return CandidateTrial(recipe=recipe, measured=None, problem=problem), is_settled
+            return CandidateTrial(recipe=recipe, measured=None, problem=problem), is_final
         return CandidateTrial(recipe=recipe, measured=measured), True
 
-    def _words(self, trial: CandidateTrial) -> str:
+    def _describe(self, trial: CandidateTrial) -> str:
         if trial.measured is None:
-            return f"not made: {trial.problem}"
-        found = trial.measured
-        difference = found.selection.difference(self._goal.confidence)
+            return f"not built: {trial.problem}"
+        measured = trial.measured
+        difference = measured.selection.difference(self._goal.confidence)
         return (
             f"{100 * difference.value:+.2f} [{100 * difference.low:+.2f}, "
             f"{100 * difference.high:+.2f}] points, "
-            f"{found.parameters / self._bench.parameters:.0%} of the parameters, "
-            f"{found.bytes / self._bench.bytes:.0%} of the bytes, "
-            f"{found.speedup.value:.2f}x as fast"
+            f"{measured.parameters / self._context.parameters:.0%} of the parameters, "
+            f"{measured.bytes / self._context.bytes:.0%} of the bytes, "
+            f"{measured.speedup.value:.2f}x as fast"
         )
 
 
-def _is_of_recipe(error: Exception) -> bool:
-    # onnxruntime's errors have no base of their own but Exception.
+def _is_caused_by_recipe(error: Exception) -> bool:
+    # The only common base of onnxruntime's errors is Exception.
     return isinstance(error, ValueError) or type(error).__module__.startswith("onnxruntime.")
 
 
-def _open(space: Sequence[Family], goal: Goal) -> tuple[list[_Walk], dict[str, str]]:
-    """Return a walk for each family that can lower the cost, and why others have none."""
-    walks, skipped = [], {}
+def _start_families(
+    space: Sequence[Family], goal: Goal
+) -> tuple[list[_FamilySearch], dict[str, str]]:
+    """Return a search for each family that can lower the cost, and why others are skipped."""
+    family_searches, skipped = [], {}
     for family in space:
         if goal.cost not in family.lowers:
             skipped[family.name] = f"does not lower {goal.cost}"
@@ -199,49 +209,53 @@ def _open(space: Sequence[Family], goal: Goal) -> tuple[list[_Walk], dict[str, s
         except ValueError as error:
             skipped[family.name] = str(error)
         else:
-            walks.append(_Walk(family))
-    return walks, skipped
+            family_searches.append(_FamilySearch(family))
+    return family_searches, skipped
 
 
-def _rounds(walks: Sequence[_Walk], goal: Goal) -> Iterator[tuple[_Walk, int]]:
-    """Yield what to try next, one of each family in turn, until none has anything left.
+def _round_robin(
+    family_searches: Sequence[_FamilySearch], goal: Goal
+) -> Iterator[tuple[_FamilySearch, int]]:
+    """Yield the next level to try of each family in turn, until every family's edge is known.
 
-    So a short time limit finds the mild candidates of all families, not all of one.
+    So a short time limit covers the mild candidates of all families, not all those of one.
     """
-    open_walks = list(walks)
-    while open_walks:
-        for walk in list(open_walks):
-            level = walk.next(goal)
+    pending = list(family_searches)
+    while pending:
+        for family_search in list(pending):
+            level = family_search.next_level(goal)
             if level is None:
-                open_walks.remove(walk)
+                pending.remove(family_search)
             else:
-                yield walk, level
+                yield family_search, level
 
 
-def _goes_on(trial: CandidateTrial, goal: Goal) -> bool:
-    """Return whether a family's edge lies further on.
+def _should_continue(trial: CandidateTrial, goal: Goal) -> bool:
+    """Return whether the family's best level may be a stronger one.
 
-    The least of a cost is where the drop still holds; the best accuracy within a latency is where
-    the latency does not hold any more, one level before.
+    The least cost is at the strongest level that keeps the drop; the best accuracy within a latency
+    is at the mildest level that keeps the latency.
     """
     if trial.measured is None:
         return False
     if goal.least is None:
         return not meets_latency(trial.measured, goal)
-    return holds_drop(trial.measured, goal)
+    return meets_max_drop(trial.measured, goal)
 
 
-def _collect(walks: Sequence[_Walk]) -> tuple[list[Candidate], dict[str, str]]:
+def _collect(family_searches: Sequence[_FamilySearch]) -> tuple[list[Candidate], dict[str, str]]:
     candidates, failed = [], {}
-    for walk in walks:
-        for level, trial in sorted(walk.trials.items()):
-            label = walk.family.label(level)
+    for family_search in family_searches:
+        for level, trial in sorted(family_search.trials.items()):
+            label = family_search.family.label(level)
             if trial.measured is None:
-                failed[label] = trial.problem or "cannot be made"
+                failed[label] = trial.problem or "cannot be built"
             else:
                 candidates.append(Candidate(label, trial.recipe, trial.measured))
     return candidates, failed
 
 
-def _look(ledger: Ledger, bench: Bench, goal: Goal, candidates: Sequence[Candidate]) -> int:
-    return ledger.look(goal, [key_of(bench.subject, one.recipe) for one in candidates])
+def _register_look(
+    store: TrialStore, context: SearchContext, goal: Goal, candidates: Sequence[Candidate]
+) -> int:
+    return store.add_look(goal, [trial_key(context.conditions, one.recipe) for one in candidates])

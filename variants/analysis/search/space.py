@@ -1,7 +1,7 @@
-"""Which recipes a search tries: families of them, each with one strength from mild to strong.
+"""The search space: families of recipes, each with one strength, from mild to strong.
 
-What is not here cannot be found. Masks without a packed form are left out on purpose: zeros that
-are stored and computed lower no cost that a search knows.
+Masks without a packed form are left out on purpose: zeros that are stored and multiplied lower none
+of the costs of a search.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from variants.analysis.search.goal import Cost
 from variants.catalog.recipe import Recipe, Step
 
 STRENGTH: Final = "<strength>"
-"""Stands in a family's recipe where the strength goes."""
+"""Placeholder for the strength in a family's recipe."""
 
 SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 ENERGIES: Final = (0.99, 0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
@@ -22,17 +22,17 @@ CODES: Final = (256, 128, 64, 32, 16, 8, 4)
 
 @dataclass(frozen=True)
 class Family:
-    """Recipes that differ in one number."""
+    """Recipes that differ in one number, the strength."""
 
     name: str
     lowers: frozenset[Cost]
-    """Which costs it can lower; it is tried only where one of these is sought."""
+    """Costs that it can lower. A search for another cost skips the family."""
     recipe: Recipe
     strengths: tuple[float, ...] = (0,)
-    """What stands for `STRENGTH`, the mildest first. A recipe without it has one level."""
+    """Values of `STRENGTH`, the mildest first. A recipe without the placeholder has one level."""
 
     def at(self, level: int) -> Recipe:
-        """Return the recipe of a level, 0 being the mildest."""
+        """Return the recipe of a level. Level 0 is the mildest."""
         strength = self.strengths[level]
         return tuple(
             Step(
@@ -46,14 +46,14 @@ class Family:
         )
 
     def label(self, level: int) -> str:
-        """Return a name for the recipe of a level that a variant may have."""
+        """Return a valid variant name for the recipe of a level."""
         if len(self.strengths) == 1:
             return self.name
         return f"{self.name}-{self.strengths[level]:g}"
 
 
 def families(recover_epochs: int) -> tuple[Family, ...]:
-    """Return the space, with so many epochs of recovery after each step that loses accuracy."""
+    """Return the space, with this many recovery epochs after each step that loses accuracy."""
     recover = _step("recover", epochs=recover_epochs, distill=0.5)
     structured = _step("structured", share=STRENGTH, round_to=8)
     activation = _step("activation-pruning", share=STRENGTH)

@@ -1,4 +1,4 @@
-"""How much each attention head of a project's network matters, measured and written down.
+"""Importance of the attention heads of a project's network.
 
 project file ─▶ network, some validation samples ─▶ rank_heads ─▶ heads.json
 """
@@ -20,16 +20,16 @@ from variants.compression.sparsity.statistics import draw_samples
 
 JSON: Final = "heads.json"
 HEADS: Final = TypeAdapter(tuple[HeadImportance, ...])
-"""What the file holds: the least important head first."""
+"""Content of the file. The least important head comes first."""
 
 
 def run_heads(
     project_file: Path, criterion: Criterion, progress: Progress
 ) -> tuple[HeadImportance, ...]:
-    """Rank the heads of a project's network, on the validation samples that `structured` draws.
+    """Rank the heads of a project's network on the validation samples that `structured` draws.
 
-    At most `SAMPLES` of them; the test split is not touched. Raises `ValueError` that says what is
-    wrong with the project, or that its network has no attention heads.
+    There are at most `SAMPLES` of them. The test split is not used. Raises `ValueError` if the
+    project cannot be built or its network has no attention heads.
     """
     checked = load_checked_project(project_file)
     split = draw_samples(checked.datasets.validation, SAMPLES, seed=0)
@@ -37,7 +37,7 @@ def run_heads(
 
 
 def write_heads(heads: Sequence[HeadImportance], folder: Path) -> Path:
-    """Write `heads.json`, a list of records, into the folder; return its path."""
+    """Write `heads.json`, a list of records, into the folder, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     artifact.write_file(folder / JSON, HEADS.dump_json(tuple(heads), indent=2) + b"\n")
     return folder / JSON

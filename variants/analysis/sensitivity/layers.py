@@ -1,9 +1,9 @@
-"""How much accuracy each layer holds: one layer at a time loses its smallest weights.
+"""Sensitivity of each layer: the loss of accuracy when it alone loses its smallest weights.
 
-    network, validation split ─▶ for each layer, at each sparsity: mask ─▶ answers ─▶ Sensitivity
+    network, validation split ─▶ for each layer and sparsity: mask, predict ─▶ Sensitivity
 
-Nothing is trained, so this is what a layer costs before recovery: it ranks layers and does not
-foretell a recipe's accuracy. Paired with dense on the same samples, with 95 % intervals.
+Nothing is trained, so these are losses before recovery. They rank layers and do not predict the
+accuracy of a recipe. They are paired with dense on the same samples, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from variants.model.dataset import Split
 from variants.model.training import predict
 
 SPARSITIES: Final = (0.3, 0.5, 0.7, 0.9, 0.95)
-"""What is tried of each layer, beside 0: that is the network as it is."""
+"""Sparsities measured for each layer, beside 0, the unchanged network."""
 
 
 class SensitivityPoint(Record):
-    """What it costs that a share of one layer's weights is zero."""
+    """The accuracy when a share of one layer's weights is zero."""
 
     sparsity: float = Field(ge=0, le=1)
     difference: Interval
-    """Accuracy minus that of the whole network, as a share, paired by sample."""
+    """Accuracy minus that of the unchanged network, as a share, paired by sample."""
 
 
-class Curve(Record):
-    """One layer's points; sparsities ascend strictly, and the first is 0."""
+class LayerSensitivity(Record):
+    """The measured points of one layer. Sparsities ascend strictly from 0."""
 
     layer: str
     kind: str
@@ -48,20 +48,20 @@ class Curve(Record):
 
 
 class Sensitivity(Record):
-    """Every `nn.Linear` and `nn.Conv2d` of a network, in the order of its modules."""
+    """The sensitivity of every `nn.Linear` and `nn.Conv2d`, in the order of the modules."""
 
     model: str
     samples: int = Field(ge=1)
     accuracy: Interval
-    curves: tuple[Curve, ...]
+    curves: tuple[LayerSensitivity, ...]
 
 
 def run_sensitivity(
     project_file: Path, progress: Progress, *, sparsities: Sequence[float] = SPARSITIES
 ) -> Sensitivity:
-    """Measure a project's network on its validation split; the test split is not touched.
+    """Measure a project's network on its validation split. The test split is not used.
 
-    Raises `ValueError` that says what is wrong with the project.
+    Raises `ValueError` if the project cannot be built.
     """
     checked = load_checked_project(project_file)
     return measure_sensitivity(
@@ -81,34 +81,38 @@ def measure_sensitivity(
     name: str = "model",
     sparsities: Sequence[float] = SPARSITIES,
 ) -> Sensitivity:
-    """Try each layer at each of the sparsities, all others as they are; the network stays so too.
+    """Measure each layer at each sparsity, with all other layers unchanged.
 
-    Takes one pass over the split for each layer and sparsity. Raises `ValueError` if the network
-    has no such layer, or if the sparsities do not ascend strictly between 0 and 1.
+    The network itself is not changed. The cost is one pass over the split for each layer and
+    sparsity. Raises `ValueError` if the network has no `nn.Linear` or `nn.Conv2d`, or if the
+    sparsities do not ascend strictly within 0 to 1.
     """
-    tried = tuple(sparsities)
-    if list(tried) != sorted(set(tried)) or not all(0 < sparsity <= 1 for sparsity in tried):
-        raise ValueError(f"sparsities must ascend strictly, above 0 and up to 1; got {list(tried)}")
+    if list(sparsities) != sorted(set(sparsities)) or not all(0 < s <= 1 for s in sparsities):
+        raise ValueError(
+            f"sparsities must ascend strictly, above 0 and up to 1, got {list(sparsities)}"
+        )
     network = copy.deepcopy(network).eval()
-    layers = prunable(network)
+    layers = prunable_layers(network)
     if not layers:
         raise ValueError("the network has no nn.Linear and no nn.Conv2d")
 
     dense = predict(network, split.samples).numpy()
-    nothing = SensitivityPoint(sparsity=0.0, difference=Interval(value=0.0, low=0.0, high=0.0))
-    task = progress.add_task("sensitivity", total=len(layers) * len(tried))
+    unchanged = SensitivityPoint(sparsity=0.0, difference=Interval(value=0.0, low=0.0, high=0.0))
+    task = progress.add_task("sensitivity", total=len(layers) * len(sparsities))
     curves = []
     for layer, module in layers.items():
-        points = [nothing]
-        for sparsity in tried:
+        points = [unchanged]
+        for sparsity in sparsities:
             with _masked(module.weight, sparsity):
-                answers = predict(network, split.samples).numpy()
-            difference = accuracy_difference(answers, dense, split.labels)
+                predictions = predict(network, split.samples).numpy()
+            difference = accuracy_difference(predictions, dense, split.labels)
             points.append(SensitivityPoint(sparsity=sparsity, difference=difference))
             progress.advance(task)
         kind = "Conv2d" if isinstance(module, nn.Conv2d) else "Linear"
         curves.append(
-            Curve(layer=layer, kind=kind, weights=module.weight.numel(), points=tuple(points))
+            LayerSensitivity(
+                layer=layer, kind=kind, weights=module.weight.numel(), points=tuple(points)
+            )
         )
     return Sensitivity(
         model=name,
@@ -118,8 +122,8 @@ def measure_sensitivity(
     )
 
 
-def prunable(network: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
-    """Return the layers whose weights can be masked, by name, in the order of the modules."""
+def prunable_layers(network: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Return the layers that can be masked, by name, in the order of the modules."""
     return {
         name: module
         for name, module in network.named_modules()
@@ -129,14 +133,14 @@ def prunable(network: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
 
 @contextmanager
 def _masked(weight: Tensor, sparsity: float) -> Iterator[None]:
-    """Set the smallest weights to zero for a while: `round(sparsity * count)` of them."""
-    whole = weight.detach().clone()
-    smallest = whole.abs().flatten().argsort(stable=True)[: round(sparsity * whole.numel())]
-    is_masked = torch.zeros(whole.numel(), dtype=torch.bool, device=whole.device)
+    """Set the `round(sparsity * count)` smallest weights to zero within the context."""
+    original = weight.detach().clone()
+    smallest = original.abs().flatten().argsort(stable=True)[: round(sparsity * original.numel())]
+    is_masked = torch.zeros(original.numel(), dtype=torch.bool, device=original.device)
     is_masked[smallest] = True
     with torch.no_grad():
-        weight.masked_fill_(is_masked.reshape(whole.shape), 0)  # a view fails for channels_last
+        weight.masked_fill_(is_masked.reshape(original.shape), 0)  # a view fails for channels_last
         try:
             yield
         finally:
-            weight.copy_(whole)
+            weight.copy_(original)

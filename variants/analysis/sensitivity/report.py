@@ -1,4 +1,4 @@
-"""A network's sensitivity for people: a table, a plot, and shares to paste into a recipe."""
+"""Render a network's sensitivity: a table, a plot, and shares to paste into a recipe."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MARKERS: Final = "osD^vP*X"
 
 
 def table(sensitivity: Sensitivity) -> Table:
-    """One row for each layer; the accuracy in points against dense, with 95 % intervals."""
+    """Return a table with a row for each layer: accuracy in points against dense."""
     rendered = Table(
         title=f"{sensitivity.model}: accuracy when one layer loses its smallest weights",
         caption=(
-            f"Points against dense ({sensitivity.accuracy.value:.2%}), each layer alone, nothing "
-            f"trained; {sensitivity.samples:,} validation samples, paired, 95 % intervals."
+            f"Points against dense ({sensitivity.accuracy.value:.2%}), each layer alone, without "
+            f"training; {sensitivity.samples:,} validation samples, paired, 95 % intervals."
         ),
     )
     for heading in ("layer", "kind"):
@@ -43,7 +43,7 @@ def table(sensitivity: Sensitivity) -> Table:
 
 
 def write_files(sensitivity: Sensitivity, folder: Path) -> tuple[Path, Path]:
-    """Write `sensitivity.json` and the plot `sensitivity.png` into the folder; return both."""
+    """Write `sensitivity.json` and the plot `sensitivity.png` into the folder, and return both."""
     folder.mkdir(parents=True, exist_ok=True)
     artifact.write_record(folder / JSON, sensitivity)
     draw(sensitivity).savefig(folder / PLOT, dpi=150)
@@ -51,7 +51,7 @@ def write_files(sensitivity: Sensitivity, folder: Path) -> tuple[Path, Path]:
 
 
 def draw(sensitivity: Sensitivity) -> Figure:
-    """Draw accuracy against sparsity, a line for each layer."""
+    """Draw accuracy against sparsity, with a line for each layer."""
     height = 4.5 + 0.12 * len(sensitivity.curves)
     figure = Figure(figsize=(9, min(height, 12)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -75,7 +75,7 @@ def draw(sensitivity: Sensitivity) -> Figure:
     axes.yaxis.set_major_formatter("{x:+g}")
     axes.set_xlabel("weights of the layer that are zero, %")
     axes.set_ylabel("accuracy minus dense, points (linear within ±1)")
-    axes.set_title(f"{sensitivity.model}: each layer alone, nothing trained", loc="left")
+    axes.set_title(f"{sensitivity.model}: each layer alone, without training", loc="left")
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
@@ -83,7 +83,7 @@ def draw(sensitivity: Sensitivity) -> Figure:
 def to_shares_yaml(
     sensitivity: Sensitivity, *, target_percent: float | None, max_drop_points: float | None
 ) -> str:
-    """Return `allocation_yaml` of what `budget.allocate` makes of limits as people say them."""
+    """Allocate within limits in percent and points; return the shares as YAML."""
     allocation = allocate(
         sensitivity,
         target_share=None if target_percent is None else target_percent / 100,
@@ -93,10 +93,10 @@ def to_shares_yaml(
 
 
 def allocation_yaml(allocation: Allocation) -> str:
-    """Render an allocation as the `shares` of a recipe's step, with what it comes to above it."""
+    """Render an allocation as the `shares` of a recipe's step, with the totals in a comment."""
     shares = {layer: round(share, 4) for layer, share in allocation.shares.items()}
     return (
-        f"# {allocation.removed:.1%} of the weights; expected to lose "
+        f"# {allocation.removed:.1%} of the weights; expected loss "
         f"{100 * allocation.expected_drop:.2f} points before recovery\n"
         + yaml.safe_dump({"shares": shares}, sort_keys=False)
     )

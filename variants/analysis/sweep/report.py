@@ -1,4 +1,4 @@
-"""A sweep for people: a table, the figures to beat, and two plots."""
+"""Render a sweep: a table, a comparison with published results, and two plots."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from variants.analysis.sweep.sweep import TO_BEAT, Sweep, SweepPoint
+from variants.analysis.sweep.sweep import PUBLISHED_RESULTS, Sweep, SweepPoint
 from variants.catalog.catalog import Interval
 
 CURVE = "sweep.png"
 HISTOGRAM = "neurons.png"
 _BINS = 60
 _GROUPS = 6
-"""Of more groups, the table shows the sum, and the histograms the widest ones."""
+"""Above this number of groups the table shows the sum and the histograms the widest groups."""
 
 
 def table(sweep: Sweep) -> Table:
-    """One row for each pair of thresholds; the accuracy in points against dense."""
+    """Return a table with a row for each pair of thresholds: accuracy in points against dense."""
     groups = list(sweep.moments)
     is_short = len(groups) <= _GROUPS
     layers = f"layers {' + '.join(groups)}" if is_short else f"of all {len(groups)} groups"
@@ -40,11 +40,11 @@ def table(sweep: Sweep) -> Table:
     ):
         rendered.add_column(heading, justify="right")
     for point in sweep.points:
-        left = point.kept.values()
+        counts = point.kept.values()
         rendered.add_row(
             f"{point.mean_below:g}",
             f"{point.deviation_below:g}",
-            " + ".join(str(count) for count in left) if is_short else str(sum(left)),
+            " + ".join(str(count) for count in counts) if is_short else str(sum(counts)),
             f"{point.removed:.1%}",
             points(point.pruned),
             points(point.recovered),
@@ -53,31 +53,32 @@ def table(sweep: Sweep) -> Table:
 
 
 def verdicts(sweep: Sweep) -> list[str]:
-    """Set each published figure beside the mildest of our points that removes as much.
+    """Compare each published result with our point of the least removal that removes as much.
 
-    Then the control, if the grid has one: what training on does for dense, nothing removed.
+    The last line is the control, if the grid has one: dense itself, trained for as long as the
+    recovery, with nothing removed.
     """
     lines = []
-    for published in TO_BEAT:
+    for published in PUBLISHED_RESULTS:
         theirs = f"published: {published.removed:.0%} fewer at {100 * published.difference:+.2f}"
-        point = sweep.mildest(published.removed)
-        lines.append(f"{theirs}; ours: {_ours(point)}")
+        point = sweep.least_removed(published.removed)
+        lines.append(f"{theirs}; ours: {_describe_ours(point)}")
     if sweep.points and sweep.points[0].removed == 0:
-        gained = points(sweep.points[0].recovered)
-        lines.append(f"control: dense itself, trained on for as long, nothing removed: {gained}")
+        gain = points(sweep.points[0].recovered)
+        lines.append(f"control: dense itself, trained for as long, nothing removed: {gain}")
     return lines
 
 
 def points(interval: Interval) -> str:
-    """Render a difference of shares in percentage points, as `-0.20 [-0.61, +0.21]`."""
+    """Format a difference of shares in percentage points, as `-0.20 [-0.61, +0.21]`."""
     value, low, high = (100 * share for share in (interval.value, interval.low, interval.high))
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def plot(sweep: Sweep, folder: Path) -> tuple[Path, Path]:
-    """Draw parameters removed against accuracy, and the histograms of the neurons' statistics.
+    """Draw accuracy against parameters removed, and histograms of the neurons' statistics.
 
-    Returns the two PNG files, `sweep.png` and `neurons.png`, in `folder`.
+    Returns the two PNG files in `folder`: `sweep.png` and `neurons.png`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     curve, histogram = folder / CURVE, folder / HISTOGRAM
@@ -86,7 +87,7 @@ def plot(sweep: Sweep, folder: Path) -> tuple[Path, Path]:
     return curve, histogram
 
 
-def _ours(point: SweepPoint | None) -> str:
+def _describe_ours(point: SweepPoint | None) -> str:
     if point is None:
         return "no point of the grid removes as much"
     return (
@@ -108,8 +109,8 @@ def _curve(sweep: Sweep) -> Figure:
         high = [100 * interval.high for interval in intervals] - values
         axes.errorbar(removed, values, yerr=(low, high), fmt=marker, capsize=2, label=label)
     axes.scatter(
-        [100 * published.removed for published in TO_BEAT],
-        [100 * published.difference for published in TO_BEAT],
+        [100 * published.removed for published in PUBLISHED_RESULTS],
+        [100 * published.difference for published in PUBLISHED_RESULTS],
         marker="*",
         s=120,
         color="black",
@@ -127,10 +128,10 @@ def _curve(sweep: Sweep) -> Figure:
 
 def _histogram(sweep: Sweep) -> Figure:
     widest = sorted(sweep.moments, key=lambda name: -len(sweep.moments[name].mean))[:_GROUPS]
-    shown = {name: moments for name, moments in sweep.moments.items() if name in widest}
-    figure = Figure(figsize=(9, 2.6 * len(shown)), layout="constrained")
-    grid = figure.subplots(len(shown), 2, squeeze=False)
-    for row, (name, moments) in zip(grid, shown.items(), strict=True):
+    drawn = {name: moments for name, moments in sweep.moments.items() if name in widest}
+    figure = Figure(figsize=(9, 2.6 * len(drawn)), layout="constrained")
+    grid = figure.subplots(len(drawn), 2, squeeze=False)
+    for row, (name, moments) in zip(grid, drawn.items(), strict=True):
         for axes, values, what in (
             (row[0], np.abs(moments.mean), "|mean|"),
             (row[1], moments.deviation, "deviation"),

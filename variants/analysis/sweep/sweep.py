@@ -1,9 +1,9 @@
-"""Which thresholds to prune by: a grid of them, what each removes and what it costs.
+"""Sweep a grid of activation pruning's thresholds: parameters removed and accuracy of each pair.
 
     network ─▶ moments on the first quarter of validation ─▶ for each pair of thresholds: prune
             ─▶ accuracy against dense on the other three quarters, before and after recovery
 
-Paired on the same samples, with 95 % intervals. The test split is not touched.
+Accuracies are paired on the same samples, with 95 % intervals. The test split is not used.
 """
 
 from __future__ import annotations
@@ -38,42 +38,46 @@ from variants.model.loading import load_model
 from variants.model.training import Schedule, fit, predict
 
 MEANS: Final = (0.0, 0.2, 0.25, 0.3, 0.4)
-"""0 removes nothing: a control, dense itself trained on for as long as the others."""
+"""Thresholds of |mean|. 0 removes nothing: the control, dense itself trained like the others."""
 DEVIATIONS: Final = (0.3, 0.4, 0.5, 0.6)
+"""Thresholds of the standard deviation."""
 STATISTICS_SHARE: Final = 0.25
+"""Share of the validation samples that the statistics of neurons come from."""
 
 
 @dataclass(frozen=True)
-class Published:
-    """What others report for this method, one split and no interval."""
+class PublishedResult:
+    """A published result of this method, from one split and without an interval."""
 
     removed: float
+    """Share of the parameters removed."""
     difference: float
+    """Accuracy minus dense's, as a share."""
 
 
-TO_BEAT: Final = (Published(0.62, -0.0008), Published(0.74, -0.005))
+PUBLISHED_RESULTS: Final = (PublishedResult(0.62, -0.0008), PublishedResult(0.74, -0.005))
 """blog.dailydoseofds.com/p/activation-pruning-for-model-compression, without fine-tuning."""
 
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """What one pair of thresholds does. Differences are accuracies minus dense's, as shares."""
+    """The results of one pair of thresholds; intervals of accuracy minus dense's, as a share."""
 
     mean_below: float
     deviation_below: float
     kept: Mapping[str, int]
-    """Neurons left, by group."""
+    """Number of neurons kept, by group."""
     removed: float
-    """Share of the dense network's parameters that is gone."""
+    """Share of the dense network's parameters removed."""
     pruned: Interval
-    """Right after the removal, the means of the removed folded into biases."""
+    """After the removal, with the means of the removed neurons folded into biases."""
     recovered: Interval
     """After recovery."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The grid's points, fewest parameters removed first, and the statistics they came from."""
+    """The grid's points, fewest parameters removed first, with the statistics of the neurons."""
 
     points: tuple[SweepPoint, ...]
     moments: Mapping[str, RunningMoments]
@@ -82,10 +86,10 @@ class Sweep:
     statistics_samples: int
     accuracy_samples: int
 
-    def mildest(self, removed: float) -> SweepPoint | None:
+    def least_removed(self, removed: float) -> SweepPoint | None:
         """Return the point that removes the least among those that remove at least this share.
 
-        It is not chosen by its accuracy, so its interval needs no correction for choosing.
+        The choice does not depend on accuracy, so its interval needs no correction for selection.
         """
         return next((point for point in self.points if point.removed >= removed), None)
 
@@ -99,25 +103,25 @@ def sweep(
     means: Sequence[float] = MEANS,
     deviations: Sequence[float] = DEVIATIONS,
 ) -> Sweep:
-    """Try every pair of thresholds; pairs that choose the same neurons are tried once.
+    """Measure every pair of thresholds. Pairs that remove the same neurons are measured once.
 
     Raises `ValueError` if no neurons can be removed from a network of this structure.
     """
     validation = data.validation
-    border = int(len(validation) * STATISTICS_SHARE)
-    held_out = validation.part(border, len(validation))
-    statistics = rows(validation.samples, slice(0, border))
+    boundary = int(len(validation) * STATISTICS_SHARE)
+    held_out = validation.part(boundary, len(validation))
+    statistics = rows(validation.samples, slice(0, boundary))
     groups = find_neuron_groups(network, statistics).groups
-    heard = measure_reader_moments(network, groups, statistics, progress)
-    moments = merge_by_group(groups, heard)
+    module_moments = measure_reader_moments(network, groups, statistics, progress)
+    moments = merge_by_group(groups, module_moments)
     dense = predict(network, held_out.samples).numpy()
 
     pairs = _distinct(means, deviations, moments)
     points = []
     for mean_below, deviation_below, kept in progress.track(pairs, description="thresholds"):
-        folded, _ = fold_means(network, groups, kept, heard)
+        folded, _ = fold_means(network, groups, kept, module_moments)
         pruned = remove_units(folded, groups, kept)
-        before = _difference(pruned, dense, held_out)
+        difference = _difference(pruned, dense, held_out)
         fit(pruned, data.train, recovery, _SILENT)
         points.append(
             SweepPoint(
@@ -125,7 +129,7 @@ def sweep(
                 deviation_below=deviation_below,
                 kept={name: int(keep.sum()) for name, keep in kept.items()},
                 removed=1 - count_parameters(pruned) / count_parameters(network),
-                pruned=before,
+                pruned=difference,
                 recovered=_difference(pruned, dense, held_out),
             )
         )
@@ -134,7 +138,7 @@ def sweep(
         moments=moments,
         recovery=recovery,
         dense_parameters=count_parameters(network),
-        statistics_samples=border,
+        statistics_samples=boundary,
         accuracy_samples=len(held_out),
     )
 
@@ -146,15 +150,15 @@ def run_sweep(
     means: Sequence[float] = MEANS,
     deviations: Sequence[float] = DEVIATIONS,
 ) -> Sweep:
-    """Sweep a project's model, recovering as its first recipe with activation pruning does.
+    """Sweep a project's model, with the recovery of its first recipe with activation pruning.
 
-    Raises `ValueError` that says what is wrong with the project.
+    Raises `ValueError` if the project's model cannot be loaded.
     """
     project = Project.load(project_file)
-    brought = load_model(project.model)
+    loaded = load_model(project.model)
     return sweep(
-        brought.network,
-        brought.datasets.training_data,
+        loaded.network,
+        loaded.datasets.training_data,
         progress,
         means=means,
         deviations=deviations,

@@ -18,13 +18,13 @@ from rich.progress import Progress
 
 from paretoserve.main import cli
 from tests.variants import tiny
-from tests.variants.analysis.search.hunt import GOAL, SPACE, hunt, write_project
+from tests.variants.analysis.search.small_search import GOAL, SPACE, run_search, write_project
 from tests.waiting import wait_until
-from variants.analysis.search.bench import Bench, divide, try_recipe
+from variants.analysis.search.context import SearchContext, divide, measure_recipe
 from variants.analysis.search.goal import Goal
-from variants.analysis.search.ledger import CandidateTrial, Ledger, Measured, key_of
 from variants.analysis.search.report import recipes_yaml, sentences, table, write_recipes
 from variants.analysis.search.result import SearchResult
+from variants.analysis.search.store import CandidateTrial, Measurement, TrialStore, trial_key
 from variants.catalog.recipe import Recipe, Step
 from variants.catalog.record import read_record
 from variants.compression.techniques import resolve_all
@@ -35,7 +35,7 @@ NAMES = {"pruned-0.1", "pruned-0.4", "pruned-0.7"}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_project(tmp_path_factory.mktemp("hunted"), "hunted_model")
+    return write_project(tmp_path_factory.mktemp("searched"), "searched_model")
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +44,13 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(project: Path, state: Path) -> SearchResult:
-    return hunt(project, state)
+def result(project: Path, state: Path) -> SearchResult:
+    return run_search(project, state)
 
 
-def settled(found: SearchResult) -> dict[str, Any]:
-    """What of a search must come out the same each time: all but latency and who did the work."""
-    record = found.model_dump(mode="json", exclude={"tried", "dense_latency_s"})
+def reproducible(result: SearchResult) -> dict[str, Any]:
+    """Return the reproducible part of a result: all but latencies and the counts of this run."""
+    record = result.model_dump(mode="json", exclude={"tried", "dense_latency_s"})
     for row in (*record["rows"], *filter(None, [record["nearest"]])):
         del row["latency_s"], row["speedup"]
     return record
@@ -60,44 +60,46 @@ def records(state: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in state.glob("*.json")}
 
 
-def test_the_strongest_that_holds_is_found_and_confirmed(found: SearchResult, state: Path) -> None:
-    assert found.is_finished
-    assert found.chosen is not None
-    chosen = next(row for row in found.rows if row.name == found.chosen)
+def test_the_strongest_candidate_within_the_drop_is_chosen_and_confirmed(
+    result: SearchResult, state: Path
+) -> None:
+    assert result.is_finished
+    assert result.chosen is not None
+    chosen = next(row for row in result.rows if row.name == result.chosen)
     assert chosen.verdict == "confirmed"
     assert chosen.confirmation is not None
     assert chosen.confirmation.low >= -0.2
-    assert chosen.parameters < found.dense_parameters
-    assert chosen.parameters == min(r.parameters for r in found.rows if r.verdict == "confirmed")
-    assert {row.name for row in found.rows} <= NAMES
-    assert (found.selection_samples, found.confirmation_samples, found.look) == (60, 60, 1)
+    assert chosen.parameters < result.dense_parameters
+    assert chosen.parameters == min(r.parameters for r in result.rows if r.verdict == "confirmed")
+    assert {row.name for row in result.rows} <= NAMES
+    assert (result.selection_samples, result.confirmation_samples, result.look) == (60, 60, 1)
 
 
-def test_what_cannot_help_or_be_made_is_named_with_the_reason(found: SearchResult) -> None:
-    assert found.skipped["int8"] == "does not lower parameters"
-    assert "unknown technique 'prunning'" in found.skipped["misspelt"]
-    assert found.skipped["unsuited"]
+def test_a_family_that_is_skipped_is_named_with_the_reason(result: SearchResult) -> None:
+    assert result.skipped["int8"] == "does not lower parameters"
+    assert "unknown technique 'prunning'" in result.skipped["misspelt"]
+    assert result.skipped["unsuited"]
 
 
-def test_a_finished_search_has_nothing_left_to_do(
-    project: Path, state: Path, found: SearchResult
+def test_a_finished_search_does_nothing_more(
+    project: Path, state: Path, result: SearchResult
 ) -> None:
     before = records(state)
-    again = hunt(project, state, time_limit_s=1e-9)
+    again = run_search(project, state, time_limit_s=1e-9)
     assert (again.tried, again.is_finished) == (0, True)
-    assert settled(again) == settled(found)
+    assert reproducible(again) == reproducible(result)
     assert records(state) == before
     assert not (state / ".work").exists()
 
 
-def test_a_killed_search_goes_on_with_what_it_had(
-    project: Path, found: SearchResult, tmp_path: Path
+def test_a_killed_search_continues_from_its_records(
+    project: Path, result: SearchResult, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
     command = [
         sys.executable,
         "-m",
-        "tests.variants.analysis.search.hunt",
+        "tests.variants.analysis.search.small_search",
         str(project),
         str(state),
     ]
@@ -112,67 +114,67 @@ def test_a_killed_search_goes_on_with_what_it_had(
     assert all(read_record(CandidateTrial, state / name) for name in at_kill)
     assert len(at_kill) >= 2
     assert "looks.json" not in at_kill
-    resumed = hunt(project, state)
-    assert resumed.tried == len(records(state)) - 1 - len(at_kill)  # looks.json is no candidate
+    resumed = run_search(project, state)
+    assert resumed.tried == len(records(state)) - len(at_kill) - 1  # without looks.json
     assert {name: records(state)[name] for name in at_kill} == at_kill
-    assert settled(resumed) == settled(found)
+    assert reproducible(resumed) == reproducible(result)
 
 
-def test_without_time_nothing_is_begun(project: Path, tmp_path: Path) -> None:
-    nothing = hunt(project, tmp_path, time_limit_s=1e-9)
-    assert (nothing.tried, nothing.rows, nothing.is_finished) == (0, (), False)
-    assert "nothing could be tried" in sentences(nothing)[0]
-    assert "run it again to go on" in "\n".join(sentences(nothing))
+def test_without_time_no_candidate_is_started(project: Path, tmp_path: Path) -> None:
+    empty = run_search(project, tmp_path, time_limit_s=1e-9)
+    assert (empty.tried, empty.rows, empty.is_finished) == (0, (), False)
+    assert "nothing could be tried" in sentences(empty)[0]
+    assert "run the search again to continue" in "\n".join(sentences(empty))
 
 
-def test_a_budget_that_cannot_be_met_says_what_came_nearest(
-    project: Path, state: Path, found: SearchResult
+def test_a_goal_that_cannot_be_met_names_the_nearest_candidate(
+    project: Path, state: Path, result: SearchResult
 ) -> None:
-    strict = hunt(project, state, Goal(max_drop=1e-6, least="parameters"))
+    strict = run_search(project, state, Goal(max_drop=1e-6, least="parameters"))
     assert strict.chosen is None
     assert strict.nearest is not None
     assert strict.nearest.verdict == "drops too much"
-    assert "no candidate does; nearest came" in sentences(strict)[0]
+    assert "no candidate; the nearest is" in sentences(strict)[0]
 
 
-def test_the_best_accuracy_within_a_latency_starts_with_the_mildest(
-    project: Path, state: Path, found: SearchResult
+def test_the_best_accuracy_within_a_latency_is_that_of_the_mildest(
+    project: Path, state: Path, result: SearchResult
 ) -> None:
-    any_time = hunt(project, state, Goal(latency_s=1000.0))
+    any_time = run_search(project, state, Goal(latency_s=1000.0))
     assert any_time.chosen == "pruned-0.1"
     assert {row.verdict for row in any_time.rows} == {"meets"}
-    no_time = hunt(project, state, Goal(latency_s=1e-9))
+    no_time = run_search(project, state, Goal(latency_s=1e-9))
     assert no_time.chosen is None
     assert no_time.nearest is not None
     assert no_time.nearest.verdict == "too slow"
 
 
-def test_the_command_says_so_if_there_was_no_time(
-    project: Path, state: Path, found: SearchResult, tmp_path: Path
+def test_the_command_reports_that_there_was_no_time(
+    project: Path, state: Path, result: SearchResult, tmp_path: Path
 ) -> None:
-    written = tmp_path / "found.yaml"
+    written = tmp_path / "recipes.yaml"
     command = ["search", str(project), "--max-drop", "20", "--least", "parameters"]
     command += ["--state", str(state), "--time-limit", "0.001s", "--write", str(written)]
-    result = CliRunner().invoke(cli, command)
-    assert result.exception is None, result.output
-    # The command's own space is another: nothing of it was tried, and there was no time to.
-    assert "nothing could be tried" in " ".join(result.output.split())
+    done = CliRunner().invoke(cli, command)
+    assert done.exception is None, done.output
+    # The command's space is a different one, of which no candidate has a record.
+    assert "nothing could be tried" in " ".join(done.output.split())
     assert yaml.safe_load(written.read_text()) == {"recipes": {}}
 
 
 def test_all_that_json_prints_is_json(project: Path, tmp_path: Path) -> None:
     command = ["search", str(project), "--max-drop", "20", "--least", "parameters", "--json"]
-    result = CliRunner().invoke(cli, [*command, "--state", str(tmp_path), "--time-limit", "0.001s"])
-    assert result.exception is None, result.output
-    assert SearchResult.model_validate_json(result.stdout).model == "tiny"
-    assert "search" in result.stderr  # the bar
+    done = CliRunner().invoke(cli, [*command, "--state", str(tmp_path), "--time-limit", "0.001s"])
+    assert done.exception is None, done.output
+    assert SearchResult.model_validate_json(done.stdout).model == "tiny"
+    assert "search" in done.stderr  # the bar
 
 
 SUPPORT = onnxruntime.NotImplemented("no kernel for [n, classes] [/it]")
 
 
 @pytest.mark.parametrize(
-    ("error", "told", "has_record"),
+    ("error", "message", "has_record"),
     [
         pytest.param(SUPPORT, "no kernel for [n, classes] [/it]", True, id="onnxruntime"),
         pytest.param(ValueError("all :100: gone"), "all :100: gone", True, id="unsuited"),
@@ -185,60 +187,64 @@ SUPPORT = onnxruntime.NotImplemented("no kernel for [n, classes] [/it]")
         pytest.param(KeyError("x"), "failed this time: KeyError: 'x'", False, id="mistake"),
     ],
 )
-def test_a_candidate_that_fails_ends_no_search(
-    project: Path, tmp_path: Path, error: Exception, told: str, has_record: bool
+def test_a_candidate_that_fails_does_not_end_the_search(
+    project: Path, tmp_path: Path, error: Exception, message: str, has_record: bool
 ) -> None:
-    def attempt(bench: Bench, recipe: Recipe, on_step: Callable[[str], None]) -> Measured:
+    def measure(
+        context: SearchContext, recipe: Recipe, on_step: Callable[[str], None]
+    ) -> Measurement:
         if recipe == SPACE[0].at(0):
             raise error
-        return try_recipe(bench, recipe, on_step)
+        return measure_recipe(context, recipe, on_step)
 
     console = Console(file=io.StringIO(), width=200)
-    found = hunt(project, tmp_path, progress=Progress(console=console), attempt=attempt)
-    assert found.skipped["pruned-0.1"] == told
-    assert found.skipped["unsuited"]  # it came later
+    result = run_search(project, tmp_path, progress=Progress(console=console), measure=measure)
+    assert result.skipped["pruned-0.1"] == message
+    assert result.skipped["unsuited"]  # tried after it
     assert isinstance(console.file, io.StringIO)
-    assert f"pruned-0.1: not made: {told}\n" in console.file.getvalue()
-    assert found.is_finished == has_record
-    again = hunt(project, tmp_path, time_limit_s=1e-9)
+    assert f"pruned-0.1: not built: {message}\n" in console.file.getvalue()
+    assert result.is_finished == has_record
+    again = run_search(project, tmp_path, time_limit_s=1e-9)
     assert ("pruned-0.1" in again.skipped) == has_record
 
 
-def test_each_goal_looks_for_itself(tmp_path: Path) -> None:
-    ledger, other = Ledger(tmp_path), GOAL.model_copy(update={"max_drop": 0.1})
-    assert [ledger.look(goal, ["a", "b"]) for goal in (GOAL, other, GOAL)] == [1, 2, 1]
-    assert ledger.look(GOAL, ["b", "a"]) == 3
+def test_each_goal_and_order_of_candidates_is_a_look_of_its_own(tmp_path: Path) -> None:
+    store, other = TrialStore(tmp_path), GOAL.model_copy(update={"max_drop": 0.1})
+    assert [store.add_look(goal, ["a", "b"]) for goal in (GOAL, other, GOAL)] == [1, 2, 1]
+    assert store.add_look(GOAL, ["b", "a"]) == 3
 
 
-def test_one_search_at_a_time_holds_the_state(project: Path, tmp_path: Path) -> None:
-    with Ledger(tmp_path).held(), pytest.raises(ValueError, match="another search is at work"):
-        hunt(project, tmp_path)
+def test_only_one_search_at_a_time_can_use_the_state(project: Path, tmp_path: Path) -> None:
+    with TrialStore(tmp_path).lock(), pytest.raises(ValueError, match="another search is using"):
+        run_search(project, tmp_path)
 
 
-def test_the_recipes_can_be_pasted_into_a_project_file(found: SearchResult, tmp_path: Path) -> None:
-    write_recipes(found, tmp_path / "found.yaml")
-    recipes = yaml.safe_load((tmp_path / "found.yaml").read_text())["recipes"]
-    assert list(recipes) == [row.name for row in found.rows]
-    for row in found.rows:
+def test_the_recipes_can_be_pasted_into_a_project_file(
+    result: SearchResult, tmp_path: Path
+) -> None:
+    write_recipes(result, tmp_path / "recipes.yaml")
+    recipes = yaml.safe_load((tmp_path / "recipes.yaml").read_text())["recipes"]
+    assert list(recipes) == [row.name for row in result.rows]
+    for row in result.rows:
         steps = tuple(Step.model_validate(step) for step in recipes[row.name])
         assert steps == row.recipe
         resolve_all(steps)
-    assert "confirmed" in recipes_yaml(found)
+    assert "confirmed" in recipes_yaml(result)
 
 
-def test_the_table_holds_every_row(found: SearchResult) -> None:
+def test_the_table_has_every_row(result: SearchResult) -> None:
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(table(found))
+        console.print(table(result))
     text = capture.get()
     assert all(
-        row.name in text and f"{row.parameters / found.dense_parameters:.1%}" in text
-        for row in found.rows
+        row.name in text and f"{row.parameters / result.dense_parameters:.1%}" in text
+        for row in result.rows
     )
     assert "a drop of at most 20 points (95%)" in text
 
 
-def test_the_parts_share_no_sample_and_follow_the_seed() -> None:
+def test_the_parts_are_disjoint_and_depend_on_the_seed() -> None:
     split = tiny.split(101)
     rows = {row.tobytes(): number for number, row in enumerate(split.samples["input"])}
 
@@ -253,8 +259,8 @@ def test_the_parts_share_no_sample_and_follow_the_seed() -> None:
         divide(split.part(0, 1), 0)
 
 
-def test_a_key_depends_on_recipe_and_subject() -> None:
+def test_a_key_depends_on_recipe_and_conditions() -> None:
     family = SPACE[0]
-    keys = {key_of(subject, family.at(level)) for subject in "ab" for level in range(3)}
+    keys = {trial_key(conditions, family.at(level)) for conditions in "ab" for level in range(3)}
     assert len(keys) == 6
-    assert key_of("a", family.at(0)) in keys
+    assert trial_key("a", family.at(0)) in keys

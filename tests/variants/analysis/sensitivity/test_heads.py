@@ -25,8 +25,8 @@ DIM = tiny_attention.HEAD_DIM
 LAYER = "layers.1.attention"
 
 
-def _useless() -> Any:
-    """A network whose output layer hardly listens to head 1 of its second attention."""
+def _network_with_useless_head() -> Any:
+    """Return a network in which head 1 of the second attention hardly changes the output."""
     network: Any = tiny_attention.network()
     with torch.no_grad():
         network.layers[1].attention.output.weight[:, DIM : 2 * DIM] *= 1e-4
@@ -35,8 +35,10 @@ def _useless() -> Any:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of that network, with more validation samples than are looked at."""
-    safetensors.torch.save_file(_useless().state_dict(), tmp_path / "weights.safetensors")
+    """A project of that network, with more validation samples than the ranking uses."""
+    safetensors.torch.save_file(
+        _network_with_useless_head().state_dict(), tmp_path / "weights.safetensors"
+    )
     module = write_model(
         tmp_path,
         monkeypatch,
@@ -47,11 +49,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_project(tmp_path, module, {})
 
 
-def test_heads_are_ranked_in_a_table_and_in_a_file_beside_it(project: Path, tmp_path: Path) -> None:
+def test_heads_are_ranked_in_a_table_and_in_a_file(project: Path, tmp_path: Path) -> None:
     out = tmp_path / "o[/x]"
     result = CliRunner().invoke(cli, ["sensitivity", str(project), "--heads", "--out", str(out)])
     assert result.exception is None, result.output
-    assert [path.name for path in out.iterdir()] == ["heads.json"]  # and no sensitivity of layers
+    assert [path.name for path in out.iterdir()] == ["heads.json"]  # layers are not measured
     assert f"{out}/heads.json" in "".join(result.stdout.split())
     heads = HEADS.validate_json((out / "heads.json").read_bytes())
     assert [(head.layer, head.head) for head in heads[:1]] == [(LAYER, 1)]
@@ -63,11 +65,11 @@ def test_heads_are_ranked_in_a_table_and_in_a_file_beside_it(project: Path, tmp_
 def test_heads_are_ranked_on_the_samples_that_structured_pruning_draws(project: Path) -> None:
     split = draw_samples(tiny_attention.split(SAMPLES + 100, 2), SAMPLES, seed=0)
     for criterion in ("activation", "taylor"):
-        expected = rank_heads(_useless(), split, criterion, quiet())
+        expected = rank_heads(_network_with_useless_head(), split, criterion, quiet())
         assert run_heads(project, criterion, quiet()) == tuple(expected)
 
 
-def test_the_criterion_is_the_one_asked_for(project: Path, tmp_path: Path) -> None:
+def test_the_criterion_is_that_of_the_option(project: Path, tmp_path: Path) -> None:
     command = ["sensitivity", str(project), "--heads", "--criterion", "magnitude"]
     result = CliRunner().invoke(cli, [*command, "--out", str(tmp_path)])
     assert result.exception is None, result.output
@@ -77,13 +79,13 @@ def test_the_criterion_is_the_one_asked_for(project: Path, tmp_path: Path) -> No
     assert heads != run_heads(project, "taylor", quiet())
 
 
-def test_every_criterion_but_chance_can_be_asked_for() -> None:
+def test_the_option_offers_every_criterion_except_random() -> None:
     option = next(each for each in cli.commands["sensitivity"].params if each.name == "criterion")
     assert isinstance(option.type, click.Choice)
     assert {*option.type.choices, "random"} == set(get_args(Criterion))
 
 
-def test_a_network_without_attention_ends_in_one_line(
+def test_a_network_without_attention_is_an_error_of_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_weights(tmp_path)
@@ -108,7 +110,7 @@ def test_a_network_without_attention_ends_in_one_line(
         (["--heads", "--criterion", "random"], "'random' is not one of 'taylor'"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(
+def test_options_that_cannot_be_combined_are_errors(
     tmp_path: Path, options: list[str], message: str
 ) -> None:
     empty = tmp_path / "recipes.yaml"

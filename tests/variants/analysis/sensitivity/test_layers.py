@@ -37,34 +37,36 @@ def trained() -> nn.Sequential:
 
 
 @cache
-def measured() -> Sensitivity:
+def sensitivity() -> Sensitivity:
     return measure_sensitivity(trained(), VALIDATION, quiet(), sparsities=(0.5, 0.9))
 
 
 def test_each_layer_alone_loses_its_smallest_weights() -> None:
     dense = predict(trained(), VALIDATION.samples).numpy()
-    for curve, name in zip(measured().curves, ("0", "2", "4"), strict=True):
+    for curve, name in zip(sensitivity().curves, ("0", "2", "4"), strict=True):
         assert (curve.layer, curve.kind) == (name, "Linear")
         assert [point.sparsity for point in curve.points] == [0, 0.5, 0.9]
         masked = copy.deepcopy(trained())
         weight = masked.get_submodule(name).weight
         assert isinstance(weight, torch.Tensor)
-        border = weight.abs().flatten().kthvalue(round(0.9 * weight.numel())).values
+        threshold = weight.abs().flatten().kthvalue(round(0.9 * weight.numel())).values
         with torch.no_grad():
-            weight[weight.abs() <= border] = 0
-        answers = predict(masked, VALIDATION.samples).numpy()
-        assert curve.points[2].difference == accuracy_difference(answers, dense, VALIDATION.labels)
-    assert min(curve.points[2].difference.value for curve in measured().curves) < -0.1
+            weight[weight.abs() <= threshold] = 0
+        predictions = predict(masked, VALIDATION.samples).numpy()
+        assert curve.points[2].difference == accuracy_difference(
+            predictions, dense, VALIDATION.labels
+        )
+    assert min(curve.points[2].difference.value for curve in sensitivity().curves) < -0.1
 
 
-def test_measuring_leaves_the_network_as_it_was() -> None:
+def test_measuring_does_not_change_the_network() -> None:
     network = tiny.network()
     before = copy.deepcopy(network.state_dict())
     measure_sensitivity(network, VALIDATION.part(0, 10), quiet(), sparsities=(1.0,))
     assert all(torch.equal(before[name], now) for name, now in network.state_dict().items())
 
 
-def test_convolutions_are_layers_and_several_inputs_are_passed_on() -> None:
+def test_convolutions_are_layers_and_networks_may_have_several_inputs() -> None:
     convs = measure_sensitivity(
         tiny_conv.network(), tiny_conv.split(20), quiet(), sparsities=(1.0,)
     )
@@ -80,27 +82,27 @@ def test_convolutions_are_layers_and_several_inputs_are_passed_on() -> None:
     assert [curve.layer for curve in texts.curves] == ["hidden", "head"]
 
 
-def test_the_order_in_memory_makes_no_difference() -> None:
-    usual, last = tiny_conv.network(), tiny_conv.network()
-    for convolution in (last.stem, last.widen, last.narrow):
+def test_the_memory_format_makes_no_difference() -> None:
+    channels_first, channels_last = tiny_conv.network(), tiny_conv.network()
+    for convolution in (channels_last.stem, channels_last.widen, channels_last.narrow):
         weight = convolution.weight.detach().contiguous(memory_format=torch.channels_last)
         convolution.weight = nn.Parameter(weight)
-    assert last.widen.weight.stride() != usual.widen.weight.stride()
+    assert channels_last.widen.weight.stride() != channels_first.widen.weight.stride()
     curves = [
         measure_sensitivity(network, tiny_conv.split(200), quiet(), sparsities=(0.5, 0.9)).curves
-        for network in (usual, last)
+        for network in (channels_first, channels_last)
     ]
     assert curves[0] == curves[1]
     assert any(point.difference.value for curve in curves[0] for point in curve.points)
 
 
 @pytest.mark.parametrize("sparsities", [(0.5, 0.5), (0.9, 0.5), (0.0, 0.5), (0.5, 1.5)])
-def test_sparsities_out_of_order_or_range_are_refused(sparsities: tuple[float, ...]) -> None:
+def test_sparsities_out_of_order_or_range_are_errors(sparsities: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="ascend strictly"):
         measure_sensitivity(trained(), VALIDATION, quiet(), sparsities=sparsities)
 
 
-def test_a_network_without_such_layers_is_refused() -> None:
+def test_a_network_without_such_layers_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"no nn\.Linear"):
         measure_sensitivity(nn.Sequential(nn.ReLU()), VALIDATION, quiet())
 
@@ -108,19 +110,19 @@ def test_a_network_without_such_layers_is_refused() -> None:
 def test_the_report_is_a_table_a_plot_and_json(tmp_path: Path) -> None:
     console = Console(width=160)
     with console.capture() as capture:
-        console.print(table(measured()))
-    value = 100 * measured().curves[0].points[2].difference.value
+        console.print(table(sensitivity()))
+    value = 100 * sensitivity().curves[0].points[2].difference.value
     assert f"{value:+.2f} [" in capture.get()
-    assert "nothing trained; 120" in capture.get()
-    json, plot = write_files(measured(), tmp_path / "out")
-    assert read_record(Sensitivity, json) == measured()
+    assert "without training; 120" in capture.get()
+    json, plot = write_files(sensitivity(), tmp_path / "out")
+    assert read_record(Sensitivity, json) == sensitivity()
     assert plot.read_bytes().startswith(b"\x89PNG")
-    text = allocation_yaml(allocate(measured(), target_share=0.25))
+    text = allocation_yaml(allocate(sensitivity(), target_share=0.25))
     assert text.startswith("# 25.0% of the weights; ")
     assert "shares:\n  '0': " in text
 
 
-def test_the_command_prints_a_path_as_it_is(small_project: Path, tmp_path: Path) -> None:
+def test_the_command_prints_paths_literally(small_project: Path, tmp_path: Path) -> None:
     out = tmp_path / "o[/x]"
     result = CliRunner().invoke(cli, ["sensitivity", str(small_project), "--out", str(out)])
     assert result.exception is None, result.output
@@ -129,11 +131,11 @@ def test_the_command_prints_a_path_as_it_is(small_project: Path, tmp_path: Path)
 
 def test_the_largest_target_is_the_largest_sparsity_of_each_layer() -> None:
     assert 100 * SPARSITIES[-1] == LARGEST_SPARSITY
-    found = allocate(
+    allocation = allocate(
         measure_sensitivity(trained(), VALIDATION.part(0, 20), quiet()),
         target_share=LARGEST_SPARSITY / 100,
     )
-    assert set(found.shares.values()) == {SPARSITIES[-1]}
+    assert set(allocation.shares.values()) == {SPARSITIES[-1]}
 
 
 def test_a_project_is_measured_on_its_validation_split(small_project: Path) -> None:

@@ -14,7 +14,11 @@ from variants.analysis.sweep.report import plot, table, verdicts
 from variants.analysis.sweep.sweep import Sweep, run_sweep, sweep
 from variants.compression.pruning.graph import find_unit_groups
 from variants.compression.pruning.group import remove_units
-from variants.compression.pruning.neurons import fold_means, measure_reader_moments, merge_by_group
+from variants.compression.pruning.neurons import (
+    fold_means,
+    measure_reader_moments,
+    merge_by_group,
+)
 from variants.compression.techniques.activation import ActivationPruning
 from variants.measurement.evaluation import accuracy_difference
 from variants.model.training import Schedule, fit, predict
@@ -36,10 +40,10 @@ def swept() -> Sweep:
     return sweep(trained(), DATA, quiet(), means=means, deviations=deviations, recovery=SCHEDULE)
 
 
-def test_points_ascend_and_equal_choices_are_tried_once() -> None:
+def test_points_ascend_and_equal_choices_are_measured_once() -> None:
     removed = [point.removed for point in swept().points]
     assert removed == sorted(removed)
-    assert removed[0] == 0  # a mean below 0 is no neuron's: the control, for both deviations
+    assert removed[0] == 0  # no neuron has |mean| below 0: the control, for both deviations
     assert len(removed) < 6
     assert swept().points[-1].kept == {"0": 1, "2": 1}
 
@@ -49,15 +53,15 @@ def test_statistics_and_accuracy_come_from_different_samples() -> None:
     statistics, held_out = DATA.validation.part(0, 30), DATA.validation.part(30, 120)
     point = swept().points[1]
     groups = find_unit_groups(trained(), statistics.samples).groups
-    heard = measure_reader_moments(trained(), groups, statistics.samples, quiet())
+    module_moments = measure_reader_moments(trained(), groups, statistics.samples, quiet())
     pruning = ActivationPruning(mean_below=point.mean_below, deviation_below=point.deviation_below)
-    kept = pruning.choose(merge_by_group(groups, heard))
-    pruned = remove_units(fold_means(trained(), groups, kept, heard)[0], groups, kept)
+    kept = pruning.choose(merge_by_group(groups, module_moments))
+    pruned = remove_units(fold_means(trained(), groups, kept, module_moments)[0], groups, kept)
     dense = predict(trained(), held_out.samples).numpy()
 
     def difference() -> object:
-        answers = predict(pruned, held_out.samples).numpy()
-        return accuracy_difference(answers, dense, held_out.labels)
+        predictions = predict(pruned, held_out.samples).numpy()
+        return accuracy_difference(predictions, dense, held_out.labels)
 
     assert point.pruned == difference()
     fit(pruned, DATA.train, SCHEDULE, quiet())
@@ -72,18 +76,18 @@ def test_removing_nothing_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("removed", [0.0, 0.1, 0.5])
-def test_the_mildest_point_is_chosen_by_size_alone(removed: float) -> None:
-    point = swept().mildest(removed)
+def test_the_point_of_least_removal_is_chosen_by_size_alone(removed: float) -> None:
+    point = swept().least_removed(removed)
     assert point == min(
         (p for p in swept().points if p.removed >= removed), key=lambda p: p.removed
     )
 
 
 def test_no_point_removes_everything() -> None:
-    assert swept().mildest(1.0) is None
+    assert swept().least_removed(1.0) is None
 
 
-def test_the_report_holds_every_point_and_both_published_figures(tmp_path: Path) -> None:
+def test_the_report_has_every_point_and_both_published_results(tmp_path: Path) -> None:
     console = Console(width=160)
     with console.capture() as capture:
         console.print(table(swept()))
@@ -93,7 +97,7 @@ def test_the_report_holds_every_point_and_both_published_figures(tmp_path: Path)
     first, second, control = verdicts(swept())
     assert first.startswith("published: 62% fewer at -0.08; ours: ")
     assert second.startswith("published: 74% fewer at -0.50; ours: ")
-    assert control.startswith("control: dense itself, trained on for as long")
+    assert control.startswith("control: dense itself, trained for as long")
     for path in plot(swept(), tmp_path / "plots"):
         assert path.read_bytes().startswith(b"\x89PNG")
         assert path.stat().st_size > 5_000
@@ -108,7 +112,7 @@ def test_a_project_is_swept_with_the_recovery_of_its_recipe(small_project: Path)
 
 def test_a_convolutional_network_is_swept_and_drawn(tmp_path: Path) -> None:
     data = tiny_conv.datasets().training_data
-    found = sweep(
+    result = sweep(
         tiny_conv.network(),
         data,
         quiet(),
@@ -116,7 +120,7 @@ def test_a_convolutional_network_is_swept_and_drawn(tmp_path: Path) -> None:
         deviations=(0.3, 9.0),
         recovery=Schedule(epochs=1, batch_size=64),
     )
-    assert list(found.moments) == ["stem + narrow", "widen"]
-    assert found.points[-1].kept == {"stem + narrow": 1, "widen": 1}
-    assert 0.9 < found.points[-1].removed < 1
-    assert plot(found, tmp_path)[1].stat().st_size > 5_000
+    assert list(result.moments) == ["stem + narrow", "widen"]
+    assert result.points[-1].kept == {"stem + narrow": 1, "widen": 1}
+    assert 0.9 < result.points[-1].removed < 1
+    assert plot(result, tmp_path)[1].stat().st_size > 5_000

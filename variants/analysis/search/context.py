@@ -1,9 +1,9 @@
-"""Where a search's candidates are made and measured against dense, as they would be served.
+"""Build a search's candidates and measure them against dense, as they would be served.
 
-    recipe ─▶ Workpiece ─▶ artifact ─▶ answers on both parts, size, latency in turns ─▶ Measured
+    recipe ─▶ CompressionState ─▶ artifact ─▶ predictions, size, latency ─▶ Measurement
 
-Validation is divided. Techniques and the search's decisions see the selection part; only what is
-claimed in the end comes from the confirmation part.
+The validation split is divided into two parts. Techniques and the decisions of the search use the
+selection part. The final claims come from the confirmation part only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from variants.analysis.search.ledger import Measured, Pairs
+from variants.analysis.search.store import Measurement, PairCounts
 from variants.build.build import create_artifact
 from variants.build.check import CheckedProject
 from variants.catalog import artifact
@@ -40,40 +40,43 @@ from variants.runtime.plan import WEIGHTS, storable_tensors
 from variants.runtime.runner import Runner, load_runner
 
 CONFIRMATION_SHARE: Final = 0.5
+"""Share of the validation samples in the confirmation part."""
 _CANDIDATE: Final = "candidate"
 _SILENT: Final = Progress(disable=True)
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
-    """Dense, saved and answered, and the two parts of the validation split."""
+class SearchContext:
+    """The dense artifact with its predictions, the data, and the settings of measurements."""
 
     folder: Path
     model: Model
     state: CompressionState
     data: TrainingData
-    """The train split, and of validation the selection part alone: so nothing that a technique
-    learns or decides comes from the confirmation part."""
+    """The train split, and the selection part as validation. So nothing that a technique learns or
+    decides comes from the confirmation part."""
     confirmation: Split
     dense: Variant
-    dense_answers: Mapping[str, NDArray[np.int64]]
+    dense_predictions: Mapping[str, NDArray[np.int64]]
+    """Predicted classes by part, `selection` and `confirmation`."""
     parameters: int
-    """Dense's."""
+    """Of dense."""
     bytes: int
-    """Dense's."""
-    subject: str
-    """What decides a candidate's record beside its recipe: model, data, parts, batch, machine."""
+    """Of dense's served files."""
+    conditions: str
+    """JSON of everything beside the recipe that a candidate's record depends on: model, data,
+    parts, batch size, hardware."""
     batch_size: int
     threads: int
     seconds_per_point: float
 
     @property
     def selection(self) -> Split:
-        """The part of validation that decides what is tried next and what is put forward."""
+        """The part of validation that the search's decisions are based on."""
         return self.data.validation
 
 
-def open_bench(
+def prepare_context(
     checked: CheckedProject,
     folder: Path,
     *,
@@ -81,10 +84,10 @@ def open_bench(
     threads: int,
     seconds_per_point: float,
     seed: int,
-) -> Bench:
+) -> SearchContext:
     """Divide the validation split by `seed`, and build dense in the empty folder.
 
-    Raises `ValueError` if validation has fewer than two samples.
+    Raises `ValueError` if the validation split has fewer than 2 samples.
     """
     selection, confirmation = divide(checked.datasets.validation, seed)
     data = TrainingData(checked.datasets.train, selection)
@@ -95,27 +98,27 @@ def open_bench(
     dense = Variant(name=DENSE, recipe=(), runner=runner, files=())
     dense = artifact.save(folder, dense, {**files, WEIGHTS: weights})
     run = load_runner(folder, model, dense, threads=threads)
-    subject = {
+    conditions = {
         "model": model.model_dump(mode="json"),
         "network": str(checked.network),
         "parts": [CONFIRMATION_SHARE, seed],
         "batch_size": batch_size,
         "hardware": hardware(threads).key,
     }
-    return Bench(
+    return SearchContext(
         folder=folder,
         model=model,
         state=state,
         data=data,
         confirmation=confirmation,
         dense=dense,
-        dense_answers={
+        dense_predictions={
             part: compute_scores(run, model, split.samples).argmax(axis=1)
             for part, split in (("selection", selection), ("confirmation", confirmation))
         },
         parameters=measure_size(folder, dense).parameters,
         bytes=sum(map(len, files.values())),
-        subject=json.dumps(subject, sort_keys=True),
+        conditions=json.dumps(conditions, sort_keys=True),
         batch_size=batch_size,
         threads=threads,
         seconds_per_point=seconds_per_point,
@@ -123,38 +126,40 @@ def open_bench(
 
 
 def divide(validation: Split, seed: int) -> tuple[Split, Split]:
-    """Return two parts of a split that share no sample: for selection, and for confirmation."""
+    """Return two disjoint parts of a split: selection and confirmation."""
     if len(validation) < 2:
         raise ValueError(
-            f"a search needs 2 validation samples or more, there are {len(validation)}"
+            f"a search needs at least 2 validation samples, there are {len(validation)}"
         )
-    confirming = max(1, int(len(validation) * CONFIRMATION_SHARE))
-    selection, confirmation = validation.draw(seed, len(validation) - confirming, confirming)
+    size = max(1, int(len(validation) * CONFIRMATION_SHARE))
+    selection, confirmation = validation.draw(seed, len(validation) - size, size)
     return selection, confirmation
 
 
-def try_recipe(bench: Bench, recipe: Recipe, on_step: Callable[[str], None]) -> Measured:
-    """Make and measure a candidate; `on_step` hears what is being done.
+def measure_recipe(
+    context: SearchContext, recipe: Recipe, on_step: Callable[[str], None]
+) -> Measurement:
+    """Build and measure a candidate. `on_step` is called with the name of each step.
 
-    Raises `ValueError` or an error of onnxruntime's if the recipe does not suit the model, and
-    whatever torch raises.
+    Raises `ValueError` or an error of onnxruntime if the recipe does not suit the model. Errors of
+    torch pass through.
     """
-    state = bench.state
+    state = context.state
     for technique in resolve_all(recipe):
         on_step(technique.kind)
-        state = technique.apply(state, bench.data, _SILENT)
+        state = technique.apply(state, context.data, _SILENT)
     on_step("measuring")
-    runner, files = create_artifact(state, bench.data)
+    runner, files = create_artifact(state, context.data)
     variant = Variant(name=_CANDIDATE, recipe=recipe, runner=runner, files=())
-    variant = artifact.save(bench.folder, variant, files)
-    load = partial(load_runner, bench.folder, bench.model, variant, threads=bench.threads)
+    variant = artifact.save(context.folder, variant, files)
+    load = partial(load_runner, context.folder, context.model, variant, threads=context.threads)
 
-    with _threads_kept():
-        pairs = _answer(bench, load())
-        latency = _latency(bench, load)
-    return Measured(
+    with _torch_threads_restored():
+        pairs = _count_both_parts(context, load())
+        latency = _measure_latency(context, load)
+    return Measurement(
         **pairs,
-        parameters=measure_size(bench.folder, variant).parameters,
+        parameters=measure_size(context.folder, variant).parameters,
         bytes=sum(map(len, files.values())),
         latency_s=latency.p50_s,
         dense_latency_s=min(latency.dense_p50_s.values()),
@@ -162,35 +167,41 @@ def try_recipe(bench: Bench, recipe: Recipe, on_step: Callable[[str], None]) -> 
     )
 
 
-def _answer(bench: Bench, run: Runner) -> dict[str, Pairs]:
+def _count_both_parts(context: SearchContext, run: Runner) -> dict[str, PairCounts]:
     return {
-        part: _pairs(
-            compute_scores(run, bench.model, split.samples).argmax(axis=1),
-            bench.dense_answers[part],
+        part: _count_pairs(
+            compute_scores(run, context.model, split.samples).argmax(axis=1),
+            context.dense_predictions[part],
             split.labels,
         )
-        for part, split in (("selection", bench.selection), ("confirmation", bench.confirmation))
+        for part, split in (
+            ("selection", context.selection),
+            ("confirmation", context.confirmation),
+        )
     }
 
 
-def _latency(bench: Bench, load: Callable[[], Runner]) -> BatchLatency:
-    references = dense_loaders(bench.folder, bench.model, bench.dense, threads=bench.threads)
+def _measure_latency(context: SearchContext, load: Callable[[], Runner]) -> BatchLatency:
+    references = dense_loaders(
+        context.folder, context.model, context.dense, threads=context.threads
+    )
     names: dict[Runtime, str] = {runtime: f"{DENSE} in {runtime}" for runtime in references}
     measured = profile(
         {_CANDIDATE: load, **{names[runtime]: make for runtime, make in references.items()}},
-        bench.selection.samples,
+        context.selection.samples,
         dense=names,
-        seconds_per_point=bench.seconds_per_point,
-        batch_sizes=(bench.batch_size,),
+        seconds_per_point=context.seconds_per_point,
+        batch_sizes=(context.batch_size,),
     )
     return measured[_CANDIDATE][0]
 
 
 @contextmanager
-def _threads_kept() -> Iterator[None]:
-    """Undo what a torch runner does to the process, or the next candidate would train on fewer.
+def _torch_threads_restored() -> Iterator[None]:
+    """Restore the number of torch threads, which a torch runner sets for the whole process.
 
-    Sums differ by the number of threads, so what comes out must not depend on what came before.
+    The number of threads changes the rounding of sums, so without this a candidate's training
+    would depend on the candidates before it.
     """
     threads = torch.get_num_threads()
     try:
@@ -199,8 +210,8 @@ def _threads_kept() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _pairs(
+def _count_pairs(
     predictions: NDArray[np.int64], dense: NDArray[np.int64], labels: NDArray[np.int64]
-) -> Pairs:
+) -> PairCounts:
     both, candidate_only, dense_only, neither = count_pairs(predictions, dense, labels)
-    return Pairs(both=both, candidate=candidate_only, dense=dense_only, neither=neither)
+    return PairCounts(both=both, candidate=candidate_only, dense=dense_only, neither=neither)

@@ -1,6 +1,6 @@
-"""A project that takes a second to make and a search of it that takes a few; also run as a process.
+"""A project that is created in a second and a search of it of a few seconds; also a program.
 
-python -m tests.variants.analysis.search.hunt PROJECT STATE
+python -m tests.variants.analysis.search.small_search PROJECT STATE
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import nn
 
 from tests.small import quiet
 from tests.variants import tiny
-from variants.analysis.search.bench import try_recipe
+from variants.analysis.search.context import measure_recipe
 from variants.analysis.search.goal import Cost, Goal
 from variants.analysis.search.result import SearchResult
-from variants.analysis.search.search import Attempt, search
+from variants.analysis.search.search import MeasureRecipe, search
 from variants.analysis.search.space import STRENGTH, Family
 from variants.catalog.recipe import Step
 from variants.model.training import Schedule, fit
@@ -45,7 +45,7 @@ def weights():
 
 
 def write_project(folder: Path, name: str) -> Path:
-    """Train a tiny network; write its weights, its module `name` and its project file."""
+    """Train a tiny network, and write its weights, its module `name` and its project file."""
     trained: nn.Module = tiny.network()
     fit(trained, tiny.datasets().train, Schedule(epochs=20, batch_size=32), quiet())
     safetensors.torch.save_file(trained.state_dict(), folder / f"{name}.safetensors")
@@ -55,13 +55,13 @@ def write_project(folder: Path, name: str) -> Path:
     return path
 
 
-def hunt(
+def run_search(
     project: Path,
     state: Path,
     goal: Goal = GOAL,
     time_limit_s: float = 600,
     progress: Progress | None = None,
-    attempt: Attempt = try_recipe,
+    measure: MeasureRecipe = measure_recipe,
 ) -> SearchResult:
     sys.path.append(str(project.parent))
     return search(
@@ -72,9 +72,9 @@ def hunt(
         time_limit_s=time_limit_s,
         space=SPACE,
         seconds_per_point=0.01,
-        attempt=attempt,
+        measure=measure,
     )
 
 
 if __name__ == "__main__":
-    hunt(Path(sys.argv[1]), Path(sys.argv[2]))
+    run_search(Path(sys.argv[1]), Path(sys.argv[2]))
