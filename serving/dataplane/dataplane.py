@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final
@@ -187,27 +187,24 @@ class DataPlane:
         experiment = self._experiment
         if experiment is None or slo.variant is not None:
             return None
-        available = [
-            name for name in self._attainable(slo, variants, size) if self._scheduler.slots(name)
-        ]
+        attainable = attainable_variants(variants, size, slo.latency_s, self._latency.best_case_s)
+        available = [name for name in attainable if self._scheduler.slots(name)]
         if not experiment.is_fair_to(available):
             return None
         arm = experiment.assign(unit)
         return _Enrolled(arm, variants if arm.target == ROUTER else (arm.target,))
 
-    def _attainable(self, slo: Slo, variants: tuple[str, ...], size: int) -> Iterator[str]:
-        return attainable_variants(variants, size, slo.latency_s, self._latency.best_case_s)
-
     def _check_deadline(self, slo: Slo, variants: tuple[str, ...], size: int) -> None:
         """Raise `SloUnattainable` if no variant could meet the deadline even when idle."""
-        if next(self._attainable(slo, variants, size), None) is not None:
+        best_case_s = self._latency.best_case_s
+        if next(attainable_variants(variants, size, slo.latency_s, best_case_s), None) is not None:
             return
-        best_case_s = {name: self._latency.best_case_s(name, size) for name in variants}
-        fastest = min(best_case_s, key=best_case_s.__getitem__)
+        times_s = {name: best_case_s(name, size) for name in variants}
+        fastest = min(times_s, key=times_s.__getitem__)
         best = max(self.profiles[name].accuracy for name in variants)
         raise SloUnattainable(
             f"no qualifying variant answers within {slo.latency_s * 1e3:g} ms even when idle: "
-            f"the fastest is {fastest} with about {best_case_s[fastest] * 1e3:.2f} ms; "
+            f"the fastest is {fastest} with about {times_s[fastest] * 1e3:.2f} ms; "
             f"the best accuracy among them is {best:.4f}"
         )
 

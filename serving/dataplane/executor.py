@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
 from serving.dataplane.batching import Arrays, join, split
+from serving.dataplane.request import Input, Output
 from serving.telemetry.event import Executed
 from serving.telemetry.telemetry import Telemetry
 
-Input = TypeVar("Input")
-Output = TypeVar("Output")
 Outputs_co = TypeVar("Outputs_co", covariant=True)
 
 
