@@ -164,14 +164,22 @@ json_values = st.recursive(
 )
 
 
+def parse_or_error(parameters: dict[str, Any], headers: dict[str, str]) -> Slo | str:
+    """Return the SLO or the text of the error."""
+    try:
+        return parse(parameters, headers, Slo())
+    except InvalidRequest as error:
+        return str(error)
+
+
 @given(st.dictionaries(st.sampled_from(sorted(PARAMETERS)), json_values))
 def test_any_json_value_is_a_valid_slo_or_an_error(
     parameters: dict[str, Any],
 ) -> None:
     parameters = orjson.loads(orjson.dumps(parameters))
-    try:
-        slo = parse(parameters, {}, Slo())
-    except InvalidRequest:
+    slo = parse_or_error(parameters, {})
+    if isinstance(slo, str):
+        assert slo.startswith("parameter ")
         return
     assert slo.latency_s > 0
     assert 0 <= slo.min_accuracy <= 1
@@ -183,9 +191,9 @@ def test_any_json_value_is_a_valid_slo_or_an_error(
 
 @given(st.dictionaries(st.sampled_from(sorted(HEADERS)), st.text()))
 def test_any_header_value_is_a_valid_slo_or_an_error(headers: dict[str, str]) -> None:
-    try:
-        slo = parse({}, headers, Slo())
-    except InvalidRequest:
+    slo = parse_or_error({}, headers)
+    if isinstance(slo, str):
+        assert slo.startswith("header ")
         return
     assert slo.latency_s > 0
     assert 1 <= slo.priority <= MAX_PRIORITY
