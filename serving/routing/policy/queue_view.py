@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from serving.routing.policy.state import Lane, LaneKey, RouterState, VariantState, drain_time_s
 
 GROUP_GROWTH: Final = 2
-"""Each group has this many times as many requests as all groups before it."""
+"""Growth of the number of requests up to the end of a group, from one group to the next."""
 
 MAX_GROUPS: Final = 6
 """Maximum number of groups of a lane. The last one holds all remaining requests."""

@@ -60,9 +60,9 @@ def test_only_the_last_ratios_count() -> None:
 @pytest.mark.parametrize("sigma", [0.05, 0.2, 0.5])
 def test_tail_quantiles_of_lognormal_times_are_approximately_right(sigma: float) -> None:
     rng = np.random.default_rng(0)
-    found = [residuals_of(list(rng.lognormal(0, sigma, WINDOW))) for _ in range(300)]
+    windows = [residuals_of(list(rng.lognormal(0, sigma, WINDOW))) for _ in range(300)]
     for q, deviations in ((0.5, 0.0), (0.95, 1.6449), (0.99, 2.3263), (0.999, 3.0902)):
-        mean = np.mean([math.log(residuals.quantile(q)) for residuals in found])
+        mean = np.mean([math.log(residuals.quantile(q)) for residuals in windows])
         assert mean == pytest.approx(deviations * sigma, abs=0.02 + 0.5 * sigma), q
         assert mean >= (deviations - 0.2) * sigma, "never much too low"
 
@@ -70,8 +70,8 @@ def test_tail_quantiles_of_lognormal_times_are_approximately_right(sigma: float)
 @pytest.mark.parametrize("index", [0.1, 0.3])
 def test_the_tail_of_a_power_law_is_estimated(index: float) -> None:
     rng = np.random.default_rng(1)
-    found = [residuals_of(list(rng.pareto(1 / index, WINDOW) + 1)) for _ in range(300)]
-    logs = [math.log(residuals.quantile(0.999)) for residuals in found]
+    windows = [residuals_of(list(rng.pareto(1 / index, WINDOW) + 1)) for _ in range(300)]
+    logs = [math.log(residuals.quantile(0.999)) for residuals in windows]
     assert np.mean(logs) == pytest.approx(index * math.log(1000), rel=0.1)
 
 
