@@ -1,4 +1,4 @@
-"""Connected clients, for the tests of all clients."""
+"""Fixtures: the service, and each client of tritonclient connected to it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.service import RunningService, wait_until_ready
 
 @pytest.fixture(scope="package")
 def service(service: RunningService) -> RunningService:
-    """The service, with every variant up."""
+    """The service, after every variant is ready."""
     wait_until_ready(service)
     return service
 
 
 @pytest.fixture
 def unread_bodies() -> Iterator[None]:
-    """For tests whose clients do not read what they are sent, as `is_server_live` does not.
+    """For tests whose clients do not read a response body, such as that of `is_server_live`.
 
-    A body that comes after such a client was closed leaves a connection behind, and aiohttp minds
-    when that is collected: without this, sooner or later, in whatever test is running then.
+    If the body arrives after the client was closed, a connection stays open. aiohttp warns when it
+    is garbage-collected, which without this fixture could happen in any later test.
     """
     yield
     with warnings.catch_warnings():
@@ -34,6 +34,6 @@ def unread_bodies() -> Iterator[None]:
 
 @pytest.fixture(params=CLIENTS)
 async def client(request: pytest.FixtureRequest, service: RunningService) -> AsyncIterator[Client]:
-    """Each of tritonclient's clients, connected."""
+    """Each client of tritonclient, connected to the service."""
     async with connect(service, request.param) as connected:
         yield connected

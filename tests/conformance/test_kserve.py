@@ -1,4 +1,4 @@
-"""kserve's clients, REST and gRPC, in an environment of their own."""
+"""The REST and gRPC clients of kserve, which run in a separate environment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conformance.cases import MODEL, REFUSALS, VARIANTS, WISHES, Refusal, Wish
+from tests.conformance.cases import (
+    MODEL,
+    REJECTIONS,
+    SLO_REQUESTS,
+    VARIANTS,
+    Rejection,
+    SloRequest,
+)
 from tests.service import Pixels, RunningService, images
 
 pytestmark = pytest.mark.cluster
@@ -20,14 +27,14 @@ both = pytest.mark.parametrize("client", ["rest", "grpc"])
 
 ROOT = Path(__file__).parents[2]
 FETCHED = ROOT / ".clients" / "kserve"
-SCRIPT = Path(__file__).parent / "clients" / "ask_kserve.py"
+SCRIPT = Path(__file__).parent / "clients" / "call_kserve.py"
 
-Ask = Callable[[dict[str, Any]], dict[str, Any]]
+Call = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def ask(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Make a call of the clients; return its outcome. `ask_kserve.py` says what both look like."""
+def call(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call]:
+    """Return a function that makes a client call; `call_kserve.py` documents the format."""
     if not (FETCHED / ".fetched").exists():
         pytest.skip("kserve is not fetched: make clients")
     log = tmp_path_factory.mktemp("kserve") / "log"
@@ -45,22 +52,22 @@ def ask(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> It
     ):
         assert child.stdin is not None
         assert child.stdout is not None
-        into, out = child.stdin, child.stdout
+        stdin, stdout = child.stdin, child.stdout
 
-        def call(what: dict[str, Any]) -> dict[str, Any]:
-            print(json.dumps(what), file=into, flush=True)
-            line = out.readline()
+        def send(arguments: dict[str, Any]) -> dict[str, Any]:
+            print(json.dumps(arguments), file=stdin, flush=True)
+            line = stdout.readline()
             assert line, log.read_text()
             outcome: dict[str, Any] = json.loads(line)
             assert "raised" not in outcome, outcome["raised"]
             return outcome
 
-        yield call
-        into.close()
+        yield send
+        stdin.close()
 
 
 def infer(client: str, pixels: Pixels, **options: Any) -> dict[str, Any]:
-    """A call to infer, as `ask` takes it."""
+    """Return the arguments of an inference call."""
     return {
         "client": client,
         "method": "infer",
@@ -81,8 +88,8 @@ def infer(client: str, pixels: Pixels, **options: Any) -> dict[str, Any]:
     }
 
 
-def logits_of(answer: dict[str, Any]) -> Pixels:
-    return np.array(answer["logits"], np.float32).reshape(answer["shape"])
+def logits_of(response: dict[str, Any]) -> Pixels:
+    return np.array(response["logits"], np.float32).reshape(response["shape"])
 
 
 @both
@@ -90,26 +97,26 @@ def logits_of(answer: dict[str, Any]) -> Pixels:
     ("method", "names"),
     [("is_server_live", []), ("is_server_ready", []), ("is_model_ready", [MODEL])],
 )
-def test_the_server_and_the_model_say_that_they_are_ready(
-    ask: Ask, client: str, method: str, names: list[str]
+def test_the_server_and_the_model_are_ready(
+    call: Call, client: str, method: str, names: list[str]
 ) -> None:
-    assert ask({"client": client, "method": method, "names": names}) == {"returned": True}
+    assert call({"client": client, "method": method, "names": names}) == {"returned": True}
 
 
 @both
 @pytest.mark.parametrize("is_binary_in", [True, False])
 @pytest.mark.parametrize("is_binary_out", [True, False])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_tensors_travel_as_the_client_likes(
+def test_tensors_can_be_sent_and_returned_in_both_formats(
     service: RunningService,
-    ask: Ask,
+    call: Call,
     client: str,
     is_binary_in: bool,
     is_binary_out: bool,
     variant: str,
 ) -> None:
     pixels = images(20)
-    call = infer(
+    arguments = infer(
         client,
         pixels,
         id="seven",
@@ -117,56 +124,54 @@ def test_tensors_travel_as_the_client_likes(
         is_binary_in=is_binary_in,
         is_binary_out=is_binary_out,
     )
-    answer = ask(call)["returned"]
-    assert answer["id"] == "seven"
-    assert answer["parameters"]["variant"] == variant
-    # Of an answer by REST, the client keeps no version.
-    assert answer["version"] == (variant if client == "grpc" else None)
-    service.check(variant, pixels, logits_of(answer))
+    response = call(arguments)["returned"]
+    assert response["id"] == "seven"
+    assert response["parameters"]["variant"] == variant
+    # The REST client drops the version of a response.
+    assert response["version"] == (variant if client == "grpc" else None)
+    service.check(variant, pixels, logits_of(response))
 
 
 @pytest.mark.parametrize(
-    ("client", "wish"),
+    ("client", "slo"),
     [
-        pytest.param(client, wish, id=f"{client}, {name}")
+        pytest.param(client, slo, id=f"{client}, {name}")
         for client in ("rest", "grpc")
-        for name, wish in WISHES.items()
-        # Over gRPC the client sends text, booleans and whole numbers only.
-        if client == "rest" or not wish.has_fraction
+        for name, slo in SLO_REQUESTS.items()
+        # The gRPC client sends only strings, booleans and integers.
+        if client == "rest" or not slo.has_fraction
     ],
 )
-def test_what_a_request_asks_for_is_kept(
-    service: RunningService, ask: Ask, client: str, wish: Wish
+def test_the_slo_of_a_request_is_applied(
+    service: RunningService, call: Call, client: str, slo: SloRequest
 ) -> None:
-    parameters = {**wish.parameters, **wish.options}
+    parameters = {**slo.parameters, **slo.options}
     pixels = images(2)
-    call = infer(client, pixels, parameters=parameters, headers=dict(wish.headers))
-    answer = ask(call)["returned"]
-    variant = answer["parameters"]["variant"]
-    assert answer["parameters"].items() >= wish.answer.items()
-    service.check(variant, pixels, logits_of(answer))
+    arguments = infer(client, pixels, parameters=parameters, headers=dict(slo.headers))
+    response = call(arguments)["returned"]
+    variant = response["parameters"]["variant"]
+    assert response["parameters"].items() >= slo.expected.items()
+    service.check(variant, pixels, logits_of(response))
 
 
 @both
-@pytest.mark.parametrize(
-    "refusal", [pytest.param(refusal, id=name) for name, refusal in REFUSALS.items()]
-)
-def test_what_cannot_be_answered_is_refused(ask: Ask, client: str, refusal: Refusal) -> None:
-    options = dict(refusal.options)
+@pytest.mark.parametrize("rejection", REJECTIONS.values(), ids=REJECTIONS)
+def test_rejected_requests_get_an_error(call: Call, client: str, rejection: Rejection) -> None:
+    options = dict(rejection.options)
     version = options.pop("model_version", None)
     parameters = options.pop("parameters", {}) | options
     if client == "rest" and version is not None:
-        parameters["variant"] = version  # this client has no URL with a version
-    dtype = {"FP32": np.float32, "FP64": np.float64}[refusal.datatype]
-    call = infer(
+        parameters["variant"] = version  # the REST client cannot set a version
+    dtype = {"FP32": np.float32, "FP64": np.float64}[rejection.datatype]
+    arguments = infer(
         client,
-        np.zeros(refusal.shape, dtype),
-        model=refusal.model,
+        np.zeros(rejection.shape, dtype),
+        model=rejection.model,
         version=version,
-        datatype=refusal.datatype,
-        output=refusal.output,
+        datatype=rejection.datatype,
+        output=rejection.output,
         parameters=parameters,
     )
-    refused = ask(call)
-    assert refused["status"] == (refusal.http if client == "rest" else refusal.grpc)
-    assert refusal.message in refused["message"]
+    error = call(arguments)
+    assert error["status"] == (rejection.http if client == "rest" else rejection.grpc)
+    assert rejection.message in error["message"]

@@ -1,4 +1,4 @@
-"""perf_analyzer, Triton's load generator, as it comes: a binary that asks for what it needs."""
+"""perf_analyzer, the load generator of Triton: an unmodified binary against the service."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ FETCHED = Path(__file__).parents[2] / ".clients" / "perf_analyzer"
 BINARY = FETCHED / "wheels" / "bin" / "perf_analyzer"
 
 REQUESTS = 50
-# Three windows of so many requests; whether they agree is no question here.
+# Three windows of this many requests, without a check that their results agree.
 BOUNDS = f"--measurement-mode count_windows --measurement-request-count {REQUESTS} -s 999 -r 3"
 
 RUNS = {
     "HTTP": "-i http",
     "HTTP, a variant": "-i http -x dense",
-    # Its random numbers are random bits: some are NaN, which JSON has no word for.
+    # Zeros, because its random data are random bits, and some are NaN, which JSON cannot represent.
     "HTTP, JSON tensors": (
         "-i http -x int8 --input-data zero --input-tensor-format json --output-tensor-format json"
     ),
-    "HTTP, batches, many at a time, a deadline": (
+    "HTTP, batches, concurrent, a deadline": (
         "-i http -b 8 --concurrency-range 4 -a -H x-slo-latency-ms:60000"
     ),
     "gRPC": "-i grpc",
     "gRPC, a variant": "-i grpc -x sparse-2:4",
     "gRPC, a stream": "-i grpc -x int8 --streaming",
-    "gRPC, batches, many at a time, a deadline": (
+    "gRPC, batches, concurrent, a deadline": (
         "-i grpc -b 8 --concurrency-range 4 -a --request-parameter slo_latency_ms:60000:int"
         " --grpc-compression-algorithm gzip"
     ),
@@ -43,7 +43,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("run", [pytest.param(run, id=name) for name, run in RUNS.items()])
-def test_a_run_ends_well_and_every_request_was_answered(
+def test_a_run_succeeds_and_every_request_is_answered(
     service: RunningService, run: str, tmp_path: Path
 ) -> None:
     if not (FETCHED / ".fetched").exists():
@@ -68,12 +68,12 @@ def test_a_run_ends_well_and_every_request_was_answered(
 
 
 def statistics(service: RunningService) -> dict[str, dict[str, int]]:
-    """How many requests each variant has answered and failed so far."""
+    """Return the numbers of answered and failed requests of each variant."""
     with service.client() as client:
-        said: dict[str, Any] = client.get(f"/v2/models/{MODEL}/stats").json()
+        document: dict[str, Any] = client.get(f"/v2/models/{MODEL}/stats").json()
     return {
         entry["version"]: {
             name: entry["inference_stats"][name]["count"] for name in ("success", "fail")
         }
-        for entry in said["model_stats"]
+        for entry in document["model_stats"]
     }

@@ -1,4 +1,4 @@
-"""The service, fuzzed by its own OpenAPI document: it does what that says, and nothing else."""
+"""Fuzzing of the service with schemathesis, according to its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 COMMAND = Path(sys.executable).with_name("st")
 
 EXAMPLES = 50
-"""Per operation, beside some thousand systematic cases; `make fuzz` tries more."""
+"""Random examples per operation, beside about 1,000 systematic cases. `make fuzz` runs more."""
 
-LEAST_ANSWERS = 100
-"""Fewer would mean that hardly a request reached the model."""
+MIN_ANSWERED = 100
+"""Minimum number of answered inference requests: fewer mean that few were valid."""
 
 
-def answers(service: RunningService) -> int:
-    """How many requests to infer the service has answered so far."""
+def answered(service: RunningService) -> int:
+    """Return the number of inference requests that the service has answered."""
     with service.client() as client:
         stats = client.get("/v2/models/stats").json()["model_stats"]
-    return sum(own["inference_stats"]["success"]["count"] for own in stats)
+    return sum(entry["inference_stats"]["success"]["count"] for entry in stats)
 
 
-def test_the_service_keeps_to_its_openapi_document(service: RunningService) -> None:
-    before = answers(service)
+def test_the_service_behaves_as_its_openapi_document_states(service: RunningService) -> None:
+    before = answered(service)
     fuzzed = subprocess.run(
         [
             COMMAND,
@@ -49,4 +49,4 @@ def test_the_service_keeps_to_its_openapi_document(service: RunningService) -> N
         check=False,
     )
     assert fuzzed.returncode == 0, fuzzed.stdout + fuzzed.stderr
-    assert answers(service) - before > LEAST_ANSWERS
+    assert answered(service) - before > MIN_ANSWERED

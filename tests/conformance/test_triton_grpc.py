@@ -1,4 +1,4 @@
-"""What only tritonclient's gRPC clients can do: streams, callbacks, deadlines, compression."""
+"""Features of tritonclient's gRPC clients only: streams, callbacks, deadlines, compression."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.service import RunningService, images, metric_value
 pytestmark = pytest.mark.cluster
 
 COMPRESSIONS = [None, "gzip", "deflate"]
-WITHIN_S = 60.0
+TIMEOUT_S = 60.0
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def blocking(service: RunningService) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def asking(service: RunningService) -> AsyncIterator[Client]:
+async def asynchronous(service: RunningService) -> AsyncIterator[Client]:
     async with connect(service, "grpc.aio") as client:
         yield client
 
@@ -44,8 +44,8 @@ async def test_messages_may_be_compressed(
 
 
 @pytest.mark.parametrize("client", ["grpc", "grpc.aio"], indirect=True)
-@pytest.mark.parametrize(("client_timeout", "deadlines"), [(None, 0), (WITHIN_S, 1)])
-async def test_the_deadline_of_the_call_is_that_of_the_request(
+@pytest.mark.parametrize(("client_timeout", "deadlines"), [(None, 0), (TIMEOUT_S, 1)])
+async def test_the_deadline_of_the_call_is_the_deadline_of_the_request(
     service: RunningService, client: Client, client_timeout: float | None, deadlines: int
 ) -> None:
     before = deadlines_met(service)
@@ -54,7 +54,7 @@ async def test_the_deadline_of_the_call_is_that_of_the_request(
     assert deadlines_met(service) == before + deadlines
 
 
-def test_a_callback_gets_each_answer_and_each_refusal(
+def test_a_callback_gets_each_response_and_each_error(
     service: RunningService, blocking: Client
 ) -> None:
     done: queue.Queue[tuple[Any, Any]] = queue.Queue()
@@ -68,20 +68,20 @@ def test_a_callback_gets_each_answer_and_each_refusal(
             MODEL, [blocking.input(pixels)], callback, model_version="dense", request_id=name
         )
     blocking.raw.async_infer("other", [blocking.input(images(1))], callback)
-    refused = []
+    statuses = []
     for _ in range(len(batches) + 1):
-        result, error = done.get(timeout=WITHIN_S)
+        result, error = done.get(timeout=TIMEOUT_S)
         if error is not None:
-            refused.append(error.status())
+            statuses.append(error.status())
             continue
         answer = blocking.answer(result)
         service.check("dense", batches.pop(str(answer.id)), answer.logits)
-    assert refused == ["StatusCode.NOT_FOUND"]
+    assert statuses == ["StatusCode.NOT_FOUND"]
     assert not batches
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_a_stream_answers_every_request_and_outlives_a_refusal(
+def test_a_stream_answers_every_request_and_continues_after_an_error(
     service: RunningService, blocking: Client, compression: str | None
 ) -> None:
     done: queue.Queue[tuple[Any, Any]] = queue.Queue()
@@ -101,24 +101,24 @@ def test_a_stream_answers_every_request_and_outlives_a_refusal(
             parameters={"slo_latency_ms": 60_000},
             enable_empty_final_response=True,
         )
-    refused = 0
+    errors = 0
     for _ in range(2 * len(VARIANTS)):
-        result, error = done.get(timeout=WITHIN_S)
+        result, error = done.get(timeout=TIMEOUT_S)
         if error is not None:
             assert "there is no model 'other'" in error.message()
-            refused += 1
+            errors += 1
             continue
         answer = blocking.answer(result)
         assert answer.id == answer.variant
         service.check(answer.variant, batches.pop(answer.variant), answer.logits)
     blocking.raw.stop_stream()
-    assert refused == len(VARIANTS)
+    assert errors == len(VARIANTS)
     assert not batches
     assert done.empty()
 
 
 async def test_an_asynchronous_stream_answers_every_request(
-    service: RunningService, asking: Client
+    service: RunningService, asynchronous: Client
 ) -> None:
     batches = [images(number % 4 + 1, number) for number in range(40)]
 
@@ -127,22 +127,22 @@ async def test_an_asynchronous_stream_answers_every_request(
             yield {
                 "model_name": MODEL,
                 "model_version": "int8",
-                "inputs": [asking.input(pixels)],
+                "inputs": [asynchronous.input(pixels)],
                 "outputs": [triton.InferRequestedOutput("logits")],
                 "request_id": str(number),
             }
 
-    seen = set()
-    async for result, error in asking.raw.stream_infer(requests(), stream_timeout=WITHIN_S):
+    numbers = set()
+    async for result, error in asynchronous.raw.stream_infer(requests(), stream_timeout=TIMEOUT_S):
         assert error is None
-        answer = asking.answer(result)
-        seen.add(int(str(answer.id)))
+        answer = asynchronous.answer(result)
+        numbers.add(int(str(answer.id)))
         service.check("int8", batches[int(str(answer.id))], answer.logits)
-    assert seen == set(range(len(batches)))
+    assert numbers == set(range(len(batches)))
 
 
 def deadlines_met(service: RunningService) -> float:
-    """How many requests with a deadline dense has answered in time."""
+    """Return the number of requests whose deadline dense has met."""
     with service.client() as client:
         text = client.get("/metrics").text
     return metric_value(text, "paretoserve_slo_attained_total", variant="dense")

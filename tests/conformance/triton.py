@@ -1,4 +1,4 @@
-"""The four clients of tritonclient, called in one way; what they do is theirs and unmodified."""
+"""One interface to the four clients of tritonclient, which are unmodified."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ CLIENTS: Final[dict[str, tuple[ModuleType, ModuleType]]] = {
     "grpc": (GRPC, GRPC),
     "grpc.aio": (GRPC, GRPC.aio),
 }
-"""By name: where its tensors are, and where the client is."""
+"""The module of the tensors and the module of the client, by name."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client made of an answer."""
+    """A response, as a client has parsed it."""
 
     variant: str
     id: str | None
@@ -41,7 +41,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Client:
-    """One of tritonclient's clients, connected."""
+    """A connected client of tritonclient."""
 
     tensors: ModuleType
     raw: Any
@@ -50,36 +50,38 @@ class Client:
     def is_grpc(self) -> bool:
         return self.tensors is GRPC
 
-    def input(self, pixels: np.typing.NDArray[Any], datatype: str = "FP32", **how: bool) -> Any:
-        """The tensor as the client sends it; `binary_data` says how, over HTTP."""
+    def input(self, pixels: np.typing.NDArray[Any], datatype: str = "FP32", **options: bool) -> Any:
+        """Return the tensor for a request; `binary_data` selects the format over HTTP."""
         tensor = self.tensors.InferInput("input", list(pixels.shape), datatype)
-        tensor.set_data_from_numpy(pixels, **how)
+        tensor.set_data_from_numpy(pixels, **options)
         return tensor
 
     async def infer(self, model: str, tensor: Any, **options: Any) -> Answer:
-        return self.answer(await self._done(self.raw.infer(model, [tensor], **options)))
+        return self.answer(await self._result(self.raw.infer(model, [tensor], **options)))
 
     def answer(self, result: Any) -> Answer:
-        """What a result of the client's holds."""
-        said = result.get_response(as_json=True) if self.is_grpc else result.get_response()
-        parameters = said.get("parameters", {})
+        """Return the fields of a result."""
+        response = result.get_response(as_json=True) if self.is_grpc else result.get_response()
+        parameters = response.get("parameters", {})
         if self.is_grpc:
-            parameters = {name: _only(value) for name, value in parameters.items()}
-        return Answer(said["model_version"], said.get("id"), result.as_numpy("logits"), parameters)
+            parameters = {name: _value(value) for name, value in parameters.items()}
+        return Answer(
+            response["model_version"], response.get("id"), result.as_numpy("logits"), parameters
+        )
 
-    async def ask(self, method: str, *names: str) -> Any:
-        """Call a method that is not about tensors; return what it returns, as plain data."""
-        call: Callable[..., Any] = getattr(self.raw, method)
-        has_json = "as_json" in inspect.signature(call).parameters
-        return await self._done(call(*names, **({"as_json": True} if has_json else {})))
+    async def call(self, method: str, *names: str) -> Any:
+        """Call a method without tensors; return its result as plain data."""
+        function: Callable[..., Any] = getattr(self.raw, method)
+        has_json = "as_json" in inspect.signature(function).parameters
+        return await self._result(function(*names, **({"as_json": True} if has_json else {})))
 
-    async def _done(self, outcome: Any) -> Any:
+    async def _result(self, outcome: Any) -> Any:
         return await outcome if inspect.isawaitable(outcome) else outcome
 
 
 @asynccontextmanager
 async def connect(service: RunningService, name: str) -> AsyncIterator[Client]:
-    """The client of this name, for as long as a `with`."""
+    """Connect the client of this name; close it at the end."""
     tensors, module = CLIENTS[name]
     port = service.grpc_port if tensors is GRPC else service.port
     raw = module.InferenceServerClient(f"127.0.0.1:{port}")
@@ -91,7 +93,7 @@ async def connect(service: RunningService, name: str) -> AsyncIterator[Client]:
             await closed
 
 
-def _only(value: dict[str, Any]) -> Any:
-    """The one value of a gRPC parameter; protobuf's JSON has whole numbers as text."""
-    ((kind, only),) = value.items()
-    return int(only) if kind.startswith(("int", "uint")) else only
+def _value(parameter: dict[str, Any]) -> Any:
+    """Return the value of a gRPC parameter; protobuf's JSON has int64 as strings."""
+    ((kind, value),) = parameter.items()
+    return int(value) if kind.startswith(("int", "uint")) else value
