@@ -40,14 +40,13 @@ async def listening(
     port: int = 0,
     *,
     max_message_bytes: int = LIMIT,
-    close_delay_s: float = 0.0,
 ) -> AsyncIterator[GrpcListener]:
     listener = GrpcListener(
         protocol,
         LOOPBACK,
         port,
         max_message_bytes=max_message_bytes,
-        close_delay_s=close_delay_s,
+        close_delay_s=0.0,
     )
     await listener.start()
     try:

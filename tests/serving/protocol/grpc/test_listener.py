@@ -11,7 +11,7 @@ import pytest
 import uvloop
 from tritonclient.grpc import service_pb2 as pb
 
-from serving.protocol.grpc.listener import CLOSE_DELAY_S, MIN_PING_INTERVAL_MS, GrpcListener
+from serving.protocol.grpc.listener import MIN_PING_INTERVAL_MS, GrpcListener
 from serving.protocol.http.listener import HttpListener
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.calls import Gate
@@ -155,10 +155,11 @@ async def test_close_waits_for_open_calls_and_then_frees_the_port() -> None:
 async def test_calls_during_the_delay_of_close_get_an_error() -> None:
     # Without the delay, grpc would cancel calls that arrive while the server stops.
     gateway = in_process()
-    async with (
-        listening(protocol(gateway), close_delay_s=CLOSE_DELAY_S) as listener,
-        open_channel(listener.port) as channel,
-    ):
+    listener = GrpcListener(
+        protocol(gateway), LOOPBACK, 0, max_message_bytes=LIMIT, close_delay_s=1.0
+    )
+    await listener.start()
+    async with open_channel(listener.port) as channel:
         assert_answers(await call(channel, "ModelInfer", infer_request()), "dense", pixels())
         gateway.dataplane.is_draining = True
         closing = asyncio.create_task(listener.close())
