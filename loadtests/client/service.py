@@ -90,7 +90,7 @@ def _get(url: str) -> tuple[int, bytes, Mapping[str, str]]:
         return _open(Request(url))
     except (URLError, OSError, HTTPException):
         raise ValueError(
-            f"nothing answers at {url.removesuffix('/v2/health/ready')}: start the service with "
+            f"no service answers at {url.removesuffix('/v2/health/ready')}: start the service with "
             "`make serve`, or name another with --url"
         ) from None
 

@@ -171,7 +171,7 @@ def gap(live: Score, simulated: Score) -> Grid:
 def gap_grid(rows: Sequence[Sequence[str]], note: str = "") -> Grid:
     """Return a table of the rows of `gap_rows`."""
     columns = ("", *(METRICS[name].title for name in GAP_METRICS))
-    return Grid("Simulation and reality", columns, rows, note)
+    return Grid("Live runs and simulations", columns, rows, note)
 
 
 def gap_rows(pairs: Sequence[tuple[Score, Score]], prefix: str = "") -> list[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Do batches take as long as predicted: of those predicted at 95 %, are 95 % done in time?
+"""Calibration of latency predictions: are 95 % of the batches within their 95 % prediction?
 
 Batches ─▶ calibration ─▶ Calibration: overall, by variant, over time
 """
@@ -19,66 +19,69 @@ from variants.catalog.record import Record
 from variants.measurement.evaluation import wilson_interval
 
 NOMINAL: Final = 0.95
-"""The share of batches that a prediction says are done within it."""
+"""Nominal share of batches within their prediction."""
 
 WINDOW_S: Final = 1.0
+"""Default width of a window, in seconds."""
 
 
 class Coverage(Record):
-    """Some batches, held against their predictions."""
+    """Comparison of batches with their predictions."""
 
     batches: int = Field(ge=1)
     within: Interval
-    """The share that took no longer than predicted, with Wilson's 95 % interval. It takes batches
-    as independent: where slow ones come together, it is too narrow."""
+    """Share of batches that took no longer than predicted, with Wilson's 95 % interval.
+
+    The interval assumes independent batches; it is too narrow if slow batches are clustered.
+    """
     median_ratio: float
-    """Median of time taken over time predicted."""
+    """Median of the ratio of actual to predicted time."""
     p95_ratio: float
-    """The 95th percentile of the same: 1 where the predictions are right."""
+    """95th percentile of this ratio: 1 if the predictions are calibrated."""
 
 
 class Window(Record):
-    """The batches that were sent from `start_s` on, until the next window starts."""
+    """Batches sent in the window that starts at `start_s`."""
 
     start_s: float
     coverage: Coverage
 
 
 class Calibration(Record):
-    """How a latency model's predictions held, overall, by variant, and over time."""
+    """Calibration of the predictions of a latency model overall, by variant and over time."""
 
     overall: Coverage
     variants: Mapping[str, Coverage]
-    """Those that ran a batch."""
+    """Coverage by variant, for variants with batches."""
     windows: tuple[Window, ...]
-    """Those in which a batch was sent."""
+    """Coverage by window, for windows with batches."""
 
 
 def calibration(
     batches: Batches, variants: Sequence[str], seconds: float, *, window_s: float = WINDOW_S
 ) -> Calibration | None:
-    """Hold every batch against its prediction; None if there are no batches.
+    """Compare all batches with their predictions; return None if there are no batches.
 
-    `variants` names what `batches.variant` counts; `seconds` is how long the workload lasted.
-    Raises `ValueError` unless `window_s` is above 0.
+    `batches.variant` holds indices into `variants`; `seconds` is the duration of the workload.
+    Raises ValueError if `window_s` is not above 0.
     """
     if not len(batches.variant):
         return None
-    place, starts_s = windows(batches.sent_s, seconds, window_s)
+    window, starts_s = windows(batches.sent_s, seconds, window_s)
     return Calibration(
-        overall=_cover(batches, np.ones(len(batches.variant), np.bool_)),
+        overall=_coverage(batches, np.ones(len(batches.variant), np.bool_)),
         variants={
-            variants[number]: _cover(batches, batches.variant == number)
+            variants[number]: _coverage(batches, batches.variant == number)
             for number in np.unique(batches.variant)
         },
         windows=tuple(
-            Window(start_s=float(starts_s[number]), coverage=_cover(batches, place == number))
-            for number in np.unique(place)
+            Window(start_s=float(starts_s[number]), coverage=_coverage(batches, window == number))
+            for number in np.unique(window)
         ),
     )
 
 
-def _cover(batches: Batches, which: npt.NDArray[np.bool_]) -> Coverage:
+def _coverage(batches: Batches, which: npt.NDArray[np.bool_]) -> Coverage:
     took_s, predicted_s = batches.took_s[which], batches.predicted_s[which]
     median, p95 = np.quantile(took_s / predicted_s, [0.5, NOMINAL])
     return Coverage(

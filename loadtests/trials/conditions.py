@@ -1,4 +1,4 @@
-"""The conditions that policies are compared under: a grid of arrivals, loads and deadlines."""
+"""The conditions under which policies are compared: a grid of arrivals, loads and deadlines."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from variants.catalog.recipe import DENSE
 Table: TypeAlias = Literal["fastest", "dense", "goodput"]
 
 GOODPUT_DEADLINE: Final = 2.0
-"""In median latencies of dense, alone at batch size 1."""
+"""Deadline of the goodput table, as a multiple of the median latency of dense at batch size 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is varied; every combination is one condition."""
+    """The values of the grid; each combination is one condition."""
 
     cv2s: Sequence[float]
     loads: Sequence[float]
     slo_factors: Mapping[Table, Sequence[float | None]]
-    """Deadlines, in p95 latencies at batch size 1 of the variant that the table is called by."""
+    """Deadlines by table, as multiples of the p95 latency of its variant at batch size 1."""
     goodput_cv2s: Sequence[float]
     goodput_loads: Sequence[float]
 
@@ -49,14 +49,14 @@ QUICK: Final = Settings(
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A condition, and what brings it about."""
+    """A condition and the demand that creates it."""
 
     condition: Condition
     demand: Demand
 
 
 def condition_of(demand: Demand) -> Condition:
-    """Say what a demand is like; the deadline, which may be several, is left out."""
+    """Return the condition of a demand, without the deadline, because there may be several."""
     if isinstance(demand.arrivals, Gamma):
         return Condition(kind="gamma", load=demand.load, cv2=demand.arrivals.cv2)
     return Condition(kind=describe_arrivals(demand.arrivals), load=demand.load)
@@ -70,9 +70,9 @@ def cases(
     requests: int,
     cores: int,
 ) -> list[Case]:
-    """Return every condition of a table, with about so many `requests` each.
+    """Return all conditions of a table, with about `requests` requests each.
 
-    Raises `ValueError` if the offers lack dense, or batch size 1 was not measured.
+    Raises ValueError if `profiles` lack dense or latencies at batch size 1.
     """
     is_goodput = table == "goodput"
     slo_factors = (None,) if is_goodput else settings.slo_factors[table]
@@ -81,7 +81,7 @@ def cases(
         settings.goodput_cv2s if is_goodput else settings.cv2s,
         settings.goodput_loads if is_goodput else settings.loads,
     )
-    found = []
+    result = []
     for slo_factor, cv2, load in grid:
         demand = parse_demand(
             f"gamma:cv2={cv2:g}",
@@ -92,8 +92,8 @@ def cases(
             cores=cores,
         )
         condition = condition_of(demand).model_copy(update={"slo_factor": slo_factor})
-        found.append(Case(condition, demand))
-    return found
+        result.append(Case(condition, demand))
+    return result
 
 
 def _slo(table: Table, slo_factor: float | None, profiles: Mapping[str, VariantProfile]) -> str:
@@ -101,5 +101,5 @@ def _slo(table: Table, slo_factor: float | None, profiles: Mapping[str, VariantP
         key = "latency_x" if table == "fastest" else "dense_x"
         return f"{key}={slo_factor:g}"
     if DENSE not in profiles or 1 not in profiles[DENSE].latencies:
-        raise ValueError(f"goodput needs variant {DENSE}, measured at batch size 1")
+        raise ValueError(f"the goodput table requires variant {DENSE}, measured at batch size 1")
     return f"latency_ms={GOODPUT_DEADLINE * profiles[DENSE].latencies[1].p50_s * 1e3!r}"

@@ -1,8 +1,8 @@
-"""Trials as files: outcomes that can be read back, and a folder with all that is to be seen.
+"""Writes and reads trials as files.
 
     Outcomes ◀─▶ one .npz;   Trial + some Outcomes ─▶ scores.json, table.md, table.csv, *.png
 
-Each file is written under another name first and then renamed: a reader sees all of it or nothing.
+Files are written atomically.
 """
 
 from __future__ import annotations
@@ -48,11 +48,14 @@ SWEPT: Final[tuple[tuple[Setting, str, str], ...]] = (
     ("slo_factor", "mean_accuracy", "accuracy-by-slo"),
     ("cv2", "attainment", "attainment-by-cv2"),
 )
-"""What is drawn against a setting, if it was varied while the others were not."""
+"""Settings, metrics and file names of the plots of a metric against a setting.
+
+A plot is drawn if there are conditions that differ in this setting only.
+"""
 
 
 def write_outcomes(outcomes: Outcomes, path: Path) -> None:
-    """Write everything about a trial, also its workload, into one compressed `.npz` file."""
+    """Write outcomes and their workload to a compressed `.npz` file."""
     workload, batches = outcomes.workload, outcomes.batches
     header = {
         "format": _FORMAT,
@@ -74,18 +77,20 @@ def write_outcomes(outcomes: Outcomes, path: Path) -> None:
 
 
 def read_outcomes(path: Path) -> Outcomes:
-    """Read what `write_outcomes` wrote.
+    """Read a file written by `write_outcomes`.
 
-    Raises `ValueError` with the file if it is not such a file, or of another format.
+    Raises ValueError with the path if the file is not of this kind or has another format version.
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         header = json.loads(arrays[_HEADER].tobytes())
     except (BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: no outcomes of a trial, as `.npz`: {error}") from None
+        raise ValueError(f"{path}: not an `.npz` file with outcomes: {error}") from None
     if header["format"] != _FORMAT:
-        raise ValueError(f"{path}: need format {_FORMAT}, got {header['format']}; run it again")
+        raise ValueError(
+            f"{path}: format must be {_FORMAT}, got {header['format']}; repeat the run"
+        )
     return Outcomes(
         workload=Workload(
             name=header["workload"],
@@ -106,17 +111,19 @@ def read_outcomes(path: Path) -> Outcomes:
 def write_trial(
     folder: Path,
     trial: Trial,
-    shown: Sequence[Outcomes] = (),
+    outcomes: Sequence[Outcomes] = (),
     accuracy: Mapping[str, float] | None = None,
 ) -> list[Path]:
-    """Write the scores, the tables, and every plot that the data allows; return the files.
+    """Write scores, tables and all plots for which there are data; return the paths.
 
-    `shown` are outcomes of one workload, one per policy, ours first, to be drawn over time with
-    `accuracy` by variant. The folder is made if need be; other files in it stay. Raises
-    `ValueError` if the trial has no runs, or as `draw_timelines` does.
+    `outcomes` are drawn over time, with `accuracy` by variant. They have one workload and one entry
+    per policy, the evaluated policy first. The folder is created if necessary; other files in it
+    are kept.
+
+    Raises ValueError if the trial has no runs, and as `draw_timelines` does.
     """
     if not trial.runs:
-        raise ValueError("a trial without runs has nothing to show")
+        raise ValueError("the trial has no runs")
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         SCORES: (trial.model_dump_json(indent=1) + "\n").encode(),
@@ -126,14 +133,14 @@ def write_trial(
     for name, contents in files.items():
         artifact.write_file(folder / name, contents)
     written = [folder / name for name in files]
-    for name, figure in _figures(trial, shown, accuracy or {}).items():
+    for name, figure in _figures(trial, outcomes, accuracy or {}).items():
         artifact.write_file(folder / name, to_png(figure))
         written.append(folder / name)
     return written
 
 
 def render_markdown(trial: Trial) -> str:
-    """Write the summary, each condition, the classes where there are several, and predictions."""
+    """Return the summary, the tables by condition and by class, and the predictions as Markdown."""
     grids = [summary(trial), *by_condition(trial)]
     for condition, by_policy in trial.scores.items():
         if any(len(scores[0].classes) > 1 for scores in by_policy.values()):
@@ -145,34 +152,34 @@ def render_markdown(trial: Trial) -> str:
 
 
 def _figures(
-    trial: Trial, shown: Sequence[Outcomes], accuracy: Mapping[str, float]
+    trial: Trial, all_outcomes: Sequence[Outcomes], accuracy: Mapping[str, float]
 ) -> dict[str, Figure]:
     conditions = tuple(trial.scores)
     figures = {}
     kinds = dict.fromkeys(condition.kind for condition in conditions)
     for kind in kinds:
         of_kind = [condition for condition in conditions if condition.kind == kind]
-        end = f"-{_as_file_name(kind)}" if len(kinds) > 1 else ""
+        suffix = f"-{_as_file_name(kind)}" if len(kinds) > 1 else ""
         for slo_factor in dict.fromkeys(condition.slo_factor for condition in of_kind):
-            some = [condition for condition in of_kind if condition.slo_factor == slo_factor]
+            with_factor = [condition for condition in of_kind if condition.slo_factor == slo_factor]
             deadline = "" if slo_factor is None else f"-slo-{slo_factor:g}x"
-            figures[f"tradeoff{end}{deadline}.png"] = draw_tradeoff(trial, some)
+            figures[f"tradeoff{suffix}{deadline}.png"] = draw_tradeoff(trial, with_factor)
         for setting, metric, name in SWEPT:
             if groups_along(of_kind, setting):
-                figures[f"{name}{end}.png"] = draw_sweep(trial, of_kind, setting, metric)
+                figures[f"{name}{suffix}.png"] = draw_sweep(trial, of_kind, setting, metric)
     if any(run.score.regret is not None for run in trial.runs):
         figures["regret.png"] = draw_regret(trial)
-    if shown:
-        figures["timelines.png"] = draw_timelines(shown, accuracy, trial.policies)
-    for outcomes in shown:
+    if all_outcomes:
+        figures["timelines.png"] = draw_timelines(all_outcomes, accuracy, trial.policies)
+    for outcomes in all_outcomes:
         name, seconds = _as_file_name(outcomes.policy), outcomes.workload.seconds
         figures[f"dynamics-{name}.png"] = draw_dynamics(outcomes, accuracy)
         if outcomes.batches is not None:
-            held = calibration(
+            measured = calibration(
                 outcomes.batches, outcomes.variants, seconds, window_s=seconds / WINDOWS
             )
-            if held is not None:
-                figures[f"calibration-{name}.png"] = draw_calibration(held, outcomes.policy)
+            if measured is not None:
+                figures[f"calibration-{name}.png"] = draw_calibration(measured, outcomes.policy)
     return figures
 
 
@@ -180,9 +187,9 @@ def _as_file_name(policy: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in policy)
 
 
-def _class_to_json(of: SloClass) -> dict[str, Any]:
-    fields = asdict(of)
-    if math.isinf(of.slo.latency_s):
+def _class_to_json(slo_class: SloClass) -> dict[str, Any]:
+    fields = asdict(slo_class)
+    if math.isinf(slo_class.slo.latency_s):
         fields["slo"]["latency_s"] = None  # JSON has no infinity
     return fields
 
@@ -195,6 +202,6 @@ def _class_from_json(fields: Mapping[str, Any]) -> SloClass:
 
 
 def write_grids(path: Path, grids: Sequence[Grid]) -> None:
-    """Write tables as Markdown, one below the other."""
+    """Write tables as Markdown to a file."""
     text = "\n\n".join(grid.to_markdown() for grid in grids) + "\n"
     artifact.write_file(path, text.encode())

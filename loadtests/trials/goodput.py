@@ -1,7 +1,6 @@
-"""Goodput against load: each policy's, in capacities of dense, and over that of a baseline.
+"""Tables of goodput by load, in capacities of the dense variant and relative to baselines.
 
-What was offered is the load, in capacities of dense; what was on time of it, the load times the
-attainment.
+The load is the offered rate in capacities of dense; the goodput is the load times the attainment.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from loadtests.trials.runs import Condition, Trial
 from loadtests.trials.tables import NO_VALUE
 
 BASELINES: Final[Mapping[str, str]] = {"dense alone": "fixed", "dense fifo": "fifo"}
-"""What goodput is compared with, and the policy that it has: a service of dense alone, batched as
-well as it can be, and one that does not look at the clock."""
+"""Policies of the baselines by name. Both serve dense only: one optimizes the batch size, the other
+ignores deadlines."""
 
 BOUND: Final = "the bound"
 
 
 def goodput_tables(trial: Trial) -> list[Grid]:
-    """Return tables with a column per load, for each kind of arrivals: means over seeds.
+    """Return tables with a column per load, for each arrival process; values are means over seeds.
 
-    The first is in capacities of dense, with a row for the most that is possible where that is
-    known; the others are over each of `BASELINES` that was tried, ∞ where nothing of it was on
+    The first table is in capacities of dense, with a row for the upper bound if it is known. The
+    others are relative to those `BASELINES` that were run, ∞ if no request of the baseline was on
     time.
     """
     by_arrivals: dict[tuple[str, float | None], dict[float, Condition]] = {}
@@ -39,7 +38,7 @@ def goodput_tables(trial: Trial) -> list[Grid]:
 
 def _tables(trial: Trial, by_load: Mapping[float, Condition]) -> Iterator[Grid]:
     loads, scores = sorted(by_load), trial.scores
-    attained = {
+    attainment = {
         policy: [
             fmean(score.attainment for score in scores[by_load[load]][policy])
             if policy in scores[by_load[load]]
@@ -48,30 +47,32 @@ def _tables(trial: Trial, by_load: Mapping[float, Condition]) -> Iterator[Grid]:
         ]
         for policy in trial.policies
     }
-    rows = [_scaled(policy, shares, loads) for policy, shares in attained.items()]
-    possible = [trial.attainable.get(by_load[load]) for load in loads]
-    if any(share is not None for share in possible):
-        rows.append(_scaled(BOUND, possible, loads))
+    rows = [_format_row(policy, shares, loads) for policy, shares in attainment.items()]
+    bounds = [trial.attainable.get(by_load[load]) for load in loads]
+    if any(share is not None for share in bounds):
+        rows.append(_format_row(BOUND, bounds, loads))
     first = by_load[loads[0]]
     arrivals = ", ".join(filter(None, (first.kind, first.settings("cv2"))))
     columns = ("policy", *(f"{load:g}" for load in loads))
     title = f"{trial.title}, {arrivals}"
     yield Grid(f"{title}: in capacities of dense, by load", columns, rows, trial.note)
     for baseline in BASELINES:
-        if baseline in attained:
+        if baseline in attainment:
             ratios = [
-                (policy, *map(_ratio, shares, attained[baseline]))
-                for policy, shares in attained.items()
+                (policy, *map(_format_ratio, shares, attainment[baseline]))
+                for policy, shares in attainment.items()
             ]
             yield Grid(f"{title}: over that of {baseline}, by load", columns, ratios)
 
 
-def _scaled(name: str, shares: Sequence[float | None], loads: Sequence[float]) -> tuple[str, ...]:
+def _format_row(
+    name: str, shares: Sequence[float | None], loads: Sequence[float]
+) -> tuple[str, ...]:
     pairs = zip(shares, loads, strict=True)
     return (name, *(NO_VALUE if share is None else f"{share * load:.3f}" for share, load in pairs))
 
 
-def _ratio(share: float | None, baseline: float | None) -> str:
+def _format_ratio(share: float | None, baseline: float | None) -> str:
     if share is None or baseline is None:
         return NO_VALUE
     ratio = share / baseline if baseline else math.inf if share else math.nan

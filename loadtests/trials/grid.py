@@ -1,4 +1,4 @@
-"""A table of results, for the terminal or for a Markdown file."""
+"""Tables of results for a terminal or a Markdown file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows of text under column names; the first column is what the others are about."""
+    """Rows of text under column names; the first column identifies the row."""
 
     title: str
     columns: Sequence[str]
@@ -19,16 +19,16 @@ class Grid:
     note: str = ""
 
     def to_table(self) -> Table:
-        """Render for the terminal."""
+        """Return the table for a terminal."""
         table = Table(title=self.title, caption=self.note or None)
-        for place, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if place else "left")
+        for index, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if index else "left")
         for row in self.rows:
             table.add_row(*row)
         return table
 
     def to_markdown(self) -> str:
-        """Render as Markdown."""
+        """Return the table as Markdown."""
         head = f"| {' | '.join(self.columns)} |"
         line = "| --- |" + " ---: |" * (len(self.columns) - 1)
         rows = [f"| {' | '.join(row)} |" for row in self.rows]
@@ -37,7 +37,7 @@ class Grid:
 
 
 def show(grids: Sequence[Grid], console: Console, *, as_markdown: bool) -> None:
-    """Print tables, one after the other."""
+    """Print tables one below the other."""
     for grid in grids:
         if as_markdown:
             console.print(grid.to_markdown() + "\n", soft_wrap=True, markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""The numbers of a score that tables and plots show, in one list."""
+"""The metrics of a score that tables and plots show."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from loadtests.trials.scores import Score
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """How one number of a score is got and written."""
+    """Access to one metric of a score, and its format."""
 
     title: str
-    """With its unit, as it is written."""
+    """Title with the unit."""
     get: Callable[[Score], float | None]
     scale: float = 1.0
-    """What the number is multiplied with to be in the title's unit."""
+    """Factor from the unit of the score to that of the title."""
     digits: int = 2
 
     @property
     def is_share(self) -> bool:
-        """Tell whether it is a share, 0 to 1, that is written in percent."""
+        """Whether the metric is a share, 0 to 1, written in percent."""
         return self.scale == 100
 
 

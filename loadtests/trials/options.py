@@ -1,4 +1,4 @@
-"""Command line options that the load tests share with `paretoserve`."""
+"""Command-line options shared by the load tests and `paretoserve`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def finite(context: click.Context, option: click.Parameter, number: float | None) -> float | None:
-    """Reject infinity and NaN. NaN passes every range check, because no comparison holds for it."""
+    """Reject infinity and NaN, which range checks accept: no comparison with NaN is true."""
     if number is not None and not math.isfinite(number):
         raise click.BadParameter(f"{number} is not a finite number.", context, option)
     return number

@@ -1,4 +1,4 @@
-"""What became of every request of a workload: the one result of a simulation and of a replay."""
+"""The outcomes of all requests of a workload, the result of a simulation or a replay."""
 
 from __future__ import annotations
 
@@ -12,57 +12,60 @@ from loadtests.workload.workload import Workload
 
 
 class RequestStatus(IntEnum):
-    """How a request ended."""
+    """The way in which a request ended."""
 
     LOST = 0
-    """Never: no request may end so."""
+    """No response; it must not occur in a simulation."""
     ANSWERED = 1
-    """With a prediction, in time or late."""
+    """Answered with an inference result, on time or late."""
     SHED = 2
-    """Overloaded, HTTP 429: refused at once, or for one of higher priority."""
+    """Overloaded, HTTP 429: rejected on arrival, or displaced by a request of higher priority."""
     EXPIRED = 3
     """DeadlineExceeded, HTTP 504."""
     UNATTAINABLE = 4
-    """SloUnattainable, HTTP 422: no variant could, even when idle."""
+    """SloUnattainable, HTTP 422: no variant meets the SLO, even on an idle service."""
     FAILED = 5
-    """Anything else, the service's fault."""
+    """Any other error, which is a fault of the service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """Every batch that was answered, in order of its end; one row each."""
+    """All answered batches, one per row, in order of completion."""
 
     variant: npt.NDArray[np.int16]
-    """Place in `Outcomes.variants`."""
+    """Index into `Outcomes.variants`."""
     size: npt.NDArray[np.int32]
-    """Samples."""
+    """Number of samples."""
     sent_s: npt.NDArray[np.float64]
     predicted_s: npt.NDArray[np.float64]
-    """From dispatch to answer: what 95 % of such batches were expected to stay within."""
+    """Predicted 95th percentile of the time from dispatch to response."""
     took_s: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """By request, in the order of the workload. Times are seconds from the workload's start."""
+    """Outcomes by request, in the order of the workload.
+
+    Times are in seconds from the start of the workload.
+    """
 
     workload: Workload
     policy: str
     variants: tuple[str, ...]
     status: npt.NDArray[np.int8]
     variant: npt.NDArray[np.int16]
-    """Place in `variants` of the one that answered; -1 where none did."""
+    """Index into `variants` of the variant that answered; -1 if none did."""
     finished_s: npt.NDArray[np.float64]
-    """When the answer, or the refusal, came; NaN where none did."""
+    """Time of the response or the error; NaN if there was none."""
     batch_size: npt.NDArray[np.int32]
-    """Samples in the batch that it was answered in; 0 where it was not answered."""
+    """Number of samples in the batch of the request; 0 if it was not answered."""
     batches: Batches | None
-    """None where they are not known: no answer of a live service told of its batch."""
+    """None if unknown: the responses of a live service had no parameters about batches."""
 
     @property
     def on_time(self) -> npt.NDArray[np.bool_]:
-        """By request: answered within the time it gave, counted from its intended arrival."""
+        """Whether each request was answered by its deadline, measured from its arrival time."""
         took_s = self.finished_s - self.workload.arrivals_s
-        within: npt.NDArray[np.bool_] = took_s <= self.workload.latencies_s  # NaN: within nothing
+        within: npt.NDArray[np.bool_] = took_s <= self.workload.latencies_s  # False for NaN
         answered: npt.NDArray[np.bool_] = self.status == RequestStatus.ANSWERED
         return within & answered

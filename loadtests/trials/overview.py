@@ -1,4 +1,4 @@
-"""One condition on one screen: how well each policy did, by which variants, and how foreseen."""
+"""A short table per condition: scores, variants and accuracy of the predictions by policy."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ _TITLES: Final = frozenset(
     )
 )  # fmt: skip
 _MIN_SHARE: Final = 0.005
+"""Shares below it are written as "<1"."""
 
 
 def overview(trial: Trial) -> list[Grid]:
-    """Return a table for each condition of a trial, and one by class where there are several.
+    """Return a table for each condition, and one by class if there are several classes.
 
-    `predicted, %`: how many of the batches took no longer than 95 % were expected to.
+    `predicted, %` is the share of batches within their 95 % prediction.
     """
     grids = []
     for grid, (condition, by_policy) in zip(by_condition(trial), trial.scores.items(), strict=True):
-        places = [0, *(n for n, column in enumerate(grid.columns) if column in _TITLES)]
-        found: dict[str, list[Coverage]] = {}
+        indices = [0, *(n for n, column in enumerate(grid.columns) if column in _TITLES)]
+        coverages: dict[str, list[Coverage]] = {}
         for run in trial.runs:
             if run.condition == condition and run.calibration is not None:
-                found.setdefault(run.score.policy, []).append(run.calibration.overall)
+                coverages.setdefault(run.score.policy, []).append(run.calibration.overall)
         rows = [
             (
-                *(row[place] for place in places),
-                _predicted(found.get(policy, ())),
+                *(row[index] for index in indices),
+                _predicted(coverages.get(policy, ())),
                 answered_by(scores),
             )
             for row, (policy, scores) in zip(grid.rows, by_policy.items(), strict=True)
         ]
-        columns = (*(grid.columns[place] for place in places), "predicted, %", "answered by, %")
+        columns = (*(grid.columns[index] for index in indices), "predicted, %", "answered by, %")
         note = ". ".join(filter(None, (trial.note.rstrip("."), grid.note)))
         title = trial.title if len(trial.scores) == 1 else f"{trial.title}: {grid.title}"
         grids.append(Grid(title, columns, rows, note))
@@ -52,22 +53,22 @@ def overview(trial: Trial) -> list[Grid]:
     return grids
 
 
-def _predicted(found: Sequence[Coverage]) -> str:
-    if not found:
+def _predicted(coverages: Sequence[Coverage]) -> str:
+    if not coverages:
         return NO_VALUE
-    batches = sum(each.batches for each in found)
-    within = sum(each.within.value * each.batches for each in found)
+    batches = sum(each.batches for each in coverages)
+    within = sum(each.within.value * each.batches for each in coverages)
     return f"{100 * within / batches:.1f}"
 
 
 def answered_by(scores: Sequence[Score]) -> str:
-    """Write the share of the answers that each variant gave, averaged over scores."""
+    """Return the share of each variant in the answers as text, averaged over scores."""
     names = dict.fromkeys(name for score in scores for name in score.variant_shares)
     shares = {
         name: fmean(score.variant_shares.get(name, 0.0) for score in scores) for name in names
     }
-    shown = [
+    texts = [
         f"{name} {100 * share:.0f}" if share >= _MIN_SHARE else f"{name} <1"
         for name, share in sorted(shares.items(), key=lambda item: -item[1])
     ]
-    return ", ".join(shown) or NO_VALUE
+    return ", ".join(texts) or NO_VALUE

@@ -1,6 +1,7 @@
-"""How plots look: a policy has the same colour, shape and line in all of them.
+"""The style of plots: a policy has the same colour, shape and line in all of them.
 
-Colours are told apart by everyone; shapes and lines say the same once more.
+Plots use the matplotlib objects with the Agg canvas: no window and no global state. The colours are
+distinguishable for colour-blind readers; shapes and lines repeat the information.
 """
 
 from __future__ import annotations
@@ -32,63 +33,63 @@ SHAPES: Final = ("o", "D", "^", "v", "s", "P", "X", "<", ">", "p", "h", "*", "d"
 LINES: Final[tuple[Any, ...]] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 
 _MIN_MISS: Final = 1e-4
-"""Where misses are on a logarithmic scale, none at all lies where this many would."""
+"""Share of misses at which 0 is drawn on the logarithmic scale of misses."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyStyle:
-    """How a policy is drawn."""
+    """The style in which a policy is drawn."""
 
     colour: str
     shape: str
     line: Any
-    """As matplotlib's `linestyle`."""
-    is_ours: bool
+    """`linestyle` of matplotlib."""
+    is_evaluated: bool
 
     @property
     def width(self) -> float:
-        """Of its lines, in points."""
-        return 2.4 if self.is_ours else 1.4
+        """Line width in points."""
+        return 2.4 if self.is_evaluated else 1.4
 
     @property
     def size(self) -> float:
-        """Of its marks, in points."""
-        return 10 if self.is_ours else 6.5
+        """Marker size in points."""
+        return 10 if self.is_evaluated else 6.5
 
     @property
-    def layer(self) -> float:
-        """Ours lies below the others: it is larger, so that none hides another."""
-        return 2.8 if self.is_ours else 3
+    def z_order(self) -> float:
+        """Drawing order: the evaluated policy is below the others, because it is larger."""
+        return 2.8 if self.is_evaluated else 3
 
 
 def policy_styles(policies: Sequence[str]) -> dict[str, PolicyStyle]:
-    """Return how each policy is drawn; the first is ours.
+    """Return the style of each policy; the first one is the evaluated policy.
 
-    A policy of the service always looks the same, whichever it is drawn with; others, such as a
-    policy with settings, take what follows in their order.
+    The style of a policy of the service does not depend on the other policies. Other names, such as
+    a policy with settings, get the following styles in their order.
     """
     others = [name for name in policies if name not in POLICIES]
-    places = {name: place for place, name in enumerate((*POLICIES, *others))}
+    index_of = {name: index for index, name in enumerate((*POLICIES, *others))}
     return {
         name: PolicyStyle(
-            colour=COLOURS[places[name] % len(COLOURS)],
-            shape=SHAPES[places[name] % len(SHAPES)],
-            line=LINES[places[name] % len(LINES)],
-            is_ours=index == 0,
+            colour=COLOURS[index_of[name] % len(COLOURS)],
+            shape=SHAPES[index_of[name] % len(SHAPES)],
+            line=LINES[index_of[name] % len(LINES)],
+            is_evaluated=number == 0,
         )
-        for index, name in enumerate(policies)
+        for number, name in enumerate(policies)
     }
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of this many inches that needs no window."""
+    """Return an empty figure; sizes are in inches."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def style_axes(axes: Axes) -> None:
-    """Take away what says nothing, and draw a faint grid behind."""
+    """Hide unnecessary spines and ticks, and draw a light grid."""
     axes.grid(color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, length=0, labelsize=8)
@@ -97,7 +98,7 @@ def style_axes(axes: Axes) -> None:
 
 
 def scale_as_nines(axes: Axes) -> None:
-    """Scale the upright axis, of shares 0 to 1: each step is ten times fewer misses."""
+    """Scale the y axis, shares 0 to 1, so that each step is ten times fewer misses."""
     axes.set_yscale("function", functions=(_to_nines, _from_nines))
     axes.yaxis.set_major_locator(FixedLocator((0.0, 0.5, 0.9, 0.99, 0.999, 1.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
@@ -116,27 +117,27 @@ def _from_nines(nines: Floats) -> Floats:
 
 
 def set_titles(figure: Figure, title: str, note: str = "") -> None:
-    """Write what the figure shows above it, and how to read it below."""
+    """Set the title above the figure and the explanation below it."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     if note:
         figure.supxlabel(note, x=0.01, ha="left", fontsize=8, color="#555555")
 
 
-def legend(figure: Figure, drawn: Mapping[str, PolicyStyle], *, with_shapes: bool = True) -> None:
-    """Name the policies at the right, outside of every panel."""
+def legend(figure: Figure, styles: Mapping[str, PolicyStyle], *, with_shapes: bool = True) -> None:
+    """Add a legend of the policies to the right of the panels."""
     handles = [
         Line2D(
-            [], [], label=name, color=look.colour, linestyle=look.line, linewidth=look.width,
-            marker=look.shape if with_shapes else "", markersize=look.size,
+            [], [], label=name, color=style.colour, linestyle=style.line, linewidth=style.width,
+            marker=style.shape if with_shapes else "", markersize=style.size,
         )
-        for name, look in drawn.items()
+        for name, style in styles.items()
     ]  # fmt: skip
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9,
                   handlelength=3.2)  # fmt: skip
 
 
 def to_png(figure: Figure) -> bytes:
-    """Render."""
+    """Return the figure as PNG."""
     target = io.BytesIO()
     figure.savefig(target, format="png")
     return target.getvalue()

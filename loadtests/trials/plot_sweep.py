@@ -1,7 +1,4 @@
-"""Policies over many conditions: attainment against accuracy, sweeps of a setting, regret.
-
-Drawn through matplotlib's objects with the Agg canvas: no window, no global state.
-"""
+"""Plots over many conditions: attainment against accuracy, sweeps of a setting, and regret."""
 
 from __future__ import annotations
 
@@ -31,46 +28,46 @@ from loadtests.trials.scores import Score
 
 Scores = Mapping[Condition, Mapping[str, Sequence[Score]]]
 
-AXES: Final[Mapping[Setting, str]] = {
+AXIS_LABELS: Final[Mapping[Setting, str]] = {
     "load": "offered load",
     "cv2": "CV² of arrivals",
     "slo_factor": "deadline, in latencies",
 }
-MEANING: Final[Mapping[Setting, str]] = {
-    "load": "offered load, in shares of what dense can serve",
-    "cv2": "squared coefficient of variation of the times between arrivals",
+DESCRIPTIONS: Final[Mapping[Setting, str]] = {
+    "load": "offered load, in capacities of dense",
+    "cv2": "squared coefficient of variation of the gaps between arrivals",
     "slo_factor": "deadline, in p95 latencies of the variant that the title names",
 }
 
 NINES: Final = frozenset({"attainment", "joint_attainment"})
-"""Metrics whose misses are drawn on a logarithmic scale: what matters is how few they are."""
+"""Metrics whose misses are drawn on a logarithmic scale."""
 
-_GOAL: Final = 3.0
-"""Percent of regret that a policy should stay within: the best reported (JITServe, NSDI'26)."""
+_MAX_REGRET: Final = 3.0
+"""Goal of the regret in percent: the best reported value (JITServe, NSDI'26)."""
 
 
 def draw_tradeoff(trial: Trial, conditions: Sequence[Condition]) -> Figure:
     """Draw attainment against mean accuracy, a panel per condition (SuperServe, Figures 8 to 10).
 
-    Marks are means over seeds, bars their 95 % t-intervals. Rows are by CV2 and columns by load
-    where each pair of them was tried once. Raises `ValueError` if there are no conditions.
+    Marks are means over seeds, bars are 95 % t-intervals. Rows are by CV2 and columns by load if
+    each pair of them occurs once. Raises ValueError if there are no conditions.
     """
     _require(conditions)
-    drawn = policy_styles(trial.policies)
+    styles = policy_styles(trial.policies)
     in_order = sorted(conditions, key=_key("cv2", "load"))
     shape = _shape([(condition.cv2, condition.load) for condition in in_order])
     figure = new_figure(max(9.0, 2.6 * shape[1] + 2.4), max(5.0, 2.35 * shape[0] + 1.1))
     panels = _panels(figure, shape, len(conditions), "accuracy on time, %")
     scores = trial.scores
     for panel, condition in zip(panels, in_order, strict=True):
-        _scatter(panel, scores[condition], drawn)
+        _scatter(panel, scores[condition], styles)
         name = condition.settings("cv2", "load") if len(conditions) > 1 else condition.label
         panel.set_title(name or condition.label, loc="left", fontsize=9, color=INK)
     figure.supylabel("on time, % of all requests", fontsize=10, color=INK)
-    set_titles(figure, f"{trial.title}: who is on time, and how accurately",
-            "Up and right is better. Each step up is ten times fewer misses. Accuracy: mean of "
-            f"answers on time.{_bars(trial)}")  # fmt: skip
-    legend(figure, drawn)
+    set_titles(figure, f"{trial.title}: attainment and accuracy",
+               "Up and right is better. Each step up is ten times fewer misses. Accuracy: mean "
+               f"over answers on time.{_bars(trial)}")  # fmt: skip
+    legend(figure, styles)
     return figure
 
 
@@ -79,33 +76,33 @@ def draw_sweep(
 ) -> Figure:
     """Draw one of `METRICS` against a setting, with 95 % t-intervals over seeds.
 
-    There is a panel for each group of `groups_along`. Raises `ValueError` if there is none.
+    There is a panel for each group of `groups_along`. Raises ValueError if there is no group.
     """
     groups = groups_along(conditions, along)
     _require(groups)
-    drawn = policy_styles(trial.policies)
+    styles = policy_styles(trial.policies)
     scores = trial.scores
     shape = _shape(list(groups))
     figure = new_figure(max(9.0, 2.9 * shape[1] + 2.4), max(5.0, 2.3 * shape[0] + 1.1))
-    panels = _panels(figure, shape, len(groups), AXES[along])
+    panels = _panels(figure, shape, len(groups), AXIS_LABELS[along])
     for panel, group in zip(panels, groups.values(), strict=True):
-        _lines(panel, {c: scores[c] for c in group}, along, metric, drawn)
+        _lines(panel, {c: scores[c] for c in group}, along, metric, styles)
         panel.set_title(group[0].settings(*_others(along)), loc="left", fontsize=9, color=INK)
     if not METRICS[metric].is_share:
-        panels[0].set_ylim(bottom=0)  # of all, as they share it
+        panels[0].set_ylim(bottom=0)  # all panels share the axis
     figure.supylabel(METRICS[metric].title, fontsize=10, color=INK)
     set_titles(figure, f"{trial.title}: {METRICS[metric].title}",
-            f"Across: {MEANING[along]}.{_bars(trial)}")  # fmt: skip
-    legend(figure, drawn)
+               f"x axis: {DESCRIPTIONS[along]}.{_bars(trial)}")  # fmt: skip
+    legend(figure, styles)
     return figure
 
 
 def groups_along(
     conditions: Sequence[Condition], along: Setting
 ) -> dict[tuple[float | None, float | None], list[Condition]]:
-    """Return the conditions that differ in one setting only, by the values of the other two.
+    """Return groups of conditions that differ in one setting only, by the values of the other two.
 
-    Groups in which that setting has one value only are left out. All are sorted by the settings.
+    Groups with a single value of that setting are omitted. Groups and conditions are sorted.
     """
     down, across = _others(along)
     groups: dict[tuple[float | None, float | None], list[Condition]] = {}
@@ -117,75 +114,75 @@ def groups_along(
 
 
 def draw_regret(trial: Trial) -> Figure:
-    """Draw each policy's regret under every condition, means over seeds, and their median.
+    """Draw the regret of each policy: the mean over seeds for each condition, and their median.
 
-    Raises `ValueError` if no run was held against a bound.
+    Raises ValueError if no run has a bound.
     """
-    drawn = policy_styles(trial.policies)
-    found: dict[str, list[float]] = {name: [] for name in trial.policies}
+    styles = policy_styles(trial.policies)
+    all_regrets: dict[str, list[float]] = {name: [] for name in trial.policies}
     for by_policy in trial.scores.values():
         for name, scores in by_policy.items():
             mean = estimate([score.regret for score in scores])
             if mean is not None:
-                found[name].append(100 * mean.value)
-    shown = {name: values for name, values in found.items() if values}
-    if not shown:
-        raise ValueError("there is no regret to plot: no run was held against a bound")
-    names = sorted(shown, key=lambda name: float(np.mean(shown[name])), reverse=True)
+                all_regrets[name].append(100 * mean.value)
+    regrets = {name: values for name, values in all_regrets.items() if values}
+    if not regrets:
+        raise ValueError("there is no regret to plot: no run has a bound")
+    names = sorted(regrets, key=lambda name: float(np.mean(regrets[name])), reverse=True)
     figure = new_figure(8, 1.3 + 0.36 * len(names))
     axes = figure.subplots()
-    for place, name in enumerate(names):
-        values = np.sort(shown[name])
-        look = drawn[name]
+    for position, name in enumerate(names):
+        values = np.sort(regrets[name])
+        style = styles[name]
         spread = (np.arange(len(values)) % 3 - 1) * (0.14 if len(values) > 1 else 0)
-        axes.plot(values, place + spread, look.shape, color=look.colour, alpha=0.45,
+        axes.plot(values, position + spread, style.shape, color=style.colour, alpha=0.45,
                   markersize=4.5, markeredgewidth=0)  # fmt: skip
-        axes.plot([np.median(values)] * 2, [place - 0.32, place + 0.32], color=look.colour,
+        axes.plot([np.median(values)] * 2, [position - 0.32, position + 0.32], color=style.colour,
                   linewidth=3, solid_capstyle="butt")  # fmt: skip
-        axes.annotate(f"mean {np.mean(values):.1f}, worst {values[-1]:.1f}", (1.02, place),
+        axes.annotate(f"mean {np.mean(values):.1f}, worst {values[-1]:.1f}", (1.02, position),
                       xycoords=("axes fraction", "data"), va="center", fontsize=8.5,
                       color=INK)  # fmt: skip
     axes.set_xscale("symlog", linthresh=1, linscale=0.6)
     axes.xaxis.set_major_locator(FixedLocator([0, 1, 3, 10, 30, 100]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(min(-0.05, *(min(values) for values in shown.values())), 115)
-    axes.axvline(_GOAL, color=GREY, linewidth=1, linestyle="--", zorder=1)
+    axes.set_xlim(min(-0.05, *(min(values) for values in regrets.values())), 115)
+    axes.axvline(_MAX_REGRET, color=GREY, linewidth=1, linestyle="--", zorder=1)
     style_axes(axes)
     axes.set_yticks(range(len(names)), names)
     for name, label in zip(names, axes.get_yticklabels(), strict=True):
-        label.set_fontweight("bold" if drawn[name].is_ours else "normal")
+        label.set_fontweight("bold" if styles[name].is_evaluated else "normal")
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("regret: utility lost against the clairvoyant bound, %", color=INK)
     set_titles(figure, f"{trial.title}: regret",
-            f"A mark per condition; the bar is their median; dashed: {_GOAL:g} %.")  # fmt: skip
+               f"A mark per condition, bar: median; dashed: {_MAX_REGRET:g} %.")  # fmt: skip
     return figure
 
 
 def _scatter(
-    panel: Axes, by_policy: Mapping[str, Sequence[Score]], drawn: Mapping[str, PolicyStyle]
+    panel: Axes, by_policy: Mapping[str, Sequence[Score]], styles: Mapping[str, PolicyStyle]
 ) -> None:
     for name, scores in by_policy.items():
         attainment = estimate([score.attainment for score in scores])
         accuracy = estimate([score.mean_accuracy for score in scores])
-        if attainment is None or accuracy is None:  # nothing was on time: it has no accuracy
+        if attainment is None or accuracy is None:  # no answers on time
             continue
-        look = drawn[name]
+        style = styles[name]
         low, high = max(0.0, attainment.low), min(1.0, attainment.high)
         panel.errorbar(
             100 * accuracy.value,
             attainment.value,
             xerr=100 * (accuracy.half_width or 0.0),
             yerr=[[attainment.value - low], [high - attainment.value]],
-            fmt=look.shape,
-            color=look.colour,
-            markersize=look.size,
+            fmt=style.shape,
+            color=style.colour,
+            markersize=style.size,
             markeredgecolor="white",
             markeredgewidth=0.8,
-            ecolor=(look.colour, 0.6),
+            ecolor=(style.colour, 0.6),
             elinewidth=1.2,
-            zorder=look.layer,
+            zorder=style.z_order,
         )
     scale_as_nines(panel)
     panel.margins(x=0.12)
@@ -193,25 +190,25 @@ def _scatter(
 
 
 def _lines(
-    panel: Axes, scores: Scores, along: Setting, metric: str, drawn: Mapping[str, PolicyStyle]
+    panel: Axes, scores: Scores, along: Setting, metric: str, styles: Mapping[str, PolicyStyle]
 ) -> None:
-    shown = METRICS[metric]
-    most = 1.0 if shown.is_share else np.inf
-    scale = 1.0 if metric in NINES else shown.scale
-    for name, look in drawn.items():
+    definition = METRICS[metric]
+    maximum = 1.0 if definition.is_share else np.inf
+    scale = 1.0 if metric in NINES else definition.scale
+    for name, style in styles.items():
         points = []
         for condition, by_policy in scores.items():
             if name in by_policy:
-                mean = estimate([shown.get(score) for score in by_policy[name]])
+                mean = estimate([definition.get(score) for score in by_policy[name]])
                 if mean is not None:
                     points.append((getattr(condition, along), mean.value, mean.half_width or 0.0))
         if points:
             x, y, half_width = np.array(points).T
-            ends = np.clip([y - half_width, y + half_width], 0, most)
+            ends = np.clip([y - half_width, y + half_width], 0, maximum)
             panel.errorbar(
-                x, y * scale, yerr=np.abs(ends - y) * scale, color=look.colour,
-                linestyle=look.line, linewidth=look.width, marker=look.shape,
-                markersize=look.size - 2.5, elinewidth=1, zorder=look.layer,
+                x, y * scale, yerr=np.abs(ends - y) * scale, color=style.colour,
+                linestyle=style.line, linewidth=style.width, marker=style.shape,
+                markersize=style.size - 2.5, elinewidth=1, zorder=style.z_order,
             )  # fmt: skip
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if metric in NINES:
@@ -231,7 +228,7 @@ def _others(along: Setting) -> tuple[Setting, Setting]:
 
 def _require(conditions: Sized) -> None:
     if not conditions:
-        raise ValueError("there is nothing to plot: no run under such a condition")
+        raise ValueError("there is nothing to plot: no condition matches")
 
 
 def _key(*settings: Setting) -> Callable[[Condition], list[float]]:
@@ -239,19 +236,22 @@ def _key(*settings: Setting) -> Callable[[Condition], list[float]]:
 
 
 def _shape(pairs: Sequence[tuple[float | None, float | None]]) -> tuple[int, int]:
-    """Return rows and columns: a matrix where every pair is there once, else four side by side."""
-    rows, columns = ({pair[place] for pair in pairs} for place in (0, 1))
+    """Return the number of rows and columns of the panels.
+
+    They form a matrix if every pair of values occurs once; otherwise there are four in a row.
+    """
+    rows, columns = ({pair[index] for pair in pairs} for index in (0, 1))
     if len(rows) * len(columns) == len(pairs) == len(set(pairs)):
         return len(rows), len(columns)
     return -(-len(pairs) // 4), min(4, len(pairs))
 
 
 def _panels(figure: Figure, shape: tuple[int, int], count: int, across: str) -> list[Axes]:
-    """Make this many panels; the lowest of each column say what is drawn across."""
+    """Return `count` panels; the lowest one of each column has the label of the x axis."""
     panels = list(figure.subplots(*shape, squeeze=False, sharey=True).flat)
-    for place, panel in enumerate(panels):
-        if place >= count:
+    for index, panel in enumerate(panels):
+        if index >= count:
             panel.remove()
-        elif place + shape[1] >= count:
+        elif index + shape[1] >= count:
             panel.set_xlabel(across, fontsize=9, color=INK)
     return panels[:count]

@@ -1,6 +1,6 @@
-"""Several seeds: means with their intervals, and which policy is better than which.
+"""Statistics over seeds: means with intervals, and dominance between policies.
 
-Policies are compared seed by seed on the same workload, so what the workloads differ by cancels.
+Policies are compared seed by seed on the same workload, so differences between workloads cancel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STUDENT: Final = (
 """The 97.5 % points of Student's t for 1, 2, ... degrees of freedom."""
 
 _ROUNDING: Final = 1e-9
-"""A difference that sums of shares may have where in truth there is none."""
+"""Differences up to this are rounding errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,32 +30,32 @@ class Estimate:
 
     value: float
     half_width: float | None
-    """Half the width of its 95 % t-interval; None if there was one repeat only."""
+    """Half the width of the 95 % t-interval; None for a single repeat."""
 
     @property
     def low(self) -> float:
-        """Lower end of the interval; the value itself where there is none."""
+        """Lower end of the interval; the value itself if there is no interval."""
         return self.value - (self.half_width or 0.0)
 
     @property
     def high(self) -> float:
-        """Upper end of the interval; the value itself where there is none."""
+        """Upper end of the interval; the value itself if there is no interval."""
         return self.value + (self.half_width or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Another policy minus ours, paired by seed, on both axes that count."""
+    """Differences of a baseline to the evaluated policy, paired by seed."""
 
     attainment: Estimate
     accuracy: Estimate
 
     @property
     def is_dominance(self) -> bool:
-        """Tell whether the other policy dominates ours.
+        """Whether the baseline dominates the evaluated policy.
 
-        It does if it is at least as good in both, by its means, and in one of them better by more
-        than the 95 % interval of the paired difference.
+        It does if both mean differences are at least 0, and the 95 % interval of one of them is
+        above 0.
         """
         axes = (self.attainment, self.accuracy)
         is_as_good = all(axis.value >= -_ROUNDING for axis in axes)
@@ -63,16 +63,16 @@ class Difference:
 
 
 def estimate(values: Sequence[float | None]) -> Estimate | None:
-    """Return the mean with Student's 95 % interval; None unless every repeat has a value.
+    """Return the mean with Student's 95 % interval; None if a repeat has no value.
 
-    W. S. Gosset, The probable error of a mean, Biometrika 6 (1908). Beyond 31 repeats the interval
-    is that of 31, a little too wide.
+    W. S. Gosset, The probable error of a mean, Biometrika 6 (1908). For more than 31 repeats
+    the t value of 31 is used, so the interval is slightly too wide.
     """
     known = [value for value in values if value is not None]
-    return _mean(known) if known and len(known) == len(values) else None
+    return _estimate(known) if known and len(known) == len(values) else None
 
 
-def _mean(values: Sequence[float]) -> Estimate:
+def _estimate(values: Sequence[float]) -> Estimate:
     if len(values) == 1:
         return Estimate(values[0], None)
     student = STUDENT[min(len(values) - 1, len(STUDENT)) - 1]
@@ -80,34 +80,34 @@ def _mean(values: Sequence[float]) -> Estimate:
 
 
 def are_paired(ours: Sequence[Score], other: Sequence[Score]) -> bool:
-    """Tell whether both have repeats of the same workloads in the same order, two or more."""
+    """Whether both have at least two repeats, of the same workloads in the same order."""
     workloads = [(score.workload, score.requests) for score in ours]
-    return len(workloads) > 1 and workloads == [(one.workload, one.requests) for one in other]
+    return len(workloads) > 1 and workloads == [(each.workload, each.requests) for each in other]
 
 
 def difference(ours: Sequence[Score], other: Sequence[Score]) -> Difference:
-    """Return by how much another policy is ahead of ours: the i-th of both on the same workload.
+    """Return the differences of a baseline to the evaluated policy, paired by workload.
 
-    A policy that answered nothing in time has accuracy 0. Raises `ValueError` unless both have as
-    many repeats, two or more, of the same workloads.
+    A policy without answers on time has accuracy 0. Raises ValueError if the numbers of repeats
+    differ or are below 2, or if the workloads differ.
     """
     if len(ours) != len(other) or len(ours) < 2:
         raise ValueError(
-            f"need as many repeats of both, two or more, to tell a difference from chance; "
+            f"both policies must have the same number of repeats, two or more; "
             f"got {len(ours)} and {len(other)}"
         )
-    for mine, theirs in zip(ours, other, strict=True):
-        if (mine.workload, mine.requests) != (theirs.workload, theirs.requests):
+    for our, their in zip(ours, other, strict=True):
+        if (our.workload, our.requests) != (their.workload, their.requests):
             raise ValueError(
                 f"repeats must be of the same workloads in the same order; got "
-                f"{mine.workload!r} of {mine.requests} requests and "
-                f"{theirs.workload!r} of {theirs.requests}"
+                f"{our.workload!r} of {our.requests} requests and "
+                f"{their.workload!r} of {their.requests}"
             )
     pairs = list(zip(ours, other, strict=True))
     return Difference(
-        attainment=_mean([theirs.attainment - mine.attainment for mine, theirs in pairs]),
-        accuracy=_mean(
-            [(theirs.mean_accuracy or 0.0) - (mine.mean_accuracy or 0.0) for mine, theirs in pairs]
+        attainment=_estimate([their.attainment - our.attainment for our, their in pairs]),
+        accuracy=_estimate(
+            [(their.mean_accuracy or 0.0) - (our.mean_accuracy or 0.0) for our, their in pairs]
         ),
     )
 
@@ -115,5 +115,5 @@ def difference(ours: Sequence[Score], other: Sequence[Score]) -> Difference:
 def dominating_policies(
     ours: Sequence[Score], others: Mapping[str, Sequence[Score]]
 ) -> tuple[str, ...]:
-    """Return the policies that dominate ours, see `Difference`; raises as `difference` does."""
+    """Return the baselines that dominate the evaluated policy; raises as `difference` does."""
     return tuple(name for name, scores in others.items() if difference(ours, scores).is_dominance)

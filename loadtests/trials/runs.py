@@ -1,4 +1,7 @@
-"""A trial: policies under conditions, each on the same workloads, with a seed for each repeat."""
+"""A trial: runs of several policies under several conditions with several seeds.
+
+All policies get the same workload for a condition and a seed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from variants.catalog.record import Record
 
 Setting: TypeAlias = Literal["load", "cv2", "slo_factor"]
 
-_WORDS: Final[Mapping[Setting, str]] = {
+_FORMATS: Final[Mapping[Setting, str]] = {
     "load": "load {:g}",
     "cv2": "CV² {:g}",
     "slo_factor": "deadline {:g}x",
@@ -20,84 +23,86 @@ _WORDS: Final[Mapping[Setting, str]] = {
 
 
 class Condition(Record):
-    """What a workload was like, whatever its seed; None where a setting does not apply."""
+    """The settings of a workload, without the seed; None for settings that do not apply."""
 
     kind: str
-    """Of arrivals: `gamma`, `bursts`, the name of a trace."""
+    """Kind of arrivals: `gamma`, `bursts` with its parameters, or the name of a trace."""
     load: float | None = None
-    """Offered rate over what the dense variant can serve."""
+    """Offered rate as a multiple of the capacity of the dense variant."""
     cv2: float | None = None
     """Squared coefficient of variation of the times between arrivals."""
     slo_factor: float | None = None
-    """Deadline over the p95 latency of a variant; the trial's title says which."""
+    """Deadline as a multiple of the p95 latency of the variant in the title of the trial."""
 
     @property
     def label(self) -> str:
-        """All of it, in words."""
+        """The condition as text."""
         settings = self.settings("load", "cv2", "slo_factor")
         return f"{self.kind}, {settings}" if settings else self.kind
 
     def settings(self, *names: Setting) -> str:
-        """Say those of these settings that apply."""
+        """Return those of the named settings that apply as text."""
         values = ((name, getattr(self, name)) for name in names)
-        return ", ".join(_WORDS[name].format(value) for name, value in values if value is not None)
+        return ", ".join(
+            _FORMATS[name].format(value) for name, value in values if value is not None
+        )
 
 
 class Run(Record):
-    """One policy, once, under one condition."""
+    """One run of one policy under one condition."""
 
     condition: Condition
     seed: int
     score: Score
     attainable: float | None = None
-    """The most attainment that any policy could reach, by the clairvoyant bound."""
+    """Upper bound of the attainment of any policy; see `bound.clairvoyant`."""
     calibration: Calibration | None = None
 
     def with_policy_name(self, policy: str) -> Run:
-        """Return it under another name of its policy."""
+        """Return a copy with another name of the policy."""
         return self.model_copy(update={"score": self.score.model_copy(update={"policy": policy})})
 
 
 class Trial(Record):
-    """Every run; the policy of the first run is ours, the others are what it is compared with."""
+    """All runs. The policy of the first run is evaluated; the others are baselines."""
 
     title: str
     note: str = ""
-    """What a reader must know beside the numbers: hardware, command, what was simulated."""
+    """Information for the reader, such as hardware, command and simulated service."""
     runs: tuple[Run, ...]
 
     @property
     def policies(self) -> tuple[str, ...]:
-        """The policies, in order of appearance: ours first."""
+        """The policies in order of appearance, the evaluated policy first."""
         return tuple(dict.fromkeys(run.score.policy for run in self.runs))
 
     @property
     def is_repeated(self) -> bool:
-        """Tell whether there are several seeds, and with them intervals."""
+        """Whether there are several seeds, and therefore intervals."""
         return len({run.seed for run in self.runs}) > 1
 
     @property
     def attainable(self) -> Mapping[Condition, float]:
-        """The most attainment that could be reached: means over the runs that had a bound."""
-        found: dict[Condition, list[float]] = {}
+        """Upper bounds of the attainment by condition: means over the runs with a bound."""
+        bounds: dict[Condition, list[float]] = {}
         for run in self.runs:
             if run.attainable is not None:
-                found.setdefault(run.condition, []).append(run.attainable)
-        return {condition: fmean(bounds) for condition, bounds in found.items()}
+                bounds.setdefault(run.condition, []).append(run.attainable)
+        return {condition: fmean(values) for condition, values in bounds.items()}
 
     @property
     def scores(self) -> Mapping[Condition, Mapping[str, Sequence[Score]]]:
-        """By condition and policy, in order of appearance: the scores in order of seed."""
-        found: dict[Condition, dict[str, list[Score]]] = {}
+        """Scores in order of seed, by condition and policy in order of appearance."""
+        scores: dict[Condition, dict[str, list[Score]]] = {}
         for run in sorted(self.runs, key=lambda run: run.seed):
-            by_policy = found.setdefault(run.condition, {})
+            by_policy = scores.setdefault(run.condition, {})
             by_policy.setdefault(run.score.policy, []).append(run.score)
         conditions = dict.fromkeys(run.condition for run in self.runs)
         return {
             condition: {
-                policy: found[condition][policy]
+                policy: scores[condition][policy]
                 for policy in self.policies
-                if policy in found[condition]
+                if policy in scores[condition]
             }
             for condition in conditions
         }

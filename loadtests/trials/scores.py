@@ -1,10 +1,10 @@
-"""How well a policy served a workload, in numbers.
+"""Scores of a policy on a workload.
 
     Outcomes, accuracy by variant ─▶ score ─▶ Score
 
-Request i arrived at a_i, asked for an answer by D_i and for accuracy of at least m_i, was answered
-by variant v_i at f_i or not at all, and is on time, o_i = 1, if f_i <= D_i; N counts all arrivals.
-Acc is a variant's measured accuracy. Papers disagree on what to average, so each has its name.
+Request i arrives at a_i with deadline D_i and accuracy floor m_i. It is answered by variant v_i at
+time f_i, or not at all, and is on time, o_i = 1, if f_i <= D_i. N is the number of arrivals. Acc is
+the measured accuracy of a variant. Papers define averages differently, so each one has a name.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from loadtests.trials.series import Floats, accuracies_of, series
 from variants.catalog.record import Record
 
 WINDOW_S: Final = 1.0
+"""Default width of the windows of the accuracy drop, in seconds."""
 PERCENTS: Final = (50, 95, 99)
+"""Percentiles of the latency."""
 
 _Bools = npt.NDArray[np.bool_]
 
 
 class ClassScore(Record):
-    """The requests of one class; None where there were none to say it of."""
+    """Scores of the requests of one class; None for the mean of an empty set."""
 
     requests: int = Field(ge=0)
     attainment: float | None
@@ -36,25 +38,25 @@ class ClassScore(Record):
     mean_accuracy: float | None
     utility: float | None
     floor: float
-    """The least accuracy that it asks for; 0 for a class that pins a variant."""
+    """Accuracy floor of the class; 0 for a class that pins a variant."""
     floor_violations: int = Field(ge=0)
 
 
 class Score(Record):
-    """One policy on one workload. Shares are 0 to 1; None is what cannot be said."""
+    """Scores of one policy on one workload. Shares are 0 to 1; None if a value is undefined."""
 
     policy: str
     workload: str
     requests: int = Field(ge=1)
-    """N: all arrivals, also those that were shed."""
+    """N: all arrivals, including shed requests."""
     seconds: float = Field(gt=0)
     offered_per_s: float
     attainment: float
     """Σ o_i / N (SuperServe, NSDI'25; AlpaServe, OSDI'23)."""
     violation_ratio: float
-    """(demand - answered + late) / demand (Proteus, ASPLOS'24): what attainment lacks to 1."""
+    """(demand - answered + late) / demand (Proteus, ASPLOS'24): 1 - attainment."""
     joint_attainment: float
-    """Share of N that was on time with Acc(v_i) >= m_i."""
+    """Share of N on time with Acc(v_i) >= m_i."""
     goodput_per_s: float
     """Answers on time per second of the workload (DistServe, OSDI'24; Shepherd, NSDI'23)."""
     joint_goodput_per_s: float
@@ -62,44 +64,51 @@ class Score(Record):
     mean_accuracy: float | None
     """Mean Acc(v_i) over answers on time (SuperServe's mean serving accuracy)."""
     effective_accuracy: float | None
-    """Mean Acc(v_i) over all answers, also late ones (Proteus's effective accuracy)."""
+    """Mean Acc(v_i) over all answers, including late ones (Proteus's effective accuracy)."""
     utility: float
-    """Σ o_i Acc(v_i) / N: SuperServe's utility (equations 1, 2) with every weight 1, and also
-    Model-Switching's effective accuracy (HotCloud'20), in which a late or dropped one counts 0."""
+    """Σ o_i Acc(v_i) / N: SuperServe's utility (equations 1, 2) with all weights 1.
+
+    It equals Model-Switching's effective accuracy (HotCloud'20), in which late and dropped requests
+    count 0.
+    """
     regret: float | None
-    """1 - utility / bound: what is lost against knowing the future; None without a bound."""
+    """1 - utility / bound: the loss relative to the clairvoyant bound; None without a bound."""
     max_accuracy_drop: float | None
-    """1 - the least, over windows of time, of effective accuracy over that of the best variant
-    (Proteus). Windows in which nothing was answered do not count."""
+    """1 - the minimum over windows of effective accuracy / accuracy of the best variant (Proteus).
+
+    Windows without answers are ignored.
+    """
     floor_violations: int = Field(ge=0)
-    """Answers, also late ones, with Acc(v_i) < m_i. Ought to be 0."""
+    """Number of answers, including late ones, with Acc(v_i) < m_i; must be 0."""
     fairness: float | None
-    """Jain's index of the classes' utilities: 1 where all get the same, 1/classes where one gets
-    all (Jain, Chiu, Hawe, DEC-TR-301, 1984); None where all get nothing."""
+    """Jain's index of the utilities of the classes (Jain, Chiu, Hawe, DEC-TR-301, 1984).
+
+    1 if all are equal, 1/classes if all but one are 0, None if all are 0.
+    """
     status_shares: Mapping[str, float]
-    """Of N, by how they ended; every status is there."""
+    """Shares of N by status, for all statuses."""
     variant_shares: Mapping[str, float]
-    """Of all answers, by the variant that gave them."""
+    """Shares of the answers by variant."""
     latency_s: Mapping[str, float]
-    """p50, p95, p99 of answers, counted from the intended arrival; empty if there were none."""
+    """p50, p95 and p99 of the answers, measured from the arrival time; empty without answers."""
     mean_batch_size: float | None
-    """Samples in a batch, averaged over batches."""
+    """Mean number of samples over batches."""
     switches_per_1000_batches: float | None
-    """How often a batch went to another variant than the one sent before it."""
+    """Batches sent to another variant than the batch before, per 1,000."""
     replica_s_per_1000_on_time: float | None
-    """Cost: seconds that batches took, from dispatch to answer, for 1,000 answers on time."""
+    """Cost: total time of batches, from dispatch to response, per 1,000 answers on time."""
     classes: Mapping[str, ClassScore]
 
 
 @dataclass(frozen=True, slots=True)
 class _RequestTable:
-    """By request: what every number is counted from."""
+    """Columns by request from which the scores are computed."""
 
     answered: _Bools
     on_time: _Bools
     accuracy: Floats
     floor: Floats
-    """NaN-free: 0 where nothing is asked for."""
+    """0 for requests without a floor; never NaN."""
 
     @property
     def is_below_floor(self) -> _Bools:
@@ -121,28 +130,28 @@ def score(
     *,
     window_s: float = WINDOW_S,
 ) -> Score:
-    """Count what became of every request.
+    """Compute the scores of outcomes.
 
-    `accuracy` is 0 to 1 by variant, of all that could be chosen: the accuracy drop is against the
-    best of them. `bound` is the most utility per request, 0 to 1, that any policy could reach on
-    this workload. `window_s` is how long the windows of the accuracy drop are, in seconds.
+    `accuracy`, 0 to 1 by variant, includes all variants that could be chosen; the accuracy drop is
+    relative to the best of them. `bound` is the upper bound of the utility, 0 to 1, on this
+    workload. `window_s` is the width of the windows of the accuracy drop, in seconds.
 
-    Raises `ValueError` if the workload has no requests or no length, a variant's accuracy is not
-    given, or an answered request has no variant or no time.
+    Raises ValueError if the workload has no requests or no duration, if the accuracy of a variant
+    is missing, or if an answered request has no variant or no time.
     """
     workload = outcomes.workload
     total, seconds = len(workload), workload.seconds
     if total == 0 or not seconds > 0:
         raise ValueError(
-            f"workload {workload.name!r} must have requests, and last longer than 0 seconds; "
+            f"workload {workload.name!r} must have requests and a duration above 0 seconds; "
             f"it has {total} in {seconds:g} s"
         )
-    marked = _tabulate(outcomes, accuracy)
-    on_time = int(marked.on_time.sum())
-    utility = float(marked.utility.mean())
-    joint = int(marked.is_joint.sum())
-    answered = int(marked.answered.sum())
-    classes = _classes(outcomes, marked)
+    table = _tabulate(outcomes, accuracy)
+    on_time = int(table.on_time.sum())
+    utility = float(table.utility.mean())
+    joint = int(table.is_joint.sum())
+    answered = int(table.answered.sum())
+    classes = _classes(outcomes, table)
     return Score(
         policy=outcomes.policy,
         workload=workload.name,
@@ -154,20 +163,20 @@ def score(
         joint_attainment=joint / total,
         goodput_per_s=on_time / seconds,
         joint_goodput_per_s=joint / seconds,
-        mean_accuracy=_mean(marked.accuracy[marked.on_time]),
-        effective_accuracy=_mean(marked.accuracy[marked.answered]),
+        mean_accuracy=_mean(table.accuracy[table.on_time]),
+        effective_accuracy=_mean(table.accuracy[table.answered]),
         utility=utility,
         regret=1 - utility / bound if bound else None,
         max_accuracy_drop=_max_drop(outcomes, accuracy, window_s),
-        floor_violations=int(marked.is_below_floor.sum()),
+        floor_violations=int(table.is_below_floor.sum()),
         fairness=jain(np.array([c.utility for c in classes.values() if c.utility is not None])),
         status_shares={
             status.name.lower(): float(np.mean(outcomes.status == status))
             for status in RequestStatus
         },
-        variant_shares=_variant_shares(outcomes, marked.answered),
-        latency_s=_latencies(outcomes, marked.answered),
-        mean_batch_size=_batch_size(outcomes, marked.answered),
+        variant_shares=_variant_shares(outcomes, table.answered),
+        latency_s=_latencies(outcomes, table.answered),
+        mean_batch_size=_batch_size(outcomes, table.answered),
         switches_per_1000_batches=_switches(outcomes),
         replica_s_per_1000_on_time=_cost(outcomes, on_time),
         classes=classes,
@@ -175,7 +184,7 @@ def score(
 
 
 def jain(values: Floats) -> float | None:
-    """Return (Σx)² / (n Σx²) of `[n]` values, none below 0; None if all are 0."""
+    """Return (Σx)² / (n Σx²) of `[n]` non-negative values; None if all are 0."""
     squares = float((values**2).sum())
     return float(values.sum()) ** 2 / (len(values) * squares) if squares > 0 else None
 
@@ -185,8 +194,8 @@ def _tabulate(outcomes: Outcomes, accuracy: Mapping[str, float]) -> _RequestTabl
     broken = answered & ((outcomes.variant < 0) | ~np.isfinite(outcomes.finished_s))
     if broken.any():
         raise ValueError(
-            f"an answered request needs a variant and a time; request {int(broken.argmax())} of "
-            f"policy {outcomes.policy!r} lacks one"
+            f"an answered request must have a variant and a time; request {int(broken.argmax())} "
+            f"of policy {outcomes.policy!r} does not"
         )
     floors = np.array(
         [_floor(number, outcomes) for number in range(len(outcomes.workload.classes))]
@@ -194,7 +203,7 @@ def _tabulate(outcomes: Outcomes, accuracy: Mapping[str, float]) -> _RequestTabl
     return _RequestTable(
         answered=answered,
         on_time=outcomes.on_time,
-        # the NaN at the end is what place -1 finds: nobody answered
+        # index -1, no answer, selects the NaN at the end
         accuracy=np.append(accuracies_of(outcomes.variants, accuracy), np.nan)[outcomes.variant],
         floor=floors[outcomes.workload.class_of],
     )
@@ -205,20 +214,20 @@ def _floor(number: int, outcomes: Outcomes) -> float:
     return 0.0 if slo.variant is not None else slo.min_accuracy
 
 
-def _classes(outcomes: Outcomes, marked: _RequestTable) -> dict[str, ClassScore]:
-    found = {}
-    for number, asked in enumerate(outcomes.workload.classes):
-        of = outcomes.workload.class_of == number
-        found[asked.name] = ClassScore(
-            requests=int(of.sum()),
-            attainment=_mean(marked.on_time[of]),
-            joint_attainment=_mean(marked.is_joint[of]),
-            mean_accuracy=_mean(marked.accuracy[of & marked.on_time]),
-            utility=_mean(marked.utility[of]),
+def _classes(outcomes: Outcomes, table: _RequestTable) -> dict[str, ClassScore]:
+    scores = {}
+    for number, slo_class in enumerate(outcomes.workload.classes):
+        is_member = outcomes.workload.class_of == number
+        scores[slo_class.name] = ClassScore(
+            requests=int(is_member.sum()),
+            attainment=_mean(table.on_time[is_member]),
+            joint_attainment=_mean(table.is_joint[is_member]),
+            mean_accuracy=_mean(table.accuracy[is_member & table.on_time]),
+            utility=_mean(table.utility[is_member]),
             floor=_floor(number, outcomes),
-            floor_violations=int(marked.is_below_floor[of].sum()),
+            floor_violations=int(table.is_below_floor[is_member].sum()),
         )
-    return found
+    return scores
 
 
 def _mean(values: npt.NDArray[np.float64 | np.bool_]) -> float | None:
@@ -254,7 +263,7 @@ def _batch_size(outcomes: Outcomes, answered: _Bools) -> float | None:
         return _mean(outcomes.batches.size.astype(np.float64))
     is_known = answered & (outcomes.batch_size > 0)
     samples = outcomes.workload.sizes[is_known]
-    # a request of 2 samples in a batch of 8 saw a quarter of that batch
+    # a request of 2 samples in a batch of 8 counts as a quarter of the batch
     batches = float((samples / outcomes.batch_size[is_known]).sum())
     return float(samples.sum()) / batches if batches else None
 
@@ -263,8 +272,8 @@ def _switches(outcomes: Outcomes) -> float | None:
     batches = outcomes.batches
     if batches is None or len(batches.variant) < 2:
         return None
-    in_order = batches.variant[np.argsort(batches.sent_s, kind="stable")]
-    return 1000 * float(np.mean(in_order[1:] != in_order[:-1]))
+    variants = batches.variant[np.argsort(batches.sent_s, kind="stable")]
+    return 1000 * float(np.mean(variants[1:] != variants[:-1]))
 
 
 def _cost(outcomes: Outcomes, on_time: int) -> float | None:

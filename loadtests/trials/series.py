@@ -1,7 +1,7 @@
-"""How a trial went over time: its requests, counted in windows of equal width.
+"""Time series of a run: its requests, counted in windows of equal width.
 
-A request belongs to the window that it arrived in, whenever its answer came: so what a window
-demanded and what became of it are about the same requests.
+A request belongs to the window of its arrival, whenever it is answered, so that the demand and the
+outcomes of a window refer to the same requests.
 """
 
 from __future__ import annotations
@@ -19,34 +19,36 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """By window, FP64 `[windows]`; NaN where there is nothing to take a mean of."""
+    """Values by window, FP64 `[windows]`; NaN for the mean of an empty set."""
 
     starts_s: Floats
     width_s: float
     demand_per_s: Floats
     goodput_per_s: Floats
-    """Answers on time."""
+    """Answers on time per second."""
     accuracy: Floats
-    """Mean over what was answered, in time or late."""
+    """Mean over all answers, including late ones."""
     violations: Floats
-    """Share of the requests that got no answer in time."""
+    """Share of the requests that were not answered on time."""
     variant_shares: Floats
-    """`[variants, windows]`: who answered, of what was answered; a column of 0 where nothing was.
-    In the order of `Outcomes.variants`."""
+    """Share of each variant in the answers, `[variants, windows]`; 0 in windows without answers.
+
+    Variants are in the order of `Outcomes.variants`.
+    """
     batch_size: Floats
-    """Mean samples in a batch."""
+    """Mean number of samples in a batch."""
 
 
 def series(outcomes: Outcomes, accuracy: Mapping[str, float], window_s: float) -> Series:
-    """Count by windows of about `window_s` seconds: as many as come nearest, all equally wide.
+    """Count requests in windows of equal width, about `window_s` seconds.
 
-    `accuracy` is by variant. Raises `ValueError` unless `window_s` is above 0.
+    `accuracy` is by variant. Raises ValueError if `window_s` is not above 0.
     """
     workload = outcomes.workload
-    place, starts_s = windows(workload.arrivals_s, workload.seconds, window_s)
+    window, starts_s = windows(workload.arrivals_s, workload.seconds, window_s)
     answered = outcomes.status == RequestStatus.ANSWERED
     on_time = outcomes.on_time
-    by_window = _WindowSums(place, len(starts_s))
+    by_window = _WindowSums(window, len(starts_s))
     width_s = workload.seconds / len(starts_s)
     demand = by_window(np.ones(len(workload)))
     answers = by_window(answered)
@@ -73,37 +75,39 @@ def series(outcomes: Outcomes, accuracy: Mapping[str, float], window_s: float) -
 def windows(
     times_s: Floats, seconds: float, window_s: float
 ) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Return the window of each time, and where each window starts.
+    """Return the index of the window of each time, and the starts of the windows.
 
-    Times beyond the ends belong to the first and the last window. Raises `ValueError` unless
-    `window_s` is above 0.
+    Times outside of all windows belong to the first or the last one. Raises ValueError if
+    `window_s` is not above 0.
     """
     if not window_s > 0:
-        raise ValueError(f"a window must be longer than 0 seconds, got {window_s}")
+        raise ValueError(f"the width of windows must be above 0 seconds, got {window_s}")
     count = max(1, round(seconds / window_s))
-    place: npt.NDArray[np.int64] = (times_s * (count / seconds)).astype(np.int64)
+    window: npt.NDArray[np.int64] = (times_s * (count / seconds)).astype(np.int64)
     starts_s: Floats = np.linspace(0, seconds, count, endpoint=False, dtype=np.float64)
-    return np.clip(place, 0, count - 1), starts_s
+    return np.clip(window, 0, count - 1), starts_s
 
 
 def accuracies_of(variants: Sequence[str], accuracy: Mapping[str, float]) -> Floats:
-    """Return the accuracies of these variants; raises `ValueError` where one is not given."""
+    """Return the accuracies of these variants; raises ValueError if one is missing."""
     unknown = [name for name in variants if name not in accuracy]
     if unknown:
         raise ValueError(
-            f"the accuracy of {', '.join(unknown)} is not known; given: {', '.join(accuracy)}"
+            f"the accuracy of {', '.join(unknown)} is missing; there are {', '.join(accuracy)}"
         )
     return np.array([accuracy[name] for name in variants], np.float64)
 
 
 class _WindowSums:
-    def __init__(self, place: npt.NDArray[np.int64], count: int) -> None:
-        self._place = place
+    """Sums weights of requests by window."""
+
+    def __init__(self, window: npt.NDArray[np.int64], count: int) -> None:
+        self._window = window
         self._count = count
 
     def __call__(self, weights: npt.NDArray[np.float64 | np.int64 | np.bool_]) -> Floats:
-        counted = np.bincount(self._place, weights.astype(np.float64), self._count)
-        return counted.astype(np.float64)  # it is already, unless nothing arrived
+        counted = np.bincount(self._window, weights.astype(np.float64), self._count)
+        return counted.astype(np.float64)  # integers if nothing arrived
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Policies side by side, as tables for the terminal and for Markdown, and as CSV.
+"""Tables that compare policies, for a terminal, Markdown and CSV.
 
 Trial ─▶ summary, by_condition, by_class, by_prediction ─▶ Grid;   Trial ─▶ render_csv
 """
@@ -21,28 +21,29 @@ from variants.measurement.evaluation import wilson_interval
 from variants.report.text import interval
 
 NO_VALUE: Final = "-"
+"""Text of an undefined value."""
 
 COLUMNS: Final = (
     "attainment", "mean_accuracy", "utility", "regret", "goodput_per_s", "shed", "expired",
     "p50_s", "p99_s", "mean_batch_size", "switches_per_1000_batches", "max_accuracy_drop",
     "floor_violations", "failed", "lost",
 )  # fmt: skip
-"""What a table of one condition shows, by name in `METRICS`, where there is something to show."""
+"""Columns of the table of a condition, by name in `METRICS`; omitted if without values."""
 
 _ONLY_IF_ANY: Final = frozenset({"floor_violations", "failed", "lost"})
-"""What ought to be 0: a column only where it is not, and then nobody overlooks it."""
+"""Metrics that must be 0; their columns are omitted if they are."""
 
 
 ATTAINMENT_GOAL: Final = 0.999
-"""The attainment that a policy should reach wherever it can be reached."""
+"""Attainment that a policy must reach in all conditions in which the bound permits it."""
 
 
 def summary(trial: Trial) -> Grid:
-    """Return a row per policy over all conditions of a trial.
+    """Return a row per policy with means over all conditions of a trial.
 
-    The last columns count conditions: where 99.9 % on time was missed, of those in which it could
-    be reached by the bound's word; and where the policy dominates ours, see `repeats.Difference`,
-    of those with repeats to tell by.
+    The last two columns count conditions: those in which the policy misses 99.9 % on time, of those
+    in which the bound permits it; and those in which the policy dominates the evaluated one
+    (`repeats.Difference`), of those with repeats.
     """
     scores = trial.scores
     ours = trial.policies[0]
@@ -50,24 +51,24 @@ def summary(trial: Trial) -> Grid:
     compared = [c for c, by_policy in scores.items() if len(by_policy.get(ours, ())) > 1]
     rows = []
     for policy in trial.policies:
-        found = {c: by_policy[policy] for c, by_policy in scores.items() if policy in by_policy}
-        attained = {c: fmean(one.attainment for one in some) for c, some in found.items()}
-        everything = [one for some in found.values() for one in some]
-        regrets = [one.regret for one in everything if one.regret is not None]
-        accuracies = [one.mean_accuracy for one in everything if one.mean_accuracy is not None]
-        misses = [c for c in attainable & found.keys() if attained[c] < ATTAINMENT_GOAL]
+        repeats = {c: by_policy[policy] for c, by_policy in scores.items() if policy in by_policy}
+        attainment = {c: fmean(each.attainment for each in some) for c, some in repeats.items()}
+        all_scores = [each for some in repeats.values() for each in some]
+        regrets = [each.regret for each in all_scores if each.regret is not None]
+        accuracies = [each.mean_accuracy for each in all_scores if each.mean_accuracy is not None]
+        misses = [c for c in attainable & repeats.keys() if attainment[c] < ATTAINMENT_GOAL]
         wins = [c for c in compared if _dominates(scores[c].get(policy, ()), scores[c][ours])]
         rows.append(
             (
                 policy,
-                str(len(found)),
-                f"{100 * fmean(attained.values()):.3f}",
-                f"{100 * min(attained.values()):.3f}",
+                str(len(repeats)),
+                f"{100 * fmean(attainment.values()):.3f}",
+                f"{100 * min(attainment.values()):.3f}",
                 f"{100 * fmean(accuracies):.2f}" if accuracies else NO_VALUE,
-                f"{100 * fmean(one.utility for one in everything):.2f}",
+                f"{100 * fmean(each.utility for each in all_scores):.2f}",
                 f"{100 * fmean(regrets):z.2f}" if regrets else NO_VALUE,
                 f"{100 * max(regrets):z.2f}" if regrets else NO_VALUE,
-                f"{len(misses)} of {len(attainable & found.keys())}" if attainable else NO_VALUE,
+                f"{len(misses)} of {len(attainable & repeats.keys())}" if attainable else NO_VALUE,
                 f"{len(wins)} of {len(compared)}" if compared and policy != ours else NO_VALUE,
             )
         )
@@ -79,17 +80,17 @@ def summary(trial: Trial) -> Grid:
 
 
 def _dominates(other: Sequence[Score], ours: Sequence[Score]) -> bool:
-    # what lacks repeats, of a trial that was cut off or with invalid runs, has shown nothing
+    # an interrupted trial, or one with invalid runs, may lack repeats
     return are_paired(ours, other) and bool(dominating_policies(ours, {"other": other}))
 
 
 def by_condition(trial: Trial) -> list[Grid]:
-    """Return a table per condition, a row per policy: means, with half the 95 % t-interval."""
-    return [_of_condition(condition, found) for condition, found in trial.scores.items()]
+    """Return a table per condition with a row per policy: means and half the 95 % t-intervals."""
+    return [_condition_grid(condition, scores) for condition, scores in trial.scores.items()]
 
 
-def _of_condition(condition: Condition, by_policy: Mapping[str, Sequence[Score]]) -> Grid:
-    names = [name for name in COLUMNS if _is_shown(name, by_policy)]
+def _condition_grid(condition: Condition, by_policy: Mapping[str, Sequence[Score]]) -> Grid:
+    names = [name for name in COLUMNS if _has_values(name, by_policy)]
     rows = [
         (policy, *(format_metric(name, scores) for name in names))
         for policy, scores in by_policy.items()
@@ -101,20 +102,20 @@ def _of_condition(condition: Condition, by_policy: Mapping[str, Sequence[Score]]
 
 
 def by_class(by_policy: Mapping[str, Sequence[Score]], title: str) -> Grid:
-    """Return a row per policy and class, averaged over repeats."""
+    """Return a table with a row per policy and class: means over repeats."""
     rows = []
     for policy, scores in by_policy.items():
         for name, first in scores[0].classes.items():
-            found = [score.classes[name] for score in scores]
+            repeats = [score.classes[name] for score in scores]
             rows.append(
                 (
                     policy,
                     name,
-                    _share([one.attainment for one in found]),
-                    _share([one.mean_accuracy for one in found]),
+                    _share([each.attainment for each in repeats]),
+                    _share([each.mean_accuracy for each in repeats]),
                     f"{100 * first.floor:.2f}",
-                    _share([one.utility for one in found]),
-                    f"{sum(one.floor_violations for one in found):,}",
+                    _share([each.utility for each in repeats]),
+                    f"{sum(each.floor_violations for each in repeats):,}",
                 )
             )
     columns = (
@@ -124,20 +125,20 @@ def by_class(by_policy: Mapping[str, Sequence[Score]], title: str) -> Grid:
 
 
 def by_prediction(trial: Trial) -> Grid | None:
-    """Return how often batches stayed within their prediction, by policy and variant, of all runs.
+    """Return a table of the share of batches within their prediction, by policy and variant.
 
-    None if no run was held against its predictions.
+    The batches of all runs are pooled. Returns None if no run has a calibration.
     """
-    found: dict[tuple[str, str], list[Coverage]] = {}
+    coverages: dict[tuple[str, str], list[Coverage]] = {}
     for run in trial.runs:
         if run.calibration is not None:
             named = {"all": run.calibration.overall, **run.calibration.variants}
             for variant, coverage in named.items():
-                found.setdefault((run.score.policy, variant), []).append(coverage)
+                coverages.setdefault((run.score.policy, variant), []).append(coverage)
     rows = []
-    for names in sorted(found, key=lambda names: trial.policies.index(names[0])):
-        batches = sum(each.batches for each in found[names])
-        within = sum(round(each.within.value * each.batches) for each in found[names])
+    for names in sorted(coverages, key=lambda names: trial.policies.index(names[0])):
+        batches = sum(each.batches for each in coverages[names])
+        within = sum(round(each.within.value * each.batches) for each in coverages[names])
         share = interval(wilson_interval(within, batches), "{:.2f}", scale=100)
         rows.append((*names, f"{batches:,}", share))
     title = f"Batches within the time predicted at {100 * NOMINAL:g} %"
@@ -146,7 +147,7 @@ def by_prediction(trial: Trial) -> Grid | None:
 
 
 def render_csv(trial: Trial) -> str:
-    """Write every run as a line, every metric in its unit inside: seconds, and shares 0 to 1."""
+    """Return a CSV line per run; metrics are unscaled: seconds, and shares from 0 to 1."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("kind", "load", "cv2", "slo_factor", "seed", "policy", "attainable", *METRICS))
@@ -156,11 +157,11 @@ def render_csv(trial: Trial) -> str:
         values = (metric.get(run.score) for metric in METRICS.values())
         writer.writerow(
             (*known, run.score.policy, run.attainable, *values)
-        )  # None is written as nothing
+        )  # None becomes an empty field
     return text.getvalue()
 
 
-def _is_shown(name: str, by_policy: Mapping[str, Sequence[Score]]) -> bool:
+def _has_values(name: str, by_policy: Mapping[str, Sequence[Score]]) -> bool:
     values = [METRICS[name].get(score) for scores in by_policy.values() for score in scores]
     if name in _ONLY_IF_ANY:
         return any(values)
@@ -168,7 +169,7 @@ def _is_shown(name: str, by_policy: Mapping[str, Sequence[Score]]) -> bool:
 
 
 def format_metric(name: str, scores: Sequence[Score]) -> str:
-    """Return a metric over several runs, as a table shows it."""
+    """Return the mean of a metric over several runs as text."""
     metric = METRICS[name]
     return format_mean([metric.get(score) for score in scores], metric.scale, metric.digits)
 
@@ -178,7 +179,10 @@ def _share(values: Sequence[float | None]) -> str:
 
 
 def format_mean(values: Sequence[float | None], scale: float, digits: int, sign: str = "") -> str:
-    """Return a mean, and half its 95 % interval if there are several; "+" shows both signs."""
+    """Return the mean, and half its 95 % interval if there are several values, as text.
+
+    With `sign` "+", positive values have a sign too.
+    """
     mean = estimate(values)
     if mean is None:
         return NO_VALUE

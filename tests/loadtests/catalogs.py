@@ -17,14 +17,14 @@ def write_catalog(folder: Path) -> Path:
     key = hardware(1).key
     slow = cards.latency(1, 0.004), cards.latency(64, 0.064)
     quick = cards.latency(1, 0.001), cards.latency(64, 0.016)
-    made = cards.catalog(
+    catalog = cards.catalog(
         {
             "dense": (cards.card(0.9, *slow, key=key),),
             "int8": (cards.card(0.88, *quick, key=key),),
         }
     )
-    for name, variant in made.variants.items():
+    for name, variant in catalog.variants.items():
         (folder / name).mkdir(parents=True)
         (folder / name / "variant.json").write_text(variant.model_dump_json())
-    (folder / "catalog.json").write_text(made.model.model_dump_json())
+    (folder / "catalog.json").write_text(catalog.model.model_dump_json())
     return folder

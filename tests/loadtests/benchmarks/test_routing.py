@@ -185,7 +185,7 @@ def test_the_command_writes_a_folder_for_each_table_and_prints_what_counts(tmp_p
     assert result.exit_code == 0, result.output
     assert re.search(r"20 of 20 done, 0\.0 min left", result.stderr)
     assert "| dominates pareto |" in result.stdout
-    assert "where pareto falls short" in result.stdout
+    assert "conditions in which pareto misses a goal" in result.stdout
     assert "over that of dense alone, by load" in result.stdout
     assert result.stdout.rstrip() == (out / "routing.md").read_text().rstrip()
     dense = read_record(Trial, out / "dense" / "scores.json")

@@ -28,7 +28,9 @@ def test_a_probe_measures_the_accuracy_and_the_latency_of_every_variant() -> Non
 
 def test_messages_state_what_is_wrong_and_a_remedy() -> None:
     port = free_port()
-    with pytest.raises(ValueError, match=rf"nothing answers at http://127.0.0.1:{port}: .*--url"):
+    with pytest.raises(
+        ValueError, match=rf"no service answers at http://127.0.0.1:{port}: .*--url"
+    ):
         run_load_test(f"http://127.0.0.1:{port}/", 1, 1)
     with (
         tiny_server(lambda number, head: ok(b'{"ready": false}', 503)) as port,

@@ -247,7 +247,7 @@ def test_a_thread_has_real_time_priority_during_the_context() -> None:
         pytest.param("http://127.0.0.1:1", [0.0], 0, "at least 1", id="no connection"),
         pytest.param("https://127.0.0.1:1", [0.0], 1, "http://HOST:PORT", id="another scheme"),
         pytest.param("127.0.0.1:1", [0.0], 1, "http://HOST:PORT", id="no scheme"),
-        pytest.param(f"http://127.0.0.1:{free_port()}", [0.0], 1, "nothing", id="no service"),
+        pytest.param(f"http://127.0.0.1:{free_port()}", [0.0], 1, "no service", id="no service"),
     ],
 )
 def test_invalid_arguments_are_rejected_before_a_request_is_sent(

@@ -234,7 +234,9 @@ def test_finer_bins_bound_more_tightly() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        pytest.param({"slots": {"other": 1}}, "the same variants: other", id="unknown variant"),
+        pytest.param(
+            {"slots": {"other": 1}}, "all variants of slots; other is missing", id="unknown variant"
+        ),
         pytest.param({"max_batch": 0}, "one has 1 samples", id="request above the largest batch"),
     ],
 )

@@ -57,17 +57,17 @@ def test_what_is_no_trial_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "trial.npz"
     for contents in (b"", b"nonsense", b"PK\x03\x04 cut short"):
         path.write_bytes(contents)
-        with pytest.raises(ValueError, match=r"trial\.npz: no outcomes"):
+        with pytest.raises(ValueError, match=r"trial\.npz: not an `.npz` file with outcomes"):
             read_outcomes(path)
     np.save(tmp_path / "one.npy", np.zeros(3))
     (tmp_path / "one.npy").rename(path)
-    with pytest.raises(ValueError, match=r"trial\.npz: no outcomes"):
+    with pytest.raises(ValueError, match=r"trial\.npz: not an `.npz` file with outcomes"):
         read_outcomes(path)
     np.savez(path, other=np.zeros(3))
-    with pytest.raises(ValueError, match=r"trial\.npz: no outcomes"):
+    with pytest.raises(ValueError, match=r"trial\.npz: not an `.npz` file with outcomes"):
         read_outcomes(path)
     np.savez(path, header=np.frombuffer(b'{"format": 99}', np.uint8))
-    with pytest.raises(ValueError, match="need format 1, got 99"):
+    with pytest.raises(ValueError, match="format must be 1, got 99"):
         read_outcomes(path)
 
 
@@ -113,5 +113,5 @@ def test_kinds_of_arrivals_have_their_own_plots(tmp_path: Path) -> None:
 
 
 def test_a_trial_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="without runs"):
+    with pytest.raises(ValueError, match="has no runs"):
         write_trial(tmp_path, Trial(title="none", runs=()))

@@ -42,8 +42,8 @@ def test_a_policy_looks_the_same_whoever_it_is_drawn_with() -> None:
     name = next(iter(POLICIES))
     alone, among = policy_styles([name])[name], policy_styles(["fixed: dense", "x", name])[name]
     assert (alone.colour, alone.shape, alone.line) == (among.colour, among.shape, among.line)
-    assert alone.is_ours
-    assert not among.is_ours
+    assert alone.is_evaluated
+    assert not among.is_evaluated
 
 
 def test_no_two_policies_look_the_same() -> None:

@@ -87,7 +87,7 @@ def test_repeats_are_paired_if_they_are_two_or_more_of_the_same_workloads_in_ord
 
 
 def test_repeats_that_cannot_be_paired_are_refused() -> None:
-    with pytest.raises(ValueError, match="as many repeats"):
+    with pytest.raises(ValueError, match="same number of repeats"):
         difference(OURS, OURS[:2])
     with pytest.raises(ValueError, match="two or more"):
         difference(OURS[:1], OURS[:1])

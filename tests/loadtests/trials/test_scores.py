@@ -115,15 +115,15 @@ def test_a_score_survives_json() -> None:
 
 
 def test_what_cannot_be_scored_is_refused() -> None:
-    with pytest.raises(ValueError, match="accuracy of tiny is not known"):
+    with pytest.raises(ValueError, match="accuracy of tiny is missing"):
         score(OUTCOMES, {"dense": 0.95})
     none = replace(WORKLOAD, arrivals_s=np.array([]), class_of=np.array([], np.int16))
     with pytest.raises(ValueError, match="must have requests"):
         score(replace(OUTCOMES, workload=none), ACCURACY)
-    with pytest.raises(ValueError, match="longer than 0 seconds"):
+    with pytest.raises(ValueError, match="above 0 seconds"):
         score(replace(OUTCOMES, workload=replace(WORKLOAD, seconds=0.0)), ACCURACY)
     unnamed = np.array([0, 0, 1, 0, -1, -1, 1, -1], np.int16)
     with pytest.raises(ValueError, match="request 4"):
         score(replace(OUTCOMES, variant=unnamed), ACCURACY)
-    with pytest.raises(ValueError, match="longer than 0"):
+    with pytest.raises(ValueError, match="above 0"):
         score(OUTCOMES, ACCURACY, window_s=0)
