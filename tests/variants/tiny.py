@@ -1,4 +1,4 @@
-"""A network of a few hundred weights and random data for it: for tests that train nothing real."""
+"""A network with a few hundred weights, and random data for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INPUTS, HIDDEN, CLASSES = 8, 16, 3
 
 
 def network(seed: int = 0) -> nn.Sequential:
-    """FP32 `[n, 8]` to FP32 `[n, 3]` by two hidden layers of 16."""
+    """Return a network from FP32 `[n, 8]` to FP32 `[n, 3]` with two hidden layers of 16."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(
@@ -29,7 +29,7 @@ def network(seed: int = 0) -> nn.Sequential:
 
 
 def split(count: int, seed: int = 0) -> Split:
-    """Normal samples of which the largest of the first three values is the class."""
+    """Return normal samples. The class is the index of the largest of the first three values."""
     samples = np.random.default_rng(seed).standard_normal((count, INPUTS)).astype(np.float32)
     return Split({"input": samples}, samples[:, :CLASSES].argmax(axis=1))
 
@@ -44,6 +44,6 @@ def state(seed: int = 0) -> CompressionState:
 
 
 def answers(module: nn.Module, samples: Samples) -> NDArray[np.float32]:
-    """Run the module in evaluation mode."""
+    """Return the scores of the module in evaluation mode."""
     result: NDArray[np.float32] = all_scores(module, samples).numpy()
     return result

@@ -1,6 +1,7 @@
-"""A small text classifier with a transformer's encoder: ids INT64 `[n, tokens]` to `[n, 3]` FP32.
+"""A small text classifier with a transformer encoder: ids INT64 `[n, tokens]` to `[n, 3]` FP32.
 
-Post-norm, as BERT is; its heads are inferred from the shapes of its weights, as ours must be.
+Post-norm like BERT. The number of heads follows from the shapes of the weights, which head pruning
+requires.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ class Attention(nn.Module):
             part(tokens).unflatten(-1, (heads, self.head_dim)).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )
-        read = F.scaled_dot_product_attention(query, key, value)
-        said: Tensor = self.output(read.transpose(1, 2).flatten(2))
-        return said
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return output
 
 
 class Layer(nn.Module):
-    """Attention and a feed-forward network, each added to what it read and then normalised."""
+    """Attention and a feed-forward network, each with a residual connection and a norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ def network(seed: int = 0) -> TinyEncoder:
 
 
 def split(count: int, seed: int = 0) -> Split:
-    """Texts of which every second token is of the text's class: id % 3."""
+    """Return texts in which every second token determines the class: id % 3."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, CLASSES, count)
     ids = random.integers(0, VOCABULARY, (count, TOKENS))

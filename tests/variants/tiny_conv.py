@@ -1,6 +1,6 @@
 """A small image classifier: FP32 `[n, 3, 8, 8]` to FP32 `[n, 4]`.
 
-It has what convolutional networks have: normalisation, a residual add, pooling, a linear head.
+It has the usual parts: batch normalisation, a residual connection, pooling, a linear head.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TinyConv(nn.Module):
 
 
 def network(seed: int = 0) -> TinyConv:
-    """Build it with statistics of its own in each normalisation, as if it had been trained."""
+    """Return a network with random running statistics, as if it had been trained."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = TinyConv().eval()
@@ -55,7 +55,7 @@ def network(seed: int = 0) -> TinyConv:
 
 
 def split(count: int, seed: int = 0) -> Split:
-    """Rows, columns, checks or an even grey under noise: 4 classes."""
+    """Return noisy images of 4 classes: rows, columns, checks and uniform grey."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, CLASSES, count)
     row, column = np.indices((SIDE, SIDE))

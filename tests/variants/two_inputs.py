@@ -2,7 +2,7 @@
 
     ids INT64 [n, tokens], mask INT64 [n, tokens]  ─▶  logits FP32 [n, 3]
 
-All texts of a split are padded to one length; another split may have another.
+The texts of a split are padded to one length, which can differ between splits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AXES: Final[Axes] = {"ids": {1: "tokens"}, "mask": {1: "tokens"}}
 
 
 class TwoInputs(nn.Module):
-    """Averages the embeddings of the tokens that the mask holds at 1, then classifies."""
+    """Classifies the mean embedding of the tokens with mask 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,8 +31,8 @@ class TwoInputs(nn.Module):
         self.head = nn.Linear(HIDDEN, CLASSES)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        there = mask.unsqueeze(-1).to(self.embedding.weight.dtype)
-        mean = (self.embedding(ids) * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+        weights = mask.unsqueeze(-1).to(self.embedding.weight.dtype)
+        mean = (self.embedding(ids) * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
         logits: Tensor = self.head(torch.relu(self.hidden(mean)))
         return logits
 
@@ -44,9 +44,9 @@ def network(seed: int = 0) -> TwoInputs:
 
 
 def split(count: int, seed: int = 0, tokens: int = TOKENS) -> Split:
-    """Texts of which two thirds of the tokens, and more, are of the text's class: id % 3.
+    """Return texts in which at least two thirds of the tokens determine the class: id % 3.
 
-    Lengths are 3 to `tokens`. What the mask hides is of another class, to be overlooked.
+    Lengths are 3 to `tokens`. Masked tokens belong to another class, so the mask matters.
     """
     random = np.random.default_rng(seed)
     labels = random.integers(0, CLASSES, count)

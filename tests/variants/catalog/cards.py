@@ -1,4 +1,4 @@
-"""Report cards made up for tests: only what a test is about has to be said."""
+"""Builders of report cards with default values."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def latency(
     )
 
 
-def of_class(
+def class_difference(
     label: int, difference: Interval | None = None, p_value: float = 1.0
 ) -> ClassDifference:
     return ClassDifference(
@@ -71,7 +71,7 @@ def answers(
     return AnswerComparison(
         lost=lost,
         gained=gained,
-        classes=classes or (of_class(0), of_class(1)),
+        classes=classes or (class_difference(0), class_difference(1)),
         divergence=around(0.0123, 0.0004),
         largest_score_difference=3.25,
         calibration=ConfidenceCalibration(error=0.0456, brier=0.1512, confidence=0.9345),
@@ -85,7 +85,7 @@ def card(
     difference: Interval | None = None,
     key: str = "cpu-t1",
     measured_at: str = "2026-01-01 00:00:00+00:00",
-    answered: AnswerComparison | None = None,
+    comparison: AnswerComparison | None = None,
 ) -> ReportCard:
     return ReportCard(
         hardware=Hardware(key=key, processor="Some CPU 1", flags=("avx2",), threads=1),
@@ -96,7 +96,7 @@ def card(
         accuracy=around(accuracy, 0.006),
         accuracy_difference=difference or around(0, 0),
         agreement=around(0.98, 0.003),
-        answers=answered or answers(),
+        answers=comparison or answers(),
         latencies=latencies or (latency(1, 0.001), latency(64, 0.016)),
         load=LoadTime(median_s=0.0421, least_s=0.04, most_s=0.0553, processes=3),
         macs=Macs(dense=5_820_416, effective=2_910_208),
@@ -116,8 +116,8 @@ def catalog(cards: Mapping[str, tuple[ReportCard, ...]], notes: tuple[str, ...] 
         model=MODEL,
         variants={
             name: Variant(
-                name=name, recipe=(), runner="onnx", files=(), notes=notes, report_cards=own
+                name=name, recipe=(), runner="onnx", files=(), notes=notes, report_cards=of_variant
             )
-            for name, own in cards.items()
+            for name, of_variant in cards.items()
         },
     )

@@ -27,7 +27,7 @@ def _names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
+def test_saved_files_are_read_back(tmp_path: Path) -> None:
     saved = save(tmp_path, VARIANT, FILES)
     assert read_record(Variant, tmp_path / "dense" / RECORD) == saved
     assert read_all(tmp_path / "dense", saved) == FILES
@@ -45,7 +45,7 @@ def test_saving_again_replaces_the_whole_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("position", [0, 4, 8])
-def test_a_flipped_byte_is_refused_by_name(tmp_path: Path, position: int) -> None:
+def test_a_flipped_byte_raises_an_error_with_the_file_name(tmp_path: Path, position: int) -> None:
     saved = save(tmp_path, VARIANT, FILES)
     path = tmp_path / "dense" / "model.onnx"
     damaged = bytearray(path.read_bytes())
@@ -56,7 +56,7 @@ def test_a_flipped_byte_is_refused_by_name(tmp_path: Path, position: int) -> Non
     assert read(tmp_path / "dense", saved.files[1]) == b"the weights"
 
 
-def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_missing_file_raises_an_error_with_its_name(tmp_path: Path) -> None:
     saved = save(tmp_path, VARIANT, FILES)
     (tmp_path / "dense" / "model.onnx").unlink()
     with pytest.raises(ValueError, match=r"dense/model\.onnx cannot be read: No such file"):
@@ -64,60 +64,60 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("existing", [{}, {"model.onnx": b"before"}], ids=["new", "replaced"])
-def test_an_interrupted_save_leaves_everything_as_it_was(
+def test_a_failed_save_leaves_the_catalog_unchanged(
     tmp_path: Path, existing: dict[str, bytes]
 ) -> None:
     if existing:
         save(tmp_path, VARIANT, existing)
     before = {name: (tmp_path / name).read_bytes() for name in _names(tmp_path)}
-    # The second file cannot be written, so the failure comes when the first is on disk.
+    # The second file cannot be written, so saving fails after the first is on disk.
     with pytest.raises(FileNotFoundError):
         save(tmp_path, VARIANT, {"model.onnx": b"after", "no/such/folder": b""})
     assert {name: (tmp_path / name).read_bytes() for name in _names(tmp_path)} == before
     assert list((tmp_path / DRAFTS).iterdir()) == []
 
 
-def test_no_reader_of_the_catalog_meets_a_draft(tmp_path: Path) -> None:
+def test_readers_of_the_catalog_skip_drafts(tmp_path: Path) -> None:
     draft = tmp_path / DRAFTS / "dense-abc"
     draft.mkdir(parents=True)
     (draft / RECORD).write_text("{}")
     assert list(tmp_path.glob(f"*/{RECORD}")) == []
 
 
-def test_recovery_puts_back_what_a_killed_replacement_set_aside(tmp_path: Path) -> None:
+def test_recovery_restores_the_backup_of_a_killed_replacement(tmp_path: Path) -> None:
     saved = save(tmp_path, VARIANT, FILES)
-    aside = tmp_path / DRAFTS / "replaced-dense"
-    (tmp_path / "dense").rename(aside)  # killed here, between the two renames
+    backup = tmp_path / DRAFTS / "replaced-dense"
+    (tmp_path / "dense").rename(backup)  # killed here, between the two renames
     (tmp_path / DRAFTS / "dense-xyz").mkdir()
     recover(tmp_path)
     assert read_all(tmp_path / "dense", saved) == FILES
     assert not (tmp_path / DRAFTS).exists()
 
 
-def test_recovery_drops_what_a_finished_replacement_left(tmp_path: Path) -> None:
+def test_recovery_deletes_the_backup_of_a_completed_replacement(tmp_path: Path) -> None:
     save(tmp_path, VARIANT, {"model.onnx": b"new"})
-    aside = tmp_path / DRAFTS / "replaced-dense"
-    aside.mkdir()
-    (aside / "model.onnx").write_bytes(b"old")
+    backup = tmp_path / DRAFTS / "replaced-dense"
+    backup.mkdir()
+    (backup / "model.onnx").write_bytes(b"old")
     recover(tmp_path)
     assert (tmp_path / "dense" / "model.onnx").read_bytes() == b"new"
     assert _names(tmp_path) == {f"dense/{RECORD}", "dense/model.onnx"}
 
 
-def test_a_removed_variant_leaves_nothing(tmp_path: Path) -> None:
+def test_a_removed_variant_leaves_no_files(tmp_path: Path) -> None:
     save(tmp_path, VARIANT, FILES)
     remove(tmp_path, "dense")
     assert _names(tmp_path) == set()
     assert not (tmp_path / "dense").exists()
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_files_are_replaced_atomically(tmp_path: Path) -> None:
     path = tmp_path / "catalog.json"
     write_file(path, b"old")
     write_file(path, b"new")
     assert path.read_bytes() == b"new"
     with pytest.raises(TypeError):
-        write_file(path, "not bytes")  # type: ignore[arg-type]  # to fail half-way
+        write_file(path, "not bytes")  # type: ignore[arg-type]  # fails while writing
     assert path.read_bytes() == b"new"
     assert _names(tmp_path) == {"catalog.json"}
 

@@ -19,16 +19,18 @@ def cpuinfo(folder: Path, **fields: str) -> Path:
     ("name", "key"),
     [
         pytest.param("AMD EPYC 9R45", "amd-epyc-9r45-t2", id="a plain name"),
-        pytest.param("AMD EPYC 7763 64-Core Processor", "amd-epyc-7763-t2", id="AMD's decoration"),
+        pytest.param("AMD EPYC 7763 64-Core Processor", "amd-epyc-7763-t2", id="AMD suffix"),
         pytest.param(
             "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz",
             "intel-xeon-platinum-8481c-t2",
-            id="Intel's decoration",
+            id="Intel suffix",
         ),
         pytest.param(
-            "AMD Ryzen 7 7840U w/ Radeon 780M Graphics", "amd-ryzen-7-7840u-t2", id="its graphics"
+            "AMD Ryzen 7 7840U w/ Radeon 780M Graphics",
+            "amd-ryzen-7-7840u-t2",
+            id="graphics suffix",
         ),
-        pytest.param("AMD EPYC", "amd-epyc-f26m2-t2", id="no number: the family tells it apart"),
+        pytest.param("AMD EPYC", "amd-epyc-f26m2-t2", id="no digit: family and model are added"),
     ],
 )
 def test_the_key_names_the_processor_and_the_threads(name: str, key: str, tmp_path: Path) -> None:
@@ -37,30 +39,30 @@ def test_the_key_names_the_processor_and_the_threads(name: str, key: str, tmp_pa
     assert (machine.key, machine.processor, machine.threads) == (key, name, 2)
 
 
-def test_only_flags_that_inference_chooses_by_are_kept(tmp_path: Path) -> None:
+def test_only_flags_that_select_inference_kernels_are_kept(tmp_path: Path) -> None:
     path = cpuinfo(tmp_path, model_name="X 1", flags="fpu avx2 avx512_vnni_not sse avx512f")
     assert hardware(1, path).flags == ("avx2", "avx512f")
 
 
-def test_an_arm_core_is_told_by_its_numbers(tmp_path: Path) -> None:
+def test_an_arm_core_is_identified_by_its_numbers(tmp_path: Path) -> None:
     path = cpuinfo(tmp_path, Features="fp asimd i8mm", CPU_implementer="0x41", CPU_part="0xd4f")
     machine = hardware(1, path)
     assert machine.key.endswith("-0x41-0xd4f-t1")
     assert machine.flags == ("asimd", "i8mm")
 
 
-def test_without_cpuinfo_there_is_still_a_key(tmp_path: Path) -> None:
+def test_hardware_has_a_key_without_cpuinfo(tmp_path: Path) -> None:
     machine = hardware(1, tmp_path / "nothing")
     assert machine.key.endswith("-t1")
     assert machine.flags == ()
 
 
-def test_no_threads_are_refused() -> None:
+def test_zero_threads_are_rejected() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         hardware(0)
 
 
-def test_the_versions_are_those_installed() -> None:
+def test_the_versions_are_those_of_the_installed_libraries() -> None:
     import numpy as np
     import onnxruntime
 

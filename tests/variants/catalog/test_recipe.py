@@ -29,20 +29,28 @@ def test_a_project_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param("a: [", "recipes.yaml is not valid YAML", id="no YAML"),
-        pytest.param("7", "recipes.yaml: the file: ", id="no mapping"),
+        pytest.param("a: [", "recipes.yaml is not valid YAML", id="invalid YAML"),
+        pytest.param("7", "recipes.yaml: the file: ", id="not a mapping"),
         pytest.param(
             {**GOOD, "recipe": {}},
-            "recipe: no such field; there are name, model, recipes",
+            "recipe: no such field; the fields are name, model, recipes",
             id="a typo",
         ),
-        pytest.param({**GOOD, "model": "here/model.py"}, "model: .*pattern", id="no import path"),
-        pytest.param({**GOOD, "recipes": {"int8": []}}, "must contain `dense: ..`", id="no dense"),
         pytest.param(
-            {**GOOD, "recipes": {"dense": [{"technique": "int8"}]}}, "`dense: ..`", id="not dense"
+            {**GOOD, "model": "here/model.py"}, "model: .*pattern", id="not an import path"
         ),
         pytest.param(
-            {**GOOD, "recipes": {"dense": [], "Bad Name": []}}, "recipes.Bad Name", id="bad name"
+            {**GOOD, "recipes": {"int8": []}}, "must contain `dense: ..`", id="dense missing"
+        ),
+        pytest.param(
+            {**GOOD, "recipes": {"dense": [{"technique": "int8"}]}},
+            "`dense: ..`",
+            id="dense with a step",
+        ),
+        pytest.param(
+            {**GOOD, "recipes": {"dense": [], "Bad Name": []}},
+            "recipes.Bad Name",
+            id="invalid variant name",
         ),
         pytest.param(
             {**GOOD, "recipes": {"dense": [], "x": [{"tecnique": "int8"}]}},
@@ -51,28 +59,28 @@ def test_a_project_is_read(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_project_is_refused_with_the_place(
+def test_an_invalid_project_raises_an_error_with_the_field(
     tmp_path: Path, content: object, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Project.load(_write(tmp_path, content))
 
 
-def test_every_mistake_is_told_on_a_line_of_its_own(tmp_path: Path) -> None:
-    wrong = {"name": "Small", "factory": "here:build", "recipes": {"dense": [{"kind": "int8"}]}}
-    path = _write(tmp_path, wrong)
-    with pytest.raises(ValueError, match="factory") as refused:
+def test_every_mistake_is_reported_on_its_own_line(tmp_path: Path) -> None:
+    invalid = {"name": "Small", "factory": "here:build", "recipes": {"dense": [{"kind": "int8"}]}}
+    path = _write(tmp_path, invalid)
+    with pytest.raises(ValueError, match="factory") as raised:
         Project.load(path)
-    places = [
-        line.removeprefix(f"{path}: ").split(": ")[:2] for line in str(refused.value).split("\n")
+    problems = [
+        line.removeprefix(f"{path}: ").split(": ")[:2] for line in str(raised.value).split("\n")
     ]
-    assert [place for place, _ in places] == [
+    assert [field for field, _ in problems] == [
         "name", "model", "recipes.dense.0.technique", "recipes.dense.0.kind", "factory",
     ]  # fmt: skip
-    assert places[1][1] == "Field required"
-    assert places[3][1] == "no such field; there are technique, parameters"
+    assert problems[1][1] == "Field required"
+    assert problems[3][1] == "no such field; the fields are technique, parameters"
 
 
-def test_a_missing_project_is_named(tmp_path: Path) -> None:
+def test_a_missing_project_file_raises_an_error_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no project file .*recipes\.yaml"):
         Project.load(tmp_path / "recipes.yaml")

@@ -39,7 +39,7 @@ def _written(folder: Path, interface: Interface, samples: Samples) -> list[dict[
     ],
     ids=["numbers", "images", "texts"],
 )
-def test_the_request_holds_the_first_sample_of_every_input(
+def test_the_request_contains_the_first_sample_of_every_input(
     tmp_path: Path, kind: Any, expected: list[tuple[str, str, list[int]]]
 ) -> None:
     samples = kind.split(5, seed=7).samples
@@ -47,10 +47,10 @@ def test_the_request_holds_the_first_sample_of_every_input(
     assert [(one["name"], one["datatype"], one["shape"]) for one in inputs] == expected
     for one in inputs:
         array = samples[one["name"]]
-        given = np.array(one["data"], array.dtype).reshape(one["shape"])
-        np.testing.assert_array_equal(given, array[:1])
+        decoded = np.array(one["data"], array.dtype).reshape(one["shape"])
+        np.testing.assert_array_equal(decoded, array[:1])
 
 
-def test_a_request_of_integers_is_written_in_integers(tmp_path: Path) -> None:
+def test_integers_are_written_as_integers(tmp_path: Path) -> None:
     inputs = _written(tmp_path, two_inputs.state().interface, two_inputs.split(1).samples)
     assert all(isinstance(value, int) for one in inputs for value in one["data"])

@@ -9,19 +9,19 @@ from variants.catalog.datatype import NUMPY
 from variants.catalog.zero_inputs import zero_batch, zero_input
 
 
-def test_the_catalog_knows_every_datatype_that_arrays_can_have() -> None:
+def test_every_datatype_of_the_catalog_has_a_numpy_dtype() -> None:
     assert set(NUMPY) == set(get_args(Datatype))
 
 
 @pytest.mark.parametrize("datatype", NUMPY)
-def test_a_blank_input_is_of_the_datatype_and_shape_that_the_model_takes(datatype: str) -> None:
+def test_a_zero_input_has_the_datatype_and_shape_of_its_spec(datatype: str) -> None:
     spec = TensorSpec.model_validate({"name": "x", "datatype": datatype, "shape": (-1, 3, -1)})
     array = zero_input(spec, 5)
     assert (array.shape, array.dtype) == ((5, 3, 1), NUMPY[datatype])
     assert {bool(value) for value in array.reshape(-1)} == {False}
 
 
-def test_a_blank_element_of_bytes_is_an_empty_one() -> None:
+def test_bytes_elements_are_empty() -> None:
     model = Model(
         name="m",
         factory="m:f",

@@ -4,7 +4,7 @@ import base64
 from html.parser import HTMLParser
 from pathlib import Path
 
-from tests.variants.catalog.cards import answers, around, card, catalog, latency, of_class
+from tests.variants.catalog.cards import answers, around, card, catalog, class_difference, latency
 from variants.catalog.catalog import Catalog
 from variants.report.files import HTML, JSON, MARKDOWN, write_report
 from variants.report.html import render_html
@@ -19,7 +19,9 @@ CATALOG = catalog(
                 latency(1, 0.001, around(2, 0.1)),
                 latency(64, 0.01, around(0.5, 0.1)),
                 difference=around(-0.05, 0.01),
-                answered=answers(of_class(0, around(-0.1, 0.05), 0.001), lost=3, most_hit=(4,)),
+                comparison=answers(
+                    class_difference(0, around(-0.1, 0.05), 0.001), lost=3, most_hit=(4,)
+                ),
             ),
         ),
     },

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.variants.catalog.cards import answers, around, card, catalog, latency, of_class
+from tests.variants.catalog.cards import answers, around, card, catalog, class_difference, latency
 from variants.catalog.catalog import Catalog
 from variants.catalog.recipe import Step
 from variants.report.tables import render_json, render_markdown, render_overview, render_table
@@ -31,11 +31,11 @@ CATALOG = catalog(
                 latency(1, 0.000957, around(0.43, 0.01)),
                 latency(64, 0.00806, around(0.48, 0.01)),
                 difference=around(-0.0062, 0.0020),
-                answered=answers(
-                    of_class(0, around(0.01, 0.02), 0.3),
-                    of_class(1, around(-0.0235, 0.01), 0.0004),
-                    of_class(2, around(-0.005, 0.02)),
-                    of_class(3, around(0, 0.01)),
+                comparison=answers(
+                    class_difference(0, around(0.01, 0.02), 0.3),
+                    class_difference(1, around(-0.0235, 0.01), 0.0004),
+                    class_difference(2, around(-0.005, 0.02)),
+                    class_difference(3, around(0, 0.01)),
                     lost=1_234,
                     gained=567,
                     most_hit=(9_000, 17, 4),
