@@ -62,12 +62,12 @@ NETWORK, WEIGHTS, DATASETS = "network", "weights", "datasets"
 @pytest.mark.parametrize(
     ("function", "body", "subject", "message"),
     [
-        pytest.param(NETWORK, "", "network()", r"brought_\d+\.py has no function network\(\)",
+        pytest.param(NETWORK, "", "network()", r"model_\d+\.py has no function network\(\)",
                      id="a function is missing"),
         pytest.param(NETWORK, "def network(): return nn.Linear", "network()",
                      r"network\(\) must return a torch\.nn\.Module, got type", id="no module"),
         pytest.param(NETWORK, "def network(): return tiny.nonsense()", "network()",
-                     r"network\(\) failed: AttributeError: .*nonsense.* \(brought_.*\.py, line \d",
+                     r"network\(\) failed: AttributeError: .*nonsense.* \(model_.*\.py, line \d",
                      id="a function fails"),
         pytest.param(WEIGHTS, "def weights(): return 'weights.safetensors'", "weights()",
                      "must return the pathlib.Path of a safetensors file, got str", id="no path"),

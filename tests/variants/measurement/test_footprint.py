@@ -10,9 +10,9 @@ from variants.catalog.catalog import Catalog
 from variants.measurement.footprint import measure_footprint
 
 
-def test_a_fresh_process_grows_by_at_least_the_weights(small_catalog: Path) -> None:
+def test_resident_memory_grows_by_at_least_the_weights(small_catalog: Path) -> None:
     catalog = Catalog.load(small_catalog)
-    for name, processes in (("dense", 2), ("sparse-2:4", 1)):  # one for each runner
+    for name, processes in (("dense", 2), ("sparse-2:4", 1)):  # one variant per runner
         variant = catalog.variants[name]
         footprint = measure_footprint(
             small_catalog,
@@ -27,16 +27,18 @@ def test_a_fresh_process_grows_by_at_least_the_weights(small_catalog: Path) -> N
         load = footprint.load
         assert load.processes == processes
         assert 0 < load.least_s <= load.median_s <= load.most_s < 60
-        assert load.median_s == pytest.approx((load.least_s + load.most_s) / 2)  # of 2 or of 1
+        assert load.median_s == pytest.approx(
+            (load.least_s + load.most_s) / 2
+        )  # the median of 2 or of 1
         if sys.platform == "linux":
             assert footprint.peak_bytes is not None
             assert footprint.resident_bytes <= footprint.peak_bytes < 200e6
 
 
-def test_a_module_that_prints_disturbs_nothing(
+def test_output_of_a_user_module_does_not_disturb_the_measurement(
     small_catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "chatty.py").write_text(
+    (tmp_path / "printing.py").write_text(
         "import atexit, os\n"
         "from tests.small import network\n"
         "print('hello')\n"
@@ -45,15 +47,15 @@ def test_a_module_that_prints_disturbs_nothing(
     )
     monkeypatch.syspath_prepend(tmp_path)
     catalog = Catalog.load(small_catalog)
-    model = catalog.model.model_copy(update={"factory": "chatty:network"})
+    model = catalog.model.model_copy(update={"factory": "printing:network"})
     sparse, samples = catalog.variants["sparse-2:4"], datasets().test.samples
-    seen = measure_footprint(
+    footprint = measure_footprint(
         small_catalog, model, sparse, samples, threads=1, batch_sizes=(1,), processes=1
     )
-    assert seen.load.median_s > 0
+    assert footprint.load.median_s > 0
 
 
-def test_what_the_process_said_last_is_passed_on(small_catalog: Path) -> None:
+def test_a_failed_process_raises_an_error_with_its_last_line(small_catalog: Path) -> None:
     catalog = Catalog.load(small_catalog)
     lost = catalog.variants["dense"].model_copy(update={"name": "lost"})
     with pytest.raises(ValueError, match=r"memory of lost .*model\.onnx cannot be read"):

@@ -47,7 +47,7 @@ def normal(*shape: int) -> NDArray[np.float32]:
 
 
 class Attention(nn.Module):
-    """Two heads over tokens of 8 numbers, with a mean over the tokens at the end."""
+    """Self-attention with two heads over tokens `[n, tokens, 8]`, then the mean over the tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Attention(nn.Module):
         return mixed.mean(dim=1)
 
 
-def test_linear_layers_take_as_many_as_they_have_weights() -> None:
+def test_the_macs_of_linear_layers_are_the_numbers_of_their_weights() -> None:
     network = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 5))
     with torch.no_grad():
         network[0].weight[:15] = 0  # type: ignore[operator]
@@ -67,7 +67,7 @@ def test_linear_layers_take_as_many_as_they_have_weights() -> None:
     assert macs == Macs(dense=20 * 30 + 30 * 5, effective=20 * 15 + 30 * 5)
 
 
-def test_a_convolution_takes_its_weights_at_every_place_of_its_output() -> None:
+def test_a_convolution_applies_its_weights_at_every_output_position() -> None:
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1),
         nn.Conv2d(8, 8, 3, padding=1, groups=4),
@@ -79,14 +79,14 @@ def test_a_convolution_takes_its_weights_at_every_place_of_its_output() -> None:
     assert macs == Macs(dense=16 * 8 * 27 + 16 * 8 * 18 + 256, effective=16 * 8 * 45 + 256)
 
 
-def test_attention_multiplies_activations_by_each_other_as_well() -> None:
+def test_products_of_activations_in_attention_are_counted() -> None:
     samples = {"tokens": normal(2, 6, 8)}
     macs = count_macs(exported(Attention(), samples), rows(samples, slice(0, 1)))
     projections, products = 6 * 8 * 8 * 4, 2 * (6 * 6 * 4) * 2
     assert macs == Macs(dense=projections + products, effective=projections + products)
 
 
-def test_a_weight_is_what_depends_on_no_input_however_it_is_stored() -> None:
+def test_constant_operands_are_weights_however_they_are_stored() -> None:
     codes = np.array([[0, 1, 2, 0], [3, 0, 0, 1], [1, 1, 0, 0]], dtype=np.int64)
     weights: dict[str, NDArray[Any]] = {"codebook": normal(4), "codes": codes}
     weights["codebook"][0] = 0
@@ -114,7 +114,7 @@ def test_a_quantised_weight_is_zero_where_it_equals_its_zero_point() -> None:
     assert macs == Macs(dense=6, effective=3)
 
 
-def test_a_transposed_convolution_takes_its_weights_at_every_place_of_its_input() -> None:
+def test_a_transposed_convolution_applies_its_weights_at_every_input_position() -> None:
     nodes = [helper.make_node("ConvTranspose", ["x", "weight"], ["y"], strides=[2, 2])]
     macs = count_macs(
         of_graph(nodes, {"weight": normal(3, 4, 2, 2)}, 1, 3, 5, 5), {"x": normal(1, 3, 5, 5)}
@@ -122,7 +122,7 @@ def test_a_transposed_convolution_takes_its_weights_at_every_place_of_its_input(
     assert macs == Macs(dense=75 * 16, effective=75 * 16)
 
 
-def test_a_product_of_weights_alone_is_computed_once_and_not_counted() -> None:
+def test_products_of_constants_are_not_counted() -> None:
     nodes = [
         helper.make_node("MatMul", ["left", "right"], ["weight"]),
         helper.make_node("Gemm", ["x", "weight"], ["y"], transB=1),
@@ -132,7 +132,7 @@ def test_a_product_of_weights_alone_is_computed_once_and_not_counted() -> None:
     assert macs == Macs(dense=30, effective=30)
 
 
-def test_a_graph_that_multiplies_nothing_takes_none() -> None:
+def test_a_graph_without_products_has_no_macs() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     assert count_macs(of_graph(nodes, {}, "n", 5), {"x": normal(1, 5)}) == Macs(
         dense=0, effective=0
@@ -140,7 +140,7 @@ def test_a_graph_that_multiplies_nothing_takes_none() -> None:
 
 
 @pytest.mark.parametrize("domain", ["", "com.microsoft"])
-def test_what_multiplies_in_another_way_is_not_guessed(domain: str) -> None:
+def test_operators_that_cannot_be_counted_give_none(domain: str) -> None:
     node = helper.make_node("Attention" if domain else "Einsum", ["x", "w"], ["y"], domain=domain)
     if not domain:
         node.attribute.append(helper.make_attribute("equation", "ni,io->no"))

@@ -34,7 +34,7 @@ SAMPLES = {"x": np.arange(6, dtype=np.float32).reshape(3, 2)}
 
 @dataclass
 class Machine:
-    """A clock, and runners that take as long on it as they are told: no real time passes."""
+    """A simulated clock, and runners that advance it by a given time."""
 
     now: float = 0.0
     calls: list[tuple[str, int]] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Machine:
         return self.now
 
     def loader(self, name: str, seconds: Callable[[int], float]) -> Callable[[], Runner]:
-        """Make a variant that takes `seconds(batch size)`."""
+        """Return a loader of a runner that takes `seconds(batch size)`."""
 
         def run(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             self.calls.append((name, len(inputs["x"])))
@@ -67,7 +67,7 @@ def test_the_speedup_is_the_ratio_of_medians_at_each_batch_size() -> None:
     assert [one.speedup.high for one in latencies["dense"]] == [1, 1]
 
 
-def test_the_reference_is_dense_in_the_runtime_that_is_faster_at_the_batch_size() -> None:
+def test_the_reference_is_the_faster_runtime_of_dense_at_each_batch_size() -> None:
     machine = Machine()
     loaders = {
         "dense": machine.loader("dense", lambda size: 0.004 * size),
@@ -88,11 +88,11 @@ def test_the_reference_is_dense_in_the_runtime_that_is_faster_at_the_batch_size(
     assert large.dense_p50_s == pytest.approx({"onnx": 0.032, "torch": 0.022})
     assert large.reference == "torch"
     assert large.speedup.value == pytest.approx(22 / 16)
-    # As it is served, dense is itself slower than the reference.
+    # In the runtime that serves it, dense is slower than the reference.
     assert latencies["dense"][1].speedup.high == pytest.approx(22 / 32)
 
 
-def test_first_calls_and_calls_after_another_variant_are_not_timed() -> None:
+def test_first_calls_and_first_calls_of_a_turn_are_not_timed() -> None:
     machine = Machine()
 
     def loader(name: str) -> Callable[[], Runner]:
@@ -111,7 +111,7 @@ def test_first_calls_and_calls_after_another_variant_are_not_timed() -> None:
     assert p99 == pytest.approx([0.001] * 6)
 
 
-def test_a_machine_that_slows_down_changes_latencies_but_no_speedup() -> None:
+def test_a_slowing_machine_changes_latencies_but_not_speedups() -> None:
     machine = Machine()
     loaders = {
         "dense": machine.loader("dense", lambda size: 0.004 * (1 + machine.now)),
@@ -122,8 +122,8 @@ def test_a_machine_that_slows_down_changes_latencies_but_no_speedup() -> None:
     assert latencies["int8"][0].speedup.value == pytest.approx(2, rel=0.03)
 
 
-def test_a_variant_measured_against_itself_is_no_faster_19_times_in_20() -> None:
-    # Each load is off by 3 % for as long as it lives; each call by 1 %.
+def test_the_interval_of_equal_variants_contains_1_in_95_percent_of_simulations() -> None:
+    # Each load deviates by 3 % as a whole, each call by 1 %.
     rng = np.random.default_rng(0)
     shape = (LOADS, 4)
 
@@ -135,13 +135,13 @@ def test_a_variant_measured_against_itself_is_no_faster_19_times_in_20() -> None
     assert 0.92 <= covered <= 0.98
 
 
-def test_the_tails_are_widened_as_students_t_widens_a_normal_interval() -> None:
+def test_the_tail_probability_is_that_of_the_expanded_percentile_interval() -> None:
     t = 2.262157  # Student's 97.5 % point with LOADS - 1 = 9 degrees of freedom
     assert LOADS == 10
     assert NormalDist().cdf(-math.sqrt(10 / 9) * t) == pytest.approx(_TAIL, rel=0.01)
 
 
-def test_the_bootstrap_draws_whole_loads_paired() -> None:
+def test_the_bootstrap_resamples_whole_loads_in_pairs() -> None:
     dense = np.repeat(np.linspace(1, 2, LOADS)[:, None], 4, axis=1)
     assert speedup(dense, dense / 3, np.random.default_rng(0)).low == pytest.approx(3)
     assert speedup(dense, dense / 3, np.random.default_rng(0)).high == pytest.approx(3)
@@ -155,14 +155,14 @@ def test_the_bootstrap_draws_whole_loads_paired() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_the_interval_holds_the_estimate(seed: int) -> None:
+def test_the_interval_contains_the_estimate(seed: int) -> None:
     rng = np.random.default_rng(seed)
     dense, variant = rng.lognormal(size=(LOADS, 6)), rng.lognormal(size=(LOADS, 6))
     interval = speedup(dense, variant, rng)
     assert 0 < interval.low <= interval.value <= interval.high
 
 
-def test_quantiles_are_of_all_calls_of_all_loads() -> None:
+def test_quantiles_cover_all_calls_of_all_loads() -> None:
     seconds = np.random.default_rng(0).permutation(np.arange(1, 1001) / 1e3).reshape(LOADS, 100)
     latency = summarize(16, seconds, {"onnx": seconds}, np.random.default_rng(0))
     assert latency.p50_s == pytest.approx(0.5005)
@@ -174,9 +174,9 @@ def test_quantiles_are_of_all_calls_of_all_loads() -> None:
 @pytest.mark.parametrize(
     ("seconds", "rounds"),
     [
-        pytest.param(0.0, 1, id="no time: one round all the same"),
-        pytest.param(1.0, 27, id="what fits: a round is two turns of 6 calls of 3 ms"),
-        pytest.param(1e6, MAX_ROUNDS, id="never more than needed"),
+        pytest.param(0.0, 1, id="no time: still one round"),
+        pytest.param(1.0, 27, id="a round is two turns of 6 calls of 3 ms"),
+        pytest.param(1e6, MAX_ROUNDS, id="the maximum"),
     ],
 )
 def test_rounds_within(seconds: float, rounds: int) -> None:
@@ -185,14 +185,14 @@ def test_rounds_within(seconds: float, rounds: int) -> None:
     assert rounds_within(seconds, calls, machine.clock) == rounds
 
 
-def test_one_slow_moment_does_not_decide_how_many_rounds_there_are() -> None:
+def test_one_slow_call_does_not_change_the_number_of_rounds() -> None:
     machine = Machine()
     durations = iter([5.0])
     calls = {"dense": lambda: _step(machine, next(durations, 0.001))}
     assert rounds_within(0.06, calls, machine.clock) == pytest.approx(10, abs=1)
 
 
-def test_a_profile_takes_about_the_time_it_is_given() -> None:
+def test_a_profile_takes_about_the_given_time() -> None:
     machine = Machine()
     loaders = {
         "dense": machine.loader("dense", lambda size: 0.003),
@@ -205,7 +205,7 @@ def test_a_profile_takes_about_the_time_it_is_given() -> None:
     assert machine.now == pytest.approx(0.5 * len(loaders) * len(sizes), rel=0.2)
 
 
-def test_the_order_of_turns_is_drawn_anew_in_every_round_from_the_seed() -> None:
+def test_the_order_of_turns_is_random_in_every_round_and_determined_by_the_seed() -> None:
     def order(seed: int) -> list[str]:
         machine = Machine()
         ran: list[str] = []
@@ -219,7 +219,7 @@ def test_the_order_of_turns_is_drawn_anew_in_every_round_from_the_seed() -> None
     assert order(0) == order(0) != order(1)
 
 
-def test_every_load_is_a_new_one_and_few_samples_fill_a_large_batch() -> None:
+def test_variants_are_loaded_several_times_and_samples_repeat_in_large_batches() -> None:
     machine = Machine()
     batches: list[NDArray[Any]] = []
     loads = 0
@@ -248,20 +248,20 @@ def test_every_load_is_a_new_one_and_few_samples_fill_a_large_batch() -> None:
     assert batches[0].tolist() == [[0, 1], [2, 3], [4, 5], [0, 1]]
 
 
-def test_the_share_done_rises_to_1() -> None:
+def test_the_reported_progress_increases_to_1() -> None:
     machine = Machine()
-    shares: list[float] = []
+    fractions: list[float] = []
     profile(
         {"dense": machine.loader("dense", lambda size: 0.1)},
         SAMPLES,
         dense=DENSE,
         batch_sizes=(1, 2),
         clock=machine.clock,
-        on_progress=shares.append,
+        on_progress=fractions.append,
     )
-    assert shares == sorted(shares)
-    assert len(shares) == 2 * LOADS
-    assert shares[-1] == 1
+    assert fractions == sorted(fractions)
+    assert len(fractions) == 2 * LOADS
+    assert fractions[-1] == 1
 
 
 def _step(machine: Machine, seconds: float) -> None:

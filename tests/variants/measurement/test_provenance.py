@@ -9,7 +9,7 @@ from variants.measurement.provenance import commit, load_average, provenance
 
 
 def git(folder: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
+    identity = ("-c", "user.name=A Name", "-c", "user.email=name@example.org")
     command = ("git", *identity, *arguments)
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()
@@ -24,16 +24,16 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_commit_is_the_one_checked_out_around_the_folder(repository: Path) -> None:
-    (repository / "below").mkdir()
+def test_the_commit_is_that_of_the_surrounding_repository(repository: Path) -> None:
+    (repository / "subfolder").mkdir()
     head = git(repository, "rev-parse", "HEAD")
-    git(repository, "tag", "-a", "v1", "-m", "a tag does not stand in for it")
-    assert commit(repository / "below") == head
-    (repository / "catalog.json").write_text("what is not tracked changes nothing")
+    git(repository, "tag", "-a", "v1", "-m", "a tag does not replace the commit")
+    assert commit(repository / "subfolder") == head
+    (repository / "catalog.json").write_text("untracked files are ignored")
     assert commit(repository) == head
 
 
-def test_a_changed_file_is_told(repository: Path) -> None:
+def test_a_changed_file_marks_the_commit_as_dirty(repository: Path) -> None:
     (repository / "recipes.yaml").write_text("two")
     assert commit(repository) == f"{git(repository, 'rev-parse', 'HEAD')}-dirty"
 
@@ -47,7 +47,7 @@ def test_without_a_repository_there_is_no_commit(
     assert commit(tmp_path) is None
 
 
-def test_the_load_is_that_of_the_machine_before_measuring(tmp_path: Path) -> None:
+def test_provenance_has_the_load_average_and_the_seed(tmp_path: Path) -> None:
     load = load_average()
     assert load is None or load >= 0
     assert provenance(tmp_path, seed=3).seed == 3

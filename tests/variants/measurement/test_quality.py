@@ -27,30 +27,32 @@ SCORES = np.array([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0], [0.0, 2.0,
 
 
 def one_hot(classes: list[int], count: int, height: float = 4.0) -> NDArray[np.float64]:
-    """Scores whose largest is at these classes."""
+    """Return scores with the maximum at these classes."""
     return height * np.eye(count)[classes]
 
 
 @pytest.mark.parametrize(
     ("gained", "lost", "p_value"),
     [
-        pytest.param(0, 0, 1.0, id="nothing flipped"),
-        pytest.param(5, 5, 1.0, id="as many one way as the other"),
-        pytest.param(0, 5, 2 / 32, id="all of 5 one way"),
+        pytest.param(0, 0, 1.0, id="no changes"),
+        pytest.param(5, 5, 1.0, id="equal numbers"),
+        pytest.param(0, 5, 2 / 32, id="0 of 5"),
         pytest.param(1, 7, 2 * (1 + 8) / 256, id="1 of 8"),
         pytest.param(2, 10, 2 * (1 + 12 + 66) / 4096, id="2 of 12"),
-        pytest.param(0, 4000, 0.0, id="so sure that it is 0"),
+        pytest.param(0, 4000, 0.0, id="underflow to 0"),
     ],
 )
-def test_mcnemar_is_the_binomial_test_of_the_flips(gained: int, lost: int, p_value: float) -> None:
+def test_mcnemar_is_the_binomial_test_of_the_changed_answers(
+    gained: int, lost: int, p_value: float
+) -> None:
     assert mcnemar(gained, lost) == pytest.approx(p_value)
     assert mcnemar(lost, gained) == mcnemar(gained, lost)
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_agrees_with_the_sum_of_binomial_coefficients(gained: int, lost: int) -> None:
-    flips = gained + lost
-    tail = sum(math.comb(flips, k) for k in range(min(gained, lost) + 1)) / 2**flips
+    changed = gained + lost
+    tail = sum(math.comb(changed, k) for k in range(min(gained, lost) + 1)) / 2**changed
     assert mcnemar(gained, lost) == pytest.approx(min(1.0, 2 * tail))
 
 
@@ -60,20 +62,20 @@ def test_holm_steps_down_and_keeps_the_order() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_never_makes_a_p_value_less_nor_changes_their_ranks(p_values: list[float]) -> None:
+def test_holm_never_decreases_p_values_nor_changes_their_order(p_values: list[float]) -> None:
     adjusted = holm(p_values)
     assert all(raw <= now <= 1 for raw, now in zip(p_values, adjusted, strict=True))
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     assert [adjusted[i] for i in order] == sorted(adjusted)
 
 
-def test_holm_raises_a_false_alarm_1_time_in_20_at_most() -> None:
+def test_holm_limits_false_positives_to_5_percent() -> None:
     drawn = np.random.default_rng(0).random((2000, 10)).tolist()
     alarms = np.mean([min(holm(p_values)) < 0.05 for p_values in drawn])
     assert 0.035 <= alarms <= 0.0645  # 0.049, and three standard errors of the simulation
 
 
-def test_flips_are_counted_both_ways_and_the_surest_come_first() -> None:
+def test_changed_answers_are_counted_and_sorted_by_confidence() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2])
     dense = one_hot([0, 0, 0, 1, 0, 1], 3)
     scores = one_hot([1, 2, 0, 0, 1, 0], 3) * np.array([[1], [2], [1], [0.5], [1], [1]])
@@ -83,7 +85,7 @@ def test_flips_are_counted_both_ways_and_the_surest_come_first() -> None:
     assert answers.largest_score_difference == 8.0
 
 
-def test_at_most_ten_samples_are_named_and_equals_in_their_order() -> None:
+def test_at_most_ten_samples_are_listed_and_ties_keep_their_order() -> None:
     labels = np.zeros(20, dtype=np.int64)
     answers = compare_answers(one_hot([1] * 20, 2), one_hot([0] * 20, 2), labels)
     assert answers.lost == 20
@@ -93,8 +95,8 @@ def test_at_most_ten_samples_are_named_and_equals_in_their_order() -> None:
 def test_each_class_is_compared_on_its_own_samples() -> None:
     labels = np.repeat([0, 1, 3], [20, 30, 50])
     dense, variant = labels.copy(), labels.copy()
-    variant[:12] = 1  # 12 of the 20 of class 0 are lost
-    dense[20:22] = 0  # 2 of class 1 are gained
+    variant[:12] = 1  # lose 12 of the 20 samples of class 0
+    dense[20:22] = 0  # gain 2 samples of class 1
     zero, one, three = class_differences(variant, dense, labels)
     assert [each.label for each in (zero, one, three)] == [0, 1, 3]
     assert [each.samples for each in (zero, one, three)] == [20, 30, 50]
@@ -107,19 +109,19 @@ def test_each_class_is_compared_on_its_own_samples() -> None:
     assert zero.difference == newcombe_interval(both=8, first=0, second=12, neither=0, z=z)
 
 
-def test_the_worst_class_is_the_one_that_lost_the_largest_share() -> None:
+def test_the_worst_class_has_the_largest_loss_of_accuracy() -> None:
     labels = np.repeat([0, 1], [20, 40])
     variant = labels.copy()
     variant[:4] = 1  # 4 of 20
-    variant[20:27] = 0  # 7 of 40: fewer of them, though the likelier to be no chance
+    variant[20:27] = 0  # 7 of 40: a smaller share, but a smaller p-value
     answers = compare_answers(one_hot(variant.tolist(), 2), one_hot(labels.tolist(), 2), labels)
     assert answers.classes[1].p_value < answers.classes[0].p_value
-    assert [one.label for one in answers.worst_first] == [0, 1]
+    assert [each.label for each in answers.worst_first] == [0, 1]
 
 
-def test_divergence_is_that_of_the_probabilities() -> None:
+def test_divergence_is_computed_from_the_probabilities() -> None:
     dense = np.log([[0.5, 0.5], [0.9, 0.1]])
-    scores = np.log([[0.25, 0.75], [0.9, 0.1]]) + 7  # adding to all scores changes nothing
+    scores = np.log([[0.25, 0.75], [0.9, 0.1]]) + 7  # a constant does not change the softmax
     first = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
     assert divergences(dense, scores).tolist() == pytest.approx([first, 0])
     assert divergences(scores, dense)[0] == pytest.approx(
@@ -127,14 +129,14 @@ def test_divergence_is_that_of_the_probabilities() -> None:
     )
 
 
-def test_scores_too_large_for_an_exponential_have_probabilities_all_the_same() -> None:
+def test_large_scores_do_not_overflow() -> None:
     scores = np.array([[1e4, 0.0], [-1e4, 0.0]], dtype=np.float32)
     assert softmax(scores).tolist() == [[1, 0], [0, 1]]
     assert divergences(scores, scores).tolist() == [0, 0]
     assert divergences(scores, -scores).tolist() == [1e4, 1e4]
 
 
-def test_the_interval_of_a_mean_covers_the_truth_19_times_in_20() -> None:
+def test_the_interval_of_a_mean_covers_the_true_mean_in_95_percent_of_simulations() -> None:
     rng = np.random.default_rng(0)
     intervals = [mean(rng.exponential(size=200), seed=seed) for seed in range(300)]
     covered = np.mean([one.low <= 1 <= one.high for one in intervals])
@@ -143,7 +145,7 @@ def test_the_interval_of_a_mean_covers_the_truth_19_times_in_20() -> None:
     assert width == pytest.approx(2 * 1.96 / math.sqrt(200), rel=0.05)
 
 
-def test_calibration_error_is_that_of_a_table_worked_by_hand() -> None:
+def test_calibration_error_matches_a_manual_calculation() -> None:
     # Bins of 1/15: 0.62 and 0.66 share the tenth, (9/15, 10/15]; 0.99 is in the last.
     confidence = np.array([0.62, 0.66, 0.99, 0.99])
     right = np.array([True, False, True, True])
@@ -151,24 +153,24 @@ def test_calibration_error_is_that_of_a_table_worked_by_hand() -> None:
     assert calibration_error(confidence, right) == pytest.approx(by_hand)
 
 
-def test_a_bin_holds_its_upper_end_and_not_its_lower() -> None:
-    # 0.8 is 12/15, the upper end of its bin; what is right above it does not make up for it.
+def test_a_bin_includes_its_upper_end_and_excludes_its_lower() -> None:
+    # 0.8 is 12/15, the upper end of its bin, so it does not share a bin with 0.81.
     error = calibration_error(np.array([0.8, 0.81]), np.array([False, True]))
     assert error == pytest.approx((0.8 + 0.19) / 2)
     assert calibration_error(np.array([1.0]), np.array([True])) == 0
 
 
-def test_brier_and_confidence_are_those_of_the_definitions() -> None:
+def test_brier_score_and_confidence_match_their_definitions() -> None:
     probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]])
-    judged = confidence_calibration(probabilities, np.array([0, 2]))
-    assert judged.confidence == pytest.approx(0.65)
+    result = confidence_calibration(probabilities, np.array([0, 2]))
+    assert result.confidence == pytest.approx(0.65)
     by_hand = (0.3**2 + 0.2**2 + 0.1**2 + 0.1**2 + 0.6**2 + 0.7**2) / 2
-    assert judged.brier == pytest.approx(by_hand)
-    sure_and_wrong = confidence_calibration(np.array([[1.0, 0.0]]), np.array([1]))
-    assert (sure_and_wrong.brier, sure_and_wrong.error) == (2, 1)
+    assert result.brier == pytest.approx(by_hand)
+    confident_error = confidence_calibration(np.array([[1.0, 0.0]]), np.array([1]))
+    assert (confident_error.brier, confident_error.error) == (2, 1)
 
 
-def test_dense_differs_from_itself_by_nothing_that_had_to_be_estimated() -> None:
+def test_the_differences_of_dense_from_itself_are_exactly_zero() -> None:
     answers = dense_answers(SCORES, np.array([0, 1, 1, 2]))
     assert (answers.lost, answers.gained, answers.most_hit) == (0, 0, ())
     assert answers.divergence.low == answers.divergence.high == 0
@@ -187,7 +189,7 @@ def test_dense_differs_from_itself_by_nothing_that_had_to_be_estimated() -> None
         (SCORES, np.array([-1, 1, 1, 2]), "got -1 to 2"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(
+def test_inconsistent_scores_and_labels_are_rejected(
     scores: NDArray[np.float64], labels: NDArray[np.int64], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -11,7 +11,7 @@ from variants.measurement.reference import dense_loaders
 from variants.model.dataset import rows
 
 
-def test_dense_in_torch_answers_what_dense_as_it_is_served_answers(small_catalog: Path) -> None:
+def test_dense_in_torch_is_equivalent_to_dense_as_served(small_catalog: Path) -> None:
     catalog = Catalog.load(small_catalog)
     loaders = dense_loaders(small_catalog, catalog.model, catalog.variants["dense"], threads=1)
     assert list(loaders) == ["onnx", "torch"]
@@ -21,13 +21,13 @@ def test_dense_in_torch_answers_what_dense_as_it_is_served_answers(small_catalog
     assert not np.array_equal(served, np.zeros_like(served))
 
 
-def test_without_its_weights_dense_runs_only_as_it_is_served(small_catalog: Path) -> None:
+def test_a_variant_without_weights_has_only_its_own_runtime(small_catalog: Path) -> None:
     catalog = Catalog.load(small_catalog)
-    bare = catalog.variants["int8"]
-    assert list(dense_loaders(small_catalog, catalog.model, bare, threads=1)) == ["onnx"]
+    int8 = catalog.variants["int8"]
+    assert list(dense_loaders(small_catalog, catalog.model, int8, threads=1)) == ["onnx"]
 
 
-def test_damaged_weights_are_not_timed(small_catalog: Path) -> None:
+def test_damaged_weights_are_rejected(small_catalog: Path) -> None:
     catalog = Catalog.load(small_catalog)
     dense = catalog.variants["dense"]
     files = tuple(file.model_copy(update={"sha256": "0" * 64}) for file in dense.files)

@@ -22,6 +22,7 @@ from variants.catalog import artifact
 from variants.catalog.catalog import Catalog, Macs, Model, ReportCard, Variant
 from variants.catalog.hardware import hardware, libraries
 from variants.measurement.evaluation import wilson_interval
+from variants.measurement.progress import ignore_phases
 from variants.measurement.report_card import measure
 from variants.runtime.linear24 import mask24
 from variants.runtime.plan import WEIGHTS
@@ -34,7 +35,7 @@ def cards(folder: Path) -> dict[str, ReportCard]:
 
 
 def scores(folder: Path, variant: str) -> NDArray[np.float32]:
-    """Ask onnxruntime for the scores of the test samples, without any code of ours."""
+    """Return the scores of the test samples by onnxruntime alone."""
     session = onnxruntime.InferenceSession(
         folder / variant / "model.onnx", providers=["CPUExecutionProvider"]
     )
@@ -42,7 +43,7 @@ def scores(folder: Path, variant: str) -> NDArray[np.float32]:
     return np.asarray(logits)
 
 
-def test_accuracy_and_agreement_are_those_of_the_artifacts(small_catalog: Path) -> None:
+def test_accuracy_and_agreement_match_the_artifacts(small_catalog: Path) -> None:
     labels = datasets().test.labels
     dense = scores(small_catalog, "dense").argmax(axis=1)
     for name in ("activation-pruned", "int8"):
@@ -60,7 +61,7 @@ def test_accuracy_and_agreement_are_those_of_the_artifacts(small_catalog: Path) 
         assert len(card.answers.most_hit) == min(10, len(lost))
 
 
-def test_divergence_and_calibration_are_those_of_the_artifacts(small_catalog: Path) -> None:
+def test_divergence_and_calibration_match_the_artifacts(small_catalog: Path) -> None:
     labels = torch.from_numpy(datasets().test.labels)
     dense, own = (torch.from_numpy(scores(small_catalog, n)).double() for n in ("dense", "int8"))
     answers = cards(small_catalog)["int8"].answers
@@ -76,7 +77,7 @@ def test_divergence_and_calibration_are_those_of_the_artifacts(small_catalog: Pa
     assert 0 < answers.calibration.error < 0.2
 
 
-def test_dense_differs_from_itself_by_nothing_that_had_to_be_estimated(small_catalog: Path) -> None:
+def test_the_differences_of_dense_from_itself_are_exactly_zero(small_catalog: Path) -> None:
     card = cards(small_catalog)["dense"]
     assert card.accuracy_difference.low == card.accuracy_difference.high == 0
     assert card.agreement.low == card.agreement.high == 1
@@ -87,20 +88,20 @@ def test_dense_differs_from_itself_by_nothing_that_had_to_be_estimated(small_cat
             assert one.speedup.low == one.speedup.high == 1
 
 
-def test_every_variant_is_held_against_dense_in_both_runtimes(small_catalog: Path) -> None:
+def test_speedups_refer_to_the_faster_runtime_of_dense(small_catalog: Path) -> None:
     for latencies in zip(*(card.latencies for card in cards(small_catalog).values()), strict=True):
-        (tried,) = {tuple(one.dense_p50_s.items()) for one in latencies}
-        assert [runtime for runtime, _ in tried] == ["onnx", "torch"]
-        fastest = min(p50_s for _, p50_s in tried)
+        (dense,) = {tuple(one.dense_p50_s.items()) for one in latencies}
+        assert [runtime for runtime, _ in dense] == ["onnx", "torch"]
+        fastest = min(p50_s for _, p50_s in dense)
         assert [one.speedup.value for one in latencies] == pytest.approx(
             [fastest / one.p50_s for one in latencies]
         )
 
 
-def test_sizes_are_those_of_the_network(small_catalog: Path) -> None:
+def test_sizes_match_the_network(small_catalog: Path) -> None:
     measured = cards(small_catalog)
     dense, sparse, int8 = (measured[name] for name in ("dense", "sparse-2:4", "int8"))
-    assert dense.parameters >= NETWORK  # and the few numbers of its normalisation
+    assert dense.parameters >= NETWORK  # plus the constants of its normalisation
     assert dense.parameters - NETWORK <= 2
     assert measured["activation-pruned"].parameters < dense.parameters
     assert int8.weight_bytes < dense.weight_bytes / 3
@@ -112,7 +113,7 @@ def test_sizes_are_those_of_the_network(small_catalog: Path) -> None:
         assert measured[name].compressed_bytes < measured[name].served_bytes
 
 
-def test_zeros_are_multiplied_but_could_be_left_out(small_catalog: Path) -> None:
+def test_effective_macs_exclude_zero_weights(small_catalog: Path) -> None:
     measured = cards(small_catalog)
     dense, pruned, sparse, int8 = (
         measured[name].macs for name in ("dense", "activation-pruned", "sparse-2:4", "int8")
@@ -127,7 +128,7 @@ def test_zeros_are_multiplied_but_could_be_left_out(small_catalog: Path) -> None
     assert int8.effective == weights - (measured["int8"].parameters - measured["int8"].nonzeros)
 
 
-def test_a_card_says_where_when_and_with_what_it_was_measured(small_catalog: Path) -> None:
+def test_a_card_records_hardware_libraries_time_and_provenance(small_catalog: Path) -> None:
     for card in cards(small_catalog).values():
         assert card.hardware == hardware(1)
         assert card.libraries == libraries()
@@ -140,8 +141,8 @@ def test_a_card_says_where_when_and_with_what_it_was_measured(small_catalog: Pat
         assert card.provenance.seed == 0
 
 
-def test_the_listener_hears_each_part_of_the_work_to_its_end(small_catalog: Path) -> None:
-    heard: dict[str, list[float]] = {}
+def test_progress_is_reported_for_each_phase(small_catalog: Path) -> None:
+    fractions: dict[str, list[float]] = {}
     catalog = Catalog.load(small_catalog)
     measure(
         small_catalog,
@@ -151,15 +152,15 @@ def test_the_listener_hears_each_part_of_the_work_to_its_end(small_catalog: Path
         seconds_per_point=0,
         batch_sizes=(1, 2),
         processes=1,
-        on_progress=lambda what, share: heard.setdefault(what, []).append(share),
+        on_progress=lambda phase, fraction: fractions.setdefault(phase, []).append(fraction),
     )
-    assert list(heard) == ["answers", "latency", "memory"]
-    for shares in heard.values():
-        assert shares == sorted(shares)
-        assert shares[-1] == 1
+    assert list(fractions) == ["answers", "latency", "memory"]
+    for of_phase in fractions.values():
+        assert of_phase == sorted(of_phase)
+        assert of_phase[-1] == 1
 
 
-def test_variants_are_not_measured_without_dense_or_samples(small_catalog: Path) -> None:
+def test_dense_and_samples_are_required(small_catalog: Path) -> None:
     catalog = Catalog.load(small_catalog)
     test = datasets().test
     int8 = {"int8": catalog.variants["int8"]}
@@ -170,20 +171,20 @@ def test_variants_are_not_measured_without_dense_or_samples(small_catalog: Path)
             int8,
             test,
             threads=1,
-            on_progress=lambda what, share: None,
+            on_progress=ignore_phases,
         )
     with pytest.raises(ValueError, match="no test samples"):
         measure(small_catalog, catalog.model, catalog.variants, test.part(0, 0))
 
 
-def test_the_artifacts_hold_no_more_weights_than_were_counted(small_catalog: Path) -> None:
+def test_weight_bytes_are_those_of_all_initialisers(small_catalog: Path) -> None:
     for name in ("dense", "activation-pruned", "int8"):
         graph = onnx.load(small_catalog / name / "model.onnx").graph
         stored = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer)
         assert cards(small_catalog)[name].weight_bytes == stored
 
 
-def test_a_model_with_two_inputs_of_variable_length_gets_its_cards(tmp_path: Path) -> None:
+def test_a_model_with_two_inputs_of_variable_length_is_measured(tmp_path: Path) -> None:
     piece = two_inputs.state()
     sparse = copy.deepcopy(piece.network)
     weight = sparse.get_submodule("hidden").weight

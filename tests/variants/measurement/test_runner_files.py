@@ -16,20 +16,20 @@ from variants.runtime.onnx import OnnxRunner
 from variants.runtime.runner import load_runner
 
 
-def test_served_are_the_files_that_the_runner_reads(small_catalog: Path) -> None:
+def test_runner_files_are_the_files_that_the_runner_reads(small_catalog: Path) -> None:
     variants = Catalog.load(small_catalog).variants
     for name, files in {
-        "dense": {"model.onnx"},  # its weights lie beside it, and no runner reads them
+        "dense": {"model.onnx"},  # the original weights are not read
         "int8": {"model.onnx"},
         "sparse-2:4": {"plan.json", "weights.safetensors"},
     }.items():
-        served = runner_files(small_catalog, variants[name])
-        assert served.keys() == files
-        for file, content in served.items():
+        contents = runner_files(small_catalog, variants[name])
+        assert contents.keys() == files
+        for file, content in contents.items():
             assert content == (small_catalog / name / file).read_bytes()
 
 
-def test_zeros_and_repetition_are_worth_something_compressed_and_noise_is_not() -> None:
+def test_compression_reduces_zeros_but_not_noise() -> None:
     noise = np.random.default_rng(0).bytes(50_000)
     half = noise[:25_000] + bytes(25_000)
     assert compressed_bytes({"a": noise}) > 50_000
@@ -40,22 +40,22 @@ def test_zeros_and_repetition_are_worth_something_compressed_and_noise_is_not() 
 
 
 @pytest.mark.parametrize("name", ["int8", "sparse-2:4"])
-def test_the_graph_computes_what_the_runner_computes(small_catalog: Path, name: str) -> None:
+def test_the_onnx_model_is_equivalent_to_the_runner(small_catalog: Path, name: str) -> None:
     catalog = Catalog.load(small_catalog)
     variant = catalog.variants[name]
     few = rows(datasets().test.samples, slice(0, 3))
-    whole = to_onnx(catalog.model, variant, runner_files(small_catalog, variant), few)
-    own = load_runner(small_catalog, catalog.model, variant, threads=1)(few)["logits"]
-    assert np.allclose(OnnxRunner(whole, threads=1)(few)["logits"], own, atol=1e-4)
+    onnx_model = to_onnx(catalog.model, variant, runner_files(small_catalog, variant), few)
+    expected = load_runner(small_catalog, catalog.model, variant, threads=1)(few)["logits"]
+    assert np.allclose(OnnxRunner(onnx_model, threads=1)(few)["logits"], expected, atol=1e-4)
 
 
-def test_a_packed_variant_multiplies_what_it_keeps(small_catalog: Path) -> None:
+def test_the_effective_macs_of_a_packed_variant_are_its_kept_weights(small_catalog: Path) -> None:
     catalog = Catalog.load(small_catalog)
     variant = catalog.variants["sparse-2:4"]
     few = rows(datasets().test.samples, slice(0, 2))
-    whole = to_onnx(catalog.model, variant, runner_files(small_catalog, variant), few)
-    macs = count_macs(whole, rows(few, slice(0, 1)))
+    onnx_model = to_onnx(catalog.model, variant, runner_files(small_catalog, variant), few)
+    macs = count_macs(onnx_model, rows(few, slice(0, 1)))
     assert macs is not None
     assert macs.dense == 784 * 64 + 64 * 64 + 64 * 10
     assert macs.effective == 784 * 32 + 64 * 32 + 64 * 10
-    onnx.checker.check_model(onnx.load_model_from_string(whole))
+    onnx.checker.check_model(onnx.load_model_from_string(onnx_model))

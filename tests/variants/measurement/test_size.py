@@ -24,7 +24,7 @@ def model(nodes: list[onnx.NodeProto], **tensors: np.ndarray) -> bytes:
     return bytes(helper.make_model(graph).SerializeToString())
 
 
-def test_weights_and_biases_are_parameters_and_shapes_are_not() -> None:
+def test_weights_and_biases_are_parameters_but_shapes_are_not() -> None:
     counted = onnx_size(
         model(
             [helper.make_node("Gemm", ["x", "w", "b"], ["y"])],
@@ -40,8 +40,8 @@ def test_weights_and_biases_are_parameters_and_shapes_are_not() -> None:
     ("zero_point", "axis", "nonzeros"),
     [
         pytest.param(np.array(128, np.uint8), 1, 4, id="one zero point"),
-        pytest.param(np.array([128, 0], np.uint8), 1, 2, id="one for each column"),
-        pytest.param(np.array([128, 0, 7], np.uint8), 0, 3, id="one for each row"),
+        pytest.param(np.array([128, 0], np.uint8), 1, 2, id="one per column"),
+        pytest.param(np.array([128, 0, 7], np.uint8), 0, 3, id="one per row"),
     ],
 )
 def test_a_quantised_value_is_zero_where_it_equals_its_zero_point(
@@ -64,7 +64,7 @@ def test_a_quantised_value_is_zero_where_it_equals_its_zero_point(
     assert counted.weight_bytes == 6 + scale.nbytes + zero_point.nbytes
 
 
-def test_a_packed_layer_counts_the_weights_it_leaves_out() -> None:
+def test_omitted_weights_of_a_packed_layer_are_parameters() -> None:
     torch.manual_seed(0)
     first = nn.Linear(16, 6)
     with torch.no_grad():

@@ -12,8 +12,8 @@ from variants.model.dataset import Datasets, Samples, Split, count, shortened
 
 
 def _all(change: Callable[[Split], Split]) -> Datasets:
-    given = tiny.datasets()
-    return Datasets(change(given.train), change(given.validation), change(given.test))
+    splits = tiny.datasets()
+    return Datasets(change(splits.train), change(splits.validation), change(splits.test))
 
 
 def _reshaped(split: Split) -> Split:
@@ -41,15 +41,15 @@ def test_equal_datasets_have_equal_hashes() -> None:
         pytest.param(
             replace(tiny.datasets(), train=tiny.datasets().validation), id="another split"
         ),
-        pytest.param(_all(_reshaped), id="another shape of the same bytes"),
+        pytest.param(_all(_reshaped), id="another shape"),
         pytest.param(_all(_renamed), id="another name of the input"),
     ],
 )
-def test_the_hash_sees_every_change(changed: Datasets) -> None:
+def test_the_hash_depends_on_labels_splits_shapes_and_names(changed: Datasets) -> None:
     assert changed.sha256() != tiny.datasets().sha256()
 
 
-def test_techniques_are_not_given_the_test_split() -> None:
+def test_training_data_excludes_the_test_split() -> None:
     assert vars(tiny.datasets().training_data).keys() == {"train", "validation"}
 
 
@@ -61,7 +61,7 @@ def test_techniques_are_not_given_the_test_split() -> None:
         (np.zeros(2, dtype=np.int64), "3 samples of 'input', 2 labels"),
     ],
 )
-def test_a_split_refuses_labels(labels: np.ndarray, message: str) -> None:
+def test_a_split_rejects_invalid_labels(labels: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Split({"input": np.zeros((3, 8), dtype=np.float32)}, labels)
 
@@ -69,8 +69,8 @@ def test_a_split_refuses_labels(labels: np.ndarray, message: str) -> None:
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        pytest.param({}, 'samples must be arrays by input, as in {"input"', id="no inputs"),
-        pytest.param(np.zeros((3, 8)), "samples must be arrays by input", id="no names"),
+        pytest.param({}, 'samples must map input names to arrays, as in {"input"', id="no inputs"),
+        pytest.param(np.zeros((3, 8)), "samples must map input names", id="no names"),
         pytest.param(
             {"ids": np.zeros((3, 5)), "mask": np.zeros((4, 5))},
             "4 samples of 'mask', 3 labels",
@@ -78,7 +78,7 @@ def test_a_split_refuses_labels(labels: np.ndarray, message: str) -> None:
         ),
     ],
 )
-def test_a_split_refuses_samples(samples: Any, message: str) -> None:
+def test_a_split_rejects_invalid_samples(samples: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Split(samples, np.zeros(3, dtype=np.int64))
 
@@ -86,7 +86,7 @@ def test_a_split_refuses_samples(samples: Any, message: str) -> None:
 TEXTS = two_inputs.datasets()
 
 
-def test_samples_are_taken_from_every_input_alike() -> None:
+def test_the_same_samples_are_selected_from_every_input() -> None:
     split = two_inputs.split(10)
     chosen = split.take(np.array([7, 2]))
     assert len(chosen) == count(chosen.samples) == 2
@@ -98,7 +98,7 @@ def test_samples_are_taken_from_every_input_alike() -> None:
     assert all(np.shares_memory(part.samples[name], split.samples[name]) for name in split.samples)
 
 
-def test_only_what_the_axes_name_is_shortened_and_never_to_nothing() -> None:
+def test_only_axes_are_shortened_and_keep_at_least_one_element() -> None:
     axes = {"ids": {1: "tokens"}}
     assert shortened(TEXTS.test.samples, axes)["ids"].shape == (100, 6)
     assert shortened(TEXTS.test.samples, axes)["mask"].shape == (100, 12)
@@ -106,7 +106,7 @@ def test_only_what_the_axes_name_is_shortened_and_never_to_nothing() -> None:
     np.testing.assert_array_equal(shortened({"ids": one}, axes)["ids"], one)
 
 
-def test_splits_may_differ_along_the_axes_only() -> None:
+def test_splits_may_differ_in_size_only_along_the_axes() -> None:
     longer = replace(TEXTS, test=two_inputs.split(10, tokens=30))
     assert longer.test.samples["ids"].shape == (10, 30)
     with pytest.raises(ValueError, match=r"ids int64 .n, 30., .*the train split ids int64 .n, 12."):
@@ -139,12 +139,12 @@ def test_the_splits_must_have_the_same_inputs(changed: Samples, message: str) ->
         replace(TEXTS, test=Split(changed, TEXTS.test.labels))
 
 
-def test_a_split_without_samples_is_refused() -> None:
+def test_an_empty_split_is_rejected() -> None:
     with pytest.raises(ValueError, match="each of the three splits must have samples"):
         replace(TEXTS, validation=TEXTS.validation.part(0, 0))
 
 
-def test_drawn_parts_share_no_sample_and_keep_their_order() -> None:
+def test_drawn_parts_are_disjoint_and_keep_the_order() -> None:
     numbers = np.arange(10)
     split = Split({"x": numbers}, numbers)
     first, second = split.draw(0, 4, 20)

@@ -1,4 +1,4 @@
-"""What `describe` finds out about networks of several inputs, outputs and variable dimensions."""
+"""`describe` with networks of several inputs, outputs and variable dimensions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUMBERS = tiny.split(4).samples
 
 
 class Tagger(nn.Module):
-    """Scores of a text, a number for each of its tokens, and which of them were looked at."""
+    """Three outputs: scores of a text, one number per token, and the mask as booleans."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Tagger(nn.Module):
         return self.classifier(ids, mask), self.classifier.embedding(ids).sum(dim=2), mask > 0
 
 
-def test_inputs_are_named_and_ordered_as_the_samples_are() -> None:
+def test_inputs_have_the_names_and_the_order_of_the_samples() -> None:
     described = describe(two_inputs.network(), TEXTS, two_inputs.AXES)
     assert described.inputs == (
         TensorSpec(name="ids", datatype="INT64", shape=(-1, -1)),
@@ -39,12 +39,12 @@ def test_inputs_are_named_and_ordered_as_the_samples_are() -> None:
     assert described.axes == two_inputs.AXES
 
 
-def test_dimensions_that_no_axis_names_are_fixed() -> None:
+def test_dimensions_without_an_axis_are_fixed() -> None:
     described = describe(two_inputs.network(), TEXTS, {})
     assert [spec.shape for spec in described.inputs] == [(-1, two_inputs.TOKENS)] * 2
 
 
-def test_outputs_vary_where_an_axis_reaches_them() -> None:
+def test_output_dimensions_are_variable_if_they_depend_on_an_axis() -> None:
     assert describe(Tagger(), TEXTS, two_inputs.AXES).outputs == (
         TensorSpec(name="logits", datatype="FP32", shape=(-1, 3)),
         TensorSpec(name="output_1", datatype="FP32", shape=(-1, -1)),
@@ -52,13 +52,13 @@ def test_outputs_vary_where_an_axis_reaches_them() -> None:
     )
 
 
-def test_images_keep_their_shape() -> None:
+def test_dimensions_of_images_are_fixed() -> None:
     described = tiny_conv.state().interface
     assert described.inputs == (TensorSpec(name="input", datatype="FP32", shape=(-1, 3, 8, 8)),)
     assert described.outputs == (TensorSpec(name="logits", datatype="FP32", shape=(-1, 4)),)
 
 
-def test_describing_leaves_the_samples_and_running_statistics_alone() -> None:
+def test_describe_does_not_modify_samples_and_running_statistics() -> None:
     network, samples = tiny_conv.network().train(), tiny_conv.split(4).samples
     before = network.state_dict()["stem_norm.running_mean"].clone()
     describe(network, samples, {})
@@ -71,16 +71,17 @@ def test_describing_leaves_the_samples_and_running_statistics_alone() -> None:
     [
         pytest.param(
             two_inputs.network, TEXTS, {"words": {1: "tokens"}},
-            "axes name the input 'words'; there are ids, mask", id="axes of an unknown input",
+            "axes name an unknown input 'words'; the inputs are ids, mask",
+            id="axes of an unknown input",
         ),
         pytest.param(
             two_inputs.network, TEXTS, {"ids": {2: "tokens"}},
-            "axes of 'ids': its dimensions beside the first are 1 to 1, not 2",
+            "axes of 'ids': a variable dimension must be from 1 to 1, got 2",
             id="axes of an unknown dimension",
         ),
         pytest.param(
             tiny.network, NUMBERS, {"input": {0: "batch"}},
-            "beside the first are 1 to 1, not 0", id="the batch is always variable",
+            "must be from 1 to 1, got 0", id="the batch is always variable",
         ),
         pytest.param(
             two_inputs.network, TEXTS, {"ids": {1: "tokens"}},
@@ -111,7 +112,7 @@ def test_describing_leaves_the_samples_and_running_statistics_alone() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_the_network_is_refused(
+def test_samples_and_axes_that_do_not_fit_the_network_are_rejected(
     build: Callable[[], nn.Module], samples: Samples, axes: Axes, message: str
 ) -> None:
     with pytest.raises(ValueError, match=f"(?s){message}"):

@@ -11,59 +11,59 @@ from tests.variants import tiny, tiny_conv, two_inputs
 from variants.model.forward import all_scores, batches, outputs, scores, tensors
 
 
-class _Returns(nn.Module):
-    """Takes nothing and returns what it was made with."""
+class _Constant(nn.Module):
+    """Takes no inputs and returns a constant."""
 
-    def __init__(self, answer: object) -> None:
+    def __init__(self, value: object) -> None:
         super().__init__()
-        self.answer = answer
+        self.value = value
 
     def forward(self) -> object:
-        return self.answer
+        return self.value
 
 
-def test_tensors_share_the_memory_of_arrays_that_may_be_written_to() -> None:
+def test_tensors_share_the_memory_of_writable_arrays() -> None:
     samples = two_inputs.split(4).samples
     ids, mask = tensors(samples)
     assert ids.data_ptr() == samples["ids"].ctypes.data
     np.testing.assert_array_equal(mask, samples["mask"])
 
 
-def test_other_arrays_are_copied_and_nothing_is_warned_of() -> None:
+def test_other_arrays_are_copied_without_warnings() -> None:
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
     received = np.frombuffer(array.tobytes(), np.float32).reshape(3, 4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        given = tensors({"received": received, "turned": array[::-1, ::2]})
-    np.testing.assert_array_equal(given[0], array)
-    np.testing.assert_array_equal(given[1], array[::-1, ::2])
+        converted = tensors({"received": received, "strided": array[::-1, ::2]})
+    np.testing.assert_array_equal(converted[0], array)
+    np.testing.assert_array_equal(converted[1], array[::-1, ::2])
 
 
 def test_the_first_output_is_the_scores() -> None:
     first, second = torch.ones(2, 3), torch.zeros(2, 5)
-    for answer in (first, (first,), (first, second), [first, second]):
-        assert scores(_Returns(answer), ()) is first
-    assert outputs(_Returns((first, second)), ()) == (first, second)
+    for value in (first, (first,), (first, second), [first, second]):
+        assert scores(_Constant(value), ()) is first
+    assert outputs(_Constant((first, second)), ()) == (first, second)
 
 
 @pytest.mark.parametrize(
-    ("answer", "got"),
+    ("value", "got"),
     [({"logits": torch.ones(2)}, "dict"), ((torch.ones(2), None), "tuple"), (None, "NoneType")],
 )
-def test_other_answers_are_refused(answer: object, got: str) -> None:
+def test_other_outputs_are_rejected(value: object, got: str) -> None:
     with pytest.raises(ValueError, match=f"a tensor of scores, or a tuple of tensors .*got {got}"):
-        outputs(_Returns(answer), ())
+        outputs(_Constant(value), ())
 
 
-def test_batches_hold_every_sample_once_and_in_order() -> None:
+def test_batches_contain_every_sample_once_and_in_order() -> None:
     samples = two_inputs.split(1100).samples
-    found = list(batches(samples, 500))
-    assert [len(ids) for ids, _ in found] == [500, 500, 100]
-    for number, array in enumerate(samples.values()):
-        np.testing.assert_array_equal(torch.cat([batch[number] for batch in found]), array)
+    pairs = list(batches(samples, 500))
+    assert [len(ids) for ids, _ in pairs] == [500, 500, 100]
+    for index, array in enumerate(samples.values()):
+        np.testing.assert_array_equal(torch.cat([batch[index] for batch in pairs]), array)
 
 
-def test_all_scores_are_of_a_network_in_evaluation_mode() -> None:
+def test_all_scores_evaluates_the_network_in_evaluation_mode() -> None:
     network, samples = tiny_conv.network(), tiny_conv.split(600).samples
     expected = all_scores(network, samples)
     before = network.state_dict()["stem_norm.running_mean"].clone()

@@ -10,25 +10,27 @@ from variants.model.forward import BATCH
 from variants.model.input_statistics import measure_input_statistics
 
 
-def test_mean_and_moments_are_those_of_all_that_a_layer_was_given() -> None:
+def test_mean_and_moments_cover_all_inputs_of_a_layer() -> None:
     network, samples = tiny.network(), tiny.split(BATCH + 100).samples
     layers = {name: network.get_submodule(name) for name in ("0", "2")}
-    found = measure_input_statistics(
+    statistics = measure_input_statistics(
         network, {n: m for n, m in layers.items() if isinstance(m, nn.Linear)}, samples, quiet()
     )
-    given = torch.from_numpy(samples["input"])
+    inputs = torch.from_numpy(samples["input"])
     with torch.inference_mode():
-        hidden = network.get_submodule("1")(network.get_submodule("0")(given))
-    for name, expected in (("0", given), ("2", hidden)):
+        hidden = network.get_submodule("1")(network.get_submodule("0")(inputs))
+    for name, expected in (("0", inputs), ("2", hidden)):
         array = expected.numpy().astype(np.float64)
-        np.testing.assert_allclose(found[name].mean, array.mean(axis=0), atol=1e-6)
-        np.testing.assert_allclose(found[name].moments, array.T @ array / len(array), atol=1e-6)
+        np.testing.assert_allclose(statistics[name].mean, array.mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(
+            statistics[name].moments, array.T @ array / len(array), atol=1e-6
+        )
         covariance = np.cov(array, rowvar=False, bias=True)
-        np.testing.assert_allclose(found[name].covariance, covariance, atol=1e-6)
+        np.testing.assert_allclose(statistics[name].covariance, covariance, atol=1e-6)
     assert not any(module._forward_pre_hooks for module in network.modules())
 
 
-def test_every_place_of_every_call_counts_and_a_layer_never_called_is_missing() -> None:
+def test_all_positions_of_all_calls_count_and_unused_layers_are_missing() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -41,8 +43,8 @@ def test_every_place_of_every_call_counts_and_a_layer_never_called_is_missing() 
 
     network, samples = Twice().eval(), tiny.split(10).samples
     layers = {"layer": network.layer, "unused": network.unused}
-    found = measure_input_statistics(network, layers, samples, quiet())
+    statistics = measure_input_statistics(network, layers, samples, quiet())
     values = samples["input"]
     expected = np.concatenate([values.reshape(-1, 2), values[:, :2] + 1])
-    assert found.keys() == {"layer"}
-    np.testing.assert_allclose(found["layer"].mean, expected.mean(axis=0), atol=1e-6)
+    assert statistics.keys() == {"layer"}
+    np.testing.assert_allclose(statistics["layer"].mean, expected.mean(axis=0), atol=1e-6)

@@ -29,10 +29,10 @@ def test_a_reference_is_imported() -> None:
 
 
 def test_the_working_directory_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "brought_along.py").write_text("def build():\n    return 7\n")
+    (tmp_path / "user_module.py").write_text("def build():\n    return 7\n")
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     monkeypatch.chdir(tmp_path)
-    assert load_reference("brought_along:build")() == 7
+    assert load_reference("user_module:build")() == 7
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_the_working_directory_is_searched(tmp_path: Path, monkeypatch: pytest.M
         ("tests.variants.tiny:INPUTS", r"has no function INPUTS\(\)"),
     ],
 )
-def test_a_reference_that_leads_nowhere_is_refused(reference: str, message: str) -> None:
+def test_an_invalid_reference_is_rejected(reference: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_reference(reference)
 
 
-def test_a_network_comes_ready_to_be_asked() -> None:
+def test_a_loaded_network_is_in_evaluation_mode() -> None:
     assert not load_network("tests.variants.tiny:network").training
 
 
@@ -60,20 +60,20 @@ def test_a_network_comes_ready_to_be_asked() -> None:
         (load_path, "must return the pathlib.Path of a safetensors file, got CompressionState"),
     ],
 )
-def test_what_a_function_returns_is_checked(load: object, message: str) -> None:
+def test_the_types_of_returned_values_are_checked(load: object, message: str) -> None:
     reference = "tests.variants.tiny:" + ("datasets" if load is load_network else "state")
     with pytest.raises(ValueError, match=message):
-        load(reference)  # type: ignore[operator]  # a table of two functions
+        load(reference)  # type: ignore[operator]  # a table of functions
 
 
-def test_a_model_is_brought_by_one_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_loaded_from_one_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_weights(tmp_path)
-    brought = load_model(write_model(tmp_path, monkeypatch))
-    assert brought.weights == tmp_path / "weights.safetensors"
-    weights = safetensors.torch.load_file(brought.weights)
-    assert torch.equal(brought.network.get_parameter("0.weight"), weights["0.weight"])
-    assert not brought.network.training
-    assert len(brought.datasets.test) == 100
+    loaded = load_model(write_model(tmp_path, monkeypatch))
+    assert loaded.weights == tmp_path / "weights.safetensors"
+    weights = safetensors.torch.load_file(loaded.weights)
+    assert torch.equal(loaded.network.get_parameter("0.weight"), weights["0.weight"])
+    assert not loaded.network.training
+    assert len(loaded.datasets.test) == 100
 
 
 def test_weights_are_loaded(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_weights_are_loaded(tmp_path: Path) -> None:
     ("content", "message"),
     [
         pytest.param(None, "there is no weights file .*w.safetensors; train", id="missing"),
-        pytest.param(b"not safetensors", "w.safetensors is no safetensors file", id="garbage"),
+        pytest.param(b"not safetensors", "w.safetensors is not a safetensors file", id="garbage"),
         pytest.param(
             safetensors.torch.save({"0.weight": torch.zeros(16, 7)}),
             r"w.safetensors does not fit the network: it lacks 0\.bias, .* and 2 more; it has "
@@ -96,7 +96,7 @@ def test_weights_are_loaded(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(
+def test_weights_that_do_not_fit_are_rejected(
     tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     path = tmp_path / "w.safetensors"
@@ -112,7 +112,7 @@ def test_describe() -> None:
     assert interface.outputs == (TensorSpec(name="logits", datatype="FP32", shape=(-1, 3)),)
 
 
-def test_describe_finds_which_dimensions_of_the_outputs_vary() -> None:
+def test_describe_detects_variable_dimensions_of_the_outputs() -> None:
     ids = {"ids": np.zeros((3, 4), dtype=np.int64)}
     interface = describe(nn.Embedding(5, 2), ids, {"ids": {1: "tokens"}})
     assert interface.inputs == (TensorSpec(name="ids", datatype="INT64", shape=(-1, -1)),)
@@ -123,11 +123,15 @@ def test_describe_finds_which_dimensions_of_the_outputs_vary() -> None:
     ("samples", "axes", "message"),
     [
         ({"x": np.zeros((1, 9), np.float32)}, {}, r"a sample \(x float32 \[1, 9\]\): RuntimeError"),
-        ({"x": np.zeros((1, 8), np.float32)}, {"y": {1: "n"}}, "the input 'y'; there are x"),
-        ({"x": np.zeros((1, 8), np.float32)}, {"x": {2: "n"}}, "are 1 to 1, not 2"),
+        (
+            {"x": np.zeros((1, 8), np.float32)},
+            {"y": {1: "n"}},
+            "unknown input 'y'; the inputs are x",
+        ),
+        ({"x": np.zeros((1, 8), np.float32)}, {"x": {2: "n"}}, "from 1 to 1, got 2"),
     ],
 )
-def test_samples_that_do_not_fit_the_network_are_refused(
+def test_samples_that_do_not_fit_the_network_are_rejected(
     samples: Samples, axes: Axes, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

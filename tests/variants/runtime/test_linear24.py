@@ -11,7 +11,7 @@ from variants.runtime.linear24 import Linear24, mask24, pack, unpack
 
 @st.composite
 def weights(draw: st.DrawFn) -> Tensor:
-    """Any shape with whole groups; few distinct values, so that ties and zeros are common."""
+    """Draw weights with whole groups. Few distinct values make ties and zeros common."""
     rows, groups = draw(st.integers(1, 5)), draw(st.integers(1, 9))
     values = st.sampled_from([-2.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 1e-30, 3e38])
     flat = draw(st.lists(values, min_size=rows * groups * 4, max_size=rows * groups * 4))
@@ -29,7 +29,7 @@ def test_the_mask_keeps_the_two_largest_of_every_four(weight: Tensor) -> None:
 
 
 @given(weights())
-def test_unpacking_gives_back_what_was_packed(weight: Tensor) -> None:
+def test_unpacking_restores_the_packed_weight(weight: Tensor) -> None:
     sparse = torch.where(mask24(weight), weight, 0.0)
     values, indices = pack(sparse)
     assert torch.equal(unpack(values, indices), sparse)
@@ -40,7 +40,7 @@ def test_the_packed_form_is_the_documented_one() -> None:
         torch.tensor([[0.0, 5.0, 0.0, 7.0, 6.0, 0.0, 8.0, 0.0, 0.0, 0.0, 1.0, 2.0]])
     )
     assert values.tolist() == [[5.0, 7.0, 6.0, 8.0, 1.0, 2.0]]
-    # Columns 1, 3, 0, 2 from the lowest bits up, then 2, 3 and two unused.
+    # Columns 1, 3, 0, 2 from the lowest bits up, then 2, 3 and two unused ones.
     assert indices.tolist() == [[0b10_00_11_01, 0b11_10]]
     assert indices.dtype == torch.uint8
 
@@ -55,17 +55,17 @@ def test_packed_fp32_weights_take_17_bits_each() -> None:
     ("weight", "message"),
     [
         pytest.param(torch.ones(2, 8), "4 groups of 4 hold more than 2", id="not sparse"),
-        pytest.param(torch.zeros(2, 6), "multiple of 4, got .2, 6.", id="half a group"),
-        pytest.param(torch.zeros(8), "multiple of 4, got .8.", id="no matrix"),
+        pytest.param(torch.zeros(2, 6), "multiple of 4, got .2, 6.", id="incomplete group"),
+        pytest.param(torch.zeros(8), "multiple of 4, got .8.", id="not a matrix"),
     ],
 )
-def test_pack_refuses(weight: Tensor, message: str) -> None:
+def test_pack_rejects(weight: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pack(weight)
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_layer_computes_what_its_linear_computes(bias: bool) -> None:
+def test_the_layer_is_equivalent_to_its_linear_layer(bias: bool) -> None:
     linear = nn.Linear(12, 5, bias=bias)
     with torch.no_grad():
         linear.weight.mul_(mask24(linear.weight))

@@ -64,72 +64,71 @@ def test_a_pruned_and_sparse_network_is_rebuilt_from_its_plan_and_tensors() -> N
 
 @pytest.mark.parametrize("module", [tiny, tiny_conv, two_inputs, tiny_attention])
 def test_every_kind_of_layer_is_rebuilt_by_the_shapes_of_its_tensors(module: Any) -> None:
-    made = _pruned(module, through_norms=True).network
+    pruned = _pruned(module, through_norms=True).network
     dense = module.network(seed=1)
     before = _shapes(dense)
-    rebuilt = rebuild(dense, *_stored(*describe(made, frozenset())))
-    assert _shapes(rebuilt) == _shapes(made) != before
-    assert str(rebuilt) == str(made)  # in_features, out_channels, num_features and so on
+    rebuilt = rebuild(dense, *_stored(*describe(pruned, frozenset())))
+    assert _shapes(rebuilt) == _shapes(pruned) != before
+    assert str(rebuilt) == str(pruned)  # in_features, out_channels, num_features and so on
     samples = module.split(20).samples
-    assert torch.equal(all_scores(rebuilt, samples), all_scores(made, samples))
+    assert torch.equal(all_scores(rebuilt, samples), all_scores(pruned, samples))
 
 
-def test_grouped_convolutions_keep_their_groups_unless_each_channel_is_its_own() -> None:
+def test_grouped_convolutions_keep_their_groups_unless_they_are_depthwise() -> None:
     network = nn.Sequential(
         nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.PReLU(8), nn.BatchNorm2d(8),
         nn.Conv2d(8, 6, 1), nn.Conv2d(6, 6, 3, groups=2),
     )  # fmt: skip
-    wanted = {
+    shapes = {
         "0.weight": (5, 3, 1, 1), "0.bias": (5,), "1.weight": (5, 1, 3, 3), "1.bias": (5,),
         "2.weight": (5,), "3.weight": (5,), "3.bias": (5,), "3.running_mean": (5,),
         "3.running_var": (5,), "4.weight": (4, 5, 1, 1), "4.bias": (4,), "5.weight": (4, 2, 3, 3),
         "5.bias": (4,),
     }  # fmt: skip
-    replace_tensors(network, {name: torch.rand(shape) for name, shape in wanted.items()})
-    facts = [(m.in_channels, m.out_channels, m.groups) for m in network if isinstance(m, nn.Conv2d)]
-    assert facts == [(3, 5, 1), (5, 5, 5), (5, 4, 1), (4, 4, 2)]
+    replace_tensors(network, {name: torch.rand(shape) for name, shape in shapes.items()})
+    sizes = [(m.in_channels, m.out_channels, m.groups) for m in network if isinstance(m, nn.Conv2d)]
+    assert sizes == [(3, 5, 1), (5, 5, 5), (5, 4, 1), (4, 4, 2)]
     assert network.eval()(torch.rand(2, 3, 8, 8)).shape == (2, 4, 4, 4)
 
 
-def test_low_rank_layers_are_rebuilt_packed_or_not() -> None:
+def test_low_rank_layers_are_rebuilt_with_and_without_packing() -> None:
     data = tiny.datasets().training_data
-    made = LowRankFactors(break_even=0.99, exclude=("4",)).apply(tiny.state(), data, quiet())
-    widened = SparseNM(min_rows=4).apply(made, data, quiet())
-    assert isinstance(made.network.get_submodule("2"), LowRank)
-    for given in (made, widened):
-        plan, tensors = describe(given.network, given.packed)
-        rank = made.network.get_submodule("0").first.out_features  # type: ignore[union-attr]
+    factored = LowRankFactors(break_even=0.99, exclude=("4",)).apply(tiny.state(), data, quiet())
+    sparse = SparseNM(min_rows=4).apply(factored, data, quiet())
+    assert isinstance(factored.network.get_submodule("2"), LowRank)
+    for state in (factored, sparse):
+        plan, tensors = describe(state.network, state.packed)
+        rank = factored.network.get_submodule("0").first.out_features  # type: ignore[union-attr]
         assert plan.layers["0"] == ReplacedLayer(
             kind="low-rank", in_features=8, out_features=16, rank=rank
         )
         rebuilt = rebuild(tiny.network(seed=1), *_stored(plan, tensors))
         np.testing.assert_array_equal(
-            tiny.answers(rebuilt, SAMPLES), tiny.answers(given.network, SAMPLES)
+            tiny.answers(rebuilt, SAMPLES), tiny.answers(state.network, SAMPLES)
         )
-    assert "0.first" in widened.packed
+    assert "0.first" in sparse.packed
 
 
 @pytest.mark.parametrize("module", [tiny_conv, tiny_attention])
 def test_a_structured_and_packed_variant_is_served_by_torch(module: Any, tmp_path: Path) -> None:
-    given, data = _pruned(module, round_to=4), module.datasets().training_data
-    sparse = SparseNM(min_rows=4).apply(given, data, quiet())
+    pruned, data = _pruned(module, round_to=4), module.datasets().training_data
+    sparse = SparseNM(min_rows=4).apply(pruned, data, quiet())
     assert sparse.packed
     runner, files = create_artifact(sparse, data)
     assert runner == "torch"
     variant = Variant(name="small", recipe=(), runner=runner, files=())
-    artifact.save(tmp_path, variant, files)
     saved = artifact.save(tmp_path, variant, files)
     model = Model(
         name="m",
         factory=f"{module.__name__}:network",
         weights_sha256="0" * 64,
         datasets_sha256="0" * 64,
-        inputs=given.interface.inputs,
-        outputs=given.interface.outputs,
+        inputs=pruned.interface.inputs,
+        outputs=pruned.interface.outputs,
     )
     samples = module.split(9).samples
-    answers = load_runner(tmp_path, model, saved, threads=1)(samples)["logits"]
-    np.testing.assert_allclose(answers, all_scores(sparse.network, samples).numpy(), atol=1e-6)
+    logits = load_runner(tmp_path, model, saved, threads=1)(samples)["logits"]
+    np.testing.assert_allclose(logits, all_scores(sparse.network, samples).numpy(), atol=1e-6)
 
 
 def test_tied_weights_are_stored_for_each_layer() -> None:
@@ -141,7 +140,7 @@ def test_tied_weights_are_stored_for_each_layer() -> None:
     assert torch.equal(rebuilt(torch.ones(1, 8)), network(torch.ones(1, 8)))
 
 
-def test_tied_and_channels_last_tensors_are_stored_as_they_are() -> None:
+def test_tied_and_channels_last_tensors_can_be_stored() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)).to(
         memory_format=torch.channels_last  # type: ignore[call-overload]
     )
@@ -151,7 +150,7 @@ def test_tied_and_channels_last_tensors_are_stored_as_they_are() -> None:
     assert all(torch.equal(stored[name], t) for name, t in network.state_dict().items())
 
 
-def test_describing_leaves_the_network_alone() -> None:
+def test_describe_does_not_modify_the_network() -> None:
     sparse = SparseNM().apply(tiny.state(), tiny.datasets().training_data, quiet())
     describe(sparse.network, sparse.packed)
     assert isinstance(sparse.network.get_submodule("0"), nn.Linear)
@@ -195,27 +194,27 @@ LOW_RANK = {"kind": "low-rank", "in_features": 8, "out_features": 8}
         (_other_factory, r"do not fit the plan: the network has no 2.bias, 2.weight, 4.bias"),
         (_without("4.weight"), r"do not fit the plan: there is no 4\.weight"),
         (_with("5.weight", torch.ones(2)), r"do not fit the plan: the network has no 5\.weight"),
-        (_with("0.weight", torch.ones(3)), r"0.weight is torch.float32 \[3\], the factory builds"),
-        (_with("0.bias", torch.ones(16).half()), r"0.bias is torch.float16 \[16\], the factory"),
+        (_with("0.weight", torch.ones(3)), r"0.weight is torch.float32 \[3\], the network has"),
+        (_with("0.bias", torch.ones(16).half()), r"0.bias is torch.float16 \[16\], the network"),
         (_with("0.bias", torch.ones(5)), "0.bias has 5 rows, its layer 16 outputs"),
-        (_planned("7", **LINEAR24), "the plan has a layer '7', the factory builds none"),
-        (_planned("1", **LINEAR24), "a linear-2:4 layer '1', the factory builds a ReLU there"),
+        (_planned("7", **LINEAR24), "the plan has a layer '7', the network has none"),
+        (_planned("1", **LINEAR24), "a linear-2:4 layer '1', the network has a ReLU there"),
         (_planned("2", **LINEAR24), r"do not fit the plan: there is no 2.indices, 2.values"),
-        (_planned("2", **LOW_RANK), "layer '2' is of low rank, but says not of which"),
+        (_planned("2", **LOW_RANK), "the plan has a low-rank layer '2' without a rank"),
     ],
 )
-def test_what_does_not_fit_is_named(
+def test_a_mismatch_raises_an_error_with_its_name(
     attempt: Callable[[Plan, dict[str, torch.Tensor]], nn.Module], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         attempt(*describe(tiny.network(), frozenset()))
 
 
-def test_a_module_that_cannot_be_resized_is_named() -> None:
+def test_a_module_that_cannot_be_resized_is_rejected() -> None:
     with pytest.raises(ValueError, match="'0', a GroupNorm, cannot be resized"):
         replace_tensors(nn.Sequential(nn.GroupNorm(2, 8)), {"0.weight": torch.ones(4)})
 
 
-def test_packing_what_is_no_linear_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"not Linear layers of the network, .*: \['1'\]"):
+def test_packing_other_layers_than_linear_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"cannot pack, not Linear layers of the network: \['1'\]"):
         describe(tiny.network(), frozenset({"1"}))

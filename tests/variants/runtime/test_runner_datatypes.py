@@ -14,20 +14,22 @@ from variants.runtime.onnx import OnnxRunner
 from variants.runtime.torch import TorchRunner
 
 
-def test_every_datatype_is_tried() -> None:
+def test_every_datatype_is_tested() -> None:
     assert set(ONNX) == set(NUMPY)
 
 
 @pytest.mark.parametrize("datatype", NUMPY)
 @pytest.mark.parametrize("shape", [(3, 5), (1, 1), (0, 2), (2, 0)])
-def test_onnxruntime_takes_and_gives_every_datatype(datatype: str, shape: tuple[int, int]) -> None:
+def test_onnxruntime_accepts_and_returns_every_datatype(
+    datatype: str, shape: tuple[int, int]
+) -> None:
     array = sample_array(datatype, shape)
     runner = OnnxRunner(identity({"x": datatype}), threads=1)
     assert_equal(runner({"x": array}), {"same x": array})
 
 
 @pytest.mark.parametrize("datatype", NUMPY)
-def test_it_takes_them_however_they_lie_in_memory(datatype: str) -> None:
+def test_onnxruntime_accepts_every_memory_layout(datatype: str) -> None:
     array = sample_array(datatype, (4, 6))
     runner = OnnxRunner(identity({"x": datatype}), threads=1)
     for view in (array.T, array[::-1, ::2], np.broadcast_to(array[:1], (3, 6))):
@@ -51,7 +53,7 @@ def test_a_model_may_mix_datatypes(datatypes: dict[str, str]) -> None:
     assert_equal(outputs, {f"same {name}": array for name, array in inputs.items()})
 
 
-def test_it_takes_bfloat16_and_text_together() -> None:
+def test_bf16_and_text_inputs_together() -> None:
     inputs = {
         "x": np.array([[1.5, -2.0]]).astype(NUMPY["BF16"]),
         "y": sample_array("BYTES", (1, 2)),
@@ -61,14 +63,14 @@ def test_it_takes_bfloat16_and_text_together() -> None:
     assert_equal(runner(inputs), expected)
 
 
-def test_it_gives_bfloat16_and_text_together() -> None:
+def test_bf16_and_text_outputs_together() -> None:
     model = casting({"x": ("FP32", "BF16"), "y": ("INT64", "BYTES")})
     outputs = OnnxRunner(model, threads=1)({"x": np.ones((1, 2), "f4"), "y": np.array([[7, -8]])})
     assert outputs["same x"].astype(float).tolist() == [[1.0, 1.0]]
     assert outputs["same y"].tolist() == [[b"7", b"-8"]]
 
 
-def test_outputs_outlive_the_next_batch() -> None:
+def test_bf16_outputs_are_not_overwritten_by_the_next_batch() -> None:
     runner = OnnxRunner(identity({"x": "BF16"}), threads=1)
     first = runner({"x": np.ones((64, 64), NUMPY["BF16"])})["same x"]
     for _ in range(3):
@@ -76,13 +78,13 @@ def test_outputs_outlive_the_next_batch() -> None:
     assert (first == 1).all()
 
 
-def test_text_in_and_bfloat16_out_is_refused_when_the_model_is_loaded() -> None:
+def test_loading_a_model_with_text_inputs_and_bf16_outputs_is_rejected() -> None:
     model = casting({"x": ("FP32", "BF16"), "y": ("BYTES", "BYTES")})
-    with pytest.raises(ValueError, match="takes strings cannot give bfloat16"):
+    with pytest.raises(ValueError, match="string inputs and bfloat16 outputs are unsupported"):
         OnnxRunner(model, threads=1)
 
 
-def test_bytes_that_are_no_text_fail_and_the_next_batch_does_not() -> None:
+def test_bytes_that_are_not_utf8_fail_without_affecting_the_next_batch() -> None:
     runner = OnnxRunner(identity({"x": "BYTES"}), threads=1)
     with pytest.raises(ValueError, match="utf-8"):
         runner({"x": np.array([[b"ok", b"\xff\xfe"]], "O")})
@@ -90,14 +92,14 @@ def test_bytes_that_are_no_text_fail_and_the_next_batch_does_not() -> None:
 
 
 class Last(nn.Module):
-    """Gives the last value of each sample, and what came in; torch adds no wide UINT."""
+    """Returns the last value of each sample and the input. torch cannot add wide UINT types."""
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return x[:, -1], x
 
 
 @pytest.mark.parametrize("datatype", sorted(NUMPY.keys() - {"BYTES"}))
-def test_torch_takes_and_gives_every_datatype_but_bytes(datatype: str) -> None:
+def test_torch_accepts_and_returns_every_datatype_except_bytes(datatype: str) -> None:
     names = {"name": "x", "datatype": datatype, "shape": (-1, 3)}
     spec = TensorSpec.model_validate(names)
     model = Model(
@@ -115,5 +117,5 @@ def test_torch_takes_and_gives_every_datatype_but_bytes(datatype: str) -> None:
     array = sample_array(datatype, (2, 3))
     expected = {"last": array[:, -1], "same": array}
     received = from_raw(bytes(to_raw(array)), array.dtype, array.shape)
-    for own in (array, received, np.asfortranarray(array)):
-        assert_equal(runner({"x": own}), expected)
+    for layout in (array, received, np.asfortranarray(array)):
+        assert_equal(runner({"x": layout}), expected)

@@ -23,7 +23,7 @@ def catalog(small_catalog: Path) -> Catalog:
     return Catalog.load(small_catalog)
 
 
-def test_dense_in_onnxruntime_answers_as_torch_does(small_catalog: Path, catalog: Catalog) -> None:
+def test_dense_in_onnxruntime_is_equivalent_to_torch(small_catalog: Path, catalog: Catalog) -> None:
     runner = load_runner(small_catalog, catalog.model, catalog.variants["dense"], threads=1)
     network = load_network(catalog.model.factory)
     load_weights(network, small_catalog / "dense" / "weights.safetensors")
@@ -35,7 +35,7 @@ def test_dense_in_onnxruntime_answers_as_torch_does(small_catalog: Path, catalog
 
 @pytest.mark.parametrize("name", ["dense", "activation-pruned", "sparse-2:4", "int8"])
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_every_variant_runs_at_any_batch_size_and_answers_each_sample_alike(
+def test_outputs_of_every_variant_do_not_depend_on_the_batch_size(
     small_catalog: Path, catalog: Catalog, name: str, batch_size: int
 ) -> None:
     runner = load_runner(small_catalog, catalog.model, catalog.variants[name], threads=1)
@@ -48,7 +48,7 @@ def test_every_variant_runs_at_any_batch_size_and_answers_each_sample_alike(
 
 
 @pytest.mark.parametrize("name", ["dense", "sparse-2:4"])
-def test_inputs_may_be_read_only_as_received_messages_are(
+def test_inputs_may_be_read_only_like_received_messages(
     small_catalog: Path, catalog: Catalog, name: str
 ) -> None:
     received = np.frombuffer(SAMPLES.tobytes(), dtype=np.float32).reshape(SAMPLES.shape)
@@ -58,7 +58,7 @@ def test_inputs_may_be_read_only_as_received_messages_are(
     )
 
 
-def test_the_sparse_variant_runs_packed_weights(small_catalog: Path, catalog: Catalog) -> None:
+def test_the_sparse_variant_has_packed_2_4_weights(small_catalog: Path, catalog: Catalog) -> None:
     import safetensors.torch
 
     from variants.runtime.linear24 import unpack
@@ -78,7 +78,7 @@ def test_the_sparse_variant_runs_packed_weights(small_catalog: Path, catalog: Ca
         ("sparse-2:4", "plan.json"),
     ],
 )
-def test_a_damaged_file_is_refused_by_name(
+def test_a_damaged_file_raises_an_error_with_its_name(
     small_catalog: Path, catalog: Catalog, name: str, file: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / name
@@ -93,7 +93,7 @@ def test_a_damaged_file_is_refused_by_name(
 
 
 @pytest.mark.parametrize(("name", "file"), [("int8", "model.onnx"), ("sparse-2:4", "plan.json")])
-def test_a_variant_that_does_not_list_its_model_is_refused(
+def test_a_variant_that_does_not_list_its_model_is_rejected(
     small_catalog: Path, catalog: Catalog, name: str, file: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).mkdir()
