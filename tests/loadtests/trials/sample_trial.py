@@ -1,12 +1,12 @@
-"""A trial small enough to count by hand: eight requests, three classes, five batches.
+"""A small trial for tests: eight requests, three classes, five batches.
 
-request  arrived  class   became            batch
+request  arrived  class   outcome           batch
 0        0.0      strict  dense at 0.5      2
 1        0.0      strict  dense at 0.5      2
 2        1.0      strict  tiny  at 1.5      1   on time, below its floor
 3        1.5      strict  dense at 3.0      1   late
 4        2.0      lax     dense at 3.0      1
-5        2.5      lax     shed at once
+5        2.5      lax     shed at 2.5
 6        3.0      pinned  tiny  at 3.25     1
 7        3.5      strict  expired at 4.5
 """
@@ -59,7 +59,7 @@ OUTCOMES = Outcomes(
 
 
 def unanswered_outcomes(policy: str = "none") -> Outcomes:
-    """Return the same requests, of which no one ever heard."""
+    """Return outcomes of the same requests without any response."""
     count = len(WORKLOAD)
     return replace(
         OUTCOMES,
@@ -84,9 +84,9 @@ def trial(
 ) -> Trial:
     """Return a trial of three policies under conditions of these loads, CV2s and SLO factors.
 
-    `slack` has an attainment of 0.9, 0.88, ... by seed, `worse` 0.1 less, `none` never answers.
+    `slack` has an attainment of 0.9, 0.88, ... by seed, `worse` 0.1 less; `none` answers nothing.
     """
-    answered, nothing = (
+    answered, unanswered = (
         score(OUTCOMES, ACCURACY, bound=0.89),
         score(unanswered_outcomes(), ACCURACY),
     )
@@ -96,10 +96,10 @@ def trial(
         for seed in range(seeds):
             attainment = 0.9 - 0.02 * seed
             worse = {"policy": "worse", "attainment": attainment - 0.1}
-            found = (
+            scores = (
                 answered.model_copy(update={"attainment": attainment}),
                 answered.model_copy(update=worse),
-                nothing,
+                unanswered,
             )
-            runs += [Run(condition=condition, seed=seed, score=each) for each in found]
-    return Trial(title="A trial", note="made by hand", runs=tuple(runs))
+            runs += [Run(condition=condition, seed=seed, score=each) for each in scores]
+    return Trial(title="A trial", note="a note", runs=tuple(runs))

@@ -8,39 +8,40 @@ import pytest
 from loadtests.trials.calibration import NOMINAL, Calibration, calibration
 from tests.loadtests.trials.sample_trial import BATCHES, unanswered_outcomes
 
-VARIANTS = ("dense", "tiny", "never-ran")
+VARIANTS = ("dense", "tiny", "unused")
 
 
-def held() -> Calibration:
-    found = calibration(BATCHES, VARIANTS, 4.0, window_s=1.0)
-    assert found is not None
-    return found
+def measured() -> Calibration:
+    result = calibration(BATCHES, VARIANTS, 4.0, window_s=1.0)
+    assert result is not None
+    return result
 
 
 def test_coverage_is_the_share_of_batches_within_their_prediction_with_wilsons_interval() -> None:
-    overall = held().overall
+    overall = measured().overall
     assert (overall.batches, overall.within.value) == (5, 4 / 5)
     # (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n) with z = 1.96
     assert overall.within.low == pytest.approx(0.3755, abs=1e-4)
     assert overall.within.high == pytest.approx(0.9638, abs=1e-4)
 
 
-def test_variants_that_ran_have_their_own_coverage() -> None:
-    variants = held().variants
+def test_coverage_is_also_by_variant_with_batches() -> None:
+    variants = measured().variants
     assert {name: (of.batches, of.within.value) for name, of in variants.items()} == {
         "dense": (3, 1.0),
         "tiny": (2, 0.5),
     }
 
 
-def test_ratios_tell_by_how_much_predictions_were_off() -> None:
-    overall = held().overall  # 0.5, 0.8, 0.8333, 1, 1.3333
+def test_ratios_are_actual_over_predicted_times() -> None:
+    overall = measured().overall  # 0.5, 0.8, 0.8333, 1, 1.3333
     assert overall.median_ratio == pytest.approx(1.0 / 1.2)
     assert overall.p95_ratio == pytest.approx(1 + 0.8 / 3)
 
 
-def test_windows_are_by_when_batches_were_sent_and_empty_ones_are_left_out() -> None:
-    assert [(w.start_s, w.coverage.batches, w.coverage.within.value) for w in held().windows] == [
+def test_windows_are_by_sending_time_and_empty_ones_are_omitted() -> None:
+    windows = measured().windows
+    assert [(w.start_s, w.coverage.batches, w.coverage.within.value) for w in windows] == [
         (0, 1, 1), (1, 1, 0), (2, 2, 1), (3, 1, 1),
     ]  # fmt: skip
     longer = calibration(BATCHES, VARIANTS, 8.0, window_s=1.0)
@@ -48,7 +49,7 @@ def test_windows_are_by_when_batches_were_sent_and_empty_ones_are_left_out() -> 
     assert [window.start_s for window in longer.windows] == [0, 1, 2, 3]
 
 
-def test_predictions_that_promise_too_much_have_an_interval_below_the_nominal_share() -> None:
+def test_too_short_predictions_have_an_interval_below_the_nominal_share() -> None:
     many = replace(
         BATCHES,
         variant=np.zeros(200, np.int16),
@@ -56,13 +57,13 @@ def test_predictions_that_promise_too_much_have_an_interval_below_the_nominal_sh
         predicted_s=np.ones(200),
         took_s=np.where(np.arange(200) < 180, 0.9, 1.1),
     )
-    found = calibration(many, VARIANTS, 4.0)
-    assert found is not None
-    assert found.overall.within.value == 0.9
-    assert found.overall.within.high < NOMINAL
+    result = calibration(many, VARIANTS, 4.0)
+    assert result is not None
+    assert result.overall.within.value == 0.9
+    assert result.overall.within.high < NOMINAL
 
 
-def test_without_batches_there_is_nothing_to_say() -> None:
+def test_without_batches_there_is_no_calibration() -> None:
     batches = unanswered_outcomes().batches
     assert batches is not None
     assert calibration(batches, VARIANTS, 4.0) is None

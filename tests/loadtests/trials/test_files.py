@@ -32,19 +32,19 @@ def assert_same(one: Outcomes, other: Outcomes) -> None:
     "outcomes",
     [
         pytest.param(OUTCOMES, id="with batches"),
-        pytest.param(replace(OUTCOMES, batches=None), id="as a client saw it"),
-        pytest.param(unanswered_outcomes(), id="nothing answered"),
+        pytest.param(replace(OUTCOMES, batches=None), id="without batches"),
+        pytest.param(unanswered_outcomes(), id="no answers"),
     ],
 )
-def test_outcomes_are_read_as_they_were_written(outcomes: Outcomes, tmp_path: Path) -> None:
+def test_outcomes_survive_a_round_trip_through_a_file(outcomes: Outcomes, tmp_path: Path) -> None:
     write_outcomes(outcomes, tmp_path / "trial.npz")
-    found = read_outcomes(tmp_path / "trial.npz")
-    assert_same(outcomes, found)
-    assert found.workload.classes[1].slo.latency_s == math.inf
+    restored = read_outcomes(tmp_path / "trial.npz")
+    assert_same(outcomes, restored)
+    assert restored.workload.classes[1].slo.latency_s == math.inf
     assert [path.name for path in tmp_path.iterdir()] == ["trial.npz"]
 
 
-def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_draft(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "trial.npz").mkdir()
     (tmp_path / "trial.npz" / "kept").touch()
     with pytest.raises(OSError, match="irectory"):
@@ -53,7 +53,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_draft(tmp_path:
     assert (tmp_path / "trial.npz" / "kept").exists()
 
 
-def test_what_is_no_trial_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_invalid_file_is_rejected_with_its_path(tmp_path: Path) -> None:
     path = tmp_path / "trial.npz"
     for contents in (b"", b"nonsense", b"PK\x03\x04 cut short"):
         path.write_bytes(contents)
@@ -71,9 +71,9 @@ def test_what_is_no_trial_is_refused_by_name(tmp_path: Path) -> None:
         read_outcomes(path)
 
 
-def test_a_trial_of_many_conditions_is_written_with_every_plot(tmp_path: Path) -> None:
-    made = trial([(0.5, 1, 1), (0.9, 1, 1), (0.5, 8, 1), (0.5, 1, 3.5)])
-    written = write_trial(tmp_path / "new", made, [OUTCOMES, unanswered_outcomes()], ACCURACY)
+def test_a_trial_with_many_conditions_is_written_with_all_plots(tmp_path: Path) -> None:
+    sample = trial([(0.5, 1, 1), (0.9, 1, 1), (0.5, 8, 1), (0.5, 1, 3.5)])
+    written = write_trial(tmp_path / "new", sample, [OUTCOMES, unanswered_outcomes()], ACCURACY)
     assert sorted(path.name for path in written) == sorted(
         path.name for path in (tmp_path / "new").iterdir()
     )
@@ -88,7 +88,7 @@ def test_a_trial_of_many_conditions_is_written_with_every_plot(tmp_path: Path) -
     for path in written:
         if path.suffix == ".png":
             assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    assert read_record(Trial, tmp_path / "new" / "scores.json") == made
+    assert read_record(Trial, tmp_path / "new" / "scores.json") == sample
     text = (tmp_path / "new" / "table.md").read_text()
     assert text.startswith("**A trial**\n")
     assert "**gamma, load 0.5, CV² 1, deadline 3.5x, by class**" in text
@@ -101,17 +101,17 @@ def test_a_single_run_is_written_without_sweeps(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_kinds_of_arrivals_have_their_own_plots(tmp_path: Path) -> None:
-    made = trial(seeds=1)
+def test_each_kind_of_arrivals_has_its_own_plots(tmp_path: Path) -> None:
+    sample = trial(seeds=1)
     other = [
         run.model_copy(update={"condition": run.condition.model_copy(update={"kind": "a/trace"})})
-        for run in made.runs
+        for run in sample.runs
     ]
-    both = made.model_copy(update={"runs": (*made.runs, *other)})
+    both = sample.model_copy(update={"runs": (*sample.runs, *other)})
     names = {path.name for path in write_trial(tmp_path, both)}
     assert {"tradeoff-gamma.png", "tradeoff-a-trace.png"} <= names
 
 
-def test_a_trial_without_runs_is_refused(tmp_path: Path) -> None:
+def test_a_trial_without_runs_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no runs"):
         write_trial(tmp_path, Trial(title="none", runs=()))

@@ -26,7 +26,7 @@ FOUR = [(0.5, 1, 2), (0.9, 1, 2), (0.5, 8, 2), (0.9, 8, 2)]
 
 
 def marks(axes: Axes) -> dict[str, list[list[float]]]:
-    """Return by colour the points that have error bars."""
+    """Return the points with error bars by colour."""
     return {
         str(container.lines[0].get_color()): np.asarray(container.lines[0].get_xydata()).tolist()
         for container in axes.containers
@@ -38,7 +38,7 @@ def legend(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_a_policy_looks_the_same_whoever_it_is_drawn_with() -> None:
+def test_the_style_of_a_policy_does_not_depend_on_the_others() -> None:
     name = next(iter(POLICIES))
     alone, among = policy_styles([name])[name], policy_styles(["fixed: dense", "x", name])[name]
     assert (alone.colour, alone.shape, alone.line) == (among.colour, among.shape, among.line)
@@ -46,56 +46,56 @@ def test_a_policy_looks_the_same_whoever_it_is_drawn_with() -> None:
     assert not among.is_evaluated
 
 
-def test_no_two_policies_look_the_same() -> None:
+def test_styles_are_unique() -> None:
     many = policy_styles([f"policy {number}" for number in range(25)])
     assert len({(look.colour, look.shape, str(look.line)) for look in many.values()}) == 25
 
 
-def test_the_tradeoff_has_a_panel_per_condition_with_a_mark_per_policy_that_was_on_time() -> None:
-    made = trial(FOUR)
-    figure = draw_tradeoff(made, tuple(made.scores))
+def test_the_tradeoff_has_a_panel_per_condition_with_a_mark_per_policy_with_answers() -> None:
+    sample = trial(FOUR)
+    figure = draw_tradeoff(sample, tuple(sample.scores))
     assert [axes.get_title("left") for axes in figure.axes] == [
         "CV² 1, load 0.5", "CV² 1, load 0.9", "CV² 8, load 0.5", "CV² 8, load 0.9",
     ]  # fmt: skip
-    drawn = policy_styles(made.policies)
-    found = marks(figure.axes[0])
-    assert set(found) == {drawn["slack"].colour, drawn["worse"].colour}
-    assert found[drawn["slack"].colour] == [pytest.approx([89, 0.89])]
+    styles = policy_styles(sample.policies)
+    points = marks(figure.axes[0])
+    assert set(points) == {styles["slack"].colour, styles["worse"].colour}
+    assert points[styles["slack"].colour] == [pytest.approx([89, 0.89])]
     assert legend(figure) == ["slack", "worse", "none"]
 
 
-def test_conditions_that_are_no_matrix_follow_each_other() -> None:
-    made = trial([(load, 1, 2) for load in (0.9, 0.5, 0.7, 1.1)] + [(0.5, 8, 2)])
-    panels = draw_tradeoff(made, tuple(made.scores)).axes
+def test_conditions_that_are_not_a_matrix_are_four_in_a_row() -> None:
+    sample = trial([(load, 1, 2) for load in (0.9, 0.5, 0.7, 1.1)] + [(0.5, 8, 2)])
+    panels = draw_tradeoff(sample, tuple(sample.scores)).axes
     assert [axes.get_title("left") for axes in panels][3:] == ["CV² 1, load 1.1", "CV² 8, load 0.5"]
-    # four side by side, and one more under the first
+    # four in a row, and one below the first
     assert [bool(axes.get_xlabel()) for axes in panels] == [False, True, True, True, True]
 
 
-def test_a_single_condition_has_its_whole_name() -> None:
+def test_the_title_of_a_single_condition_is_its_label() -> None:
     for settings in ((0.5, 1, 2), (None, None, None)):
-        made = trial([settings])
-        (axes,) = draw_tradeoff(made, tuple(made.scores)).axes
-        assert axes.get_title("left") == made.runs[0].condition.label
+        sample = trial([settings])
+        (axes,) = draw_tradeoff(sample, tuple(sample.scores)).axes
+        assert axes.get_title("left") == sample.runs[0].condition.label
 
 
 def test_a_sweep_has_a_line_per_policy_and_a_panel_per_other_setting() -> None:
-    made = trial(FOUR)
-    figure = draw_sweep(made, tuple(made.scores), "load", "goodput_per_s")
+    sample = trial(FOUR)
+    figure = draw_sweep(sample, tuple(sample.scores), "load", "goodput_per_s")
     assert [axes.get_title("left") for axes in figure.axes] == [
         "deadline 2x, CV² 1", "deadline 2x, CV² 8",
     ]  # fmt: skip
-    drawn = policy_styles(made.policies)
+    styles = policy_styles(sample.policies)
     assert marks(figure.axes[1]) == {
-        drawn["slack"].colour: [[0.5, 1.25], [0.9, 1.25]],
-        drawn["worse"].colour: [[0.5, 1.25], [0.9, 1.25]],
-        drawn["none"].colour: [[0.5, 0], [0.9, 0]],
+        styles["slack"].colour: [[0.5, 1.25], [0.9, 1.25]],
+        styles["worse"].colour: [[0.5, 1.25], [0.9, 1.25]],
+        styles["none"].colour: [[0.5, 0], [0.9, 0]],
     }
 
 
-def test_a_sweep_leaves_out_what_was_tried_at_one_value_only_and_shows_all_of_the_rest() -> None:
-    made = trial([(0.5, 1, 2), (0.9, 1, 2), (0.5, 8, 2), (0.5, 1, 3), (1.3, 1, 3)])
-    figure = draw_sweep(made, tuple(made.scores), "load", "goodput_per_s")
+def test_a_sweep_omits_groups_with_one_value_and_shows_the_others_completely() -> None:
+    sample = trial([(0.5, 1, 2), (0.9, 1, 2), (0.5, 8, 2), (0.5, 1, 3), (1.3, 1, 3)])
+    figure = draw_sweep(sample, tuple(sample.scores), "load", "goodput_per_s")
     assert [axes.get_title("left") for axes in figure.axes] == [
         "deadline 2x, CV² 1", "deadline 3x, CV² 1",
     ]  # fmt: skip
@@ -105,9 +105,9 @@ def test_a_sweep_leaves_out_what_was_tried_at_one_value_only_and_shows_all_of_th
         assert high > 1.25
 
 
-def test_intervals_of_shares_end_where_shares_do() -> None:
-    made = trial(FOUR)
-    figure = draw_sweep(made, tuple(made.scores), "load", "attainment")
+def test_intervals_of_shares_are_limited_to_0_and_1() -> None:
+    sample = trial(FOUR)
+    figure = draw_sweep(sample, tuple(sample.scores), "load", "attainment")
     assert figure.axes[0].get_yscale() == "function"
     ends = [
         end
@@ -122,7 +122,7 @@ def test_intervals_of_shares_end_where_shares_do() -> None:
     assert any(end == pytest.approx(0.79 - 0.12706, abs=1e-4) for end in ends)
 
 
-def test_regret_is_drawn_by_policy_the_least_on_top() -> None:
+def test_regret_is_drawn_by_policy_with_the_least_on_top() -> None:
     figure = draw_regret(trial(FOUR))
     (axes,) = figure.axes
     assert {label.get_text() for label in axes.get_yticklabels()} == {"slack", "worse"}
@@ -131,7 +131,7 @@ def test_regret_is_drawn_by_policy_the_least_on_top() -> None:
     np.testing.assert_allclose(first, [37.5] * 4)
 
 
-def test_timelines_show_rates_accuracies_and_violations_and_what_they_come_to() -> None:
+def test_timelines_show_rates_accuracies_and_violations_with_totals() -> None:
     figure = draw_timelines([OUTCOMES, unanswered_outcomes()], ACCURACY)
     goodput, total, accuracy, drop, violations, ratio = figure.axes
     ours = np.asarray(goodput.lines[-2].get_ydata())
@@ -152,15 +152,15 @@ def test_timelines_of_some_policies_have_the_colours_of_plots_of_all() -> None:
     policies = ["slack", "worse", "none"]
     figure = draw_timelines([OUTCOMES, unanswered_outcomes()], ACCURACY, policies)
     accuracies = figure.axes[2].lines
-    drawn = policy_styles(policies)
+    styles = policy_styles(policies)
     assert [line.get_color() for line in accuracies] == [
-        drawn["slack"].colour,
-        drawn["none"].colour,
+        styles["slack"].colour,
+        styles["none"].colour,
     ]
     assert legend(figure) == ["slack", "none"]
 
 
-def test_dynamics_stack_the_variants_that_answered_the_most_accurate_lowest() -> None:
+def test_dynamics_stack_the_variants_with_the_most_accurate_at_the_bottom() -> None:
     figure = draw_dynamics(OUTCOMES, ACCURACY)
     shares = figure.axes[1]
     legend_of_shares = shares.get_legend()
@@ -182,9 +182,9 @@ def test_dynamics_stack_the_variants_that_answered_the_most_accurate_lowest() ->
 
 
 def test_calibration_is_drawn_by_variant_and_over_time() -> None:
-    held = calibration(BATCHES, ("dense", "tiny"), 4.0)
-    assert held is not None
-    by_variant, over_time = draw_calibration(held, "slack").axes
+    measured = calibration(BATCHES, ("dense", "tiny"), 4.0)
+    assert measured is not None
+    by_variant, over_time = draw_calibration(measured, "slack").axes
     assert [label.get_text() for label in by_variant.get_yticklabels()] == [
         "tiny  (2 batches)", "dense  (3 batches)", "all  (5 batches)",
     ]  # fmt: skip
@@ -192,14 +192,14 @@ def test_calibration_is_drawn_by_variant_and_over_time() -> None:
     assert marks(over_time)[COLOURS[0]] == [[0, 100], [1, 0], [2, 100], [3, 100]]
 
 
-def test_nothing_to_draw_is_refused() -> None:
-    made = trial()
+def test_plots_without_data_are_rejected() -> None:
+    sample = trial()
     with pytest.raises(ValueError, match="nothing to plot"):
-        draw_tradeoff(made, ())
+        draw_tradeoff(sample, ())
     with pytest.raises(ValueError, match="nothing to plot"):
-        draw_sweep(made, tuple(made.scores), "load", "attainment")
-    unbound = [run for run in made.runs if run.score.policy == "none"]
+        draw_sweep(sample, tuple(sample.scores), "load", "attainment")
+    unbound = [run for run in sample.runs if run.score.policy == "none"]
     with pytest.raises(ValueError, match="no regret"):
-        draw_regret(made.model_copy(update={"runs": tuple(unbound)}))
+        draw_regret(sample.model_copy(update={"runs": tuple(unbound)}))
     with pytest.raises(ValueError, match="same workload"):
         draw_timelines([], ACCURACY)

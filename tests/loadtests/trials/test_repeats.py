@@ -17,7 +17,7 @@ BASE = score(OUTCOMES, ACCURACY)
 
 
 def repeats(*pairs: tuple[float, float | None]) -> list[Score]:
-    """Return a score per seed of these attainments and accuracies."""
+    """Return a score per seed with these attainments and accuracies."""
     return [
         BASE.model_copy(
             update={"attainment": attainment, "mean_accuracy": accuracy, "workload": f"seed {seed}"}
@@ -26,24 +26,24 @@ def repeats(*pairs: tuple[float, float | None]) -> list[Score]:
     ]
 
 
-def test_a_mean_has_students_interval() -> None:
-    found = estimate([1.0, 2.0, 3.0])
-    assert found is not None
-    assert found.value == 2
-    assert found.half_width == pytest.approx(4.3027 * 1 / 3**0.5)
-    assert (found.low, found.high) == pytest.approx((2 - 2.4842, 2 + 2.4842), abs=1e-4)
+def test_the_interval_of_a_mean_is_students() -> None:
+    result = estimate([1.0, 2.0, 3.0])
+    assert result is not None
+    assert result.value == 2
+    assert result.half_width == pytest.approx(4.3027 * 1 / 3**0.5)
+    assert (result.low, result.high) == pytest.approx((2 - 2.4842, 2 + 2.4842), abs=1e-4)
 
 
-def test_one_repeat_has_no_interval_and_a_repeat_without_value_spoils_the_mean() -> None:
+def test_one_repeat_has_no_interval_and_a_missing_value_gives_no_mean() -> None:
     assert estimate([0.5]) == Estimate(0.5, None)
     assert estimate([0.5, None]) is None
     assert estimate([]) is None
 
 
 def test_many_repeats_use_the_last_point_of_the_table() -> None:
-    found = estimate([0.0, 2.0] * 32)
-    assert found is not None
-    assert found.half_width == pytest.approx(STUDENT[-1] * (64 / 63) ** 0.5 / 8)
+    result = estimate([0.0, 2.0] * 32)
+    assert result is not None
+    assert result.half_width == pytest.approx(STUDENT[-1] * (64 / 63) ** 0.5 / 8)
 
 
 OURS = repeats((0.90, 0.92), (0.80, 0.93), (0.70, 0.94))
@@ -60,25 +60,25 @@ OURS = repeats((0.90, 0.92), (0.80, 0.93), (0.70, 0.94))
         pytest.param(
             ((0.90 + 1e-15, 0.92), (0.8 + 1e-15, 0.93), (0.7 + 1e-15, 0.94)),
             False,
-            id="rounded otherwise",
+            id="rounding error",
         ),
-        pytest.param(((0.95, None), (0.85, None), (0.75, None)), False, id="never on time"),
+        pytest.param(((0.95, None), (0.85, None), (0.75, None)), False, id="no answers on time"),
     ],
 )
-def test_another_dominates_when_as_good_in_both_and_surely_better_in_one(
+def test_dominance_requires_both_as_good_and_one_significantly_better(
     other: tuple[tuple[float, float | None], ...], dominates: bool
 ) -> None:
     assert (dominating_policies(OURS, {"other": repeats(*other)}) == ("other",)) is dominates
 
 
-def test_differences_are_paired_so_that_what_workloads_differ_by_cancels() -> None:
-    found = difference(OURS, repeats((0.91, 0.92), (0.81, 0.93), (0.71, 0.94)))
-    assert found.attainment.value == pytest.approx(0.01)
-    assert found.attainment.half_width == pytest.approx(0)
-    assert found.accuracy == Estimate(0, 0)
+def test_differences_are_paired_so_that_differences_of_workloads_cancel() -> None:
+    result = difference(OURS, repeats((0.91, 0.92), (0.81, 0.93), (0.71, 0.94)))
+    assert result.attainment.value == pytest.approx(0.01)
+    assert result.attainment.half_width == pytest.approx(0)
+    assert result.accuracy == Estimate(0, 0)
 
 
-def test_repeats_are_paired_if_they_are_two_or_more_of_the_same_workloads_in_order() -> None:
+def test_repeats_are_paired_if_two_or_more_have_the_same_workloads_in_order() -> None:
     assert are_paired(OURS, [one.model_copy(update={"attainment": 0.1}) for one in OURS])
     assert not are_paired(OURS, OURS[:2])
     assert not are_paired(OURS[:1], OURS[:1])
@@ -86,7 +86,7 @@ def test_repeats_are_paired_if_they_are_two_or_more_of_the_same_workloads_in_ord
     assert not are_paired(OURS, [one.model_copy(update={"requests": 9}) for one in OURS])
 
 
-def test_repeats_that_cannot_be_paired_are_refused() -> None:
+def test_repeats_that_cannot_be_paired_are_rejected() -> None:
     with pytest.raises(ValueError, match="same number of repeats"):
         difference(OURS, OURS[:2])
     with pytest.raises(ValueError, match="two or more"):

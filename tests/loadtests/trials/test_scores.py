@@ -25,7 +25,7 @@ def test_shares_and_rates_count_every_arrival() -> None:
     assert SCORE.variant_shares == {"dense": 4 / 6, "tiny": 2 / 6}
 
 
-def test_each_papers_accuracy_is_averaged_over_what_that_paper_says() -> None:
+def test_accuracies_are_averaged_as_their_papers_define() -> None:
     assert SCORE.mean_accuracy == pytest.approx((3 * 0.95 + 2 * 0.8) / 5)
     assert SCORE.effective_accuracy == pytest.approx((4 * 0.95 + 2 * 0.8) / 6)
     assert SCORE.utility == pytest.approx((3 * 0.95 + 2 * 0.8) / 8)
@@ -43,15 +43,15 @@ def test_the_accuracy_drop_is_that_of_the_worst_window_against_the_best_variant(
     assert score(OUTCOMES, ACCURACY, window_s=2).max_accuracy_drop == pytest.approx(
         1 - 0.875 / 0.95
     )
-    one_window = score(OUTCOMES, {**ACCURACY, "never-ran": 1.0}, window_s=4)
+    one_window = score(OUTCOMES, {**ACCURACY, "unused": 1.0}, window_s=4)
     assert one_window.max_accuracy_drop == pytest.approx(1 - 0.9)
 
 
-def test_latency_counts_from_the_intended_arrival_over_answers_also_late_ones() -> None:
+def test_latency_is_measured_from_the_arrival_over_all_answers() -> None:
     assert SCORE.latency_s == pytest.approx({"p50": 0.5, "p95": 1.375, "p99": 1.475})
 
 
-def test_batches_tell_size_switches_and_cost() -> None:
+def test_size_switches_and_cost_are_computed_from_batches() -> None:
     assert SCORE.mean_batch_size == 6 / 5
     assert SCORE.switches_per_1000_batches == 750
     assert SCORE.replica_s_per_1000_on_time == pytest.approx(2.55 * 1000 / 5)
@@ -63,14 +63,14 @@ def test_switches_are_counted_in_the_order_in_which_batches_were_sent() -> None:
     assert score(replace(OUTCOMES, batches=crossed), ACCURACY).switches_per_1000_batches == 250
 
 
-def test_without_batches_their_mean_size_is_told_by_the_requests_and_the_rest_is_none() -> None:
-    seen_by_a_client = score(replace(OUTCOMES, batches=None), ACCURACY)
-    assert seen_by_a_client.mean_batch_size == 6 / 5
-    assert seen_by_a_client.switches_per_1000_batches is None
-    assert seen_by_a_client.replica_s_per_1000_on_time is None
+def test_without_batches_the_mean_size_is_computed_from_requests_and_others_are_none() -> None:
+    without_batches = score(replace(OUTCOMES, batches=None), ACCURACY)
+    assert without_batches.mean_batch_size == 6 / 5
+    assert without_batches.switches_per_1000_batches is None
+    assert without_batches.replica_s_per_1000_on_time is None
 
 
-def test_a_class_has_its_own_numbers_and_a_pin_overrides_its_floor() -> None:
+def test_a_class_has_its_own_scores_and_a_pin_overrides_its_floor() -> None:
     strict, lax, pinned = (SCORE.classes[name] for name in ("strict", "lax", "pinned"))
     assert (strict.requests, lax.requests, pinned.requests) == (5, 2, 1)
     assert (strict.attainment, lax.attainment, pinned.attainment) == (3 / 5, 1 / 2, 1)
@@ -82,7 +82,7 @@ def test_a_class_has_its_own_numbers_and_a_pin_overrides_its_floor() -> None:
     assert (strict.floor_violations, pinned.floor_violations) == (1, 0)
 
 
-def test_accuracy_that_is_exactly_the_floor_is_enough() -> None:
+def test_an_accuracy_equal_to_the_floor_meets_it() -> None:
     at_floor = score(OUTCOMES, {"dense": 0.9, "tiny": 0.8})
     assert at_floor.floor_violations == 1  # request 2, by tiny
     assert at_floor.joint_attainment == 4 / 8
@@ -94,7 +94,7 @@ def test_fairness_is_jains_index_of_the_classes_utilities() -> None:
     assert jain(np.array([0.0, 0.0, 0.0, 0.7])) == pytest.approx(1 / 4)
 
 
-def test_what_cannot_be_said_is_none_and_never_nan() -> None:
+def test_undefined_values_are_none_and_never_nan() -> None:
     empty = score(unanswered_outcomes(), ACCURACY, bound=0.9)
     assert (empty.attainment, empty.utility, empty.regret) == (0, 0, 1)
     assert empty.status_shares["lost"] == 1
@@ -110,11 +110,11 @@ def test_what_cannot_be_said_is_none_and_never_nan() -> None:
     assert (strict.requests, strict.attainment, strict.utility) == (0, None, None)
 
 
-def test_a_score_survives_json() -> None:
+def test_a_score_survives_a_round_trip_through_json() -> None:
     assert Score.model_validate_json(SCORE.model_dump_json()) == SCORE
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
+def test_invalid_outcomes_are_rejected() -> None:
     with pytest.raises(ValueError, match="accuracy of tiny is missing"):
         score(OUTCOMES, {"dense": 0.95})
     none = replace(WORKLOAD, arrivals_s=np.array([]), class_of=np.array([], np.int16))

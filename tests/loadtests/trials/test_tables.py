@@ -9,18 +9,18 @@ from loadtests.trials.shortfalls import shortfalls
 from loadtests.trials.tables import by_class, by_condition, by_prediction, render_csv, summary
 from tests.loadtests.trials.sample_trial import BATCHES, trial
 
-MADE = trial([(0.5, 1, 2), (0.9, 1, 2)])
+TRIAL = trial([(0.5, 1, 2), (0.9, 1, 2)])
 
 
-def test_a_condition_is_a_table_of_means_with_their_intervals() -> None:
-    first, second = by_condition(MADE)
+def test_the_table_of_a_condition_has_means_with_intervals() -> None:
+    first, second = by_condition(TRIAL)
     assert (first.title, second.title) == (
         "gamma, load 0.5, CV² 1, deadline 2x",
         "gamma, load 0.9, CV² 1, deadline 2x",
     )
     slack = dict(zip(first.columns, first.rows[0], strict=True))
     assert slack["policy"] == "slack"
-    # 0.9 and 0.88: half a width of 12.7062 * 0.01414 / sqrt 2
+    # 0.9 and 0.88: the half width is 12.7062 * 0.01414 / sqrt 2
     assert slack["on time, %"] == "89.000 ±12.706"
     assert slack["accuracy, %"] == "89.00 ±0.00"
     assert slack["regret, %"] == "37.50 ±0.00"
@@ -29,8 +29,8 @@ def test_a_condition_is_a_table_of_means_with_their_intervals() -> None:
     assert first.note == "16 requests for each policy, 2 seeds, ± 95 % of the mean"
 
 
-def test_what_nobody_can_say_is_a_dash_and_what_ought_to_be_0_is_shown_where_it_is_not() -> None:
-    columns, rows = by_condition(MADE)[0].columns, by_condition(MADE)[0].rows
+def test_undefined_values_are_dashes_and_error_columns_are_shown_if_not_0() -> None:
+    columns, rows = by_condition(TRIAL)[0].columns, by_condition(TRIAL)[0].rows
     none = dict(zip(columns, rows[2], strict=True))
     assert (none["policy"], none["accuracy, %"], none["batch"]) == ("none", "-", "-")
     assert (none["below floor"], none["lost, %"]) == ("0 ±0", "100.000 ±0.000")
@@ -44,8 +44,8 @@ def test_one_seed_has_no_intervals() -> None:
     assert grid.note == "8 requests for each policy"
 
 
-def test_the_summary_has_the_least_and_the_worst_and_counts_where_ours_is_dominated() -> None:
-    grid = summary(MADE)
+def test_the_summary_has_extremes_and_counts_conditions_with_dominance() -> None:
+    grid = summary(TRIAL)
     rows = {row[0]: dict(zip(grid.columns, row, strict=True)) for row in grid.rows}
     assert rows["slack"]["conditions"] == "2"
     assert rows["slack"]["on time, %"] == "89.000"
@@ -55,39 +55,39 @@ def test_the_summary_has_the_least_and_the_worst_and_counts_where_ours_is_domina
     assert [rows[name]["dominates slack"] for name in rows] == ["-", "0 of 2", "0 of 2"]
 
 
-def test_repeats_of_other_workloads_have_shown_nothing() -> None:
+def test_repeats_of_other_workloads_show_no_dominance() -> None:
     runs = tuple(
         run.model_copy(
             update={"score": run.score.model_copy(update={"workload": "another", "attainment": 1})}
         )
         if run.score.policy == "worse"
         else run
-        for run in MADE.runs
+        for run in TRIAL.runs
     )
-    others = MADE.model_copy(update={"runs": runs})
+    others = TRIAL.model_copy(update={"runs": runs})
     assert [row[-1] for row in summary(others).rows] == ["-", "0 of 2", "0 of 2"]
     assert {row[-1] for row in shortfalls(others).rows} == {"-"}
 
 
-def test_a_regret_that_is_0_but_for_rounding_has_no_sign() -> None:
+def test_a_regret_that_rounds_to_0_has_no_sign() -> None:
     runs = tuple(
         run.model_copy(update={"score": run.score.model_copy(update={"regret": -1e-9})})
-        for run in MADE.runs
+        for run in TRIAL.runs
     )
-    grid = summary(MADE.model_copy(update={"runs": runs}))
+    grid = summary(TRIAL.model_copy(update={"runs": runs}))
     assert {row[grid.columns.index("worst regret, %")] for row in grid.rows} == {"0.00"}
 
 
-def test_the_summary_tells_who_dominates_ours() -> None:
-    worse_is_ours = sorted(MADE.runs, key=lambda run: run.score.policy != "worse")
-    grid = summary(MADE.model_copy(update={"runs": tuple(worse_is_ours)}))
+def test_the_summary_shows_policies_that_dominate_the_evaluated_one() -> None:
+    worse_first = sorted(TRIAL.runs, key=lambda run: run.score.policy != "worse")
+    grid = summary(TRIAL.model_copy(update={"runs": tuple(worse_first)}))
     rows = {row[0]: dict(zip(grid.columns, row, strict=True)) for row in grid.rows}
     assert rows["slack"]["dominates worse"] == "2 of 2"
     assert rows["none"]["dominates worse"] == "0 of 2"
 
 
 def test_classes_have_a_row_for_each_policy() -> None:
-    grid = by_class(MADE.scores[MADE.runs[0].condition], "classes")
+    grid = by_class(TRIAL.scores[TRIAL.runs[0].condition], "classes")
     assert [row[:2] for row in grid.rows[:4]] == [
         ("slack", "strict"), ("slack", "lax"), ("slack", "pinned"), ("worse", "strict"),
     ]  # fmt: skip
@@ -97,18 +97,18 @@ def test_classes_have_a_row_for_each_policy() -> None:
     assert strict["below floor"] == "2"  # one in each of two seeds
 
 
-def test_a_trial_that_was_cut_off_is_summed_up_as_far_as_it_came() -> None:
-    cut = MADE.model_copy(update={"runs": MADE.runs[:-2]})  # no second seed of two policies
+def test_the_summary_of_an_interrupted_trial_covers_its_runs() -> None:
+    cut = TRIAL.model_copy(update={"runs": TRIAL.runs[:-2]})  # no second seed of two policies
     rows = summary(cut).rows
     assert [(row[0], row[-1]) for row in rows] == [
         ("slack", "-"), ("worse", "0 of 2"), ("none", "0 of 2"),
     ]  # fmt: skip
 
 
-def test_the_summary_counts_misses_of_what_could_be_reached() -> None:
+def test_the_summary_counts_misses_in_conditions_in_which_the_goal_is_attainable() -> None:
     runs = [
         run.model_copy(update={"attainable": 0.9995 if run.condition.load == 0.5 else 0.9})
-        for run in MADE.runs
+        for run in TRIAL.runs
     ]
     runs[0] = runs[0].model_copy(
         update={"score": runs[0].score.model_copy(update={"attainment": 1.0})}
@@ -116,31 +116,31 @@ def test_the_summary_counts_misses_of_what_could_be_reached() -> None:
     runs[3] = runs[3].model_copy(
         update={"score": runs[3].score.model_copy(update={"attainment": 0.999})}
     )
-    grid = summary(MADE.model_copy(update={"runs": tuple(runs)}))
+    grid = summary(TRIAL.model_copy(update={"runs": tuple(runs)}))
     place = list(grid.columns).index("misses 99.9 %")
     assert [row[place] for row in grid.rows] == ["0 of 1", "1 of 1", "1 of 1"]
     assert grid.rows[0][2:4] == ("94.475", "89.000")  # mean and least of 99.95 and 89
-    assert summary(MADE).rows[0][place] == "-"
+    assert summary(TRIAL).rows[0][place] == "-"
 
 
 def test_predictions_are_pooled_over_runs() -> None:
-    held = calibration(BATCHES, ("dense", "tiny"), 4.0)
+    measured = calibration(BATCHES, ("dense", "tiny"), 4.0)
     runs = [
-        run.model_copy(update={"calibration": held}) if run.score.policy == "slack" else run
-        for run in MADE.runs
+        run.model_copy(update={"calibration": measured}) if run.score.policy == "slack" else run
+        for run in TRIAL.runs
     ]
-    grid = by_prediction(MADE.model_copy(update={"runs": tuple(runs)}))
+    grid = by_prediction(TRIAL.model_copy(update={"runs": tuple(runs)}))
     assert grid is not None
     assert [row[:3] for row in grid.rows] == [
         ("slack", "all", "20"), ("slack", "dense", "12"), ("slack", "tiny", "8"),
     ]  # fmt: skip
     assert grid.rows[0][3] == "80.00 [58.40, 91.93]"  # Wilson's, of 16 in 20
-    assert by_prediction(MADE) is None
+    assert by_prediction(TRIAL) is None
 
 
 def test_the_csv_has_a_line_per_run_with_every_metric_unscaled() -> None:
-    lines = list(csv.DictReader(io.StringIO(render_csv(MADE))))
-    assert len(lines) == len(MADE.runs) == 12
+    lines = list(csv.DictReader(io.StringIO(render_csv(TRIAL))))
+    assert len(lines) == len(TRIAL.runs) == 12
     assert set(METRICS) <= set(lines[0])
     first = lines[0]
     assert (first["kind"], first["load"], first["seed"]) == ("gamma", "0.5", "0")
