@@ -15,7 +15,7 @@ from rich.progress import Progress
 from variants.build.check import load_checked_project
 from variants.catalog import artifact
 from variants.compression.pruning.heads import HeadImportance, rank_heads
-from variants.compression.pruning.score import SAMPLES, Criterion
+from variants.compression.pruning.score import DEFAULT_SAMPLES, Criterion
 from variants.compression.sparsity.statistics import draw_samples
 
 JSON: Final = "heads.json"
@@ -28,11 +28,11 @@ def run_heads(
 ) -> tuple[HeadImportance, ...]:
     """Rank the heads of a project's network on the validation samples that `structured` draws.
 
-    There are at most `SAMPLES` of them. The test split is not used. Raises `ValueError` if the
+    There are at most `DEFAULT_SAMPLES` of them. The test split is not used. Raises `ValueError` if the
     project cannot be built or its network has no attention heads.
     """
     checked = load_checked_project(project_file)
-    split = draw_samples(checked.datasets.validation, SAMPLES, seed=0)
+    split = draw_samples(checked.datasets.validation, DEFAULT_SAMPLES, seed=0)
     return tuple(rank_heads(checked.network, split, criterion, progress))
 
 

@@ -1,9 +1,9 @@
-"""Attention heads as units: which modules have them, and what belongs to each head.
+"""Attention heads as prunable units: which modules have them, and which weights a head owns.
 
-A module is taken for an attention if it has `query`, `key`, `value` and `output`, each an
-`nn.Linear`, and an int `head_dim`: head i is rows i * head_dim and following of query, key and
-value, and the same columns of output. It must infer the number of its heads from the shapes of
-its weights (`self.query.weight.shape[0] // self.head_dim`), since heads go.
+A module is an attention if `query`, `key`, `value` and `output` are each an `nn.Linear` and
+`head_dim` is an int. Head i owns `head_dim` rows of query, key and value, from i * head_dim, and
+the same columns of output. The module must infer the number of heads from the shapes of its weights
+(`self.query.weight.shape[0] // self.head_dim`), since pruning removes heads.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _PROJECTIONS: Final = ("query", "key", "value")
 
 
 def find_attentions(network: nn.Module) -> dict[str, nn.Module]:
-    """Every module of the network that is such an attention, by name."""
+    """Return every attention of the network by name."""
     return {name: module for name, module in network.named_modules() if _is_attention(module)}
 
 
 def group_heads(name: str, attention: nn.Module) -> Group:
-    """Return the heads of one attention.
+    """Return the heads of one attention as a group of units.
 
-    Raises `ValueError` if its Linears are not of one width, a multiple of `head_dim`.
+    Raises `ValueError` if its Linears differ in width or the width is not a multiple of `head_dim`.
     """
     head_dim: int = attention.head_dim  # type: ignore[assignment]  # checked by _is_attention
     writers = {part: attention.get_submodule(part) for part in _PROJECTIONS}
@@ -35,8 +35,8 @@ def group_heads(name: str, attention: nn.Module) -> Group:
     if set(widths.values()) != {width} or width % head_dim:
         sizes = ", ".join(f"{part} {size}" for part, size in widths.items())
         raise ValueError(
-            f"attention {name!r}: query, key, value and the inputs of output must be of one width, "
-            f"a multiple of head_dim = {head_dim}; got {sizes}"
+            f"attention {name!r}: query, key, value and the inputs of output must have the same "
+            f"width, a multiple of head_dim = {head_dim}; got {sizes}"
         )
     units = np.arange(width) // head_dim
     tensors = [

@@ -1,7 +1,7 @@
-"""Units of a network that can be taken out whole: what belongs to each, and taking them out.
+"""Groups of prunable units of a network, and their removal.
 
-A unit is a neuron, a channel or an attention head. Units that can only go together in the same
-places of several tensors (rows of what writes them, columns of what reads them) are a group:
+A unit is a neuron, a channel or an attention head. The units of a group span the same positions of
+several tensors: rows of the layers that write them, columns of the layers that read them.
 
     writes: rows of weights, biases ─▶ passes: normalisation, depthwise ─▶ reads: columns of weights
 """
@@ -21,62 +21,62 @@ from torch import Tensor, nn
 from variants.runtime.shape import replace_tensors
 
 UnitMasks: TypeAlias = Mapping[str, NDArray[np.bool_]]
-"""By group, BOOL `[units]`: False for those that go. Groups that are not in it stay whole."""
+"""By group, BOOL `[units]`: False for units to remove. Missing groups are kept whole."""
 
 
 @dataclass(frozen=True, eq=False)
 class GroupTensor:
-    """Where a group lies in one tensor of the network."""
+    """A tensor that a group spans along one axis."""
 
-    tensor: str
-    """Its name in the `state_dict`."""
+    name: str
+    """Name in the `state_dict`."""
     axis: int
     units: NDArray[np.int64]
-    """`[size of the axis]`: which unit each row or column belongs to, -1 for none of the group."""
+    """`[size of the axis]`: unit that each row or column belongs to, -1 for none of the group."""
     role: Literal["writes", "passes", "reads"]
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Units 0 to `size` - 1, each of which can be taken out of all members at once."""
+    """Units 0 to `size` - 1, each of which is removed from all tensors of the group at once."""
 
     name: str
-    """After the layers that write the units: `stem + narrow`, `embedding + 4 more`."""
+    """Names of the layers that write the units: `stem + narrow`, `embedding + 4 more`."""
     kind: Literal["neurons", "heads"]
     size: int
     layers: tuple[str, ...]
     tensors: tuple[GroupTensor, ...]
     is_normalized: bool = False
-    """Whether a LayerNorm runs over the units, so that those which stay feel those which go."""
+    """Whether a LayerNorm normalises over the units, so that removing one changes the others."""
 
     @property
     def readers(self) -> dict[str, NDArray[np.int64]]:
-        """By the name of each layer that reads the group: the unit of each of its inputs."""
-        return {m.tensor.rpartition(".")[0]: m.units for m in self.tensors if m.role == "reads"}
+        """The unit of each input, by name of each layer that reads the group."""
+        return {m.name.rpartition(".")[0]: m.units for m in self.tensors if m.role == "reads"}
 
 
 class ParameterCounter:
-    """Counts the parameters a network would have left, without making it."""
+    """Counts the parameters of a pruned network without building it."""
 
     def __init__(self, network: nn.Module, groups: Sequence[Group]) -> None:
         self._shapes = {name: tuple(p.shape) for name, p in network.named_parameters()}
-        self._members = [(group, m) for group in groups for m in group.tensors]
+        self._group_tensors = [(group, m) for group in groups for m in group.tensors]
         self.total = sum(parameter.numel() for parameter in network.parameters())
 
-    def left(self, kept: UnitMasks) -> int:
-        """Return how many parameters stay."""
+    def count_kept(self, kept: UnitMasks) -> int:
+        """Return the number of parameters that remain."""
         shapes = {name: list(shape) for name, shape in self._shapes.items()}
-        for group, member in self._members:
-            if group.name in kept and member.tensor in shapes:
-                gone = ~_axis_mask(member, kept[group.name])
-                shapes[member.tensor][member.axis] -= int(gone.sum())
+        for group, tensor in self._group_tensors:
+            if group.name in kept and tensor.name in shapes:
+                removed = ~_axis_mask(tensor, kept[group.name])
+                shapes[tensor.name][tensor.axis] -= int(removed.sum())
         return sum(int(np.prod(shape)) for shape in shapes.values())
 
 
 def remove_units(network: nn.Module, groups: Sequence[Group], kept: UnitMasks) -> nn.Module:
-    """Return a copy without the units that `kept` marks False, its layers physically smaller.
+    """Return a copy without the units that `kept` marks False, with physically smaller layers.
 
-    Its answers are those of `zero_units`. Raises `ValueError` if a group would be left with no unit.
+    Its outputs equal those of `zero_units`. Raises `ValueError` if a group would lose all units.
     """
     network = copy.deepcopy(network)
     tensors = network.state_dict()
@@ -89,46 +89,47 @@ def remove_units(network: nn.Module, groups: Sequence[Group], kept: UnitMasks) -
 
 
 def update_groups(groups: Sequence[Group], kept: UnitMasks) -> list[Group]:
-    """Return the groups as they are in the network that `remove_units` makes, units numbered anew."""
-    staying = _axis_masks(groups, kept)
-    left = []
+    """Return the groups of the network that `remove_units` returns, with units renumbered."""
+    masks = _axis_masks(groups, kept)
+    updated = []
     for group in groups:
-        stays = kept.get(group.name, np.ones(group.size, dtype=bool))
-        number = np.append(np.cumsum(stays) - 1, -1)  # unit -1, none of the group, stays -1
+        kept_units = kept.get(group.name, np.ones(group.size, dtype=bool))
+        # The last element keeps unit -1, none of the group, at -1.
+        new_numbers = np.append(np.cumsum(kept_units) - 1, -1)
         tensors = []
-        for member in group.tensors:
-            units = number[member.units]
-            if (keep := staying.get((member.tensor, member.axis))) is not None:
+        for tensor in group.tensors:
+            units = new_numbers[tensor.units]
+            if (keep := masks.get((tensor.name, tensor.axis))) is not None:
                 units = units[keep]
-            tensors.append(replace(member, units=units))
-        left.append(replace(group, size=int(stays.sum()), tensors=tuple(tensors)))
-    return left
+            tensors.append(replace(tensor, units=units))
+        updated.append(replace(group, size=int(kept_units.sum()), tensors=tuple(tensors)))
+    return updated
 
 
 def zero_units(network: nn.Module, groups: Sequence[Group], kept: UnitMasks) -> nn.Module:
-    """Return a copy of the same shape in which no layer hears the units that `kept` marks False.
+    """Return a copy of the same shape in which no layer reads the units that `kept` marks False.
 
-    Where a LayerNorm runs over such units, it sees only the others.
+    A LayerNorm over such units normalises the others only.
     """
     network = copy.deepcopy(network)
     tensors = network.state_dict()
-    for group, member in _chosen(groups, kept):
-        stays = torch.from_numpy(_axis_mask(member, kept[group.name]))
-        if member.role == "reads":
-            shape = [1] * tensors[member.tensor].ndim
-            shape[member.axis] = -1
-            tensors[member.tensor].mul_(stays.view(shape))
-        owner = network.get_submodule(member.tensor.rpartition(".")[0])
-        if isinstance(owner, nn.LayerNorm) and member.tensor.endswith(".weight"):
-            owner.register_forward_hook(_PartialLayerNorm(stays), with_kwargs=True)
+    for group, tensor in _pruned_tensors(groups, kept):
+        kept_units = torch.from_numpy(_axis_mask(tensor, kept[group.name]))
+        if tensor.role == "reads":
+            shape = [1] * tensors[tensor.name].ndim
+            shape[tensor.axis] = -1
+            tensors[tensor.name].mul_(kept_units.view(shape))
+        owner = network.get_submodule(tensor.name.rpartition(".")[0])
+        if isinstance(owner, nn.LayerNorm) and tensor.name.endswith(".weight"):
+            owner.register_forward_hook(_PartialLayerNorm(kept_units), with_kwargs=True)
     return network
 
 
 class _PartialLayerNorm:
-    """Replaces what a LayerNorm says by what it says of some of its channels, 0 for the others."""
+    """Forward hook of a LayerNorm: normalises the kept channels, and returns 0 for the others."""
 
-    def __init__(self, stays: Tensor) -> None:
-        self._kept = stays
+    def __init__(self, kept_units: Tensor) -> None:
+        self._kept = kept_units
 
     def __call__(
         self,
@@ -137,34 +138,34 @@ class _PartialLayerNorm:
         kwargs: Mapping[str, Tensor],
         output: Tensor,
     ) -> Tensor:
-        stays = self._kept
-        given = args[0] if args else kwargs["input"]
-        bias = None if norm.bias is None else norm.bias[stays]
-        shape = (int(stays.sum()),)
-        said = torch.zeros_like(output)
-        said[..., stays] = nn.functional.layer_norm(
-            given[..., stays], shape, norm.weight[stays], bias, norm.eps
+        kept_units = self._kept
+        inputs = args[0] if args else kwargs["input"]
+        bias = None if norm.bias is None else norm.bias[kept_units]
+        shape = (int(kept_units.sum()),)
+        normalised = torch.zeros_like(output)
+        normalised[..., kept_units] = nn.functional.layer_norm(
+            inputs[..., kept_units], shape, norm.weight[kept_units], bias, norm.eps
         )
-        return said
+        return normalised
 
 
 def _axis_masks(
     groups: Sequence[Group], kept: UnitMasks
 ) -> dict[tuple[str, int], NDArray[np.bool_]]:
-    """Return what stays of each axis of each tensor that groups, several perhaps, lie in."""
-    staying: dict[tuple[str, int], NDArray[np.bool_]] = {}
-    for group, member in _chosen(groups, kept):
-        here = staying.setdefault((member.tensor, member.axis), np.ones(len(member.units), bool))
-        here &= _axis_mask(member, kept[group.name])
-    return staying
+    """Return by tensor and axis what to keep of it, over all groups that span it."""
+    masks: dict[tuple[str, int], NDArray[np.bool_]] = {}
+    for group, tensor in _pruned_tensors(groups, kept):
+        mask = masks.setdefault((tensor.name, tensor.axis), np.ones(len(tensor.units), bool))
+        mask &= _axis_mask(tensor, kept[group.name])
+    return masks
 
 
-def _chosen(groups: Sequence[Group], kept: UnitMasks) -> list[tuple[Group, GroupTensor]]:
+def _pruned_tensors(groups: Sequence[Group], kept: UnitMasks) -> list[tuple[Group, GroupTensor]]:
     for group in groups:
         if group.name in kept and not kept[group.name].any():
-            raise ValueError(f"layer {group.name!r} would be left without {group.kind}")
+            raise ValueError(f"layer {group.name!r} would lose all its {group.kind}")
     return [(group, m) for group in groups if group.name in kept for m in group.tensors]
 
 
-def _axis_mask(member: GroupTensor, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return (member.units < 0) | kept[member.units]
+def _axis_mask(tensor: GroupTensor, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return (tensor.units < 0) | kept[tensor.units]

@@ -1,4 +1,4 @@
-"""How much each attention head matters, as a table for people."""
+"""The importance of attention heads, as records and as a table."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from variants.model.dataset import Split
 
 
 class HeadImportance(Record):
-    """One head of one layer."""
+    """The importance of one head of one layer."""
 
     layer: str
     head: int = Field(ge=0)
     importance: float = Field(ge=0)
-    """Relative to the mean of its layer's heads, which is 1."""
+    """Relative to the mean over the heads of its layer, which is 1."""
     rank: int = Field(ge=1)
-    """1 is the least important head of the network."""
+    """Rank in the network, 1 for the least important head."""
 
 
 def rank_heads(
@@ -37,36 +37,37 @@ def rank_heads(
     *,
     seed: int = 0,
 ) -> list[HeadImportance]:
-    """Return every head of the network, the least important first.
+    """Return the heads of the network, the least important first.
 
-    With `taylor` it is Michel, Levy and Neubig's measure (2019, arXiv:1905.10650, section 4.1),
-    squared over small batches: the gradient of a gate on each head. As there, each layer's are
-    normalised (by their mean), to compare layers. Raises `ValueError` if the network has no
-    attention of the form that `variants.compression.pruning.attention` knows.
+    The criterion `taylor` is the measure of Michel, Levy and Neubig (2019, arXiv:1905.10650,
+    section 4.1), the gradient of a gate on each head, but squared over small batches. As in the
+    paper, the scores of each layer are normalised, here by their mean, to make layers comparable.
+    Raises `ValueError` if the network has no attention in the sense of
+    `variants.compression.pruning.attention`.
     """
     groups = [group_heads(name, module) for name, module in find_attentions(network).items()]
     if not groups:
         raise ValueError(
-            "there are no attention heads: no module has query, key, value and output, each an "
-            "nn.Linear, and head_dim"
+            "the network has no attention heads: no module has query, key, value and output, each "
+            "an nn.Linear, and head_dim"
         )
-    found = score(network, groups, split, criterion, seed, progress)
-    pairs = [(worth, name, head) for name in found for head, worth in enumerate(found[name])]
+    scores = score(network, groups, split, criterion, seed, progress)
+    pairs = [(value, name, head) for name in scores for head, value in enumerate(scores[name])]
     ordered = sorted(pairs, key=lambda pair: pair[0])
     return [
-        HeadImportance(layer=name, head=head, importance=float(worth), rank=rank)
-        for rank, (worth, name, head) in enumerate(ordered, start=1)
+        HeadImportance(layer=name, head=head, importance=float(value), rank=rank)
+        for rank, (value, name, head) in enumerate(ordered, start=1)
     ]
 
 
 def table(rows: Sequence[HeadImportance], criterion: Criterion) -> Table:
-    """One row for each layer: its heads in the order of `rows`, as many abreast as there is room.
+    """Return a table with a row for each layer: its heads, with importance and rank.
 
-    Each with its importance, and its rank in the network.
+    The heads are in the order of `rows`, as many side by side as the terminal has room for.
     """
     rendered = Table(
         title=f"Importance of attention heads by {criterion}",
-        caption="Relative to the mean of the layer; in brackets the rank, 1 the least important.",
+        caption="Relative to the mean of the layer; rank in brackets, 1 for the least important.",
     )
     rendered.add_column("layer")
     rendered.add_column("head: importance (rank)")
@@ -81,5 +82,5 @@ def table(rows: Sequence[HeadImportance], criterion: Criterion) -> Table:
 
 
 def _by_number(name: str) -> list[tuple[str, int]]:
-    """Sort `layers.10` after `layers.9`."""
+    """Return a sort key that puts `layers.10` after `layers.9`."""
     return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]

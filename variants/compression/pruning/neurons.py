@@ -1,9 +1,10 @@
-"""What hidden neurons say on real data, and biases that speak for those about to go.
+"""Means and deviations of hidden neurons on samples, and the folding of means into biases.
 
-    groups, samples ─▶ measure_neurons ─▶ moments of what each layer reads
-                       ├▶ by_group: of every neuron         ├▶ fold_means: its mean, as a bias
+    groups, samples ─▶ measure_reader_moments ─▶ moments of the inputs of each reading layer
+                       ├▶ merge_by_group: moments of every neuron
+                       └▶ fold_means: means of removed neurons, added to biases
 
-A neuron or channel is seen where it is read, so after its activation and whatever else is between.
+A neuron or channel is measured where it is read, that is, after its activation function.
 """
 
 from __future__ import annotations
@@ -26,42 +27,44 @@ from variants.model.forward import batches
 from variants.runtime.shape import CONVOLUTIONS
 
 _BATCH: Final = 128
+"""Samples per batch."""
 _ROWS: Final = 1 << 14
-"""Values are summed up in FP64 this many rows at a time: an image has a row for each pixel."""
+"""Rows that are converted to FP64 at a time; an image has a row for each pixel."""
 
 
 class RunningMoments:
-    """Mean and deviation of many quantities, updated batch by batch.
+    """Running mean and standard deviation of several quantities, updated by batches.
 
-    Chan, Golub and LeVeque 1983 (the batched form of Welford's method): exact over everything
-    seen, however it was split, in one pass and without the cancellation of summing squares. FP64.
+    Chan, Golub and LeVeque 1983, the batched form of Welford's method, in FP64. The result does not
+    depend on the split into batches, takes one pass, and avoids the cancellation of sums of
+    squares.
     """
 
     def __init__(self, width: int) -> None:
         self.count: NDArray[np.float64] = np.zeros(width)
-        """How many values were seen of each quantity."""
+        """Number of values of each quantity."""
         self.mean: NDArray[np.float64] = np.zeros(width)
         self._squares: NDArray[np.float64] = np.zeros(width)
 
     def update(self, batch: NDArray[np.floating]) -> None:
-        """Take in `[n, width]` more values."""
+        """Add a batch of values, `[n, width]`."""
         batch = batch.astype(np.float64)
         mean = batch.mean(axis=0)
         count = np.full(len(mean), float(len(batch)))
         self._merge(count, mean, ((batch - mean) ** 2).sum(axis=0))
 
     def merge(self, other: RunningMoments, places: NDArray[np.int64]) -> None:
-        """Take in all that `other` saw: its quantity i as our quantity `places[i]`, if not -1."""
-        width, there = len(self.mean), places >= 0
-        at, count, means = places[there], other.count[there], other.mean[there]
-        total = np.bincount(at, count, width).astype(np.float64)
-        mean = np.bincount(at, count * means, width) / np.maximum(total, 1)
-        spread = other._squares[there] + count * (means - mean[at]) ** 2
-        self._merge(total, mean, np.bincount(at, spread, width).astype(np.float64))
+        """Add the values of `other`, its quantity i to quantity `places[i]`; -1 is ignored."""
+        width, is_mapped = len(self.mean), places >= 0
+        targets, count, means = places[is_mapped], other.count[is_mapped], other.mean[is_mapped]
+        total = np.bincount(targets, count, width).astype(np.float64)
+        mean = np.bincount(targets, count * means, width) / np.maximum(total, 1)
+        squares = other._squares[is_mapped] + count * (means - mean[targets]) ** 2
+        self._merge(total, mean, np.bincount(targets, squares, width).astype(np.float64))
 
     @property
     def deviation(self) -> NDArray[np.float64]:
-        """Standard deviation of what was seen (divided by n, as `numpy.std`), `[width]`."""
+        """Standard deviation (divided by n, as in `numpy.std`), `[width]`."""
         return np.sqrt(self._squares / np.maximum(self.count, 1))
 
     def _merge(
@@ -77,15 +80,15 @@ class RunningMoments:
 def measure_reader_moments(
     network: nn.Module, groups: Sequence[Group], samples: Samples, progress: Progress
 ) -> dict[str, RunningMoments]:
-    """Return, for every layer that reads a group, the moments of each of its inputs.
+    """Return the moments of each input of every layer that reads a group, by layer.
 
-    Over all samples, and all positions of images and texts alike, padded ones included. The
-    network is run in evaluation mode. Raises `ValueError` if such a layer is never called, as by
-    code that takes its weight and computes with that.
+    They include all samples and all positions of images and texts, padding too. The network runs in
+    evaluation mode. Raises `ValueError` if such a layer is never called, for example because the
+    network uses its weight directly.
     """
     network.eval()
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it runs around the layers and their hooks
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it bypasses the layers and their hooks
     moments = {
         name: RunningMoments(len(units))
         for group in groups
@@ -104,24 +107,24 @@ def measure_reader_moments(
             for batch in progress.track(batches(samples, _BATCH), number, description=description):
                 network(*batch)
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+        torch.backends.mha.set_fastpath_enabled(was_enabled)
         for hook in hooks:
             hook.remove()
-    if unseen := [name for name, layer in moments.items() if not layer.count.all()]:
-        raise ValueError(f"what {', '.join(unseen)} read cannot be seen: they are never called")
+    if uncalled := [name for name, layer in moments.items() if not layer.count.all()]:
+        raise ValueError(f"the inputs of {', '.join(uncalled)} cannot be observed: never called")
     return moments
 
 
 def merge_by_group(
     groups: Sequence[Group], moments: Mapping[str, RunningMoments]
 ) -> dict[str, RunningMoments]:
-    """Return the moments of every neuron by group, over all that any layer reads of it."""
-    found = {}
+    """Return the moments of every neuron by group, over all layers that read it."""
+    moments_by_group = {}
     for group in groups:
-        found[group.name] = RunningMoments(group.size)
+        moments_by_group[group.name] = RunningMoments(group.size)
         for reader, units in group.readers.items():
-            found[group.name].merge(moments[reader], units)
-    return found
+            moments_by_group[group.name].merge(moments[reader], units)
+    return moments_by_group
 
 
 def fold_means(
@@ -130,46 +133,47 @@ def fold_means(
     kept: UnitMasks,
     moments: Mapping[str, RunningMoments],
 ) -> tuple[nn.Module, tuple[str, ...]]:
-    """Return a copy in which biases stand in for what `kept` marks False, and notes.
+    """Return a copy in which biases replace the means of units that `kept` marks False, and notes.
 
-    A removed neuron still says something: on average its mean. A reader's weights for it times
-    that mean, added to the reader's bias, make what the reader says exact for a neuron that is
-    constant, and exact on average for a Linear. A reader that has no bias, or a convolution that
-    pads (its edges see less), is left as it is, and a note says so.
+    The bias of a reader is increased by its weights for the removed units times their means. The
+    output of the reader is then exact for constant units, and for a Linear exact on average. A
+    reader without a bias is not changed; neither is a convolution with padding, because fewer
+    inputs contribute at its edges. A note names these readers.
     """
     network = copy.deepcopy(network)
-    absent: dict[str, NDArray[np.float64]] = {}
+    removed_means: dict[str, NDArray[np.float64]] = {}
     for group in groups:
         if group.name not in kept or kept[group.name].all():
             continue
         for name, units in group.readers.items():
-            goes = (units >= 0) & ~kept[group.name][units]
-            means = absent.setdefault(name, np.zeros(len(units)))
-            means[goes] = moments[name].mean[goes]
+            is_removed = (units >= 0) & ~kept[group.name][units]
+            means = removed_means.setdefault(name, np.zeros(len(units)))
+            means[is_removed] = moments[name].mean[is_removed]
     notes = []
-    for name, means in absent.items():
+    for name, means in removed_means.items():
         reader = network.get_submodule(name)
-        if why := _cannot_fold(reader):
+        if why := _fold_obstacle(reader):
             notes.append(f"means not folded into {name}: {why}")
             continue
         with torch.no_grad():
             weight = reader.get_parameter("weight")
-            taps = weight.reshape(*weight.shape[:2], -1).sum(2)  # a kernel sees its mean at each
-            bias = taps @ torch.from_numpy(means).to(weight.dtype)
+            # The mean is the same at every kernel position.
+            summed_weight = weight.reshape(*weight.shape[:2], -1).sum(2)
+            bias = summed_weight @ torch.from_numpy(means).to(weight.dtype)
             reader.get_parameter("bias").add_(bias)
     return network, tuple(notes)
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Return how many weights and biases the network has."""
+    """Return the number of weights and biases of the network."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _cannot_fold(reader: nn.Module) -> str:
+def _fold_obstacle(reader: nn.Module) -> str:
     if reader.bias is None:
         return "it has no bias"
     if isinstance(reader, CONVOLUTIONS) and set(reader.padding) - {0} and reader.padding != "valid":
-        return "it pads, and its edges see less"
+        return "it pads, so that fewer inputs contribute at its edges"
     return ""
 
 

@@ -1,7 +1,7 @@
-"""How important each weight is: one score for each, by one of several criteria.
+"""Scores of the importance of single weights, by several criteria.
 
-The calibration samples are passed once through the network as it is: unlike SparseGPT's sweep, no
-score takes into account what is removed from the layers before.
+All scores are computed on the network before it is pruned. Unlike the sweep of SparseGPT, they do
+not take into account which weights are removed from the layers before.
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ def score(
     seed: int,
     progress: Progress,
 ) -> dict[str, Tensor]:
-    """Return the scores of each layer's weights `[out, columns]`, larger is more important.
+    """Return the scores of each layer's weights `[out, columns]`; larger is more important.
 
     * magnitude: |w|
-    * gradient: |g|, averaged over batches of labelled samples; it does not know how much is cut
-    * taylor: |w g|, averaged alike (Molchanov et al. 2019, arXiv:1906.10771, without the square,
-      which changes no order in one batch)
-    * activation: |w| times the mean |x| of the input it reads: how much it adds to its output
-    * wanda: |w| times the L2 norm of the input it reads (Sun et al. 2023, arXiv:2306.11695, (1))
-    * random: uniform, by `seed`: a control
-    * sparsegpt: as wanda; its own scores exist only while weights are removed (see `sparsegpt`)
+    * gradient: |g|, averaged over batches of labelled samples; ignores the size of the weight
+    * taylor: |w g|, averaged in the same way (Molchanov et al. 2019, arXiv:1906.10771, without the
+      square, which does not change the order within a batch)
+    * activation: |w| times the mean |x| of the input of the weight, its contribution to the output
+    * wanda: |w| times the L2 norm of the input of the weight (Sun et al. 2023, arXiv:2306.11695,
+      equation 1)
+    * random: uniform, from `seed`, as a control
+    * sparsegpt: as wanda; SparseGPT's own scores exist only during its sweep (see `sparsegpt`)
 
-    Weights that `masks`, by parameter name, hold at zero score -inf. A layer whose inputs the
-    criterion needs and that cannot be observed is missing.
+    Weights that `masks`, by parameter name, hold at zero score -inf. A layer is missing if the
+    criterion needs its inputs and they cannot be observed.
     """
     allowed = allowed_weights(layers, masks)
     scores = _score(network, layers, criterion, split, seed, progress)
@@ -69,20 +70,23 @@ def _score(
             generator = torch.Generator().manual_seed(seed)
             return {n: torch.rand(w.shape, generator=generator) for n, w in weights.items()}
         case "gradient":
-            found = measure_weight_gradients(network, layers, split, progress)
-            return {name: to_matrix(each.gradient) for name, each in found.items()}
+            gradients = measure_weight_gradients(network, layers, split, progress)
+            return {name: to_matrix(each.gradient) for name, each in gradients.items()}
         case "taylor":
-            found = measure_weight_gradients(network, layers, split, progress)
-            return {name: to_matrix(each.taylor) for name, each in found.items()}
+            gradients = measure_weight_gradients(network, layers, split, progress)
+            return {name: to_matrix(each.taylor) for name, each in gradients.items()}
         case "activation":
-            activity = measure_input_magnitudes(network, layers, split.samples, progress)
-            sizes = {name: each.mean for name, each in activity.items()}
+            magnitudes = measure_input_magnitudes(network, layers, split.samples, progress)
+            input_sizes = {name: each.mean for name, each in magnitudes.items()}
         case "wanda" | "sparsegpt":
-            activity = measure_input_magnitudes(network, layers, split.samples, progress)
-            sizes = {name: each.norm for name, each in activity.items()}
-    return {name: weights[name].abs() * _rows(each, layers[name]) for name, each in sizes.items()}
+            magnitudes = measure_input_magnitudes(network, layers, split.samples, progress)
+            input_sizes = {name: each.norm for name, each in magnitudes.items()}
+    return {
+        name: weights[name].abs() * _to_rows(each, layers[name])
+        for name, each in input_sizes.items()
+    }
 
 
-def _rows(sizes: Tensor, layer: SparsifiableLayer) -> Tensor:
-    """`[groups, columns]` to FP32 `[out, columns]`: the rows of a group read the same."""
-    return sizes.float().repeat_interleave(len(layer.weight) // len(sizes), dim=0)
+def _to_rows(input_sizes: Tensor, layer: SparsifiableLayer) -> Tensor:
+    """Expand `[groups, columns]` to FP32 `[out, columns]`: rows of a group have the same inputs."""
+    return input_sizes.float().repeat_interleave(len(layer.weight) // len(input_sizes), dim=0)

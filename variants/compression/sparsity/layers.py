@@ -1,10 +1,10 @@
-"""The layers whose weights can be masked, each seen as one matrix.
+"""The layers whose weights can be masked, with their weights as matrices.
 
     Linear  [out, in]                       ─▶ [out, in]
     Conv2d  [out, in / groups, high, wide]  ─▶ [out, high * wide * in / groups]
 
-A column is one input of every row. Of a convolution, neighbouring columns are neighbouring input
-channels at one place of the kernel: the axis along which N:M groups weights.
+A column belongs to one input of every row. Neighbouring columns of a convolution are neighbouring
+input channels at one kernel position, which is the axis along which N:M sparsity groups weights.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from torch import Tensor, nn
 SparsifiableLayer: TypeAlias = nn.Linear | nn.Conv2d
 
 _NUMBERS_AT_ONCE = 2**24
-"""How many numbers of a convolution's patches are in memory at a time: 64 MiB in FP32."""
+"""Largest number of values of unfolded convolution patches in memory: 64 MiB in FP32."""
 
 
 def find_layers(
     network: nn.Module, exclude: Sequence[str] = ()
 ) -> tuple[dict[str, SparsifiableLayer], list[str]]:
-    """Return every Linear and Conv2d by name, and notes on those that had to be left out.
+    """Return every Linear and Conv2d by name, and notes on those that cannot be masked.
 
-    `exclude` are patterns of names as in a shell (`fnmatch`). Left out is a weight that belongs to
-    two modules, or that is computed anew in each pass: a mask would hold the other too, or nothing.
+    `exclude` holds shell patterns (`fnmatch`) of the names to skip. A weight that belongs to two
+    modules cannot be masked, since the mask would affect both; neither can a weight that is
+    recomputed in each pass, since the mask would be lost.
 
     Raises `ValueError` if a pattern matches no layer.
     """
@@ -38,7 +39,7 @@ def find_layers(
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for name in layers):
             raise ValueError(
-                f"exclude: no layer is called {pattern!r}; there are {', '.join(layers)}"
+                f"exclude: {pattern!r} matches no layer; the layers are {', '.join(layers)}"
             )
     parameters = dict(network.named_parameters())
     users = Counter(id(p) for m in network.modules() for p in m.parameters(recurse=False))
@@ -47,34 +48,37 @@ def find_layers(
         if any(fnmatchcase(name, pattern) for pattern in exclude):
             continue
         if f"{name}.weight" not in parameters or users[id(layer.weight)] > 1:
-            notes.append(f"layer {name} stays dense: its weight is shared or computed")
+            notes.append(
+                f"layer {name} stays dense: its weight is shared with another layer or computed"
+            )
         else:
             chosen[name] = layer
     return chosen, notes
 
 
 def no_layer_error(kind: str, notes: Iterable[str]) -> ValueError:
-    """Return what a technique of this kind raises if every layer had to be left out."""
-    return ValueError(f"{kind} found no layer to work on: {'; '.join(notes) or 'none'}")
+    """Return the error for a technique of this kind if it can be applied to no layer."""
+    reasons = "; ".join(notes) or "there is no Linear or Conv2d that is not excluded"
+    return ValueError(f"{kind} cannot be applied to any layer: {reasons}")
 
 
 def count_groups(layer: SparsifiableLayer) -> int:
-    """Return into how many groups the rows fall, each of which reads inputs of its own."""
+    """Return the number of groups of rows; each group has its own inputs."""
     return layer.groups if isinstance(layer, nn.Conv2d) else 1
 
 
 def input_channels(layer: SparsifiableLayer) -> int:
-    """Return how many channels each row reads: a Linear's inputs, or a convolution's per group."""
+    """Return the number of input channels that each row reads; a Conv2d counts those of a group."""
     return int(layer.weight.shape[1])
 
 
 def to_matrix(weight: Tensor) -> Tensor:
-    """Turn a weight, or what has its shape, into `[out, columns]`."""
+    """Reshape a weight, or a tensor of its shape, to `[out, columns]`."""
     return weight if weight.ndim == 2 else weight.permute(0, 2, 3, 1).flatten(1)
 
 
 def to_weight(matrix: Tensor, layer: SparsifiableLayer) -> Tensor:
-    """Turn `[out, columns]` into the shape of the layer's weight, contiguous."""
+    """Reshape `[out, columns]` to the shape of the layer's weight, contiguous."""
     if isinstance(layer, nn.Linear):
         return matrix.contiguous()
     out, channels, high, wide = layer.weight.shape
@@ -82,15 +86,16 @@ def to_weight(matrix: Tensor, layer: SparsifiableLayer) -> Tensor:
 
 
 def unfold_inputs(layer: SparsifiableLayer, inputs: Tensor) -> Iterator[Tensor]:
-    """Yield what the matrix is multiplied with, `[groups, n, columns]`, in parts of bounded size.
+    """Yield the inputs that the weight matrix is multiplied with, `[groups, n, columns]`, in parts.
 
-    `inputs` is what the layer is given: `[..., in]`, or `[n, channels, high, wide]`.
+    `inputs` are those of the layer: `[..., in]`, or `[n, channels, high, wide]`. A part of a
+    convolution has at most `_NUMBERS_AT_ONCE` values, or a single sample.
     """
     if isinstance(layer, nn.Linear):
         yield inputs.reshape(1, -1, inputs.shape[-1])
         return
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    # What torch itself pads with, for `padding="same"` and every padding mode.
+    # torch itself pads with these sizes, for `padding="same"` and for every padding mode.
     inputs = F.pad(inputs, layer._reversed_padding_repeated_twice, mode)
     kernel = (int(layer.weight.shape[2]), int(layer.weight.shape[3]))
     per_sample = inputs[0].numel() * kernel[0] * kernel[1]
@@ -98,8 +103,8 @@ def unfold_inputs(layer: SparsifiableLayer, inputs: Tensor) -> Iterator[Tensor]:
         # [n, channels * high * wide, places]
         patches = F.unfold(part, kernel, layer.dilation, stride=layer.stride)
         samples, _, places = patches.shape
-        apart = patches.reshape(samples, layer.groups, -1, kernel[0] * kernel[1], places)
-        yield apart.permute(1, 0, 4, 3, 2).flatten(3).flatten(1, 2)
+        patches_by_group = patches.reshape(samples, layer.groups, -1, kernel[0] * kernel[1], places)
+        yield patches_by_group.permute(1, 0, 4, 3, 2).flatten(3).flatten(1, 2)
 
 
 def allowed_weights(
@@ -107,7 +112,7 @@ def allowed_weights(
 ) -> dict[str, Tensor]:
     """Return by layer which weights are not masked yet, BOOL `[out, columns]`.
 
-    `masks` are by parameter name, as in a workpiece.
+    `masks` are by parameter name, as in `CompressionState`.
     """
     allowed = {}
     for name, layer in layers.items():
@@ -121,9 +126,9 @@ def allowed_weights(
 def describe_unobserved(
     layers: Mapping[str, SparsifiableLayer], kept: Mapping[str, Tensor]
 ) -> list[str]:
-    """Return notes on the layers that a criterion could not score."""
+    """Return notes on the layers that a criterion cannot score."""
     return [
-        f"layer {name} stays dense: what it reads cannot be observed"
+        f"layer {name} stays dense: its inputs cannot be observed"
         for name in layers
         if name not in kept
     ]
@@ -132,7 +137,7 @@ def describe_unobserved(
 def mask_layers(
     layers: Mapping[str, SparsifiableLayer], kept: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Set the weights of these layers to zero where `kept`, BOOL `[out, columns]`, is False.
+    """Set weights to zero where `kept`, BOOL `[out, columns]` by layer, is False.
 
     Returns the masks by parameter name, BOOL of the parameter's shape.
     """

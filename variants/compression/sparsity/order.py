@@ -1,8 +1,8 @@
-"""An order of columns in which an N:M mask keeps more: which columns share a group is free.
+"""Search for an order of columns in which an N:M mask keeps a larger sum of scores.
 
-Pool and Yu 2021, "Channel Permutations for N:M Sparsity" (NeurIPS 2021): swaps of two columns of
-different groups, each taken if it raises what is kept. Here all groups are paired at random and
-the best swap of every pair is made, again and again, so the sum kept never falls.
+Pool and Yu 2021, "Channel Permutations for N:M Sparsity" (NeurIPS 2021), swap two columns of
+different groups if the swap increases the kept sum. Here every pairing joins all groups at random
+into pairs, and the best swap of each pair is made, so the kept sum never decreases.
 """
 
 from __future__ import annotations
@@ -14,74 +14,80 @@ from torch import Tensor
 
 from variants.runtime.patterns import keep_n_of_m
 
-PAIRINGS: Final = 300
-"""How often groups are paired at most; in layers of millions of weights less often, see `WORK`."""
-WORK: Final = 2**30
-"""How many numbers are compared for one layer, about: some ten seconds on one core."""
-PATIENCE: Final = 15
-"""After how many pairings without a swap the order is taken as good."""
+MAX_PAIRINGS: Final = 300
+"""Largest number of pairings; fewer in layers of millions of weights, see `MAX_COMPARISONS`."""
+MAX_COMPARISONS: Final = 2**30
+"""Approximate number of values compared for one layer: about ten seconds on one core."""
+MAX_IDLE_PAIRINGS: Final = 15
+"""Number of consecutive pairings without a swap that ends the search."""
 _NUMBERS_AT_ONCE = 2**23
-_LEAST_GAIN = 1e-9
-"""As a share of all scores: below it, a gain is rounding."""
+"""Largest number of values in memory for one comparison."""
+_MIN_RELATIVE_GAIN = 1e-9
+"""Smallest gain of a swap as a share of the sum of scores; smaller ones are rounding errors."""
 
 
 def retained(scores: Tensor, n: int, m: int) -> float:
-    """Return the sum of the scores `[rows, columns]` that an N:M mask keeps."""
+    """Return the sum of the scores, `[rows, columns]`, that an N:M mask keeps."""
     return float(scores[keep_n_of_m(scores, n, m)].sum(dtype=torch.float64))
 
 
 def find_order(scores: Tensor, n: int, m: int, seed: int) -> Tensor:
-    """Return an order of the columns of `scores` `[rows, columns]` (at least 0), INT64 `[columns]`.
+    """Return an order of the columns of `scores`, INT64 `[columns]`.
 
-    `scores[:, order]` retains as much as `scores` or more. Columns must be a multiple of `m`.
+    `scores` is `[rows, columns]` and not negative; the number of columns must be a multiple of
+    `m`. An N:M mask of `scores[:, order]` keeps at least the sum that it keeps of `scores`.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.arange(scores.shape[1])
     groups = len(order) // m
-    min_gain = _LEAST_GAIN * float(scores.sum(dtype=torch.float64))
-    since = 0
-    pairings = min(PAIRINGS, max(PATIENCE, WORK // max(1, scores.numel() * m)))
+    min_gain = _MIN_RELATIVE_GAIN * float(scores.sum(dtype=torch.float64))
+    idle_pairings = 0
+    pairings = min(
+        MAX_PAIRINGS, max(MAX_IDLE_PAIRINGS, MAX_COMPARISONS // max(1, scores.numel() * m))
+    )
     for _ in range(pairings if groups > 1 else 0):
         pairs = torch.randperm(groups, generator=generator)[: groups // 2 * 2].reshape(2, -1)
-        slots = pairs[..., None] * m + torch.arange(m)  # [2, pairs, m]: places in the order
-        gains, which = _gains(scores, order[slots], n).flatten(1).max(dim=1)
+        slots = pairs[..., None] * m + torch.arange(m)  # [2, pairs, m]: positions in the order
+        gains, swaps = _gains(scores, order[slots], n).flatten(1).max(dim=1)
         better = gains > min_gain
-        ours = slots[0].gather(1, (which // m)[:, None])[better, 0]
-        theirs = slots[1].gather(1, (which % m)[:, None])[better, 0]
-        order[ours], order[theirs] = order[theirs], order[ours]
-        since = 0 if len(ours) else since + 1
-        if since == PATIENCE:
+        slots_a = slots[0].gather(1, (swaps // m)[:, None])[better, 0]
+        slots_b = slots[1].gather(1, (swaps % m)[:, None])[better, 0]
+        order[slots_a], order[slots_b] = order[slots_b], order[slots_a]
+        idle_pairings = 0 if len(slots_a) else idle_pairings + 1
+        if idle_pairings == MAX_IDLE_PAIRINGS:
             break
     return order
 
 
 def _gains(scores: Tensor, columns: Tensor, n: int) -> Tensor:
-    """What is won by swapping column i of a group with column j of its partner, `[pairs, m, m]`.
+    """Return the gain of swapping column i of a group with column j of its partner.
 
-    `columns` `[2, pairs, m]` are the columns of the groups.
+    `columns`, `[2, pairs, m]`, are the columns of the paired groups; the gain is `[pairs, m, m]`.
     """
     _, pairs, m = columns.shape
     gains = torch.zeros(pairs, m, m, dtype=torch.float64)
     for part in torch.split(scores, max(1, _NUMBERS_AT_ONCE // (pairs * m * m))):
-        ours, theirs = part[:, columns[0]], part[:, columns[1]]  # [rows, pairs, m]
-        gains += _won(ours, theirs, n) + _won(theirs, ours, n).mT
+        scores_a, scores_b = part[:, columns[0]], part[:, columns[1]]  # [rows, pairs, m]
+        gains += _swap_gain(scores_a, scores_b, n) + _swap_gain(scores_b, scores_a, n).mT
     return gains
 
 
-def _won(group: Tensor, other: Tensor, n: int) -> Tensor:
-    """What a group keeps more once its column i is the other's column j, `[pairs, m, m]`."""
-    kept, spare = _ranked(group, n)
-    # Without column i the group keeps n - 1 others for sure, and the newcomer if it beats `last`.
-    last = torch.where(group >= kept, spare, kept)
-    gone = torch.maximum(group, kept).sum(dim=0, dtype=torch.float64)
-    come = torch.maximum(last[..., :, None], other[..., None, :]).sum(dim=0, dtype=torch.float64)
-    return come - gone[..., None]
+def _swap_gain(group: Tensor, other: Tensor, n: int) -> Tensor:
+    """Return the gain of a group from replacing its column i by column j of the other group."""
+    kept, spare = _boundary_scores(group, n)
+    # Without column i the group keeps n - 1 others, and the new column if it exceeds `threshold`.
+    threshold = torch.where(group >= kept, spare, kept)
+    before = torch.maximum(group, kept).sum(dim=0, dtype=torch.float64)
+    after = torch.maximum(threshold[..., :, None], other[..., None, :]).sum(
+        dim=0, dtype=torch.float64
+    )
+    return after - before[..., None]
 
 
-def _ranked(group: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The n-th largest of each group (the last kept) and the next one, each `[rows, pairs, 1]`.
+def _boundary_scores(group: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Return the n-th largest score of each group and the next one, each `[rows, pairs, 1]`.
 
-    By compare and exchange over whole tensors: sorting millions of groups of 4 one by one is slow.
+    Compares and exchanges whole tensors, because sorting millions of groups of 4 is slow.
     """
     places = list(group.unbind(-1))
     for first in range(n + 1):

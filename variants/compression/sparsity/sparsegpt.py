@@ -1,9 +1,9 @@
-"""SparseGPT: removes weights column by column and lets the others make up for them.
+"""SparseGPT: removes weights column by column, and updates the others to compensate.
 
     X of the layer ─▶ Hessian X^T X ─▶ Cholesky factor of its inverse ─▶ sweep, left to right
 
-Frantar and Alistarh 2023, arXiv:2301.00774, algorithm 1. It keeps what a layer says on the
-calibration samples as close as it can to what it said, without labels and without training.
+Frantar and Alistarh 2023, arXiv:2301.00774, algorithm 1. It minimises the change of a layer's
+outputs on the given samples, without labels and without training.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from variants.compression.sparsity.statistics import count_calls, measure_hessia
 from variants.model.dataset import Samples
 
 BLOCK: Final = 128
-"""Columns whose updates of everything further right are gathered into one product."""
+"""Number of columns whose updates of the columns to the right are applied as one product."""
 DAMPING: Final = 0.01
-"""Added to the Hessian's diagonal, as a share of its mean: inputs may be constant or dependent."""
+"""Added to the diagonal of the Hessian, as a share of its mean: inputs can be dependent."""
 
 Keep: TypeAlias = Callable[[Tensor], Tensor]
-"""Scores FP64 `[rows, width]`, -inf for what is masked already, to the mask BOOL of that shape."""
+"""Maps scores, FP64 `[rows, width]`, -inf where masked already, to a mask, BOOL of that shape."""
 
 
 def reconstruct(
@@ -43,12 +43,12 @@ def reconstruct(
     samples: Samples,
     progress: Progress,
 ) -> dict[str, Tensor]:
-    """Remove weights of the network in place; return what stays, BOOL `[out, columns]` by layer.
+    """Remove weights of the network in place; return the kept ones, BOOL `[out, columns]` by layer.
 
-    Sequential: the layers in the order in which they are called, and each learns from what reaches
-    it through the layers already pruned. That is one pass for each layer, as far as that layer.
-    `keep` is by layer.
-    Layers that are never called (see `count_calls`) are left as they are and are missing.
+    The layers are pruned in the order of their calls, each on inputs that have passed through the
+    layers already pruned. That takes one pass per layer, which ends at that layer. `keep` is by
+    layer, and decides about `width` columns at a time. Layers that are never called (see
+    `count_calls`) are not changed and are missing in the result.
     """
     calls = count_calls(network, layers, samples)
     allowed = allowed_weights(layers, masks)
@@ -59,8 +59,8 @@ def reconstruct(
         weight = to_matrix(layer.weight.detach())
         groups = count_groups(layer)
         parts = [
-            sweep(rows, hessian, keep[name], width, free)
-            for rows, hessian, free in zip(
+            sweep(rows, hessian, keep[name], width, allowed_rows)
+            for rows, hessian, allowed_rows in zip(
                 weight.chunk(groups), hessians, allowed[name].chunk(groups), strict=True
             )
         ]
@@ -78,18 +78,18 @@ def sweep(
     allowed: Tensor | None = None,
     damping: float = DAMPING,
 ) -> tuple[Tensor, Tensor]:
-    """Return the new weight and the mask, BOOL, both `[rows, columns]`.
+    """Return the updated weight and the mask, BOOL, both `[rows, columns]`.
 
     `hessian` is FP64 `[columns, columns]` of any scale. Every `width` columns, `keep` decides about
-    the next ones by w^2 / d^2, the error that removing each would leave (d: the diagonal of the
-    Cholesky factor), after everything further left has been made up for. `allowed`, BOOL, is False
-    where a weight is masked already.
+    the next `width` by w^2 / d^2, the error of removing each (d: the diagonal of the Cholesky
+    factor), after the errors of all columns to the left have been compensated. `allowed`, BOOL, is
+    False where a weight is masked already.
     """
     upper = _inverse_factor(hessian, damping)
     diagonal = upper.diagonal()
-    # An input that was always zero needs none of its weights, whatever the damping makes of it.
+    # Weights of an input that is always zero score 0, independently of the damping.
     unit = diagonal.masked_fill(hessian.diagonal() == 0, torch.inf)
-    updated = weight.double().T.contiguous()  # [columns, rows]: a column's numbers side by side
+    updated = weight.double().T.contiguous()  # [columns, rows]: columns are contiguous
     allowed = torch.ones_like(weight, dtype=torch.bool) if allowed is None else allowed
     mask = torch.empty_like(allowed)
     columns = weight.shape[1]
@@ -102,19 +102,20 @@ def sweep(
                 part = slice(column, min(column + width, stop))
                 scores = (updated[part].T / unit[part]).square()
                 mask[:, part] = keep(scores.masked_fill(~allowed[:, part], -torch.inf))
-            stays = mask[:, column]
-            error = updated[column].masked_fill(stays, 0.0) / diagonal[column]
+            kept = mask[:, column]
+            error = updated[column].masked_fill(kept, 0.0) / diagonal[column]
             updated[column:stop].addr_(upper[column, column:stop], error, alpha=-1)
-            updated[column].masked_fill_(~stays, 0.0)
+            updated[column].masked_fill_(~kept, 0.0)
             errors[column - start] = error
         updated[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
     return updated.T.to(weight.dtype).contiguous(), mask
 
 
 def _inverse_factor(hessian: Tensor, damping: float) -> Tensor:
-    """The upper Cholesky factor of the damped Hessian's inverse.
+    """Return the upper Cholesky factor of the inverse of the damped Hessian.
 
-    Row i of it, over its diagonal, is how the weights right of i best make up for weight i.
+    Row i, divided by its diagonal element, holds the optimal updates of the weights to the right of
+    weight i when weight i is removed.
     """
     mean = float(hessian.diagonal().mean())
     damped = hessian + torch.eye(len(hessian), dtype=hessian.dtype) * (

@@ -1,8 +1,8 @@
-"""What a network does on calibration samples, as far as it says which weights matter.
+"""Statistics of layer inputs and of weight gradients, from which weights are scored.
 
-    samples ─▶ network, hooks on its layers ─▶ sums over everything that the layers read
+    samples ─▶ network with hooks on its layers ─▶ sums over all inputs of each layer
 
-Sums are FP64 and grow with the layers, never with the samples.
+Sums over inputs are FP64. Memory grows with the size of the layers, not with the number of samples.
 """
 
 from __future__ import annotations
@@ -25,44 +25,48 @@ from variants.model.dataset import Samples, Split, count, rows
 from variants.model.forward import BATCH, batches, scores, tensors
 
 _GRADIENT_BATCH = 32
-"""Small, because sizes of gradients are averaged over batches: in large ones they cancel out."""
+"""Samples per batch. |gradient| is averaged over batches, and gradients cancel in large ones."""
 
 
 class _StopForward(Exception):
-    """Everything that was wanted of a pass has been seen."""
+    """Raised in a hook to end a forward pass after the last call of interest."""
 
 
 @dataclass(eq=False)
 class InputMagnitudes:
-    """How large the inputs of a layer are, FP64 `[groups, columns]`, over all that it was given."""
+    """Sums of |x| and x² over the inputs of a layer, by column of its weight matrix.
+
+    Tensors are FP64 `[groups, columns]`.
+    """
 
     number: int
+    """Number of summed inputs."""
     absolute: Tensor
     squares: Tensor
 
     @property
     def mean(self) -> Tensor:
-        """The mean absolute value of each column."""
+        """Mean absolute value of each column."""
         return self.absolute / self.number
 
     @property
     def norm(self) -> Tensor:
-        """The L2 norm of each column."""
+        """L2 norm of each column."""
         return self.squares.sqrt()
 
 
 @dataclass(frozen=True, eq=False)
 class WeightGradients:
-    """How the loss depends on each weight, of the weight's shape, averaged over batches."""
+    """Gradients of the loss in the shape of the weight, averaged over batches."""
 
     gradient: Tensor
     """|g|"""
     taylor: Tensor
-    """|w g|, how much the loss changes to first order if the weight is taken out."""
+    """|w g|: first-order change of the loss if the weight is removed."""
 
 
 def draw_samples(split: Split, number: int, seed: int) -> Split:
-    """Return `number` samples of the split, or all if it has fewer, in their order."""
+    """Return `number` random samples of the split in their order, or all if it has fewer."""
     number = min(number, len(split))
     chosen = np.random.default_rng(seed).choice(len(split), number, replace=False)
     return split.take(np.sort(chosen))
@@ -71,10 +75,10 @@ def draw_samples(split: Split, number: int, seed: int) -> Split:
 def count_calls(
     network: nn.Module, layers: Mapping[str, SparsifiableLayer], samples: Samples
 ) -> dict[str, int]:
-    """Return how often each layer is called for one sample, in the order of the first calls.
+    """Return the number of calls of each layer for one sample, in the order of the first calls.
 
-    A layer is missing if it is never called as a module: nothing of what it reads can be observed,
-    as with the projections inside `nn.MultiheadAttention`.
+    A layer that is never called as a module is missing, because its inputs cannot be observed.
+    Examples are the projections inside `nn.MultiheadAttention`.
     """
     calls: dict[str, int] = {}
 
@@ -92,33 +96,34 @@ def measure_input_magnitudes(
     samples: Samples,
     progress: Progress,
 ) -> dict[str, InputMagnitudes]:
-    """Return the activity of what each layer reads, in one pass over the samples.
+    """Return the magnitudes of the inputs of each layer, in one pass over the samples.
 
-    Layers that cannot be observed (see `count_calls`) are missing.
+    Layers whose inputs cannot be observed are missing; see `count_calls`.
     """
-    found: dict[str, InputMagnitudes] = {}
+    magnitudes: dict[str, InputMagnitudes] = {}
 
     def add(name: str, inputs: Tensor) -> None:
         for part in unfold_inputs(layers[name], inputs):
-            if name not in found:
+            if name not in magnitudes:
                 nothing = torch.zeros(part.shape[0], part.shape[2], dtype=torch.float64)
-                found[name] = InputMagnitudes(0, nothing, nothing.clone())
-            found[name].number += part.shape[1]
-            found[name].absolute += part.abs().sum(dim=1, dtype=torch.float64)
-            found[name].squares += part.square().sum(dim=1, dtype=torch.float64)
+                magnitudes[name] = InputMagnitudes(0, nothing, nothing.clone())
+            magnitudes[name].number += part.shape[1]
+            magnitudes[name].absolute += part.abs().sum(dim=1, dtype=torch.float64)
+            magnitudes[name].squares += part.square().sum(dim=1, dtype=torch.float64)
 
     with _observing(layers, add), torch.inference_mode():
-        for batch in _tracked(samples, progress, "activity"):
+        for batch in _tracked(samples, progress, "input magnitudes"):
             network.eval()(*batch)
-    return found
+    return magnitudes
 
 
 def measure_hessian(
     network: nn.Module, layer: SparsifiableLayer, calls: int, samples: Samples, progress: Progress
 ) -> Tensor:
-    """Return X^T X / n of what one layer reads, FP64 `[groups, columns, columns]`.
+    """Return X^T X / n of the inputs X of one layer, FP64 `[groups, columns, columns]`.
 
-    Each pass ends once the layer was called `calls` times: what comes after it is not computed.
+    `calls` is the number of calls of the layer per pass. Each pass stops at the last one, so the
+    layers behind it are not computed.
     """
     size = layer.weight[0].numel()
     total = torch.zeros(count_groups(layer), size, size, dtype=torch.float64)
@@ -127,7 +132,7 @@ def measure_hessian(
     def add(name: str, inputs: Tensor) -> None:
         nonlocal number, left
         for part in unfold_inputs(layer, inputs):
-            # Products of one batch in FP32: their rounding is far below the damping.
+            # The products of a batch are in FP32: the rounding error is far below the damping.
             total.add_(part.mT @ part)
             number += part.shape[1]
         left -= 1
@@ -147,9 +152,9 @@ def measure_hessian(
 def measure_weight_gradients(
     network: nn.Module, layers: Mapping[str, SparsifiableLayer], split: Split, progress: Progress
 ) -> dict[str, WeightGradients]:
-    """Return how the cross-entropy on labelled samples depends on the weights of each layer.
+    """Return the gradients of the cross-entropy on labelled samples for the weights of each layer.
 
-    The network is left as it is, and is in evaluation mode, so normalisations are fixed.
+    They are computed on a copy of the network in evaluation mode, so normalisations are fixed.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     weights = {name: network.get_parameter(f"{name}.weight") for name in layers}
@@ -178,7 +183,7 @@ def measure_weight_gradients(
 def _observing(
     layers: Mapping[str, SparsifiableLayer], observe: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
-    """Call `observe` with a layer's name and its input before each call of the layer."""
+    """Call `observe` with the name and the input of a layer before each call of the layer."""
 
     def before(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         observe(name, args[0] if args else kwargs["input"])
@@ -195,7 +200,7 @@ def _observing(
 
 
 def _tracked(samples: Samples, progress: Progress, label: str) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the samples in batches; the bar is gone afterwards: there may be one for each layer."""
+    """Yield the samples in batches; remove the progress bar at the end, as each layer has one."""
     task = progress.add_task(label, total=-(-count(samples) // BATCH))
     for batch in batches(samples):
         yield batch

@@ -1,7 +1,7 @@
-"""Every compression technique, in one table, and the one way to run a recipe of them.
+"""The table of compression techniques, and the validation of recipes.
 
-To add one: write `variants/compression/techniques/<name>.py` and list it in `TECHNIQUES`; the tests in
-`tests/variants/compression/test_techniques.py` will hold it to the contract.
+To add a technique, write `variants/compression/techniques/<name>.py` and list the class in
+`TECHNIQUES`. `tests/variants/compression/test_techniques.py` then checks it against the contract.
 """
 
 from __future__ import annotations
@@ -44,20 +44,24 @@ TECHNIQUES: Final[Mapping[str, type[Technique]]] = {
     )
 }
 
-_WHY_NOT: Final = {
-    Stage.MASKED: "some weights must stay zero by then, and it would undo their pattern",
-    Stage.GRAPH: "the model is an ONNX graph by then, and a change of the network would not reach "
-    "it; put it before",
+_STAGE_ERRORS: Final = {
+    Stage.MASKED: "masked weights must stay zero from there on, and this step would change their "
+    "pattern",
+    Stage.GRAPH: "the model is an ONNX graph from there on, and changes to the network would not "
+    "reach it; place this step before the one that makes the graph",
 }
 
 
 def resolve(step: Step) -> Technique:
-    """Build the technique a step names, its parameters checked.
+    """Return the technique that a step names, with its parameters validated.
 
-    Raises `ValueError` that says which technique or parameter is wrong, and what is known.
+    Raises `ValueError` if the technique or a parameter is unknown or invalid; the message names it
+    and lists the known ones.
     """
     if step.technique not in TECHNIQUES:
-        raise ValueError(f"unknown technique {step.technique!r}; known: {', '.join(TECHNIQUES)}")
+        raise ValueError(
+            f"unknown technique {step.technique!r}; known techniques: {', '.join(TECHNIQUES)}"
+        )
     cls = TECHNIQUES[step.technique]
     try:
         return cls.model_validate(step.parameters)
@@ -65,32 +69,34 @@ def resolve(step: Step) -> Technique:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ValueError(
-            f"bad parameters for {step.technique!r}: {where}: {first['msg']}; "
-            f"known: {', '.join(cls.model_fields)}"
+            f"invalid parameters of {step.technique!r}: {where}: {first['msg']}; "
+            f"known parameters: {', '.join(cls.model_fields)}"
         ) from None
 
 
 def resolve_all(recipe: Recipe) -> tuple[Technique, ...]:
-    """Build the techniques of a recipe.
+    """Return the techniques of a recipe in order.
 
-    Raises `ValueError` as `resolve` does, and for an order that cannot work, with the reason.
+    Raises `ValueError` as `resolve` does, and if a step cannot follow the steps before it.
     """
     techniques = tuple(resolve(step) for step in recipe)
-    stage, since = Stage.FREE, None
+    stage, last = Stage.FREE, None
     for number, technique in enumerate(techniques, start=1):
-        if since is not None and (reason := _why_not(technique, stage, since)):
+        if last is not None and (reason := _order_error(technique, stage, last)):
             raise ValueError(
-                f"step {number}, {technique.kind!r}, cannot follow {since.kind!r}: {reason}"
+                f"step {number}, {technique.kind!r}, cannot follow {last.kind!r}: {reason}"
             )
         if technique.yields > stage:
-            stage, since = technique.yields, technique
+            stage, last = technique.yields, technique
     return techniques
 
 
-def _why_not(technique: Technique, stage: Stage, since: Technique) -> str:
-    """Return why a technique cannot work at this stage, to which `since` has led, or nothing."""
+def _order_error(technique: Technique, stage: Stage, last: Technique) -> str:
+    """Return why a technique cannot follow `last`, which set the stage; "" if it can."""
     if stage > technique.accepts:
-        return _WHY_NOT[stage]
-    if stage is Stage.GRAPH and not isinstance(since, Converter):
-        return "that makes its graph once, and not anew from a network that has learnt more"
+        return _STAGE_ERRORS[stage]
+    if stage is Stage.GRAPH and not isinstance(last, Converter):
+        return (
+            f"the graph of {last.kind!r} cannot be rebuilt from a network that was trained further"
+        )
     return ""

@@ -1,4 +1,4 @@
-"""Remove hidden neurons that are always nearly silent: small mean and small deviation."""
+"""Activation pruning: removes neurons whose activations have a small mean and deviation."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from variants.model.state import CompressionState, Stage
 class ActivationPruning(Technique):
     """Removes each hidden neuron or channel whose |mean| and deviation are below a threshold.
 
-    Both are of what other layers read of it, so after its activation, over the whole validation
-    split (labels unused). Give both thresholds; or `share`, and one threshold for both is raised
-    until this share of the network's parameters is gone. Layers become physically smaller; one
-    with no neuron left keeps its liveliest. With `fold_means` the removed neurons' average
-    contribution moves into the next layer's biases, where that is exact.
+    Mean and standard deviation are those of the values that other layers read, that is, after the
+    activation function, over the whole validation split; labels are not used. Set both thresholds,
+    or `share`: then one threshold for both is raised until this share of the parameters is removed.
+    Layers become physically smaller. A layer that would lose every neuron keeps the one with the
+    largest |mean| + deviation.
     """
 
     kind: ClassVar[str] = "activation-pruning"
@@ -41,34 +41,39 @@ class ActivationPruning(Technique):
     yields: ClassVar[Stage] = Stage.FREE
 
     mean_below: float | None = Field(default=None, ge=0)
+    """Threshold of the absolute mean activation; needs `deviation_below`."""
     deviation_below: float | None = Field(default=None, ge=0)
+    """Threshold of the standard deviation of the activation; needs `mean_below`."""
     share: float | None = Field(default=None, gt=0, lt=1, validate_default=True)
-    """Of the parameters that the network has when the step begins."""
+    """Share of the network's parameters to remove, counted when the step begins; excludes both
+    thresholds."""
     exclude: tuple[str, ...] = ()
-    """Patterns (`*`, `?`) of names of layers whose neurons stay."""
+    """Patterns (`*`, `?`) of layer names whose neurons are kept, such as `blocks.0.*`."""
     fold_means: bool = True
+    """Whether to add the mean contribution of removed neurons to the next layer's biases, where
+    that is exact."""
 
     @field_validator("share")
     @classmethod
-    def _one_way(cls, share: float | None, given: ValidationInfo) -> float | None:
+    def _require_one_rule(cls, share: float | None, given: ValidationInfo) -> float | None:
         names = ("mean_below", "deviation_below")
         thresholds = sum(given.data.get(name) is not None for name in names)
         if thresholds != (2 if share is None else 0):
-            raise ValueError("give either mean_below and deviation_below, or share")
+            raise ValueError("set either both mean_below and deviation_below, or share")
         return share
 
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return the workpiece with a smaller network.
+        """Return the state with a smaller network.
 
-        Raises `ValueError` if no neurons can go, or not so many parameters.
+        Raises `ValueError` if there are no hidden neurons, or if `share` cannot be reached.
         """
         network, samples = state.network, data.validation.samples
-        unit_groups = find_neuron_groups(network, samples).without(self.exclude)
+        unit_groups = find_neuron_groups(network, samples).exclude(self.exclude)
         groups = unit_groups.groups
-        heard = measure_reader_moments(network, groups, samples, progress)
-        moments = merge_by_group(groups, heard)
+        reader_moments = measure_reader_moments(network, groups, samples, progress)
+        moments = merge_by_group(groups, reader_moments)
         if self.share is None:
             kept = self.choose(moments)
         else:
@@ -82,8 +87,8 @@ class ActivationPruning(Technique):
             )
         notes = unit_groups.notes
         if self.fold_means:
-            network, unfolded = fold_means(network, groups, kept, heard)
-            notes += unfolded
+            network, fold_notes = fold_means(network, groups, kept, reader_moments)
+            notes += fold_notes
         note = "; ".join(f"layer {name}: {k.sum()} of {k.size} neurons" for name, k in kept.items())
         return replace(
             state,
@@ -92,31 +97,35 @@ class ActivationPruning(Technique):
         )
 
     def choose(self, moments: Mapping[str, RunningMoments]) -> dict[str, NDArray[np.bool_]]:
-        """Say by the thresholds which neurons of each group stay: BOOL, at least one True."""
+        """Apply the thresholds; return by group which neurons to keep, BOOL, at least one True."""
         return {name: self._keep_mask(layer) for name, layer in moments.items()}
 
     def _keep_mask(self, moments: RunningMoments) -> NDArray[np.bool_]:
         if self.mean_below is None or self.deviation_below is None:
-            raise ValueError("there are no thresholds to choose by, only a share")
+            raise ValueError("choosing by thresholds needs mean_below and deviation_below")
         mean, deviation = np.abs(moments.mean), moments.deviation
-        stays = (mean >= self.mean_below) | (deviation >= self.deviation_below)
-        if not stays.any():
-            stays[np.argmax(mean + deviation)] = True
-        return stays
+        kept = (mean >= self.mean_below) | (deviation >= self.deviation_below)
+        if not kept.any():
+            kept[np.argmax(mean + deviation)] = True
+        return kept
 
 
 def find_neuron_groups(network: nn.Module, samples: Samples) -> UnitGroups:
-    """Return the groups of neurons and channels whose silence changes nothing else.
+    """Return the groups of neurons and channels that can be removed independently.
 
-    Attention heads and channels that a LayerNorm runs over are not among them. Raises `ValueError`
-    with the reasons if there are none.
+    Attention heads are left out, and so are channels that a LayerNorm normalises, since their
+    removal changes the other channels. Raises `ValueError` with the reasons if there are none.
     """
-    found = find_unit_groups(network, samples)
-    notes = list(found.notes)
+    unit_groups = find_unit_groups(network, samples)
+    notes = list(unit_groups.notes)
     notes += [
-        f"{g.name} left alone: a LayerNorm runs over it" for g in found.groups if g.is_normalized
+        f"{g.name} is not pruned: a LayerNorm normalises it"
+        for g in unit_groups.groups
+        if g.is_normalized
     ]
-    groups = tuple(g for g in found.groups if g.kind == "neurons" and not g.is_normalized)
+    groups = tuple(g for g in unit_groups.groups if g.kind == "neurons" and not g.is_normalized)
     if not groups:
-        raise ValueError(f"there are no hidden neurons: {'; '.join(notes) or 'nothing is hidden'}")
+        raise ValueError(
+            f"there are no hidden neurons to prune: {'; '.join(notes) or 'no hidden layers'}"
+        )
     return UnitGroups(groups, tuple(notes))

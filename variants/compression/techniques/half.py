@@ -1,4 +1,4 @@
-"""Weights in half the bytes: FP16 or BF16 in the file, FP32 once it is loaded."""
+"""Half precision: weights stored as FP16 or BF16 and converted to FP32 at load."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from variants.model.state import CompressionState, Conversion, Stage, unpacked_n
 
 
 class HalfPrecision(Technique):
-    """Stores the weights of the exported graph in 16 bits, and computes as dense does.
+    """Stores the weights of the exported graph in 16 bits; computation stays in FP32.
 
-    onnxruntime's CPU kernels are FP32: the file is half as large, and the model neither faster nor
-    smaller in memory. A `recover` that follows trains in FP32 and stores the result anew: rounding
-    at this precision costs nothing that training for it could win back.
+    onnxruntime's CPU kernels are FP32, so the file is half as large, but the model is neither
+    faster nor smaller in memory. A `recover` step that follows trains in FP32 and then stores the
+    result again: training that simulates the rounding would gain nothing at this precision.
     """
 
     accepts: ClassVar[Stage] = Stage.MASKED
     yields: ClassVar[Stage] = Stage.GRAPH
 
     datatype: ClassVar[Half]
+    """Datatype of the stored weights."""
 
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return the workpiece with a graph of half the bytes."""
+        """Return the state with a graph whose weights take half the bytes."""
         network = state.network
         exported = export(network, data.validation.samples, state.interface)
-        made, notes = store_half(name_weights(exported, network), self.datatype)
+        model, notes = store_half(name_weights(exported, network), self.datatype)
         return replace(
             state,
-            graph=made.SerializeToString(deterministic=True),
+            graph=model.SerializeToString(deterministic=True),
             conversion=Conversion(self, state),
             notes=(*state.notes, *notes, *unpacked_notes(state)),
         )
@@ -47,19 +48,22 @@ class HalfPrecision(Technique):
     def simulate(
         self, network: nn.Module, converted: CompressionState
     ) -> AbstractContextManager[None]:
-        """Leave the network as it is."""
+        """Return a context that leaves the network unchanged."""
         return nullcontext()
 
 
 class Fp16(HalfPrecision):
-    """Stores weights with 11 significant bits, up to 65504; below 6e-8 they become zero."""
+    """Stores weights as FP16: 11 significant bits, magnitudes up to 65504.
+
+    Magnitudes below 6e-8 become zero.
+    """
 
     kind: ClassVar[str] = "fp16"
     datatype: ClassVar[Half] = "FP16"
 
 
 class Bf16(HalfPrecision):
-    """Stores weights with 8 significant bits and the range of FP32."""
+    """Stores weights as BF16: 8 significant bits and the range of FP32."""
 
     kind: ClassVar[str] = "bf16"
     datatype: ClassVar[Half] = "BF16"

@@ -1,4 +1,4 @@
-"""INT8 by onnxruntime's quantisation: unsigned activations, signed weights (U8S8)."""
+"""INT8 quantisation by onnxruntime: unsigned activations, signed weights (U8S8)."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ from variants.model.state import CompressionState, Conversion, Stage, unpacked_n
 from variants.runtime.saturation import saturates
 
 _MAX_CONVOLUTION_SHARE: Final = 0.5
+"""Largest share of multiplications in convolutions that dynamic mode accepts."""
 
 
 class Int8(Technique):
-    """Quantises the exported graph's layers: convolutions, Linear layers and embeddings.
+    """Quantises the layers of the exported graph: convolutions, Linear layers and embeddings.
 
-    `static` has ranges of activations that samples of the validation split have shown; `dynamic`
-    finds them in each request, which suits transformers and knows no convolution. Layers that fit
-    a pattern in `exclude`, as in `head` or `blocks.0.*`, stay in FP32. So do, with `max_drop`,
-    those that lose most when quantised alone, until the INT8 graph's accuracy is at most that
-    share below the FP32 graph's, both on validation samples that gave no ranges. The notes
-    name them.
+    `static` mode fixes the ranges of activations beforehand, from validation samples (calibration).
+    `dynamic` mode computes them in each request, which suits transformers; it has no kernel for
+    convolutions. Excluded layers stay in FP32. With `max_drop`, so do the layers that lose the most
+    accuracy when quantised alone, until the accuracy of the INT8 graph is at most `max_drop` below
+    that of the FP32 graph, both measured on validation samples that were not used for calibration.
+    The notes name the layers that stay in FP32.
 
-    `reduce_range` stores weights in 7 bits. A processor without VNNI adds pairs of products in 16
-    bits, where 8-bit weights would saturate: `OnnxRunner` multiplies those exactly, but more
-    slowly than weights of 7 bits. If `reduce_range` is left out, the processor that builds decides
-    it, and a note records the choice: an INT8 artifact suits one family of processors.
+    x86 processors without VNNI add pairs of products in 16 bits, which 8-bit weights can saturate;
+    `OnnxRunner` computes such products exactly, but more slowly than those of 7-bit weights
+    (`reduce_range`). An INT8 artifact is therefore best suited to one family of processors.
     """
 
     kind: ClassVar[str] = "int8"
@@ -62,36 +62,47 @@ class Int8(Technique):
     yields: ClassVar[Stage] = Stage.GRAPH
 
     mode: Literal["static", "dynamic"] = "static"
+    """Whether ranges of activations are calibrated or computed in each request."""
     samples: int = Field(default=512, ge=1)
-    """How many validation samples calibrate; at most half of them, where others are held out."""
+    """Number of validation samples for calibration; at most half of the split if others are held
+    out."""
     method: Literal["minmax", "entropy", "percentile", "auto"] = "minmax"
-    """How ranges are found (static). `auto` tries all, and takes the one whose graph puts most of
-    the held-out samples into the class that the FP32 graph does."""
+    """Calibration method in static mode. `auto` tries all methods and takes the one whose graph
+    agrees with the FP32 graph on the class of the most held-out samples."""
     held_out: int = Field(default=1000, ge=1)
-    """How many validation samples compare graphs, at most: for `auto` and `max_drop`."""
+    """Largest number of validation samples on which `auto` and `max_drop` compare graphs."""
     max_drop: float | None = Field(default=None, ge=0, le=1)
-    """Accuracy that may be lost on the held-out samples, as a share: 0.005 is half a point."""
+    """Largest drop in accuracy on the held-out samples, as a share: 0.005 is half a point."""
     exclude: tuple[str, ...] = ()
+    """Patterns (`*`, `?`) of layer names that stay in FP32, such as `head` or `blocks.0.*`."""
     per_channel: bool = True
+    """Whether each output channel of a weight has its own scale."""
     reduce_range: bool | None = None
+    """Whether weights get 7 bits instead of 8. Unset, they do if the building machine has no
+    VNNI; the notes state the result."""
     seed: int = 0
+    """Seed of the choice of samples."""
 
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return the workpiece with a quantised graph, which from here on is the model."""
-        calibrating, held_out = self._divide(data.validation)
-        exported = export(state.network, calibrating.samples, state.interface)
+        """Return the state with a quantised graph, which is the model from here on.
+
+        Raises `ValueError` if no layer can be quantised, if `exclude` matches no layer, or if
+        convolutions dominate and the mode is dynamic.
+        """
+        calibration, held_out = self._divide(data.validation)
+        exported = export(state.network, calibration.samples, state.interface)
         model = name_weights(exported, state.network)
         if self.mode == "dynamic":
-            _require_few_convolutions(state.network, rows(calibrating.samples, slice(0, 1)))
+            _require_few_convolutions(state.network, rows(calibration.samples, slice(0, 1)))
         layers, notes = self._choose(model)
         comparator = None
         if held_out is not None:
             scores = state.interface.outputs[0].name
             comparator = GraphComparator(model.SerializeToString(), held_out, scores)
         with tempfile.TemporaryDirectory() as folder:
-            writers = self._writers(model, calibrating.samples, Path(folder), progress)
+            writers = self._writers(model, calibration.samples, Path(folder), progress)
             graph, decided = self._decide(writers, layers, comparator, progress)
         return replace(
             state,
@@ -99,7 +110,7 @@ class Int8(Technique):
             conversion=Conversion(self, state),
             notes=(
                 *state.notes,
-                self._describe(count(calibrating.samples)),
+                self._describe(count(calibration.samples)),
                 *notes,
                 *decided,
                 *unpacked_notes(state),
@@ -109,7 +120,7 @@ class Int8(Technique):
     def simulate(
         self, network: nn.Module, converted: CompressionState
     ) -> AbstractContextManager[None]:
-        """Let the network round its weights and inputs as the graph of `converted` does."""
+        """Return a context in which the network rounds like the graph of `converted`."""
         assert converted.graph is not None
         weight_format = self.weight_format(hardware(1).flags)
         return simulate_quantization(network, read_grids(converted.graph), weight_format)
@@ -120,58 +131,64 @@ class Int8(Technique):
         return WeightFormat(self.per_channel, reduce_range)
 
     def describe_weights(self, flags: Collection[str]) -> str:
-        """Return the note on the weights' bits, with what they cost on this processor."""
+        """Return the note on the bits of weights, and whether they are slow on such a processor."""
         if self.weight_format(flags).reduce_range:
             return "weights of 7 bits"
         if saturates(flags):
-            return "weights of 8 bits, which take longer than 7 on this processor: it lacks VNNI"
+            return (
+                "weights of 8 bits, which are slower than 7 on this processor, since it lacks VNNI"
+            )
         return "weights of 8 bits"
 
     def _describe(self, number: int) -> str:
         weights = self.describe_weights(hardware(1).flags)
         if self.mode == "dynamic":
-            return f"{weights}; ranges of activations from each request"
+            return f"{weights}; ranges of activations are computed in each request"
         return f"{weights}; {number} calibration samples"
 
     def _divide(self, validation: Split) -> tuple[Split, Split | None]:
-        """Draw the samples that calibrate, and others that compare graphs where any are to be."""
+        """Return the calibration samples, and the held-out samples if graphs are to be compared."""
         is_auto = self.mode == "static" and self.method == "auto"
         if not is_auto and self.max_drop is None:
-            (calibrating,) = validation.draw(self.seed, self.samples)
-            return calibrating, None
+            (calibration,) = validation.draw(self.seed, self.samples)
+            return calibration, None
         if len(validation) < 2:
             raise ValueError(
-                "graphs are compared on validation samples that gave no ranges: two at least"
+                "comparing graphs needs validation samples that are not used for calibration: "
+                f"at least 2 in total, got {len(validation)}"
             )
         number = min(self.samples, len(validation) // 2)
-        calibrating, held_out = validation.draw(self.seed, number, self.held_out)
-        return calibrating, held_out
+        calibration, held_out = validation.draw(self.seed, number, self.held_out)
+        return calibration, held_out
 
     def _choose(self, model: onnx.ModelProto) -> tuple[list[QuantizableLayer], tuple[str, ...]]:
-        found, notes = find_layers(model)
+        layers_found, notes = find_layers(model)
         if self.mode == "dynamic":
             notes += tuple(
-                f"layer {layer.name} stays in FP32: a convolution, which has no dynamic kernel"
-                for layer in found
+                f"layer {layer.name} stays in FP32: convolutions have no dynamic kernel"
+                for layer in layers_found
                 if layer.operator == "Conv"
             )
         for pattern in self.exclude:
-            if not any(is_excluded(layer, (pattern,)) for layer in found):
-                names = ", ".join(layer.name for layer in found)
-                raise ValueError(f"exclude: no layer is called {pattern!r}; there are {names}")
+            if not any(is_excluded(layer, (pattern,)) for layer in layers_found):
+                names = ", ".join(layer.name for layer in layers_found)
+                raise ValueError(f"exclude: {pattern!r} matches no layer; the layers are {names}")
         if self.mode == "dynamic":
-            found = [layer for layer in found if layer.operator != "Conv"]
-        left = [layer for layer in found if is_excluded(layer, self.exclude)]
-        layers = [layer for layer in found if layer not in left]
+            layers_found = [layer for layer in layers_found if layer.operator != "Conv"]
+        excluded = [layer for layer in layers_found if is_excluded(layer, self.exclude)]
+        layers = [layer for layer in layers_found if layer not in excluded]
         if not layers:
-            reason = "; ".join(notes) or "all are excluded, or there is none"
+            reason = "; ".join(notes) or "all are excluded, or the model has none"
             raise ValueError(f"there is no layer to quantise: {reason}")
-        return layers, (*notes, *(f"layer {one.name} stays in FP32: as told" for one in left))
+        return layers, (
+            *notes,
+            *(f"layer {layer.name} stays in FP32: excluded" for layer in excluded),
+        )
 
     def _writers(
         self, model: onnx.ModelProto, samples: Samples, folder: Path, progress: Progress
     ) -> dict[str, GraphWriter]:
-        """Return what writes the graph, by the calibrator that it heeds."""
+        """Return the functions that write a quantised graph, by calibration method."""
         weight_format = self.weight_format(hardware(1).flags)
         if self.mode == "dynamic":
             return {"dynamic": partial(write_dynamic, model, weight_format=weight_format)}
@@ -194,7 +211,7 @@ class Int8(Technique):
         comparator: GraphComparator | None,
         progress: Progress,
     ) -> tuple[bytes, tuple[str, ...]]:
-        """Return the graph, and notes on what was compared."""
+        """Return the quantised graph, and notes on the comparisons."""
         write: GraphWriter = next(iter(writers.values()))
         notes: tuple[str, ...] = ()
         if comparator is None:
@@ -212,6 +229,6 @@ def _require_few_convolutions(network: nn.Module, sample: Samples) -> None:
     share = convolution_share(network, sample)
     if share > _MAX_CONVOLUTION_SHARE:
         raise ValueError(
-            f"convolutions do {share:.0%} of the multiplications, and have no dynamic INT8 kernel "
-            "worth its time: use mode: static"
+            f"convolutions do {share:.0%} of the multiplications, but dynamic mode has no fast "
+            "INT8 kernel for them; set mode: static"
         )

@@ -1,4 +1,4 @@
-"""Lottery tickets: a sparse network that, trained from early weights, learns what dense learns."""
+"""Lottery tickets: sparse subnetworks that train from early weights to the dense accuracy."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from variants.compression.sparsity.layers import (
     allowed_weights,
     find_layers,
     mask_layers,
+    no_layer_error,
     to_matrix,
 )
 from variants.compression.techniques.technique import Technique
@@ -25,32 +26,35 @@ from variants.model.state import CompressionState, Stage
 from variants.model.training import Schedule, count_steps, fit
 from variants.runtime.patterns import keep_share_of_all
 
-_SEED_OFFSET: Final = 2**31
-"""Added to a seed: no run of a recipe draws its first weights by it. Torch uses 32 bits of one."""
+_CONTROL_SEED_OFFSET: Final = 2**31
+"""Separates the seeds of the controls from those of recipes; torch uses 32 bits of a seed."""
 
 
 @dataclass(frozen=True, eq=False)
 class TicketSearch:
-    """What the rounds have found."""
+    """Result of the pruning rounds."""
 
     rewind_state: Mapping[str, Tensor]
-    """The network's state after `rewind_steps` steps, before anything was pruned."""
+    """State dict after `rewind_steps` steps, before any pruning."""
     masks: tuple[Mapping[str, Tensor], ...]
-    """After each round, by parameter name: BOOL of its shape, True where the weight stays."""
+    """Masks after each round by parameter name: BOOL of its shape, True where weights are kept."""
 
 
 class LotteryTicket(Technique, Schedule):
-    """Trains the architecture from nothing, again and again; what it was trained to is not used.
+    """Trains the architecture from new weights, repeatedly; the given weights are not used.
 
-    In each round: train to the end, mask `share_per_round` of the weights that are left in Linear
-    and Conv2d layers, the smallest of all, and rewind the others to what they were after
-    `rewind_steps` steps: 0 as in Frankle and Carbin 2018 (arXiv:1803.03635), more as in Frankle et
-    al. 2019 (arXiv:1903.01611), who need it for larger networks. The last ticket is then trained to
-    the end: `rounds` + 1 trainings in all, each by the whole schedule but for the steps before.
+    Each round trains to the end of the schedule, masks `share_per_round` of the remaining weights
+    of the Linear and Conv2d layers, those of smallest magnitude over all layers, and rewinds the
+    others to their values after `rewind_steps` steps. 0 steps is Frankle and Carbin 2018
+    (arXiv:1803.03635); larger networks need more, as in Frankle et al. 2019 (arXiv:1903.01611).
+    The last ticket is then trained to the end. That makes `rounds` + 1 trainings, each over the
+    whole schedule except the steps before the rewind point.
 
-    Two controls say what is owed to the early weights and what to the mask: `reinit` trains the
-    ticket's mask from other first weights, `random-mask` the early weights under a mask that keeps
-    as many in each layer, anywhere.
+    Two controls separate the effects of the early weights and of the mask: `reinit` trains with the
+    ticket's masks from other initial weights; `random-mask` trains the early weights with random
+    masks that keep as many weights in each layer.
+
+    `epochs`, `batch_size`, `learning_rate`, `weight_decay` and `seed` are those of `Schedule`.
     """
 
     kind: ClassVar[str] = "lottery-ticket"
@@ -58,24 +62,29 @@ class LotteryTicket(Technique, Schedule):
     yields: ClassVar[Stage] = Stage.MASKED
 
     rounds: int = Field(default=5, ge=1)
+    """Number of pruning rounds."""
     share_per_round: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the remaining weights that each round masks."""
     rewind_steps: int = Field(default=0, ge=0)
+    """Training step whose weights each round starts from."""
     control: Literal["none", "reinit", "random-mask"] = "none"
+    """Control experiment to run instead of the ticket."""
     exclude: tuple[str, ...] = ()
-    """Names of layers to leave alone, as patterns: `head`, `blocks.0.*`."""
+    """Patterns (`*`, `?`) of layer names to skip, such as `head` or `blocks.0.*`."""
 
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return the workpiece with a trained ticket and its masks.
+        """Return the state with a trained ticket and its masks.
 
-        Raises `ValueError` if a step before has changed the network: nothing of that would be left.
+        Raises `ValueError` if an earlier step changed the network, since the change would be lost,
+        if `rewind_steps` exceeds the schedule, or if no layer can be masked.
         """
         _require_unchanged(state)
         steps = count_steps(len(data.train), self)
         if self.rewind_steps >= steps:
             raise ValueError(
-                f"rewind_steps must be less than the {steps} steps of a training, "
+                f"rewind_steps must be less than the {steps} steps of the schedule, "
                 f"got {self.rewind_steps}"
             )
         search = self.search(state.dense, data.train, progress)
@@ -92,17 +101,16 @@ class LotteryTicket(Technique, Schedule):
         )
 
     def search(self, architecture: nn.Module, split: Split, progress: Progress) -> TicketSearch:
-        """Find a mask in `rounds` rounds of training on the split."""
+        """Return the masks that `rounds` rounds of training on the split find."""
         network = initialise(architecture, self.seed)
         layers, skipped = find_layers(network, self.exclude)
         if not layers:
-            reasons = "; ".join(skipped) or "it has no Linear or Conv2d that is not excluded"
-            raise ValueError(f"{self.kind} found no layer to work on: {reasons}")
+            raise no_layer_error(self.kind, skipped)
         steps = count_steps(len(split), self)
         fit(network, split, self, progress, steps=range(self.rewind_steps), label="first steps")
         rewind_state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         masks: dict[str, Tensor] = {}
-        found = []
+        masks_by_round = []
         for number in range(1, self.rounds + 1):
             fit(
                 network,
@@ -114,22 +122,22 @@ class LotteryTicket(Technique, Schedule):
                 label=f"round {number} of {self.rounds}",
             )
             removed = 1 - (1 - self.share_per_round) ** number
-            kept = keep_share_of_all(_sizes(layers, masks), removed)
+            kept = keep_share_of_all(_magnitudes(layers, masks), removed)
             network.load_state_dict(rewind_state)
             masks = mask_layers(layers, kept)
-            found.append(masks)
-        return TicketSearch(rewind_state, tuple(found))
+            masks_by_round.append(masks)
+        return TicketSearch(rewind_state, tuple(masks_by_round))
 
     def start(
         self, architecture: nn.Module, search: TicketSearch
     ) -> tuple[nn.Module, dict[str, Tensor]]:
-        """Return the network from which the last training starts, and its masks."""
+        """Return the network that the last training starts from, and its masks."""
         masks = dict(search.masks[-1])
         if self.control == "random-mask":
-            generator = torch.Generator().manual_seed(self.seed + _SEED_OFFSET)
+            generator = torch.Generator().manual_seed(self.seed + _CONTROL_SEED_OFFSET)
             masks = {name: _shuffled(mask, generator) for name, mask in masks.items()}
-        anew = self.seed + _SEED_OFFSET if self.control == "reinit" else self.seed
-        network = initialise(architecture, anew)
+        seed = self.seed + _CONTROL_SEED_OFFSET if self.control == "reinit" else self.seed
+        network = initialise(architecture, seed)
         if self.control != "reinit":
             network.load_state_dict(search.rewind_state)
         with torch.no_grad():
@@ -146,7 +154,7 @@ class LotteryTicket(Technique, Schedule):
         )
         control = "" if self.control == "none" else f"; control: {self.control}"
         return (
-            f"{left:,} of {total:,} weights are left after {self.rounds} rounds "
+            f"{left:,} of {total:,} weights are kept after {self.rounds} rounds "
             f"(by layer: {layers}){control}"
         )
 
@@ -157,15 +165,16 @@ def _require_unchanged(state: CompressionState) -> None:
         ours, theirs = dense.get(name), given.get(name)
         if ours is None or theirs is None or not torch.equal(ours, theirs):
             raise ValueError(
-                "a lottery ticket is trained from nothing in the shapes that the factory builds: "
-                f"it must be the first step, but {name!r} was changed before, which would be lost"
+                "a lottery ticket is trained from new weights in the shapes that the model's "
+                f"factory builds, so it must be the first step; an earlier step changed {name!r}, "
+                "and the change would be lost"
             )
 
 
-def _sizes(
+def _magnitudes(
     layers: Mapping[str, SparsifiableLayer], masks: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the magnitudes of the weights that are not masked; the others' are below all."""
+    """Return the magnitudes of the weights by layer, -inf for masked weights."""
     allowed = allowed_weights(layers, masks)
     return {
         name: to_matrix(layer.weight.detach()).abs().masked_fill(~allowed[name], -torch.inf)

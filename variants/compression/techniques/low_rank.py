@@ -1,4 +1,4 @@
-"""Low-rank factorisation: a Linear layer becomes two thinner ones with fewer weights together."""
+"""Low-rank factorisation: replaces a Linear by two smaller ones with fewer weights in total."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from variants.runtime.low_rank import Decomposition, break_even, replacement
 
 
 class LowRankFactors(Technique):
-    """Replaces each `nn.Linear` that gets smaller so by the best two layers of a rank.
+    """Replaces each `nn.Linear` by its best approximation of a given rank, as two layers.
 
-    The rank is the least that keeps `energy`, or `break_even` of the rank at which nothing would be
-    saved: 0.5 halves the weights. A layer stays, and the notes say why, if its two would not be
-    smaller. With `whiten`, what is kept is what matters for the inputs that the layer really gets
-    (see `Decomposition.of`), not for all that it could get: for how they vary, since the bias, if
-    there is one, makes up for what is lost where they lie.
+    The rank is the smallest that keeps `energy`, or `break_even` times the break-even rank
+    in * out / (in + out), at which the two layers have as many weights as the one: 0.5 halves the
+    weights. A layer whose factors would not be smaller stays dense, and the notes say why.
+
+    With `whiten`, the approximation minimises the error on the layer's observed inputs instead of
+    the error of the weight (see `Decomposition.of`). If the layer has a bias, the bias corrects the
+    error at the mean input, so that the covariance of the inputs decides; otherwise their second
+    moments do.
     """
 
     kind: ClassVar[str] = "low-rank"
@@ -35,58 +38,65 @@ class LowRankFactors(Technique):
     yields: ClassVar[Stage] = Stage.FREE
 
     energy: float | None = Field(default=None, gt=0, le=1)
-    """Share of the squared singular values to keep; then leave out `break_even`."""
+    """Share of the squared singular values to keep; excludes `break_even`."""
     break_even: float | None = Field(default=None, gt=0, lt=1, validate_default=True)
-    """The rank as a share of in * out / (in + out); then leave out `energy`."""
+    """Rank as a fraction of the break-even rank in * out / (in + out); excludes `energy`."""
     whiten: bool = False
+    """Whether to minimise the error on observed inputs rather than that of the weight."""
     exclude: tuple[str, ...] = ()
-    """Names of layers to leave alone, as patterns: `head`, `blocks.0.*`."""
+    """Patterns (`*`, `?`) of layer names to skip, such as `head` or `blocks.0.*`."""
     samples: int = Field(default=512, ge=1)
-    """How many validation samples tell what the layers get; for `whiten` only."""
+    """Number of validation samples on which inputs are observed; used with `whiten` only."""
     seed: int = 0
+    """Seed of the choice of samples."""
 
     @field_validator("break_even")
     @classmethod
     def _require_one_rank_rule(cls, share: float | None, info: ValidationInfo) -> float | None:
         if "energy" in info.data and (share is None) == (info.data["energy"] is None):
-            raise ValueError("give either energy or break_even: they decide the same rank")
+            raise ValueError("set either energy or break_even: each decides the rank")
         return share
 
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return the workpiece with a network of thinner layers."""
+        """Return the state with factorised layers.
+
+        Raises `ValueError` if no layer becomes smaller.
+        """
         found, notes = find_layers(state.network, self.exclude)
         linears = {name: layer for name, layer in found.items() if isinstance(layer, nn.Linear)}
         for name in [name for name, linear in linears.items() if type(linear) is not nn.Linear]:
             kind = type(linears.pop(name)).__name__
-            notes.append(f"layer {name} stays dense: a {kind} is not always called as a Linear")
+            notes.append(f"layer {name} stays dense: a {kind} is not always called like a Linear")
         inputs = self._inputs(state.network, linears, data, progress)
 
         network = copy.deepcopy(state.network)
         ranks = {}
         for name in progress.track(linears, description="factorising"):
             linear = linears[name]
-            seen = inputs.get(name)
-            decomposition = Decomposition.of(linear.weight, _spread(linear, seen))
+            statistics = inputs.get(name)
+            decomposition = Decomposition.of(linear.weight, _input_moments(linear, statistics))
             rank = self._rank(linear, decomposition)
             most = break_even(linear.in_features, linear.out_features)
             if rank >= most:
                 notes.append(
-                    f"layer {name} stays dense: at rank {rank} it would not be smaller, which "
-                    f"begins below {most:.1f}"
+                    f"layer {name} stays dense: rank {rank} would not make it smaller; the rank "
+                    f"must be below {most:.1f}"
                 )
                 continue
             ranks[name] = f"{name} {rank} of {len(decomposition.singular)}"
-            mean = None if seen is None else seen.mean
-            made = replacement(linear, decomposition, rank, mean)
-            for place in _places(state.network, linear):
-                network.set_submodule(place, made)
+            mean = None if statistics is None else statistics.mean
+            replaced = replacement(linear, decomposition, rank, mean)
+            for alias in _module_names(state.network, linear):
+                network.set_submodule(alias, replaced)
         if not ranks:
             raise no_layer_error(self.kind, notes)
-        unseen = ", ".join(name for name in ranks if self.whiten and name not in inputs)
-        if unseen:
-            notes.append(f"inputs not observed, so not whitened: {unseen}")
+        unobserved = ", ".join(name for name in ranks if self.whiten and name not in inputs)
+        if unobserved:
+            notes.append(
+                f"factorised without whitening, because the inputs cannot be observed: {unobserved}"
+            )
         return replace(
             state,
             network=network,
@@ -100,7 +110,7 @@ class LowRankFactors(Technique):
         data: TrainingData,
         progress: Progress,
     ) -> dict[str, InputStatistics]:
-        """Return what each layer gets in the network as it is, if it is wanted."""
+        """Return the statistics of the layers' inputs by layer; none without `whiten`."""
         if not self.whiten:
             return {}
         samples = draw_samples(data.validation, self.samples, self.seed).samples
@@ -109,17 +119,17 @@ class LowRankFactors(Technique):
     def _rank(self, linear: nn.Linear, decomposition: Decomposition) -> int:
         if self.energy is not None:
             return decomposition.rank_of(self.energy)
-        assert self.break_even is not None  # checked: one of the two is given
+        assert self.break_even is not None  # validated: one of the two is set
         return max(1, int(self.break_even * break_even(linear.in_features, linear.out_features)))
 
 
-def _spread(linear: nn.Linear, inputs: InputStatistics | None) -> Tensor | None:
+def _input_moments(linear: nn.Linear, inputs: InputStatistics | None) -> Tensor | None:
     if inputs is None:
         return None
     return inputs.moments if linear.bias is None else inputs.covariance
 
 
-def _places(network: nn.Module, wanted: nn.Module) -> list[str]:
-    """Return every name under which the network has the module: one layer may serve twice."""
+def _module_names(network: nn.Module, target: nn.Module) -> list[str]:
+    """Return every name of a module in the network; a module can be registered several times."""
     everywhere = network.named_modules(remove_duplicate=False)
-    return [name for name, module in everywhere if module is wanted]
+    return [name for name, module in everywhere if module is target]

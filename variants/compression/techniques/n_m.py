@@ -1,4 +1,4 @@
-"""N:M sparsity: of every M consecutive weights of a row, N stay; hardware can take 2:4."""
+"""N:M sparsity: keeps N of every M consecutive weights of a row; hardware supports 2:4."""
 
 from __future__ import annotations
 
@@ -34,21 +34,23 @@ from variants.runtime.linear24 import GROUP, KEPT
 from variants.runtime.patterns import keep_n_of_m
 
 _TOLERANCE = 1e-4
-"""Largest change of a score by reordering, relative to the largest score (FP32 rounding)."""
+"""Largest change of an output by reordering, relative to the largest output (FP32 rounding)."""
 _CHECKED_SAMPLES = 64
+"""Number of samples on which outputs are compared before and after reordering."""
 
 
 class SparseNM(Technique):
-    """Masks every Linear and Conv2d that it can, along the inputs; recover keeps the masks.
+    """Masks the weights of Linear and Conv2d layers along their inputs.
 
-    Of a convolution M consecutive input channels at one place of the kernel are a group. Linear
-    layers of 2:4 are stored packed. A layer stays dense, and the notes say why, if its inputs are
-    no multiple of M (padding would store columns that do not exist) or if it has fewer than
-    `min_rows` outputs: a classifier's head holds under 1 % of the weights, decides every answer,
-    and is below the 16 rows that sparse matrix units take at least.
+    In a convolution, M consecutive input channels at one kernel position form a group. Linear
+    layers with 2:4 masks are stored packed. A layer stays dense, and the notes say why, if the
+    number of its inputs is not a multiple of M (padding would store columns that do not exist), or
+    if it has fewer than `min_rows` outputs. Classifier heads hold less than 1 % of the weights,
+    affect every answer, and have fewer than the 16 rows that sparse matrix units need.
 
-    With `permute`, inputs are first reordered so that the mask keeps more (Pool and Yu 2021),
-    wherever the layer before, in an `nn.Sequential`, can write them in that order.
+    With `permute`, the inputs of a layer are first reordered so that the mask keeps more of the
+    score (Pool and Yu 2021, "Channel Permutations for N:M Sparsity"), wherever the layer before, in
+    an `nn.Sequential`, can produce its outputs in that order.
     """
 
     kind: ClassVar[str] = "sparse-n:m"
@@ -56,15 +58,21 @@ class SparseNM(Technique):
     yields: ClassVar[Stage] = Stage.MASKED
 
     n: int = Field(default=KEPT, ge=1)
+    """Number of weights to keep in each group."""
     m: int = Field(default=GROUP, ge=2, le=64, validate_default=True)
+    """Number of consecutive weights in a group; more than `n`."""
     criterion: Criterion = "magnitude"
+    """Score that ranks weights; see `variants.compression.sparsity.criteria`."""
     min_rows: int = Field(default=16, ge=1)
+    """Smallest number of outputs of a layer that is masked."""
     exclude: tuple[str, ...] = ()
-    """Names of layers to leave alone, as patterns: `head`, `blocks.0.*`."""
+    """Patterns (`*`, `?`) of layer names to skip, such as `head` or `blocks.0.*`."""
     permute: bool = False
+    """Whether to reorder inputs so that the masks keep more of the score."""
     samples: int = Field(default=1024, ge=1)
-    """How many samples of the train split the criterion may look at."""
+    """Largest number of train samples on which the criterion is computed."""
     seed: int = 0
+    """Seed of the choice of samples, of the scores of `random`, and of the search for an order."""
 
     @field_validator("m")
     @classmethod
@@ -76,19 +84,22 @@ class SparseNM(Technique):
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return the workpiece with masked weights."""
+        """Return the state with masked weights.
+
+        Raises `ValueError` if no layer can be masked, or if reordering changes the outputs.
+        """
         network = copy.deepcopy(state.network)
-        found, notes = find_layers(network, self.exclude)
-        reasons = {name: self._skip_reason(layer) for name, layer in found.items()}
-        layers = {name: layer for name, layer in found.items() if not reasons[name]}
+        candidates, notes = find_layers(network, self.exclude)
+        reasons = {name: self._skip_reason(layer) for name, layer in candidates.items()}
+        layers = {name: layer for name, layer in candidates.items() if not reasons[name]}
         notes += [f"layer {name} stays dense: {why}" for name, why in reasons.items() if why]
         if not layers:
             raise no_layer_error(self.kind, notes)
         masks = dict(state.masks)
         split = draw_samples(data.train, self.samples, self.seed)
         if self.permute:
-            masks, reordered = self._reorder(network, layers, masks, split, progress)
-            notes += reordered
+            masks, reorder_notes = self._reorder(network, layers, masks, split, progress)
+            notes += reorder_notes
         kept = self._choose(network, layers, masks, split, progress)
         notes += describe_unobserved(layers, kept)
         if not kept:
@@ -105,7 +116,7 @@ class SparseNM(Technique):
     def _skip_reason(self, layer: SparsifiableLayer) -> str:
         channels, rows = input_channels(layer), len(layer.weight)
         if channels % self.m:
-            return f"{channels} inputs are no multiple of {self.m}"
+            return f"{channels} inputs are not a multiple of {self.m}"
         if rows < self.min_rows:
             return f"{rows} outputs are fewer than min_rows = {self.min_rows}"
         return ""
@@ -140,34 +151,38 @@ class SparseNM(Technique):
         split: Split,
         progress: Progress,
     ) -> tuple[dict[str, Tensor], list[str]]:
-        """Reorder channels of the network in place; return the masks alike, and notes."""
-        everything, _ = find_layers(network)
-        pairs = find_layer_pairs(network, everything)
+        """Reorder channels of the network in place; return the reordered masks, and notes."""
+        all_layers, _ = find_layers(network)
+        pairs = find_layer_pairs(network, all_layers)
         scores = score(network, layers, masks, self.criterion, split, self.seed, progress)
         checked = split.part(0, _CHECKED_SAMPLES).samples
         before = all_scores(network, checked)
-        moved, notes = dict(masks), []
+        reordered_masks, notes = dict(masks), []
         for name in progress.track(scores, description="permutation"):
             if f"{name}.weight" in masks:
-                notes.append(f"inputs of layer {name} keep their order: it is masked already")
+                notes.append(
+                    f"inputs of layer {name} keep their order: the layer is masked already"
+                )
             elif name not in pairs:
-                notes.append(f"inputs of layer {name} keep their order: no layer writes only them")
+                notes.append(
+                    f"inputs of layer {name} keep their order: no single layer produces them"
+                )
             else:
-                # Every place of a kernel reads the same channels, so it counts as rows of its own.
+                # All kernel positions read the same channels, so each counts as additional rows.
                 by_channel = scores[name].reshape(-1, input_channels(layers[name]))
                 order = find_order(by_channel, self.n, self.m, self.seed)
-                first = retained(by_channel, self.n, self.m)
-                more = retained(by_channel[:, order], self.n, self.m) - first
-                moved = permute(network, moved, pairs[name], order)
+                retained_before = retained(by_channel, self.n, self.m)
+                gain = retained(by_channel[:, order], self.n, self.m) - retained_before
+                reordered_masks = permute(network, reordered_masks, pairs[name], order)
                 notes.append(
-                    f"inputs of layer {name} are reordered: {more / (first or 1.0):.1%} more of "
-                    f"the {self.criterion} score is kept"
+                    f"inputs of layer {name} are reordered: the mask keeps "
+                    f"{gain / (retained_before or 1.0):.1%} more of the {self.criterion} score"
                 )
         largest = before.abs().max().clamp(min=torch.finfo(before.dtype).tiny)
         change = (all_scores(network, checked) - before).abs().max() / largest
         if not torch.isfinite(change) or change > _TOLERANCE:
             raise ValueError(
-                f"reordering channels changed the answers by {float(change):.1e}: the network "
-                f"uses its layers in a way that its modules do not show; set permute: false"
+                f"reordering channels changed the outputs by {float(change):.1e}: the network uses "
+                "its layers in a way that its modules do not show; set permute: false"
             )
-        return moved, notes
+        return reordered_masks, notes

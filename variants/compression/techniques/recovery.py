@@ -1,4 +1,4 @@
-"""Win back accuracy after a technique: a short fine-tuning that respects its masks."""
+"""Recovery: fine-tuning after compression, with masked weights held at zero."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from variants.model.training import Schedule, Teacher, fit
 
 
 class Recover(Technique, Schedule):
-    """Trains on the train split with cross-entropy; weights that are masked stay zero.
+    """Trains the network on the train split with cross-entropy; masked weights stay zero.
 
-    With `distill` above 0 that share of the loss is how far the answers are from the dense
-    network's, both softened by `temperature` (Hinton, Vinyals and Dean 2015, arXiv:1503.02531).
+    With `distill` above 0, that share of the loss is the distillation loss: the divergence from
+    the dense network's outputs, both softened by `temperature` (Hinton, Vinyals and Dean 2015,
+    arXiv:1503.02531).
 
-    After a step that made a graph, as `int8` does, the network is trained as that step simulates
-    its graph, and the step is then applied anew: after `int8` this is quantization-aware training.
+    After a step that made a graph, such as `int8`, the network is trained while that step simulates
+    the graph, and the step is then applied again. After `int8` this is quantization-aware training.
+
+    `epochs`, `batch_size`, `learning_rate`, `weight_decay` and `seed` are those of `Schedule`.
     """
 
     kind: ClassVar[str] = "recover"
@@ -31,25 +34,27 @@ class Recover(Technique, Schedule):
     yields: ClassVar[Stage] = Stage.FREE
 
     distill: float = Field(default=0.0, ge=0, le=1)
+    """Share of the distillation loss in the training loss, 0 to 1."""
     temperature: float = Field(default=4.0, gt=0)
+    """Temperature of the softmax in the distillation loss."""
 
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return the workpiece with trained weights, and with a graph made from them if it had one.
+        """Return the state with trained weights; a graph is rebuilt from them.
 
-        Raises `ValueError` if the graph was made by a step that cannot make it anew.
+        Raises `ValueError` if the step that made the graph cannot rebuild it.
         """
         conversion = state.conversion
         if conversion is None and state.graph is not None:
-            raise ValueError("the graph was made by a step that cannot make it anew")
+            raise ValueError(
+                "the step that made the graph cannot rebuild it from a trained network"
+            )
         given = state if conversion is None else conversion.source
         network = copy.deepcopy(given.network)
         teacher = Teacher(given.dense, self.distill, self.temperature)
-        simulate_quantization = (
-            conversion.converter.simulate(network, state) if conversion else nullcontext()
-        )
-        with simulate_quantization:
+        simulation = conversion.converter.simulate(network, state) if conversion else nullcontext()
+        with simulation:
             fit(
                 network,
                 data.train,

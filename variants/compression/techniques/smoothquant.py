@@ -1,4 +1,4 @@
-"""SmoothQuant: activations without outliers, so that INT8 loses less. Put it before `int8`."""
+"""SmoothQuant: moves activation outliers into the weights, so that `int8` loses less accuracy."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from variants.model.state import CompressionState, Stage
 
 
 class SmoothQuant(Technique):
-    """Divides activations by a scale for each channel, and multiplies it into what reads them.
+    """Divides activations by a scale per channel, and multiplies the layers that read them by it.
 
-    Xiao et al. 2022 (arXiv:2211.10438). The network computes what it did, up to rounding. Only
-    where that is exact: from a LayerNorm or a Linear to the Linears that alone read it, if between
-    them is nothing, a ReLU, or an attention that mixes tokens, as from its value to its output. The
-    notes name the LayerNorms for which it is not, as those before a residual addition.
+    Xiao et al. 2022 (arXiv:2211.10438). The network computes the same function, up to rounding.
+    Place it before `int8`. It applies only where the change is exact: from a LayerNorm or a Linear
+    to Linears that are its only readers, with nothing in between, a ReLU, or an attention that
+    mixes tokens (from `value` to `output`). The notes name the LayerNorms that are skipped, for
+    example those that feed a residual addition.
     """
 
     kind: ClassVar[str] = "smoothquant"
@@ -30,22 +31,26 @@ class SmoothQuant(Technique):
     yields: ClassVar[Stage] = Stage.FREE
 
     alpha: float = Field(default=0.5, ge=0, le=1)
-    """How much of the difficulty goes from the activations, at 0, to the weights, at 1."""
+    """Migration strength: 0 leaves the outliers in the activations, 1 moves them to the weights."""
     samples: int = Field(default=512, ge=1)
-    """How many validation samples say how large activations are."""
+    """Number of validation samples on which the largest activations are measured."""
     seed: int = 0
+    """Seed of the choice of samples."""
 
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return the workpiece with other weights for the same function."""
+        """Return the state with rescaled weights.
+
+        Raises `ValueError` if no layer can be smoothed.
+        """
         samples = draw_samples(data.validation, self.samples, self.seed).samples
         network = copy.deepcopy(state.network)
         groups, skipped = find_groups(network, samples)
         if not groups:
             raise ValueError(
-                "there is nothing to smooth: "
-                + ("; ".join(skipped) or "no LayerNorm or Linear is read by Linears alone")
+                "no layer can be smoothed: "
+                + ("; ".join(skipped) or "there is no LayerNorm or Linear that only Linears read")
             )
         largest = largest_activations(network, samples, groups, progress)
         notes = []
@@ -54,7 +59,7 @@ class SmoothQuant(Technique):
             before, after = largest[node], largest[node] / scales
             notes.append(
                 f"{group.weight.removesuffix('.weight')} smoothed: its largest channel was "
-                f"{float(before.max() / before.mean()):.1f} times the mean, and is "
-                f"{float(after.max() / after.mean()):.1f} times"
+                f"{float(before.max() / before.mean()):.1f} times the mean and is now "
+                f"{float(after.max() / after.mean()):.1f} times the mean"
             )
         return replace(state, network=network, notes=(*state.notes, *notes, *skipped))

@@ -1,4 +1,4 @@
-"""Structured pruning: neurons, channels and attention heads are removed, layers become smaller."""
+"""Structured pruning: removes neurons, channels and attention heads, so that layers shrink."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from variants.compression.pruning.graph import UnitGroups, find_unit_groups
 from variants.compression.pruning.group import Group, ParameterCounter, remove_units, update_groups
-from variants.compression.pruning.score import SAMPLES, Criterion, score
+from variants.compression.pruning.score import DEFAULT_SAMPLES, Criterion, score
 from variants.compression.pruning.selection import Limits, Scope, choose
 from variants.compression.sparsity.statistics import draw_samples
 from variants.compression.techniques.ramp import BetweenRounds, ramp
@@ -25,14 +25,14 @@ from variants.model.training import fit
 
 
 class Structured(Technique):
-    """Removes the units that matter least until `share` of the network's parameters is gone.
+    """Removes the least important units until `share` of the network's parameters is removed.
 
-    Units that only go together are found by torch-pruning's dependency graph (Fang et al. 2023,
-    arXiv:2301.12900), and each group of them is proven on samples before it is touched. With
-    `rounds` the share grows by a cubic ramp, fast at first (Zhu and Gupta 2017, arXiv:1710.01878,
-    section 3), with new scores in each round, and `recover` between them. Even without recovery
-    rounds help the scores by gradients much, since those only know small changes. Inputs and
-    outputs of the network stay as they are.
+    Units that must be removed together are found with torch-pruning's dependency graph (Fang et al.
+    2023, arXiv:2301.12900), and each group is verified on samples before it is used. With `rounds`
+    above 1 the share grows along a cubic ramp, fastest at first (Zhu and Gupta 2017,
+    arXiv:1710.01878, section 3); each round computes new scores, and `recover` trains in between.
+    Rounds improve gradient scores even without training, because gradients only predict small
+    changes. Inputs and outputs of the network are not pruned.
     """
 
     kind: ClassVar[str] = "structured"
@@ -40,36 +40,39 @@ class Structured(Technique):
     yields: ClassVar[Stage] = Stage.FREE
 
     share: float = Field(gt=0, lt=1)
-    """Of the parameters that the network has when the step begins."""
+    """Share of the network's parameters to remove, counted when the step begins."""
     criterion: Criterion = "taylor"
+    """Score that ranks units; see `variants.compression.pruning.score`."""
     scope: Scope = "global"
-    """Scores compared over the whole network, or the same ratio of units from each group."""
+    """`global` compares scores across groups; `layer` removes the same ratio from each group."""
     max_ratio: float = Field(default=0.95, gt=0, le=1)
-    """Largest share of the units of any group that may go."""
+    """Largest share of the units of one group that may be removed."""
     round_to: int = Field(default=1, ge=1)
-    """Neurons and channels that stay are a multiple of this in each group that loses some."""
+    """In each pruned group the number of remaining neurons or channels is a multiple of this."""
     exclude: tuple[str, ...] = ()
-    """Patterns (`*`, `?`) of names of layers whose outputs stay whole."""
+    """Patterns (`*`, `?`) of layer names whose outputs are not pruned, such as `blocks.0.*`."""
     heads: bool = True
-    """Whether whole attention heads go too."""
+    """Whether to remove whole attention heads, too."""
     through_norms: bool = False
-    """Whether channels that a LayerNorm runs over may go: those which stay then change as well."""
-    samples: int = Field(default=SAMPLES, ge=1)
-    """How many validation samples, with labels, tell activations and gradients."""
+    """Whether to remove channels that a LayerNorm normalises, which changes the other channels."""
+    samples: int = Field(default=DEFAULT_SAMPLES, ge=1)
+    """Number of labelled validation samples on which activations and gradients are measured."""
     rounds: int = Field(default=1, ge=1)
+    """Number of pruning rounds."""
     recover: BetweenRounds = None
-    """Training between rounds; none after the last: that is a step of its own."""
+    """Training between rounds; to train after the last round, add a step `recover`."""
     seed: int = 0
+    """Seed of the choice of samples, and of the scores of `random`."""
 
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return the workpiece with a smaller network.
+        """Return the state with a smaller network.
 
-        Raises `ValueError` if so many parameters cannot be removed, and says how many can.
+        Raises `ValueError` if `share` cannot be reached; the message says how much can be removed.
         """
         unit_groups = self._find_groups(state.network, data)
-        calibration = draw_samples(data.validation, self.samples, self.seed)
+        scoring = draw_samples(data.validation, self.samples, self.seed)
         network = state.network
         total = ParameterCounter(network, ()).total
         sizes = {group.name: group.size for group in unit_groups.groups}
@@ -79,11 +82,11 @@ class Structured(Technique):
         limits = Limits(self.round_to, min_units)
         groups: Sequence[Group] = unit_groups.groups
         for done in range(1, self.rounds + 1):
-            gone = self.share * ramp(done, self.rounds)
+            removed = self.share * ramp(done, self.rounds)
             counter = ParameterCounter(network, groups)
-            share = 1 - (1 - gone) * total / counter.total
+            share = 1 - (1 - removed) * total / counter.total
             if share > 0:
-                scores = score(network, groups, calibration, self.criterion, self.seed, progress)
+                scores = score(network, groups, scoring, self.criterion, self.seed, progress)
                 kept = choose(groups, scores, counter, share=share, scope=self.scope, limits=limits)
                 network = remove_units(network, groups, kept)
                 groups = update_groups(groups, kept)
@@ -91,8 +94,8 @@ class Structured(Technique):
                 network = copy.deepcopy(network)
                 label = f"recovery {done} of {self.rounds - 1}"
                 fit(network, data.train, self.recover, progress, label=label)
-        left = ParameterCounter(network, ()).total
-        notes = [f"kept {left:,} of {total:,} parameters, {1 - left / total:.1%} gone"]
+        remaining = ParameterCounter(network, ()).total
+        notes = [f"kept {remaining:,} of {total:,} parameters, {1 - remaining / total:.1%} removed"]
         notes += [f"{g.name}: {g.size} of {sizes[g.name]} {g.kind}" for g in groups]
         return replace(
             state,
@@ -101,13 +104,15 @@ class Structured(Technique):
         )
 
     def _find_groups(self, network: nn.Module, data: TrainingData) -> UnitGroups:
-        found = find_unit_groups(network, data.validation.samples)
-        groups, notes = [], list(found.notes)
-        for group in found.without(self.exclude).groups:
+        unit_groups = find_unit_groups(network, data.validation.samples)
+        groups, notes = [], list(unit_groups.notes)
+        for group in unit_groups.exclude(self.exclude).groups:
             if group.is_normalized and not self.through_norms:
-                notes.append(f"{group.name} left alone: a LayerNorm runs over it (through_norms)")
+                notes.append(
+                    f"{group.name} is not pruned: a LayerNorm normalises it (see through_norms)"
+                )
             elif self.heads or group.kind != "heads":
                 groups.append(group)
         if not groups:
-            raise ValueError(f"no units can be removed: {'; '.join(notes) or 'nothing is hidden'}")
+            raise ValueError(f"no units can be removed: {'; '.join(notes) or 'no hidden layers'}")
         return UnitGroups(tuple(groups), tuple(notes))

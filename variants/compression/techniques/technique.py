@@ -1,4 +1,4 @@
-"""What every compression technique is: parameters that were checked, and one way to apply them."""
+"""The interface of a compression technique: validated parameters and `apply`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from variants.model.state import CompressionState, Stage
 
 
 class Technique(Record, ABC):
-    """Makes a model cheaper, or better again. Parameters are fields; `apply` has no options."""
+    """One compression step: changes the network, its masks or its graph.
+
+    The fields are the parameters that a recipe sets. `apply` takes no others.
+    """
 
     kind: ClassVar[str]
+    """Name of the technique in recipes."""
     accepts: ClassVar[Stage]
-    """The last stage of a workpiece that it can still work on."""
+    """Latest stage of a state that the technique can be applied to."""
     yields: ClassVar[Stage]
-    """The stage it takes a workpiece to, if that was not further along."""
+    """Stage after the technique, unless the state was at a later stage already."""
 
     @abstractmethod
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return another workpiece; the given one, network and all, is left as it was.
+        """Return the compressed state; the given state and its network are not modified.
 
-        Raises `ValueError` if the network is of a structure that it does not understand.
+        Raises `ValueError` if the technique does not support the structure of the network.
         """

@@ -1,4 +1,4 @@
-"""Unstructured pruning: single weights go, wherever they are; shapes stay as they are."""
+"""Unstructured pruning: masks single weights; shapes do not change."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ from variants.model.training import fit
 from variants.runtime.patterns import keep_share, keep_share_of_all, keep_share_of_rows
 
 _WHY_NOT_GLOBAL = {
-    "wanda": "it compares the weights of one output: sizes of different layers' inputs say nothing",
-    "sparsegpt": "it prunes layer after layer, each knowing only the error of its own output",
+    "wanda": "its scores compare the weights of one output; the input norms of different layers "
+    "are not comparable",
+    "sparsegpt": "it prunes one layer after the other, each by the error of its own output",
 }
 
 
 class Unstructured(Technique):
-    """Masks a share of the weights of every Linear and Conv2d; biases stay.
+    """Masks a share of the weights of every Linear and Conv2d; biases are kept.
 
-    In `rounds` above 1 the share rises as 1 - (1 - t / rounds)^3 of the whole (Zhu and Gupta 2017,
-    arXiv:1710.01878, (1)), scores are taken anew each time, and `recover` trains what is left
-    between rounds; training after the last round is the recipe's next step.
+    With `rounds` above 1, round t masks the fraction 1 - (1 - t / rounds)^3 of the share (Zhu and
+    Gupta 2017, arXiv:1710.01878, equation 1). Each round computes new scores, and `recover` trains
+    the remaining weights in between.
 
-    Weights masked before count towards the share and never return. Nothing gets faster by this
-    alone, and files are smaller only once they are compressed.
+    Weights that an earlier step masked count towards the share and stay masked. Masks alone make
+    nothing faster, and files become smaller only if they are compressed afterwards.
     """
 
     kind: ClassVar[str] = "unstructured"
@@ -51,30 +52,36 @@ class Unstructured(Technique):
     yields: ClassVar[Stage] = Stage.MASKED
 
     share: float | None = Field(default=None, gt=0, lt=1)
-    """Of all weights of the layers, how many are zero afterwards; or give `shares`."""
+    """Share of the weights that is masked afterwards; excludes `shares`."""
     shares: dict[str, Annotated[float, Field(gt=0, lt=1)]] | None = Field(
         default=None, validate_default=True
     )
-    """The share of each layer that shall lose any, by name, as `sensitivity` proposes them."""
+    """Share by layer name, as `sensitivity` proposes them; other layers are not masked. Excludes
+    `share`."""
     criterion: Criterion = "magnitude"
+    """Score that ranks weights; see `variants.compression.sparsity.criteria`."""
     scope: Literal["layer", "global"] = "layer"
-    """Whether each layer loses the share, or all together and the least important first. By layer,
-    wanda takes the share of each row, and sparsegpt of each 128 columns, as their papers do."""
+    """`layer` masks the share of each layer; `global` masks the lowest scores of all layers. With
+    `layer`, wanda masks the share of each row and sparsegpt that of every 128 columns, as in their
+    papers."""
     exclude: tuple[str, ...] = ()
-    """Names of layers to leave alone, as patterns: `head`, `blocks.0.*`."""
+    """Patterns (`*`, `?`) of layer names to skip, such as `head` or `blocks.0.*`."""
     samples: int = Field(default=1024, ge=1)
-    """How many samples of the train split the criterion may look at."""
+    """Largest number of train samples on which the criterion is computed."""
     seed: int = 0
+    """Seed of the choice of samples, and of the scores of `random`."""
     rounds: int = Field(default=1, ge=1)
+    """Number of pruning rounds."""
     recover: BetweenRounds = None
+    """Training between rounds; to train after the last round, add a step `recover`."""
 
     @field_validator("shares")
     @classmethod
-    def _one_way(
+    def _require_one_share(
         cls, shares: dict[str, float] | None, info: ValidationInfo
     ) -> dict[str, float] | None:
         if "share" in info.data and (info.data["share"] is None) == (not shares):
-            raise ValueError("give either share, for all layers, or shares by layer")
+            raise ValueError("set either share, for all layers, or shares, by layer")
         return shares
 
     @field_validator("scope")
@@ -83,16 +90,20 @@ class Unstructured(Technique):
         criterion = info.data.get("criterion", "")
         if scope == "global" and criterion in _WHY_NOT_GLOBAL:
             raise ValueError(
-                f"{criterion} cannot be global: {_WHY_NOT_GLOBAL[criterion]}; use layer"
+                f"{criterion} does not support the scope global: {_WHY_NOT_GLOBAL[criterion]}; "
+                "use the scope layer"
             )
         if scope == "global" and info.data.get("shares"):
-            raise ValueError("the shares are by layer already; use layer")
+            raise ValueError("shares are set by layer, so the scope must be layer")
         return scope
 
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return the workpiece with masked weights."""
+        """Return the state with masked weights.
+
+        Raises `ValueError` if no layer can be masked, or if `shares` names an unknown layer.
+        """
         network = copy.deepcopy(state.network)
         layers, notes = find_layers(network, self.exclude)
         if not layers:
@@ -131,7 +142,9 @@ class Unstructured(Technique):
             return reconstruct(network, layers, masks, keep, BLOCK, split.samples, progress)
         scores = score(network, layers, masks, self.criterion, split, self.seed, progress)
         if self.scope == "global" and scores:
-            return keep_share_of_all(scores, max(removed.values()))  # there is but one
+            return keep_share_of_all(
+                scores, max(removed.values())
+            )  # all layers have the same share
         choose = keep_share_of_rows if self.criterion == "wanda" else keep_share
         return {name: choose(each, removed[name]) for name, each in scores.items()}
 
@@ -141,18 +154,18 @@ class Unstructured(Technique):
         shares = self.shares or {}
         if unknown := sorted(shares.keys() - layers.keys()):
             raise ValueError(
-                f"shares: there is no layer {', '.join(unknown)} to mask; there are "
+                f"shares: unknown layer {', '.join(unknown)}; the layers that can be masked are "
                 f"{', '.join(layers)}"
             )
         return shares
 
     def _summary(self, kept: Mapping[str, Tensor]) -> str:
         total = sum(mask.numel() for mask in kept.values())
-        gone = total - sum(int(mask.sum()) for mask in kept.values())
+        masked = total - sum(int(mask.sum()) for mask in kept.values())
         layers = ", ".join(f"{name} {1 - _share(mask):.1%}" for name, mask in kept.items())
         is_even = self.scope == "layer" and self.shares is None
         by_layer = "" if is_even else f" (by layer: {layers})"
-        return f"{gone:,} of {total:,} weights are masked, by {self.criterion}{by_layer}"
+        return f"{masked:,} of {total:,} weights are masked by {self.criterion}{by_layer}"
 
 
 def _share(mask: Tensor) -> float:

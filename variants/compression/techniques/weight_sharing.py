@@ -1,4 +1,4 @@
-"""Weights that share few values: each tensor becomes a codebook and small codes into it."""
+"""Weight sharing: stores each weight tensor as a codebook and small codes into it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ from variants.model.state import CompressionState, Stage, unpacked_notes
 
 
 class WeightSharing(Technique):
-    """Stores each weight of the exported graph as codes into `values` numbers, found by k-means.
+    """Stores each weight tensor of the exported graph as codes into `values` shared values.
 
-    After Han, Mao and Dally 2015 (arXiv:1510.00149), section 3, without its training of the shared
-    values afterwards and without its Huffman code. The file shrinks, to an eighth with 16 values
-    or fewer and to a quarter with more; once loaded, the model is dense, and as fast as dense.
-    Zeros stay zeros. Vectors (biases, normalisations) are too small to gain, and keep their values.
+    k-means finds the shared values, as in Han, Mao and Dally 2015 (arXiv:1510.00149), section 3;
+    the training of the shared values and the Huffman coding of the paper are left out. The file
+    shrinks to an eighth with up to 16 values and to a quarter with more. Once loaded, the model is
+    dense and as fast as the dense variant. Zeros stay zero. Vectors, such as biases and
+    normalisation weights, are too small to gain and are stored as they are.
     """
 
     kind: ClassVar[str] = "weight-sharing"
@@ -41,19 +42,22 @@ class WeightSharing(Technique):
     yields: ClassVar[Stage] = Stage.GRAPH
 
     values: int = Field(default=256, ge=2, le=MAX_VALUES)
-    """How many different values a tensor may have."""
+    """Largest number of distinct values in a tensor."""
     start: KMeansStart = "quantile"
-    """From where k-means starts: values spread evenly over the ranks, or over the range."""
+    """Initial values of k-means: evenly spaced over the ranks of the weights, or their range."""
     exclude: tuple[str, ...] = ()
-    """Names of layers to leave alone, as patterns: `head`, `blocks.0.*`.
+    """Patterns (`*`, `?`) of layer names to skip, such as `head` or `blocks.0.*`.
 
-    A matrix of a module that holds several goes by its parameter's name: `attn.in_proj_weight`.
+    If a module holds several matrices, each has the name of its parameter: `attn.in_proj_weight`.
     """
 
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return the workpiece with a graph of codes, which from here on is the model."""
+        """Return the state with a graph of codes, which is the model from here on.
+
+        Raises `ValueError` if no weight becomes smaller, or if `exclude` matches no layer.
+        """
         network = state.network
         exported = export(network, data.validation.samples, state.interface)
         model = name_weights(exported, network)
@@ -62,25 +66,26 @@ class WeightSharing(Technique):
             name: make_codebook(numpy_helper.to_array(weights[name]), self.values, self.start)
             for name in progress.track(weights, description="sharing weights")
         }
-        made = store_codebooks(model, books)
-        shared = find_codebooks(made.graph)
+        coded = store_codebooks(model, books)
+        shared = find_codebooks(coded.graph)
         if not shared:
             raise ValueError(
-                f"{self.kind} found no weight that codes make smaller: all are excluded, or too few"
+                f"{self.kind} found no weight that codes make smaller: all are excluded or "
+                "too small"
             )
-        off = _relative_error([(weights[name], books[name]) for name in shared])
+        error = _relative_error([(weights[name], books[name]) for name in shared])
         note = (
-            f"weights stored as codes: {len(shared)}, of at most {self.values} values each; they "
-            f"differ by {off:.2%} of their size (root mean square)"
+            f"weights stored as codes: {len(shared)}, of at most {self.values} values each; "
+            f"relative root mean square error {error:.2%}"
         )
         return replace(
             state,
-            graph=made.SerializeToString(deterministic=True),
+            graph=coded.SerializeToString(deterministic=True),
             notes=(*state.notes, *unpacked_notes(state), note),
         )
 
     def _choose(self, model: onnx.ModelProto, network: nn.Module) -> dict[str, onnx.TensorProto]:
-        """Return the FP32 weights of a graph in which they have their names, less the excluded."""
+        """Return the FP32 weights of the graph by parameter name, without the excluded ones."""
         buffers = {name for name, _ in network.named_buffers()}
         weights = {
             tensor.name: tensor
@@ -92,17 +97,17 @@ class WeightSharing(Technique):
         for pattern in self.exclude:
             named = {name for name in weights if fnmatchcase(layer_name(name), pattern)}
             if not named:
-                there = ", ".join(map(layer_name, weights))
-                raise ValueError(f"exclude: no layer is called {pattern!r}; there are {there}")
+                names = ", ".join(map(layer_name, weights))
+                raise ValueError(f"exclude: {pattern!r} matches no layer; the layers are {names}")
             excluded |= named
         return {name: weight for name, weight in weights.items() if name not in excluded}
 
 
 def _relative_error(pairs: list[tuple[onnx.TensorProto, Codebook]]) -> float:
-    """Return the root mean square of what the shared values differ by, over that of the weights."""
-    off = whole = 0.0
+    """Return the root mean square error of the shared values over that of the weights."""
+    error = total = 0.0
     for tensor, book in pairs:
         weight = numpy_helper.to_array(tensor).astype(np.float64)
-        off += float(np.square(weight - book.decode()).sum())
-        whole += float(np.square(weight).sum())
-    return float(np.sqrt(off / whole)) if whole else 0.0
+        error += float(np.square(weight - book.decode()).sum())
+        total += float(np.square(weight).sum())
+    return float(np.sqrt(error / total)) if total else 0.0

@@ -18,7 +18,7 @@ from tests.variants import tiny_attention
 from tests.variants.model.projects import write_model, write_project, write_weights
 from variants.analysis.sensitivity.heads import HEADS, run_heads
 from variants.compression.pruning.heads import rank_heads
-from variants.compression.pruning.score import SAMPLES, Criterion
+from variants.compression.pruning.score import DEFAULT_SAMPLES, Criterion
 from variants.compression.sparsity.statistics import draw_samples
 
 DIM = tiny_attention.HEAD_DIM
@@ -44,7 +44,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch,
         network="from tests.variants import tiny_attention\nnetwork = tiny_attention.network",
         datasets="def datasets(): return replace(tiny_attention.datasets(), "
-        f"validation=tiny_attention.split({SAMPLES + 100}, 2))",
+        f"validation=tiny_attention.split({DEFAULT_SAMPLES + 100}, 2))",
     )
     return write_project(tmp_path, module, {})
 
@@ -63,7 +63,7 @@ def test_heads_are_ranked_in_a_table_and_in_a_file(project: Path, tmp_path: Path
 
 
 def test_heads_are_ranked_on_the_samples_that_structured_pruning_draws(project: Path) -> None:
-    split = draw_samples(tiny_attention.split(SAMPLES + 100, 2), SAMPLES, seed=0)
+    split = draw_samples(tiny_attention.split(DEFAULT_SAMPLES + 100, 2), DEFAULT_SAMPLES, seed=0)
     for criterion in ("activation", "taylor"):
         expected = rank_heads(_network_with_useless_head(), split, criterion, quiet())
         assert run_heads(project, criterion, quiet()) == tuple(expected)

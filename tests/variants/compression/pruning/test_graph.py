@@ -19,7 +19,6 @@ from variants.compression.pruning.group import (
     update_groups,
     zero_units,
 )
-from variants.compression.pruning.selection import Limits, Scope, choose
 from variants.model.dataset import Samples
 from variants.model.forward import all_scores
 
@@ -27,7 +26,7 @@ VECTORS = {"x": np.random.default_rng(0).standard_normal((16, 8)).astype(np.floa
 IMAGES = {"x": np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)}
 
 
-def _found(network: nn.Module, samples: Samples) -> UnitGroups:
+def _find(network: nn.Module, samples: Samples) -> UnitGroups:
     return find_unit_groups(network.eval(), samples)
 
 
@@ -54,29 +53,29 @@ def _half(unit_groups: UnitGroups) -> dict[str, NDArray[np.bool_]]:
         ),
     ],
 )
-def test_removing_units_is_having_nothing_read_them(module: Any, names: list[str]) -> None:
+def test_removing_units_equals_zeroing_what_reads_them(module: Any, names: list[str]) -> None:
     network, samples = module.network(), module.split(50, seed=5).samples
     unit_groups = find_unit_groups(network, samples)
     assert [group.name for group in unit_groups.groups] == names
     assert unit_groups.notes == ()
     kept = _half(unit_groups)
     smaller = remove_units(network, unit_groups.groups, kept)
-    silent = zero_units(network, unit_groups.groups, kept)
-    expected = all_scores(silent, samples).numpy()
+    silenced = zero_units(network, unit_groups.groups, kept)
+    expected = all_scores(silenced, samples).numpy()
     np.testing.assert_allclose(all_scores(smaller, samples).numpy(), expected, atol=2e-6)
     assert np.abs(all_scores(network, samples).numpy() - expected).max() > 0.01
     counter = ParameterCounter(network, unit_groups.groups)
     assert counter.total == sum(p.numel() for p in network.parameters())
-    assert counter.left(kept) == sum(p.numel() for p in smaller.parameters()) < counter.total
-    again = find_unit_groups(smaller, samples)
-    left = update_groups(unit_groups.groups, kept)
-    assert [(g.name, g.size) for g in again.groups] == [(g.name, g.size) for g in left]
-    for one, other in zip(again.groups, left, strict=True):
-        places = {(m.tensor, m.axis): m.units.tolist() for m in other.tensors}
-        assert {(m.tensor, m.axis): m.units.tolist() for m in one.tensors} == places
+    assert counter.count_kept(kept) == sum(p.numel() for p in smaller.parameters()) < counter.total
+    traced_again = find_unit_groups(smaller, samples)
+    updated = update_groups(unit_groups.groups, kept)
+    assert [(g.name, g.size) for g in traced_again.groups] == [(g.name, g.size) for g in updated]
+    for one, other in zip(traced_again.groups, updated, strict=True):
+        places = {(m.name, m.axis): m.units.tolist() for m in other.tensors}
+        assert {(m.name, m.axis): m.units.tolist() for m in one.tensors} == places
 
 
-def test_a_channel_of_a_residual_network_is_silenced_by_hand() -> None:
+def test_removing_a_channel_of_a_residual_network_equals_zeroing_its_norm() -> None:
     network, samples = tiny_conv.network(), tiny_conv.split(20).samples
     kept = {"widen": np.arange(tiny_conv.INNER) != 5}
     smaller: Any = remove_units(network, find_unit_groups(network, samples).groups, kept)
@@ -112,10 +111,10 @@ class _Mobile(nn.Module):
         return logits
 
 
-def test_depthwise_concatenated_and_flattened_channels_are_followed() -> None:
+def test_depthwise_concatenated_and_flattened_channels_are_traced() -> None:
     torch.manual_seed(0)
     network = _Mobile().eval()
-    unit_groups = _found(network, IMAGES)
+    unit_groups = _find(network, IMAGES)
     assert [g.name for g in unit_groups.groups] == [
         "stem", "widen + 2 more", "squeeze", "narrow", "hidden",
     ]  # fmt: skip
@@ -128,14 +127,14 @@ def test_depthwise_concatenated_and_flattened_channels_are_followed() -> None:
     )
     expected = all_scores(zero_units(network, unit_groups.groups, kept), IMAGES).numpy()
     np.testing.assert_allclose(all_scores(smaller, IMAGES).numpy(), expected, atol=1e-6)
-    left = update_groups(unit_groups.groups, kept)
-    assert {g.name: g.size for g in _found(smaller, IMAGES).groups} == {
-        g.name: g.size for g in left
+    updated = update_groups(unit_groups.groups, kept)
+    assert {g.name: g.size for g in _find(smaller, IMAGES).groups} == {
+        g.name: g.size for g in updated
     }
 
 
 class _Softmax(nn.Module):
-    """A layer whose units are not independent: the graph takes softmax for elementwise."""
+    """A layer whose units are not independent: the graph treats softmax as elementwise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,31 +177,39 @@ class _Grouped(nn.Sequential):
 @pytest.mark.parametrize(
     ("network", "samples", "groups", "notes"),
     [
-        (_Softmax(), VECTORS, ["free"], ["bound left alone: removing some of its units is not"]),
-        (_InputAdded(), VECTORS, [], ["same left alone: without some of its units the network"]),
+        (
+            _Softmax(),
+            VECTORS,
+            ["free"],
+            ["bound is not pruned: removing some of its units affects"],
+        ),
+        (_InputAdded(), VECTORS, [], ["same is not pruned: the network fails if some of its"]),
         (
             _Tied(),
             VECTORS,
             [],
-            ["one left alone: one.weight, two.weight belongs", "two left alone: two.weight bel"],
+            [
+                "one is not pruned: one.weight, two.weight is shared",
+                "two is not pruned: two.weight is shared",
+            ],
         ),
         (
             _Grouped(),
             IMAGES,
             [],
             [
-                "0 left alone: it reaches '1', a GroupNorm",
-                "2 left alone: '3' is a grouped convolution",
-                "3 left alone: '3' is a grouped convolution",
+                "0 is not pruned: it reaches '1', a GroupNorm",
+                "2 is not pruned: '3' is a grouped convolution",
+                "3 is not pruned: '3' is a grouped convolution",
             ],
         ),
         (nn.Sequential(nn.Linear(8, 3)), VECTORS, [], []),
     ],
 )
-def test_what_is_not_understood_is_left_alone_by_name(
+def test_unsupported_layers_are_not_pruned_and_are_named(
     network: nn.Module, samples: Samples, groups: list[str], notes: list[str]
 ) -> None:
-    unit_groups = _found(network, samples)
+    unit_groups = _find(network, samples)
     assert [group.name for group in unit_groups.groups] == groups
     assert len(unit_groups.notes) == len(notes)
     for note, start in zip(unit_groups.notes, notes, strict=True):
@@ -210,15 +217,15 @@ def test_what_is_not_understood_is_left_alone_by_name(
 
 
 class _Between(nn.Module):
-    """A few units, and what the graph takes for elementwise between them and their reader."""
+    """A few units, then an operation that the graph treats as elementwise, then their reader."""
 
     def __init__(self, size: int, mix: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.few, self.mix = nn.Linear(8, size), mix
+        self.units, self.mix = nn.Linear(8, size), mix
         self.head = nn.Linear(mix(torch.ones(1, size)).shape[1], 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.mix(self.few(x)))
+        logits: Tensor = self.head(self.mix(self.units(x)))
         return logits
 
 
@@ -238,13 +245,15 @@ def _gated(x: Tensor) -> Tensor:
         pytest.param(partial(torch.roll, shifts=1, dims=1), id="roll"),
     ],
 )
-def test_few_units_do_not_pass_by_luck(size: int, mix: Callable[[Tensor], Tensor]) -> None:
+def test_few_units_do_not_pass_the_check_by_chance(
+    size: int, mix: Callable[[Tensor], Tensor]
+) -> None:
     torch.manual_seed(0)
-    assert _found(_Between(size, mix), VECTORS).groups == ()
+    assert _find(_Between(size, mix), VECTORS).groups == ()
 
 
 class _Counting(nn.Module):
-    """Changes a parameter as it runs, which autograd does not allow, so it cannot be traced."""
+    """Changes a parameter in forward, which autograd rejects, so it cannot be traced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -255,28 +264,32 @@ class _Counting(nn.Module):
         return logits
 
 
-def test_a_network_that_cannot_be_traced_is_refused() -> None:
+def test_a_network_that_cannot_be_traced_raises() -> None:
     with pytest.raises(ValueError, match="dependencies cannot be traced: a leaf Variable"):
-        _found(_Counting(), VECTORS)
+        _find(_Counting(), VECTORS)
 
 
 class _TwoOutputs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.hidden, self.shown, self.head = nn.Linear(8, 6), nn.Linear(6, 5), nn.Linear(5, 3)
+        self.hidden, self.hidden_output, self.head = (
+            nn.Linear(8, 6),
+            nn.Linear(6, 5),
+            nn.Linear(5, 3),
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        shown = torch.relu(self.shown(torch.relu(self.hidden(x))))
-        logits = self.head(shown)
-        return logits, shown, logits.argmax(1)
+        hidden_output = torch.relu(self.hidden_output(torch.relu(self.hidden(x))))
+        logits = self.head(hidden_output)
+        return logits, hidden_output, logits.argmax(1)
 
 
-def test_no_output_of_several_is_pruned() -> None:
-    unit_groups = _found(_TwoOutputs(), VECTORS)
+def test_none_of_several_outputs_is_pruned() -> None:
+    unit_groups = _find(_TwoOutputs(), VECTORS)
     assert ([group.name for group in unit_groups.groups], unit_groups.notes) == (["hidden"], ())
 
 
-def test_finding_leaves_the_network_as_it_was() -> None:
+def test_finding_groups_does_not_modify_the_network() -> None:
     network = tiny_conv.network().train()
     network.stem.weight.requires_grad_(False)
     find_unit_groups(network, tiny_conv.split(10).samples)
@@ -287,46 +300,14 @@ def test_finding_leaves_the_network_as_it_was() -> None:
 
 def test_a_group_never_loses_its_last_unit() -> None:
     unit_groups = find_unit_groups(tiny.network(), tiny.split(9).samples)
-    with pytest.raises(ValueError, match="layer '2' would be left without neurons"):
+    with pytest.raises(ValueError, match="layer '2' would lose all its neurons"):
         remove_units(tiny.network(), unit_groups.groups, {"2": np.zeros(tiny.HIDDEN, dtype=bool)})
 
 
 def test_layers_are_excluded_by_pattern() -> None:
     unit_groups = find_unit_groups(tiny_attention.network(), tiny_attention.split(9).samples)
-    left = unit_groups.without(("layers.*.inner", "embedding"))
-    assert [group.name for group in left.groups] == ["layers.0.attention", "layers.1.attention"]
-    with pytest.raises(ValueError, match=r"exclude: 'inner' names none of embedding, layers\.0"):
-        unit_groups.without(("inner",))
-
-
-SCORES = {"0": np.arange(16.0), "2": np.arange(16.0)[::-1] + 100.0}
-
-
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.62, 0.9])
-@pytest.mark.parametrize("scope", ["global", "layer"])
-def test_just_so_many_units_go_that_the_share_is_gone(share: float, scope: Scope) -> None:
-    network = tiny.network()
-    groups = find_unit_groups(network, tiny.split(9).samples).groups
-    counter = ParameterCounter(network, groups)
-    kept = choose(groups, SCORES, counter, share=share, scope=scope, limits=Limits())
-    gone = 1 - counter.left(kept) / counter.total
-    one_unit = (tiny.INPUTS + 1 + tiny.HIDDEN) / counter.total
-    assert share <= gone <= share + one_unit
-    sizes = {name: int(stays.sum()) for name, stays in kept.items()}
-    assert (~kept["0"]).nonzero()[0].tolist() == list(range(16 - sizes["0"]))
-    assert kept["2"].nonzero()[0].tolist() == list(range(sizes["2"]))
-    if scope == "global":
-        assert sizes["2"] == 16 or sizes["0"] == 1
-    else:
-        assert abs(sizes["0"] - sizes["2"]) <= 1
-
-
-def test_what_stays_is_rounded_up_and_never_too_little() -> None:
-    network = tiny.network()
-    groups = find_unit_groups(network, tiny.split(9).samples).groups
-    counter = ParameterCounter(network, groups)
-    limits = Limits(round_to=4, min_units={"0": 7})
-    kept = choose(groups, SCORES, counter, share=0.7, scope="global", limits=limits)
-    assert {name: int(stays.sum()) for name, stays in kept.items()} == {"0": 8, "2": 4}
-    with pytest.raises(ValueError, match=r"90.0% of the 467 parameters cannot be .* 73.7% at most"):
-        choose(groups, SCORES, counter, share=0.9, scope="global", limits=limits)
+    updated = unit_groups.exclude(("layers.*.inner", "embedding"))
+    assert [group.name for group in updated.groups] == ["layers.0.attention", "layers.1.attention"]
+    message = r"exclude: 'inner' matches no layer; the layers are embedding, layers\.0"
+    with pytest.raises(ValueError, match=message):
+        unit_groups.exclude(("inner",))

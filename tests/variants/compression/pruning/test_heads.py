@@ -23,15 +23,15 @@ DIM = tiny_attention.HEAD_DIM
 LAYER = "layers.1.attention"
 
 
-def _useless() -> Any:
-    """A network whose output layer hardly listens to head 1 of its second attention."""
+def _with_useless_head() -> Any:
+    """A network in which the weights for head 1 of the second attention are close to zero."""
     network: Any = tiny_attention.network()
     with torch.no_grad():
         network.layers[1].attention.output.weight[:, DIM : 2 * DIM] *= 1e-4
     return network
 
 
-def test_removing_a_head_is_zeroing_its_columns() -> None:
+def test_removing_a_head_equals_zeroing_its_columns() -> None:
     network: Any = tiny_attention.network()
     samples = tiny_attention.split(40).samples
     kept = {LAYER: np.array([True, False, True])}
@@ -47,9 +47,9 @@ def test_removing_a_head_is_zeroing_its_columns() -> None:
 
 
 @pytest.mark.parametrize("criterion", ["gradient", "activation", "taylor", "magnitude"])
-def test_a_useless_head_is_found_first(criterion: Criterion) -> None:
-    network, split = _useless(), tiny_attention.split(48)
-    if criterion == "activation":  # which looks at what is said, not at who listens
+def test_a_useless_head_ranks_first(criterion: Criterion) -> None:
+    network, split = _with_useless_head(), tiny_attention.split(48)
+    if criterion == "activation":  # it depends on the values, not on the weights of readers
         with torch.no_grad():
             network.layers[1].attention.value.weight[DIM : 2 * DIM] *= 1e-4
             network.layers[1].attention.value.bias[DIM : 2 * DIM] *= 1e-4
@@ -58,24 +58,24 @@ def test_a_useless_head_is_found_first(criterion: Criterion) -> None:
     assert (rows[0].layer, rows[0].head) == (LAYER, 1)
     assert np.mean([row.importance for row in rows]) == pytest.approx(1)
     assert [row.importance for row in rows] == sorted(row.importance for row in rows)
-    if criterion != "magnitude":  # of which most is in query, key and value
+    if criterion != "magnitude":  # most of its weights are in query, key and value
         assert rows[0].importance < 0.01 * rows[1].importance
 
 
-def test_structured_pruning_takes_the_useless_head_first() -> None:
+def test_structured_pruning_removes_the_useless_head_first() -> None:
     given = tiny_attention.state()
-    given = CompressionState(_useless(), given.interface, dense=given.dense)
+    given = CompressionState(_with_useless_head(), given.interface, dense=given.dense)
     pruning = Structured(share=0.01, exclude=("layers.*.inner",), samples=48)
     made = pruning.apply(given, tiny_attention.datasets().training_data, quiet())
     network: Any = made.network
     first, second = (layer.attention for layer in network.layers)
     assert (len(first.query.weight), len(second.query.weight)) == (12, 8)
-    before = _useless().state_dict()[f"{LAYER}.query.weight"]
+    before = _with_useless_head().state_dict()[f"{LAYER}.query.weight"]
     assert torch.equal(second.query.weight, before[[*range(DIM), *range(2 * DIM, 3 * DIM)]])
 
 
 def test_the_table_shows_every_head_with_its_rank() -> None:
-    rows = rank_heads(_useless(), tiny_attention.split(48), "taylor", quiet())
+    rows = rank_heads(_with_useless_head(), tiny_attention.split(48), "taylor", quiet())
     console = Console(width=120)
     with console.capture() as capture:
         console.print(table(rows, "taylor"))
@@ -101,12 +101,12 @@ def test_the_table_fits_a_terminal_and_layers_are_in_the_order_of_their_numbers(
     assert "…" not in text
 
 
-def test_a_network_without_attention_has_no_table() -> None:
-    with pytest.raises(ValueError, match="there are no attention heads: no module has query, key"):
+def test_a_network_without_attention_raises() -> None:
+    with pytest.raises(ValueError, match="has no attention heads: no module has query, key"):
         rank_heads(tiny.network(), tiny.split(9), "taylor", quiet())
 
 
-def test_attention_whose_widths_do_not_fit_is_left_alone_by_name() -> None:
+def test_attention_with_unequal_widths_raises() -> None:
     network: Any = tiny_attention.network()
     network.layers[0].attention.head_dim = 5
     assert list(find_attentions(network)) == ["layers.0.attention", LAYER]
@@ -115,7 +115,7 @@ def test_attention_whose_widths_do_not_fit_is_left_alone_by_name() -> None:
 
 
 class _Fixed(tiny_attention.Attention):
-    """Does not infer its heads, as it must."""
+    """Has a fixed number of heads instead of inferring it from the weights."""
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         split = (
@@ -123,13 +123,14 @@ class _Fixed(tiny_attention.Attention):
         )
         query, key, value = (part.transpose(1, 2) for part in split)
         read = nn.functional.scaled_dot_product_attention(query, key, value)
-        said: torch.Tensor = self.output(read.transpose(1, 2).flatten(2))
-        return said
+        output: torch.Tensor = self.output(read.transpose(1, 2).flatten(2))
+        return output
 
 
-def test_attention_that_fixes_its_heads_is_left_alone() -> None:
+def test_attention_with_a_fixed_number_of_heads_is_not_pruned() -> None:
     network: Any = tiny_attention.network()
     network.layers[0].attention = _Fixed()
-    found = find_unit_groups(network, tiny_attention.split(9).samples)
-    assert "layers.0.attention" not in {group.name for group in found.groups}
-    assert found.notes[0].startswith("layers.0.attention left alone: without some of its units")
+    unit_groups = find_unit_groups(network, tiny_attention.split(9).samples)
+    assert "layers.0.attention" not in {group.name for group in unit_groups.groups}
+    reason = "the network fails if some of its units are removed"
+    assert unit_groups.notes[0].startswith(f"layers.0.attention is not pruned: {reason}")

@@ -35,7 +35,7 @@ VALUES = hnp.arrays(
 
 
 @given(values=VALUES, cuts=st.lists(st.integers(0, 30)))
-def test_running_moments_are_those_of_everything(
+def test_running_moments_equal_those_of_all_values(
     values: NDArray[np.float32], cuts: list[int]
 ) -> None:
     moments = RunningMoments(values.shape[1])
@@ -49,14 +49,14 @@ def test_running_moments_are_those_of_everything(
 
 
 @given(values=VALUES, seed=st.integers(0, 9))
-def test_merged_moments_are_those_of_all_their_places(
+def test_merged_moments_equal_those_of_all_mapped_values(
     values: NDArray[np.float32], seed: int
 ) -> None:
     places: NDArray[np.int64] = np.random.default_rng(seed).integers(-1, 3, values.shape[1:])
     columns, merged = RunningMoments(values.shape[1]), RunningMoments(3)
     columns.update(values)
     merged.merge(columns, places)
-    merged.merge(columns, places)  # seen twice: the same moments
+    merged.merge(columns, places)  # every value twice: the same moments
     for place in range(3):
         whole = values[:, places == place].astype(np.float64)
         assert merged.count[place] == 2 * whole.size
@@ -73,14 +73,14 @@ def test_moments_do_not_cancel_far_from_zero() -> None:
     assert moments.deviation == pytest.approx(values.std(axis=0), rel=1e-6)
 
 
-def test_neurons_are_measured_after_their_activation_over_all_batches() -> None:
+def test_neurons_are_measured_after_the_activation_over_all_batches() -> None:
     network, samples = tiny.network(), tiny.split(300).samples  # 2 whole batches and a part
     groups = find_unit_groups(network, samples).groups
     moments = merge_by_group(groups, measure_reader_moments(network, groups, samples, quiet()))
     for name, upto in (("0", 2), ("2", 4)):
-        said = tiny.answers(network[:upto], samples).astype(np.float64)
-        np.testing.assert_allclose(moments[name].mean, said.mean(axis=0), atol=1e-6)
-        np.testing.assert_allclose(moments[name].deviation, said.std(axis=0), atol=1e-6)
+        activations = tiny.answers(network[:upto], samples).astype(np.float64)
+        np.testing.assert_allclose(moments[name].mean, activations.mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(moments[name].deviation, activations.std(axis=0), atol=1e-6)
 
 
 def test_channels_are_measured_over_all_pixels_wherever_they_are_read() -> None:
@@ -107,7 +107,7 @@ def test_measuring_leaves_no_hooks() -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-def test_what_runs_around_its_layers_in_evaluation_is_measured_all_the_same() -> None:
+def test_a_module_whose_fast_path_bypasses_its_layers_is_measured() -> None:
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 6, dropout=0.0, batch_first=True)
     network = nn.Sequential(layer, nn.Flatten(), nn.Linear(24, 3)).eval()
@@ -118,7 +118,7 @@ def test_what_runs_around_its_layers_in_evaluation_is_measured_all_the_same() ->
     assert (moments["0.linear2"].count == 27).all()
 
 
-def test_removing_neurons_makes_layers_smaller_and_leaves_the_original() -> None:
+def test_removing_neurons_shrinks_layers_of_a_copy() -> None:
     network, samples = tiny.network(), tiny.split(10).samples
     before = count_parameters(network)
     smaller: Any = remove_units(network, find_unit_groups(network, samples).groups, KEPT)
@@ -129,35 +129,35 @@ def test_removing_neurons_makes_layers_smaller_and_leaves_the_original() -> None
     assert count_parameters(network) == before
 
 
-def test_folded_means_make_the_reader_exact_on_average() -> None:
+def test_with_folded_means_the_reader_is_exact_on_average() -> None:
     network, samples = tiny.network(), tiny.split(300).samples
     groups, kept = find_unit_groups(network, samples).groups, {"0": KEPT["0"]}
     folded, notes = fold_means(
         network, groups, kept, measure_reader_moments(network, groups, samples, quiet())
     )
     smaller: Any = remove_units(folded, groups, kept)
-    heard = tiny.answers(smaller[:3], samples)
+    outputs = tiny.answers(smaller[:3], samples)
     np.testing.assert_allclose(
-        heard.mean(axis=0), tiny.answers(network[:3], samples).mean(axis=0), atol=1e-5
+        outputs.mean(axis=0), tiny.answers(network[:3], samples).mean(axis=0), atol=1e-5
     )
     assert notes == ()
 
 
-def test_the_mean_of_every_reader_is_its_own() -> None:
+def test_each_reader_folds_its_own_means() -> None:
     network, samples = two_inputs.network(), two_inputs.split(200).samples
     groups = find_unit_groups(network, samples).groups
     kept = {"embedding": np.arange(8) % 2 == 0, "hidden": np.arange(16) > 4}
-    heard = measure_reader_moments(network, groups, samples, quiet())
-    folded: Any = fold_means(network, groups, kept, heard)[0]
-    gone = heard["hidden"].mean[~kept["embedding"]]
+    moments = measure_reader_moments(network, groups, samples, quiet())
+    folded: Any = fold_means(network, groups, kept, moments)[0]
+    removed_means = moments["hidden"].mean[~kept["embedding"]]
     expected = network.hidden.bias.detach().numpy() + (
-        network.hidden.weight.detach().numpy()[:, ~kept["embedding"]] @ gone
+        network.hidden.weight.detach().numpy()[:, ~kept["embedding"]] @ removed_means
     )
     np.testing.assert_allclose(folded.hidden.bias.detach().numpy(), expected, atol=1e-6)
 
 
 def _constant(padding: int, *, bias: bool) -> nn.Sequential:
-    """A network whose second channel says 0.7 everywhere, read by a 3x3 convolution."""
+    """A network whose second channel is 0.7 everywhere, read by a 3x3 convolution."""
     network: Any = nn.Sequential(
         nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 5, 3, padding=padding, bias=bias), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4),
@@ -169,12 +169,12 @@ def _constant(padding: int, *, bias: bool) -> nn.Sequential:
     return built
 
 
-def test_a_constant_channel_folds_into_a_convolution_that_does_not_pad() -> None:
+def test_a_constant_channel_is_folded_into_a_convolution_without_padding() -> None:
     torch.manual_seed(0)
     network, samples = _constant(0, bias=True), tiny_conv.split(30).samples
     groups, kept = find_unit_groups(network, samples).groups, {"0": np.arange(4) != 1}
-    heard = measure_reader_moments(network, groups, samples, quiet())
-    folded, notes = fold_means(network, groups, kept, heard)
+    moments = measure_reader_moments(network, groups, samples, quiet())
+    folded, notes = fold_means(network, groups, kept, moments)
     smaller = remove_units(folded, groups, kept)
     np.testing.assert_allclose(
         tiny.answers(smaller, samples), tiny.answers(network, samples), atol=1e-6
@@ -185,15 +185,15 @@ def test_a_constant_channel_folds_into_a_convolution_that_does_not_pad() -> None
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        (_constant(1, bias=True), "it pads, and its edges see less"),
+        (_constant(1, bias=True), "it pads, so that fewer inputs contribute at its edges"),
         (_constant(0, bias=False), "it has no bias"),
     ],
 )
 def test_means_are_not_folded_where_that_is_not_exact(network: nn.Module, reason: str) -> None:
     samples = tiny_conv.split(9).samples
     groups = find_unit_groups(network, samples).groups
-    heard = measure_reader_moments(network, groups, samples, quiet())
-    folded, notes = fold_means(network, groups, {"0": np.arange(4) != 1}, heard)
+    moments = measure_reader_moments(network, groups, samples, quiet())
+    folded, notes = fold_means(network, groups, {"0": np.arange(4) != 1}, moments)
     assert notes == (f"means not folded into 2: {reason}",)
     assert all(
         torch.equal(a, b) for a, b in zip(folded.parameters(), network.parameters(), strict=True)

@@ -23,36 +23,36 @@ def _scores(criterion: Criterion, seed: int = 0) -> dict[str, torch.Tensor]:
 def test_every_criterion_scores_every_weight(criterion: Criterion) -> None:
     network = tiny_conv.network()
     layers, _ = find_layers(network)
-    found = score(network, layers, {}, criterion, tiny_conv.split(40), 0, quiet())
-    assert list(found) == list(layers)
+    scores = score(network, layers, {}, criterion, tiny_conv.split(40), 0, quiet())
+    assert list(scores) == list(layers)
     for name, layer in layers.items():
-        assert found[name].shape == (len(layer.weight), layer.weight[0].numel())
-        assert (found[name] >= 0).all()
-        assert found[name].std() > 0
+        assert scores[name].shape == (len(layer.weight), layer.weight[0].numel())
+        assert (scores[name] >= 0).all()
+        assert scores[name].std() > 0
 
 
-def test_what_the_scores_are() -> None:
+def test_scores_equal_their_definitions() -> None:
     network = tiny.network()
     weight = network.get_parameter("2.weight").detach()
     with torch.inference_mode():
-        read = network[:2](*tensors(SPLIT.samples))
+        inputs = network[:2](*tensors(SPLIT.samples))
     torch.testing.assert_close(_scores("magnitude")["2"], weight.abs())
-    torch.testing.assert_close(_scores("wanda")["2"], weight.abs() * read.norm(dim=0))
-    torch.testing.assert_close(_scores("activation")["2"], weight.abs() * read.abs().mean(dim=0))
+    torch.testing.assert_close(_scores("wanda")["2"], weight.abs() * inputs.norm(dim=0))
+    torch.testing.assert_close(_scores("activation")["2"], weight.abs() * inputs.abs().mean(dim=0))
     torch.testing.assert_close(_scores("taylor")["2"], _scores("gradient")["2"] * weight.abs())
 
 
-def test_random_scores_are_decided_by_their_seed() -> None:
+def test_random_scores_depend_on_the_seed_only() -> None:
     first, again, other = (_scores("random", seed)["0"] for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("criterion", get_args(Criterion))
-def test_masked_weights_are_worth_less_than_any_other(criterion: Criterion) -> None:
+def test_masked_weights_score_below_all_others(criterion: Criterion) -> None:
     network = tiny.network()
     mask = torch.arange(tiny.HIDDEN * tiny.HIDDEN).reshape(tiny.HIDDEN, -1) % 3 > 0
     layers, _ = find_layers(network)
-    found = score(network, layers, {"2.weight": mask}, criterion, SPLIT, 0, quiet())
-    assert torch.equal(found["2"] == -torch.inf, ~mask)
-    assert (found["0"] >= 0).all()
+    scores = score(network, layers, {"2.weight": mask}, criterion, SPLIT, 0, quiet())
+    assert torch.equal(scores["2"] == -torch.inf, ~mask)
+    assert (scores["0"] >= 0).all()

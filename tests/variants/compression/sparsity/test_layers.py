@@ -36,7 +36,7 @@ LAYERS = [
 
 
 @pytest.mark.parametrize(("layer", "shape"), LAYERS)
-def test_the_matrix_times_the_columns_is_what_the_layer_computes(
+def test_the_matrix_times_the_unfolded_inputs_equals_the_layer(
     layer: SparsifiableLayer, shape: tuple[int, ...]
 ) -> None:
     inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -51,9 +51,7 @@ def test_the_matrix_times_the_columns_is_what_the_layer_computes(
 
 
 @pytest.mark.parametrize(("layer", "shape"), LAYERS)
-def test_a_weight_comes_back_from_its_matrix(
-    layer: SparsifiableLayer, shape: tuple[int, ...]
-) -> None:
+def test_to_weight_inverts_to_matrix(layer: SparsifiableLayer, shape: tuple[int, ...]) -> None:
     back = to_weight(to_matrix(layer.weight), layer)
     assert torch.equal(back, layer.weight)
     assert back.is_contiguous()
@@ -65,14 +63,14 @@ def test_neighbouring_columns_of_a_convolution_are_neighbouring_channels() -> No
     assert torch.equal(to_matrix(weight)[0, 16:24], weight[0, :, 0, 2])
 
 
-def test_columns_of_many_large_images_come_in_parts() -> None:
+def test_large_images_are_unfolded_in_parts() -> None:
     conv, images = nn.Conv2d(1, 1, 3, padding=1), torch.ones(8, 1, 512, 512)
     parts = [part.shape for part in unfold_inputs(conv, images)]
     assert parts == [(1, 7 * 512 * 512, 9), (1, 512 * 512, 9)]
 
 
 class Mixed(nn.Module):
-    """Layers of several kinds, one weight that is used twice, and one that is computed."""
+    """Layers of several kinds, a weight that is used twice, and a weight that is computed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,16 +82,16 @@ class Mixed(nn.Module):
         self.head.weight = self.embedding.weight
 
 
-def test_every_linear_and_convolution_is_found_but_no_weight_of_two_owners() -> None:
+def test_every_linear_and_convolution_is_found_except_shared_and_computed_weights() -> None:
     layers, notes = find_layers(Mixed())
     assert list(layers) == ["encoder.0", "encoder.2", "conv"]
     assert notes == [
-        "layer normed stays dense: its weight is shared or computed",
-        "layer head stays dense: its weight is shared or computed",
+        "layer normed stays dense: its weight is shared with another layer or computed",
+        "layer head stays dense: its weight is shared with another layer or computed",
     ]
 
 
-def test_layers_with_one_weight_between_them_are_both_left_alone() -> None:
+def test_two_layers_that_share_a_weight_are_both_skipped() -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     network[1].weight = network[0].weight
     assert find_layers(network)[0] == {}
@@ -105,10 +103,10 @@ def test_a_layer_that_is_registered_twice_is_found_once() -> None:
     assert (list(layers), notes) == (["0"], [])
 
 
-def test_layers_are_left_out_by_patterns_of_names() -> None:
+def test_layers_are_excluded_by_patterns_of_names() -> None:
     layers, _ = find_layers(Mixed(), ("encoder.*", "head"))
     assert list(layers) == ["conv"]
-    with pytest.raises(ValueError, match=r"no layer is called 'encode'; there are encoder\.0, "):
+    with pytest.raises(ValueError, match=r"'encode' matches no layer; the layers are encoder\.0, "):
         find_layers(Mixed(), ("encode",))
 
 

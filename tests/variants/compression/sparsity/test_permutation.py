@@ -10,7 +10,7 @@ from variants.compression.sparsity.permutation import LayerPair, find_layer_pair
 
 
 class Residual(nn.Module):
-    """Around an inner sequence, whose input and output are added."""
+    """A residual block: adds the input to the output of an inner sequence."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def _pairs(network: nn.Module) -> list[LayerPair]:
     return list(find_layer_pairs(network, find_layers(network)[0]).values())
 
 
-def test_layers_that_alone_write_what_the_next_reads_are_found() -> None:
+def test_pairs_of_a_sequence_are_found() -> None:
     assert _pairs(tiny.network()) == [LayerPair("0", "2", ()), LayerPair("2", "4", ())]
     assert _pairs(_convolutional()) == [
         LayerPair("0", "4", ("1",)),
@@ -55,13 +55,13 @@ def test_layers_that_alone_write_what_the_next_reads_are_found() -> None:
     ]
 
 
-def test_around_a_residual_add_only_its_inner_channels_are_free() -> None:
+def test_in_a_residual_block_only_the_inner_channels_can_be_reordered() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3), Residual(8), nn.ReLU(), nn.Conv2d(8, 4, 1))
     assert _pairs(network) == [LayerPair("1.inner.0", "1.inner.2", ("1.inner.1.0",))]
 
 
 class Twice(nn.Sequential):
-    """A sequence that does more than its modules show."""
+    """A sequence whose forward does more than call its modules."""
 
     def forward(self, features: Tensor) -> Tensor:
         first: Tensor = self[0](features)
@@ -77,8 +77,13 @@ _SHARED = nn.Linear(8, 8)
     "network",
     [
         pytest.param(tiny_conv.network(), id="no sequence"),
-        pytest.param(nn.Sequential(nn.Linear(8, 8), nn.Softmax(-1), nn.Linear(8, 4)), id="mixes"),
-        pytest.param(nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 4)), id="norm"),
+        pytest.param(
+            nn.Sequential(nn.Linear(8, 8), nn.Softmax(-1), nn.Linear(8, 4)),
+            id="softmax mixes channels",
+        ),
+        pytest.param(
+            nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 4)), id="layer norm"
+        ),
         pytest.param(nn.Sequential(_SHARED, nn.ReLU(), _SHARED), id="the same layer twice"),
         pytest.param(
             nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 8, 3, groups=2)), id="grouped reader"
@@ -87,19 +92,20 @@ _SHARED = nn.Linear(8, 8)
             nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.Conv2d(8, 8, 3)), id="grouped writer"
         ),
         pytest.param(
-            nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 4)), id="places"
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 4)),
+            id="flattened positions",
         ),
         pytest.param(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(8, 8)), id="channels as width"),
         pytest.param(nn.Sequential(nn.Linear(8, 8), nn.Conv2d(8, 4, 1)), id="width as channels"),
         pytest.param(Twice(nn.Linear(8, 8), nn.Linear(8, 8)), id="a forward of its own"),
     ],
 )
-def test_where_channels_are_coupled_nothing_is_free(network: nn.Module) -> None:
+def test_coupled_channels_are_not_reordered(network: nn.Module) -> None:
     assert _pairs(network) == []
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_reordering_changes_no_answer(number: int) -> None:
+def test_reordering_does_not_change_outputs(number: int) -> None:
     network = _convolutional()
     images = torch.randn(5, 3, 12, 12, generator=torch.Generator().manual_seed(1))
     pair = _pairs(network)[number]
@@ -111,7 +117,7 @@ def test_reordering_changes_no_answer(number: int) -> None:
     torch.testing.assert_close(network(images), before, rtol=1e-4, atol=1e-5)
 
 
-def test_masks_move_with_the_channels_they_are_of() -> None:
+def test_masks_are_reordered_with_their_channels() -> None:
     network = _convolutional()
     mask = torch.rand(8, 3, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.5
     bias = torch.arange(8) < 4
@@ -120,8 +126,8 @@ def test_masks_move_with_the_channels_they_are_of() -> None:
         network.get_parameter("0.weight").mul_(mask)
     order = torch.tensor([7, 2, 0, 1, 5, 6, 3, 4])
     given = {"0.weight": mask, "1.bias": bias, "11.weight": other}
-    moved = permute(network, given, LayerPair("0", "4", ("1",)), order)
-    assert torch.equal(network.get_parameter("0.weight") != 0, moved["0.weight"])
-    assert torch.equal(moved["1.bias"], bias[order])
-    assert moved["11.weight"] is other
+    reordered = permute(network, given, LayerPair("0", "4", ("1",)), order)
+    assert torch.equal(network.get_parameter("0.weight") != 0, reordered["0.weight"])
+    assert torch.equal(reordered["1.bias"], bias[order])
+    assert reordered["11.weight"] is other
     assert torch.equal(given["0.weight"], mask)

@@ -24,24 +24,24 @@ def _share(removed: float) -> Keep:
 
 
 def _problem(rows: int, columns: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """A weight, inputs of a few common causes and of many sizes, and their Hessian; all FP64."""
+    """Return a weight, inputs with few common factors and many scales, and their Hessian; FP64."""
     generator = torch.Generator().manual_seed(seed)
     random = partial(torch.randn, generator=generator, dtype=torch.float64)
     sizes = random(columns).exp()
-    causes = random(4 * columns, columns // 4) @ random(columns // 4, columns)
-    inputs = (causes / (columns // 4) ** 0.5 + 0.3 * random(4 * columns, columns)) * sizes
+    factors = random(4 * columns, columns // 4) @ random(columns // 4, columns)
+    inputs = (factors / (columns // 4) ** 0.5 + 0.3 * random(4 * columns, columns)) * sizes
     return random(rows, columns), inputs, inputs.T @ inputs / len(inputs)
 
 
 def _error(weight: Tensor, updated: Tensor, inputs: Tensor) -> float:
-    """Of what the layer says, the share that is wrong: relative squared error."""
+    """Return the relative squared error of the outputs of the layer."""
     return float(
         (inputs @ (weight - updated).T).square().sum() / (inputs @ weight.T).square().sum()
     )
 
 
 @pytest.mark.parametrize("removed", [0.5, 0.7, 0.9])
-def test_the_order_of_the_papers_holds_for_a_share(removed: float) -> None:
+def test_errors_are_ordered_as_in_the_papers_for_a_share(removed: float) -> None:
     weight, inputs, hessian = _problem(48, 160)
     magnitude = weight * keep_share(weight.abs(), removed)
     wanda = weight * keep_share_of_rows(weight.abs() * inputs.norm(dim=0), removed)
@@ -52,7 +52,7 @@ def test_the_order_of_the_papers_holds_for_a_share(removed: float) -> None:
     assert int((~mask).sum()) == round(removed * 48 * 128) + round(removed * 48 * 32)
 
 
-def test_the_order_of_the_papers_holds_for_2_of_4() -> None:
+def test_errors_are_ordered_as_in_the_papers_for_2_of_4() -> None:
     weight, inputs, hessian = _problem(48, 160)
     magnitude = weight * TWO_OF_FOUR(weight.abs())
     wanda = weight * TWO_OF_FOUR(weight.abs() * inputs.norm(dim=0))
@@ -63,7 +63,7 @@ def test_the_order_of_the_papers_holds_for_2_of_4() -> None:
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (3, 5), (4, 8)])
-def test_n_of_every_m_stay_and_the_others_are_zero(n: int, m: int) -> None:
+def test_n_of_every_m_weights_are_kept_and_the_others_are_zero(n: int, m: int) -> None:
     weight, _, hessian = _problem(6, m * 40)
     updated, mask = sweep(weight, hessian, partial(keep_n_of_m, n=n, m=m), m)
     assert (mask.reshape(6, -1, m).sum(dim=2) == n).all()
@@ -71,7 +71,7 @@ def test_n_of_every_m_stay_and_the_others_are_zero(n: int, m: int) -> None:
 
 
 def _least_squares(weight: Tensor, inputs: Tensor, free: list[int], fixed: list[int]) -> Tensor:
-    """The best row of weights if only `free` may change, `fixed` stay and the rest are zero."""
+    """Return the optimal row if `free` weights may change, `fixed` stay and the rest are zero."""
     wanted = inputs @ weight - inputs[:, fixed] @ weight[fixed]
     best = torch.zeros_like(weight)
     best[fixed] = weight[fixed]
@@ -80,7 +80,7 @@ def _least_squares(weight: Tensor, inputs: Tensor, free: list[int], fixed: list[
 
 
 @pytest.mark.parametrize("column", range(6))
-def test_without_one_weight_those_right_of_it_are_the_least_squares_solution(column: int) -> None:
+def test_the_weights_right_of_a_removed_one_are_the_least_squares_solution(column: int) -> None:
     weight, inputs, hessian = _problem(1, 6)
 
     def keep(scores: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def test_without_one_weight_those_right_of_it_are_the_least_squares_solution(col
     torch.testing.assert_close(updated[0], expected, rtol=1e-6, atol=1e-9)
 
 
-def test_the_first_weights_gone_the_rest_are_the_least_squares_solution() -> None:
+def test_after_removing_the_first_weights_the_rest_is_the_least_squares_solution() -> None:
     weight, inputs, hessian = _problem(1, 8)
 
     def keep(scores: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def test_the_first_weights_gone_the_rest_are_the_least_squares_solution() -> Non
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_weight_that_goes_is_the_one_an_exhaustive_search_finds(seed: int) -> None:
+def test_the_removed_weight_is_the_one_that_an_exhaustive_search_finds(seed: int) -> None:
     weight, inputs, hessian = _problem(1, 6, seed)
     columns = list(range(6))
     without = [_least_squares(weight[0], inputs, columns[c + 1 :], columns[:c]) for c in columns]
@@ -114,8 +114,8 @@ def test_the_weight_that_goes_is_the_one_an_exhaustive_search_finds(seed: int) -
 
 
 @pytest.mark.parametrize("columns", [100, BLOCK, 3 * BLOCK + 40])
-def test_gathering_the_updates_of_a_block_changes_nothing(columns: int) -> None:
-    """With groups of 4 a block gathers 32 of them; with groups of all columns there is one."""
+def test_gathering_updates_in_blocks_does_not_change_the_result(columns: int) -> None:
+    """With groups of 4, a block gathers 32 of them; a group of all columns is one block."""
     weight, _, hessian = _problem(3, columns)
     mask = torch.rand(3, columns, generator=torch.Generator().manual_seed(1)) < 0.6
 
@@ -128,17 +128,17 @@ def test_gathering_the_updates_of_a_block_changes_nothing(columns: int) -> None:
     torch.testing.assert_close(small, large, rtol=1e-8, atol=1e-10)
 
 
-def test_weights_that_were_masked_stay_zero_and_count() -> None:
+def test_masked_weights_stay_zero_and_count_towards_the_share() -> None:
     weight, _, hessian = _problem(8, 64)
     allowed = torch.rand(8, 64, generator=torch.Generator().manual_seed(1)) < 0.7
-    # After the first 16 columns, the masked ones of the others have been moved away from zero.
+    # After the first 16 columns, updates have made masked weights of later columns nonzero.
     updated, mask = sweep(weight * allowed, hessian, _share(0.5), 16, allowed)
     assert int((~mask).sum()) == 8 * 64 / 2
     assert not (mask & ~allowed).any()
     assert torch.equal(updated != 0, mask)
 
 
-def test_inputs_that_are_always_zero_lose_their_weights_first() -> None:
+def test_weights_of_inputs_that_are_always_zero_are_removed_first() -> None:
     weight, inputs, _ = _problem(4, 16)
     inputs[:, [3, 9]] = 0
     updated, mask = sweep(weight, inputs.T @ inputs, _share(2 / 16), 16)
@@ -157,7 +157,7 @@ def _answers(network: nn.Module, samples: Samples) -> Tensor:
     return answers
 
 
-def test_a_layer_learns_from_what_the_pruned_layers_before_it_say() -> None:
+def test_a_layer_is_pruned_on_the_outputs_of_the_pruned_layers_before_it() -> None:
     network = tiny.network()
     layers, _ = find_layers(network)
     kept = reconstruct(
@@ -175,7 +175,7 @@ def test_a_layer_learns_from_what_the_pruned_layers_before_it_say() -> None:
         assert torch.equal(layers[name].weight, weight)
 
 
-def test_answers_stay_closer_than_with_the_same_weights_just_cut() -> None:
+def test_updated_weights_change_outputs_less_than_masking_alone() -> None:
     given, network = tiny.network(), tiny.network()
     layers, _ = find_layers(network)
     kept = reconstruct(
@@ -193,7 +193,7 @@ def test_answers_stay_closer_than_with_the_same_weights_just_cut() -> None:
     assert repaired < 0.7 * merely_cut
 
 
-def test_convolutions_and_their_groups_are_swept_each_with_its_own_inputs() -> None:
+def test_each_group_of_a_convolution_is_swept_with_its_own_inputs() -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -212,7 +212,7 @@ def test_convolutions_and_their_groups_are_swept_each_with_its_own_inputs() -> N
     assert (zeros == 2).all()
 
 
-def test_a_network_with_normalisation_and_a_residual_add_is_swept() -> None:
+def test_a_network_with_normalisation_and_a_residual_addition_is_swept() -> None:
     network = tiny_conv.network()
     layers, _ = find_layers(network)
     samples = tiny_conv.split(60).samples

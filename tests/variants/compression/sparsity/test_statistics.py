@@ -22,31 +22,31 @@ from variants.model.dataset import Split
 from variants.model.forward import scores, tensors
 
 SPLIT = tiny.split(1100)
-"""More than two batches, the last not full."""
+"""More than two batches; the last is not full."""
 
 
-def _read_by(network: nn.Sequential, layer: int) -> Tensor:
-    """All that a layer of a sequential network reads, FP64."""
+def _inputs_of(network: nn.Sequential, layer: int) -> Tensor:
+    """Return the inputs of a layer of a sequential network, FP64."""
     with torch.inference_mode():
-        read: Tensor = network[:layer](*tensors(SPLIT.samples))
-    return read.double()
+        inputs: Tensor = network[:layer](*tensors(SPLIT.samples))
+    return inputs.double()
 
 
-def test_activity_is_that_of_all_samples_at_once() -> None:
+def test_input_magnitudes_include_all_samples() -> None:
     network = tiny.network()
-    found = measure_input_magnitudes(network, find_layers(network)[0], SPLIT.samples, quiet())
-    assert list(found) == ["0", "2", "4"]
-    for name, activity in found.items():
-        read = _read_by(network, int(name))
-        assert activity.number == len(read) == 1100
-        torch.testing.assert_close(activity.mean[0], read.abs().mean(dim=0), rtol=1e-6, atol=0)
-        torch.testing.assert_close(activity.norm[0], read.norm(dim=0), rtol=1e-6, atol=0)
+    statistics = measure_input_magnitudes(network, find_layers(network)[0], SPLIT.samples, quiet())
+    assert list(statistics) == ["0", "2", "4"]
+    for name, magnitudes in statistics.items():
+        inputs = _inputs_of(network, int(name))
+        assert magnitudes.number == len(inputs) == 1100
+        torch.testing.assert_close(magnitudes.mean[0], inputs.abs().mean(dim=0), rtol=1e-6, atol=0)
+        torch.testing.assert_close(magnitudes.norm[0], inputs.norm(dim=0), rtol=1e-6, atol=0)
 
 
-def test_activity_of_a_convolution_counts_every_place_of_its_kernel() -> None:
+def test_input_magnitudes_of_a_convolution_include_every_kernel_position() -> None:
     network, split = tiny_conv.network(), tiny_conv.split(40)
     layers = {"stem": network.stem}
-    activity = measure_input_magnitudes(network, layers, split.samples, quiet())["stem"]
+    magnitudes = measure_input_magnitudes(network, layers, split.samples, quiet())["stem"]
     images = split.samples["input"].astype(np.float64)
     padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
     side = tiny_conv.SIDE
@@ -56,18 +56,18 @@ def test_activity_of_a_convolution_counts_every_place_of_its_kernel() -> None:
         for wide in range(3)
         for channel in range(tiny_conv.COLOURS)
     ]
-    assert activity.number == 40 * side * side
-    np.testing.assert_allclose(activity.squares[0].numpy(), squares, rtol=1e-5)
+    assert magnitudes.number == 40 * side * side
+    np.testing.assert_allclose(magnitudes.squares[0].numpy(), squares, rtol=1e-5)
 
 
-def test_every_token_of_a_text_counts() -> None:
+def test_input_magnitudes_include_every_token() -> None:
     embedding, linear = nn.Embedding(5, 4), nn.Linear(4, 2)
     ids = np.array([[0, 1, 2], [3, 4, 4]])
     network = nn.Sequential(embedding, linear)
-    found = measure_input_magnitudes(network, {"1": linear}, {"ids": ids}, quiet())
+    statistics = measure_input_magnitudes(network, {"1": linear}, {"ids": ids}, quiet())
     vectors = embedding.weight.detach().double()[ids.ravel()]
-    assert found["1"].number == 6
-    torch.testing.assert_close(found["1"].norm[0], vectors.norm(dim=0))
+    assert statistics["1"].number == 6
+    torch.testing.assert_close(statistics["1"].norm[0], vectors.norm(dim=0))
 
 
 def test_the_hessian_is_the_mean_product_of_inputs() -> None:
@@ -75,12 +75,12 @@ def test_the_hessian_is_the_mean_product_of_inputs() -> None:
     layer = network[2]
     assert isinstance(layer, nn.Linear)
     hessian = measure_hessian(network, layer, 1, SPLIT.samples, quiet())
-    read = _read_by(network, 2)
-    expected = read.T @ read / len(read)
+    inputs = _inputs_of(network, 2)
+    expected = inputs.T @ inputs / len(inputs)
     torch.testing.assert_close(hessian, expected[None], rtol=1e-5, atol=1e-6)
 
 
-def test_the_hessian_of_a_grouped_convolution_is_one_for_each_group() -> None:
+def test_a_grouped_convolution_has_a_hessian_for_each_group() -> None:
     conv = nn.Conv2d(4, 4, 1, groups=2)
     images = np.random.default_rng(0).standard_normal((6, 4, 3, 3)).astype(np.float32)
     hessian = measure_hessian(nn.Sequential(conv), conv, 1, {"input": images}, quiet())
@@ -90,7 +90,7 @@ def test_the_hessian_of_a_grouped_convolution_is_one_for_each_group() -> None:
 
 
 class Backwards(nn.Module):
-    """Registers its layers in another order than it calls them, one of them twice."""
+    """Registers its layers in another order than it calls them, and calls one of them twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Backwards(nn.Module):
         return logits
 
 
-def test_calls_are_counted_in_their_order_and_unseen_layers_are_missing() -> None:
+def test_calls_are_counted_in_order_and_unobservable_layers_are_missing() -> None:
     network = Backwards().eval()
     samples = {"input": np.ones((3, 5, 4), np.float32)}
     layers, _ = find_layers(network)
@@ -114,17 +114,17 @@ def test_calls_are_counted_in_their_order_and_unseen_layers_are_missing() -> Non
     assert measure_input_magnitudes(network, layers, samples, quiet())["first"].number == 2 * 15
 
 
-def test_a_pass_for_a_hessian_ends_with_the_last_call_of_its_layer() -> None:
+def test_a_pass_for_a_hessian_stops_at_the_last_call_of_the_layer() -> None:
     network = Backwards().eval()
-    seen: list[str] = []
-    network.first.register_forward_hook(lambda *_: seen.append("first"))
-    network.attention.register_forward_pre_hook(lambda *_: seen.append("attention"))
+    called: list[str] = []
+    network.first.register_forward_hook(lambda *_: called.append("first"))
+    network.attention.register_forward_pre_hook(lambda *_: called.append("attention"))
     samples = {"input": np.ones((3, 5, 4), np.float32)}
     measure_hessian(network, network.first, 2, samples, quiet())
-    assert seen == ["first"]  # the second call was observed, and not computed
+    assert called == ["first"]  # the second call was observed, but not computed
 
 
-def test_nothing_is_left_hanging_on_the_network() -> None:
+def test_no_hooks_or_gradients_remain_on_the_network() -> None:
     network = tiny.network()
     layers, _ = find_layers(network)
     measure_input_magnitudes(network, layers, SPLIT.samples, quiet())
@@ -146,26 +146,26 @@ def _gradients(network: nn.Module, split: Split) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("brought", [tiny, tiny_conv, two_inputs])
-def test_sensitivity_is_averaged_over_small_batches(brought: object) -> None:
-    network: nn.Module = brought.network()  # type: ignore[attr-defined]
-    split: Split = brought.split(50)  # type: ignore[attr-defined]
+@pytest.mark.parametrize("module", [tiny, tiny_conv, two_inputs])
+def test_weight_gradients_are_averaged_over_small_batches(module: object) -> None:
+    network: nn.Module = module.network()  # type: ignore[attr-defined]
+    split: Split = module.split(50)  # type: ignore[attr-defined]
     layers, _ = find_layers(network)
-    found = measure_weight_gradients(network, layers, split, quiet())
+    statistics = measure_weight_gradients(network, layers, split, quiet())
     first, second = (_gradients(network, part) for part in (split.part(0, 32), split.part(32, 50)))
     for name, layer in layers.items():
         one, other = first[f"{name}.weight"], second[f"{name}.weight"]
         weight = layer.weight.detach().abs()
-        torch.testing.assert_close(found[name].gradient, (one.abs() + other.abs()) / 2)
+        torch.testing.assert_close(statistics[name].gradient, (one.abs() + other.abs()) / 2)
         taylor = (one.abs() + other.abs()) / 2 * weight
-        torch.testing.assert_close(found[name].taylor, taylor)
+        torch.testing.assert_close(statistics[name].taylor, taylor)
 
 
-def test_samples_are_chosen_by_their_seed() -> None:
-    chosen = [draw_samples(SPLIT, 20, seed) for seed in (0, 0, 1)]
-    inputs = [split.samples["input"] for split in chosen]
-    assert [len(split) for split in chosen] == [20, 20, 20]
+def test_samples_are_drawn_by_seed() -> None:
+    drawn = [draw_samples(SPLIT, 20, seed) for seed in (0, 0, 1)]
+    inputs = [split.samples["input"] for split in drawn]
+    assert [len(split) for split in drawn] == [20, 20, 20]
     np.testing.assert_array_equal(inputs[0], inputs[1])
     assert not np.array_equal(inputs[0], inputs[2])
-    np.testing.assert_array_equal(inputs[0][:, : tiny.CLASSES].argmax(1), chosen[0].labels)
+    np.testing.assert_array_equal(inputs[0][:, : tiny.CLASSES].argmax(1), drawn[0].labels)
     assert len(draw_samples(SPLIT, 5000, 0)) == len(SPLIT)

@@ -22,64 +22,66 @@ def _prune(module: Any, **parameters: Any) -> CompressionState:
 
 
 @pytest.mark.parametrize("module", [tiny, tiny_conv, two_inputs, tiny_attention])
-def test_a_share_of_the_parameters_goes(module: Any) -> None:
+def test_the_share_of_the_parameters_is_removed(module: Any) -> None:
     dense = module.network()
-    made = _prune(module, share=0.25)
-    gone = 1 - count_parameters(made.network) / count_parameters(dense)
-    assert 0.25 <= gone < 0.34
+    result = _prune(module, share=0.25)
+    removed = 1 - count_parameters(result.network) / count_parameters(dense)
+    assert 0.25 <= removed < 0.34
     samples = module.split(30).samples
-    assert all_scores(made.network, samples).isfinite().all()
-    assert made.notes[0].startswith("kept layer ")
+    assert all_scores(result.network, samples).isfinite().all()
+    assert result.notes[0].startswith("kept layer ")
 
 
-def test_a_share_is_the_thresholds_that_remove_it() -> None:
-    made = _prune(tiny, share=0.4)
-    layers: Any = made.network
+def test_a_share_equals_the_thresholds_that_remove_it() -> None:
+    result = _prune(tiny, share=0.4)
+    layers: Any = result.network
     widths = [len(layers[at].weight) for at in (0, 2)]
-    lively = []
+    magnitudes = []
     network, samples = tiny.network(), tiny.datasets().validation.samples
-    for upto in (2, 4):
-        said = tiny.answers(network[:upto], samples).astype(np.float64)
-        lively.append(np.maximum(np.abs(said.mean(0)), said.std(0)))
-    for threshold in sorted(np.concatenate(lively)):
-        kept = [int((layer >= threshold).sum()) for layer in lively]
+    for end in (2, 4):
+        activations = tiny.answers(network[:end], samples).astype(np.float64)
+        magnitudes.append(np.maximum(np.abs(activations.mean(0)), activations.std(0)))
+    for threshold in sorted(np.concatenate(magnitudes)):
+        kept = [int((layer >= threshold).sum()) for layer in magnitudes]
         if kept == widths:
             break
     same = _prune(tiny, mean_below=threshold, deviation_below=threshold)
-    for one, two in zip(made.network.parameters(), same.network.parameters(), strict=True):
+    for one, two in zip(result.network.parameters(), same.network.parameters(), strict=True):
         assert torch.equal(one, two)
 
 
-def test_a_silent_channel_of_a_residual_network_goes_without_a_trace() -> None:
+def test_removing_a_zero_channel_of_a_residual_network_keeps_outputs() -> None:
     given = tiny_conv.state()
     network: Any = given.network
     with torch.no_grad():
         network.widen_norm.weight[3] = 0
         network.widen_norm.bias[3] = -0.1
     pruning = ActivationPruning(mean_below=1e-6, deviation_below=1e-6)
-    made = pruning.apply(given, tiny_conv.datasets().training_data, quiet())
-    widen: Any = made.network.widen
+    result = pruning.apply(given, tiny_conv.datasets().training_data, quiet())
+    widen: Any = result.network.widen
     assert widen.out_channels == 15
     assert (
-        made.notes[0] == "kept layer stem + narrow: 8 of 8 neurons; layer widen: 15 of 16 neurons"
+        result.notes[0] == "kept layer stem + narrow: 8 of 8 neurons; layer widen: 15 of 16 neurons"
     )
     samples = tiny_conv.split(20).samples
     expected = all_scores(network, samples).numpy()
-    np.testing.assert_allclose(all_scores(made.network, samples).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(all_scores(result.network, samples).numpy(), expected, atol=1e-6)
 
 
-def test_heads_and_normalised_channels_are_left_alone_by_name() -> None:
-    made = _prune(tiny_attention, mean_below=0.05, deviation_below=0.1)
-    network: Any = made.network
+def test_heads_and_normalised_channels_are_not_pruned() -> None:
+    result = _prune(tiny_attention, mean_below=0.05, deviation_below=0.1)
+    network: Any = result.network
     assert len(network.layers[0].attention.query.weight) == 12
-    assert made.notes[1] == "embedding + 4 more left alone: a LayerNorm runs over it"
+    assert result.notes[1] == "embedding + 4 more is not pruned: a LayerNorm normalises it"
 
 
-def test_excluded_layers_keep_their_neurons_and_unfolded_means_are_told() -> None:
-    made = _prune(tiny_conv, mean_below=9, deviation_below=9, exclude=("stem",))
-    network: Any = made.network
+def test_excluded_layers_keep_neurons_and_notes_name_means_that_are_not_folded() -> None:
+    result = _prune(tiny_conv, mean_below=9, deviation_below=9, exclude=("stem",))
+    network: Any = result.network
     assert (network.stem.out_channels, network.widen.out_channels) == (8, 1)
-    assert made.notes[1] == "means not folded into narrow: it pads, and its edges see less"
+    assert result.notes[1] == (
+        "means not folded into narrow: it pads, so that fewer inputs contribute at its edges"
+    )
     assert len(_prune(tiny_conv, mean_below=9, deviation_below=9, fold_means=False).notes) == 1
 
 
@@ -92,24 +94,26 @@ def test_excluded_layers_keep_their_neurons_and_unfolded_means_are_told() -> Non
         {"share": 0.5, "mean_below": 0.1, "deviation_below": 0.1},
     ],
 )
-def test_exactly_one_of_the_two_ways_is_given(parameters: dict[str, float]) -> None:
-    with pytest.raises(ValidationError, match="give either mean_below and deviation_below, or sh"):
+def test_either_thresholds_or_a_share_must_be_set(parameters: dict[str, float]) -> None:
+    with pytest.raises(
+        ValidationError, match="set either both mean_below and deviation_below, or share"
+    ):
         ActivationPruning(**parameters)
 
 
 @pytest.mark.parametrize("parameters", [{"share": 0}, {"share": 1}])
-def test_a_share_is_between_nothing_and_all(parameters: dict[str, float]) -> None:
+def test_a_share_is_between_0_and_1(parameters: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match="share"):
         ActivationPruning(**parameters)
 
 
-def test_a_share_that_cannot_be_reached_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"60.0% of the 2,919 parameters cannot be removed, 3\d"):
+def test_a_share_that_cannot_be_reached_raises() -> None:
+    with pytest.raises(ValueError, match=r"cannot remove 60.0% of the 2,919 parameters, only 3\d"):
         _prune(tiny_attention, share=0.6)
 
 
-def test_a_network_with_nothing_hidden_is_refused() -> None:
+def test_a_network_without_hidden_layers_raises() -> None:
     network = nn.Sequential(nn.Linear(tiny.INPUTS, 3))
     given = CompressionState(network, tiny.state().interface, dense=network)
-    with pytest.raises(ValueError, match="there are no hidden neurons: nothing is hidden"):
+    with pytest.raises(ValueError, match="there are no hidden neurons to prune: no hidden layers"):
         ActivationPruning(share=0.5).apply(given, tiny.datasets().training_data, quiet())

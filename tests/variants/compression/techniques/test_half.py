@@ -16,35 +16,35 @@ from variants.model.state import Conversion
 from variants.runtime.onnx import OnnxRunner
 
 
-@pytest.mark.parametrize("brought", [tiny_conv, two_inputs], ids=["conv", "text"])
+@pytest.mark.parametrize("module", [tiny_conv, two_inputs], ids=["conv", "text"])
 @pytest.mark.parametrize(("technique", "tolerance"), [(Fp16(), 1e-3), (Bf16(), 1e-2)])
-def test_half_the_bytes_give_nearly_the_same_answers(
-    technique: HalfPrecision, tolerance: float, brought: ModuleType
+def test_weights_take_half_the_bytes_and_outputs_are_nearly_equal(
+    technique: HalfPrecision, tolerance: float, module: ModuleType
 ) -> None:
-    given, data = brought.state(), brought.datasets().training_data
-    made = technique.apply(given, data, quiet())
-    assert made.graph is not None
-    samples = brought.split(100, seed=9).samples
-    outputs = OnnxRunner(made.graph, threads=1)(samples)["logits"]
+    given, data = module.state(), module.datasets().training_data
+    result = technique.apply(given, data, quiet())
+    assert result.graph is not None
+    samples = module.split(100, seed=9).samples
+    outputs = OnnxRunner(result.graph, threads=1)(samples)["logits"]
     expected = all_scores(given.network, samples).numpy()
     assert outputs.dtype == np.float32
     assert 0 < np.abs(outputs - expected).max() < tolerance * np.abs(expected).max()
     dense = export(given.network, data.validation.samples, given.interface)
     whole = onnx_size(dense.SerializeToString())
-    size = onnx_size(made.graph)
+    size = onnx_size(result.graph)
     assert size.parameters == whole.parameters
     assert 0.5 < size.weight_bytes / whole.weight_bytes < 0.65
-    assert made.notes == (f"weights stored in {technique.kind.upper()}: {made.notes[0][24:]}",)
-    assert isinstance(made.conversion, Conversion)
+    assert result.notes == (f"weights stored in {technique.kind.upper()}: {result.notes[0][24:]}",)
+    assert isinstance(result.conversion, Conversion)
 
 
 def test_masked_weights_stay_zero() -> None:
     given, data = two_inputs.state(), two_inputs.datasets().training_data
     sparse = SparseNM().apply(given, data, quiet())
     zeros = sum(int((~mask).sum()) for mask in sparse.masks.values())
-    made = Fp16().apply(sparse, data, quiet())
-    assert made.graph is not None
-    size = onnx_size(made.graph)
+    result = Fp16().apply(sparse, data, quiet())
+    assert result.graph is not None
+    size = onnx_size(result.graph)
     assert zeros > 0
     assert size.parameters - size.nonzeros >= zeros
-    assert made.notes[-1] == "layers stored with their zeros, since a graph cannot pack them: 1"
+    assert result.notes[-1] == "layers stored with their zeros, since a graph cannot pack them: 1"

@@ -25,9 +25,9 @@ from variants.runtime.onnx import OnnxRunner
 DATA = tiny.datasets().training_data
 
 
-def made(brought: ModuleType, **parameters: Any) -> CompressionState:
+def quantized(module: ModuleType, **parameters: Any) -> CompressionState:
     technique = Int8.model_validate(parameters)
-    return technique.apply(brought.state(), brought.datasets().training_data, quiet())
+    return technique.apply(module.state(), module.datasets().training_data, quiet())
 
 
 def graph_of(state: CompressionState) -> onnx.GraphProto:
@@ -36,7 +36,7 @@ def graph_of(state: CompressionState) -> onnx.GraphProto:
 
 
 def weights(state: CompressionState) -> dict[str, NDArray[np.int8]]:
-    """Return the INT8 weights by the name of the parameter; matrices may be turned around."""
+    """Return the INT8 weights by parameter name; matrices may be transposed."""
     return {
         tensor.name.removesuffix("_quantized"): numpy_helper.to_array(tensor)
         for tensor in graph_of(state).initializer
@@ -45,7 +45,7 @@ def weights(state: CompressionState) -> dict[str, NDArray[np.int8]]:
 
 
 @pytest.mark.parametrize(
-    ("brought", "parameters", "layers"),
+    ("module", "parameters", "layers"),
     [
         pytest.param(tiny, {"method": "minmax"}, 3, id="minmax"),
         pytest.param(tiny, {"method": "entropy"}, 3, id="entropy"),
@@ -58,21 +58,21 @@ def weights(state: CompressionState) -> dict[str, NDArray[np.int8]]:
         pytest.param(tiny_attention, {"per_channel": False}, 14, id="attention, static"),
     ],
 )
-def test_weights_are_signed_bytes_and_answers_nearly_the_same(
-    brought: ModuleType, parameters: dict[str, Any], layers: int
+def test_weights_are_int8_and_outputs_are_nearly_equal(
+    module: ModuleType, parameters: dict[str, Any], layers: int
 ) -> None:
-    int8 = made(brought, **parameters)
+    int8 = quantized(module, **parameters)
     assert int8.graph is not None
     assert len(weights(int8)) == layers
-    samples = brought.split(200, seed=9).samples
+    samples = module.split(200, seed=9).samples
     outputs = OnnxRunner(int8.graph, threads=1)(samples)["logits"]
     expected = all_scores(int8.network, samples).numpy()
     assert 0 < np.abs(outputs - expected).mean() < 0.03 * np.abs(expected).max()
     assert outputs.dtype == np.float32
 
 
-def test_a_text_may_be_of_any_length() -> None:
-    int8 = made(two_inputs)
+def test_texts_of_any_length_are_accepted() -> None:
+    int8 = quantized(two_inputs)
     assert int8.graph is not None
     samples = two_inputs.split(20, seed=9, tokens=5).samples
     outputs = OnnxRunner(int8.graph, threads=1)(samples)["logits"]
@@ -80,37 +80,37 @@ def test_a_text_may_be_of_any_length() -> None:
 
 
 def test_scores_are_not_rounded_to_256_values() -> None:
-    for brought in (tiny, tiny_conv):
-        int8 = made(brought)
+    for module in (tiny, tiny_conv):
+        int8 = quantized(module)
         assert int8.graph is not None
-        samples = brought.split(2000, seed=9).samples
+        samples = module.split(2000, seed=9).samples
         outputs = OnnxRunner(int8.graph, threads=1)(samples)["logits"]
         assert len(np.unique(outputs)) > 1000
 
 
 def test_products_of_activations_stay_in_fp32() -> None:
     for mode in ("static", "dynamic"):
-        nodes = graph_of(made(tiny_attention, mode=mode)).node
-        makers = {output: node for node in nodes for output in node.output}
+        nodes = graph_of(quantized(tiny_attention, mode=mode)).node
+        producers = {output: node for node in nodes for output in node.output}
         products = [
             node
             for node in nodes
-            if node.op_type == "MatMul" and makers[node.input[1]].op_type != "DequantizeLinear"
+            if node.op_type == "MatMul" and producers[node.input[1]].op_type != "DequantizeLinear"
         ]
         assert len(products) == 2 * tiny_attention.LAYERS
-        assert all(makers[p.input[0]].op_type != "DequantizeLinear" for p in products)
+        assert all(producers[p.input[0]].op_type != "DequantizeLinear" for p in products)
 
 
 @pytest.mark.parametrize(("reduce_range", "largest"), [(True, 64), (False, 127)])
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_reduce_range_stores_weights_in_7_bits(mode: str, reduce_range: bool, largest: int) -> None:
-    int8 = made(tiny, mode=mode, reduce_range=reduce_range)
+    int8 = quantized(tiny, mode=mode, reduce_range=reduce_range)
     assert {np.abs(weight.astype(int)).max() for weight in weights(int8).values()} == {largest}
     assert f"weights of {7 if reduce_range else 8} bits" in int8.notes[0]
 
 
 AVX2, VNNI = ("avx2",), ("avx2", "avx_vnni")
-SLOWER = "weights of 8 bits, which take longer than 7 on this processor: it lacks VNNI"
+SLOWER = "weights of 8 bits, which are slower than 7 on this processor, since it lacks VNNI"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ SLOWER = "weights of 8 bits, which take longer than 7 on this processor: it lack
         pytest.param(False, VNNI, False, "weights of 8 bits", id="8 bits, with VNNI"),
     ],
 )
-def test_the_processor_decides_the_bits_of_weights_unless_they_are_given(
+def test_the_processor_decides_the_bits_of_weights_unless_reduce_range_is_set(
     requested: bool | None, flags: tuple[str, ...], is_reduced: bool, note: str
 ) -> None:
     technique = Int8(reduce_range=requested)
@@ -133,7 +133,7 @@ def test_the_processor_decides_the_bits_of_weights_unless_they_are_given(
 
 
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
-def test_masked_weights_stay_zero_and_the_notes_say_that_nothing_is_packed(mode: Any) -> None:
+def test_masked_weights_stay_zero_and_notes_state_that_nothing_is_packed(mode: Any) -> None:
     sparse = SparseNM().apply(tiny.state(), DATA, quiet())
     int8 = Int8(mode=mode).apply(sparse, DATA, quiet())
     stored = weights(int8)
@@ -144,41 +144,43 @@ def test_masked_weights_stay_zero_and_the_notes_say_that_nothing_is_packed(mode:
     assert int8.notes[-1] == "layers stored with their zeros, since a graph cannot pack them: 2"
 
 
-def test_a_layer_that_is_excluded_stays_in_fp32() -> None:
+def test_an_excluded_layer_stays_in_fp32() -> None:
     for mode in ("static", "dynamic"):
-        int8 = made(two_inputs, mode=mode, exclude=["emb*", "head"])
+        int8 = quantized(two_inputs, mode=mode, exclude=["emb*", "head"])
         assert weights(int8).keys() == {"hidden.weight"}
-        assert "layer embedding stays in FP32: as told" in int8.notes
+        assert "layer embedding stays in FP32: excluded" in int8.notes
         types = Counter(tensor.data_type for tensor in graph_of(int8).initializer)
         assert types[onnx.TensorProto.INT8] == 2  # the weight and its zero point
 
 
-def test_a_pattern_that_fits_no_layer_is_refused() -> None:
-    with pytest.raises(ValueError, match="no layer is called 'tail'; there are embedding, hidden"):
-        made(two_inputs, exclude=["tail"])
+def test_a_pattern_that_matches_no_layer_raises() -> None:
+    with pytest.raises(
+        ValueError, match="'tail' matches no layer; the layers are embedding, hidden"
+    ):
+        quantized(two_inputs, exclude=["tail"])
     with pytest.raises(ValueError, match="there is no layer to quantise: all are excluded"):
-        made(two_inputs, exclude=["*"])
+        quantized(two_inputs, exclude=["*"])
 
 
-def test_a_convolutional_network_is_refused_dynamic_mode() -> None:
-    with pytest.raises(ValueError, match=r"convolutions do 100% .* use mode: static"):
-        made(tiny_conv, mode="dynamic")
+def test_dynamic_mode_raises_for_a_convolutional_network() -> None:
+    with pytest.raises(ValueError, match=r"convolutions do 100% .* set mode: static"):
+        quantized(tiny_conv, mode="dynamic")
 
 
-def test_auto_compares_the_calibrators_on_samples_that_calibrated_nothing() -> None:
-    int8 = made(tiny_conv, method="auto", samples=100)
+def test_auto_compares_calibration_methods_on_held_out_samples() -> None:
+    int8 = quantized(tiny_conv, method="auto", samples=100)
     assert int8.notes[0].endswith("60 calibration samples")  # half of the 120
     assert "agreement with FP32 on 60 held-out samples: minmax " in int8.notes[1]
     assert ", entropy " in int8.notes[1]
     best = int8.notes[1].split(";")[0].removeprefix("ranges by ")
-    alone = made(tiny_conv, method=best, samples=60)
+    alone = quantized(tiny_conv, method=best, samples=60)
     assert weights(alone).keys() == weights(int8).keys()
 
 
-def test_the_layer_that_loses_most_is_left_in_fp32() -> None:
+def test_the_layer_that_loses_the_most_accuracy_stays_in_fp32() -> None:
     given = tiny.state()
-    # One input as large as a thousand others, read by weights a thousand times smaller: the grid
-    # of the inputs has no steps left for the others.
+    # One input is 1000 times larger than the others and its weights 1000 times smaller. The scale
+    # of the quantised inputs then rounds the others to zero.
     samples = {"input": DATA.validation.samples["input"].copy()}
     samples["input"][:, 7] *= 1000
     given.network.get_parameter("0.weight").data[:, 7] /= 1000
@@ -188,28 +190,28 @@ def test_the_layer_that_loses_most_is_left_in_fp32() -> None:
     assert int8.notes[1].startswith("layer 0 stays in FP32: it alone in INT8 leaves ")
     assert weights(int8).keys() == {"2.weight", "4.weight"}
     assert "to FP32, on 60 validation samples that gave no ranges" in int8.notes[2]
-    everything = Int8().apply(given, data, quiet())
-    assert everything.graph is not None
+    all_int8 = Int8().apply(given, data, quiet())
+    assert all_int8.graph is not None
     assert int8.graph is not None
-    rights = [
+    accuracies = [
         float((OnnxRunner(g, threads=1)(samples)["logits"].argmax(1) == labels).mean())
-        for g in (everything.graph, int8.graph)
+        for g in (all_int8.graph, int8.graph)
     ]
-    assert rights[0] < 0.9 < rights[1]
+    assert accuracies[0] < 0.9 < accuracies[1]
 
 
-def test_scales_are_bytes_and_no_parameters() -> None:
+def test_scales_count_as_bytes_but_not_as_parameters() -> None:
     for mode in ("static", "dynamic"):
-        int8 = made(two_inputs, mode=mode)
+        int8 = quantized(two_inputs, mode=mode)
         assert int8.graph is not None
         size = onnx_size(int8.graph)
         parameters = sum(p.numel() for p in int8.network.parameters())
-        assert size.parameters == parameters + 1  # and the bound of a clamp
+        assert size.parameters == parameters + 1  # plus the bound of a clamp
         assert size.nonzeros > 0.95 * parameters
         assert size.weight_bytes > parameters
 
 
-def test_exporting_and_calibrating_say_nothing_and_warn_of_nothing() -> None:
+def test_export_and_calibration_print_nothing_and_do_not_warn() -> None:
     code = """if True:
         from tests.small import quiet
         from tests.variants import tiny

@@ -45,10 +45,10 @@ def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_each_round_takes_its_share_of_what_the_last_one_left(search: TicketSearch) -> None:
-    left = [sum(int(mask.sum()) for mask in masks.values()) for masks in search.masks]
-    assert left == [WEIGHTS - round((1 - 0.7**number) * WEIGHTS) for number in (1, 2, 3)]
-    assert left == [302, 212, 148]
+def test_each_round_masks_its_share_of_the_remaining_weights(search: TicketSearch) -> None:
+    kept = [sum(int(mask.sum()) for mask in masks.values()) for masks in search.masks]
+    assert kept == [WEIGHTS - round((1 - 0.7**number) * WEIGHTS) for number in (1, 2, 3)]
+    assert kept == [302, 212, 148]
 
 
 def test_masks_are_nested(search: TicketSearch) -> None:
@@ -58,7 +58,7 @@ def test_masks_are_nested(search: TicketSearch) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_round_trains_from_the_rewound_weights_and_masks_the_smallest(
+def test_a_round_trains_from_rewound_weights_and_masks_the_smallest(
     search: TicketSearch, number: int
 ) -> None:
     ticket = _ticket(rewind_steps=4)
@@ -73,7 +73,7 @@ def test_a_round_trains_from_the_rewound_weights_and_masks_the_smallest(
 
 
 @pytest.mark.parametrize("steps", [0, 5])
-def test_what_is_remembered_is_the_network_after_so_many_steps(steps: int) -> None:
+def test_the_rewind_state_is_the_network_after_the_rewind_steps(steps: int) -> None:
     ticket = _ticket(rewind_steps=steps, rounds=1)
     early = initialise(tiny.network(), ticket.seed)
     fit(early, TRAIN, ticket, quiet(), steps=range(steps))
@@ -82,7 +82,7 @@ def test_what_is_remembered_is_the_network_after_so_many_steps(steps: int) -> No
     assert _equal(found.rewind_state, initialise(tiny.network(), 0).state_dict()) == (steps == 0)
 
 
-def test_rewound_weights_are_the_remembered_ones_where_kept(search: TicketSearch) -> None:
+def test_kept_weights_are_rewound(search: TicketSearch) -> None:
     network, masks = _ticket(rewind_steps=4).start(tiny.network(), search)
     assert _equal(masks, search.masks[-1])
     for name, tensor in network.state_dict().items():
@@ -101,7 +101,7 @@ def test_reinit_has_the_same_masks_and_other_weights(search: TicketSearch) -> No
         assert not weight[~mask].any()
 
 
-def test_random_mask_keeps_as_many_in_each_layer_elsewhere(search: TicketSearch) -> None:
+def test_random_mask_keeps_as_many_weights_in_each_layer(search: TicketSearch) -> None:
     network, masks = _ticket(control="random-mask").start(tiny.network(), search)
     for name, mask in masks.items():
         found = search.masks[-1][name]
@@ -114,16 +114,16 @@ def test_random_mask_keeps_as_many_in_each_layer_elsewhere(search: TicketSearch)
 def test_a_ticket_is_trained_and_keeps_its_masks(control: Control) -> None:
     given = tiny.state()
     ticket = _ticket(control=control, epochs=6, rewind_steps=4)
-    made = ticket.apply(given, DATA, quiet())
-    assert accuracy(made.network, DATA.validation) > 0.7
-    for name, mask in made.masks.items():
-        assert torch.equal(made.network.get_parameter(name) != 0, mask)
-    assert made.notes[0].startswith("148 of 432 weights are left after 3 rounds (by layer: 0 ")
-    assert made.notes[0].endswith("control: " + control) == (control != "none")
+    result = ticket.apply(given, DATA, quiet())
+    assert accuracy(result.network, DATA.validation) > 0.7
+    for name, mask in result.masks.items():
+        assert torch.equal(result.network.get_parameter(name) != 0, mask)
+    assert result.notes[0].startswith("148 of 432 weights are kept after 3 rounds (by layer: 0 ")
+    assert result.notes[0].endswith("control: " + control) == (control != "none")
     assert _equal(given.dense.state_dict(), tiny.network().state_dict())
 
 
-def test_the_seed_decides_the_ticket_and_nothing_else_does() -> None:
+def test_the_ticket_depends_on_the_seed_only() -> None:
     ticket = _ticket(rounds=1, rewind_steps=2)
     first, again = (ticket.apply(tiny.state(), DATA, quiet()) for _ in range(2))
     assert _equal(first.network.state_dict(), again.network.state_dict())
@@ -134,24 +134,24 @@ def test_the_seed_decides_the_ticket_and_nothing_else_does() -> None:
 
 
 def test_excluded_layers_are_never_masked() -> None:
-    made = _ticket(rounds=1, exclude=("4",)).apply(tiny.state(), DATA, quiet())
-    assert made.masks.keys() == {"0.weight", "2.weight"}
-    with pytest.raises(ValueError, match="no layer is called 'head'; there are 0, 2, 4"):
+    result = _ticket(rounds=1, exclude=("4",)).apply(tiny.state(), DATA, quiet())
+    assert result.masks.keys() == {"0.weight", "2.weight"}
+    with pytest.raises(ValueError, match="'head' matches no layer; the layers are 0, 2, 4"):
         _ticket(exclude=("head",)).apply(tiny.state(), DATA, quiet())
-    with pytest.raises(ValueError, match="no layer to work on: it has no Linear or Conv2d that"):
+    with pytest.raises(ValueError, match="cannot be applied to any layer: there is no Linear or"):
         _ticket(exclude=("*",)).apply(tiny.state(), DATA, quiet())
 
 
-@pytest.mark.parametrize("brought", [tiny_conv, two_inputs])
-def test_convolutions_and_two_inputs_have_tickets_too(brought: Any) -> None:
-    given = brought.state()
+@pytest.mark.parametrize("module", [tiny_conv, two_inputs])
+def test_convolutions_and_networks_of_two_inputs_have_tickets(module: Any) -> None:
+    given = module.state()
     ticket = _ticket(epochs=1, rounds=2, rewind_steps=2)
-    made = ticket.apply(given, brought.datasets().training_data, quiet())
-    masked = sum(int((~mask).sum()) for mask in made.masks.values())
-    total = sum(mask.numel() for mask in made.masks.values())
+    result = ticket.apply(given, module.datasets().training_data, quiet())
+    masked = sum(int((~mask).sum()) for mask in result.masks.values())
+    total = sum(mask.numel() for mask in result.masks.values())
     assert masked == round((1 - 0.7**2) * total)
-    for name, mask in made.masks.items():
-        assert torch.equal(made.network.get_parameter(name) != 0, mask)
+    for name, mask in result.masks.items():
+        assert torch.equal(result.network.get_parameter(name) != 0, mask)
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,18 @@ def test_convolutions_and_two_inputs_have_tickets_too(brought: Any) -> None:
         pytest.param(Recover(epochs=1), "0.weight", id="weights"),
     ],
 )
-def test_after_a_step_that_changed_the_network_it_is_refused(
+def test_a_step_that_changed_the_network_before_raises(
     before: Technique, changed_first: str
 ) -> None:
     changed = before.apply(tiny.state(), DATA, quiet())
-    with pytest.raises(ValueError, match=f"must be the first step, but '{changed_first}' was"):
+    with pytest.raises(
+        ValueError, match=f"must be the first step; an earlier step changed '{changed_first}'"
+    ):
         _ticket().apply(changed, DATA, quiet())
 
 
-def test_rewinding_to_the_end_is_refused() -> None:
-    with pytest.raises(ValueError, match=f"less than the {STEPS} steps of a training, got {STEPS}"):
+def test_rewinding_to_the_end_of_the_schedule_raises() -> None:
+    with pytest.raises(
+        ValueError, match=f"less than the {STEPS} steps of the schedule, got {STEPS}"
+    ):
         _ticket(rewind_steps=STEPS).apply(tiny.state(), DATA, quiet())

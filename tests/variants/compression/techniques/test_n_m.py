@@ -26,7 +26,7 @@ from variants.runtime.plan import describe as plan
 DATA = tiny.datasets().training_data
 
 
-def test_two_of_four_are_masked_and_the_head_is_skipped() -> None:
+def test_2_of_4_weights_are_masked_and_the_head_is_skipped() -> None:
     sparse = SparseNM().apply(tiny.state(), DATA, quiet())
     assert sparse.packed == {"0", "2"}
     assert sparse.notes == ("layer 4 stays dense: 3 outputs are fewer than min_rows = 16",)
@@ -36,18 +36,18 @@ def test_two_of_four_are_masked_and_the_head_is_skipped() -> None:
         assert torch.equal(weight, expected)
 
 
-def test_the_head_is_taken_when_told() -> None:
+def test_the_head_is_masked_if_min_rows_allows_it() -> None:
     sparse = SparseNM(min_rows=1).apply(tiny.state(), DATA, quiet())
     assert sparse.packed == {"0", "2", "4"}
 
 
-def test_layers_are_left_alone_when_told() -> None:
+def test_excluded_layers_are_not_masked() -> None:
     sparse = SparseNM(exclude=("2",)).apply(tiny.state(), DATA, quiet())
     assert sparse.masks.keys() == {"0.weight"}
 
 
-def test_with_nothing_to_do_it_says_why() -> None:
-    with pytest.raises(ValueError, match="no layer to work on: layer 0 stays dense: 16 outputs"):
+def test_if_no_layer_can_be_masked_the_error_says_why() -> None:
+    with pytest.raises(ValueError, match="applied to any layer: layer 0 stays dense: 16 outputs"):
         SparseNM(min_rows=100).apply(tiny.state(), DATA, quiet())
 
 
@@ -60,68 +60,66 @@ def test_with_nothing_to_do_it_says_why() -> None:
         ({"criterion": "luck"}, "criterion: .*'magnitude', 'gradient'"),
     ],
 )
-def test_parameters_that_make_no_sense_are_refused(
-    parameters: dict[str, Any], message: str
-) -> None:
+def test_invalid_parameters_raise(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         resolve(Step(technique="sparse-n:m", parameters=parameters))
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (4, 8)])
 @pytest.mark.parametrize("criterion", get_args(Criterion))
-def test_by_any_criterion_n_of_m_channels_stay_at_every_place_of_a_kernel(
+def test_any_criterion_keeps_n_of_m_channels_at_every_kernel_position(
     criterion: Criterion, n: int, m: int
 ) -> None:
     technique = SparseNM(n=n, m=m, criterion=criterion, min_rows=4, samples=64)
-    made = technique.apply(tiny_conv.state(), tiny_conv.datasets().training_data, quiet())
-    assert made.masks.keys() == {"widen.weight", "narrow.weight", "head.weight"}
-    assert made.notes == (f"layer stem stays dense: 3 inputs are no multiple of {m}",)
-    for name, mask in made.masks.items():
-        weight = made.network.get_parameter(name)
+    result = technique.apply(tiny_conv.state(), tiny_conv.datasets().training_data, quiet())
+    assert result.masks.keys() == {"widen.weight", "narrow.weight", "head.weight"}
+    assert result.notes == (f"layer stem stays dense: 3 inputs are not a multiple of {m}",)
+    for name, mask in result.masks.items():
+        weight = result.network.get_parameter(name)
         assert mask.shape == weight.shape
         assert torch.equal(weight != 0, mask)
         groups = mask.reshape(len(mask), -1, m, *mask.shape[2:])
         assert (groups.sum(dim=2) == n).all()
-    assert made.packed == ({"head"} if (n, m) == (2, 4) else set())
+    assert result.packed == ({"head"} if (n, m) == (2, 4) else set())
 
 
-def test_packed_layers_are_those_that_can_be_packed() -> None:
-    made = SparseNM(criterion="sparsegpt").apply(tiny.state(), DATA, quiet())
-    layers, _ = plan(made.network, made.packed)  # refuses a weight that is not 2:4
+def test_packed_layers_can_be_packed() -> None:
+    result = SparseNM(criterion="sparsegpt").apply(tiny.state(), DATA, quiet())
+    layers, _ = plan(result.network, result.packed)  # raises for a weight that is not 2:4
     assert layers.layers["2"].kind == "linear-2:4"
 
 
-def test_two_inputs_of_variable_length_calibrate_too() -> None:
-    made = SparseNM(criterion="wanda").apply(
+def test_a_network_of_two_inputs_of_variable_length_is_masked() -> None:
+    result = SparseNM(criterion="wanda").apply(
         two_inputs.state(), two_inputs.datasets().training_data, quiet()
     )
-    assert made.packed == {"hidden"}
+    assert result.packed == {"hidden"}
 
 
-def _groups_left(made: CompressionState) -> Tensor:
-    return made.masks["2.weight"].reshape(-1, 4).sum(dim=1)
+def _groups_left(result: CompressionState) -> Tensor:
+    return result.masks["2.weight"].reshape(-1, 4).sum(dim=1)
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "taylor", "sparsegpt"])
-def test_what_was_masked_before_stays_masked(criterion: Criterion) -> None:
+def test_weights_that_were_masked_before_stay_masked(criterion: Criterion) -> None:
     first = Unstructured(share=0.6).apply(tiny.state(), DATA, quiet())
-    made = SparseNM(criterion=criterion).apply(first, DATA, quiet())
+    result = SparseNM(criterion=criterion).apply(first, DATA, quiet())
     for name, mask in first.masks.items():
-        assert not (made.masks[name] & ~mask).any()
-        assert (made.network.get_parameter(name)[~made.masks[name]] == 0).all()
-    assert _groups_left(made).max() == 2
-    assert _groups_left(made).min() == 0  # nothing is kept to fill a group up
-    assert made.packed == {"0", "2"}
+        assert not (result.masks[name] & ~mask).any()
+        assert (result.network.get_parameter(name)[~result.masks[name]] == 0).all()
+    assert _groups_left(result).max() == 2
+    assert _groups_left(result).min() == 0  # masked weights are not restored to fill a group
+    assert result.packed == {"0", "2"}
 
 
-def test_another_2_of_4_changes_nothing() -> None:
+def test_repeating_2_of_4_changes_nothing() -> None:
     first = SparseNM().apply(tiny.state(), DATA, quiet())
     again = SparseNM(permute=True).apply(first, DATA, quiet())
     assert all(torch.equal(again.masks[name], first.masks[name]) for name in first.masks)
-    assert "inputs of layer 2 keep their order: it is masked already" in again.notes
+    assert "inputs of layer 2 keep their order: the layer is masked already" in again.notes
 
 
-def test_fewer_of_a_group_can_still_be_packed_as_2_of_4() -> None:
+def test_1_of_4_after_2_of_4_is_still_packed_as_2_of_4() -> None:
     first = SparseNM().apply(tiny.state(), DATA, quiet())
     fewer = SparseNM(n=1).apply(first, DATA, quiet())
     assert _groups_left(fewer).max() == 1
@@ -142,7 +140,7 @@ def test_activation_pruning_then_sparsity_then_recovery() -> None:
 
 
 def _uneven() -> CompressionState:
-    """A network in which the strong inputs of the second layer share groups."""
+    """Return a network in which the largest weights of the second layer share groups."""
     network = tiny.network()
     with torch.no_grad():
         network.get_parameter("2.weight")[:, :8] *= 4
@@ -150,7 +148,7 @@ def _uneven() -> CompressionState:
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "wanda", "sparsegpt"])
-def test_reordered_inputs_keep_more_and_change_no_answer_by_themselves(
+def test_masks_of_reordered_inputs_change_outputs_less(
     criterion: Criterion,
 ) -> None:
     given = _uneven()
@@ -159,33 +157,35 @@ def test_reordered_inputs_keep_more_and_change_no_answer_by_themselves(
         for permute in (False, True)
     )
     expected = tiny.answers(given.network, DATA.validation.samples)
-    off = [
-        np.abs(tiny.answers(made.network, DATA.validation.samples) - expected).mean()
-        for made in (plain, permuted)
+    errors = [
+        np.abs(tiny.answers(result.network, DATA.validation.samples) - expected).mean()
+        for result in (plain, permuted)
     ]
-    assert off[1] < 0.8 * off[0]
+    assert errors[1] < 0.8 * errors[0]
     notes = [note for note in permuted.notes if note.startswith("inputs of")]
-    assert notes[0] == "inputs of layer 0 keep their order: no layer writes only them"
+    assert notes[0] == "inputs of layer 0 keep their order: no single layer produces them"
     assert notes[1].startswith("inputs of layer 2 are reordered: ")
     assert permuted.packed == plain.packed
     assert set(_groups_left(permuted).tolist()) == {2}
 
 
-def test_reordering_moves_the_rows_of_the_layer_before() -> None:
+def test_reordering_permutes_the_rows_of_the_layer_before() -> None:
     given = _uneven()
-    made = SparseNM(permute=True).apply(given, DATA, quiet())
-    kept = made.masks["2.weight"].float()
+    result = SparseNM(permute=True).apply(given, DATA, quiet())
+    kept = result.masks["2.weight"].float()
     before = given.network.state_dict()
-    bias = made.network.get_parameter("0.bias")
+    bias = result.network.get_parameter("0.bias")
     order = torch.stack([(before["0.bias"] == value).nonzero()[0, 0] for value in bias])
     assert order.tolist() != list(range(tiny.HIDDEN))
-    assert torch.equal(made.network.get_parameter("2.weight"), before["2.weight"][:, order] * kept)
+    assert torch.equal(
+        result.network.get_parameter("2.weight"), before["2.weight"][:, order] * kept
+    )
     magnitude = before["2.weight"].abs()
     assert (magnitude[:, order] * kept).sum() > 1.1 * (magnitude * mask24(magnitude)).sum()
 
 
 class Peeking(nn.Module):
-    """Uses one layer's output twice, which its sequence does not show."""
+    """Uses the output of a layer twice, which its sequence does not show."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,11 +197,11 @@ class Peeking(nn.Module):
         return result
 
 
-def test_a_network_that_hides_how_it_uses_its_layers_is_not_reordered() -> None:
+def test_reordering_that_changes_outputs_raises() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Peeking().eval()
     data = TrainingData(DATA.train.part(0, 50), DATA.validation)
     given = replace(tiny.state(), network=network)
-    with pytest.raises(ValueError, match=r"changed the answers by .*; set permute: false"):
+    with pytest.raises(ValueError, match=r"changed the outputs by .*; set permute: false"):
         SparseNM(permute=True).apply(given, data, quiet())

@@ -5,6 +5,6 @@ import pytest
 from variants.compression.techniques.ramp import ramp
 
 
-def test_what_goes_in_rounds_goes_by_a_cubic_fast_at_first() -> None:
+def test_the_ramp_is_cubic_and_fastest_at_first() -> None:
     assert [ramp(done, 4) for done in range(5)] == pytest.approx([0, 37 / 64, 56 / 64, 63 / 64, 1])
     assert [ramp(rounds, rounds) for rounds in range(1, 8)] == [1.0] * 7

@@ -26,7 +26,7 @@ from variants.runtime.onnx import OnnxRunner
 DATA = tiny.datasets().training_data
 
 
-def test_recovery_learns_and_keeps_every_masked_weight_at_zero() -> None:
+def test_recovery_trains_and_keeps_masked_weights_at_zero() -> None:
     sparse = SparseNM().apply(tiny.state(), DATA, quiet())
     recovered = Recover(epochs=3, batch_size=32).apply(sparse, DATA, quiet())
     for name, mask in sparse.masks.items():
@@ -35,7 +35,7 @@ def test_recovery_learns_and_keeps_every_masked_weight_at_zero() -> None:
         assert not torch.equal(weight, sparse.network.get_parameter(name))
 
 
-def test_recovery_may_learn_from_the_dense_network_alone() -> None:
+def test_recovery_can_learn_from_the_dense_network_alone() -> None:
     dense = tiny.network()
     fit(dense, DATA.train, Schedule(epochs=6, batch_size=32, learning_rate=1e-2), quiet())
     damaged = replace(tiny.state(1), dense=dense)
@@ -54,7 +54,7 @@ def quality(graph: bytes | None, split: Split) -> float:
 
 
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
-def test_after_int8_the_graph_itself_gets_better_and_masks_hold(mode: Any) -> None:
+def test_after_int8_the_graph_becomes_more_accurate_and_masks_hold(mode: Any) -> None:
     sparse = SparseNM().apply(tiny.state(), DATA, quiet())
     int8 = Int8(mode=mode).apply(sparse, DATA, quiet())
     recover = Recover(epochs=5, batch_size=32, learning_rate=1e-2)
@@ -76,7 +76,7 @@ def test_after_int8_the_graph_itself_gets_better_and_masks_hold(mode: Any) -> No
     assert again.graph != recovered.graph
 
 
-def test_training_sees_what_rounding_does_and_keeps_weights_that_are_not_rounded() -> None:
+def test_training_simulates_rounding_and_keeps_unrounded_weights() -> None:
     given = tiny_conv.state()
     data = tiny_conv.datasets().training_data
     int8 = Int8(per_channel=False, reduce_range=True).apply(given, data, quiet())
@@ -94,7 +94,7 @@ def test_training_sees_what_rounding_does_and_keeps_weights_that_are_not_rounded
     assert len(np.unique(weight)) > 129
 
 
-def test_after_halving_the_float_network_is_trained_and_halved_again() -> None:
+def test_after_bf16_the_fp32_network_is_trained_and_converted_again() -> None:
     given = tiny.state()
     recover = Recover(epochs=3, batch_size=32, learning_rate=1e-2)
     trained = recover.apply(given, DATA, quiet())
@@ -106,13 +106,13 @@ def test_after_halving_the_float_network_is_trained_and_halved_again() -> None:
     )
 
 
-def test_a_graph_that_cannot_be_made_anew_is_refused() -> None:
+def test_a_graph_that_cannot_be_rebuilt_raises() -> None:
     shared = WeightSharing(values=16).apply(tiny.state(), DATA, quiet())
-    with pytest.raises(ValueError, match="a step that cannot make it anew"):
+    with pytest.raises(ValueError, match="the step that made the graph cannot rebuild it"):
         Recover().apply(shared, DATA, quiet())
 
 
-def test_what_is_given_stays_as_it_was() -> None:
+def test_the_given_state_is_not_modified() -> None:
     given = tiny.state()
     int8 = Int8().apply(given, DATA, quiet())
     samples = DATA.validation.samples

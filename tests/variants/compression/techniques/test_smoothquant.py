@@ -22,7 +22,7 @@ from variants.model.state import CompressionState
 from variants.runtime.onnx import OnnxRunner
 
 
-def brought() -> tuple[CompressionState, TrainingData]:
+def problem() -> tuple[CompressionState, TrainingData]:
     built, given = network(), samples(200)
     split = Split(given, all_scores(built, given).argmax(1).numpy())
     return CompressionState(built, describe(built, given, {}), dense=built), TrainingData(
@@ -39,8 +39,8 @@ def noise(state: CompressionState, data: TrainingData, dense: nn.Module, mode: s
 
 
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
-def test_int8_after_it_is_nearer_to_fp32(mode: str) -> None:
-    given, data = brought()
+def test_int8_is_closer_to_fp32_after_smoothing(mode: str) -> None:
+    given, data = problem()
     smoothed = SmoothQuant().apply(given, data, quiet())
     before = noise(given, data, given.network, mode)
     after = noise(smoothed, data, given.network, mode)
@@ -48,7 +48,7 @@ def test_int8_after_it_is_nearer_to_fp32(mode: str) -> None:
 
 
 def encoder() -> tuple[CompressionState, TrainingData]:
-    """A BERT of two blocks; the values of the second have an outlier that `output` takes back."""
+    """Return a BERT of two blocks in which channel 5 of the second `value` is an outlier."""
     built, datasets = small_minilm.network().eval(), small_minilm.datasets()
     with torch.no_grad():
         for part in ("weight", "bias"):
@@ -60,7 +60,7 @@ def encoder() -> tuple[CompressionState, TrainingData]:
     return state, datasets.training_data
 
 
-def test_int8_of_an_encoder_whose_values_have_outliers_is_nearer_to_fp32() -> None:
+def test_int8_of_an_encoder_with_outliers_is_closer_to_fp32_after_smoothing() -> None:
     given, data = encoder()
     smoothed = SmoothQuant().apply(given, data, quiet())
     assert [note.split(":")[0] for note in smoothed.notes[:2]] == [
@@ -81,16 +81,18 @@ def test_all_six_attentions_of_minilm_are_smoothed() -> None:
     network = loaded.network
     given = CompressionState(network, describe(network, some.samples, {}), dense=network)
     smoothed = SmoothQuant(samples=64).apply(given, TrainingData(some, some), quiet())
-    found = [note.split(":")[0] for note in smoothed.notes]
-    assert found[:6] == [f"encoder.blocks.{block}.attention.value smoothed" for block in range(6)]
-    assert len(found) == 6 + 13  # its LayerNorms, which residual additions read
+    smoothed_layers = [note.split(":")[0] for note in smoothed.notes]
+    assert smoothed_layers[:6] == [
+        f"encoder.blocks.{block}.attention.value smoothed" for block in range(6)
+    ]
+    assert len(smoothed_layers) == 6 + 13  # and its LayerNorms, which residual additions read
     scores = all_scores(network, some.samples)
     error = (all_scores(smoothed.network, some.samples) - scores).abs().max()
     assert error < 1e-5 * scores.abs().max()
 
 
-def test_the_function_stays_and_the_notes_say_by_how_much_outliers_shrank() -> None:
-    given, data = brought()
+def test_outputs_stay_equal_and_notes_report_the_outliers() -> None:
+    given, data = problem()
     smoothed = SmoothQuant().apply(given, data, quiet())
     test = samples(30)
     assert torch.allclose(
@@ -104,7 +106,7 @@ def test_the_function_stays_and_the_notes_say_by_how_much_outliers_shrank() -> N
 
 
 def test_masked_weights_stay_zero() -> None:
-    given, data = brought()
+    given, data = problem()
     sparse = SparseNM(min_rows=1).apply(given, data, quiet())
     smoothed = SmoothQuant().apply(sparse, data, quiet())
     for name, mask in sparse.masks.items():
@@ -113,9 +115,9 @@ def test_masked_weights_stay_zero() -> None:
     assert smoothed.masks == sparse.masks
 
 
-def test_a_network_in_which_nothing_is_exact_is_refused() -> None:
+def test_a_network_without_smoothable_layers_raises() -> None:
     conv = tiny_conv.state()
-    with pytest.raises(ValueError, match="there is nothing to smooth: no LayerNorm"):
+    with pytest.raises(ValueError, match="no layer can be smoothed: there is no LayerNorm"):
         SmoothQuant().apply(conv, tiny_conv.datasets().training_data, quiet())
 
 
@@ -130,11 +132,13 @@ class PostNorm(nn.Module):
         return logits
 
 
-def test_a_post_norm_block_is_refused_with_the_reason() -> None:
+def test_a_post_norm_block_raises_with_the_reason() -> None:
     built, given = PostNorm().eval(), samples(40)
     split = Split(given, np.zeros(40, np.int64))
     state = CompressionState(built, describe(built, given, {}), dense=built)
-    reason = "nothing to smooth: norm is not smoothed: add.Tensor reads it too, not only Linears"
+    reason = (
+        "no layer can be smoothed: norm is not smoothed: add.Tensor reads it too, not only Linears"
+    )
     with pytest.raises(ValueError, match=reason):
         SmoothQuant().apply(state, TrainingData(split, split), quiet())
 
@@ -151,8 +155,8 @@ def test_equal_seeds_give_equal_weights() -> None:
     assert not torch.equal(weights(first), weights(other))
 
 
-def test_samples_are_chosen_as_by_other_techniques() -> None:
-    given, data = brought()
+def test_samples_are_drawn_like_those_of_other_techniques() -> None:
+    given, data = problem()
     chosen = draw_samples(data.validation, 40, 3)
     made = SmoothQuant(samples=40, seed=3).apply(given, data, quiet())
     expected = SmoothQuant().apply(given, TrainingData(chosen, chosen), quiet())

@@ -36,27 +36,29 @@ def _prune(module: Any, **parameters: Any) -> CompressionState:
 
 @pytest.mark.parametrize("module", [tiny, tiny_conv, two_inputs, tiny_attention])
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_the_share_is_reached_and_the_network_still_runs(module: Any, criterion: Criterion) -> None:
-    made = _prune(module, share=0.3, criterion=criterion, samples=32)
+def test_the_share_is_reached_and_the_network_runs(module: Any, criterion: Criterion) -> None:
+    result = _prune(module, share=0.3, criterion=criterion, samples=32)
     dense = _parameters(module.network())
-    gone = 1 - _parameters(made.network) / dense
-    assert 0.3 <= gone < 0.42
-    left = _parameters(made.network)
-    assert made.notes[0].startswith(f"kept {left:,} of {dense:,} parameters, {gone:.1%} gone; ")
-    answers = all_scores(made.network, module.split(7).samples)
+    removed = 1 - _parameters(result.network) / dense
+    assert 0.3 <= removed < 0.42
+    left = _parameters(result.network)
+    assert result.notes[0].startswith(
+        f"kept {left:,} of {dense:,} parameters, {removed:.1%} removed; "
+    )
+    answers = all_scores(result.network, module.split(7).samples)
     assert answers.shape == (7, module.CLASSES)
     assert answers.isfinite().all()
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
-def test_neurons_that_stay_are_a_multiple(rounds: int) -> None:
-    made = _prune(tiny_conv, share=0.4, round_to=4, rounds=rounds, criterion="magnitude")
-    widths = {m.out_channels for m in made.network.modules() if isinstance(m, nn.Conv2d)}
+def test_the_number_of_kept_neurons_is_a_multiple(rounds: int) -> None:
+    result = _prune(tiny_conv, share=0.4, round_to=4, rounds=rounds, criterion="magnitude")
+    widths = {m.out_channels for m in result.network.modules() if isinstance(m, nn.Conv2d)}
     assert all(width % 4 == 0 for width in widths)
-    assert 1 - _parameters(made.network) / _parameters(tiny_conv.network()) >= 0.4
+    assert 1 - _parameters(result.network) / _parameters(tiny_conv.network()) >= 0.4
 
 
-def test_random_is_decided_by_its_seed_alone() -> None:
+def test_random_depends_on_the_seed_only() -> None:
     def kept(seed: int) -> dict[str, torch.Tensor]:
         return _prune(tiny, share=0.5, criterion="random", seed=seed).network.state_dict()
 
@@ -67,7 +69,7 @@ def test_random_is_decided_by_its_seed_alone() -> None:
 
 @cache
 def _trained() -> nn.Module:
-    """A network with 8 of 24 hidden neurons that matter, and 16 that hardly do."""
+    """Return a network in which 8 of 24 hidden neurons are important."""
     network: Any = nn.Sequential(nn.Linear(tiny.INPUTS, 24), nn.ReLU(), nn.Linear(24, 3))
     nn.init.zeros_(network[0].bias)
     small: Any = nn.Sequential(nn.Linear(tiny.INPUTS, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -84,31 +86,31 @@ def _trained() -> nn.Module:
         network[0].bias[useful] = small[0].bias
         network[2].weight[:, useful] = small[2].weight
         network[2].bias.copy_(small[2].bias)
-    made: nn.Module = network.eval()
-    return made
+    result: nn.Module = network.eval()
+    return result
 
 
-def _given(network: nn.Module) -> CompressionState:
+def _state(network: nn.Module) -> CompressionState:
     return CompressionState(network, tiny.state().interface, dense=network)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_what_hardly_matters_goes_first_unless_chance_decides(criterion: Criterion) -> None:
+def test_every_criterion_but_random_removes_unimportant_neurons_first(criterion: Criterion) -> None:
     dense = accuracy(_trained(), tiny.split(500, 7))
     assert dense > 0.9
     data = tiny.datasets().training_data
-    made = Structured(share=0.6, criterion=criterion).apply(_given(_trained()), data, quiet())
-    lost = dense - accuracy(made.network, tiny.split(500, 7))
+    result = Structured(share=0.6, criterion=criterion).apply(_state(_trained()), data, quiet())
+    lost = dense - accuracy(result.network, tiny.split(500, 7))
     assert lost > 0.05 if criterion == "random" else lost < 0.01
 
 
 @pytest.mark.parametrize("module", [tiny_conv, tiny_attention])
-def test_taylor_is_the_change_of_the_loss_when_nothing_reads_a_unit(module: Any) -> None:
-    """A gate on each unit of the residual stream, where it is read, by finite differences."""
+def test_taylor_equals_the_gradient_of_a_gate_on_each_unit(module: Any) -> None:
+    """Finite differences of a gate on each unit of the residual stream, where it is read."""
     network = module.network().double()
-    split = _doubled(module.split(16, 3))  # one batch: the square is of its mean
+    split = _doubled(module.split(16, 3))  # one batch, so one sum is squared
     groups = find_unit_groups(network, split.samples).groups
-    found = score(network, groups, split, "taylor", 0, quiet())
+    scores = score(network, groups, split, "taylor", 0, quiet())
     labels = torch.from_numpy(split.labels)
 
     def loss(at: int, gate: float) -> float:
@@ -123,7 +125,7 @@ def test_taylor_is_the_change_of_the_loss_when_nothing_reads_a_unit(module: Any)
         (loss(at, 1 + step) - loss(at, 1 - step)) / (2 * step) for at in range(groups[0].size)
     ]
     expected = np.square(slopes) / np.square(slopes).mean()
-    np.testing.assert_allclose(found[groups[0].name], expected, rtol=1e-5)
+    np.testing.assert_allclose(scores[groups[0].name], expected, rtol=1e-5)
 
 
 def _doubled(split: Split) -> Split:
@@ -134,27 +136,27 @@ def _doubled(split: Split) -> Split:
     return Split(samples, split.labels)
 
 
-def test_magnitude_and_activation_are_what_they_say() -> None:
+def test_magnitude_and_activation_equal_their_definitions() -> None:
     network, split = tiny.network(), tiny.split(100, 4)
     groups = find_unit_groups(network, split.samples).groups
-    found = score(network, groups, split, "magnitude", 0, quiet())
+    scores = score(network, groups, split, "magnitude", 0, quiet())
     w = [parameter.detach().double().numpy() for parameter in network.parameters()]
     expected = (w[0] ** 2).sum(1) + (w[2] ** 2).sum(0)
-    np.testing.assert_allclose(found["0"], expected / expected.mean(), rtol=1e-6)
-    found = score(network, groups, split, "activation", 0, quiet())
-    said: NDArray[Any] = np.abs(tiny.answers(network[:2], split.samples)).mean(0)
-    np.testing.assert_allclose(found["0"], said / said.mean(), rtol=1e-5)
+    np.testing.assert_allclose(scores["0"], expected / expected.mean(), rtol=1e-6)
+    scores = score(network, groups, split, "activation", 0, quiet())
+    activations: NDArray[Any] = np.abs(tiny.answers(network[:2], split.samples)).mean(0)
+    np.testing.assert_allclose(scores["0"], activations / activations.mean(), rtol=1e-5)
 
 
-def test_calibration_takes_all_samples_not_the_last_batch() -> None:
+def test_scores_include_all_batches() -> None:
     network = tiny.network()
     groups = find_unit_groups(network, tiny.split(9).samples).groups
     whole = tiny.split(80, 4)
-    found = score(network, groups, whole, "gradient", 0, quiet())
+    scores = score(network, groups, whole, "gradient", 0, quiet())
     halves = [score(network, groups, whole.part(*ends), "gradient", 0, quiet()) for ends in
               ((0, 48), (48, 80))]  # fmt: skip
-    assert np.abs(found["2"] - halves[1]["2"]).max() > 0.01
-    assert np.abs(found["2"] - (0.6 * halves[0]["2"] + 0.4 * halves[1]["2"])).max() < 0.1
+    assert np.abs(scores["2"] - halves[1]["2"]).max() > 0.01
+    assert np.abs(scores["2"] - (0.6 * halves[0]["2"] + 0.4 * halves[1]["2"])).max() < 0.1
 
 
 class _ByKeyword(nn.Sequential):
@@ -165,21 +167,21 @@ class _ByKeyword(nn.Sequential):
 
 
 @pytest.mark.parametrize("criterion", ["activation", "taylor"])
-def test_a_layer_called_by_keyword_is_heard(criterion: Criterion) -> None:
+def test_a_layer_called_by_keyword_is_observed(criterion: Criterion) -> None:
     network, split = tiny.network(), tiny.split(40, 4)
     groups = find_unit_groups(network, split.samples).groups
     named = _ByKeyword(*network).eval()
     expected = score(network, groups, split, criterion, 0, quiet())
-    found = score(named, groups, split, criterion, 0, quiet())
+    scores = score(named, groups, split, criterion, 0, quiet())
     moments = measure_reader_moments(named, groups, split.samples, quiet())
-    same = measure_reader_moments(network, groups, split.samples, quiet())
+    expected_moments = measure_reader_moments(network, groups, split.samples, quiet())
     for name in expected:
-        np.testing.assert_array_equal(found[name], expected[name])
-    for name in same:
-        np.testing.assert_array_equal(moments[name].mean, same[name].mean)
+        np.testing.assert_array_equal(scores[name], expected[name])
+    for name in expected_moments:
+        np.testing.assert_array_equal(moments[name].mean, expected_moments[name].mean)
 
 
-def test_a_layer_that_is_never_called_cannot_be_scored_by_what_it_reads() -> None:
+def test_a_layer_that_is_never_called_cannot_be_scored_by_its_inputs() -> None:
     class Functional(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -192,26 +194,28 @@ def test_a_layer_that_is_never_called_cannot_be_scored_by_what_it_reads() -> Non
     network: Any = Functional().eval()
     groups = find_unit_groups(network, tiny.split(9).samples).groups
 
-    def around(x: torch.Tensor) -> torch.Tensor:
+    def forward(x: torch.Tensor) -> torch.Tensor:
         hidden = torch.relu(network.one(x))
         return nn.functional.linear(hidden, network.two.weight, network.two.bias)
 
-    network.forward = around
-    reason = "two reads cannot be seen: it is never called; the criterion magnitude does without"
+    network.forward = forward
+    reason = (
+        "inputs of two cannot be observed: it is never called; the criterion magnitude does not"
+    )
     with pytest.raises(ValueError, match=reason):
         score(network, groups, tiny.split(9), "taylor", 0, quiet())
 
 
-def test_rounds_reach_the_share_and_recover_between() -> None:
+def test_rounds_reach_the_share_and_train_in_between() -> None:
     schedule = Schedule(epochs=2, batch_size=32, learning_rate=1e-2)
-    given, data = _given(_trained()), tiny.datasets().training_data
+    given, data = _state(_trained()), tiny.datasets().training_data
 
     def weights(rounds: int, recover: Schedule | None) -> torch.Tensor:
         technique = Structured(share=0.7, rounds=rounds, recover=recover)
-        made = technique.apply(given, data, quiet())
-        assert 0.7 <= 1 - _parameters(made.network) / _parameters(_trained()) < 0.75
-        assert accuracy(made.network, tiny.split(500, 7)) > 0.8
-        return made.network.get_parameter("0.weight")
+        result = technique.apply(given, data, quiet())
+        assert 0.7 <= 1 - _parameters(result.network) / _parameters(_trained()) < 0.75
+        assert accuracy(result.network, tiny.split(500, 7)) > 0.8
+        return result.network.get_parameter("0.weight")
 
     dense = _trained().get_parameter("0.weight")
     for kept in (weights(1, None), weights(3, None)):
@@ -219,10 +223,10 @@ def test_rounds_reach_the_share_and_recover_between() -> None:
     assert not any((dense == row).all(1).any() for row in weights(3, schedule))
 
 
-def test_heads_layers_and_norms_take_part_as_asked() -> None:
+def test_heads_layers_and_norms_are_pruned_as_the_parameters_say() -> None:
     def sizes(**parameters: Any) -> tuple[int, int, int]:
-        made = _prune(tiny_attention, criterion="magnitude", scope="layer", **parameters)
-        network: Any = made.network
+        result = _prune(tiny_attention, criterion="magnitude", scope="layer", **parameters)
+        network: Any = result.network
         layer = network.layers[0]
         return len(layer.attention.query.weight), layer.inner.out_features, len(layer.outer.bias)
 
@@ -233,40 +237,40 @@ def test_heads_layers_and_norms_take_part_as_asked() -> None:
     assert (queries, inner, width) == (12, 19, 9)
 
 
-def test_heads_alone_is_an_exclusion() -> None:
-    made = _prune(tiny_attention, share=0.1, exclude=("layers.?.inner",))
-    assert "left alone: a LayerNorm runs over it (through_norms)" in made.notes[1]
-    assert "inner" not in made.notes[0]
+def test_excluding_layers_prunes_heads_alone() -> None:
+    result = _prune(tiny_attention, share=0.1, exclude=("layers.?.inner",))
+    assert "is not pruned: a LayerNorm normalises it (see through_norms)" in result.notes[1]
+    assert "inner" not in result.notes[0]
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"share": 0.97}, r"97.0% of the 467 parameters cannot be removed, 9\d.\d% at most"),
-        ({"share": 0.9, "max_ratio": 0.5}, r"90.0% of .* cannot be removed, 6\d.\d% at most"),
-        ({"share": 0.5, "exclude": ("1",)}, "exclude: '1' names none of 0, 2"),
-        ({"share": 0.5, "exclude": ("*",)}, "no units can be removed: nothing is hidden"),
+        ({"share": 0.97}, r"cannot remove 97.0% of the 467 parameters, only 9\d.\d%"),
+        ({"share": 0.9, "max_ratio": 0.5}, r"cannot remove 90.0% of .*, only 6\d.\d%"),
+        ({"share": 0.5, "exclude": ("1",)}, "exclude: '1' matches no layer; the layers are 0, 2"),
+        ({"share": 0.5, "exclude": ("*",)}, "no units can be removed: no hidden layers"),
     ],
 )
-def test_what_cannot_be_done_is_said(parameters: dict[str, Any], message: str) -> None:
+def test_parameters_that_cannot_be_met_raise(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _prune(tiny, **parameters)
 
 
 @pytest.mark.parametrize("parameters", [{}, {"share": 1}, {"share": 0.5, "criterion": "l3"}])
-def test_parameters_are_checked(parameters: dict[str, Any]) -> None:
+def test_invalid_parameters_raise(parameters: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Structured(**parameters)
 
 
-def test_the_same_step_makes_the_same_network() -> None:
+def test_equal_steps_give_equal_networks() -> None:
     first = _prune(tiny_attention, share=0.3)
     second = _prune(tiny_attention, share=0.3)
     for one, two in zip(first.network.parameters(), second.network.parameters(), strict=True):
         assert torch.equal(one, two)
 
 
-def test_pruning_says_nothing_and_warns_of_nothing() -> None:
+def test_pruning_prints_nothing_and_does_not_warn() -> None:
     code = """if True:
         from tests.small import quiet
         from tests.variants import tiny_attention

@@ -22,7 +22,7 @@ WIDE = 96
 
 
 def _wide() -> CompressionState:
-    """tiny's, with its middle layer wide enough for codes of one byte to pay."""
+    """Return the tiny state with a middle layer wide enough for codes to make it smaller."""
     given = tiny.state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -31,38 +31,38 @@ def _wide() -> CompressionState:
     return given
 
 
-def _shared(made: CompressionState) -> dict[str, np.ndarray]:
-    assert made.graph is not None
-    found = find_codebooks(onnx.load_model_from_string(made.graph).graph)
+def _shared(result: CompressionState) -> dict[str, np.ndarray]:
+    assert result.graph is not None
+    found = find_codebooks(onnx.load_model_from_string(result.graph).graph)
     return {name: weight.book.decode() for name, weight in found.items()}
 
 
-def test_answers_are_those_of_the_network_with_its_weights_replaced() -> None:
+def test_outputs_equal_those_of_the_network_with_shared_values() -> None:
     given = _wide()
-    made = WeightSharing(values=16).apply(given, DATA, quiet())
-    decoded = _shared(made)
+    result = WeightSharing(values=16).apply(given, DATA, quiet())
+    decoded = _shared(result)
     assert set(decoded) == {"0.weight", "2.weight"}
     for name, weight in decoded.items():
         assert len(np.unique(weight)) <= 16
         given.network.get_parameter(name).data = torch.from_numpy(weight)
     samples = tiny.split(50, seed=9).samples
-    assert made.graph is not None
-    answers = OnnxRunner(made.graph, threads=1)(samples)["logits"]
+    assert result.graph is not None
+    answers = OnnxRunner(result.graph, threads=1)(samples)["logits"]
     np.testing.assert_allclose(answers, tiny.answers(given.network, samples), atol=1e-5)
 
 
-def test_more_values_are_nearer_and_bigger() -> None:
+def test_more_values_are_closer_and_take_more_bytes() -> None:
     given = _wide()
     dense = export(given.network, DATA.validation.samples, given.interface)
     plain = onnx_size(dense.SerializeToString())
-    off, sizes = [], []
+    errors, sizes = [], []
     for values in (4, 16, 256):
-        made = WeightSharing(values=values, exclude=("0", "4")).apply(given, DATA, quiet())
+        result = WeightSharing(values=values, exclude=("0", "4")).apply(given, DATA, quiet())
         weight = given.network.get_parameter("2.weight").detach().numpy()
-        off.append(np.abs(_shared(made)["2.weight"] - weight).max())
-        assert made.graph is not None
-        sizes.append(onnx_size(made.graph))
-    assert off[0] > off[1] > off[2] > 0
+        errors.append(np.abs(_shared(result)["2.weight"] - weight).max())
+        assert result.graph is not None
+        sizes.append(onnx_size(result.graph))
+    assert errors[0] > errors[1] > errors[2] > 0
     assert {size.parameters for size in sizes} == {plain.parameters}
     count = WIDE * tiny.HIDDEN
     saved = [plain.weight_bytes - size.weight_bytes for size in sizes]
@@ -73,14 +73,16 @@ def test_more_values_are_nearer_and_bigger() -> None:
     ]
 
 
-def test_the_note_says_how_far_off_the_weights_are() -> None:
+def test_the_note_states_the_error_of_the_weights() -> None:
     given = _wide()
-    made = WeightSharing(values=4, exclude=("0",)).apply(given, DATA, quiet())
+    result = WeightSharing(values=4, exclude=("0",)).apply(given, DATA, quiet())
     weight = given.network.get_parameter("2.weight").detach().numpy()
-    off = np.sqrt(np.square(_shared(made)["2.weight"] - weight).sum() / np.square(weight).sum())
-    assert made.notes == (
-        "weights stored as codes: 1, of at most 4 values each; they "
-        f"differ by {off:.2%} of their size (root mean square)",
+    errors = np.sqrt(
+        np.square(_shared(result)["2.weight"] - weight).sum() / np.square(weight).sum()
+    )
+    assert result.notes == (
+        "weights stored as codes: 1, of at most 4 values each; "
+        f"relative root mean square error {errors:.2%}",
     )
 
 
@@ -97,28 +99,28 @@ def test_equal_networks_give_equal_bytes() -> None:
     assert first.graph == again.graph
 
 
-def test_convolutions_are_shared_too() -> None:
+def test_weights_of_convolutions_are_shared() -> None:
     data = tiny_conv.datasets().training_data
-    made = WeightSharing(values=16).apply(tiny_conv.state(), data, quiet())
-    assert set(_shared(made)) == {"stem.weight", "widen.weight", "narrow.weight"}
+    result = WeightSharing(values=16).apply(tiny_conv.state(), data, quiet())
+    assert set(_shared(result)) == {"stem.weight", "widen.weight", "narrow.weight"}
 
 
-def test_a_model_of_two_inputs_still_takes_texts_of_another_length() -> None:
+def test_a_model_of_two_inputs_accepts_texts_of_another_length() -> None:
     given = two_inputs.state()
     data = two_inputs.datasets().training_data
-    made = WeightSharing(values=16, exclude=("head",)).apply(given, data, quiet())
-    decoded = _shared(made)
+    result = WeightSharing(values=16, exclude=("head",)).apply(given, data, quiet())
+    decoded = _shared(result)
     assert "embedding.weight" in decoded
     for name, weight in decoded.items():
         given.network.get_parameter(name).data = torch.from_numpy(weight)
     samples = two_inputs.split(20, seed=5, tokens=7).samples
-    assert made.graph is not None
-    answers = OnnxRunner(made.graph, threads=1)(samples)["logits"]
+    assert result.graph is not None
+    answers = OnnxRunner(result.graph, threads=1)(samples)["logits"]
     np.testing.assert_allclose(answers, tiny.answers(given.network, samples), atol=1e-5)
 
 
 class _Tokens(torch.nn.Module):
-    """Over `[n, 2, 8]`: the exporter turns such a layer's weight around and renames it."""
+    """Linear over `[n, 2, 8]`, whose weight the exporter transposes and renames."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +134,7 @@ class _Tokens(torch.nn.Module):
         return logits
 
 
-def test_exclude_knows_a_weight_that_the_exporter_renamed() -> None:
+def test_exclude_matches_a_weight_that_the_exporter_renamed() -> None:
     torch.manual_seed(0)
     network = _Tokens().eval()
     given = CompressionState(network, describe(network, tiny.split(4).samples, {}), dense=network)
@@ -144,7 +146,7 @@ def test_exclude_knows_a_weight_that_the_exporter_renamed() -> None:
 
 
 class _Scaled(torch.nn.Module):
-    """A table of constants between two layers, as large as they are."""
+    """Has a buffer of constants between two layers, as large as their weights."""
 
     table: torch.Tensor
 
@@ -159,7 +161,7 @@ class _Scaled(torch.nn.Module):
         return logits
 
 
-def test_a_table_of_constants_is_no_weight() -> None:
+def test_constants_are_not_shared() -> None:
     torch.manual_seed(0)
     network = _Scaled().eval()
     given = CompressionState(network, describe(network, tiny.split(4).samples, {}), dense=network)
@@ -167,11 +169,11 @@ def test_a_table_of_constants_is_no_weight() -> None:
     assert set(shared) == {"body.weight", "head.weight"}
 
 
-def test_exclude_refuses_a_name_that_no_layer_has() -> None:
-    with pytest.raises(ValueError, match="no layer is called '5'; there are 0, 2, 4"):
+def test_a_pattern_that_matches_no_layer_raises() -> None:
+    with pytest.raises(ValueError, match="'5' matches no layer; the layers are 0, 2, 4"):
         WeightSharing(exclude=("5",)).apply(tiny.state(), DATA, quiet())
 
 
-def test_with_nothing_to_share_it_says_so() -> None:
+def test_if_no_weight_can_be_shared_the_error_says_why() -> None:
     with pytest.raises(ValueError, match="found no weight that codes make smaller"):
         WeightSharing(exclude=("*",)).apply(tiny.state(), DATA, quiet())
