@@ -223,7 +223,7 @@ def test_all_that_is_wrong_is_told_at_once(project: Write) -> None:
     messages = {
         "recipe a": "unknown technique 'int3'",
         "recipe b": "step 2, 'sparse-n:m', cannot follow 'int8'",
-        "recipe c": "bad parameters for 'int8': bits",
+        "recipe c": "invalid parameters of 'int8': bits",
         "weights()": "has no function weights()",
         "datasets()": "each of the three splits must have samples",
     }

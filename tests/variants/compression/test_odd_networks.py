@@ -1,4 +1,4 @@
-"""Networks written in unexpected ways: a technique copes with them, or says why it does not."""
+"""Techniques on networks of unusual structure: they support it, or the error states why not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IDS = 16
 
 
 class Columns(nn.Module):
-    """Looks words up as columns of a table."""
+    """Looks up embeddings as columns of a table."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,8 +33,8 @@ class Columns(nn.Module):
         self.head = nn.Linear(IDS, 3)
 
     def forward(self, ids: Tensor) -> Tensor:
-        found = torch.index_select(self.table, 1, ids.reshape(-1)).T
-        scores: Tensor = self.head(found.reshape(*ids.shape, IDS).mean(1))
+        vectors = torch.index_select(self.table, 1, ids.reshape(-1)).T
+        scores: Tensor = self.head(vectors.reshape(*ids.shape, IDS).mean(1))
         return scores
 
 
@@ -50,7 +50,7 @@ class Functional(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """Computes what nobody reads."""
+    """Computes a value that is not used."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Auxiliary(nn.Module):
 
 
 class ByKeyword(nn.Module):
-    """Calls its layers with their arguments' names."""
+    """Calls its layers with keyword arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class ByKeyword(nn.Module):
 
 
 class Masked(nn.Module):
-    """Has a table of constants with infinities in it."""
+    """Has a buffer of constants that includes infinities."""
 
     mask: Tensor
 
@@ -100,7 +100,7 @@ def state(network: nn.Module, samples: Samples) -> CompressionState:
 
 
 def apply(network: nn.Module, technique: str, **parameters: Any) -> CompressionState:
-    """Apply a technique to a network that takes what tiny's takes."""
+    """Apply a technique to a network with the inputs of `tiny`."""
     given = state(network, tiny.split(1).samples)
     step = Step(technique=technique, parameters=parameters)
     return resolve(step).apply(given, tiny.datasets().training_data, quiet())
@@ -110,10 +110,10 @@ def test_a_table_looked_up_by_columns_is_not_quantised_by_rows() -> None:
     ids = np.random.default_rng(0).integers(0, IDS, (60, 5))
     split = Split({"ids": ids}, ids[:, 0] % 3)
     given = state(Columns(), split.samples)
-    made = resolve(Step(technique="int8")).apply(given, TrainingData(split, split), quiet())
-    assert "layer table stays in FP32: it is looked up by columns" in made.notes
-    assert made.graph is not None
-    answers = OnnxRunner(made.graph, threads=1)(split.samples)["logits"]
+    result = resolve(Step(technique="int8")).apply(given, TrainingData(split, split), quiet())
+    assert "layer table stays in FP32: it is looked up by columns" in result.notes
+    assert result.graph is not None
+    answers = OnnxRunner(result.graph, threads=1)(split.samples)["logits"]
     expected = all_scores(given.network, split.samples).numpy()
     assert np.abs(answers - expected).max() < 0.05 * np.abs(expected).max()
 
@@ -127,33 +127,33 @@ def test_a_table_looked_up_by_columns_is_not_quantised_by_rows() -> None:
         ("sparse-n:m", {"min_rows": 1, "criterion": "wanda"}),
     ],
 )
-def test_layers_that_cannot_be_observed_are_no_success(
+def test_if_no_layer_can_be_observed_an_error_is_raised(
     technique: str, parameters: dict[str, Any]
 ) -> None:
-    with pytest.raises(ValueError, match="found no layer to work on: layer layer stays dense"):
+    with pytest.raises(ValueError, match="cannot be applied to any layer: layer layer stays dense"):
         apply(Functional(), technique, **parameters)
 
 
-def test_smoothquant_leaves_what_nobody_reads() -> None:
-    made = apply(Auxiliary(), "smoothquant")
-    assert [note for note in made.notes if note.startswith("body smoothed")]
+def test_smoothquant_ignores_unused_layers() -> None:
+    result = apply(Auxiliary(), "smoothquant")
+    assert [note for note in result.notes if note.startswith("body smoothed")]
 
 
-def test_quantization_aware_training_takes_arguments_by_name() -> None:
+def test_quantization_aware_training_supports_keyword_arguments() -> None:
     given = apply(ByKeyword(), "int8", samples=50)
     recover = resolve(Step(technique="recover", parameters={"epochs": 1}))
     assert recover.apply(given, tiny.datasets().training_data, quiet()).graph is not None
 
 
 @pytest.mark.parametrize("criterion", ["activation", "taylor"])
-def test_structured_pruning_takes_arguments_by_name(criterion: str) -> None:
-    made = apply(ByKeyword(), "structured", share=0.3, criterion=criterion, through_norms=True)
-    assert made.network.get_parameter("body.weight").shape[0] < 8
+def test_structured_pruning_supports_keyword_arguments(criterion: str) -> None:
+    result = apply(ByKeyword(), "structured", share=0.3, criterion=criterion, through_norms=True)
+    assert result.network.get_parameter("body.weight").shape[0] < 8
 
 
-def test_constants_share_no_values() -> None:
-    made = apply(Masked(), "weight-sharing", values=16)
-    assert "weights stored as codes: 2, of at most 16" in made.notes[-1]
+def test_constants_are_not_shared() -> None:
+    result = apply(Masked(), "weight-sharing", values=16)
+    assert "weights stored as codes: 2, of at most 16" in result.notes[-1]
 
 
 def test_low_rank_keeps_the_datatype() -> None:
@@ -161,11 +161,11 @@ def test_low_rank_keeps_the_datatype() -> None:
     samples = {name: array.astype(np.float64) for name, array in tiny.split(40).samples.items()}
     split = Split(samples, tiny.split(40).labels)
     step = Step(technique="low-rank", parameters={"break_even": 0.5})
-    made = resolve(step).apply(state(network, samples), TrainingData(split, split), quiet())
-    assert all_scores(made.network, samples).dtype == torch.float64
+    result = resolve(step).apply(state(network, samples), TrainingData(split, split), quiet())
+    assert all_scores(result.network, samples).dtype == torch.float64
 
 
-def test_reordering_a_network_that_answers_zero_changes_nothing() -> None:
+def test_reordering_accepts_a_network_whose_outputs_are_zero() -> None:
     network = tiny.network()
     with torch.no_grad():
         network.get_parameter("4.weight").zero_()
@@ -173,7 +173,7 @@ def test_reordering_a_network_that_answers_zero_changes_nothing() -> None:
     assert apply(network, "sparse-n:m", permute=True).masks
 
 
-def test_dynamic_int8_may_exclude_a_convolution() -> None:
+def test_dynamic_int8_can_exclude_a_convolution() -> None:
     network = nn.Sequential(
         nn.Unflatten(1, (1, tiny.INPUTS)), nn.Conv1d(1, 1, 3), nn.Flatten(), nn.Linear(6, 64),
         nn.ReLU(), nn.Linear(64, 3),
@@ -181,7 +181,7 @@ def test_dynamic_int8_may_exclude_a_convolution() -> None:
     assert apply(network, "int8", mode="dynamic", exclude=("1",)).graph is not None
 
 
-def test_distillation_takes_fp64() -> None:
+def test_distillation_supports_fp64() -> None:
     network = tiny.network().double()
     given = tiny.split(40)
     samples = {name: array.astype(np.float64) for name, array in given.samples.items()}
@@ -197,25 +197,25 @@ def test_a_frozen_network_cannot_be_trained() -> None:
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 5])
-def test_a_training_of_few_steps_moves_the_weights(epochs: int) -> None:
+def test_a_training_of_few_steps_changes_the_weights(epochs: int) -> None:
     network = tiny.network()
     fit(network, tiny.split(40), Schedule(epochs=epochs), quiet())
     before = tiny.network().state_dict()
-    moved = max(
+    change = max(
         (tensor - before[name]).abs().max() for name, tensor in network.state_dict().items()
     )
-    assert moved > 1e-5
+    assert change > 1e-5
 
 
-def test_structured_recovery_without_rounds_is_refused() -> None:
-    with pytest.raises(ValueError, match="it trains between rounds, and there is 1"):
+def test_structured_recovery_without_rounds_raises() -> None:
+    with pytest.raises(ValueError, match="training between rounds needs rounds of at least 2"):
         resolve(Step(technique="structured", parameters={"share": 0.5, "recover": {"epochs": 1}}))
 
 
-def test_a_row_of_few_columns_keeps_one() -> None:
+def test_a_row_of_few_columns_keeps_one_weight() -> None:
     network = nn.Sequential(
         nn.Unflatten(1, (8, 1, 1)), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Flatten(),
         nn.Linear(8, 3),
     )  # fmt: skip
-    made = apply(network, "unstructured", share=0.96, criterion="wanda")
-    assert made.masks["1.weight"].flatten(1).sum(1).tolist() == [1] * 8
+    result = apply(network, "unstructured", share=0.96, criterion="wanda")
+    assert result.masks["1.weight"].flatten(1).sum(1).tolist() == [1] * 8

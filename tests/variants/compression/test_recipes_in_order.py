@@ -1,30 +1,16 @@
-"""Which orders of steps are taken and which refused, and one whole recipe run to its end."""
+"""Valid and invalid orders of steps, and one recipe from start to end."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 
 from tests.small import quiet
 from tests.variants import tiny
+from tests.variants.compression.recipes import recipe
 from variants.catalog.recipe import Step
 from variants.compression.techniques import TECHNIQUES, resolve_all
 from variants.model.state import Converter, Stage
 from variants.runtime.onnx import OnnxRunner
-
-PARAMETERS: dict[str, dict[str, Any]] = {
-    "activation-pruning": {"mean_below": 0.3, "deviation_below": 0.4},
-    "low-rank": {"break_even": 0.7},
-    "structured": {"share": 0.3},
-    "unstructured": {"share": 0.5},
-    "weight-sharing": {"values": 16},
-}
-"""For techniques that cannot be run without any."""
-
-
-def recipe(*kinds: str) -> tuple[Step, ...]:
-    return tuple(Step(technique=kind, parameters=PARAMETERS.get(kind, {})) for kind in kinds)
 
 
 @pytest.mark.parametrize(
@@ -40,34 +26,36 @@ def recipe(*kinds: str) -> tuple[Step, ...]:
     ],
     ids=" ".join,
 )
-def test_orders_that_work(kinds: tuple[str, ...]) -> None:
+def test_valid_orders(kinds: tuple[str, ...]) -> None:
     assert [technique.kind for technique in resolve_all(recipe(*kinds))] == list(kinds)
 
 
 @pytest.mark.parametrize("kind", [k for k, cls in TECHNIQUES.items() if cls.accepts < Stage.GRAPH])
 @pytest.mark.parametrize("maker", ["int8", "fp16", "bf16", "weight-sharing"])
-def test_nothing_that_changes_the_network_may_follow_a_graph(maker: str, kind: str) -> None:
-    message = f"step 2, '{kind}', cannot follow '{maker}': the model is an ONNX graph by then"
+def test_no_step_that_changes_the_network_can_follow_a_graph(maker: str, kind: str) -> None:
+    message = f"step 2, '{kind}', cannot follow '{maker}': the model is an ONNX graph from"
     with pytest.raises(ValueError, match=message):
         resolve_all(recipe(maker, kind))
 
 
-def test_recovery_does_not_make_a_graph_a_network_again() -> None:
+def test_after_a_graph_recovery_does_not_allow_changes_to_the_network() -> None:
     message = "step 4, 'unstructured', cannot follow 'int8': the model is an ONNX graph"
     with pytest.raises(ValueError, match=message):
         resolve_all(recipe("unstructured", "int8", "recover", "unstructured"))
 
 
-def test_recovery_cannot_follow_a_step_that_makes_its_graph_once() -> None:
-    message = "step 2, 'recover', cannot follow 'weight-sharing': that makes its graph once"
+def test_recovery_cannot_follow_a_step_that_cannot_rebuild_its_graph() -> None:
+    message = (
+        "step 2, 'recover', cannot follow 'weight-sharing': the graph of 'weight-sharing' cannot"
+    )
     with pytest.raises(ValueError, match=message):
         resolve_all(recipe("weight-sharing", "recover"))
 
 
-def test_which_techniques_make_their_graph_anew() -> None:
+def test_techniques_that_can_rebuild_their_graph() -> None:
     makers = {kind for kind, cls in TECHNIQUES.items() if cls.yields is Stage.GRAPH}
-    again = {kind for kind in makers if hasattr(TECHNIQUES[kind], "simulate")}
-    assert again == {"int8", "fp16", "bf16"}
+    rebuilders = {kind for kind in makers if hasattr(TECHNIQUES[kind], "simulate")}
+    assert rebuilders == {"int8", "fp16", "bf16"}
     assert isinstance(resolve_all(recipe("int8"))[0], Converter)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.small import quiet
 from tests.variants import tiny, tiny_attention, tiny_conv, two_inputs
-from variants.compression.pruning.neurons import count_parameters
+from variants.compression.pruning.neurons import RunningMoments, count_parameters
 from variants.compression.techniques.activation import ActivationPruning
 from variants.model.forward import all_scores
 from variants.model.state import CompressionState
@@ -117,3 +117,39 @@ def test_a_network_without_hidden_layers_raises() -> None:
     given = CompressionState(network, tiny.state().interface, dense=network)
     with pytest.raises(ValueError, match="there are no hidden neurons to prune: no hidden layers"):
         ActivationPruning(share=0.5).apply(given, tiny.datasets().training_data, quiet())
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "is_kept"),
+    [
+        pytest.param(0.0, 0.0, False, id="always zero"),
+        pytest.param(0.5, 0.0, True, id="constant"),
+        pytest.param(-0.5, 0.0, True, id="constant and negative"),
+        pytest.param(0.0, 0.5, True, id="varies about zero"),
+        pytest.param(0.09, 0.19, False, id="just below both"),
+        pytest.param(0.1, 0.0, True, id="at the mean's threshold"),
+        pytest.param(0.0, 0.2, True, id="at the deviation's threshold"),
+    ],
+)
+def test_a_neuron_is_removed_if_mean_and_deviation_are_both_small(
+    mean: float, deviation: float, is_kept: bool
+) -> None:
+    moments = RunningMoments(2)
+    moments.update(np.array([[mean - deviation, 100.0], [mean + deviation, -100.0]]))
+    kept = ActivationPruning(mean_below=0.1, deviation_below=0.2).choose({"0": moments})
+    assert kept["0"].tolist() == [is_kept, True]
+
+
+def test_a_layer_below_both_thresholds_keeps_the_neuron_with_the_largest_sum() -> None:
+    moments = RunningMoments(3)
+    moments.update(np.array([[0.0, 0.1, 0.4], [0.0, 0.3, 0.4]]))
+    kept = ActivationPruning(mean_below=9, deviation_below=9).choose({"0": moments})
+    assert kept["0"].tolist() == [False, False, True]
+
+
+def test_the_network_becomes_smaller_and_a_note_says_by_how_much() -> None:
+    pruning = ActivationPruning(mean_below=0.3, deviation_below=0.4)
+    pruned = pruning.apply(tiny.state(), tiny.datasets().training_data, quiet())
+    kept = pruned.network[0].out_features  # type: ignore[index]
+    assert 0 < kept < tiny.HIDDEN
+    assert f"kept layer 0: {kept} of {tiny.HIDDEN} neurons" in pruned.notes[0]

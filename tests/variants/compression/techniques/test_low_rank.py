@@ -208,7 +208,7 @@ def test_linears_in_convolutional_and_two_input_networks_are_factorised() -> Non
 
 
 class _Encoder(nn.Module):
-    """Has modules that torch treats specially: attention, and an encoder layer that reads weights."""
+    """Has modules with a fast path in torch: attention, and an encoder layer that reads weights."""
 
     def __init__(self) -> None:
         super().__init__()
