@@ -28,8 +28,8 @@ def run_heads(
 ) -> tuple[HeadImportance, ...]:
     """Rank the heads of a project's network on the validation samples that `structured` draws.
 
-    There are at most `DEFAULT_SAMPLES` of them. The test split is not used. Raises `ValueError` if the
-    project cannot be built or its network has no attention heads.
+    There are at most `DEFAULT_SAMPLES` of them. The test split is not used. Raises `ValueError` if
+    the project cannot be built or its network has no attention heads.
     """
     checked = load_checked_project(project_file)
     split = draw_samples(checked.datasets.validation, DEFAULT_SAMPLES, seed=0)
