@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.service import RunningService
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
 # Set before torch is imported, and inherited by child processes. On busy cores, training the small
 # networks of the tests with two threads takes ten times as long as with one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Tests may share their cores with other processes, so the time of an example means nothing.
+settings.register_profile(
+    "shared cores", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("shared cores")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -26,6 +34,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def onnx_operators() -> Iterator[None]:
+    """Make torch's ONNX exporter build its table of operators once instead of in each export.
+
+    The table is constant. Building it takes half of the export of a small network.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        build_table = staticmethod(cache(ONNXRegistry.from_torchlib))
+        patch.setattr(ONNXRegistry, "from_torchlib", build_table)
+        yield
+
+
+@pytest.fixture(scope="session")
 def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project file of a small trained network with four recipes; do not change it."""
     from tests.small import write_project  # imports torch, which few tests of serving/ need
@@ -34,7 +56,9 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_catalog(small_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_catalog(
+    small_project: Path, tmp_path_factory: pytest.TempPathFactory, onnx_operators: None
+) -> Path:
     """A catalog of four measured variants, as `paretoserve build` writes it; do not change it."""
     from tests.small import measure_lightly, quiet
     from variants.build.build import build

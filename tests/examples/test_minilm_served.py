@@ -26,7 +26,7 @@ TEXTS = ["who was the king?", "when is the war", "where was the city of kings an
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def catalog(tmp_path_factory: pytest.TempPathFactory, onnx_operators: None) -> Path:
     folder = tmp_path_factory.mktemp("minilm")
     project = {
         "name": NAME,

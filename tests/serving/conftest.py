@@ -1,4 +1,4 @@
-"""Settings of hypothesis and shared fixtures for the tests of `serving/`."""
+"""Shared fixtures for the tests of `serving/`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,9 @@ from pathlib import Path
 
 import pytest
 import zmq.asyncio
-from hypothesis import HealthCheck, settings
 
 from serving.link.connection import HostConnection
 from tests.serving.link.hosts import Connect
-
-# Tests may share their cores with other processes, so the time of an example means nothing.
-settings.register_profile(
-    "shared cores", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("shared cores")
 
 
 @pytest.fixture
