@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from serving.routing.policy.state import VariantState
+
+
+class _Throughput(NamedTuple):
+    """The throughput of one slot of a variant with batches of a given size."""
+
+    samples_per_s: float
+    batch: int
+    variant: VariantState
 
 
 def lateness_s(
@@ -27,18 +36,18 @@ def lateness_s(
         for each in variants
     ):
         return -math.inf
-    rates = []
+    throughputs = []
     for variant in variants:
         batch = max(size, variant.largest_batch(variant.max_batch, left_s / 2))
-        rates.append((batch / variant.times.typical_s(batch), batch, variant))
-    rates.sort(key=lambda each: -each[0])
+        throughputs.append(_Throughput(batch / variant.times.typical_s(batch), batch, variant))
+    throughputs.sort(key=lambda each: -each.samples_per_s)
     used_slots, round_samples, samples_per_s = 0.0, 0.0, 0.0
-    for rate_per_s, batch, variant in rates:
+    for slot_samples_per_s, batch, variant in throughputs:
         slots = min(variant.slots, cores)
         cores -= slots
         used_slots += slots
         round_samples += slots * batch
-        samples_per_s += slots * rate_per_s
+        samples_per_s += slots * slot_samples_per_s
         if cores <= 0:
             break
     # Count whole rounds: a request that just misses a batch waits for the whole next one. The last
@@ -48,5 +57,5 @@ def lateness_s(
         rounds, rest = rounds - 1, round_samples
     # The rest is split over the slots, but a request is not: one batch holds all of its samples.
     last_size = max(size, math.ceil(rest / used_slots))
-    last_s = min(variant.free_in_s + variant.times.typical_s(last_size) for _, _, variant in rates)
+    last_s = min(each.free_in_s + each.times.typical_s(last_size) for each in variants)
     return rounds * round_samples / samples_per_s + last_s - left_s

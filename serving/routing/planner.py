@@ -65,7 +65,8 @@ class Planner(Generic[Payload]):
         """
         self._policy = policy
         self._latency = latency
-        self._accuracies = dict(sorted(accuracies.items(), key=lambda each: -each[1]))
+        best_first = sorted(accuracies, key=lambda name: -accuracies[name])
+        self._accuracies = {name: accuracies[name] for name in best_first}
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._max_lanes = max_lanes

@@ -42,13 +42,10 @@ def serve_without_deadline(
     sizes = [max(least, min(variant.max_batch, lane.samples))]
     while sizes[-1] > least:
         sizes.append(max(least, sizes[-1] // 2))
-    # Of sizes with equal cost, the largest one is chosen.
-    cost, size = min(
-        ((state.expected_misses(times.typical_s(size)) / size, size) for size in sizes),
-        key=lambda each: each[0],
-    )
+    costs = {size: state.expected_misses(times.typical_s(size)) / size for size in sizes}
+    size = min(sizes, key=costs.__getitem__)  # of sizes with equal costs, the largest one
     if now < due + STARVATION_S:
-        if now < due and cost > MAX_MISSES_PER_SAMPLE:
+        if now < due and costs[size] > MAX_MISSES_PER_SAMPLE:
             return Wait(due)
         held_s = times.within_s(size)
         if held_s > min((_slack_s(other, state) for other in lanes), default=math.inf):

@@ -24,10 +24,9 @@ def _choose(turn: LaneTurn) -> Decision:
     if not startable:
         return turn.wait_for(*turn.usable)
     size = turn.head.size
-    spare = [(turn.left_s - variant.times.within_s(size), variant) for variant in startable]
-    in_time = [(spare_s, variant) for spare_s, variant in spare if spare_s >= 0]
+    in_time = [each for each in startable if each.times.within_s(size) <= turn.left_s]
     if in_time:
-        _, chosen = min(in_time, key=lambda each: each[0])
+        chosen = min(in_time, key=lambda each: turn.left_s - each.times.within_s(size))
     else:
         chosen = fastest_typical(startable, size)
     return turn.send(chosen, turn.largest_batch(chosen), "closest_fit")

@@ -128,10 +128,10 @@ def contents(state: RouterState) -> object:
 
 
 def sent_by(decision: Dispatch) -> list[QueuedRequest[None]]:
-    (first_lane, count), *mates = decision.counts
+    (first_lane, count), *others = decision.counts
     first = first_lane.requests[decision.skip :][:count]
     assert len(first) == count
-    return first + [w for mate, count in mates for w in mate.requests[:count]]
+    return first + [w for other, count in others for w in other.requests[:count]]
 
 
 def apply(
