@@ -1,11 +1,11 @@
-"""From a project file to a catalog: every variant made, saved, and all of them measured together.
+"""Builds a catalog from a project file: compresses, saves and measures its variants.
 
-    Project ─▶ for each recipe: Workpiece ─▶ techniques ─▶ artifact
+    Project ─▶ for each recipe: CompressionState ─▶ techniques ─▶ artifact
             ─▶ measure, in turns with dense ─▶ report cards ─▶ catalog ─▶ catalog.json, last
 
-A catalog that is there stays as it was until all that is new is measured, and then renamed into
-place: variant by variant, each whole and with its card. While all are replaced there is no
-`catalog.json`, which is what makes a folder a catalog.
+An existing catalog does not change until all new variants are measured. Then each variant is
+renamed into place with its report card. A build of all variants removes `catalog.json` until it is
+complete; a folder without this file is not a catalog.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RunnerName: TypeAlias = Literal["onnx", "torch"]
 
 
 class Measure(Protocol):
-    """Makes the report cards: `variants.measurement.report_card.measure`, or one with less time."""
+    """Makes report cards: `variants.measurement.report_card.measure`, or a shorter measurement."""
 
     def __call__(
         self,
@@ -50,7 +50,7 @@ class Measure(Protocol):
         threads: int,
         on_progress: PhaseCallback,
     ) -> dict[str, ReportCard]:
-        """Return the card of every variant; `dense` must be among them."""
+        """Return the report card of every variant, by name; `dense` must be one of them."""
         ...
 
 
@@ -63,13 +63,14 @@ def build(
     threads: int = 1,
     measure: Measure = measure,
 ) -> Catalog:
-    """Build and measure the variants of a project into the folder `catalog`; return what is there.
+    """Build and measure the variants of a project into the folder `catalog`; return the catalog.
 
-    All of them, and then the catalog holds these and no others; or `only` those named (and dense,
-    if the catalog has none), beside what is there. `threads` is what a replica will have; training
-    uses all there are. Each variant is replaced whole, so a reader never meets half of one.
+    Without `only`, all variants are built and replace the contents of the catalog. With `only`, the
+    named variants (and dense, if the catalog has none) are added to it or replaced. `threads` is
+    the number of compute threads of a replica; training uses all threads of the machine. A variant
+    is replaced as a whole: a reader sees the old one or the new one.
 
-    Raises `ValueError` that says what is wrong with the project, before anything long is begun.
+    Raises `ValueError` if the project has errors; this is checked before any variant is built.
     """
     checked = load_checked_project(project_file)
     project, network, datasets = checked.project, checked.network, checked.datasets
@@ -124,9 +125,9 @@ def measure_again(
 ) -> Catalog:
     """Measure all variants of a catalog on this machine; return the catalog with the new cards.
 
-    Cards of other hardware stay beside them. They are written variant by variant, dense first, once
-    all are measured. Raises `ValueError` if the folder is no catalog, or one of another model,
-    weights or data than the project has.
+    Report cards of other hardware are kept. After all variants are measured, their cards are
+    written one variant after the other, dense first. Raises `ValueError` if the folder is not a
+    catalog, or if its model, weights or datasets are not the project's.
     """
     checked = load_checked_project(project_file)
     model = checked.model()
@@ -143,7 +144,7 @@ def measure_again(
 def create_artifact(
     state: CompressionState, data: TrainingData
 ) -> tuple[RunnerName, dict[str, bytes]]:
-    """Return what runs a finished workpiece and the files of its artifact by name."""
+    """Return the name of the runner of a compressed model, and its artifact's files by name."""
     if state.graph is not None:
         return "onnx", {MODEL_FILE: state.graph}
     if state.packed:
@@ -157,20 +158,20 @@ def create_artifact(
 def _require_known(path: Path, project: Project, only: Sequence[str]) -> None:
     if unknown := sorted(set(only) - project.recipes.keys()):
         raise ValueError(
-            f"{path}: no recipe for {', '.join(unknown)}; there are {', '.join(project.recipes)}"
+            f"{path} has no recipe for {', '.join(unknown)}; it has {', '.join(project.recipes)}"
         )
 
 
 def _require_same_model(catalog: Path, model: Model) -> None:
     if Catalog.load(catalog).model != model:
         raise ValueError(
-            f"{catalog} holds variants of another model, weights or datasets than the project's: "
-            "build all of them"
+            f"{catalog} holds variants of another model, weights or datasets than the project's; "
+            "build all variants"
         )
 
 
 def _clear(catalog: Path, keep: Mapping[str, object]) -> None:
-    """Make the folder no catalog until the build is done, and drop variants it will not have."""
+    """Delete `catalog.json`, which the build writes again, and all variants not in `keep`."""
     (catalog / CATALOG_FILE).unlink(missing_ok=True)
     for record in catalog.glob(f"*/{artifact.RECORD}"):
         if record.parent.name not in keep:
@@ -203,7 +204,7 @@ def _measure(
     measure: Measure,
     progress: Progress,
 ) -> list[tuple[str, Variant]]:
-    """Measure the variants together; return each by name, with its card."""
+    """Measure the variants together; return each variant's name and record with the new card."""
     tasks: dict[str, TaskID] = {}
 
     def report(what: str, share: float) -> None:

@@ -1,17 +1,16 @@
-"""Can a project be built? Everything that can be known before anything long starts.
+"""Checks whether a project can be built, before anything that takes long.
 
     project file ─▶ project, recipes, module, network, weights, datasets, answers   (seconds)
-                 ─▶ export, accuracy, overlap of the splits                         (more of them)
+                 ─▶ export, accuracy, overlap of the splits                         (longer)
 
-Each check is told as one `CheckResult`, and a wrong thing does not end the search for others.
-`build` does the first row and refuses; `paretoserve check` does both and tells all.
+Each check yields one or more `CheckResult`s, and an error does not stop the independent checks.
+`build` makes the checks of the first row; `paretoserve check` makes all of them.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 from rich.text import Text
 from torch import nn
-from torch.nn.utils import parametrize
 
 from variants.build import problems
 from variants.catalog.catalog import Model
@@ -45,47 +43,47 @@ from variants.model.training import predict
 
 T = TypeVar("T")
 
-ANSWERED = 512
-"""How many validation samples the dense network answers, to see whether it is trained."""
-_TOGETHER = 4
-"""How many samples are asked at once, and then one by one."""
+ACCURACY_SAMPLES: Final = 512
+"""Most validation samples on which the accuracy of the dense network is checked."""
+_BATCH_SIZE: Final = 4
+"""Samples whose scores are computed in one batch, and then one by one."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check found."""
+    """The result of one check."""
 
     subject: str
     verdict: Literal["ok", "warning", "error"]
     text: str
-    """In the case of an error: what is wrong, and what would be right."""
+    """For an error: what is wrong, and what would be right."""
 
     def line(self) -> Text:
-        """Render it, with a mark for the verdict, in colour."""
+        """Return the result as a coloured line with a mark for the verdict."""
         mark, style = _MARKS[self.verdict]
         return Text.assemble((f"{mark} {self.verdict:7} ", style), f"{self.subject}: {self.text}")
 
 
 _MARKS: Final = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
 
-Tell: TypeAlias = Callable[[CheckResult], None]
-"""Hears of each finding as it is made."""
+OnResult: TypeAlias = Callable[[CheckResult], None]
+"""Called with each result as soon as it is known."""
 
 
 @dataclass(frozen=True, eq=False)
 class CheckedProject:
-    """A project that can be built; its network has the weights and is in evaluation mode."""
+    """A project that can be built. Its network has the weights and is in evaluation mode."""
 
     project: Project
     recipes: Mapping[str, tuple[Technique, ...]]
-    """Dense first."""
+    """By variant name, dense first."""
     network: nn.Module
     weights: Path
     datasets: Datasets
     interface: Interface
 
     def model(self) -> Model:
-        """Return what a catalog keeps of the model; hashes the weights and all the data."""
+        """Return the description of the model for a catalog; hashes the weights and all data."""
         return Model(
             name=self.project.name,
             factory=f"{self.project.model}:network",
@@ -98,205 +96,206 @@ class CheckedProject:
 
 
 def load_checked_project(project_file: Path) -> CheckedProject:
-    """Load a project, quickly checked; raises `ValueError` with every error, on a line each."""
-    findings: list[CheckResult] = []
-    checked = _examine(project_file, findings.append)
-    errors = [finding.text for finding in findings if finding.verdict == "error"]
+    """Load a project and make the quick checks.
+
+    Raises `ValueError` with one line for each error.
+    """
+    results: list[CheckResult] = []
+    checked = _load(project_file, _Reporter(results.append))
+    errors = [result.text for result in results if result.verdict == "error"]
     if checked is None or errors:
         raise ValueError("\n".join(errors))
     return checked
 
 
-def check(project_file: Path, tell: Tell) -> bool:
-    """Check everything about a project and `tell` of it; return whether it can be built."""
-    findings: list[CheckResult] = []
+def check(project_file: Path, on_result: OnResult) -> bool:
+    """Make all checks of a project, and return whether it can be built."""
+    results: list[CheckResult] = []
 
-    def hear(finding: CheckResult) -> None:
-        findings.append(finding)
-        tell(finding)
+    def collect(result: CheckResult) -> None:
+        results.append(result)
+        on_result(result)
 
-    checked = _examine(project_file, hear)
+    reporter = _Reporter(collect)
+    checked = _load(project_file, reporter)
     if checked is not None:
-        _try_export(checked, hear)
-        _report_warnings(checked, hear)
-    return all(finding.verdict != "error" for finding in findings)
+        _check_export(checked, reporter)
+        _check_accuracy(checked, reporter)
+        _check_overlap(checked.datasets, reporter)
+    return all(result.verdict != "error" for result in results)
 
 
-def _examine(project_file: Path, tell: Tell) -> CheckedProject | None:
-    project = _attempt("project", partial(Project.load, project_file), tell)
+@dataclass(frozen=True)
+class _Reporter:
+    """Reports results of each verdict."""
+
+    on_result: OnResult
+
+    def ok(self, subject: str, text: str) -> None:
+        self.on_result(CheckResult(subject, "ok", text))
+
+    def warnings(self, subject: str, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.on_result(CheckResult(subject, "warning", text))
+
+    def errors(self, subject: str, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.on_result(CheckResult(subject, "error", text))
+
+    def attempt(self, subject: str, make: Callable[[], T]) -> T | None:
+        """Return the result of `make`, or report its error and return None.
+
+        `make` runs code of the user, which may raise any exception.
+        """
+        try:
+            return make()
+        except ValueError as error:
+            self.errors(subject, [str(error)])
+        except Exception as error:
+            self.errors(subject, [f"{type(error).__name__}: {error}"])
+        return None
+
+
+def _load(project_file: Path, reporter: _Reporter) -> CheckedProject | None:
+    """Load a project and make the quick checks; return None if it cannot be built."""
+    project = reporter.attempt("project", partial(Project.load, project_file))
     if project is None:
         return None
-    _say("project", f"{project.name}: {len(project.recipes)} recipes", tell)
-    recipes = _resolve(project_file, project, tell)
-    if _attempt("model", partial(load_module, project.model), tell) is None:
+    reporter.ok("project", f"{project.name}: {len(project.recipes)} recipes")
+    recipes = _resolve_recipes(project_file, project, reporter)
+    if reporter.attempt("model", partial(load_module, project.model)) is None:
         return None
-    _say("model", project.model, tell)
+    reporter.ok("model", project.model)
 
-    network = _attempt("network()", partial(load_network, f"{project.model}:network"), tell)
-    if network is not None and _attempt("network()", partial(_is_plain, network), tell) is None:
-        network = None
-    if network is not None:
-        parameters = sum(parameter.numel() for parameter in network.parameters())
-        _say("network()", f"{type(network).__name__} of {parameters:,} parameters", tell)
-    weights = _attempt("weights()", partial(load_path, f"{project.model}:weights"), tell)
-    is_trained = network is not None and weights is not None and _fill(network, weights, tell)
-    datasets = _attempt("datasets()", partial(load_datasets, f"{project.model}:datasets"), tell)
-    if datasets is None or not _has_sound_data(datasets, tell) or network is None:
+    network = _load_network(project.model, reporter)
+    weights = reporter.attempt("weights()", partial(load_path, f"{project.model}:weights"))
+    has_weights = (
+        network is not None and weights is not None and _load_weights(network, weights, reporter)
+    )
+    datasets = _load_datasets(project.model, reporter)
+    if datasets is None or network is None:
         return None
-    interface = _ask(network, datasets, tell)
-    if interface is None or weights is None or recipes is None or not is_trained:
+    interface = _check_answers(network, datasets, reporter)
+    if interface is None or weights is None or recipes is None or not has_weights:
         return None
     return CheckedProject(project, recipes, network, weights, datasets, interface)
 
 
-def _resolve(
-    project_file: Path, project: Project, tell: Tell
+def _resolve_recipes(
+    project_file: Path, project: Project, reporter: _Reporter
 ) -> dict[str, tuple[Technique, ...]] | None:
     resolved = {}
     for name in sorted(project.recipes, key=lambda name: name != DENSE):
+        subject = f"recipe {name}"
         try:
             resolved[name] = resolve_all(project.recipes[name])
         except ValueError as error:
-            text = f"{project_file}: recipes.{name}: {error}"
-            tell(CheckResult(f"recipe {name}", "error", text))
+            reporter.errors(subject, [f"{project_file}: recipes.{name}: {error}"])
         else:
             steps = " ─▶ ".join(technique.kind for technique in resolved[name])
-            _say(f"recipe {name}", steps or "the model as it is", tell)
+            reporter.ok(subject, steps or "the model as it is")
     return resolved if len(resolved) == len(project.recipes) else None
 
 
-def _is_plain(network: nn.Module) -> bool:
-    """Require weights that techniques can change, in a network that they can copy."""
-    if computed := [name for name, module in network.named_modules() if _computes_weights(module)]:
-        raise ValueError(
-            f"network() has layers whose weights are computed from others: {', '.join(computed)}; "
-            f"call remove_parametrizations (or remove_weight_norm) in network(), and save the "
-            f"plain weights"
-        )
-    try:
-        copy.deepcopy(network)
-    except Exception as error:
-        raise ValueError(
-            f"the network cannot be copied ({error}), and techniques change copies of it: its "
-            f"modules may hold parameters, buffers and plain values, nothing computed from them"
-        ) from error
-    return True
+def _load_network(module: str, reporter: _Reporter) -> nn.Module | None:
+    network = reporter.attempt("network()", partial(load_network, f"{module}:network"))
+    if network is None:
+        return None
+    errors = problems.network_problems(network)
+    reporter.errors("network()", errors)
+    if errors:
+        return None
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    reporter.ok("network()", f"{type(network).__name__} of {parameters:,} parameters")
+    return network
 
 
-def _computes_weights(module: nn.Module) -> bool:
-    """Tell whether torch makes a weight anew for each call: weight_norm, old or new, and such."""
-    hooks = module._forward_pre_hooks.values()
-    return parametrize.is_parametrized(module) or any(
-        type(hook).__module__.startswith("torch.nn.utils.") for hook in hooks
-    )
-
-
-def _fill(network: nn.Module, weights: Path, tell: Tell) -> bool:
-    """Load the weights, which afterwards must all be numbers."""
+def _load_weights(network: nn.Module, weights: Path, reporter: _Reporter) -> bool:
+    """Load the weights into the network; return whether that worked and all are finite."""
 
     def load() -> bool:
         load_weights(network, weights)
         for name, tensor in network.state_dict().items():
             if not tensor.isfinite().all():
-                raise ValueError(f"{weights}: {name} holds NaN or infinity")
+                raise ValueError(f"{weights}: {name} contains NaN or infinity")
         return True
 
-    is_filled = _attempt("weights()", load, tell) is not None
-    if is_filled:
-        _say("weights()", f"{weights} fits: {len(network.state_dict())} tensors", tell)
-    return is_filled
+    is_loaded = reporter.attempt("weights()", load) is not None
+    if is_loaded:
+        reporter.ok("weights()", f"{weights} fits: {len(network.state_dict())} tensors")
+    return is_loaded
 
 
-def _has_sound_data(datasets: Datasets, tell: Tell) -> bool:
-    wrong = problems.data_problems(datasets)
-    _report_errors("datasets()", wrong, tell)
-    if not wrong:
-        sizes = ", ".join(f"{name} {len(split):,}" for name, split in problems.splits(datasets))
-        _say("datasets()", sizes, tell)
-    return not wrong
+def _load_datasets(module: str, reporter: _Reporter) -> Datasets | None:
+    datasets = reporter.attempt("datasets()", partial(load_datasets, f"{module}:datasets"))
+    if datasets is None:
+        return None
+    errors = problems.data_problems(datasets)
+    reporter.errors("datasets()", errors)
+    if errors:
+        return None
+    sizes = ", ".join(f"{name} {len(split):,}" for name, split in problems.splits(datasets))
+    reporter.ok("datasets()", sizes)
+    return datasets
 
 
-def _ask(network: nn.Module, datasets: Datasets, tell: Tell) -> Interface | None:
-    """Ask the network about a few samples: what it takes, what it answers, how many classes."""
-    few = rows(datasets.validation.samples, slice(0, _TOGETHER))
-    interface = _attempt("answers", partial(describe, network, few, datasets.axes), tell)
+def _check_answers(network: nn.Module, datasets: Datasets, reporter: _Reporter) -> Interface | None:
+    """Run the network on a few samples; return its inputs and outputs, or None on an error."""
+    few = rows(datasets.validation.samples, slice(0, _BATCH_SIZE))
+    interface = reporter.attempt("answers", partial(describe, network, few, datasets.axes))
     if interface is None:
         return None
-    scores = _attempt("answers", partial(_answer, network, few), tell)
+    scores = reporter.attempt("answers", partial(_compute_scores, network, few))
     if scores is None:
         return None
     together, alone = scores
-    wrong = problems.score_problems(together, alone)
-    wrong = wrong or problems.label_problems(datasets, together.shape[1])
-    _report_errors("answers", wrong, tell)
-    if wrong:
+    errors = problems.score_problems(together, alone)
+    errors = errors or problems.label_problems(datasets, together.shape[1])
+    reporter.errors("answers", errors)
+    if errors:
         return None
     shapes = (
         f"{spec.name} {spec.datatype} {list(spec.shape)}"
         for spec in (*interface.inputs, *interface.outputs)
     )
-    _say("answers", f"{', '.join(shapes)}; {together.shape[1]} classes", tell)
+    reporter.ok("answers", f"{', '.join(shapes)}; {together.shape[1]} classes")
     return interface
 
 
-def _answer(network: nn.Module, few: Samples) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the scores of the samples, asked together and then one by one."""
+def _compute_scores(network: nn.Module, few: Samples) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the scores of the samples, computed in one batch and then one by one."""
     one_by_one = (rows(few, slice(number, number + 1)) for number in range(count(few)))
     alone = torch.cat([all_scores(network, one) for one in one_by_one])
     try:
         return all_scores(network, few).numpy(), alone.numpy()
     except (RuntimeError, IndexError) as error:
         raise ValueError(
-            f"the network takes one sample, but not {count(few)} at once: {error}; the first "
-            f"dimension of every input is the batch"
+            f"the network accepts one sample, but not a batch of {count(few)}: {error}; the first "
+            f"dimension of every input must be the batch"
         ) from error
 
 
-def _try_export(checked: CheckedProject, tell: Tell) -> None:
+def _check_export(checked: CheckedProject, reporter: _Reporter) -> None:
     samples = checked.datasets.validation.samples
     make = partial(export, checked.network, samples, checked.interface)
-    if _attempt("export", make, tell) is not None:
-        _say("export", f"as ONNX it answers as in torch, to {TOLERANCE:.0e}", tell)
+    if reporter.attempt("export", make) is not None:
+        reporter.ok("export", f"the outputs of ONNX are equal to torch's, to {TOLERANCE:.0e}")
 
 
-def _report_warnings(checked: CheckedProject, tell: Tell) -> None:
-    """Look for what is legal and yet likely a mistake."""
+def _check_accuracy(checked: CheckedProject, reporter: _Reporter) -> None:
     validation = checked.datasets.validation
-    number = min(ANSWERED, len(validation))
+    number = min(ACCURACY_SAMPLES, len(validation))
     some = validation.take(np.random.default_rng(0).permutation(len(validation))[:number])
     predictions = predict(checked.network, some.samples).numpy()
-    doubts = problems.accuracy_warnings(predictions, some.labels)
-    _warn("accuracy", doubts, tell)
-    if not doubts:
+    warnings = problems.accuracy_warnings(predictions, some.labels)
+    reporter.warnings("accuracy", warnings)
+    if not warnings:
         share = float((predictions == some.labels).mean())
-        _say("accuracy", f"{share:.1%} of {number} validation samples", tell)
-
-    shared = problems.overlap_warnings(checked.datasets)
-    _warn("overlap", shared, tell)
-    if not shared:
-        _say("overlap", "no test sample is in another split", tell)
+        reporter.ok("accuracy", f"{share:.1%} of {number} validation samples")
 
 
-def _attempt(subject: str, make: Callable[[], T], tell: Tell) -> T | None:
-    """Return what is made, or tell why it cannot be: code of the user's may fail in any way."""
-    try:
-        return make()
-    except ValueError as error:
-        tell(CheckResult(subject, "error", str(error)))
-    except Exception as error:
-        tell(CheckResult(subject, "error", f"{type(error).__name__}: {error}"))
-    return None
-
-
-def _say(subject: str, text: str, tell: Tell) -> None:
-    tell(CheckResult(subject, "ok", text))
-
-
-def _warn(subject: str, doubts: list[str], tell: Tell) -> None:
-    for text in doubts:
-        tell(CheckResult(subject, "warning", text))
-
-
-def _report_errors(subject: str, wrong: list[str], tell: Tell) -> None:
-    for text in wrong:
-        tell(CheckResult(subject, "error", text))
+def _check_overlap(datasets: Datasets, reporter: _Reporter) -> None:
+    warnings = problems.overlap_warnings(datasets)
+    reporter.warnings("overlap", warnings)
+    if not warnings:
+        reporter.ok("overlap", "no test sample is in another split")

@@ -1,6 +1,6 @@
-"""A torch network as an ONNX model: one file, dynamic batch, and proven equal to the original.
+"""Exports a torch network to ONNX, with dynamic batch, and checks its outputs against torch.
 
-Uses torch's dynamo exporter. What it writes about this machine (stack traces with paths) is
+The export uses torch's dynamo exporter. Metadata on the machine (stack traces with paths) is
 removed, so that equal networks give equal bytes.
 """
 
@@ -24,15 +24,22 @@ from variants.runtime.onnx import OnnxRunner
 TOLERANCE = 1e-4
 """Largest difference of an output from torch's, relative to the largest output (FP32 rounding)."""
 _CHECKED_SAMPLES: Final = 16
-_FAILED: Final = (onnxruntime.Fail, onnxruntime.InvalidArgument, onnxruntime.RuntimeException)
-_WHERE: Final = "The following call raised this error:"  # in torch's message, before the place
+"""Number of samples whose outputs are checked."""
+_ONNXRUNTIME_ERRORS: Final = (
+    onnxruntime.Fail,
+    onnxruntime.InvalidArgument,
+    onnxruntime.RuntimeException,
+)
+_LOCATION_HEADER: Final = "The following call raised this error:"
+"""Line of torch's message that precedes the file and the source line."""
 
 
 def export(network: nn.Module, samples: Samples, interface: Interface) -> onnx.ModelProto:
-    """Export a network, and check onnxruntime's answers on `samples` against it.
+    """Export a network and check onnxruntime's outputs for `samples` against torch's.
 
-    They are checked together, and the first alone with its variable dimensions halved. Raises
-    `ValueError` if it cannot be exported, or an answer differs by more than `TOLERANCE`.
+    The check runs a batch of samples, and then the first sample alone with its variable dimensions
+    halved. Raises `ValueError` if the network cannot be exported or if an output differs by more
+    than `TOLERANCE`.
     """
     network.eval()
     checked = rows(samples, slice(0, _CHECKED_SAMPLES))
@@ -50,16 +57,16 @@ def export(network: nn.Module, samples: Samples, interface: Interface) -> onnx.M
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        raise ValueError(f"the model cannot be exported to ONNX: {_cause(error)}") from error
-    assert program is not None  # only the exporter that dynamo replaced returns None
-    model = _without_traces(program.model_proto)
+        raise ValueError(f"the model cannot be exported to ONNX: {_root_cause(error)}") from error
+    assert program is not None  # only the older exporter returns None
+    model = _strip_metadata(program.model_proto)
     runner = OnnxRunner(model.SerializeToString(), threads=1)
     for given in (checked, shortened(rows(checked, slice(0, 1)), interface.axes)):
         try:
             _require_equal(network, runner, given, interface)
-        except (ValueError, *_FAILED) as error:
+        except (ValueError, *_ONNXRUNTIME_ERRORS) as error:
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in given.items())
-            raise ValueError(f"exported, the model fails for {shapes}: {error}") from error
+            raise ValueError(f"the exported model fails for {shapes}: {error}") from error
     return model
 
 
@@ -70,13 +77,16 @@ def _require_equal(
         expected = outputs(network, tensors(given))
     actual = runner(given)
     for spec, one in zip(interface.outputs, expected, strict=True):
-        off = _difference(actual[spec.name], one.numpy())
-        if not off <= TOLERANCE:
-            raise ValueError(f"{spec.name!r} differs from torch by {off:.1e} of its size")
+        difference = _difference(actual[spec.name], one.numpy())
+        if not difference <= TOLERANCE:  # NaN too
+            raise ValueError(f"{spec.name!r} differs from torch by {difference:.1e} of its size")
 
 
 def _difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Return the largest difference over the largest finite value; equal infinities are equal."""
+    """Return the largest difference, relative to the largest finite value.
+
+    Equal infinities do not differ, nor do two NaN. The difference of different shapes is infinite.
+    """
     if actual.shape != expected.shape:
         return np.inf
     ours, theirs = actual.astype(np.float64), expected.astype(np.float64)
@@ -85,22 +95,24 @@ def _difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(np.abs(ours[differ] - theirs[differ]).max(initial=0.0) / (largest or 1.0))
 
 
-def _cause(error: BaseException) -> str:
-    """Return what went wrong at the bottom, and where: the exporter wraps it many times."""
+def _root_cause(error: BaseException) -> str:
+    """Return the message and the location of the root cause; the exporter wraps it many times."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    why = " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__
-    if "data-dependent" in why:
-        why = f"forward must do the same whatever the values of its inputs are: {why}"
-    if _WHERE in lines:
-        after = lines.index(_WHERE) + 1
-        why = f"{why}; {': '.join(lines[after : after + 2])}"
-    return why
+    reason = (
+        " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__
+    )
+    if "data-dependent" in reason:
+        reason = f"control flow in forward must not depend on the values of inputs: {reason}"
+    if _LOCATION_HEADER in lines:
+        after = lines.index(_LOCATION_HEADER) + 1
+        reason = f"{reason}; {': '.join(lines[after : after + 2])}"
+    return reason
 
 
-def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop notes about how the graph was made; shapes too, which quantisation then infers anew."""
+def _strip_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove the exporter's metadata, and intermediate shapes, which quantization infers again."""
     graph = model.graph
     del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
     model.doc_string = graph.doc_string = ""

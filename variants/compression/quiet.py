@@ -1,4 +1,4 @@
-"""Silences libraries that print and warn about what no reader of ours can act upon."""
+"""Suppresses output and warnings of libraries on which a user cannot act."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from rich.file_proxy import FileProxy
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop what is printed, warned of and logged up to warnings; what is raised is still raised.
+    """Discard printed text, warnings, and log records up to WARNING, inside the context.
 
-    Progress bars stay: rich looks through its own proxy to the terminal.
+    Exceptions pass through. Progress bars are still drawn, because rich writes to the stream behind
+    its own proxy.
     """
     disabled = logging.root.manager.disable
-    nowhere = Console(quiet=True)
+    discard = Console(quiet=True)
     out, err = (
-        FileProxy(nowhere, getattr(stream, "rich_proxied_file", stream))
+        FileProxy(discard, getattr(stream, "rich_proxied_file", stream))
         for stream in (sys.stdout, sys.stderr)
     )
     logging.disable(logging.WARNING)

@@ -28,7 +28,7 @@ from variants.runtime.plan import storable_tensors
 
 @pytest.fixture
 def project(small_project: Path, tmp_path: Path) -> Callable[..., Path]:
-    """A copy of the small project, some of its entries changed."""
+    """Return a function that writes a copy of the small project with some entries changed."""
 
     def write(**changes: Any) -> Path:
         path = tmp_path / "recipes.yaml"
@@ -42,13 +42,11 @@ def _build(project: Path, catalog: Path, *only: str) -> Catalog:
     return build(project, catalog, progress=quiet(), only=only, measure=measure_lightly)
 
 
-def _never(*args: object, **kwargs: object) -> Any:
+def _interrupted(*args: object, **kwargs: object) -> Any:
     raise RuntimeError("interrupted")
 
 
-def test_a_build_holds_every_recipe_measured_and_whole(
-    small_project: Path, small_catalog: Path
-) -> None:
+def test_a_build_saves_and_measures_every_recipe(small_project: Path, small_catalog: Path) -> None:
     catalog = Catalog.load(small_catalog)
     assert list(catalog.variants) == ["dense", "activation-pruned", "int8", "sparse-2:4"]
     for name, variant in catalog.variants.items():
@@ -61,7 +59,7 @@ def test_a_build_holds_every_recipe_measured_and_whole(
     }  # fmt: skip
 
 
-def test_techniques_do_what_they_promise_to_the_artifacts(small_catalog: Path) -> None:
+def test_techniques_make_the_artifacts_smaller(small_catalog: Path) -> None:
     cards = {n: v.report_cards[0] for n, v in Catalog.load(small_catalog).variants.items()}
     assert cards["activation-pruned"].parameters < 0.8 * cards["dense"].parameters
     assert cards["sparse-2:4"].nonzeros < 0.52 * cards["dense"].nonzeros
@@ -69,26 +67,26 @@ def test_techniques_do_what_they_promise_to_the_artifacts(small_catalog: Path) -
     assert all(card.accuracy.value > 0.75 for card in cards.values())
 
 
-def test_the_dense_weights_are_kept(small_catalog: Path) -> None:
+def test_the_dense_weights_are_saved(small_catalog: Path) -> None:
     kept = safetensors.torch.load_file(small_catalog / "dense" / "weights.safetensors")
     given = safetensors.torch.load_file(weights())
     assert kept.keys() == given.keys() == network().state_dict().keys()
     assert all(np.array_equal(kept[name], given[name]) for name in given)
 
 
-def test_a_catalog_brings_a_sample_request(small_catalog: Path) -> None:
+def test_a_catalog_has_a_sample_request(small_catalog: Path) -> None:
     (tensor,) = json.loads(sample_path(small_catalog).read_bytes())["inputs"]
     assert (tensor["name"], tensor["datatype"], tensor["shape"]) == ("input", "FP32", [1, 784])
     sent = np.array(tensor["data"], dtype=np.float32)
     assert np.array_equal(sent, datasets().validation.samples["input"][0])
 
 
-def test_only_what_is_asked_for_is_built_beside_what_is_there(
+def test_named_variants_are_added_to_the_catalog(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
     catalog = tmp_path / "catalog"
     first = _build(project(), catalog, "int8")
-    assert list(first.variants) == ["dense", "int8"]  # dense too: the others are measured with it
+    assert list(first.variants) == ["dense", "int8"]  # dense too, since others are measured with it
     before = (catalog / "int8" / RECORD).read_bytes()
     second = _build(project(), catalog, "sparse-2:4")
     assert list(second.variants) == ["dense", "int8", "sparse-2:4"]
@@ -96,7 +94,7 @@ def test_only_what_is_asked_for_is_built_beside_what_is_there(
     assert len(second.variants["dense"].report_cards) == 1
 
 
-def test_a_whole_build_leaves_no_variant_of_another_project(
+def test_a_build_of_all_variants_removes_those_of_another_project(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
     catalog = tmp_path / "catalog"
@@ -111,29 +109,29 @@ def test_a_whole_build_leaves_no_variant_of_another_project(
     }
 
 
-def test_a_first_build_that_is_interrupted_is_no_catalog(
+def test_a_first_build_that_is_interrupted_leaves_no_catalog(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
     catalog, path = tmp_path / "catalog", project(recipes={"dense": []})
     with pytest.raises(RuntimeError, match="interrupted"):
-        build(path, catalog, progress=quiet(), measure=_never)
+        build(path, catalog, progress=quiet(), measure=_interrupted)
     with pytest.raises(ValueError, match="is not a catalog"):
         Catalog.load(catalog)
     assert list(_build(path, catalog).variants) == ["dense"]
 
 
-def test_a_build_that_fails_while_it_measures_leaves_the_catalog_as_it_was(
+def test_a_build_that_fails_while_measuring_does_not_change_the_catalog(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
     catalog = tmp_path / "catalog"
     before = _build(project(recipes={"dense": [], "a": []}), catalog)
     path = project(recipes={"dense": [], "b": []})
     with pytest.raises(RuntimeError, match="interrupted"):
-        build(path, catalog, progress=quiet(), measure=_never)
+        build(path, catalog, progress=quiet(), measure=_interrupted)
     assert Catalog.load(catalog) == before
 
 
-def test_a_killed_build_leaves_the_catalog_as_it_was_and_the_next_one_succeeds(
+def test_a_killed_build_does_not_change_the_catalog_and_the_next_one_succeeds(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
     catalog = tmp_path / "catalog"
@@ -142,8 +140,8 @@ def test_a_killed_build_leaves_the_catalog_as_it_was_and_the_next_one_succeeds(
     path = project(recipes={"dense": [], "b": [], "c": endless})
     paretoserve = Path(sys.executable).with_name("paretoserve")
     command = [str(paretoserve), "build", str(path), "--catalog", str(catalog)]
-    said = tmp_path / "said.txt"
-    with said.open("wb") as file:
+    log = tmp_path / "build.log"
+    with log.open("wb") as file:
         child = subprocess.Popen(
             command,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -154,7 +152,7 @@ def test_a_killed_build_leaves_the_catalog_as_it_was_and_the_next_one_succeeds(
         wait_until(
             lambda: child.poll() is not None or any(catalog.glob(f"{DRAFTS}/build-*/b/{RECORD}"))
         )
-        assert child.poll() is None, said.read_text()
+        assert child.poll() is None, log.read_text()
     finally:
         child.kill()
         child.wait()
@@ -164,14 +162,14 @@ def test_a_killed_build_leaves_the_catalog_as_it_was_and_the_next_one_succeeds(
     assert not (catalog / "a").exists()
 
 
-def test_an_interrupted_build_of_one_variant_leaves_the_catalog_as_it_was(
+def test_an_interrupted_build_of_one_variant_does_not_change_the_catalog(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
     catalog, path = tmp_path / "catalog", project(recipes={"dense": [], "a": [], "b": []})
     before = _build(path, catalog, "a")
     for name in ("a", "b"):
         with pytest.raises(RuntimeError, match="interrupted"):
-            build(path, catalog, progress=quiet(), only=(name,), measure=_never)
+            build(path, catalog, progress=quiet(), only=(name,), measure=_interrupted)
         assert Catalog.load(catalog) == before
         assert list((catalog / DRAFTS).iterdir()) == []
 
@@ -202,7 +200,7 @@ def test_tied_and_channels_last_networks_are_built(
 
 @pytest.fixture
 def other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module like the small project's but for its weights."""
+    """Return the name of a module like the small project's, with other weights."""
     safetensors.torch.save_file(network().state_dict(), tmp_path / "weights.safetensors")
     (tmp_path / "small_otherwise.py").write_text(
         "from pathlib import Path\n"
@@ -213,7 +211,7 @@ def other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "small_otherwise"
 
 
-def test_variants_of_other_weights_are_not_mixed(
+def test_a_variant_of_other_weights_is_not_added(
     project: Callable[..., Path], tmp_path: Path, other_weights: str
 ) -> None:
     catalog, recipes = tmp_path / "catalog", {"dense": RECIPES["dense"], "same": RECIPES["dense"]}
@@ -223,7 +221,7 @@ def test_variants_of_other_weights_are_not_mixed(
     assert list(Catalog.load(catalog).variants) == ["dense"]
 
 
-def test_measuring_again_replaces_the_cards_of_this_machine_only(
+def test_measuring_again_replaces_only_the_cards_of_this_machine(
     small_project: Path, small_catalog: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(small_catalog, tmp_path / "catalog")
@@ -256,14 +254,16 @@ def test_a_catalog_of_other_weights_is_not_measured_again(
     before = _build(project(recipes=recipes), catalog)
     other = project(model=other_weights, recipes=recipes)
     with pytest.raises(ValueError, match="another model, weights or datasets than the project's"):
-        measure_again(other, catalog, progress=quiet(), measure=_never)
+        measure_again(other, catalog, progress=quiet(), measure=_interrupted)
     assert Catalog.load(catalog) == before
 
 
-def test_what_is_no_catalog_is_not_measured(small_project: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_catalog_is_not_measured(
+    small_project: Path, tmp_path: Path
+) -> None:
     (tmp_path / DRAFTS / "build-of-another").mkdir(parents=True)
     with pytest.raises(ValueError, match="is not a catalog"):
-        measure_again(small_project, tmp_path, progress=quiet(), measure=_never)
+        measure_again(small_project, tmp_path, progress=quiet(), measure=_interrupted)
     assert (tmp_path / DRAFTS / "build-of-another").exists()
 
 
@@ -283,10 +283,10 @@ def test_a_wrong_recipe_is_refused_before_anything_is_built(
     assert not (tmp_path / "catalog").exists()
 
 
-def test_an_unknown_variant_is_refused_with_those_there_are(
+def test_an_unknown_variant_is_refused_with_the_known_ones(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=r"no recipe for int7; there are .*dense"):
+    with pytest.raises(ValueError, match=r"no recipe for int7; it has .*dense"):
         _build(project(), tmp_path / "catalog", "int7")
 
 

@@ -27,8 +27,8 @@ def _export(network: nn.Module, samples: Samples = SAMPLES) -> bytes:
     return model
 
 
-def _expect_equal(network: nn.Module, model: bytes, *given: Samples) -> None:
-    """Every output of onnxruntime is torch's, for all of the samples and for parts of them."""
+def _assert_equal_outputs(network: nn.Module, model: bytes, *given: Samples) -> None:
+    """Compare every output of onnxruntime with torch's, for batches of several sizes."""
     runner = OnnxRunner(model, threads=1)
     for samples in given:
         for number in (1, 2, 17, count(samples)):
@@ -40,35 +40,35 @@ def _expect_equal(network: nn.Module, model: bytes, *given: Samples) -> None:
                 np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
 
 
-def test_the_exported_model_answers_as_torch_does_at_any_batch_size() -> None:
+def test_the_exported_model_computes_the_same_as_torch_at_any_batch_size() -> None:
     network = tiny.network()
     model = _export(network)
     assert OnnxRunner(model, threads=1)(rows(SAMPLES, slice(0, 3))).keys() == {"logits"}
-    _expect_equal(network, model, SAMPLES)
+    _assert_equal_outputs(network, model, SAMPLES)
 
 
 @pytest.mark.parametrize("exported", [1, 2, 30])
-def test_the_batch_that_was_exported_with_decides_nothing(exported: int) -> None:
+def test_the_batch_size_of_the_export_does_not_matter(exported: int) -> None:
     network = tiny.network()
-    _expect_equal(network, _export(network, rows(SAMPLES, slice(0, exported))), SAMPLES)
+    _assert_equal_outputs(network, _export(network, rows(SAMPLES, slice(0, exported))), SAMPLES)
 
 
 def test_texts_may_have_any_length() -> None:
     network = two_inputs.network()
     others = [two_inputs.split(20, seed=3, tokens=tokens).samples for tokens in (3, 7, 12, 50)]
     one = {name: array[:, :1] for name, array in TEXTS.items()}
-    _expect_equal(network, _export(network, TEXTS), one, *others)
+    _assert_equal_outputs(network, _export(network, TEXTS), one, *others)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3])
-def test_the_length_that_was_exported_with_decides_nothing(tokens: int) -> None:
+def test_the_text_length_of_the_export_does_not_matter(tokens: int) -> None:
     network = two_inputs.network()
     short = {name: array[:, :tokens] for name, array in TEXTS.items()}
-    _expect_equal(network, _export(network, short), TEXTS)
+    _assert_equal_outputs(network, _export(network, short), TEXTS)
 
 
 class _Several(nn.Module):
-    """Scores, one number for each token, which tokens were looked at, and the class."""
+    """Returns scores, a number for each token, a mask of the tokens, and the class."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,35 +80,35 @@ class _Several(nn.Module):
         return scores, each, mask > 0, scores.argmax(dim=1)
 
 
-def test_several_outputs_are_exported_by_name_whatever_their_datatypes() -> None:
+def test_several_outputs_of_different_datatypes_are_exported_by_name() -> None:
     network = _Several()
     model = _export(network, TEXTS)
     given = two_inputs.split(5, tokens=9).samples
-    found = OnnxRunner(model, threads=1)(given)
-    assert {name: (str(array.dtype), array.shape) for name, array in found.items()} == {
+    arrays = OnnxRunner(model, threads=1)(given)
+    assert {name: (str(array.dtype), array.shape) for name, array in arrays.items()} == {
         "logits": ("float32", (5, 3)),
         "output_1": ("float32", (5, 9)),
         "output_2": ("bool", (5, 9)),
         "output_3": ("int64", (5,)),
     }
-    assert np.isneginf(found["output_1"]).any()
-    _expect_equal(network, model, TEXTS, given)
+    assert np.isneginf(arrays["output_1"]).any()
+    _assert_equal_outputs(network, model, TEXTS, given)
 
 
-def test_an_input_that_nothing_depends_on_is_still_taken() -> None:
-    class Careless(two_inputs.TwoInputs):
+def test_an_input_that_no_output_depends_on_is_exported() -> None:
+    class WithoutMask(two_inputs.TwoInputs):
         def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
             logits: Tensor = self.head(self.hidden(self.embedding(ids).mean(dim=1)))
             return logits
 
-    network = Careless()
-    _expect_equal(network, _export(network, TEXTS), two_inputs.split(20, tokens=5).samples)
+    network = WithoutMask()
+    _assert_equal_outputs(network, _export(network, TEXTS), two_inputs.split(20, tokens=5).samples)
 
 
 def test_a_convolutional_network_is_exported_with_its_running_statistics() -> None:
     piece, samples = tiny_conv.state(), tiny_conv.split(30).samples
     model = export(piece.network.train(), samples, piece.interface).SerializeToString()
-    _expect_equal(tiny_conv.network(), model, samples)
+    _assert_equal_outputs(tiny_conv.network(), model, samples)
     assert not piece.network.training
 
 
@@ -120,7 +120,7 @@ def test_a_convolutional_network_is_exported_with_its_running_statistics() -> No
         (tiny_conv.state, tiny_conv.split(30).samples),
     ],
 )
-def test_equal_networks_give_equal_bytes_that_tell_no_paths(
+def test_equal_networks_give_equal_bytes_without_paths(
     build: Callable[[], CompressionState], samples: Samples
 ) -> None:
     first, second = (
@@ -131,15 +131,15 @@ def test_equal_networks_give_equal_bytes_that_tell_no_paths(
     assert not re.search(rb"\.py|site-packages|stack_trace", first)
 
 
-class _Forgetful(nn.Module):
-    """Answers differently each time, so that no export of it can be right."""
+class _Random(nn.Module):
+    """Returns random outputs, so that no export can equal it."""
 
     def forward(self, features: Tensor) -> Tensor:
         return features + torch.rand_like(features)
 
 
-class _Halved(nn.Module):
-    """Treats one length differently, which an exported graph cannot."""
+class _LengthDependent(nn.Module):
+    """Negates the output for one length, which an exported graph cannot do."""
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         total: Tensor = (ids * mask).sum(dim=1, keepdim=True)
@@ -165,19 +165,22 @@ class _Unknown(nn.Module):
 @pytest.mark.parametrize(
     ("network", "samples", "message"),
     [
-        (_Forgetful(), SAMPLES, r"fails for input \[16, 8\]: 'logits' differs from torch by"),
-        (_Halved(), TEXTS, r"fails for ids \[1, 6\], mask \[1, 6\]: 'logits' differs from torch"),
+        (_Random(), SAMPLES, r"fails for input \[16, 8\]: 'logits' differs from torch by"),
+        (
+            _LengthDependent(), TEXTS,
+            r"fails for ids \[1, 6\], mask \[1, 6\]: 'logits' differs from torch",
+        ),
         (
             _Branching(), SAMPLES,
-            "must do the same whatever the values of its inputs are: .*data-dependent.*"
+            "control flow in forward must not depend on the values of inputs: .*data-dependent.*"
             r"test_export.py.*, in forward: return features if features.sum\(\) > 0 else",
         ),
         (_OneBatch(), SAMPLES, "be exported to ONNX: .*a static shape of 16 for dimension"),
         (_Unknown(), SAMPLES, "be exported to ONNX: No ONNX function found for .*svd"),
     ],
-    ids=["random", "decides by length", "decides by values", "one batch size", "no operator"],
+    ids=["random", "depends on length", "depends on values", "one batch size", "no operator"],
 )  # fmt: skip
-def test_a_model_that_cannot_be_exported_is_refused_with_the_reason_and_nothing_else(
+def test_a_model_that_cannot_be_exported_is_refused_with_the_reason_and_no_output(
     network: nn.Module, samples: Samples, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ValueError, match=message):

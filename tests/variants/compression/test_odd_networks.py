@@ -111,7 +111,7 @@ def test_a_table_looked_up_by_columns_is_not_quantised_by_rows() -> None:
     split = Split({"ids": ids}, ids[:, 0] % 3)
     given = state(Columns(), split.samples)
     result = resolve(Step(technique="int8")).apply(given, TrainingData(split, split), quiet())
-    assert "layer table stays in FP32: it is looked up by columns" in result.notes
+    assert "layer table stays in FP32: it looks up columns" in result.notes
     assert result.graph is not None
     answers = OnnxRunner(result.graph, threads=1)(split.samples)["logits"]
     expected = all_scores(given.network, split.samples).numpy()

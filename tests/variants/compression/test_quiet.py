@@ -12,29 +12,29 @@ from rich.progress import Progress
 from variants.compression.quiet import quiet
 
 
-def _chatter() -> None:
+def _emit() -> None:
     print("printed")
     print("printed too", file=sys.stderr)
     warnings.warn("warned", stacklevel=1)
     logging.getLogger("some.library").warning("logged")
 
 
-def test_nothing_is_heard_inside(
+def test_output_is_suppressed_inside_the_context(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with quiet():
-        _chatter()
+        _emit()
     assert capfd.readouterr() == ("", "")
     assert caplog.messages == []
 
 
-def test_everything_is_heard_afterwards_even_if_it_failed(
+def test_output_is_restored_after_the_context_even_after_an_exception(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(ValueError, match="raised"), quiet():
         raise ValueError("raised")
     with pytest.warns(UserWarning, match="warned"):
-        _chatter()
+        _emit()
     assert capfd.readouterr() == ("printed\n", "printed too\n")
     assert caplog.messages == ["logged"]
 

@@ -1,4 +1,4 @@
-"""The range of each activation, from samples, kept in a file that many quantisations can read."""
+"""Activation ranges, measured on samples and stored in a file that static quantization reads."""
 
 from __future__ import annotations
 
@@ -22,21 +22,25 @@ METHODS: Final[Mapping[Method, tuple[CalibrationMethod, Mapping[str, Any]]]] = {
     "entropy": (CalibrationMethod.Entropy, {"num_bins": 1024, "num_quantized_bins": 128}),
     "percentile": (CalibrationMethod.Percentile, {"percentile": 99.99, "symmetric": False}),
 }
-"""onnxruntime's calibrators. Its own defaults leave entropy a single candidate, which is the whole
-range, and give the outputs of a Relu a range as far below zero as above it: half would be lost."""
+"""onnxruntime's calibrators with their options.
+
+With onnxruntime's default options, `entropy` has a single candidate, the whole range, and
+`percentile` gives the output of a Relu a symmetric range, half of which is never used.
+"""
 
 OPERATORS: Final = ("Conv", "Gemm", "MatMul", "Relu", "MaxPool")
-"""Whose inputs and outputs have ranges."""
+"""Operators whose inputs and outputs get ranges."""
 
-_BATCH: Final = 8
+_BATCH_SIZE: Final = 8
+"""Samples in a batch. A calibrator keeps all activations of a batch in memory."""
 
 
 def calibrate(
     model: onnx.ModelProto, samples: Samples, method: Method, folder: Path, progress: Progress
 ) -> Path:
-    """Run the model on the samples; return the file in `folder` that holds the ranges found.
+    """Run the model on the samples and return the file in `folder` that holds the ranges.
 
-    It is what `onnxruntime.quantization.quantize_static` takes as its `calibration_cache_path`.
+    The file is the `calibration_cache_path` of `onnxruntime.quantization.quantize_static`.
     """
     source, ranges = folder / f"{method}.onnx", folder / f"{method}.json"
     onnx.save(model, source)
@@ -49,16 +53,16 @@ def calibrate(
             calibrate_method=kind,
             extra_options=dict(options),
         )
-        starts = range(0, count(samples), _BATCH)
+        starts = range(0, count(samples), _BATCH_SIZE)
         for start in progress.track(starts, description=f"calibration by {method}"):
-            # A batch a time: a calibrator keeps every activation of what it is handed in memory.
-            calibrator.collect_data(_Reader(rows(samples, slice(start, start + _BATCH))))
+            batch = rows(samples, slice(start, start + _BATCH_SIZE))
+            calibrator.collect_data(_SingleBatchReader(batch))
         save_tensors_data(calibrator.compute_data(), ranges)
     return ranges
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """Hands one batch to onnxruntime, then None."""
+class _SingleBatchReader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    """Returns one batch to onnxruntime, then None."""
 
     def __init__(self, batch: Samples) -> None:
         self._batches: Iterator[dict[str, NDArray[Any]]] = iter([dict(batch)])

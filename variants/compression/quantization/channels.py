@@ -1,9 +1,10 @@
-"""Follows the channels of an activation, through a traced program, to the Linears that read them.
+"""Finds the Linear layers that read an activation's channels, in a program traced by torch.
 
     value ─▶ [n, tokens, channels] ─▶ [n, heads, tokens, head_dim] ─▶ attention @ . ─▶ ... ─▶ output
 
-Every dimension of a tensor is described by what its index says of the channel: heads, for one, goes
-in strides of head_dim channels. What has no such description is refused, never guessed.
+A `Layout` describes how the index of each dimension of a tensor depends on the channel: the index
+of heads, for example, advances by head_dim channels. A tensor without such a description is
+refused.
 """
 
 from __future__ import annotations
@@ -16,76 +17,83 @@ import torch
 from torch import fx
 
 _ATEN: Final = torch.ops.aten
-_KEEP: Final = (
+_HOMOGENEOUS: Final = (
     _ATEN.alias.default, _ATEN.clone.default, _ATEN.contiguous.default, _ATEN.detach.default,
     _ATEN.dropout.default, _ATEN.relu.default,
 )  # fmt: skip
-"""Operators f with f(x / s) = f(x) / s for every positive s, as dropout for a given mask."""
+"""Operators f with f(x / s) = f(x) / s for every positive s; dropout is one for a given mask."""
 _RESHAPE: Final = (
     _ATEN.flatten.using_ints, _ATEN.reshape.default, _ATEN.squeeze.default, _ATEN.squeeze.dim,
     _ATEN.squeeze.dims, _ATEN.unflatten.int, _ATEN.unsqueeze.default, _ATEN.view.default,
 )  # fmt: skip
-"""Operators that keep the elements and their order, and cut them into other dimensions."""
-_MIX: Final = {
+"""Operators that keep the elements and their order, and change the dimensions."""
+_WEIGHTED_SUMS: Final = {
     _ATEN.bmm.default: 1, _ATEN.matmul.default: 1, _ATEN.scaled_dot_product_attention.default: 2,
 }  # fmt: skip
-"""Operators that add up the rows of one argument, by its place, with weights from the others."""
+"""Operators that compute weighted sums of an argument's rows; the value is its position.
+
+The weights come from the other arguments."""
 
 
 class NotExact(Exception):
-    """Dividing these channels would change what the network computes."""
+    """Raised if dividing an activation's channels would change the network's output."""
 
 
-class Part(NamedTuple):
-    """A digit of a dimension's index: it has `size` values, a step is `stride` channels on.
+class IndexDigit(NamedTuple):
+    """One digit of a dimension's index, in mixed radix.
 
-    A stride of 0 says nothing of the channel: samples, tokens.
+    The digit has `size` values, and adding 1 to it advances by `stride` channels. A stride of 0
+    means that the digit does not depend on the channel, as for samples and tokens.
     """
 
     size: int
     stride: int
 
 
-Layout: TypeAlias = tuple[tuple[Part, ...], ...]
-"""The digits of each dimension's index, the slowest first; none for a dimension of one element."""
+Layout: TypeAlias = tuple[tuple[IndexDigit, ...], ...]
+"""The digits of each dimension's index, most significant first; none for a dimension of size 1."""
 
 
 def find_readers(node: fx.Node) -> list[fx.Node]:
-    """Return the Linears that read what a node computes, `[..., channels]`, in that order.
+    """Return the Linear layers that read a node's output, `[..., channels]`, by its channels.
 
-    Raises `NotExact` if anything else reads it, or reads it otherwise than by channel.
+    Raises `NotExact` if another operator reads it, or if a Linear reads the channels in another
+    order or reads other dimensions.
     """
     *others, channels = node.meta["val"].shape
-    layout = (*((Part(size, 0),) for size in others), (Part(channels, 1),))
-    found = _follow(node, layout, channels)
-    if not found:
+    layout = (*((IndexDigit(size, 0),) for size in others), (IndexDigit(channels, 1),))
+    readers = _follow(node, layout, channels)
+    if not readers:
         raise NotExact("no Linear reads it")
-    return found
+    return readers
 
 
 def _follow(node: fx.Node, layout: Layout, channels: int) -> list[fx.Node]:
-    found = []
+    readers = []
     for user in node.users:
-        places = [
-            place
-            for place, argument in enumerate((*user.args, *user.kwargs.values()))
+        positions = [
+            position
+            for position, argument in enumerate((*user.args, *user.kwargs.values()))
             if argument is node
         ]
-        if user.target is _ATEN.linear.default and places == [0]:
-            if _joined(layout[-1]) != _joined([Part(channels, 1)]):
+        if user.target is _ATEN.linear.default and positions == [0]:
+            if _merge_digits(layout[-1]) != _merge_digits([IndexDigit(channels, 1)]):
                 raise NotExact("a Linear reads its channels in another order, or not all of them")
-            found.append(user)
+            readers.append(user)
         else:
-            found += _follow(user, _layout(user, places, layout), channels)
-    return found
+            readers += _follow(user, _user_layout(user, positions, layout), channels)
+    return readers
 
 
-def _layout(user: fx.Node, places: Sequence[int], given: Layout) -> Layout:
-    """Return the layout of what `user` computes from the given, which are its args at `places`."""
-    if user.target in _KEEP:
+def _user_layout(user: fx.Node, positions: Sequence[int], given: Layout) -> Layout:
+    """Return the layout of the output of `user`.
+
+    `given` is the layout of its arguments at `positions`. Raises `NotExact` if the output has none.
+    """
+    if user.target in _HOMOGENEOUS:
         return given
     if user.target in _RESHAPE:
-        return _cut([part for parts in given for part in parts], _sizes(user))
+        return _reshape_layout([digit for digits in given for digit in digits], _sizes(user))
     if user.target is _ATEN.transpose.int:
         order = list(range(len(given)))
         one, other = (int(axis) for axis in user.args[1:3])  # type: ignore[arg-type]
@@ -94,72 +102,77 @@ def _layout(user: fx.Node, places: Sequence[int], given: Layout) -> Layout:
     if user.target is _ATEN.permute.default:
         return tuple(given[axis] for axis in user.args[1])  # type: ignore[union-attr,index]
     if user.target is _ATEN.expand.default:
-        return _spread(given, _sizes(user))
-    if user.target in _MIX and places == [_MIX[user.target]]:
-        return _mixed(given, _sizes(user))
-    what = "the output" if user.op == "output" else str(user.target).removeprefix("aten.")
-    raise NotExact(f"{what} reads it too, not only Linears")
+        return _broadcast_layout(given, _sizes(user))
+    if user.target in _WEIGHTED_SUMS and positions == [_WEIGHTED_SUMS[user.target]]:
+        return _product_layout(given, _sizes(user))
+    reader = "the output" if user.op == "output" else str(user.target).removeprefix("aten.")
+    raise NotExact(f"it is read by {reader}, not only by Linear layers")
 
 
 def _sizes(node: fx.Node) -> tuple[int, ...]:
     sizes = tuple(node.meta["val"].shape)
     if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise NotExact("its shape depends on values")
+        raise NotExact("its shape depends on the values of the input")
     return sizes
 
 
-def _joined(parts: Iterable[Part]) -> list[Part]:
-    """Return the same index in the fewest digits."""
-    joined: list[Part] = []
-    for part in parts:
-        if joined and joined[-1].stride == part.size * part.stride:
-            part = Part(joined.pop().size * part.size, part.stride)
-        if part.size > 1:
-            joined.append(part)
-    return joined
+def _merge_digits(digits: Iterable[IndexDigit]) -> list[IndexDigit]:
+    """Return the same index with as few digits as possible."""
+    merged: list[IndexDigit] = []
+    for digit in digits:
+        if merged and merged[-1].stride == digit.size * digit.stride:
+            digit = IndexDigit(merged.pop().size * digit.size, digit.stride)
+        if digit.size > 1:
+            merged.append(digit)
+    return merged
 
 
-def _cut(parts: Iterable[Part], sizes: Sequence[int]) -> Layout:
-    """Return the layout of the same elements, in the same order, in dimensions of other sizes."""
-    left = _joined(parts)[::-1]
+def _reshape_layout(digits: Iterable[IndexDigit], sizes: Sequence[int]) -> Layout:
+    """Return the layout after a reshape to `sizes`, which keeps the elements and their order."""
+    remaining = _merge_digits(digits)[::-1]
     layout = []
     for size in sizes:
-        digits = []
+        dimension = []
         while size > 1:
-            part = left.pop()
-            taken = math.gcd(size, part.size)
-            rest = part.size // taken
+            digit = remaining.pop()
+            taken = math.gcd(size, digit.size)
+            rest = digit.size // taken
             if rest > 1 and taken < size:
-                raise NotExact("its channels are cut where no dimension ends")
+                raise NotExact("a reshape mixes its channels with another dimension")
             if rest > 1:
-                left.append(Part(rest, part.stride))
-            digits.append(Part(taken, part.stride * rest))
+                remaining.append(IndexDigit(rest, digit.stride))
+            dimension.append(IndexDigit(taken, digit.stride * rest))
             size //= taken
-        layout.append(tuple(digits))
+        layout.append(tuple(dimension))
     return tuple(layout)
 
 
-def _spread(given: Layout, sizes: Sequence[int]) -> Layout:
-    """Return the layout after broadcasting to `sizes`, new dimensions in front."""
+def _broadcast_layout(given: Layout, sizes: Sequence[int]) -> Layout:
+    """Return the layout after broadcasting to `sizes`; new dimensions come first."""
     padded = ((),) * (len(sizes) - len(given)) + given
     layout = []
-    for parts, size in zip(padded, sizes, strict=True):
-        if not _has_channels(parts):
-            parts = (Part(size, 0),)
-        elif math.prod(part.size for part in parts) != size:
-            raise NotExact("its channels are repeated")  # as heads are by grouped queries
-        layout.append(parts)
+    for digits, size in zip(padded, sizes, strict=True):
+        if not _has_channels(digits):
+            digits = (IndexDigit(size, 0),)
+        elif math.prod(digit.size for digit in digits) != size:
+            raise NotExact(
+                "its channels are repeated"
+            )  # for example, heads in grouped-query attention
+        layout.append(digits)
     return tuple(layout)
 
 
-def _mixed(given: Layout, sizes: Sequence[int]) -> Layout:
-    """Return the layout of `weights @ given`, `[..., rows, columns]`: rows are added up."""
+def _product_layout(given: Layout, sizes: Sequence[int]) -> Layout:
+    """Return the layout of `weights @ given`, whose shape is `[..., rows, columns]`.
+
+    The product sums over the rows of `given`.
+    """
     if len(given) < 2 or _has_channels(given[-2]):
-        raise NotExact("a product adds its channels up")
+        raise NotExact("a product sums over its channels")
     if len(sizes) < len(given):
-        raise NotExact("a product with a vector takes a dimension away")
-    return _spread((*given[:-2], (), given[-1]), sizes)
+        raise NotExact("a product with a vector removes a dimension")
+    return _broadcast_layout((*given[:-2], (), given[-1]), sizes)
 
 
-def _has_channels(parts: Iterable[Part]) -> bool:
-    return any(part.stride for part in parts)
+def _has_channels(digits: Iterable[IndexDigit]) -> bool:
+    return any(digit.stride for digit in digits)

@@ -1,8 +1,8 @@
-"""A tensor as codes into a few values: k-means in one dimension, the same codes every time.
+"""Codebooks: tensors stored as codes into a few values, found by deterministic k-means.
 
-    weights ─▶ sorted, with running sums ─▶ Lloyd's iterations until nothing moves ─▶ codes, values
+    weights ─▶ sorted, with running sums ─▶ Lloyd's iterations until they converge ─▶ codes, values
 
-Plain numpy: importing this does not import torch.
+This module uses only numpy; importing it does not import torch.
 """
 
 from __future__ import annotations
@@ -14,43 +14,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_VALUES: Final = 256
-"""A code is at most one byte."""
+"""Most values of a codebook: a code is one byte."""
 
 _MAX_ITERATIONS: Final = 20_000
-"""Lloyd's iterations end by themselves; a million weights and 256 values take some hundreds."""
+"""Bound of Lloyd's iterations. A million weights and 256 values converge in a few hundred."""
 
 KMeansStart: TypeAlias = Literal["linear", "quantile"]
+"""Initial values of k-means: evenly spaced over the range, or over the ranks."""
 
 
 @dataclass(frozen=True, eq=False)
 class Codebook:
-    """What `values[codes]` stands for: UINT8 codes of the tensor's shape, FP32 values ascending."""
+    """A tensor as `values[codes]`: UINT8 codes in its shape, and FP32 values in ascending order."""
 
     codes: NDArray[np.uint8]
     values: NDArray[np.float32]
 
     def decode(self) -> NDArray[np.float32]:
-        """Return the tensor that is stored."""
+        """Return the stored tensor."""
         return self.values[self.codes]
 
 
 def make_codebook(
     tensor: NDArray[Any], max_values: int, start: KMeansStart = "quantile"
 ) -> Codebook:
-    """Let the numbers of a tensor share at most `max_values` values, 2 to 256.
+    """Return a codebook of at most `max_values` values, 2 to 256, that approximates a tensor.
 
-    Zeros keep a value of their own, so that what a mask holds at zero stays there; equal numbers
-    get equal codes; a tensor of no more than `max_values` different numbers is stored exactly. Else the
-    values are the means of clusters that Lloyd's iterations leave as they are, from values spread
-    evenly over the ranks (`quantile`) or over the range (`linear`, with which Han, Mao and Dally
-    2015, arXiv:1510.00149, section 3.2, fare best; many of 256 then stay empty in the tails).
+    Zero has a value of its own, so that masked weights stay zero. Equal numbers get equal codes. A
+    tensor with at most `max_values` different numbers is stored exactly. Otherwise the values are
+    cluster means at which Lloyd's iterations converge. They start from values that are spread
+    evenly over the ranks (`quantile`) or over the range (`linear`). `linear` is best in Han, Mao
+    and Dally 2015 (arXiv:1510.00149, section 3.2); with 256 values, many clusters in the tails
+    then stay empty.
 
     Raises `ValueError` if `max_values` is out of range or a number is not finite.
     """
     if not 2 <= max_values <= MAX_VALUES:
         raise ValueError(f"a codebook has from 2 to {MAX_VALUES} values, not {max_values}")
     if not np.isfinite(tensor).all():
-        raise ValueError("a tensor with numbers that are not finite cannot share values")
+        raise ValueError("a tensor with numbers that are not finite cannot have a codebook")
     numbers = np.asarray(tensor, np.float32)
     is_zero = numbers == 0
     others = np.sort(numbers[~is_zero])
@@ -61,9 +63,9 @@ def make_codebook(
         return Codebook(np.searchsorted(values, numbers).astype(np.uint8), values)
 
     starts, centres = _cluster(others.astype(np.float64), max_values - len(zeros), start)
-    meant = centres.astype(np.float32)
-    values = np.unique(np.concatenate([meant, zeros]))
-    code = np.searchsorted(values, meant)
+    means = centres.astype(np.float32)
+    values = np.unique(np.concatenate([means, zeros]))
+    code = np.searchsorted(values, means)
     cluster = np.searchsorted(others[starts], numbers, side="right") - 1
     codes = np.where(is_zero, np.searchsorted(values, 0), code[np.maximum(cluster, 0)])
     return Codebook(codes.astype(np.uint8), values)
@@ -72,10 +74,10 @@ def make_codebook(
 def _cluster(
     numbers: NDArray[np.float64], k: int, start: KMeansStart
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return where in the ascending `numbers` each cluster begins, and the clusters' means.
+    """Return the index in the ascending `numbers` at which each cluster begins, and their means.
 
-    In one dimension a cluster is a run of neighbours, so that an iteration is k binary searches
-    and k differences of running sums, however many numbers there are.
+    In one dimension a cluster is a run of neighbours. An iteration therefore takes k binary
+    searches and k differences of running sums.
     """
     sums = np.concatenate([[0.0], np.cumsum(numbers)])
     if start == "linear":
@@ -84,13 +86,13 @@ def _cluster(
         centres = numbers[((np.arange(k) + 0.5) / k * len(numbers)).astype(np.int64)]
     edges = np.zeros(k + 1, np.int64)
     for _ in range(_MAX_ITERATIONS):
-        between = (centres[:-1] + centres[1:]) / 2
-        moved = np.concatenate([[0], np.searchsorted(numbers, between), [len(numbers)]])
+        boundaries = (centres[:-1] + centres[1:]) / 2
+        moved = np.concatenate([[0], np.searchsorted(numbers, boundaries), [len(numbers)]])
         if np.array_equal(moved, edges):
             break
         edges = moved
-        inside = np.diff(edges)
-        means = np.diff(sums[edges]) / np.maximum(inside, 1)
-        centres = np.where(inside > 0, means, centres)  # an empty cluster waits where it is
+        sizes = np.diff(edges)
+        means = np.diff(sums[edges]) / np.maximum(sizes, 1)
+        centres = np.where(sizes > 0, means, centres)  # an empty cluster keeps its centre
     is_used = np.diff(edges) > 0
     return edges[:-1][is_used], centres[is_used]

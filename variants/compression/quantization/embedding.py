@@ -1,8 +1,9 @@
-"""Embeddings in INT8: a table of signed 8 bits with a scale for each row, looked up as it is.
+"""INT8 embeddings: a table of signed 8-bit codes with a scale for each row.
 
     ids ─▶ Gather (INT8 rows) ─▶ Cast ─▶ Mul ◀─ Gather (their scales) ◀─ ids
 
-The table is never made whole in FP32, as it would be if a DequantizeLinear stood before the Gather.
+Only the rows that are looked up are converted to FP32. A DequantizeLinear before the Gather would
+convert the whole table.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from variants.compression.quantization.layer import QUANTIZED_SUFFIX, QuantizableLayer
 
-LARGEST = 127
+MAX_CODE = 127
+"""Largest code of a row; codes are symmetric."""
 
 
 def quantize_embeddings(
     model: onnx.ModelProto, layers: Collection[QuantizableLayer]
 ) -> onnx.ModelProto:
-    """Return a copy in which the tables of these layers, all of them Gather, are INT8."""
+    """Return a copy of the model in which the tables of these Gather layers are INT8."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
     tables = {layer.weight for layer in layers}
@@ -46,7 +48,7 @@ def quantize_embeddings(
 
 def _encode(tensor: onnx.TensorProto) -> tuple[onnx.TensorProto, onnx.TensorProto]:
     table = numpy_helper.to_array(tensor)
-    scales = np.abs(table).max(axis=1, keepdims=True) / np.float32(LARGEST)
+    scales = np.abs(table).max(axis=1, keepdims=True) / np.float32(MAX_CODE)
     codes = np.rint(table / np.where(scales == 0, np.float32(1), scales)).astype(np.int8)
     return (
         numpy_helper.from_array(codes, tensor.name + QUANTIZED_SUFFIX),

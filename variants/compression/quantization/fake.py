@@ -1,12 +1,10 @@
-"""A network in torch that computes as its INT8 graph does, and lets gradients pass.
+"""Fake quantization: a torch network that computes like its INT8 graph and can be trained.
 
-    graph ─▶ grids of the activations ─▶ simulated(network, ...) ─▶ training ─▶ a new graph
+    graph ─▶ activation grids ─▶ simulate_quantization(network, ...) ─▶ training ─▶ new graph
 
-Quantization-aware training after Jacob et al. 2017 (arXiv:1712.05877), section 3: values are
-rounded to the grid on the way forward, and on the way back the rounding counts as the identity
-inside the grid's range and as a constant outside of it.
-
-Sums of products are exact, as `OnnxRunner` computes them on every processor.
+Quantization-aware training after Jacob et al. 2017 (arXiv:1712.05877), section 3. The forward pass
+rounds values to the grid. The backward pass treats rounding as the identity inside the grid's
+range and as a constant outside. Sums of products are exact, as in `OnnxRunner`.
 """
 
 from __future__ import annotations
@@ -22,11 +20,12 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from variants.compression.quantization.embedding import LARGEST
+from variants.compression.quantization.embedding import MAX_CODE
 from variants.compression.quantization.layer import QUANTIZED_SUFFIX, layer_name
 from variants.compression.quantization.writing import WeightFormat
 
-_REDUCED = 64
+_MAX_REDUCED_CODE = 64
+"""Largest code of a 7-bit weight; onnxruntime's quantizer uses -64 to 64."""
 _DEQUANTIZE = "DequantizeLinear"
 
 
@@ -39,9 +38,10 @@ class Grid:
 
 
 def read_grids(graph: bytes) -> dict[str, Grid | None]:
-    """Return the grid of the input of each INT8 layer, by the layer's name.
+    """Return the input grid of each INT8 layer, by the layer's name.
 
-    It is None where the graph finds it at each run, and for embeddings, whose inputs are places.
+    The grid is None if the graph computes it in each run, and for embeddings, whose inputs are
+    indices.
     """
     proto = onnx.load_model_from_string(graph).graph
     tensors = {tensor.name: tensor for tensor in proto.initializer}
@@ -58,12 +58,12 @@ def read_grids(graph: bytes) -> dict[str, Grid | None]:
                 continue
             first = dequantized[0]
             grids[layer_name(name.removesuffix(QUANTIZED_SUFFIX))] = (
-                _read(first, tensors) if first is not None and name in stored else None
+                _read_grid(first, tensors) if first is not None and name in stored else None
             )
     return grids
 
 
-def _read(dequantize: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> Grid:
+def _read_grid(dequantize: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> Grid:
     scale, zero_point = (numpy_helper.to_array(tensors[name]) for name in dequantize.input[1:3])
     return Grid(float(scale), int(zero_point))
 
@@ -72,21 +72,23 @@ def _read(dequantize: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -
 def simulate_quantization(
     network: nn.Module, grids: Mapping[str, Grid | None], weight_format: WeightFormat
 ) -> Iterator[None]:
-    """Let the layers named compute with rounded weights and inputs while the context lasts.
+    """Make the layers in `grids` compute with rounded weights and inputs, inside the context.
 
-    Weights are rounded to symmetric grids of their own size at every call, so they follow the
-    training; inputs to the given grids, or where it is None to one over the batch's range. Biases
-    and the outputs of convolutions are not rounded. Matrices that are no Linear, Conv or Embedding
-    module by themselves are left alone.
+    Each call rounds the current weights to a symmetric grid, so the grid follows the training.
+    Inputs are rounded to the given grid, or, if that is None, to a grid over the batch's range.
+    Biases and the outputs of convolutions are not rounded. Only Linear, Conv and Embedding modules
+    are changed; a module that holds several matrices is not.
     """
     modules = dict(network.named_modules())
     with ExitStack() as stack:
         for name, grid in grids.items():
             module = modules.get(name)
             if isinstance(module, nn.Embedding):
-                module.__dict__["forward"] = partial(_embed, module.forward)
+                module.__dict__["forward"] = partial(_quantized_embedding, module.forward)
             elif isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-                module.__dict__["forward"] = partial(_multiply, module, grid, weight_format)
+                module.__dict__["forward"] = partial(
+                    _quantized_product, module, grid, weight_format
+                )
             else:
                 continue
             stack.callback(module.__dict__.pop, "forward")
@@ -94,8 +96,11 @@ def simulate_quantization(
 
 
 def round_weight(weight: Tensor, weight_format: WeightFormat) -> Tensor:
-    """Return FP32 `[outputs, ...]` on the grid of the graph's weight; gradients pass straight."""
-    largest = _REDUCED if weight_format.reduce_range else LARGEST
+    """Return a weight, FP32 `[outputs, ...]`, rounded to the grid that a graph stores.
+
+    The gradient passes through unchanged.
+    """
+    largest = _MAX_REDUCED_CODE if weight_format.reduce_range else MAX_CODE
     if not weight_format.per_channel:
         scale = _scale(weight.detach().abs().max(), largest)
         return torch.fake_quantize_per_tensor_affine(weight, float(scale), 0, -largest, largest)
@@ -104,11 +109,11 @@ def round_weight(weight: Tensor, weight_format: WeightFormat) -> Tensor:
     return torch.fake_quantize_per_channel_affine(weight, scales, zero_points, 0, -largest, largest)
 
 
-def _multiply(
+def _quantized_product(
     module: nn.Module, grid: Grid | None, weight_format: WeightFormat, input: Tensor
 ) -> Tensor:
     assert isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
-    # BF16, which training may choose, has no more digits than the grids, and would shift them.
+    # Training may use BF16, which is no finer than the grids and would shift their points.
     with torch.autocast("cpu", enabled=False):
         inputs = input.float()
         grid = grid or _grid(inputs.detach())
@@ -120,15 +125,15 @@ def _multiply(
         return convolved
 
 
-def _embed(look_up: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+def _quantized_embedding(look_up: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
     rows = look_up(input)
-    scales = _scale(rows.detach().abs().amax(-1, keepdim=True), LARGEST)
+    scales = _scale(rows.detach().abs().amax(-1, keepdim=True), MAX_CODE)
     rounded = torch.round(rows / scales) * scales
     return rows + (rounded - rows).detach()
 
 
 def _grid(inputs: Tensor) -> Grid:
-    """Return the grid of ONNX's DynamicQuantizeLinear: of the range, made to hold 0."""
+    """Return the grid of ONNX's DynamicQuantizeLinear: over the inputs' range, extended to 0."""
     low, high = min(0.0, float(inputs.min())), max(0.0, float(inputs.max()))
     scale = (high - low) / 255 or 1.0
     return Grid(scale, round(-low / scale))

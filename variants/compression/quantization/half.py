@@ -1,9 +1,9 @@
-"""Weights stored in 16 bits inside an ONNX graph, widened when a runtime loads it.
+"""Weights stored in 16 bits inside an ONNX graph, and converted to FP32 when it is loaded.
 
-    weight (FP16 or BF16) ─▶ Cast ─▶ FP32 ─▶ the layer, as before
+    weight (FP16 or BF16) ─▶ Cast ─▶ FP32 ─▶ the layer, unchanged
 
-onnxruntime folds the Cast on loading, since nothing in it depends on an input: on a CPU, which has
-no faster products of FP16, the file is half as large and what runs is dense.
+onnxruntime folds the Cast when it loads the graph, because the Cast depends on no input. The file
+is half as large, and the CPU computes as for the dense graph: it has no faster FP16 products.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from variants.catalog.datatype import NUMPY
 Half: TypeAlias = Literal["FP16", "BF16"]
 
 LARGEST: Final[Mapping[Half, float]] = {"FP16": 65504.0, "BF16": 3.3895314e38}
-"""The largest finite number of each."""
+"""Largest finite number of each type."""
 
-_SMALL: Final = 64
-"""Numbers below which the node that widens a tensor takes about as many bytes as it saves."""
+_MIN_SIZE: Final = 64
+"""Fewest numbers of a converted tensor. The Cast of a smaller one takes the bytes that it saves."""
 _SUFFIX: Final = "_half"
 
 
 def store_half(model: onnx.ModelProto, kind: Half) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """Return a copy that stores its FP32 tensors in 16 bits, rounded to nearest, and notes.
+    """Return a copy of the model with its FP32 tensors in 16 bits, rounded to nearest, and notes.
 
-    Those of fewer than 64 numbers stay in FP32, and so do those of which a number is too large.
-    Raises `ValueError` if none is left.
+    Tensors of fewer than 64 numbers stay in FP32, as do tensors with a number that is too large.
+    Raises `ValueError` if no tensor is converted.
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
@@ -39,7 +39,7 @@ def store_half(model: onnx.ModelProto, kind: Half) -> tuple[onnx.ModelProto, tup
     halved, too_large = 0, []
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or values.size < _SMALL:
+        if tensor.data_type != TensorProto.FLOAT or values.size < _MIN_SIZE:
             made.graph.initializer.append(tensor)
         elif not np.abs(values).max() <= LARGEST[kind]:
             made.graph.initializer.append(tensor)
@@ -53,6 +53,7 @@ def store_half(model: onnx.ModelProto, kind: Half) -> tuple[onnx.ModelProto, tup
             )
             halved += 1
     if not halved:
-        raise ValueError("no tensor can be halved: " + ("; ".join(too_large) or "all are small"))
+        reason = "; ".join(too_large) or "all are small"
+        raise ValueError(f"no tensor can be stored in {kind}: {reason}")
     made.graph.node.extend(model.graph.node)
     return made, (f"weights stored in {kind}: {halved} tensors", *too_large)

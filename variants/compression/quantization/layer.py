@@ -1,4 +1,4 @@
-"""The layers of an exported graph that can be stored in 8 bits, and what they are called."""
+"""Finds and names the layers of an exported graph that can be quantized to 8 bits."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from variants.model.dataset import Samples
 from variants.model.forward import tensors
 
 QUANTIZED_SUFFIX: Final = "_quantized"
-"""What onnxruntime's quantiser appends to the name of a weight that it stores in 8 bits."""
+"""Suffix that onnxruntime's quantizer appends to the name of an 8-bit weight."""
 
 _CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _WEIGHT_INPUT: Final[Mapping[str, int]] = {"Conv": 1, "Gemm": 1, "MatMul": 1, "Gather": 0}
-"""Which input of an operator is its weight: of the others, activations by activations, none is."""
+"""Index of an operator's input that is its weight, if it is a constant."""
 
 
 @dataclass(frozen=True)
 class QuantizableLayer:
-    """One operator with a weight of its own."""
+    """An operator of a graph with its own weight."""
 
     name: str
-    """Of the module in the network; of the parameter, where the module holds several matrices."""
+    """Name of the module in the network, or of the parameter if the module has several matrices."""
     node: str
+    """Name of the graph's node."""
     operator: str
     """Conv, Gemm, MatMul, or Gather for an embedding."""
     weight: str
-    """Of the initialiser."""
+    """Name of the initializer."""
 
 
 def name_weights(model: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
-    """Return a copy of an exported graph in which each matrix is called as in the network.
+    """Return a copy of an exported graph in which each matrix has its name in the network.
 
-    The exporter turns the weights of a Linear around, and then numbers them.
+    The exporter transposes the weights of a Linear and gives them numbers as names.
     """
-    turned = {
+    names = {
         parameter.detach().numpy().T.tobytes(): name
         for name, parameter in network.named_parameters()
         if parameter.ndim == 2
@@ -50,23 +51,24 @@ def name_weights(model: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
     named = onnx.ModelProto()
     named.CopyFrom(model)
     taken = {tensor.name for tensor in named.graph.initializer}
-    new = {}
+    renamed = {}
     for tensor in named.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2:
-            name = turned.get(numpy_helper.to_array(tensor).tobytes(), tensor.name)
+            name = names.get(numpy_helper.to_array(tensor).tobytes(), tensor.name)
             if name not in taken:
-                new[tensor.name] = tensor.name = name
+                renamed[tensor.name] = tensor.name = name
                 taken.add(name)
     for node in named.graph.node:
         for number, name in enumerate(node.input):
-            node.input[number] = new.get(name, name)
+            node.input[number] = renamed.get(name, name)
     return named
 
 
 def find_layers(model: onnx.ModelProto) -> tuple[list[QuantizableLayer], tuple[str, ...]]:
-    """Return the layers of a graph whose weights have their names, and notes on those left out.
+    """Return the quantizable layers of a graph, and notes on the layers that stay in FP32.
 
-    A layer whose weight another one reads too stays as it is: the two may want different scales.
+    The graph is from `name_weights`. A layer stays in FP32 if another layer reads its weight,
+    because the two may need different scales.
     """
     weights = {
         tensor.name
@@ -81,28 +83,29 @@ def find_layers(model: onnx.ModelProto) -> tuple[list[QuantizableLayer], tuple[s
             continue
         layer = QuantizableLayer(layer_name(weight), node.name, node.op_type, weight)
         if any(attribute.name == "axis" and attribute.i for attribute in node.attribute):
-            notes.append(f"layer {layer.name} stays in FP32: it is looked up by columns")
+            notes.append(f"layer {layer.name} stays in FP32: it looks up columns")
         elif readers[weight] > 1:
-            notes.append(f"layer {layer.name} stays in FP32: another layer reads its weight too")
+            notes.append(f"layer {layer.name} stays in FP32: another layer reads its weight")
         else:
             layers.append(layer)
     return layers, tuple(dict.fromkeys(notes))
 
 
 def layer_name(weight: str) -> str:
-    """Return the name of the module that a weight belongs to, or its own if that has several."""
+    """Return the name of a weight's module, or the weight's own if the module has several."""
     return weight.removesuffix(".weight")
 
 
 def is_excluded(layer: QuantizableLayer, patterns: tuple[str, ...]) -> bool:
-    """Say whether the name of the layer fits one of the patterns, as in `head` or `blocks.0.*`."""
+    """Return whether the layer's name matches a pattern, such as `head` or `blocks.0.*`."""
     return any(fnmatchcase(layer.name, pattern) for pattern in patterns)
 
 
 def convolution_share(network: nn.Module, sample: Samples) -> float:
-    """Return which share of the multiplications by weights is in convolutions, 0 to 1.
+    """Return the share of multiplications by weights that convolutions do, 0 to 1.
 
-    Counted over the Linear and Conv modules while the network runs on `sample`, of any size.
+    Multiplications are counted in the Linear and Conv modules, in one run of the network on
+    `sample`, which may have any number of samples.
     """
     macs = {"linear": 0, "conv": 0}
 

@@ -1,8 +1,9 @@
-"""Weights as codes inside an ONNX graph, decoded by nodes that a runtime folds when it loads it.
+"""Weights stored as codebooks inside an ONNX graph, and decoded when it is loaded.
 
-    codes (UINT8) ─▶ [two to a byte: low halves, then high ones ─▶ shape] ─▶ Gather ─▶ weight
+    codes (UINT8) ─▶ [two codes in a byte: low halves, high halves ─▶ shape] ─▶ Gather ─▶ weight
 
-onnxruntime computes all of that once, since nothing in it depends on an input: what runs is dense.
+onnxruntime computes these nodes once, when it loads the graph, because they depend on no input. The
+graph that it executes is dense.
 """
 
 from __future__ import annotations
@@ -19,26 +20,27 @@ from onnx import TensorProto, helper, numpy_helper
 from variants.compression.quantization.codebook import Codebook
 
 MAX_HALF_BYTE_VALUES: Final = 16
-"""Codes of a codebook that has no more values take half a byte."""
+"""Most values of a codebook whose codes take half a byte."""
 
 _CODES, _VALUES, _SHAPE = ".codes", ".values", ".shape"
 _BITWISE_OPSET: Final = 18
-"""The first version of ONNX's operators that has BitwiseAnd."""
+"""First ONNX opset with BitwiseAnd."""
 
 
 @dataclass(frozen=True)
 class EncodedWeight:
-    """A weight that a graph keeps as codes, and the names of the initialisers it is made from."""
+    """A weight that a graph stores as codes, and the names of its initializers."""
 
     book: Codebook
     initializers: tuple[str, str]
 
 
 def store_codebooks(model: onnx.ModelProto, books: Mapping[str, Codebook]) -> onnx.ModelProto:
-    """Return a copy of the model with these initialisers, by name, kept as codes.
+    """Return a copy of the model that stores the initializers named in `books` as codes.
 
-    One that would not be smaller so stays as it is: `find_codebooks` says which are. Raises `ValueError` if
-    the model's opset is below 18, which cannot take a byte apart.
+    An initializer that codes would not make smaller is not changed; `find_codebooks` returns the
+    changed ones. Raises `ValueError` if the model's opset is below 18, which has no operator to
+    split a byte.
     """
     opset = next(used.version for used in model.opset_import if used.domain in ("", "ai.onnx"))
     if opset < _BITWISE_OPSET:
@@ -60,7 +62,7 @@ def store_codebooks(model: onnx.ModelProto, books: Mapping[str, Codebook]) -> on
 
 
 def find_codebooks(graph: onnx.GraphProto) -> dict[str, EncodedWeight]:
-    """Return what the graph keeps as codes, by the name of the weight that they stand for."""
+    """Return the weights that the graph stores as codes, by name."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     constants = {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant"}
     found = {}
@@ -77,15 +79,15 @@ def find_codebooks(graph: onnx.GraphProto) -> dict[str, EncodedWeight]:
 
 
 def _encode(name: str, book: Codebook) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
-    """Return the initialisers that say `book`, and the nodes that make `name` from them."""
+    """Return the initializers of `book`, and the nodes that decode them to `name`."""
     codes: NDArray[np.uint8] = book.codes
     nodes: list[onnx.NodeProto] = []
     whole = name + _CODES
     if len(book.values) <= MAX_HALF_BYTE_VALUES:
         codes, (nodes, whole) = _pack(book.codes), _unpacking(name, book.codes.shape)
-    nodes += [  # Gather takes no places of type UINT8
-        helper.make_node("Cast", [whole], [f"{name}.places"], to=TensorProto.INT32),
-        helper.make_node("Gather", [name + _VALUES, f"{name}.places"], [name]),
+    nodes += [  # Gather accepts no indices of type UINT8
+        helper.make_node("Cast", [whole], [f"{name}.indices"], to=TensorProto.INT32),
+        helper.make_node("Gather", [name + _VALUES, f"{name}.indices"], [name]),
     ]
     tensors = [
         numpy_helper.from_array(codes, name + _CODES),
@@ -95,7 +97,7 @@ def _encode(name: str, book: Codebook) -> tuple[list[onnx.TensorProto], list[onn
 
 
 def _pack(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Put the second half of the codes into the upper half of the bytes of the first."""
+    """Return bytes with the first half of the codes in the low bits, the second in the high."""
     flat = np.append(codes, np.zeros(codes.size % 2, np.uint8))
     low, high = flat.reshape(2, -1)
     return np.asarray(low | high << 4, np.uint8)
@@ -107,7 +109,7 @@ def _unpack(packed: NDArray[np.uint8], shape: NDArray[np.int64]) -> NDArray[np.u
 
 
 def _unpacking(name: str, shape: tuple[int, ...]) -> tuple[list[onnx.NodeProto], str]:
-    """Return nodes that do what `_unpack` does, and the name of what comes out of them."""
+    """Return nodes that compute `_unpack`, and the name of their output."""
     size = int(np.prod(shape))
     pair, whole = f"{name}.both", f"{name}.whole"
     nodes = [
@@ -134,5 +136,5 @@ def _unpacking(name: str, shape: tuple[int, ...]) -> tuple[list[onnx.NodeProto],
 
 
 def _constant(name: str, value: NDArray[Any]) -> onnx.NodeProto:
-    """Make a node, not an initialiser: it says how to decode and is no part of the weights."""
+    """Return a Constant node. An initializer would be counted as a weight."""
     return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))

@@ -1,10 +1,10 @@
-"""Moves the outliers of activations into weights, where INT8 has a scale for each channel.
+"""SmoothQuant: moves outliers of activations into weights, which have a scale for each channel.
 
-    producer (LayerNorm, Linear) ─▶ x ─▶ readers (Linears), and of an attention: value ─▶ output
-    producer / s, readers * s: the same function, with x / s between them
+    producer (LayerNorm, Linear) ─▶ x ─▶ readers (Linear layers); in attention: value ─▶ output
+    producer / s, readers * s: the same function, with x / s in between
 
-Xiao et al. 2022, SmoothQuant (arXiv:2211.10438), equation 4: s_j = max|x_j|^a / max|w_j|^(1 - a).
-Which producer feeds which readers is read from torch's exported program, never guessed.
+Xiao et al. 2022 (arXiv:2211.10438), equation 4: s_j = max|x_j|^a / max|w_j|^(1 - a).
+The producer and the readers of an activation are found in the program that torch exports.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from variants.model.dataset import Samples, count, rows
 from variants.model.forward import tensors
 
 _ATEN: Final = torch.ops.aten
-_BATCH: Final = 32
+_BATCH_SIZE: Final = 32
 
 
 @dataclass(frozen=True)
 class SmoothingGroup:
-    """Who computes an activation, and all who read it, by the names of their parameters."""
+    """The layer that computes an activation and all layers that read it, by parameter name."""
 
     weight: str
     bias: str | None
     readers: tuple[str, ...]
-    """Weights `[outputs, channels]` of Linears that read the activation and nothing else does."""
+    """Weights, `[outputs, channels]`, of the Linear layers that read the activation."""
 
 
 def find_groups(
     network: nn.Module, samples: Samples
 ) -> tuple[dict[str, SmoothingGroup], tuple[str, ...]]:
-    """Return the groups that can be smoothed, by the node that computes the activation, and notes.
+    """Return the groups that can be smoothed, by the node of the activation, and notes.
 
-    The notes name the LayerNorms that cannot be, and why. Raises `ValueError` if the network
-    cannot be traced.
+    The notes name each LayerNorm that cannot be smoothed and the reason. Raises `ValueError` if
+    the network cannot be traced.
     """
     names = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     return _groups(_trace(network, samples), names)
@@ -53,11 +53,10 @@ def largest_activations(
 ) -> dict[str, Tensor]:
     """Return max|x_j| over the samples, FP32 `[channels]`, by the node of each group.
 
-    x is as the readers read it, which is what INT8 rounds: behind a ReLU or an attention it is
-    smaller than what the producer computes. A last batch that is not full is left out, if it is
-    not the only one.
+    x is the input of the readers, which INT8 rounds. After a ReLU or an attention it is smaller
+    than the producer's output. A last batch that is not full is skipped, unless it is the only one.
     """
-    size = min(_BATCH, count(samples))
+    size = min(_BATCH_SIZE, count(samples))
     observer = _Observer(_trace(network, samples), groups)
     with torch.inference_mode():
         for number in progress.track(range(count(samples) // size), description="outliers"):
@@ -67,9 +66,9 @@ def largest_activations(
 
 
 def smooth(network: nn.Module, group: SmoothingGroup, largest: Tensor, alpha: float) -> Tensor:
-    """Divide the activation by s, in place: the producer by it, the readers' columns times it.
+    """Divide the activation by s, in place: divide the producer, multiply the readers' columns.
 
-    Returns s, FP32 `[channels]`. Channels that are silent or unread keep s = 1.
+    Return s, FP32 `[channels]`. s is 1 for channels whose activations or weights are all zero.
     """
     readers = [network.get_parameter(name) for name in group.readers]
     with torch.no_grad():
@@ -86,10 +85,10 @@ def smooth(network: nn.Module, group: SmoothingGroup, largest: Tensor, alpha: fl
 
 
 def _trace(network: nn.Module, samples: Samples) -> fx.GraphModule:
-    size = min(_BATCH, count(samples))
+    size = min(_BATCH_SIZE, count(samples))
     try:
         program = export(network.eval(), tensors(rows(samples, slice(0, size))))
-    except Exception as error:  # torch raises errors of its own, of many kinds
+    except Exception as error:  # torch raises many types of its own
         raise ValueError(f"the network cannot be traced: {error}") from error
     return program.module()
 
@@ -107,11 +106,11 @@ def _groups(
             continue
         is_norm = node.target is _ATEN.layer_norm.default
         try:
-            parameter = _own(weight, names)
+            parameter = _parameter_name(weight, names)
             if is_norm and len(node.args[1]) > 1:
-                raise NotExact("it normalises over several dimensions")
-            shift = None if bias is None else _own(bias, names)
-            readers = tuple(_own(reader.args[1], names) for reader in find_readers(node))
+                raise NotExact("it normalizes over several dimensions")
+            shift = None if bias is None else _parameter_name(bias, names)
+            readers = tuple(_parameter_name(reader.args[1], names) for reader in find_readers(node))
             groups[node.name] = SmoothingGroup(parameter, shift, readers)
         except NotExact as reason:
             if is_norm:
@@ -120,15 +119,18 @@ def _groups(
     return groups, tuple(notes)
 
 
-def _own(parameter: Any, names: Collection[str]) -> str:
-    """Return the name of a parameter, one of `names`, that is read once."""
+def _parameter_name(parameter: Any, names: Collection[str]) -> str:
+    """Return the name of a node that is a parameter.
+
+    Raises `NotExact` if it is not one of `names`, or if it is read more than once.
+    """
     if not isinstance(parameter, fx.Node) or parameter.op != "get_attr":
-        raise NotExact("it has no weights of its own")
+        raise NotExact("it has no weights")
     name = str(parameter.target)
-    if name not in names:  # a buffer, or a tensor that the network knows nothing of
-        raise NotExact(f"{name} is no parameter")
+    if name not in names:  # a buffer, or a tensor that is not registered in the network
+        raise NotExact(f"{name} is not a parameter")
     read: list[fx.Node] = []
-    for user in parameter.users:  # one may read it twice, as its input and as its weight
+    for user in parameter.users:  # one user may read it twice, as its input and as its weight
         fx.node.map_arg((user.args, user.kwargs), read.append)
     if read.count(parameter) != 1:
         raise NotExact(f"{name} is used more than once")
@@ -136,7 +138,7 @@ def _own(parameter: Any, names: Collection[str]) -> str:
 
 
 class _Observer(fx.Interpreter):
-    """Runs a traced network and keeps the largest magnitude of each channel that readers read."""
+    """Runs a traced network and records the largest magnitude of each channel of the readers."""
 
     def __init__(self, traced: fx.GraphModule, groups: Mapping[str, SmoothingGroup]) -> None:
         super().__init__(traced)

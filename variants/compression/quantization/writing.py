@@ -1,8 +1,8 @@
-"""From an FP32 graph to an INT8 one by onnxruntime's quantiser: U8S8, static (QDQ) or dynamic.
+"""Writes INT8 graphs from FP32 graphs with onnxruntime's quantizer, static (QDQ) or dynamic.
 
-Activations have unsigned 8 bits and weights signed ones, symmetric, so that zeros stay zeros: what
-onnxruntime advises for x86. Only layers with a weight are quantised: products of two activations,
-as in attention, lose more and gain less.
+Activations have unsigned 8 bits. Weights have signed 8 bits and are symmetric, so that zeros stay
+zero. This is U8S8, which onnxruntime recommends for x86. Only layers with a weight are quantized:
+a product of two activations, as in attention, would lose more accuracy and gain less time.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _PRODUCTS: Final = ("Conv", "Gemm", "MatMul")
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """How weights are stored."""
+    """How weights are stored in INT8."""
 
     per_channel: bool
-    """A scale for each output channel, or one for the whole weight. Embeddings: for each row."""
+    """Whether each output channel has its own scale. Embeddings have a scale for each row."""
     reduce_range: bool
-    """7 bits, for processors that add pairs of products in 16 bits. Embeddings have 8 always."""
+    """Whether weights have 7 bits, for processors whose products saturate. Embeddings have 8."""
 
 
 def write_static(
@@ -41,11 +41,11 @@ def write_static(
     ranges: Path,
     method: Method,
 ) -> bytes:
-    """Return the graph with these layers in INT8; `calibrate` found the ranges by `method`.
+    """Return the model with these layers in INT8; `ranges` is from `calibrate` with `method`.
 
-    The model's own outputs stay FP32 up to the last layer's product: 256 different scores would
-    be a needless loss. The outputs of a MatMul are left in FP32 too, and those of a Gemm that no
-    Relu reads: nothing that follows them takes INT8. Convolutions have no kernel that gives FP32.
+    The model's outputs stay in FP32, because 256 different scores would lose accuracy for nothing.
+    The output of a MatMul stays in FP32 too, and so does that of a Gemm if no Gemm is followed by a
+    Relu, because the next operators take FP32. Convolutions have no kernel with FP32 output.
     """
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "model.onnx"
@@ -61,28 +61,28 @@ def write_static(
             per_channel=weight_format.per_channel,
             reduce_range=weight_format.reduce_range,
             calibrate_method=METHODS[method][0],
-            extra_options={"OpTypesToExcludeOutputQuantization": _giving_floats(model)},
+            extra_options={"OpTypesToExcludeOutputQuantization": _float_output_operators(model)},
         )
         made = onnx.load(path)
-    _keep_outputs(made, model)
+    _unquantize_outputs(made, model)
     return _finish(made, layers)
 
 
 def write_dynamic(
     model: onnx.ModelProto, layers: Sequence[QuantizableLayer], weight_format: WeightFormat
 ) -> bytes:
-    """Return the graph with these layers in INT8; activations get their ranges as they come.
+    """Return the model with these layers in INT8, which computes activation ranges in each run.
 
-    Without convolutions: `layers` that are Conv stay as they are.
+    Convolutions in `layers` are not quantized.
     """
-    kept = _float_products(model, layers)
+    kept = _float_products(model, layers)  # the quantizer renames a Gemm to `{node}_MatMul`
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "model.onnx"
         quantize_dynamic(
             _copy(model),
             path,
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=sorted(kept | {f"{node}_MatMul" for node in kept}),  # a Gemm becomes
+            nodes_to_exclude=sorted(kept | {f"{node}_MatMul" for node in kept}),
             weight_type=QuantType.QInt8,
             per_channel=weight_format.per_channel,
             reduce_range=weight_format.reduce_range,
@@ -92,10 +92,9 @@ def write_dynamic(
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy for the quantiser to change.
+    """Return a copy of the model, which the quantizer may change, without intermediate shapes.
 
-    Without the shapes of what lies inside, which its own turning of weights would make wrong
-    (onnxruntime issue 25890).
+    The quantizer transposes weights, which would make those shapes wrong (onnxruntime issue 25890).
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -108,14 +107,14 @@ def _float_products(model: onnx.ModelProto, layers: Collection[QuantizableLayer]
     return {n.name for n in model.graph.node if n.op_type in _PRODUCTS and n.name not in chosen}
 
 
-def _giving_floats(model: onnx.ModelProto) -> list[str]:
+def _float_output_operators(model: onnx.ModelProto) -> list[str]:
     read_by_relu = {node.input[0] for node in model.graph.node if node.op_type == "Relu"}
     gemms = (node.output[0] for node in model.graph.node if node.op_type == "Gemm")
     return ["MatMul"] if read_by_relu.intersection(gemms) else ["MatMul", "Gemm"]
 
 
-def _keep_outputs(made: onnx.ModelProto, model: onnx.ModelProto) -> None:
-    """Take away the quantisation of outputs of the model that a product gives directly."""
+def _unquantize_outputs(made: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Remove the quantization of model outputs that a product computes directly."""
     products = {n.output[0]: n.name for n in model.graph.node if n.op_type in _PRODUCTS}
     makers = {node.output[0]: node for node in made.graph.node}
     for name in [output.name for output in made.graph.output]:

@@ -28,9 +28,9 @@ Mix = Callable[[Tensor, Tensor], Tensor]
 
 
 class Attention(nn.Module):
-    """What happens between `value` and `output` is an argument, from `[n, tokens, WIDTH]`, twice.
+    """Applies `mix` between its Linear layers `value` and `output`.
 
-    The first has nothing to do with `value`, but for cases in which it should have.
+    `mix` takes the input and the output of `value`, both `[n, tokens, WIDTH]`.
     """
 
     def __init__(self, mix: Mix, *, values: int = WIDTH, mixed: int = WIDTH) -> None:
@@ -55,7 +55,7 @@ def heads(x: Tensor) -> Tensor:
 
 
 def weights(x: Tensor) -> Tensor:
-    """By head, `[n, heads, tokens, tokens]`."""
+    """Return the attention weights of each head, `[n, heads, tokens, tokens]`."""
     return (heads(x) @ heads(x).transpose(2, 3)).softmax(3)
 
 
@@ -70,13 +70,13 @@ def fused(x: Tensor, value: Tensor) -> Tensor:
 
 
 def in_batches(x: Tensor, value: Tensor) -> Tensor:
-    """Samples and heads in one dimension."""
+    """Attention with samples and heads in one dimension."""
     mixed = torch.bmm(weights(x).flatten(0, 1), heads(value).reshape(-1, TOKENS, HEAD_DIM))
     return mixed.view(-1, HEADS, TOKENS, HEAD_DIM).transpose(-3, -2).flatten(-2)
 
 
 def shared(x: Tensor, value: Tensor) -> Tensor:
-    """Every head and sample with the same weights."""
+    """Attention with the same weights for every head and sample."""
     mixed = x.mean((0, 2)).softmax(0).expand(TOKENS, TOKENS) @ heads(value)
     return mixed.transpose(1, 2).flatten(2)
 
@@ -87,7 +87,7 @@ def linear_attention(x: Tensor, value: Tensor) -> Tensor:
 
 
 def there_and_back(x: Tensor, value: Tensor) -> Tensor:
-    """Merged in the wrong order, and taken apart again; samples and tokens merged."""
+    """Merges heads in the wrong order and splits them again; merges samples and tokens."""
     swapped = value.view(-1, 1, HEADS, HEAD_DIM).transpose(2, 3).flatten(1)
     apart = torch.unflatten(swapped, 1, (HEAD_DIM, HEADS)).permute(0, 2, 1)
     return apart.reshape(8, -1, WIDTH).unsqueeze(1).expand(-1, 2, -1, -1)
@@ -109,33 +109,33 @@ NOT_EXACT: dict[str, Mix] = {
     "merged without putting heads beside their channels": lambda x, v: (
         weights(x) @ heads(v)
     ).reshape(-1, TOKENS, WIDTH),
-    "channels added up": lambda x, v: x @ v.transpose(1, 2) @ x,
-    "channels of a head added up": lambda x, v: (
+    "a sum over channels": lambda x, v: x @ v.transpose(1, 2) @ x,
+    "a sum over the channels of a head": lambda x, v: (
         (heads(x) @ heads(v).transpose(2, 3) @ heads(x)).transpose(1, 2).flatten(2)
     ),
-    "heads added up": lambda x, v: (
+    "a sum over heads": lambda x, v: (
         torch.unflatten(x, 2, (HEADS, HEAD_DIM))[..., :HEADS]
         @ torch.unflatten(v, 2, (HEADS, HEAD_DIM))
     ).flatten(2),
-    "the product is read by something else": lambda x, v: (mixed := by_head(x, v)) + mixed.square(),
-    "the values are their own weights": lambda _, v: by_head(v, v),
-    "the values are the keys too": lambda x, v: (
+    "another operator reads the product": lambda x, v: (mixed := by_head(x, v)) + mixed.square(),
+    "the values are also the attention weights": lambda _, v: by_head(v, v),
+    "the values are also the keys": lambda x, v: (
         F.scaled_dot_product_attention(heads(x), heads(v), heads(v)).transpose(1, 2).flatten(2)
     ),
-    "the values are the mask too": lambda x, v: F.scaled_dot_product_attention(
+    "the values are also the mask": lambda x, v: F.scaled_dot_product_attention(
         x, x, v, v[..., :TOKENS]
     ),
     "tokens read as channels": lambda _, v: v.transpose(1, 2).reshape(-1, TOKENS, WIDTH),
     "samples read as channels": lambda _, v: (
         v.reshape(WIDTH, -1).transpose(0, 1).reshape(-1, TOKENS, WIDTH)
     ),
-    "an activation that is not linear": lambda x, v: F.gelu(by_head(x, v)),
+    "a nonlinear activation": lambda x, v: F.gelu(by_head(x, v)),
 }
-"""What a fold from `value` to `output` would break."""
+"""Mixes for which scaling `value` and `output` would change the output."""
 
 
-def relative(network: nn.Module, other: nn.Module, samples: Samples) -> float:
-    """The largest difference of scores, over the largest score."""
+def relative_difference(network: nn.Module, other: nn.Module, samples: Samples) -> float:
+    """Return the largest difference of scores, over the largest score."""
     scores = all_scores(network, samples)
     return float((all_scores(other, samples) - scores).abs().max() / scores.abs().max())
 
@@ -143,7 +143,7 @@ def relative(network: nn.Module, other: nn.Module, samples: Samples) -> float:
 def fold(
     network: nn.Module, samples: Samples, groups: Mapping[str, SmoothingGroup]
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Return another network, smoothed, and the largest activations of this one."""
+    """Return a smoothed copy of the network, and the largest activations of the network."""
     after = copy.deepcopy(network)
     largest = largest_activations(network, samples, groups, quiet())
     for node, group in groups.items():
@@ -157,7 +157,7 @@ def test_channels_are_followed_to_the_linear_that_reads_them(mix: Mix) -> None:
     groups, _ = find_groups(given, SAMPLES)
     assert list(groups.values()) == [FOLD]
     after, largest = fold(given, SAMPLES, groups)
-    assert relative(given, after, SAMPLES) < 1e-5
+    assert relative_difference(given, after, SAMPLES) < 1e-5
     (before,), (shrunk,) = (
         largest.values(),
         largest_activations(after, SAMPLES, groups, quiet()).values(),
@@ -167,12 +167,12 @@ def test_channels_are_followed_to_the_linear_that_reads_them(mix: Mix) -> None:
 
 
 @pytest.mark.parametrize("mix", NOT_EXACT.values(), ids=NOT_EXACT)
-def test_what_a_fold_would_change_is_refused(mix: Mix) -> None:
+def test_a_mix_whose_output_scaling_would_change_is_refused(mix: Mix) -> None:
     given = Attention(mix).eval()
     assert find_groups(given, SAMPLES) == ({}, ())
     forced = copy.deepcopy(given)
     smooth(forced, FOLD, torch.arange(1.0, 1 + WIDTH), 0.5)
-    assert relative(given, forced, SAMPLES) > 1e-2
+    assert relative_difference(given, forced, SAMPLES) > 1e-2
 
 
 def repeated(x: Tensor, value: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def repeated_beforehand(x: Tensor, value: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("mix", [repeated, repeated_beforehand])
-def test_heads_that_several_queries_share_are_refused(mix: Mix) -> None:
+def test_grouped_queries_are_refused(mix: Mix) -> None:
     given = Attention(mix, mixed=2 * WIDTH).eval()
     assert find_groups(given, SAMPLES) == ({}, ())
 
@@ -205,7 +205,7 @@ def test_a_shape_that_depends_on_values_is_refused() -> None:
 
 
 def minilm(pruned: bool) -> nn.Module:
-    """Two blocks; the first may have three heads where the second has four."""
+    """Return a network of two blocks, the first with three of its four heads if `pruned`."""
     network = small_minilm.network().eval()
     if pruned:
         attention = network.encoder.get_submodule("blocks.0.attention")
@@ -226,9 +226,9 @@ def test_a_post_norm_transformer_has_a_group_for_each_attention(pruned: bool) ->
         SmoothingGroup(f"{prefix}value.weight", f"{prefix}value.bias", (f"{prefix}output.weight",))
         for prefix in prefixes
     ]
-    assert len(notes) == 5  # its LayerNorms
+    assert len(notes) == 5  # one for each LayerNorm
     after, _ = fold(network, samples, groups)
-    assert relative(network, after, samples) < 1e-5
+    assert relative_difference(network, after, samples) < 1e-5
     for prefix in prefixes:
         name = f"{prefix}value.weight"
         assert not torch.allclose(after.get_parameter(name), network.get_parameter(name), rtol=0.1)
@@ -247,46 +247,52 @@ def test_the_largest_activations_are_those_of_the_product() -> None:
 
 
 OTHER_ORDER = "a Linear reads its channels in another order, or not all of them"
-CUT = "its channels are cut where no dimension ends"
-ADDED_UP = "a product adds its channels up"
+MIXED = "a reshape mixes its channels with another dimension"
+SUMMED = "a product sums over its channels"
 
 
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
         ("merged in the wrong order", OTHER_ORDER),
-        ("tokens read as channels", CUT),
-        ("samples read as channels", CUT),
-        ("channels added up", ADDED_UP),
-        ("channels of a head added up", ADDED_UP),
-        ("heads added up", ADDED_UP),
-        ("the product is read by something else", "square.default reads it too, not only Linears"),
-        ("the values are their own weights", "matmul.default reads it too, not only Linears"),
+        ("tokens read as channels", MIXED),
+        ("samples read as channels", MIXED),
+        ("a sum over channels", SUMMED),
+        ("a sum over the channels of a head", SUMMED),
+        ("a sum over heads", SUMMED),
+        (
+            "another operator reads the product",
+            "it is read by square.default, not only by Linear layers",
+        ),
+        (
+            "the values are also the attention weights",
+            "it is read by matmul.default, not only by Linear layers",
+        ),
     ],
 )
-def test_the_note_on_a_layer_norm_says_what_is_in_the_way(case: str, reason: str) -> None:
+def test_the_note_on_a_layer_norm_gives_the_reason(case: str, reason: str) -> None:
     given = Attention(NOT_EXACT[case]).eval()
-    given.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # notes are on LayerNorms alone
+    given.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # only LayerNorms have notes
     assert find_groups(given, SAMPLES) == ({}, (f"value is not smoothed: {reason}",))
 
 
-class Falling(Attention):
-    """A vector of weights takes the dimension of tokens away."""
+class VectorProduct(Attention):
+    """Multiplies a vector of weights with the values, which removes the dimension of tokens."""
 
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.output(x.mean((0, 2)).softmax(0) @ self.value(x))
         return scores
 
 
-def test_a_product_with_a_vector_is_refused_as_one() -> None:
-    given = Falling(by_head).eval()
-    given.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # notes are on LayerNorms alone
-    reason = "a product with a vector takes a dimension away"
+def test_a_product_with_a_vector_is_refused() -> None:
+    given = VectorProduct(by_head).eval()
+    given.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # only LayerNorms have notes
+    reason = "a product with a vector removes a dimension"
     assert find_groups(given, SAMPLES) == ({}, (f"value is not smoothed: {reason}",))
 
 
 class Unread(Attention):
-    """Heads of the values are made, and nothing reads them."""
+    """Computes the heads of the values, which nothing reads."""
 
     def forward(self, x: Tensor) -> Tensor:
         value = self.value(x)
@@ -295,13 +301,13 @@ class Unread(Attention):
         return scores
 
 
-def test_a_part_that_nothing_reads_is_in_nobodys_way() -> None:
+def test_an_unread_result_does_not_matter() -> None:
     assert list(find_groups(Unread(by_head).eval(), SAMPLES)[0].values()) == [FOLD]
 
 
 def test_an_activation_that_nothing_reads_is_refused() -> None:
     given = Attention(lambda x, value: (heads(value), x)[1]).eval()
-    given.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # notes are on LayerNorms alone
+    given.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # only LayerNorms have notes
     assert find_groups(given, SAMPLES) == ({}, ("value is not smoothed: no Linear reads it",))
 
 
@@ -312,21 +318,21 @@ class Residual(Attention):
         return scores
 
 
-def test_a_product_that_is_added_elsewhere_too_is_refused() -> None:
+def test_a_product_with_a_residual_connection_is_refused() -> None:
     given = Residual(by_head).eval()
     assert find_groups(given, SAMPLES) == ({}, ())
-    given.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # notes are on LayerNorms alone
-    reason = "add.Tensor reads it too, not only Linears"
+    given.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # only LayerNorms have notes
+    reason = "it is read by add.Tensor, not only by Linear layers"
     assert find_groups(given, SAMPLES) == ({}, (f"value is not smoothed: {reason}",))
 
 
-class Bias(Attention):
+class ValuesAsBias(Attention):
     def forward(self, x: Tensor) -> Tensor:
         bias = self.value(x.mean((0, 1)))
         return F.linear(x, self.output.weight, bias).mean(1)
 
 
-def test_a_linear_whose_bias_they_are_is_no_reader() -> None:
-    given = Bias(by_head).eval()
+def test_values_that_are_a_bias_are_refused() -> None:
+    given = ValuesAsBias(by_head).eval()
     given.output = nn.Linear(WIDTH, WIDTH)
     assert find_groups(given, SAMPLES) == ({}, ())

@@ -16,7 +16,7 @@ def _error(book: Codebook) -> float:
 
 @pytest.mark.parametrize("start", ["linear", "quantile"])
 @pytest.mark.parametrize("max_values", [2, 16, 256])
-def test_every_number_has_the_nearest_value_and_every_value_is_the_mean_of_its_numbers(
+def test_codes_are_of_the_nearest_value_and_values_are_means_of_their_numbers(
     max_values: int, start: KMeansStart
 ) -> None:
     book = make_codebook(NORMAL, max_values, start)
@@ -29,14 +29,14 @@ def test_every_number_has_the_nearest_value_and_every_value_is_the_mean_of_its_n
     np.testing.assert_allclose(book.values, means, atol=1e-6)
 
 
-def test_k_means_beats_rounding_to_as_many_even_steps() -> None:
+def test_k_means_has_a_smaller_error_than_a_uniform_grid_of_as_many_values() -> None:
     step = np.ptp(NORMAL) / 15
     rounded = np.round((NORMAL - NORMAL.min()) / step) * step + NORMAL.min()
     assert _error(make_codebook(NORMAL, 16)) < 0.7 * float(np.square(rounded - NORMAL).sum())
 
 
-def test_two_values_of_a_normal_tensor_are_its_halves_means() -> None:
-    """The best two values for a standard normal are -sqrt(2/pi) and sqrt(2/pi)."""
+def test_two_values_of_a_normal_tensor_are_the_means_of_its_halves() -> None:
+    """The best two values for a standard normal distribution are -sqrt(2/pi) and sqrt(2/pi)."""
     many = np.random.default_rng(1).standard_normal(200_000).astype(np.float32)
     np.testing.assert_allclose(make_codebook(many, 2).values, [-0.7979, 0.7979], atol=0.01)
 
@@ -49,14 +49,14 @@ def test_a_tensor_of_few_different_numbers_is_stored_exactly() -> None:
 
 
 @pytest.mark.parametrize("max_values", [2, 16, 256])
-def test_zeros_stay_zeros_and_nothing_else_becomes_one(max_values: int) -> None:
+def test_zeros_stay_zero_and_other_numbers_do_not_become_zero(max_values: int) -> None:
     mask = np.random.default_rng(2).random(NORMAL.shape) < 0.5
     positive = np.abs(NORMAL) + 0.01
     decoded = make_codebook(positive * mask, max_values).decode()
     np.testing.assert_array_equal(decoded != 0, mask)
 
 
-def test_few_weights_among_many_zeros_keep_all_other_values_to_themselves() -> None:
+def test_zeros_take_only_one_of_the_values() -> None:
     tensor = np.zeros(1000, np.float32)
     tensor[:6] = [1, 2, 3, 10, 20, 30]
     book = make_codebook(tensor, 7)
@@ -77,6 +77,6 @@ def test_the_same_tensor_gets_the_same_codes() -> None:
         (np.array([1, np.nan], np.float32), 2, "not finite"),
     ],
 )
-def test_share_refuses(tensor: Any, max_values: int, message: str) -> None:
+def test_invalid_arguments_are_refused(tensor: Any, max_values: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_codebook(tensor, max_values)

@@ -14,7 +14,7 @@ TABLE[5] = 0
 TABLE[7, :3] = 0
 
 
-def quantised() -> onnx.ModelProto:
+def quantized() -> onnx.ModelProto:
     graph = helper.make_graph(
         [helper.make_node("Gather", ["table.weight", "ids"], ["rows"], name="look")],
         "g",
@@ -29,14 +29,14 @@ def quantised() -> onnx.ModelProto:
 
 def test_each_row_is_within_half_a_step_of_its_own_scale() -> None:
     ids = np.arange(20).reshape(4, 5)
-    rows = OnnxRunner(quantised().SerializeToString(), threads=1)({"ids": ids})["rows"]
+    rows = OnnxRunner(quantized().SerializeToString(), threads=1)({"ids": ids})["rows"]
     steps = np.abs(TABLE).max(axis=1, keepdims=True) / 127
     assert (np.abs(rows.reshape(20, 6) - TABLE) <= steps * 0.5001).all()
     assert np.abs(rows.reshape(20, 6) - TABLE).max() > 0
 
 
-def test_the_table_is_stored_in_signed_bytes_in_which_zeros_are_zero() -> None:
-    tensors = {t.name: numpy_helper.to_array(t) for t in quantised().graph.initializer}
+def test_the_table_is_int8_and_zeros_stay_zero() -> None:
+    tensors = {t.name: numpy_helper.to_array(t) for t in quantized().graph.initializer}
     assert {name: (str(a.dtype), a.shape) for name, a in tensors.items()} == {
         "table.weight_quantized": ("int8", (20, 6)),
         "table.weight_scale": ("float32", (20, 1)),

@@ -22,13 +22,13 @@ from variants.runtime.onnx import OnnxRunner
 
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("reduce_range", [True, False])
-@pytest.mark.parametrize("brought", [tiny, two_inputs], ids=["dense", "text"])
-def test_the_network_computes_what_its_dynamic_graph_does(
-    brought: ModuleType, per_channel: bool, reduce_range: bool
+@pytest.mark.parametrize("model", [tiny, two_inputs], ids=["dense", "text"])
+def test_the_network_computes_the_same_as_its_dynamic_graph(
+    model: ModuleType, per_channel: bool, reduce_range: bool
 ) -> None:
-    given, samples = brought.state(), brought.split(24, seed=9).samples
+    given, samples = model.state(), model.split(24, seed=9).samples
     technique = Int8(mode="dynamic", per_channel=per_channel, reduce_range=reduce_range)
-    made = technique.apply(given, brought.datasets().training_data, quiet())
+    made = technique.apply(given, model.datasets().training_data, quiet())
     assert made.graph is not None
     expected = OnnxRunner(made.graph, threads=1)(samples)["logits"]
     before = all_scores(given.network, samples).numpy()
@@ -39,14 +39,14 @@ def test_the_network_computes_what_its_dynamic_graph_does(
 
 
 @pytest.mark.parametrize(
-    ("brought", "closer"), [(two_inputs, 10), (tiny_conv, 1.2)], ids=["text", "conv"]
+    ("model", "closer"), [(two_inputs, 10), (tiny_conv, 1.2)], ids=["text", "conv"]
 )
-def test_the_network_computes_nearly_what_its_static_graph_does(
-    brought: ModuleType, closer: float
+def test_the_network_computes_nearly_the_same_as_its_static_graph(
+    model: ModuleType, closer: float
 ) -> None:
-    given, samples = brought.state(), brought.split(100, seed=9).samples
+    given, samples = model.state(), model.split(100, seed=9).samples
     technique = Int8()
-    made = technique.apply(given, brought.datasets().training_data, quiet())
+    made = technique.apply(given, model.datasets().training_data, quiet())
     assert made.graph is not None
     expected = OnnxRunner(made.graph, threads=1)(samples)["logits"]
     before = all_scores(given.network, samples).numpy()
@@ -58,9 +58,9 @@ def test_the_network_computes_nearly_what_its_static_graph_does(
 def test_the_grids_are_those_of_the_calibrated_ranges() -> None:
     data = two_inputs.datasets().training_data
     given = two_inputs.state()
-    seen = []
+    inputs = []
     hook = given.network.get_submodule("head").register_forward_pre_hook(
-        lambda module, inputs: seen.append(float(inputs[0].max()))
+        lambda module, arguments: inputs.append(float(arguments[0].max()))
     )
     all_scores(given.network, data.validation.samples)
     hook.remove()
@@ -70,11 +70,11 @@ def test_the_grids_are_those_of_the_calibrated_ranges() -> None:
     assert grids.keys() == {"embedding", "head"}
     assert grids["embedding"] is None
     assert grids["head"] is not None
-    assert grids["head"].scale == pytest.approx(max(seen) / 255, rel=1e-4)
+    assert grids["head"].scale == pytest.approx(max(inputs) / 255, rel=1e-4)
     assert grids["head"].zero_point == 0
 
 
-def test_gradients_pass_where_an_input_is_within_its_range() -> None:
+def test_gradients_pass_where_an_input_is_inside_its_range() -> None:
     linear = torch.nn.Linear(4, 1, bias=False)
     inputs = torch.tensor([[-3.0, 0.0, 1.9, 5.0]], requires_grad=True)
     with simulate_quantization(
@@ -85,12 +85,11 @@ def test_gradients_pass_where_an_input_is_within_its_range() -> None:
     assert inputs.grad is not None
     assert inputs.grad[0].tolist() == [0.0, rounded[1], rounded[2], 0.0]
     assert linear.weight.grad is not None
-    seen = linear.weight.grad[0].tolist()
-    assert seen == pytest.approx([0.0, 0.0, 1.9, 2.0], abs=1 / 255)
+    assert linear.weight.grad[0].tolist() == pytest.approx([0.0, 0.0, 1.9, 2.0], abs=1 / 255)
 
 
 @pytest.mark.parametrize("reduce_range", [True, False])
-def test_weights_have_as_many_steps_as_the_bits_allow(reduce_range: bool) -> None:
+def test_weights_have_as_many_values_as_their_bits_allow(reduce_range: bool) -> None:
     weight = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
     largest = 64 if reduce_range else 127
     steps = weight.abs().amax(1, keepdim=True) / largest

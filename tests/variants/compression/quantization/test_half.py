@@ -21,7 +21,7 @@ def operators(model: onnx.ModelProto) -> list[str]:
 
 
 def loaded(model: onnx.ModelProto, path: Path) -> list[str]:
-    """Return the operators that onnxruntime runs."""
+    """Return the operators of the graph as onnxruntime optimizes it."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(path)
     options.log_severity_level = 3
@@ -32,7 +32,7 @@ def loaded(model: onnx.ModelProto, path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("FP16", 2**-11), ("BF16", 2**-8)])
-def test_weights_are_rounded_and_what_runs_is_the_dense_graph(
+def test_weights_are_rounded_and_the_optimized_graph_is_dense(
     kind: Half, tolerance: float, tmp_path: Path
 ) -> None:
     network = two_inputs.network()
@@ -68,7 +68,7 @@ def weights(**tensors: np.ndarray) -> onnx.ModelProto:
     return helper.make_model(graph)
 
 
-def test_what_is_too_large_for_fp16_stays_and_is_named() -> None:
+def test_a_tensor_too_large_for_fp16_stays_in_fp32_and_is_named() -> None:
     large = np.eye(8, dtype=np.float32)
     large[1, 1] = 70_000
     model = weights(large=large, fits=np.eye(8, dtype=np.float32))
@@ -81,6 +81,6 @@ def test_what_is_too_large_for_fp16_stays_and_is_named() -> None:
     assert len(store_half(model, "BF16")[1]) == 1
 
 
-def test_a_model_with_nothing_to_halve_is_refused() -> None:
-    with pytest.raises(ValueError, match="no tensor can be halved: all are small"):
+def test_a_model_without_tensors_to_convert_is_refused() -> None:
+    with pytest.raises(ValueError, match="no tensor can be stored in BF16: all are small"):
         store_half(weights(small=np.ones((8, 2), np.float32)), "BF16")

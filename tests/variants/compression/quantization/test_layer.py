@@ -28,7 +28,7 @@ def named(network: nn.Module, samples: dict[str, np.ndarray]) -> onnx.ModelProto
     return name_weights(exported, network)
 
 
-def test_matrices_that_the_exporter_turned_around_have_their_names_again() -> None:
+def test_matrices_that_the_exporter_transposed_get_their_names_back() -> None:
     network = encoder()
     samples = {"x": np.random.default_rng(0).standard_normal((4, 5, 8)).astype(np.float32)}
     model = named(network, samples)
@@ -46,7 +46,7 @@ def test_matrices_that_the_exporter_turned_around_have_their_names_again() -> No
     onnx.checker.check_model(model)
 
 
-def test_products_of_two_activations_are_no_layers() -> None:
+def test_products_of_two_activations_are_not_layers() -> None:
     samples = {"x": np.random.default_rng(0).standard_normal((4, 5, 8)).astype(np.float32)}
     model = named(encoder(), samples)
     products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
@@ -63,11 +63,11 @@ class Tied(nn.Module):
         return logits
 
 
-def test_a_weight_that_two_layers_read_stays_as_it_is() -> None:
+def test_a_weight_that_two_layers_read_is_not_quantized() -> None:
     torch.manual_seed(0)
     layers, notes = find_layers(named(Tied().eval(), dict(tiny.split(4).samples)))
     assert [layer.name for layer in layers] == ["head"]
-    assert notes == ("layer inner stays in FP32: another layer reads its weight too",)
+    assert notes == ("layer inner stays in FP32: another layer reads its weight",)
 
 
 def test_layers_are_excluded_by_pattern() -> None:
@@ -76,7 +76,7 @@ def test_layers_are_excluded_by_pattern() -> None:
     assert not is_excluded(layer, ("head", "blocks.1.*", "Blocks.*"))
 
 
-def test_which_share_of_the_work_is_convolution() -> None:
+def test_convolution_share_counts_multiplications() -> None:
     convolved = 8 * 3 * 9 * 64 + 16 * 8 * 9 * 16 + 8 * 16 * 9 * 16
     share = convolution_share(tiny_conv.network(), tiny_conv.split(3).samples)
     assert share == convolved / (convolved + 8 * 4)

@@ -32,7 +32,7 @@ def _shared(shape: tuple[int, ...], values: int) -> tuple[np.ndarray, Codebook]:
 
 
 SHAPES = [(64, 32), (63, 31)]
-"""An even number of weights, and an odd one."""
+"""Shapes with an even and an odd number of weights."""
 
 
 @pytest.mark.parametrize("values", [2, 16, 17, 256])
@@ -48,9 +48,7 @@ def test_the_graph_computes_with_the_shared_values(shape: tuple[int, int], value
 
 @pytest.mark.parametrize("values", [16, 256])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_once_loaded_the_graph_is_dense(
-    shape: tuple[int, int], values: int, tmp_path: Path
-) -> None:
+def test_the_loaded_graph_is_dense(shape: tuple[int, int], values: int, tmp_path: Path) -> None:
     weight, book = _shared(shape, values)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
@@ -65,7 +63,7 @@ def test_once_loaded_the_graph_is_dense(
 
 @pytest.mark.parametrize("values", [2, 16, 17, 256])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_what_is_stored_is_found_again(shape: tuple[int, int], values: int) -> None:
+def test_stored_codebooks_are_found(shape: tuple[int, int], values: int) -> None:
     weight, book = _shared(shape, values)
     found = find_codebooks(store_codebooks(_model(weight), {"w": book}).graph)["w"].book
     np.testing.assert_array_equal(found.codes, book.codes)
@@ -75,12 +73,14 @@ def test_what_is_stored_is_found_again(shape: tuple[int, int], values: int) -> N
 @pytest.mark.parametrize(
     ("shape", "values", "expected"),
     [
-        pytest.param((64, 32), 256, 64 * 32 + 256 * 4, id="a byte for each"),
-        pytest.param((64, 32), 16, 64 * 32 // 2 + 16 * 4, id="half a byte for each"),
-        pytest.param((63, 31), 16, (63 * 31 + 1) // 2 + 16 * 4, id="an odd number of halves"),
+        pytest.param((64, 32), 256, 64 * 32 + 256 * 4, id="a byte for each code"),
+        pytest.param((64, 32), 16, 64 * 32 // 2 + 16 * 4, id="half a byte for each code"),
+        pytest.param((63, 31), 16, (63 * 31 + 1) // 2 + 16 * 4, id="an odd number of half bytes"),
     ],
 )
-def test_bytes_are_codes_and_values(shape: tuple[int, int], values: int, expected: int) -> None:
+def test_weight_bytes_are_those_of_codes_and_values(
+    shape: tuple[int, int], values: int, expected: int
+) -> None:
     weight, book = _shared(shape, values)
     made = store_codebooks(_model(weight), {"w": book}).SerializeToString()
     assert onnx_size(made) == Size(weight.size, weight.size, expected)
@@ -88,7 +88,7 @@ def test_bytes_are_codes_and_values(shape: tuple[int, int], values: int, expecte
 
 
 @pytest.mark.parametrize("values", [16, 256])
-def test_codes_of_zeros_are_parameters_that_are_zero(values: int) -> None:
+def test_codes_of_zero_are_not_counted_as_nonzeros(values: int) -> None:
     weight, _ = _shared((64, 32), values)
     weight[:48] = 0
     made = store_codebooks(_model(weight), {"w": make_codebook(weight, values)}).SerializeToString()
@@ -96,13 +96,13 @@ def test_codes_of_zeros_are_parameters_that_are_zero(values: int) -> None:
     assert (size.parameters, size.nonzeros) == (64 * 32, 16 * 32)
 
 
-def test_a_weight_that_codes_would_not_make_smaller_stays() -> None:
+def test_a_weight_that_codes_would_not_make_smaller_is_not_changed() -> None:
     weight, book = _shared((8, 8), 16)
     model = _model(weight)
     assert store_codebooks(model, {"w": book}).SerializeToString() == model.SerializeToString()
 
 
-def test_the_given_model_stays_as_it_was() -> None:
+def test_the_given_model_is_not_changed() -> None:
     weight, book = _shared((64, 32), 16)
     model = _model(weight)
     before = model.SerializeToString()
@@ -110,7 +110,7 @@ def test_the_given_model_stays_as_it_was() -> None:
     assert model.SerializeToString() == before
 
 
-def test_an_opset_that_cannot_take_bytes_apart_is_refused() -> None:
+def test_an_opset_without_bitwise_operators_is_refused() -> None:
     weight, book = _shared((64, 32), 16)
     with pytest.raises(ValueError, match="opset of 18 or more, this is 17"):
         store_codebooks(_model(weight, opset=17), {"w": book})

@@ -23,7 +23,7 @@ WIDTH = 8
 
 
 class PreNorm(nn.Module):
-    """A block as GPT's: each LayerNorm is read by Linears alone, one of them by two."""
+    """A block as in GPT: only Linear layers read each LayerNorm, and two read the first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ GROUPS = {
 }
 
 
-def test_groups_are_a_producer_with_all_its_readers() -> None:
+def test_a_group_is_a_producer_with_all_its_readers() -> None:
     groups, notes = find_groups(network(), samples())
     assert set(groups.values()) == GROUPS
     assert notes == ()
@@ -93,7 +93,7 @@ def test_scales_are_those_of_the_paper() -> None:
     scales = smooth(built, group, largest, 0.75)
     expected = largest**0.75 / weights.amax(0).detach() ** 0.25
     assert torch.allclose(scales[1:], expected[1:])
-    assert scales[0] == 1  # a silent channel
+    assert scales[0] == 1  # all activations of the channel are zero
     assert torch.allclose(built.value.weight, before.value.weight * scales)
     assert torch.allclose(built.norm.weight, before.norm.weight / scales)
     assert torch.allclose(built.norm.bias, before.norm.bias / scales)
@@ -103,20 +103,21 @@ def test_largest_activations_are_over_all_full_batches() -> None:
     built, given = network(), samples(70)
     groups, _ = find_groups(built, given)
     node = next(node for node, group in groups.items() if group.weight == "norm.weight")
-    seen = largest_activations(built, given, groups, quiet())[node]
+    largest = largest_activations(built, given, groups, quiet())[node]
     normed = built.norm(torch.from_numpy(given["x"][:64])).abs().flatten(0, 1).amax(0)
-    assert torch.allclose(seen, normed, rtol=1e-5)
+    assert torch.allclose(largest, normed, rtol=1e-5)
 
 
-def test_what_a_residual_addition_reads_too_is_left_and_named() -> None:
-    brought = tiny_attention.network()
-    groups, notes = find_groups(brought, tiny_attention.split(40).samples)
+def test_layer_norms_with_a_residual_connection_are_skipped_and_named() -> None:
+    built = tiny_attention.network()
+    groups, notes = find_groups(built, tiny_attention.split(40).samples)
     assert all("norm" not in group.weight for group in groups.values())
-    assert len(notes) == sum(isinstance(module, nn.LayerNorm) for module in brought.modules())
-    assert sum("add.Tensor reads it too, not only Linears" in note for note in notes) >= 3
+    assert len(notes) == sum(isinstance(module, nn.LayerNorm) for module in built.modules())
+    reason = "it is read by add.Tensor, not only by Linear layers"
+    assert sum(reason in note for note in notes) >= 3
 
 
-def test_a_relu_between_two_linears_lets_scales_through() -> None:
+def test_two_linear_layers_with_a_relu_between_them_are_a_group() -> None:
     groups, _ = find_groups(two_inputs.network(), two_inputs.split(40).samples)
     assert list(groups.values()) == [
         SmoothingGroup("hidden.weight", "hidden.bias", ("head.weight",))
@@ -124,13 +125,13 @@ def test_a_relu_between_two_linears_lets_scales_through() -> None:
 
 
 @pytest.mark.parametrize("activation", [nn.GELU(), nn.Sigmoid()], ids=["gelu", "sigmoid"])
-def test_other_activations_do_not(activation: nn.Module) -> None:
+def test_two_linear_layers_with_another_activation_are_not_a_group(activation: nn.Module) -> None:
     stack = nn.Sequential(nn.Linear(WIDTH, 4), activation, nn.Linear(4, 2)).eval()
     assert find_groups(stack, {"x": samples()["x"][:, 0]}) == ({}, ())
 
 
 class Twice(nn.Module):
-    """Read twice by one operator: a matrix as input and weight, a vector as weight and bias."""
+    """Uses a parameter twice in an operator: as input and weight, and as weight and bias."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +152,7 @@ def test_a_parameter_that_one_operator_reads_twice_is_refused() -> None:
 
 
 class Constants(nn.Module):
-    """Weights that are a buffer, a tensor, and a parameter that is in no module."""
+    """Has weights that are a buffer, a tensor, and a parameter that is not registered."""
 
     buffer: Tensor
 
@@ -166,9 +167,9 @@ class Constants(nn.Module):
         return (read + normed).mean(1)
 
 
-def test_a_weight_that_is_no_parameter_is_refused() -> None:
+def test_a_weight_that_is_not_a_parameter_is_refused() -> None:
     groups, notes = find_groups(Constants().eval(), samples())
-    assert (groups, notes) == ({}, ("tensor is not smoothed: tensor is no parameter",))
+    assert (groups, notes) == ({}, ("tensor is not smoothed: tensor is not a parameter",))
 
 
 class OneVector(nn.Module):
@@ -182,7 +183,7 @@ class OneVector(nn.Module):
         return scores
 
 
-def test_readers_may_read_one_vector() -> None:
+def test_an_activation_may_be_a_single_vector() -> None:
     built = OneVector().eval()
     groups, _ = find_groups(built, samples())
     (largest,) = largest_activations(built, samples(), groups, quiet()).values()

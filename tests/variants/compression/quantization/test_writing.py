@@ -16,13 +16,13 @@ from variants.runtime.onnx import OnnxRunner
 
 CHANNELS = 16
 OPERATORS = {"Gemm": (CHANNELS, 8), "MatMul": (CHANNELS, 8), "Conv": (8, CHANNELS, 3, 3)}
-"""Shapes of the weights."""
+"""Shape of the weight, by operator."""
 SAMPLES = {
     "Gemm": np.full((4, CHANNELS), 5, np.float32),
     "MatMul": np.full((4, 3, CHANNELS), 5, np.float32),
     "Conv": np.full((4, CHANNELS, 6, 6), 5, np.float32),
 }
-"""Inputs that quantise to 255, with weights that quantise to 127: their products saturate first."""
+"""Inputs that quantize to 255. With weights that quantize to 127 their products saturate."""
 
 
 def model(operator: str) -> onnx.ModelProto:

@@ -137,7 +137,8 @@ def test_a_post_norm_block_raises_with_the_reason() -> None:
     split = Split(given, np.zeros(40, np.int64))
     state = CompressionState(built, describe(built, given, {}), dense=built)
     reason = (
-        "no layer can be smoothed: norm is not smoothed: add.Tensor reads it too, not only Linears"
+        "no layer can be smoothed: norm is not smoothed: it is read by add.Tensor, not only by "
+        "Linear layers"
     )
     with pytest.raises(ValueError, match=reason):
         SmoothQuant().apply(state, TrainingData(split, split), quiet())
