@@ -14,8 +14,7 @@ WEIGHTS := examples/fashion_mnist/weights.safetensors
 CLIENTS := .clients
 MODELS := .models
 PARALLEL ?= -n logical --dist loadgroup --maxprocesses 4
-# One thread per process: the processes share the cores already.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
+PYTEST = $(BIN)/python -m pytest $(PARALLEL)
 PINS := tests/conformance/clients
 APT := apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=0 -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10
 FETCH := --quiet --no-deps --no-compile --retries 1 --timeout 10

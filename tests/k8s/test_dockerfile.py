@@ -97,7 +97,7 @@ def test_packages_hold_nothing_that_an_installation_would_leave_out() -> None:
     }
     others = {
         path
-        for package in ("serving", "variants")
+        for package in ("paretoserve", "serving", "variants", "loadtests")
         for path in (ROOT / package).rglob("*")
         if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
     }
