@@ -90,16 +90,16 @@ def test_a_head_can_be_removed_by_its_weights_alone(small: nn.Module) -> None:
 def test_tensors_of_a_published_bert_are_renamed_and_token_types_are_folded() -> None:
     size = Size(classes=2, vocabulary=7, positions=5, layers=1, width=8, head_dim=4, hidden=6)
     encoder = Encoder(size)
-    ours = encoder.state_dict()
+    tensors_of_encoder = encoder.state_dict()
     layer = "encoder.layer.0."
     published = {
-        "embeddings.word_embeddings.weight": ours["embeddings.word.weight"],
+        "embeddings.word_embeddings.weight": tensors_of_encoder["embeddings.word.weight"],
         "embeddings.position_embeddings.weight": torch.zeros(5, 8),
         "embeddings.token_type_embeddings.weight": torch.arange(16.0).reshape(2, 8),
         "embeddings.position_ids": torch.arange(5)[None],
     }
     for part in ("weight", "bias"):
-        for name, theirs in {
+        for name, published_name in {
             "embeddings.norm": "embeddings.LayerNorm",
             "blocks.0.attention.query": f"{layer}attention.self.query",
             "blocks.0.attention.key": f"{layer}attention.self.key",
@@ -110,7 +110,7 @@ def test_tensors_of_a_published_bert_are_renamed_and_token_types_are_folded() ->
             "blocks.0.contract": f"{layer}output.dense",
             "blocks.0.norm": f"{layer}output.LayerNorm",
         }.items():
-            published[f"{theirs}.{part}"] = ours[f"{name}.{part}"]
+            published[f"{published_name}.{part}"] = tensors_of_encoder[f"{name}.{part}"]
     tensors = encoder_tensors(published)
     encoder.load_state_dict(tensors)  # fails on missing and unknown tensors
     assert tensors["embeddings.position.weight"].tolist() == [list(range(8))] * 5

@@ -171,5 +171,5 @@ def _correlation(both: int, first: int, second: int, neither: int) -> float:
 def _require_same_length(one: Classes, other: Classes) -> None:
     if one.shape != other.shape or one.ndim != 1:
         raise ValueError(
-            f"expected two arrays [n] of equal length, got {list(one.shape)} and {list(other.shape)}"
+            f"need two arrays [n] of one length, got {list(one.shape)} and {list(other.shape)}"
         )

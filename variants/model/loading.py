@@ -133,7 +133,7 @@ def describe(network: nn.Module, samples: Samples, axes: Axes) -> Interface:
     _require_axes(samples, axes)
     one = rows(samples, slice(0, 1))
     try:
-        whole = _outputs(network, one)
+        full = _outputs(network, one)
         shorter = _outputs(network, shortened(one, axes))
     except Exception as error:
         shapes = ", ".join(f"{n} {a.dtype} {list(a.shape)}" for n, a in one.items())
@@ -145,7 +145,7 @@ def describe(network: nn.Module, samples: Samples, axes: Axes) -> Interface:
     )
     output_specs = tuple(
         _spec("logits" if number == 0 else f"output_{number}", long, _changed(long, short))
-        for number, (long, short) in enumerate(zip(whole, shorter, strict=True))
+        for number, (long, short) in enumerate(zip(full, shorter, strict=True))
     )
     return Interface(inputs, output_specs, axes)
 

@@ -96,12 +96,15 @@ def test_first_calls_and_first_calls_of_a_turn_are_not_timed() -> None:
     machine = Machine()
 
     def loader(name: str) -> Callable[[], Runner]:
-        seen: set[int] = set()
+        used_sizes: set[int] = set()
 
         def seconds(size: int) -> float:
-            is_first, others = size not in seen, machine.calls[-2:-1] != [(name, size)]
-            seen.add(size)
-            return 10.0 if is_first else 1.0 if others else 0.001
+            is_first, follows_another = (
+                size not in used_sizes,
+                machine.calls[-2:-1] != [(name, size)],
+            )
+            used_sizes.add(size)
+            return 10.0 if is_first else 1.0 if follows_another else 0.001
 
         return machine.loader(name, seconds)
 
