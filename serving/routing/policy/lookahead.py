@@ -20,13 +20,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from serving.routing.policy.queue_view import (
-    Group,
-    QueueView,
-    delayed,
-    fastest_variant,
-    groups_of,
-)
+from serving.routing.policy.queue_view import Group, QueueView, fastest_variant, groups_of
 from serving.routing.policy.state import Lane, VariantState
 
 RANK_COST: Final = 1e-3
@@ -201,12 +195,19 @@ class CandidateBatches:
         state, times = self._state, variant.times
         typical_s = times.typical_s(size)
         value = self._worth[rank] * self._in_time(variant, size, taken, skip, typical_s)
-        remaining = self._remaining_groups(skip + taken)
+        own = self._remaining_groups(skip + taken)
+        # Other lanes are served after the rest of this one.
+        delay_s = own[-1].needed_s if own else 0.0
+        remaining = (own, 0.0), (self._other_groups, delay_s)
         holds_last_core = bool(variant.free_slots) and state.free_cores < 2
         if not holds_last_core and variant is not self._fastest:
             # The fastest variant can begin with the remaining requests at once.
-            in_time = [(n, w) for n, left_s, needed_s, w in remaining if left_s >= needed_s]
-            return value + sum(n * (w or self._fastest_worth) for n, w in in_time)
+            in_time = 0.0
+            for groups, before_s in remaining:
+                for count, left_s, needed_s, worth in groups:
+                    if left_s >= needed_s + before_s:
+                        in_time += count * (worth or self._fastest_worth)
+            return value + in_time
         waiting = self._count - skip - taken
         arriving = state.arrivals_per_s * typical_s
         head_s = self._allowance_s
@@ -218,14 +219,15 @@ class CandidateBatches:
         longest_s = MAX_TIME_RATIO * typical_s
         until_s = typical_s + state.p10_slack_s
         first_s = 0.0
-        for count, left_s, needed_s, worth in remaining:
-            slack_s = left_s - needed_s - variant.free_in_s
-            in_time_count: float = count
-            if slack_s < longest_s:
-                in_time_count *= 1 - times.miss_probability(size, slack_s)
-            if slack_s > typical_s and left_s < until_s:
-                first_s = needed_s  # arrivals are due after these requests
-            value += in_time_count * (worth or next_worth) * (1 - self._overload)
+        for groups, before_s in remaining:
+            for count, left_s, needed_s, worth in groups:
+                slack_s = left_s - (needed_s + before_s) - variant.free_in_s
+                in_time_count: float = count
+                if slack_s < longest_s:
+                    in_time_count *= 1 - times.miss_probability(size, slack_s)
+                if slack_s > typical_s and left_s < until_s:
+                    first_s = needed_s + before_s  # arrivals are due after these requests
+                value += in_time_count * (worth or next_worth) * (1 - self._overload)
         value -= self._price_per_s * typical_s
         if variant.free_slots:
             misses = self._expected_misses(variant, size, typical_s, first_s)
@@ -275,12 +277,11 @@ class CandidateBatches:
         return self._fastest_worth
 
     def _remaining_groups(self, place: int) -> list[Group]:
-        """Return the groups of the lane from index `place`, and then those of other lanes."""
+        """Return the groups of the lane from index `place`."""
         groups = self._remaining.get(place)
         if groups is None:
-            own = list(groups_of(self._lane, place, self._fastest, self._state.now, 0.0))
-            needed_s = own[-1].needed_s if own else 0.0
-            groups = self._remaining[place] = own + delayed(self._other_groups, needed_s)
+            groups = list(groups_of(self._lane, place, self._fastest, self._state.now, 0.0))
+            self._remaining[place] = groups
         return groups
 
 

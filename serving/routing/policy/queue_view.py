@@ -73,7 +73,10 @@ class QueueView:
             if other is not lane and seen < MAX_OTHER_LANES and self.live_variants(other):
                 seen += 1
                 groups = self._lane_groups(other)
-                found += delayed(groups, before_s)
+                found += [
+                    Group(count, left_s, needed_s + before_s, worth)
+                    for count, left_s, needed_s, worth in groups
+                ]
                 before_s += groups[-1].needed_s
         return found
 
@@ -103,11 +106,3 @@ def groups_of(
         )
         yield Group(upto - done, requests[place + upto - 1].deadline - now, needed_s, worth)
         done = upto
-
-
-def delayed(groups: Sequence[Group], before_s: float) -> list[Group]:
-    """Return the groups as they are served if other work takes `before_s` before them."""
-    return [
-        Group(requests, left_s, needed_s + before_s, worth)
-        for requests, left_s, needed_s, worth in groups
-    ]
