@@ -6,6 +6,7 @@ python -m tests.variants.analysis.search.small_search PROJECT STATE
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -62,6 +63,7 @@ def run_search(
     time_limit_s: float = 600,
     progress: Progress | None = None,
     measure: MeasureRecipe = measure_recipe,
+    space: Sequence[Family] = SPACE,
 ) -> SearchResult:
     sys.path.append(str(project.parent))
     return search(
@@ -70,7 +72,7 @@ def run_search(
         state,
         progress or quiet(),
         time_limit_s=time_limit_s,
-        space=SPACE,
+        space=space,
         seconds_per_point=0.01,
         measure=measure,
     )

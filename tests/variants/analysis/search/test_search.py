@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,20 @@ from rich.progress import Progress
 
 from paretoserve.main import cli
 from tests.variants import tiny
-from tests.variants.analysis.search.small_search import GOAL, SPACE, run_search, write_project
+from tests.variants.analysis.search.small_search import ALL, GOAL, SPACE, run_search, write_project
 from tests.waiting import wait_until
 from variants.analysis.search.context import SearchContext, divide, measure_recipe
 from variants.analysis.search.goal import Goal
 from variants.analysis.search.report import recipes_yaml, sentences, table, write_recipes
 from variants.analysis.search.result import SearchResult
+from variants.analysis.search.space import Family
 from variants.analysis.search.store import CandidateTrial, Measurement, TrialStore, trial_key
 from variants.catalog.recipe import Recipe, Step
 from variants.catalog.record import read_record
 from variants.compression.techniques import resolve_all
 from variants.model.dataset import Split
+
+pytestmark = pytest.mark.slow
 
 NAMES = {"pruned-0.1", "pruned-0.4", "pruned-0.7"}
 
@@ -104,7 +107,8 @@ def test_a_killed_search_continues_from_its_records(
         str(state),
     ]
     path = os.pathsep.join([str(project.parent), *sys.path])
-    child = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path})
+    settings = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}  # as many threads as in this process
+    child = subprocess.Popen(command, env=os.environ | settings)
     try:
         wait_until(lambda: child.poll() is not None or len(records(state)) >= 2)
     finally:
@@ -170,42 +174,66 @@ def test_all_that_json_prints_is_json(project: Path, tmp_path: Path) -> None:
     assert "search" in done.stderr  # the bar
 
 
-SUPPORT = onnxruntime.NotImplemented("no kernel for [n, classes] [/it]")
+CAUSED_BY_RECIPE: Mapping[str, tuple[Exception, str]] = {
+    "onnxruntime": (
+        onnxruntime.NotImplemented("no kernel for [n, classes] [/it]"),
+        "no kernel for [n, classes] [/it]",
+    ),
+    "unsuited": (ValueError("all :100: gone"), "all :100: gone"),
+}
+OTHER_FAILURES: Mapping[str, tuple[Exception, str]] = {
+    "memory": (
+        RuntimeError("out of memory\nat once"),
+        "failed this time: RuntimeError: out of memory",
+    ),
+    "mistake": (KeyError("x"), "failed this time: KeyError: 'x'"),
+}
+
+
+def failing_space(failures: Mapping[str, tuple[Exception, str]]) -> tuple[Family, ...]:
+    """Return a family of one recipe for each failure, and then one whose recipe can be built."""
+    names = (*failures, "works")
+    return tuple(
+        Family(name, ALL, (Step(technique="activation-pruning", parameters={"share": share}),))
+        for share, name in zip((0.1, 0.2, 0.3), names, strict=True)
+    )
 
 
 @pytest.mark.parametrize(
-    ("error", "message", "has_record"),
+    ("failures", "has_record"),
     [
-        pytest.param(SUPPORT, "no kernel for [n, classes] [/it]", True, id="onnxruntime"),
-        pytest.param(ValueError("all :100: gone"), "all :100: gone", True, id="unsuited"),
-        pytest.param(
-            RuntimeError("out of memory\nat once"),
-            "failed this time: RuntimeError: out of memory",
-            False,
-            id="memory",
-        ),
-        pytest.param(KeyError("x"), "failed this time: KeyError: 'x'", False, id="mistake"),
+        pytest.param(CAUSED_BY_RECIPE, True, id="caused by the recipe"),
+        pytest.param(OTHER_FAILURES, False, id="other failures"),
     ],
 )
 def test_a_candidate_that_fails_does_not_end_the_search(
-    project: Path, tmp_path: Path, error: Exception, message: str, has_record: bool
+    project: Path,
+    tmp_path: Path,
+    failures: Mapping[str, tuple[Exception, str]],
+    has_record: bool,
 ) -> None:
+    space = failing_space(failures)
+    errors = [(family.at(0), failures[family.name][0]) for family in space[:-1]]
+
     def measure(
         context: SearchContext, recipe: Recipe, on_step: Callable[[str], None]
     ) -> Measurement:
-        if recipe == SPACE[0].at(0):
-            raise error
+        for failing, error in errors:
+            if recipe == failing:
+                raise error
         return measure_recipe(context, recipe, on_step)
 
     console = Console(file=io.StringIO(), width=200)
-    result = run_search(project, tmp_path, progress=Progress(console=console), measure=measure)
-    assert result.skipped["pruned-0.1"] == message
-    assert result.skipped["unsuited"]  # tried after it
+    progress = Progress(console=console)
+    result = run_search(project, tmp_path, progress=progress, measure=measure, space=space)
     assert isinstance(console.file, io.StringIO)
-    assert f"pruned-0.1: not built: {message}\n" in console.file.getvalue()
+    assert result.skipped == {name: message for name, (_, message) in failures.items()}
+    for name, (_, message) in failures.items():
+        assert f"{name}: not built: {message}\n" in console.file.getvalue()
+    assert (result.known, result.tried) == (1, len(space))  # the last one was tried after them
     assert result.is_finished == has_record
-    again = run_search(project, tmp_path, time_limit_s=1e-9)
-    assert ("pruned-0.1" in again.skipped) == has_record
+    again = run_search(project, tmp_path, time_limit_s=1e-9, space=space)
+    assert again.skipped == (result.skipped if has_record else {})
 
 
 def test_each_goal_and_order_of_candidates_is_a_look_of_its_own(tmp_path: Path) -> None:

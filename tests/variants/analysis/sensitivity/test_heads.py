@@ -34,8 +34,14 @@ def _network_with_useless_head() -> Any:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of that network, with more validation samples than the ranking uses."""
+def validation_samples() -> int:
+    """The size of the project's validation split."""
+    return 80
+
+
+@pytest.fixture
+def project(validation_samples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of that network."""
     safetensors.torch.save_file(
         _network_with_useless_head().state_dict(), tmp_path / "weights.safetensors"
     )
@@ -44,7 +50,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch,
         network="from tests.variants import tiny_attention\nnetwork = tiny_attention.network",
         datasets="def datasets(): return replace(tiny_attention.datasets(), "
-        f"validation=tiny_attention.split({DEFAULT_SAMPLES + 100}, 2))",
+        f"validation=tiny_attention.split({validation_samples}, 2))",
     )
     return write_project(tmp_path, module, {})
 
@@ -62,8 +68,11 @@ def test_heads_are_ranked_in_a_table_and_in_a_file(project: Path, tmp_path: Path
     assert all(f"{h.head}: {h.importance:.2f} ({h.rank})" in result.stdout for h in heads)
 
 
-def test_heads_are_ranked_on_the_samples_that_structured_pruning_draws(project: Path) -> None:
-    split = draw_samples(tiny_attention.split(DEFAULT_SAMPLES + 100, 2), DEFAULT_SAMPLES, seed=0)
+@pytest.mark.parametrize("validation_samples", [DEFAULT_SAMPLES + 100])
+def test_heads_are_ranked_on_the_samples_that_structured_pruning_draws(
+    project: Path, validation_samples: int
+) -> None:
+    split = draw_samples(tiny_attention.split(validation_samples, 2), DEFAULT_SAMPLES, seed=0)
     for criterion in ("activation", "taylor"):
         expected = rank_heads(_network_with_useless_head(), split, criterion, quiet())
         assert run_heads(project, criterion, quiet()) == tuple(expected)

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from click.testing import CliRunner
 from rich.console import Console
@@ -14,6 +15,7 @@ from paretoserve.commands.analyse import LARGEST_SPARSITY
 from paretoserve.main import cli
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv, two_inputs
+from tests.variants.model.projects import write_model, write_project
 from variants.analysis.sensitivity.budget import allocate
 from variants.analysis.sensitivity.layers import (
     SPARSITIES,
@@ -22,6 +24,7 @@ from variants.analysis.sensitivity.layers import (
     run_sensitivity,
 )
 from variants.analysis.sensitivity.report import allocation_yaml, table, write_files
+from variants.catalog.recipe import Project
 from variants.catalog.record import read_record
 from variants.measurement.evaluation import accuracy_difference
 from variants.model.training import Schedule, fit, predict
@@ -122,9 +125,16 @@ def test_the_report_is_a_table_a_plot_and_json(tmp_path: Path) -> None:
     assert "shares:\n  '0': " in text
 
 
-def test_the_command_prints_paths_literally(small_project: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of the trained network."""
+    safetensors.torch.save_file(trained().state_dict(), tmp_path / "weights.safetensors")
+    return write_project(tmp_path, write_model(tmp_path, monkeypatch), {})
+
+
+def test_the_command_prints_paths_literally(project: Path, tmp_path: Path) -> None:
     out = tmp_path / "o[/x]"
-    result = CliRunner().invoke(cli, ["sensitivity", str(small_project), "--out", str(out)])
+    result = CliRunner().invoke(cli, ["sensitivity", str(project), "--out", str(out)])
     assert result.exception is None, result.output
     assert f"{out}/sensitivity.json" in "".join(result.stdout.split())
 
@@ -138,8 +148,8 @@ def test_the_largest_target_is_the_largest_sparsity_of_each_layer() -> None:
     assert set(allocation.shares.values()) == {SPARSITIES[-1]}
 
 
-def test_a_project_is_measured_on_its_validation_split(small_project: Path) -> None:
-    result = run_sensitivity(small_project, quiet(), sparsities=(0.95,))
-    assert (result.model, result.samples) == ("small", 1000)
-    assert [curve.weights for curve in result.curves] == [50176, 4096, 640]
+def test_a_project_is_measured_on_its_validation_split(project: Path) -> None:
+    result = run_sensitivity(project, quiet(), sparsities=(0.95,))
+    assert (result.model, result.samples) == (Project.load(project).name, len(VALIDATION))
+    assert [curve.weights for curve in result.curves] == [128, 256, 48]
     assert all(-1 < curve.points[1].difference.value < 0 for curve in result.curves)

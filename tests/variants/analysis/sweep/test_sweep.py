@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 from rich.console import Console
 from torch import nn
 
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv
+from tests.variants.model.projects import write_model, write_project
 from variants.analysis.sweep.report import plot, table, verdicts
 from variants.analysis.sweep.sweep import Sweep, run_sweep, sweep
 from variants.compression.pruning.graph import find_unit_groups
@@ -103,9 +105,18 @@ def test_the_report_has_every_point_and_both_published_results(tmp_path: Path) -
         assert path.stat().st_size > 5_000
 
 
-def test_a_project_is_swept_with_the_recovery_of_its_recipe(small_project: Path) -> None:
-    result = run_sweep(small_project, quiet(), means=(0.3,), deviations=(0.5,))
-    assert result.recovery.epochs == 1
+def test_a_project_is_swept_with_the_recovery_of_its_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safetensors.torch.save_file(trained().state_dict(), tmp_path / "weights.safetensors")
+    recipe = [
+        {"technique": "activation-pruning", "parameters": {"share": 0.5}},
+        {"technique": "recover", "parameters": {"epochs": 3}},
+    ]
+    recipes = {"recovered": [{"technique": "recover"}], "pruned": recipe}
+    project = write_project(tmp_path, write_model(tmp_path, monkeypatch), recipes)
+    result = run_sweep(project, quiet(), means=(0.3,), deviations=(0.5,))
+    assert result.recovery.epochs == 3
     assert len(result.points) == 1
     assert np.isfinite(result.points[0].recovered.value)
 
