@@ -59,7 +59,7 @@ def measure(
     Raises `ValueError` if `dense` is missing, there are no samples, or an artifact is damaged.
     """
     if DENSE not in variants:
-        raise ValueError("the variant `dense` must be measured with the others, its counterparts")
+        raise ValueError("`dense` must be measured with the variants that are compared with it")
     if len(split) == 0:
         raise ValueError("there are no test samples to measure on")
 
