@@ -292,5 +292,7 @@ def test_an_unknown_variant_is_refused_with_the_known_ones(
 
 def test_a_failing_step_is_named(project: Callable[..., Path], tmp_path: Path) -> None:
     recipe = [{"technique": "sparse-n:m", "parameters": {"min_rows": 999}}]
-    with pytest.raises(ValueError, match="x: sparse-n:m: sparse-n:m found no layer"):
+    with pytest.raises(
+        ValueError, match="x: sparse-n:m: sparse-n:m cannot be applied to any layer"
+    ):
         _build(project(recipes={"dense": [], "x": recipe}), tmp_path / "catalog")

@@ -222,8 +222,9 @@ def test_export_and_calibration_print_nothing_and_do_not_warn() -> None:
         from tests.small import quiet
         from tests.variants import tiny
         from variants.compression.techniques.int8 import Int8
-        Int8(method="auto").apply(tiny.state(), tiny.datasets().training_data, quiet())
-        Int8(mode="dynamic").apply(tiny.state(), tiny.datasets().training_data, quiet())
+        data = tiny.datasets().training_data
+        Int8(method="auto", samples=8, held_out=8).apply(tiny.state(), data, quiet())
+        Int8(mode="dynamic", samples=8).apply(tiny.state(), data, quiet())
     """
     command = [sys.executable, "-W", "error", "-c", code]
     process = subprocess.run(command, capture_output=True, check=False, text=True)
