@@ -64,8 +64,8 @@ class LowRankFactors(Technique):
 
         Raises `ValueError` if no layer becomes smaller.
         """
-        found, notes = find_layers(state.network, self.exclude)
-        linears = {name: layer for name, layer in found.items() if isinstance(layer, nn.Linear)}
+        layers, notes = find_layers(state.network, self.exclude)
+        linears = {name: layer for name, layer in layers.items() if isinstance(layer, nn.Linear)}
         for name in [name for name, linear in linears.items() if type(linear) is not nn.Linear]:
             kind = type(linears.pop(name)).__name__
             notes.append(f"layer {name} stays dense: a {kind} is not always called like a Linear")
@@ -78,11 +78,11 @@ class LowRankFactors(Technique):
             statistics = inputs.get(name)
             decomposition = Decomposition.of(linear.weight, _input_moments(linear, statistics))
             rank = self._rank(linear, decomposition)
-            most = break_even(linear.in_features, linear.out_features)
-            if rank >= most:
+            break_even_rank = break_even(linear.in_features, linear.out_features)
+            if rank >= break_even_rank:
                 notes.append(
-                    f"layer {name} stays dense: rank {rank} would not make it smaller; the rank "
-                    f"must be below {most:.1f}"
+                    f"layer {name} stays dense: rank {rank} would not make it smaller, since "
+                    f"that needs a rank below {break_even_rank:.1f}"
                 )
                 continue
             ranks[name] = f"{name} {rank} of {len(decomposition.singular)}"

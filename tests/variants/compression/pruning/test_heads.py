@@ -66,8 +66,8 @@ def test_structured_pruning_removes_the_useless_head_first() -> None:
     given = tiny_attention.state()
     given = CompressionState(_with_useless_head(), given.interface, dense=given.dense)
     pruning = Structured(share=0.01, exclude=("layers.*.inner",), samples=48)
-    made = pruning.apply(given, tiny_attention.datasets().training_data, quiet())
-    network: Any = made.network
+    result = pruning.apply(given, tiny_attention.datasets().training_data, quiet())
+    network: Any = result.network
     first, second = (layer.attention for layer in network.layers)
     assert (len(first.query.weight), len(second.query.weight)) == (12, 8)
     before = _with_useless_head().state_dict()[f"{LAYER}.query.weight"]

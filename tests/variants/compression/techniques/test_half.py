@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import cache
 from types import ModuleType
 
 import numpy as np
@@ -10,10 +11,17 @@ from tests.variants import tiny_conv, two_inputs
 from variants.compression.export import export
 from variants.compression.techniques.half import Bf16, Fp16, HalfPrecision
 from variants.compression.techniques.n_m import SparseNM
-from variants.measurement.size import onnx_size
+from variants.measurement.size import Size, onnx_size
 from variants.model.forward import all_scores
 from variants.model.state import Conversion
 from variants.runtime.onnx import OnnxRunner
+
+
+@cache
+def _dense_size(module: ModuleType) -> Size:
+    given, data = module.state(), module.datasets().training_data
+    dense = export(given.network, data.validation.samples, given.interface)
+    return onnx_size(dense.SerializeToString())
 
 
 @pytest.mark.parametrize("module", [tiny_conv, two_inputs], ids=["conv", "text"])
@@ -29,8 +37,7 @@ def test_weights_take_half_the_bytes_and_outputs_are_nearly_equal(
     expected = all_scores(given.network, samples).numpy()
     assert outputs.dtype == np.float32
     assert 0 < np.abs(outputs - expected).max() < tolerance * np.abs(expected).max()
-    dense = export(given.network, data.validation.samples, given.interface)
-    whole = onnx_size(dense.SerializeToString())
+    whole = _dense_size(module)
     size = onnx_size(result.graph)
     assert size.parameters == whole.parameters
     assert 0.5 < size.weight_bytes / whole.weight_bytes < 0.65

@@ -77,9 +77,9 @@ def test_the_rewind_state_is_the_network_after_the_rewind_steps(steps: int) -> N
     ticket = _ticket(rewind_steps=steps, rounds=1)
     early = initialise(tiny.network(), ticket.seed)
     fit(early, TRAIN, ticket, quiet(), steps=range(steps))
-    found = ticket.search(tiny.network(), TRAIN, quiet())
-    assert _equal(found.rewind_state, early.state_dict())
-    assert _equal(found.rewind_state, initialise(tiny.network(), 0).state_dict()) == (steps == 0)
+    result = ticket.search(tiny.network(), TRAIN, quiet())
+    assert _equal(result.rewind_state, early.state_dict())
+    assert _equal(result.rewind_state, initialise(tiny.network(), 0).state_dict()) == (steps == 0)
 
 
 def test_kept_weights_are_rewound(search: TicketSearch) -> None:
@@ -104,9 +104,9 @@ def test_reinit_has_the_same_masks_and_other_weights(search: TicketSearch) -> No
 def test_random_mask_keeps_as_many_weights_in_each_layer(search: TicketSearch) -> None:
     network, masks = _ticket(control="random-mask").start(tiny.network(), search)
     for name, mask in masks.items():
-        found = search.masks[-1][name]
-        assert mask.sum() == found.sum()
-        assert not torch.equal(mask, found)
+        ticket_mask = search.masks[-1][name]
+        assert mask.sum() == ticket_mask.sum()
+        assert not torch.equal(mask, ticket_mask)
         assert torch.equal(network.get_parameter(name), search.rewind_state[name] * mask)
 
 

@@ -165,7 +165,7 @@ def test_a_layer_that_would_not_become_smaller_stays_dense() -> None:
     result = LowRankFactors(energy=0.99, exclude=("4",)).apply(given, DATA, quiet())
     assert _ranks(result.network) == {"2": 1}
     assert result.notes == (
-        "layer 0 stays dense: rank 8 would not make it smaller; the rank must be below 5.3",
+        "layer 0 stays dense: rank 8 would not make it smaller, since that needs a rank below 5.3",
         "ranks: 2 1 of 16",
     )
 

@@ -145,8 +145,8 @@ def test_a_post_norm_block_raises_with_the_reason() -> None:
 
 
 def test_equal_seeds_give_equal_weights() -> None:
-    def weights(made: CompressionState) -> Tensor:
-        return made.network.get_parameter("0.weight")
+    def weights(result: CompressionState) -> Tensor:
+        return result.network.get_parameter("0.weight")
 
     data = tiny.datasets().training_data
     first, second, other = (
@@ -159,8 +159,8 @@ def test_equal_seeds_give_equal_weights() -> None:
 def test_samples_are_drawn_like_those_of_other_techniques() -> None:
     given, data = problem()
     chosen = draw_samples(data.validation, 40, 3)
-    made = SmoothQuant(samples=40, seed=3).apply(given, data, quiet())
+    result = SmoothQuant(samples=40, seed=3).apply(given, data, quiet())
     expected = SmoothQuant().apply(given, TrainingData(chosen, chosen), quiet())
-    assert made.notes == expected.notes
+    assert result.notes == expected.notes
     for name, weight in expected.network.named_parameters():
-        assert torch.equal(made.network.get_parameter(name), weight)
+        assert torch.equal(result.network.get_parameter(name), weight)

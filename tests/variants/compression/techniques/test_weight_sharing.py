@@ -33,8 +33,8 @@ def _wide() -> CompressionState:
 
 def _shared(result: CompressionState) -> dict[str, np.ndarray]:
     assert result.graph is not None
-    found = find_codebooks(onnx.load_model_from_string(result.graph).graph)
-    return {name: weight.book.decode() for name, weight in found.items()}
+    codebooks = find_codebooks(onnx.load_model_from_string(result.graph).graph)
+    return {name: weight.book.decode() for name, weight in codebooks.items()}
 
 
 def test_outputs_equal_those_of_the_network_with_shared_values() -> None:
