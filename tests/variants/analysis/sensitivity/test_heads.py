@@ -105,7 +105,7 @@ def test_a_network_without_attention_is_an_error_of_one_line(
         capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
-    assert "error: there are no attention heads: no module has query, key" in done.stderr
+    assert "error: the network has no attention heads: no module has query, key" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
