@@ -68,14 +68,18 @@ def _print_usage(console: Console, settings: Settings, ports: Ports) -> None:
         f"and gRPC on [bold]{_connectable(settings.grpc.host)}:{ports.grpc}[/] (Ctrl-C stops it)",
         soft_wrap=True,
     )
-    console.print(f"  {url}/docs in a browser, or", soft_wrap=True)
-    console.print(
+    lines = (
+        "send a request:",
         f"  curl -s {url}/v2/models/{catalog.model.name}/infer "
         f"-H 'x-slo-latency-ms: 50' -d @{sample_path(settings.catalog)}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
+        "try next:",
+        f"  {url}/docs    requests in a browser",
+        f"  paretoserve load --url {url}    load with several SLO classes",
+        f"  paretoserve report {settings.catalog}    the complete report cards",
+        "  docs/models.md    serve your own model",
     )
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _connectable(host: str) -> str:
