@@ -1,7 +1,7 @@
-"""The model whose service is measured: 784-1024-1024-10, 1.9 M parameters, random weights.
+"""The model of the benchmarked service: 784-1024-1024-10, 1.9 M parameters, random weights.
 
-Its labels are what it answers itself, so that the dense variant is the most accurate by
-construction, and a request that asks for nothing else gets it.
+The labels of its datasets are its own predictions. The dense variant is therefore the most
+accurate by construction, and answers requests without an SLO.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from variants.model.dataset import Datasets, Split
 
 INPUTS: Final = 784
 SAMPLES: Final = 1000
+"""Samples per split."""
 
 
 def network() -> nn.Sequential:
-    """Pixels FP32 `[n, 784]` to logits FP32 `[n, 10]`; the same weights each time."""
+    """Return the network, from FP32 `[n, 784]` to FP32 `[n, 10]`; its weights never vary."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layers = nn.Sequential(
@@ -37,14 +38,14 @@ def network() -> nn.Sequential:
         )
         for layer in layers:
             if isinstance(layer, nn.Linear):
-                # Keeps the variance of activations: the logits differ from input to input.
+                # Preserves the variance of activations, so that logits differ between inputs.
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     return layers
 
 
 @cache
 def weights() -> Path:
-    """Write the weights of the network into a folder that is gone when the process ends."""
+    """Write the weights into a folder that is removed when the process exits; return the file."""
     folder = Path(tempfile.mkdtemp(prefix="paretoserve-mlp-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / "weights.safetensors"
@@ -54,7 +55,7 @@ def weights() -> Path:
 
 @cache
 def datasets() -> Datasets:
-    """Normal noise, three times."""
+    """Return three splits of normally distributed samples."""
     rng = np.random.default_rng(0)
     return Datasets(train=_split(rng), validation=_split(rng), test=_split(rng))
 

@@ -1,9 +1,9 @@
-"""Every policy under every condition, simulated: attainment, accuracy, regret, goodput.
+"""Simulates every policy under every condition: attainment, accuracy, regret, goodput.
 
     python -m loadtests.benchmarks.routing [--catalog DIR] [--out DIR] [--quick] [--processes 2]
 
-Gamma arrivals by CV2, load and deadline, several seeds, each run held against the clairvoyant
-bound. With --out it writes tables and plots, and goes on there where it was cut off.
+The grid varies CV2 of gamma arrivals, load and deadline, with several seeds. Each run is compared
+with the clairvoyant bound. With --out, it writes tables and plots, and resumes interrupted runs.
 """
 
 from __future__ import annotations
@@ -34,49 +34,54 @@ from serving.routing.profile import variant_profiles
 from variants.catalog.catalog import Catalog
 from variants.catalog.hardware import hardware
 
-KEPT: Final = "runs.jsonl"
-TABLES: Final = "routing.md"
-TELL_S: Final = 10.0
+RUNS_FILE: Final = "runs.jsonl"
+TABLES_FILE: Final = "routing.md"
+PROGRESS_INTERVAL_S: Final = 10.0
+"""Minimum time between two progress messages, in seconds."""
 
 TITLES: Final[dict[Table, str]] = {
-    "fastest": "Deadlines in p95 latencies of the fastest variant",
-    "dense": "Deadlines in p95 latencies of dense",
-    "goodput": f"Goodput, deadline {GOODPUT_DEADLINE:g} median latencies of dense",
+    "fastest": "Deadlines as multiples of the p95 latency of the fastest variant",
+    "dense": "Deadlines as multiples of the p95 latency of dense",
+    "goodput": f"Goodput with a deadline of {GOODPUT_DEADLINE:g} times the median latency of dense",
 }
 
-OURS: Final = ("serving", "variants", "loadtests")
+OWN_PACKAGES: Final = ("serving", "variants", "loadtests")
 
 
-def fingerprint(*asked: object) -> str:
-    """Return a text that changes with what is asked for, and with our code that is loaded."""
-    digest = hashlib.sha256(repr(asked).encode())
+def fingerprint(*parameters: object) -> str:
+    """Return a hash of the parameters and of the loaded code of this project."""
+    digest = hashlib.sha256(repr(parameters).encode())
     for name, module in sorted(sys.modules.items()):
-        if name.split(".")[0] in OURS and module.__file__:
+        if name.split(".")[0] in OWN_PACKAGES and module.__file__:
             digest.update(Path(module.__file__).read_bytes())
     return digest.hexdigest()
 
 
 def grids(table: Table, trial: Trial) -> list[Grid]:
-    """Return what is to be seen of a table at once."""
+    """Return the grids that are printed for a table."""
     if table == "goodput":
         return goodput_tables(trial)
     return [summary(trial), shortfalls(trial)]
 
 
-def teller(since_s: float) -> Callable[[int, int], None]:
-    """Return what says on stderr, now and then, how far it is and how long the rest will take."""
-    told_s = since_s
+def progress_printer(started_s: float) -> Callable[[int, int], None]:
+    """Return a callback that prints the progress and the estimated time left to stderr.
 
-    def tell(done: int, total: int) -> None:
-        nonlocal told_s
+    It prints every `PROGRESS_INTERVAL_S`, and when all is done. `started_s` is the start of the
+    work as `time.monotonic()`.
+    """
+    printed_s = started_s
+
+    def print_progress(done: int, total: int) -> None:
+        nonlocal printed_s
         now_s = time.monotonic()
-        if now_s - told_s < TELL_S and done < total:
+        if now_s - printed_s < PROGRESS_INTERVAL_S and done < total:
             return
-        told_s = now_s
-        left_s = (now_s - since_s) / done * (total - done)
+        printed_s = now_s
+        left_s = (now_s - started_s) / done * (total - done)
         click.echo(f"{done:,} of {total:,} done, {left_s / 60:.1f} min left", err=True)
 
-    return tell
+    return print_progress
 
 
 @click.command()
@@ -86,9 +91,14 @@ def teller(since_s: float) -> Callable[[int, int], None]:
     default=Path("catalog"),
     show_default=True,
 )
-@click.option("--variants", default="", help="Names, separated by commas. [default: all]")
+@click.option("--variants", default="", help="Variants, separated by commas. [default: all]")
 @click.option(
-    "--policy", "policies", multiple=True, default=(ALL,), help="Names; may be given repeatedly."
+    "--policy",
+    "policies",
+    multiple=True,
+    default=(ALL,),
+    show_default=True,
+    help="Policies, separated by commas; repeatable.",
 )
 @click.option(
     "--slo-of",
@@ -97,7 +107,7 @@ def teller(since_s: float) -> Callable[[int, int], None]:
     multiple=True,
     default=("fastest", "dense"),
     show_default=True,
-    help="The variant that deadlines are multiples of: a table for each.",
+    help="Variant whose latency deadlines are multiples of; repeatable, with a table for each.",
 )
 @click.option("--goodput/--no-goodput", default=True, show_default=True)
 @click.option("--requests", type=click.IntRange(min=1), default=5000, show_default=True)
@@ -105,11 +115,13 @@ def teller(since_s: float) -> Callable[[int, int], None]:
 @click.option("--cores", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--slots", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--quick", is_flag=True, help="Few conditions, 2 seeds of 2,000 requests at most.")
+@click.option(
+    "--quick", is_flag=True, help="Use few conditions and at most 2 seeds of 2,000 requests."
+)
 @click.option(
     "--out",
     type=FOLDER,
-    help="Folder for tables, plots and all runs.",
+    help="Folder for tables, plots and all runs. Completed runs in it are reused.",
 )
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
 def main(
@@ -128,12 +140,11 @@ def main(
     as_markdown: bool,
 ) -> None:
     """Compare every policy over a grid of conditions, in simulation."""
-    machine = hardware(1)
-    only = parse_names(variants)
+    selected = parse_names(variants)
     service = SimulatedService(
-        variant_profiles(Catalog.load(catalog), machine.key, only), cores=cores, slots=slots
+        variant_profiles(Catalog.load(catalog), hardware(1).key, selected), cores=cores, slots=slots
     )
-    named = parse_policies(policies)
+    names = parse_policies(policies)
     if quick:
         requests, seeds = min(requests, 2000), min(seeds, 2)
     settings = QUICK if quick else FULL
@@ -148,24 +159,25 @@ def main(
         )
         for seed in range(seeds)
     ]
-    kept = RunStore(out and out / KEPT, fingerprint(service, named, requests))
+    store = RunStore(out and out / RUNS_FILE, fingerprint(service, names, requests))
     started_s = time.monotonic()
-    runs = run_jobs(jobs, service, named, kept, processes=processes, on_done=teller(started_s))
-    took_s = time.monotonic() - started_s
-    click.echo(f"{len(jobs):,} workloads in {took_s / 60:.1f} min", err=True)
+    on_done = progress_printer(started_s)
+    runs = run_jobs(jobs, service, names, store, processes=processes, on_done=on_done)
+    duration_s = time.monotonic() - started_s
+    click.echo(f"{len(jobs):,} workloads in {duration_s / 60:.1f} min", err=True)
     note = (
         f"Simulated from {catalog}: {', '.join(service.profiles)}; cores {cores}, slots {slots}, "
         f"{seeds} seeds of about {requests:,} requests each"
     )
-    shown: list[Grid] = []
+    printed: list[Grid] = []
     for table in tables:
         trial = Trial(title=TITLES[table], note=note, runs=runs[table])
-        shown += grids(table, trial)
+        printed += grids(table, trial)
         if out is not None:
             write_trial(out / table, trial)
     if out is not None:
-        write_grids(out / TABLES, shown)
-    show(shown, Console(), as_markdown=as_markdown)
+        write_grids(out / TABLES_FILE, printed)
+    show(printed, Console(), as_markdown=as_markdown)
 
 
 if __name__ == "__main__":

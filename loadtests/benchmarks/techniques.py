@@ -1,8 +1,8 @@
-"""What each technique does to each model: the report cards of several catalogs in one table.
+"""Compares techniques across models: the report cards of several catalogs in one table.
 
     python -m loadtests.benchmarks.techniques CATALOG... [--markdown]
 
-Nothing is measured here; `paretoserve build` and `paretoserve measure` have done that.
+The command measures nothing: `paretoserve build` and `paretoserve measure` write report cards.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ BATCHES: Final = (1, 16)
 COLUMNS: Final = (
     "model and variant",
     "parameters, M",
-    "not zero",
+    "nonzero",
     "weights, MB",
-    "of dense",
-    "vs dense, points",
-    *(f"x dense at {batch}" for batch in BATCHES),
+    "MB vs dense",
+    "accuracy vs dense, points",
+    *(f"speedup at batch {batch}" for batch in BATCHES),
 )
 
 
 def rows(folder: Path, catalog: Catalog, key: str) -> Iterator[tuple[str, ...]]:
-    """Yield a row for each variant, as measured on the hardware of this key.
+    """Yield a row for each variant, with its measurements on the hardware of this key.
 
-    Raises `ValueError` if not all variants were measured there.
+    Raises ValueError if a variant was not measured on it.
     """
     cards = cards_on(catalog, key)
     if missing := sorted(catalog.variants.keys() - cards.keys()):
         raise ValueError(
-            f"{folder}: no card on {key} of {', '.join(missing)}; run `paretoserve measure`"
+            f"{folder}: no report card on {key} for {', '.join(missing)}; run `paretoserve measure`"
         )
     latencies = [latencies_at(cards, batch) for batch in BATCHES]
     dense = cards[DENSE]
@@ -56,11 +56,14 @@ def rows(folder: Path, catalog: Catalog, key: str) -> Iterator[tuple[str, ...]]:
         )
 
 
-def measured_on(folder: Path, catalog: Catalog) -> str:
-    """Return the key of the hardware that was measured on last."""
+def latest_hardware_key(folder: Path, catalog: Catalog) -> str:
+    """Return the key of the hardware of the latest measurement.
+
+    Raises ValueError if the catalog has no report cards.
+    """
     keys = hardware_keys(catalog)
     if not keys:
-        raise ValueError(f"{folder}: nothing was measured; run `paretoserve measure`")
+        raise ValueError(f"{folder}: no report cards; run `paretoserve measure`")
     return keys[0]
 
 
@@ -78,14 +81,14 @@ def _speedup(latency: BatchLatency | None) -> str:
 @click.argument("catalogs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
 def main(catalogs: tuple[Path, ...], as_markdown: bool) -> None:
-    """Put the report cards of CATALOGS into one table."""
+    """Print the report cards of CATALOGS as one table."""
     loaded = {folder: Catalog.load(folder) for folder in catalogs}
-    machines = {measured_on(folder, catalog) for folder, catalog in loaded.items()}
-    if len(machines) > 1:
-        raise ValueError(f"measured on different machines: {', '.join(sorted(machines))}")
-    (key,) = machines
+    keys = {latest_hardware_key(folder, catalog) for folder, catalog in loaded.items()}
+    if len(keys) > 1:
+        raise ValueError(f"the catalogs were measured on different machines: {sorted(keys)}")
+    (key,) = keys
     lines = [row for folder, catalog in loaded.items() for row in rows(folder, catalog, key)]
-    note = f"Measured on {key}. Intervals are of 95 %, differences are paired."
+    note = f"Measured on {key}. Intervals are 95 % intervals; differences are paired."
     show([Grid("Techniques", COLUMNS, lines, note)], Console(), as_markdown=as_markdown)
 
 

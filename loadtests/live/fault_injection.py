@@ -1,8 +1,8 @@
-"""Kills hosts of a running service, one every so many seconds, and sees when each is back.
+"""Kills hosts of a running service at a fixed interval and measures when each one is back.
 
-    variants, in turns ─▶ Registry: its hosts' processes ─▶ SIGKILL ─▶ Kill
+    variants, in rotation ─▶ Registry: processes of their hosts ─▶ SIGKILL ─▶ HostKill
 
-No process is killed but one that a host of this service said to be its own.
+Only processes that a host of this service reports as its own are killed.
 """
 
 from __future__ import annotations
@@ -22,53 +22,54 @@ from serving.gateway.discovery import Registry
 logger = logging.getLogger(__name__)
 
 POLL_S: Final = 0.1
-"""How exactly it is known when a host is back."""
+"""Interval between checks whether a host is back, in seconds: the resolution of `back_after_s`."""
 
-ANSWER_WITHIN_S: Final = 1.0
-BACK_WITHIN_S: Final = 60.0
-"""How long the last hosts are waited for, once no more are killed."""
+DESCRIBE_TIMEOUT_S: Final = 1.0
+"""Time allowed for the descriptions of all hosts of a variant, in seconds."""
+RECOVERY_TIMEOUT_S: Final = 60.0
+"""Time allowed for killed hosts to come back after the last kill, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kill:
-    """One host process, killed."""
+class HostKill:
+    """One killed host process."""
 
     variant: str
     at_s: float
-    """By `time.monotonic()`, which all processes of a machine share."""
+    """Time of the kill, as `time.monotonic()`, which all processes of a machine share."""
     back_after_s: float | None
-    """Until the variant had as many hosts as before and was ready; None if it was not seen to."""
+    """Time until the variant was ready with as many hosts as before; None if it was not seen."""
 
 
-class Killer:
-    """Kills hosts of one service; `kills` are those so far."""
+class HostKiller:
+    """Kills hosts of one service. `kills` lists the kills so far."""
 
     def __init__(
         self,
         registry: Registry,
         is_ready: Callable[[str], Awaitable[bool]],
-        end: Callable[[int], None] = lambda pid: os.kill(pid, signal.SIGKILL),
+        kill: Callable[[int], None] = lambda pid: os.kill(pid, signal.SIGKILL),
     ) -> None:
-        """`is_ready` tells whether a gateway has hosts of a variant; `end` kills a process."""
+        """`is_ready` returns whether a gateway has hosts of a variant; `kill` ends a process."""
         self._registry = registry
         self._is_ready = is_ready
-        self._end = end
+        self._kill = kill
         self._apps: dict[str, list[str]] = {}
         self._watches: list[tuple[str, float, asyncio.Task[float]]] = []
 
     @property
-    def kills(self) -> tuple[Kill, ...]:
+    def kills(self) -> tuple[HostKill, ...]:
         """Every kill, in order."""
         return tuple(
-            Kill(variant, at_s, watch.result() if _is_known(watch) else None)
+            HostKill(variant, at_s, watch.result() if _is_completed(watch) else None)
             for variant, at_s, watch in self._watches
         )
 
     async def run(self, variants: Sequence[str], every_s: float, until_s: float) -> None:
-        """Kill a host at `every_s`, twice that, and so on before `until_s`.
+        """Kill a host at every multiple of `every_s` before `until_s`.
 
-        Variants take turns, and the hosts of each; one that has no host then is passed over.
-        Raises what the registry raises if it does not know the applications.
+        Variants are taken in rotation, and so are the hosts of each. A variant without hosts is
+        skipped. Raises what the registry raises if it does not know the applications.
         """
         start_s = time.monotonic()
         self._apps = await self._registry.list_apps()
@@ -77,50 +78,50 @@ class Killer:
             await asyncio.sleep(start_s + number * every_s - time.monotonic())
             number += 1
             for _ in variants:
-                variant, lap = variants[turn % len(variants)], turn // len(variants)
+                variant, rotation = variants[turn % len(variants)], turn // len(variants)
                 turn += 1
-                if await self._kill(variant, lap):
+                if await self._kill_host(variant, rotation):
                     break
             else:
-                logger.warning("no variant had a host to kill")
+                logger.warning("no variant has a host to kill")
 
-    async def wait_for_hosts(self, within_s: float = BACK_WITHIN_S) -> None:
-        """Wait until every host that was killed is back, or so long; then look no more."""
+    async def wait_for_hosts(self, timeout_s: float = RECOVERY_TIMEOUT_S) -> None:
+        """Wait until every killed host is back or `timeout_s` has passed; then stop watching."""
         watches = [watch for *_, watch in self._watches]
         if watches:
-            await asyncio.wait(watches, timeout=within_s)
+            await asyncio.wait(watches, timeout=timeout_s)
         for watch in watches:
             watch.cancel()
 
-    async def _kill(self, variant: str, lap: int) -> bool:
-        hosts = await self._hosts(variant)
+    async def _kill_host(self, variant: str, rotation: int) -> bool:
+        hosts = await self._describe_hosts(variant)
         if not hosts:
             return False
         pids = sorted(host.pid for host in hosts)
-        victim = pids[lap % len(pids)]
+        victim = pids[rotation % len(pids)]
         at_s = time.monotonic()
-        self._end(victim)
-        back = self._until_back(variant, victim, len(pids), at_s)
-        self._watches.append((variant, at_s, asyncio.create_task(back)))
+        self._kill(victim)
+        recovery = self._measure_recovery(variant, victim, len(pids), at_s)
+        self._watches.append((variant, at_s, asyncio.create_task(recovery)))
         return True
 
-    async def _until_back(self, variant: str, victim: int, count: int, at_s: float) -> float:
+    async def _measure_recovery(self, variant: str, victim: int, count: int, at_s: float) -> float:
         while True:
             await asyncio.sleep(POLL_S)
-            pids = {host.pid for host in await self._hosts(variant)} - {victim}
+            pids = {host.pid for host in await self._describe_hosts(variant)} - {victim}
             if len(pids) >= count and await self._is_ready(variant):
                 return time.monotonic() - at_s
 
-    async def _hosts(self, variant: str) -> list[HostDescription]:
-        """Return what the hosts of a variant say; nothing if not all of them answer."""
+    async def _describe_hosts(self, variant: str) -> list[HostDescription]:
+        """Return the descriptions of a variant's hosts; an empty list unless all of them answer."""
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
+            async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
                 apps = self._apps.get(variant, [])
                 return [host for app in apps for host in await self._registry.describe(app)]
-        except Exception as error:  # one that is dead, or starts, has no answer
+        except Exception as error:  # a host that is dead or starting does not answer
             logger.debug("no answer from the hosts of %s: %r", variant, error)
             return []
 
 
-def _is_known(watch: asyncio.Task[float]) -> bool:
+def _is_completed(watch: asyncio.Task[float]) -> bool:
     return watch.done() and not watch.cancelled()

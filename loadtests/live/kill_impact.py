@@ -1,6 +1,6 @@
-"""What killing hosts did to requests: those in hand at each kill, and those of the seconds after.
+"""Effect of host kills on requests: those open at a kill, and those of the next seconds.
 
-Outcomes, Kills, when the workload started ─▶ Aftermath of each ─▶ Grids
+Outcomes, HostKills, start of the workload ─▶ KillImpact of each kill ─▶ Grids
 """
 
 from __future__ import annotations
@@ -10,30 +10,32 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from loadtests.live.fault_injection import Kill
+from loadtests.live.fault_injection import HostKill
 from loadtests.simulator.simulate import HostFailure
 from loadtests.trials.grid import Grid
 from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.trials.tables import NO_VALUE
 
 WINDOW_S: Final = 2.0
+"""Time after a kill whose arrivals count as affected, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class KillImpact:
-    """One kill, and the requests that it may have touched."""
+    """One kill, and the requests that it may have affected."""
 
-    kill: Kill
+    kill: HostKill
     at_s: float
-    """From the start of the workload."""
+    """Seconds from the start of the workload."""
     requests: int
-    """Those that were open at the kill, or came within `WINDOW_S` after it."""
+    """Number of requests that were open at the kill or arrived within `WINDOW_S` after it."""
     on_time: int
+    """Number of these requests that were answered on time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Survived:
-    """A whole run in which hosts were killed."""
+class KillSummary:
+    """A whole run during which hosts were killed."""
 
     name: str
     kills: tuple[KillImpact, ...]
@@ -42,8 +44,8 @@ class Survived:
     lost: int
     failed: int
 
-    def deaths(self, seconds: float) -> tuple[HostFailure, ...]:
-        """Return the same for a simulation of so many seconds, in which each variant has one host.
+    def host_failures(self, seconds: float) -> tuple[HostFailure, ...]:
+        """Return the same failures for a simulation of `seconds` with one host per variant.
 
         A host that was not seen to come back stays away.
         """
@@ -53,16 +55,18 @@ class Survived:
         )
 
 
-def survived(name: str, outcomes: Outcomes, kills: Sequence[Kill], started_s: float) -> Survived:
-    """Count what became of the requests of a workload that started at `started_s`.
+def summarize_kills(
+    name: str, outcomes: Outcomes, kills: Sequence[HostKill], started_s: float
+) -> KillSummary:
+    """Count the outcomes of the requests of a workload that started at `started_s`.
 
-    `started_s` is by the clock of the kills. A kill after the last arrival is left out.
+    `started_s` is a time of the same clock as the kills. Kills after the last arrival are omitted.
     """
     seconds = outcomes.workload.seconds
-    found = [_kill_impact(outcomes, kill, kill.at_s - started_s) for kill in kills]
-    return Survived(
+    impacts = [_kill_impact(outcomes, kill, kill.at_s - started_s) for kill in kills]
+    return KillSummary(
         name=name,
-        kills=tuple(each for each in found if each.at_s < seconds),
+        kills=tuple(impact for impact in impacts if impact.at_s < seconds),
         requests=len(outcomes.workload),
         on_time=int(outcomes.on_time.sum()),
         lost=int((outcomes.status == RequestStatus.LOST).sum()),
@@ -70,24 +74,24 @@ def survived(name: str, outcomes: Outcomes, kills: Sequence[Kill], started_s: fl
     )
 
 
-def _kill_impact(outcomes: Outcomes, kill: Kill, at_s: float) -> KillImpact:
-    # A request that has no end was open all the time since it came: NaN is below nothing.
-    touched = (outcomes.workload.arrivals_s < at_s + WINDOW_S) & ~(outcomes.finished_s < at_s)
-    return KillImpact(kill, at_s, int(touched.sum()), int(outcomes.on_time[touched].sum()))
+def _kill_impact(outcomes: Outcomes, kill: HostKill, at_s: float) -> KillImpact:
+    # A request that never finished has NaN, which compares False: it counts as open ever since.
+    affected = (outcomes.workload.arrivals_s < at_s + WINDOW_S) & ~(outcomes.finished_s < at_s)
+    return KillImpact(kill, at_s, int(affected.sum()), int(outcomes.on_time[affected].sum()))
 
 
-def survival_grids(runs: Sequence[Survived]) -> list[Grid]:
+def kill_grids(runs: Sequence[KillSummary]) -> list[Grid]:
     """Return a table with a row per run, and one with a row per kill."""
     window = f"on time {WINDOW_S:g} s after, %"
     by_run = [
         (
             run.name,
             f"{len(run.kills)}",
-            _share(run.on_time, run.requests),
-            _share(sum(k.on_time for k in run.kills), sum(k.requests for k in run.kills)),
+            _percentage(run.on_time, run.requests),
+            _percentage(sum(k.on_time for k in run.kills), sum(k.requests for k in run.kills)),
             f"{run.lost:,}",
             f"{run.failed:,}",
-            *_back(run.kills),
+            *_recovery_cells(run.kills),
         )
         for run in runs
     ]
@@ -97,19 +101,21 @@ def survival_grids(runs: Sequence[Survived]) -> list[Grid]:
             each.kill.variant,
             f"{each.at_s:.1f}",
             f"{each.requests:,}",
-            _share(each.on_time, each.requests),
+            _percentage(each.on_time, each.requests),
             _seconds(each.kill.back_after_s),
         )
         for run in runs
         for each in run.kills
     ]
-    note = "A request is counted after a kill if it was open then, or came in the time after."
+    note = (
+        f"A request counts for a kill if it was open then or arrived within {WINDOW_S:g} s after it"
+    )
     return [
         Grid(
             "Hosts killed",
             (
-                "run", "kills", "on time, %", window, "lost", "failed", "back after, s",
-                "at most, s", "not seen back",
+                "run", "kills", "on time, %", window, "lost", "failed", "median back after, s",
+                "max back after, s", "not seen back",
             ),
             by_run,
             note,
@@ -122,16 +128,16 @@ def survival_grids(runs: Sequence[Survived]) -> list[Grid]:
     ]  # fmt: skip
 
 
-def _back(kills: Sequence[KillImpact]) -> tuple[str, str, str]:
-    """Return the median and the most of the times until hosts were back, and how many were not."""
+def _recovery_cells(kills: Sequence[KillImpact]) -> tuple[str, str, str]:
+    """Return the median and maximum recovery time, and how many hosts were not seen back."""
     known = [k.kill.back_after_s for k in kills if k.kill.back_after_s is not None]
     if not known:
         return NO_VALUE, NO_VALUE, str(len(kills))
     return _seconds(float(median(known))), _seconds(max(known)), str(len(kills) - len(known))
 
 
-def _share(part: int, of: int) -> str:
-    return f"{100 * part / of:.3f}" if of else NO_VALUE
+def _percentage(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.3f}" if whole else NO_VALUE
 
 
 def _seconds(value: float | None) -> str:

@@ -1,7 +1,7 @@
-"""A whole service for the time of a `with`, driven from a process of its own.
+"""Runs a complete service inside a `with` block, in a separate process.
 
-The process that sends requests then has no thread of Ray's, and stays undisturbed while hosts are
-killed: the other process does that.
+The process that sends requests therefore has no threads of Ray and is not disturbed while hosts
+are killed: the process of the service kills them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from loadtests.client.service import connect
-from loadtests.live.fault_injection import Kill, Killer
+from loadtests.live.fault_injection import HostKill, HostKiller
 from serving.gateway.description import Ports
 from serving.gateway.settings import Settings
 
-STOP_WITHIN_S: Final = 60.0
-PROBE_WITHIN_S: Final = 1.0
+STOP_TIMEOUT_S: Final = 60.0
+"""Time allowed for the service to stop before its process is terminated, in seconds."""
+PROBE_TIMEOUT_S: Final = 1.0
+"""Time allowed for the response to a readiness probe, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class _KillHosts:
+class _StartKilling:
     every_s: float
     until_s: float
 
@@ -37,31 +39,31 @@ class _StopKilling:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class LiveService:
     """A service that is ready."""
 
     url: str
     _pipe: Connection
 
     def start_killing(self, every_s: float, until_s: float) -> None:
-        """Kill one host process every so many seconds, for `until_s`; variants take turns."""
-        self._pipe.send(_KillHosts(every_s, until_s))
+        """Kill one host process every `every_s` seconds before `until_s`; variants rotate."""
+        self._pipe.send(_StartKilling(every_s, until_s))
 
-    def stop_killing(self) -> tuple[Kill, ...]:
-        """Wait for the hosts to be back; return every kill.
+    def stop_killing(self) -> tuple[HostKill, ...]:
+        """Wait until the killed hosts are back; return every kill.
 
-        Raises `RuntimeError` if the service has ended.
+        Raises RuntimeError if the service has ended.
         """
         self._pipe.send(_StopKilling())
-        kills: tuple[Kill, ...] = _receive(self._pipe)
+        kills: tuple[HostKill, ...] = _receive(self._pipe)
         return kills
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Running]:
-    """Start Ray and the service that the settings say; stop both in the end.
+def run_service(settings: Settings) -> Iterator[LiveService]:
+    """Start Ray and a service with these settings; stop both on exit.
 
-    Raises `RuntimeError` that says why if it does not start.
+    Raises RuntimeError with the reason if the service does not start.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -69,13 +71,13 @@ def running(settings: Settings) -> Iterator[Running]:
     process.start()
     theirs.close()
     try:
-        answer: Ports | str = _receive(ours)
-        if isinstance(answer, str):
-            raise RuntimeError(answer)
-        yield Running(f"http://127.0.0.1:{answer.http}", ours)
+        result: Ports | str = _receive(ours)
+        if isinstance(result, str):
+            raise RuntimeError(result)
+        yield LiveService(f"http://127.0.0.1:{result.http}", ours)
     finally:
-        ours.close()  # which tells it to stop
-        process.join(STOP_WITHIN_S)
+        ours.close()  # signals the service to stop
+        process.join(STOP_TIMEOUT_S)
         if process.is_alive():
             process.terminate()
             process.join()
@@ -85,13 +87,13 @@ def _receive(pipe: Connection) -> Any:
     try:
         return pipe.recv()
     except EOFError:
-        raise RuntimeError("the service has ended; what it printed says why") from None
+        raise RuntimeError("the service has ended; its output gives the reason") from None
 
 
 def _run(settings: Settings, pipe: Connection) -> None:
     from serving.cluster.environment import set_environment
 
-    os.dup2(2, 1)  # Ray prints what its processes say; stdout is for results
+    os.dup2(2, 1)  # Ray prints the output of its processes; stdout is reserved for results
     set_environment()  # before ray is imported
     from serving.cluster.start import (
         NotStarted,
@@ -105,13 +107,13 @@ def _run(settings: Settings, pipe: Connection) -> None:
         with local_cluster(cpus_needed(settings, len(served_variants(settings)))):
             ports = start_service(settings)
             pipe.send(ports)
-            asyncio.run(_obey(pipe, ports.http))
+            asyncio.run(_handle_commands(pipe, ports.http))
     except NotStarted as error:
         pipe.send(str(error))
 
 
-async def _obey(pipe: Connection, port: int) -> None:
-    """Do what the other end says, until it is closed."""
+async def _handle_commands(pipe: Connection, port: int) -> None:
+    """Execute the commands received through the pipe until the other end closes it."""
     from serving.cluster.registry import ServeRegistry
 
     metadata = connect(f"http://127.0.0.1:{port}").metadata
@@ -120,7 +122,7 @@ async def _obey(pipe: Connection, port: int) -> None:
         path = f"/v2/models/{metadata['name']}/versions/{variant}/ready"
         return await asyncio.to_thread(_is_ok, port, path)
 
-    killer = Killer(ServeRegistry(), is_ready)
+    killer = HostKiller(ServeRegistry(), is_ready)
     killing: asyncio.Task[None] | None = None
     while True:
         try:
@@ -128,7 +130,7 @@ async def _obey(pipe: Connection, port: int) -> None:
         except EOFError:
             return
         match command:
-            case _KillHosts(every_s, until_s):
+            case _StartKilling(every_s, until_s):
                 run = killer.run(metadata["versions"], every_s, until_s)
                 killing = asyncio.create_task(run)
             case _StopKilling():
@@ -141,7 +143,7 @@ async def _obey(pipe: Connection, port: int) -> None:
 
 
 def _is_ok(port: int, path: str) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=PROBE_WITHIN_S)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PROBE_TIMEOUT_S)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == 200

@@ -1,8 +1,8 @@
-"""Live runs of policies side by side, and each beside its simulation.
+"""Compares the live runs of several policies, and each with its simulation.
 
-Turns ─▶ live_grid, gaps_grid;   Turns ─▶ Trial, for files and plots
+PolicyRuns ─▶ live_grid, gaps_grid;   PolicyRuns ─▶ Trial, for files and plots
 
-A run that does not count is shown all the same, in a row of its own that says so.
+Invalid runs are shown too, in rows of their own that are marked as invalid.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Final
 
-from loadtests.live.turn import Turn
+from loadtests.live.policy_run import PolicyRun
 from loadtests.replay.live_run import gap_grid, gap_rows
 from loadtests.trials.grid import Grid
 from loadtests.trials.metric import METRICS
@@ -26,55 +26,55 @@ COLUMNS: Final = (
 INVALID: Final = ", INVALID"
 
 
-def live_name(turn: Turn) -> str:
-    """Return what a turn's live run is called in tables."""
-    return turn.policy + (INVALID if turn.invalid else "")
+def live_run_name(run: PolicyRun) -> str:
+    """Return the name of a live run in tables."""
+    return run.policy + (INVALID if run.invalid_reason else "")
 
 
-def live_grid(turns: Sequence[Turn], title: str, note: str = "") -> Grid:
-    """Return a row per policy, the mean of its runs with half the 95 % interval."""
+def live_grid(runs: Sequence[PolicyRun], title: str, note: str = "") -> Grid:
+    """Return a row per policy: means over its runs with half the width of the 95 % interval."""
     rows = []
-    for name, some in _by_name(turns).items():
-        scores = [turn.live.run.score for turn in some]
+    for name, group in _by_name(runs).items():
+        scores = [run.live.run.score for run in group]
         rows.append(
             (
                 name,
-                str(len(some)),
+                str(len(group)),
                 *(format_metric(column, scores) for column in COLUMNS),
-                f"{1e3 * fmean(turn.live.client.delay_p99_s for turn in some):.2f}",
+                f"{1e3 * fmean(run.live.client.delay_p99_s for run in group):.2f}",
                 answered_by(scores),
             )
         )
     columns = (
-        "policy", "runs", *(METRICS[name].title for name in COLUMNS), "client p99 late, ms",
+        "policy", "runs", *(METRICS[name].title for name in COLUMNS), "client delay p99, ms",
         "answered by, %",
     )  # fmt: skip
-    why = dict.fromkeys(turn.invalid for turn in turns if turn.invalid)
-    notes = (note, f"invalid: {'; '.join(why)}" if why else "")
+    reasons = dict.fromkeys(run.invalid_reason for run in runs if run.invalid_reason)
+    notes = (note, f"invalid: {'; '.join(reasons)}" if reasons else "")
     return Grid(title, columns, rows, ". ".join(filter(None, notes)))
 
 
-def gaps_grid(turns: Sequence[Turn]) -> Grid:
+def gaps_grid(runs: Sequence[PolicyRun]) -> Grid:
     """Return three rows per policy: live, simulated on the same requests, and the difference.
 
-    The difference is taken seed by seed.
+    The differences are paired by seed.
     """
     rows = []
-    for name, some in _by_name(turns).items():
-        pairs = [(turn.live.run.score, turn.simulated.runs[0].score) for turn in some]
+    for name, group in _by_name(runs).items():
+        pairs = [(run.live.run.score, run.simulated.runs[0].score) for run in group]
         rows += gap_rows(pairs, f"{name}: ")
-    return gap_grid(rows, "Simulated with what batches took in each service's own calibration")
+    return gap_grid(rows, "Simulated with the batch durations that each service was calibrated to")
 
 
-def live_trial(turns: Sequence[Turn], title: str, note: str) -> Trial:
-    """Return every run, live and simulated, ours first."""
-    live = tuple(turn.live.run.with_policy_name(f"{live_name(turn)} live") for turn in turns)
-    simulated = tuple(run for turn in turns for run in turn.simulated.runs)
+def live_trial(runs: Sequence[PolicyRun], title: str, note: str) -> Trial:
+    """Return all runs, the live ones before the simulated ones."""
+    live = tuple(run.live.run.with_policy_name(f"{live_run_name(run)} live") for run in runs)
+    simulated = tuple(each for run in runs for each in run.simulated.runs)
     return Trial(title=title, note=note, runs=(*live, *simulated))
 
 
-def _by_name(turns: Sequence[Turn]) -> Mapping[str, list[Turn]]:
-    found: dict[str, list[Turn]] = {}
-    for turn in turns:
-        found.setdefault(live_name(turn), []).append(turn)
-    return found
+def _by_name(runs: Sequence[PolicyRun]) -> Mapping[str, list[PolicyRun]]:
+    groups: dict[str, list[PolicyRun]] = {}
+    for run in runs:
+        groups.setdefault(live_run_name(run), []).append(run)
+    return groups

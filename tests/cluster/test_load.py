@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from loadtests.benchmarks.throughput import PINNED, Setup, measure, setups
+from loadtests.benchmarks.closed_loops import http_scenario, measure
+from loadtests.benchmarks.throughput import BARE_LISTENER, PINNED, scenarios
 from loadtests.closed_loop.classes import CLASSES
 from loadtests.closed_loop.locust_run import run_load_test
 from loadtests.closed_loop.summary import LoadReport
@@ -41,15 +42,14 @@ def test_every_slo_class_is_answered_and_reported(service: RunningService, tmp_p
     assert LoadReport.model_validate_json(path.read_text()) == report
 
 
-def test_every_setup_of_the_throughput_benchmark_is_answered(service: RunningService) -> None:
+def test_every_scenario_of_the_throughput_benchmark_is_answered(service: RunningService) -> None:
     wait_until_ready(service)
-    ways = [way for way in setups(service.port, alone_port=0) if way.port]
-    assert PINNED in [way.name for way in ways]
-    points = measure(ways, clients=[1, 8], rounds=1, seconds=0.2)
-    assert len(points) == 2 * len(ways) == 8
+    bare, *served = scenarios(service.port, bare_listener_port=0)
+    assert bare.name == BARE_LISTENER
+    assert PINNED in [scenario.name for scenario in served]
+    points = measure(served, clients=[1, 8], rounds=1, seconds=0.2)
+    assert len(points) == 2 * len(served) == 8
     assert all(point.requests_per_s > 0 for point in points.values())
-    broken = Setup(
-        "no such model", service.port, ways[0].request.replace(b"/v2/models/", b"/v2/x/")
-    )
+    broken = http_scenario("no such path", service.port, "/v2/x/infer", b"", {})
     with pytest.raises(RuntimeError, match="404"):
         measure([broken], clients=[1], rounds=1, seconds=0.01)

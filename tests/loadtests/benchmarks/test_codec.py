@@ -4,32 +4,31 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.benchmarks.codec import measure, readers, writers
+from loadtests.benchmarks.codec import Case, measure, request_parsers, response_renderers
 from serving.protocol.messages import InferRequest
 
 TENSOR = np.arange(24, dtype=np.float32).reshape(3, 8)
 
 
-def test_every_encoding_that_is_timed_reads_the_same() -> None:
-    parts = readers({"input": TENSOR})
-    for name, (size, part) in parts.items():
-        assert size > TENSOR.nbytes
-        read: Any = part()
-        (found,) = read.inputs.values() if isinstance(read, InferRequest) else read
-        np.testing.assert_array_equal(found, TENSOR, err_msg=name)
+def test_every_timed_encoding_parses_to_the_same_tensor() -> None:
+    for name, encoding in request_parsers({"input": TENSOR}).items():
+        assert encoding.message_bytes > TENSOR.nbytes
+        request: Any = encoding.call()
+        (tensor,) = request.inputs.values() if isinstance(request, InferRequest) else request
+        np.testing.assert_array_equal(tensor, TENSOR, err_msg=name)
 
 
-def test_every_encoding_that_is_timed_writes_the_values() -> None:
-    for name, (size, part) in writers({"output": TENSOR}).items():
-        written = part()
-        assert isinstance(written, bytes)
-        assert len(written) == size
-        assert TENSOR.tobytes() in written or b"22.0,23.0]" in written.replace(b" ", b""), name
+def test_every_timed_encoding_renders_the_values() -> None:
+    for name, encoding in response_renderers({"output": TENSOR}).items():
+        rendered = encoding.call()
+        assert isinstance(rendered, bytes)
+        assert len(rendered) == encoding.message_bytes
+        assert TENSOR.tobytes() in rendered or b"22.0,23.0]" in rendered.replace(b" ", b""), name
 
 
 def test_a_case_is_timed_in_microseconds() -> None:
     calls = []
-    cases = [("read", "it", 1, 1, lambda: calls.append(1))]
-    (took_us,) = measure(cases, rounds=2, seconds=0.001)
-    assert 0 < took_us < 1_000
+    case = Case("parse request", "HTTP, JSON", 1, 1, lambda: calls.append(1))
+    (time_us,) = measure([case], rounds=2, seconds=0.001)
+    assert 0 < time_us < 1_000
     assert len(calls) >= 2

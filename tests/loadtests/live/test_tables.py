@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from loadtests.live.policy_run import PolicyRun, calibration_demand, invalid_reason
 from loadtests.live.tables import gaps_grid, live_grid, live_trial
-from loadtests.live.turn import Turn, calibration, why_invalid
 from loadtests.replay.client_statistics import ClientStatistics
 from loadtests.replay.live_run import LiveRun
 from loadtests.replay.timings import MIN_BATCHES, Timings
@@ -30,18 +30,18 @@ CLIENT = ClientStatistics(
 SCORE = score(OUTCOMES, ACCURACY)
 
 
-def run(policy: str, seed: int, found: Score, **fields: Any) -> Run:
-    named = found.model_copy(update={"policy": policy, **fields})
+def run(policy: str, seed: int, template: Score, **fields: Any) -> Run:
+    named = template.model_copy(update={"policy": policy, **fields})
     return Run(condition=Condition(kind="poisson"), seed=seed, score=named)
 
 
-def turn(
+def policy_run(
     policy: str,
     seed: int,
     attainment: float,
     simulated: float = 0.9,
     client: ClientStatistics = CLIENT,
-) -> Turn:
+) -> PolicyRun:
     live = LiveRun(
         run=run(f"{policy} live", seed, SCORE, attainment=attainment),
         outcomes=OUTCOMES,
@@ -52,24 +52,24 @@ def turn(
         first_failure="",
         started_s=0.0,
     )
-    alike = run(f"{policy} simulated", seed, SCORE, attainment=simulated)
-    return Turn(
+    simulated_run = run(f"{policy} simulated", seed, SCORE, attainment=simulated)
+    return PolicyRun(
         policy=policy,
         seed=seed,
         live=live,
         timings=Timings(variants={}),
-        simulated=Comparison((alike,), (OUTCOMES,), 1.0),
-        survived=None,
-        invalid=why_invalid(live, 0.002),
+        simulated=Comparison((simulated_run,), (OUTCOMES,), 1.0),
+        summarize_kills=None,
+        invalid=invalid_reason(live, 0.002),
     )
 
 
 LATE = replace(CLIENT, delay_p99_s=0.007)
 TURNS = (
-    turn("pareto", 0, 0.8, simulated=0.9),
-    turn("fixed", 0, 0.5),
-    turn("pareto", 1, 0.7, simulated=0.88),
-    turn("fixed", 1, 0.6, client=LATE),
+    policy_run("pareto", 0, 0.8, simulated=0.9),
+    policy_run("fixed", 0, 0.5),
+    policy_run("pareto", 1, 0.7, simulated=0.88),
+    policy_run("fixed", 1, 0.6, client=LATE),
 )
 
 
@@ -78,36 +78,36 @@ def rows(grid: Any) -> Mapping[str, Mapping[str, str]]:
 
 
 def test_a_policy_is_a_row_of_means_over_its_runs() -> None:
-    found = rows(live_grid(TURNS, "Live"))
-    assert found["pareto"]["runs"] == "2"
+    table = rows(live_grid(TURNS, "Live"))
+    assert table["pareto"]["runs"] == "2"
     # 0.8 and 0.7: half a width of 12.7062 * 0.07071 / sqrt 2
-    assert found["pareto"]["on time, %"] == "75.000 ±63.531"
-    assert found["pareto"]["client p99 late, ms"] == "0.50"
-    assert found["pareto"]["answered by, %"] == "dense 67, tiny 33"
-    assert (found["fixed"]["shed, %"], found["fixed"]["expired, %"]) == ("12.50", "12.50")
+    assert table["pareto"]["on time, %"] == "75.000 ±63.531"
+    assert table["pareto"]["client delay p99, ms"] == "0.50"
+    assert table["pareto"]["answered by, %"] == "dense 67, tiny 33"
+    assert (table["fixed"]["shed, %"], table["fixed"]["expired, %"]) == ("12.50", "12.50")
 
 
-def test_a_run_whose_client_was_late_is_shown_apart_and_says_why() -> None:
+def test_a_run_with_a_late_client_has_its_own_row_and_a_reason() -> None:
     grid = live_grid(TURNS, "Live", "here")
-    found = rows(grid)
-    assert found["fixed"]["on time, %"] == "50.000"
-    assert found["fixed, INVALID"]["on time, %"] == "60.000"
-    assert found["fixed, INVALID"]["client p99 late, ms"] == "7.00"
+    table = rows(grid)
+    assert table["fixed"]["on time, %"] == "50.000"
+    assert table["fixed, INVALID"]["on time, %"] == "60.000"
+    assert table["fixed, INVALID"]["client delay p99, ms"] == "7.00"
     assert grid.note.startswith(
         "here. invalid: the client sent 1 % of the requests more than 7.00 ms late"
     )
 
 
-def test_the_gap_is_taken_seed_by_seed() -> None:
-    found = rows(gaps_grid(TURNS))
+def test_gaps_are_paired_by_seed() -> None:
+    table = rows(gaps_grid(TURNS))
     # -0.1 and -0.18: half a width of 12.7062 * 0.05657 / sqrt 2
-    assert found["pareto: live minus simulated"]["on time, %"] == "-14.000 ±50.825"
-    assert found["pareto: simulated"]["on time, %"] == "89.000 ±12.706"
-    assert found["fixed: live minus simulated"]["on time, %"] == "-40.000"
-    assert found["pareto: live minus simulated"]["p99, ms"] == "+0.00 ±0.00"
+    assert table["pareto: live minus simulated"]["on time, %"] == "-14.000 ±50.825"
+    assert table["pareto: simulated"]["on time, %"] == "89.000 ±12.706"
+    assert table["fixed: live minus simulated"]["on time, %"] == "-40.000"
+    assert table["pareto: live minus simulated"]["p99, ms"] == "+0.00 ±0.00"
 
 
-def test_files_hold_every_run_also_one_that_does_not_count() -> None:
+def test_the_trial_includes_invalid_runs() -> None:
     trial = live_trial(TURNS, "Live", "")
     assert trial.policies == (
         "pareto live", "fixed live", "fixed, INVALID live", "pareto simulated", "fixed simulated",
@@ -115,8 +115,8 @@ def test_files_hold_every_run_also_one_that_does_not_count() -> None:
     assert len(trial.runs) == 8
 
 
-def test_calibration_asks_every_variant_for_every_size_often_enough() -> None:
-    demand = calibration(PROFILES, max_batch=16)
+def test_calibration_sends_every_variant_enough_batches_of_every_size() -> None:
+    demand = calibration_demand(PROFILES, max_batch=16)
     sizes = (1, 4, 16)
     assert [(each.slo.variant, each.size) for each in demand.classes] == [
         (name, size) for name in PROFILES for size in sizes
@@ -128,9 +128,9 @@ def test_calibration_asks_every_variant_for_every_size_often_enough() -> None:
     assert demand.rate_per_s * mean_s == pytest.approx(0.2)
 
 
-def test_quick_variants_are_not_asked_faster_than_the_client_is_sure_to_send() -> None:
+def test_the_calibration_rate_is_limited_for_fast_variants() -> None:
     fast = {
         name: replace(profile, latencies={1: profile.latencies[1]._replace(p50_s=1e-5)})
         for name, profile in PROFILES.items()
     }
-    assert calibration(fast, max_batch=64).rate_per_s == 150
+    assert calibration_demand(fast, max_batch=64).rate_per_s == 150

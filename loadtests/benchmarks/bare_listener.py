@@ -1,6 +1,6 @@
-"""For scale: the gateway's own listener around an application that answers without a model.
+"""A reference for scale: the HTTP listener of the gateway around an application without a model.
 
-`python -m loadtests.benchmarks.listener_alone` prints its port and runs until its standard input ends.
+`python -m loadtests.benchmarks.bare_listener` prints its port and runs until stdin is closed.
 """
 
 from __future__ import annotations
@@ -16,37 +16,40 @@ import uvloop
 
 from serving.protocol.http.listener import HttpListener
 
-ANSWER: Final = b"x" * 400
-"""As long as an answer of the measured model."""
+BODY: Final = b"x" * 400
+"""The response body, as long as a response of the measured model."""
 HEADERS: Final = (
     (b"content-type", b"application/octet-stream"),
-    (b"content-length", str(len(ANSWER)).encode()),
+    (b"content-length", str(len(BODY)).encode()),
 )
 
 
-async def answer(
+async def respond(
     scope: Mapping[str, Any],
     receive: Callable[[], Awaitable[Mapping[str, Any]]],
     send: Callable[[Mapping[str, Any]], Awaitable[None]],
 ) -> None:
-    """Read the body, answer the same bytes always."""
+    """Read the request body and send the same response every time: an ASGI application."""
     while (await receive()).get("more_body"):
         pass
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-    await send({"type": "http.response.body", "body": ANSWER})
+    await send({"type": "http.response.body", "body": BODY})
 
 
 @contextmanager
-def running() -> Iterator[int]:
-    """Run it in a process of its own; gives its port."""
+def run_bare_listener() -> Iterator[int]:
+    """Run the listener in a separate process and yield its port.
+
+    Raises RuntimeError if it does not start.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "loadtests.benchmarks.listener_alone"],
+        [sys.executable, "-m", "loadtests.benchmarks.bare_listener"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    with process:  # closes the pipes, and so ends it
+    with process:  # closes the pipes, which ends the process
         if process.stdout is None or not (line := process.stdout.readline()):
-            raise RuntimeError("the server without a model did not start")
+            raise RuntimeError("the listener without a model did not start")
         try:
             yield int(line)
         finally:
@@ -54,15 +57,15 @@ def running() -> Iterator[int]:
 
 
 async def _serve() -> None:
-    listener = HttpListener(answer, "127.0.0.1", 0)
+    listener = HttpListener(respond, "127.0.0.1", 0)
     await listener.start()
-    await _until_listening(listener.port)
+    await _wait_until_listening(listener.port)
     print(listener.port, flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await listener.close()
 
 
-async def _until_listening(port: int) -> None:
+async def _wait_until_listening(port: int) -> None:
     while True:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,0 +1,121 @@
+"""Times the scheduler and the link around hosts that compute nothing, by batch size."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+import numpy as np
+import uvloop
+import zmq.asyncio
+
+from loadtests.benchmarks.decisions import PROFILES, new_planner
+from loadtests.benchmarks.request_costs import INPUTS, Part
+from serving.dataplane.batching import Arrays, join
+from serving.dataplane.clock import LoopClock
+from serving.dataplane.executor import BatchResult
+from serving.dataplane.scheduler import Scheduler
+from serving.link.connection import HostConnection
+from serving.link.host import HostSocket
+from serving.routing.policy.pareto import pareto
+from serving.routing.policy.state import LaneKey
+from serving.routing.slo import DEFAULT_PRIORITY
+
+BATCHES: Final = (1, 16, 64)
+"""Batch sizes that are measured."""
+DEADLINE_S: Final = 1.0
+"""Time allowed for each request, in seconds: no request expires."""
+
+
+def batch_parts(host_address: str) -> dict[str, Part]:
+    """Return the parts of the scheduler and the link, by name, for each batch size."""
+    parts: dict[str, Part] = {}
+    for size in BATCHES:
+        parts[f"queue, decide, dispatch: {size} at a time"] = partial(
+            _in_loop, partial(_schedule, size)
+        )
+    for size in BATCHES:
+        parts[f"link, round trip: batch of {size}"] = partial(
+            _in_loop, partial(_round_trips, host_address, size)
+        )
+    return parts
+
+
+@contextmanager
+def run_idle_host() -> Iterator[str]:
+    """Run a host that computes nothing in a separate process; yield its address."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve_zeros, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        ours.send(None)
+        process.join()
+
+
+def _in_loop(measure: Callable[[float], Coroutine[Any, Any, float]], seconds: float) -> float:
+    return uvloop.run(measure(seconds))
+
+
+async def _schedule(clients: int, seconds: float) -> float:
+    """Submit requests from clients in a closed loop; return the microseconds per request."""
+
+    async def run(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
+        await asyncio.sleep(0)
+        return BatchResult(requests, 0.0)
+
+    clock = LoopClock()
+    scheduler = Scheduler(new_planner(pareto, clock.time, max(BATCHES)), run, clock)
+    key = LaneKey(tuple(PROFILES))
+    until = time.perf_counter() + seconds
+
+    async def run_client() -> int:
+        count, is_over = 0, False
+        while not is_over:
+            deadline = clock.time() + DEADLINE_S
+            await scheduler.submit(
+                INPUTS, key, size=1, deadline=deadline, priority=DEFAULT_PRIORITY
+            )
+            count, is_over = count + 1, time.perf_counter() >= until
+        return count
+
+    start = time.perf_counter()
+    counts = await asyncio.gather(*(run_client() for _ in range(clients)))
+    return (time.perf_counter() - start) / sum(counts) * 1e6
+
+
+async def _round_trips(address: str, size: int, seconds: float) -> float:
+    """Send batches to the host one after the other; return the microseconds per request."""
+    context = zmq.asyncio.Context()
+    host = HostConnection(context, address, on_lost=lambda: None)
+    inputs = [INPUTS] * size
+    until = time.perf_counter() + seconds
+    count = 0
+    try:
+        await host.run(join(inputs))
+        start = time.perf_counter()
+        while time.perf_counter() < until or not count:
+            await host.run(join(inputs))
+            count += 1
+        return (time.perf_counter() - start) / count / size * 1e6
+    finally:
+        host.close()
+        context.destroy(linger=0)
+
+
+def _serve_zeros(pipe: Connection) -> None:
+    def run(inputs: Arrays) -> Arrays:
+        return {"logits": np.zeros((len(inputs["input"]), 10), np.float32)}
+
+    socket = HostSocket(run)
+    pipe.send(socket.address)
+    pipe.recv()
+    socket.close()
