@@ -1,18 +1,20 @@
-# The image of the service: the same one answers in `docker run` and in every pod of a Ray cluster.
-# The tag names the release line; for a rebuild to the byte give a digest: --build-arg BASE=python@sha256:...
+# The image of the service, for `docker run` and for every pod of a Ray cluster.
+# The tag of the base image is a release line. For reproducible builds, set a digest instead:
+# --build-arg BASE=python@sha256:...
 ARG BASE=python:3.11-slim-bookworm
 
 
 FROM ${BASE} AS build
 
-# torch without CUDA; an empty value takes PyPI's build, for GPUs.
+# The index of torch without CUDA; an empty value installs the build for GPUs from PyPI.
 ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
-# Two prefixes become two layers below: the gigabytes of dependencies change with the pins alone.
+# Two prefixes become two layers below, so that a change of the code does not copy gigabytes of
+# dependencies again.
 COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
     && pip install --prefix=/dependencies -c constraints.txt -r requirements.txt
@@ -29,22 +31,22 @@ FROM ${BASE}
 LABEL org.opencontainers.image.title="paretoserve" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-# tini reaps what Ray leaves behind; KubeRay's probes run bash, wget and grep (two of them are there).
-# Debian keeps only its newest build of a package, so a pinned version would soon not install.
+# tini reaps the orphaned processes of Ray. The probes of KubeRay run bash, wget and grep; the base
+# image lacks only wget. Versions are not pinned, because Debian keeps only the newest build.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini wget \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 1000 --create-home paretoserve
 
-# Under /usr/local, since a login shell (KubeRay can be told to use one) forgets any other PATH.
+# In /usr/local, because a login shell, which KubeRay can use, resets any other PATH.
 COPY --from=build /dependencies /usr/local
 WORKDIR /app
 COPY examples examples
 COPY --from=build /package /usr/local
 
-# A catalog names its model by import path (`examples.fashion_mnist.model:...`), hence PYTHONPATH.
-# The RAY_ variables work only if they are set before Ray starts.
+# PYTHONPATH: a catalog names its model by import path (`examples.fashion_mnist.model:...`).
+# RAY_ variables take effect only if they are set before Ray starts.
 ENV PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

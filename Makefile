@@ -1,4 +1,4 @@
-# Each verb is one command; CONTRIBUTING.md says what to do when one of them fails.
+# Each target is one command; CONTRIBUTING.md explains what to do if one fails.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,39 +21,39 @@ FETCH := --quiet --no-deps --no-compile --retries 1 --timeout 10
 
 .PHONY: serve build report load fuzz test unit coverage clients models check docs format clean
 
-serve: $(CATALOG)/catalog.json  ## train, build and measure what is missing, then serve on 127.0.0.1:8000
+serve: $(CATALOG)/catalog.json  ## train, build and measure if necessary, then serve on 127.0.0.1:8000
 	$(BIN)/paretoserve up --catalog $(CATALOG)
 
-build: $(SERVING) $(WEIGHTS)  ## build and measure every variant anew
+build: $(SERVING) $(WEIGHTS)  ## build and measure every variant again
 	$(BIN)/paretoserve build $(PROJECT) --catalog $(CATALOG)
 
-report: $(CATALOG)/catalog.json  ## the report cards, as a table
+report: $(CATALOG)/catalog.json  ## print the report cards as a table
 	$(BIN)/paretoserve report $(CATALOG)
 
-load: $(LOADING)  ## load the running service with a mix of SLO classes
+load: $(LOADING)  ## run a load test with several SLO classes against the running service
 	$(BIN)/paretoserve load
 
-fuzz: $(DEV)  ## fuzz the running service by its OpenAPI document
+fuzz: $(DEV)  ## fuzz the running service according to its OpenAPI document
 	$(BIN)/st --config-file=tests/conformance/schemathesis.toml run $(URL)/openapi.json --max-examples=$(EXAMPLES)
 
-test: $(DEV)  ## everything that needs no GPU
-	@$(MAKE) --no-print-directory --keep-going clients || echo "some clients could not be fetched: their tests skip"
+test: $(DEV)  ## run all tests; no GPU is needed
+	@$(MAKE) --no-print-directory --keep-going clients || echo "some clients could not be fetched; their tests are skipped"
 	$(PYTEST)
 
-unit: $(DEV)  ## the tests that need no Ray, no clients and no training: under two minutes
+unit: $(DEV)  ## run the tests without Ray, clients and training, in under two minutes
 	$(PYTEST) -m "not cluster and not slow"
 
-coverage: $(DEV)  ## the tests again with coverage; fails below the floor in pyproject.toml
+coverage: $(DEV)  ## run all tests with coverage; fails below the minimum in pyproject.toml
 	$(PYTEST) --cov --cov-report=term
 
-clients: $(CLIENTS)/kserve/.fetched $(CLIENTS)/perf_analyzer/.fetched  ## other people's clients, for tests/conformance (280 MB)
+clients: $(CLIENTS)/kserve/.fetched $(CLIENTS)/perf_analyzer/.fetched  ## fetch third-party clients for tests/conformance (280 MB)
 
 $(CLIENTS)/kserve/.fetched: $(PINS)/kserve.txt | $(DEV)
 	$(BIN)/python -m venv --clear --without-pip $(@D)
 	$(BIN)/pip --python $(@D)/bin/python install $(FETCH) -r $<
 	touch $@
 
-# Debian's libb64 comes first: where there is no apt, nothing else need be fetched.
+# libb64 is fetched first: without apt, the rest is useless and need not be fetched.
 $(CLIENTS)/perf_analyzer/.fetched: $(PINS)/perf_analyzer.txt | $(DEV)
 	rm -rf $(@D) && mkdir -p $(@D)
 	cd $(@D) && { $(APT) download libb64-0d || { $(APT) update && $(APT) download libb64-0d; }; }
@@ -63,11 +63,11 @@ $(CLIENTS)/perf_analyzer/.fetched: $(PINS)/perf_analyzer.txt | $(DEV)
 	LD_LIBRARY_PATH=$(@D)/wheels/bin $(@D)/wheels/bin/perf_analyzer --version
 	touch $@
 
-models: $(DEV)  ## the other examples: their data and weights (320 MB), and MiniLM fine-tuned (minutes)
+models: $(DEV)  ## fetch data and weights of the other examples (320 MB) and fine-tune MiniLM (minutes)
 	$(BIN)/python -m examples.fetch cifar10 minilm
 	test -e $(MODELS)/minilm/weights.safetensors || $(BIN)/python -m examples.minilm.train
 
-check: $(DEV)  ## format, lint, spelling, types, import contracts, documentation
+check: $(DEV)  ## check format, lint, spelling, types, import contracts and documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell
@@ -75,17 +75,17 @@ check: $(DEV)  ## format, lint, spelling, types, import contracts, documentation
 	$(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-docs: $(DEV)  ## the documentation as a site, in site/
+docs: $(DEV)  ## build the documentation as a website in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:  ## remove the environments, what was fetched and trained, the catalog and the site
+clean:  ## remove environments, fetched and trained files, the catalog and the website
 	rm -rf $(VENV) $(CLIENTS) $(MODELS) $(CATALOG) $(WEIGHTS) site
 
-# What serving needs comes first; tools for load tests and for development only when asked for.
+# Dependencies of serving; those of load tests and development are installed on demand.
 $(SERVING): pyproject.toml constraints.txt
 	@$(PYTHON) scripts/install.py $(VENV)
 	@touch $@

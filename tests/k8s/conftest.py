@@ -1,4 +1,4 @@
-"""What `kubectl kustomize k8s/base` makes of the manifests, for all tests here."""
+"""Fixtures: the manifests as `kubectl kustomize k8s/base` renders them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 from tests.k8s.dockerfile import ROOT
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # Ray's own, once, as it is imported
+    warnings.simplefilter("ignore", DeprecationWarning)  # Ray warns on its first import
     import ray.serve  # noqa: F401
 
 Manifest = Mapping[str, Any]
@@ -23,17 +23,17 @@ Manifest = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rendered:
-    """The manifests, and what is asked of them again and again."""
+    """The rendered manifests, with access to the parts that tests need."""
 
     manifests: tuple[Manifest, ...]
 
     def one(self, kind: str, name: str = "") -> Manifest:
-        """Return the manifest of this kind, by name where there are several."""
-        (found,) = (m for m in self.of(kind) if not name or m["metadata"]["name"] == name)
-        return found
+        """Return the only manifest of a kind, or the one with a name."""
+        (manifest,) = (m for m in self.of(kind) if not name or m["metadata"]["name"] == name)
+        return manifest
 
     def of(self, kind: str) -> list[Manifest]:
-        """Return all manifests of this kind."""
+        """Return all manifests of a kind."""
         return [m for m in self.manifests if m["kind"] == kind]
 
     @property
@@ -60,7 +60,7 @@ class Rendered:
         return {t["metadata"]["labels"]["app.kubernetes.io/component"]: t for t in templates}
 
     def containers(self, pod: str) -> list[Manifest]:
-        """Return a pod's containers, those that run first included."""
+        """Return the containers of a pod, including its init containers."""
         spec = self.pods[pod]["spec"]
         return [*spec.get("initContainers", []), *spec["containers"]]
 
@@ -69,7 +69,7 @@ class Rendered:
 def rendered() -> Rendered:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
-        pytest.skip("kubectl, which renders the manifests, is not installed")
+        pytest.skip("kubectl is not installed; it renders the manifests")
     done = subprocess.run(
         [kubectl, "kustomize", str(ROOT / "k8s" / "base")],
         capture_output=True, text=True, timeout=60, check=False,

@@ -1,4 +1,4 @@
-"""The Dockerfile, read as far as the tests need it."""
+"""A minimal parser of the Dockerfile, for the tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ ROOT: Final = Path(__file__).parents[2]
 
 
 class Instruction(NamedTuple):
-    """One line of a Dockerfile, continuations joined; stages count from 0 and -1 is before them."""
+    """One instruction, with continuation lines joined.
+
+    Stages are numbered from 0; -1 is before the first stage.
+    """
 
     stage: int
     keyword: str
@@ -24,22 +27,22 @@ def instructions() -> list[Instruction]:
         line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")
     ]
     stage = -1
-    found = []
+    parsed = []
     for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
         if line.strip():
             keyword, text = line.split(maxsplit=1)
             stage += keyword == "FROM"
-            found.append(Instruction(stage, keyword, text))
-    return found
+            parsed.append(Instruction(stage, keyword, text))
+    return parsed
 
 
 def final(keyword: str) -> list[str]:
-    """Return the texts of one kind of instruction in the last stage: what the image is made of."""
-    found = instructions()
-    return [i.text for i in found if i.stage == found[-1].stage and i.keyword == keyword]
+    """Return the texts of the instructions of a keyword in the last stage, which is the image."""
+    parsed = instructions()
+    return [i.text for i in parsed if i.stage == parsed[-1].stage and i.keyword == keyword]
 
 
 def environment() -> dict[str, str]:
-    """Return the environment that the image gives to what runs in it."""
+    """Return the environment variables that the image sets."""
     pairs = [pair for text in final("ENV") for pair in shlex.split(text)]
     return dict(pair.split("=", 1) for pair in pairs)

@@ -1,4 +1,4 @@
-"""Schemas to hold manifests to: that of a RayService, and those of Kubernetes it has within."""
+"""Schemas for manifests: that of RayService, and the Kubernetes schemas that it contains."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CRD = ROOT.parent / "shared" / "crds" / "ray.io_rayservices.yaml"
 
 
 def errors(data: Mapping[str, Any], *path: str) -> list[str]:
-    """Say what is wrong with `data` by the schema at `path` in the CRD; unknown keys are wrong.
+    """Return the errors of `data` by the schema at `path` in the CRD; unknown keys are errors.
 
-    Skips the test where the CRD is not beside the repository.
+    Skips the test if the CRD is not beside the repository.
     """
     if not CRD.is_file():
         pytest.skip(f"no CRD at {CRD.relative_to(ROOT.parent)} beside the repository")
@@ -41,13 +41,13 @@ def _rayservice() -> dict[str, Any]:
 
 
 def _close(schema: dict[str, Any]) -> None:
-    """Forbid unknown keys at every depth: the API server drops them without a word."""
+    """Forbid unknown keys at every depth, because the API server drops them silently."""
     if schema.get("x-kubernetes-int-or-string"):
         schema.pop("type", None)
     properties = schema.get("properties", {})
     if properties and not schema.get("x-kubernetes-preserve-unknown-fields"):
         schema.setdefault("additionalProperties", False)
-    below = [*properties.values(), schema.get("items"), schema.get("additionalProperties")]
-    for child in below:
+    children = [*properties.values(), schema.get("items"), schema.get("additionalProperties")]
+    for child in children:
         if isinstance(child, dict):
             _close(child)

@@ -1,4 +1,4 @@
-"""The image's recipe, as far as it can be checked without building it."""
+"""The Dockerfile, checked without building the image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serving.gateway.settings import Settings
 from serving.protocol.http.application import ROUTES
 from tests.k8s.dockerfile import ROOT, environment, final, instructions
 
-# In which file of Ray's each variable is read.
+# The file of Ray that reads each variable.
 READERS = {
     "RAY_worker_niceness": "_private/ray_constants.py",
     "RAY_USAGE_STATS_ENABLED": "_common/usage/usage_constants.py",
@@ -29,7 +29,7 @@ READERS = {
 
 
 def is_in_build_context(path: str) -> bool:
-    """Apply .dockerignore, of which only `*`, `!name` and `**/` patterns are used here."""
+    """Apply .dockerignore. Only the patterns `*`, `!name` and `**/` are supported."""
     is_in = True
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         if not line or line.startswith("#"):
@@ -40,7 +40,7 @@ def is_in_build_context(path: str) -> bool:
     return is_in
 
 
-def test_hadolint_finds_nothing() -> None:
+def test_hadolint_reports_no_problems() -> None:
     hadolint = shutil.which("hadolint", path=Path(sys.executable).parent) or shutil.which(
         "hadolint"
     )
@@ -53,7 +53,7 @@ def test_hadolint_finds_nothing() -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_whatever_is_copied_exists_and_is_sent_to_the_builder() -> None:
+def test_copied_paths_exist_and_are_in_the_build_context() -> None:
     copied = [
         source
         for instruction in instructions()
@@ -76,21 +76,21 @@ def test_whatever_is_copied_exists_and_is_sent_to_the_builder() -> None:
         "examples/fashion_mnist/weights.safetensors",
     ],
 )
-def test_what_an_image_must_not_hold_is_not_sent_to_the_builder(path: str) -> None:
+def test_private_and_generated_files_are_not_in_the_build_context(path: str) -> None:
     assert not is_in_build_context(path)
 
 
-def test_every_package_that_is_installed_is_copied() -> None:
+def test_every_installed_package_is_copied() -> None:
     copied = " ".join(i.text for i in instructions() if i.keyword == "COPY")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]:
         assert f"{pattern.rstrip('*')} " in copied
 
 
-def test_packages_hold_nothing_that_an_installation_would_leave_out() -> None:
-    """Setuptools takes Python files only, unless it is told of others."""
+def test_every_file_in_a_package_is_installed() -> None:
+    """Setuptools installs only Python files and the listed package data."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    told = {
+    listed = {
         ROOT / package.replace(".", "/") / name
         for package, names in project["tool"]["setuptools"]["package-data"].items()
         for name in names
@@ -101,23 +101,23 @@ def test_packages_hold_nothing_that_an_installation_would_leave_out() -> None:
         for path in (ROOT / package).rglob("*")
         if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
     }
-    assert others == told
+    assert others == listed
 
 
-def test_every_pip_install_goes_through_the_constraints() -> None:
+def test_every_pip_install_uses_the_constraints() -> None:
     commands = re.findall(r"pip install[^&\n]*", "\n".join(i.text for i in instructions()))
     assert len(commands) == 2
     assert all(" -c constraints.txt" in command for command in commands)
 
 
-def test_the_base_image_is_the_python_of_the_project() -> None:
+def test_the_base_image_has_the_python_version_of_the_project() -> None:
     (argument,) = (i.text for i in instructions() if i.stage == -1)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     assert argument == f"BASE=python:{version}-slim-bookworm"
     assert [i.text.split()[0] for i in instructions() if i.keyword == "FROM"] == ["${BASE}"] * 2
 
 
-def test_nothing_is_compiled_or_run_as_root_in_the_end() -> None:
+def test_the_final_stage_compiles_nothing_and_does_not_run_as_root() -> None:
     assert final("USER") == ["1000:1000"]
     (script,) = final("RUN")
     (packages,) = re.findall(r"install --yes --no-install-recommends ([^&]*?) *&&", script)
@@ -125,7 +125,7 @@ def test_nothing_is_compiled_or_run_as_root_in_the_end() -> None:
     assert "useradd --uid 1000" in script
 
 
-def test_tini_starts_the_command_that_the_project_installs() -> None:
+def test_tini_starts_the_installed_command() -> None:
     assert [json.loads(text) for text in final("ENTRYPOINT")] == [["tini", "--"]]
     (command,) = (json.loads(text) for text in final("CMD"))
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
@@ -133,24 +133,24 @@ def test_tini_starts_the_command_that_the_project_installs() -> None:
     assert command[1] in cli.commands
 
 
-def test_the_health_check_asks_where_the_service_answers() -> None:
+def test_the_health_check_uses_the_port_and_a_route_of_the_service() -> None:
     (check,) = final("HEALTHCHECK")
     command = json.loads(check.partition("CMD ")[2])
     assert command[0] == "wget"
     port = Settings.model_fields["http"].default.port
-    found = re.fullmatch(rf"http://127\.0\.0\.1:{port}(/.*)", command[-1])
-    assert found
-    assert any(method == "GET" and path.fullmatch(found[1]) for method, path, _ in ROUTES)
+    url = re.fullmatch(rf"http://127\.0\.0\.1:{port}(/.*)", command[-1])
+    assert url
+    assert any(method == "GET" and path.fullmatch(url[1]) for method, path, _ in ROUTES)
 
 
-def test_what_is_exposed_is_what_the_service_listens_on_and_from_outside() -> None:
+def test_exposed_ports_are_those_of_the_listeners_on_all_interfaces() -> None:
     listeners = [Settings.model_fields[name].default for name in ("http", "grpc")]
     assert final("EXPOSE") == [" ".join(str(listener.port) for listener in listeners)]
     for name in ("HTTP", "GRPC"):
         assert environment()[f"PARETOSERVE_{name}__HOST"] == "0.0.0.0"
 
 
-def test_the_environment_is_what_the_code_wants() -> None:
+def test_the_environment_sets_the_variables_of_ray_that_the_code_needs() -> None:
     image = environment()
     assert {name: value for name, value in image.items() if name.startswith("RAY_")} == ENVIRONMENT
     ray = find_spec("ray")
@@ -161,7 +161,7 @@ def test_the_environment_is_what_the_code_wants() -> None:
     assert READERS.keys() == ENVIRONMENT.keys()
 
 
-def test_the_examples_can_be_imported_from_where_they_are_copied() -> None:
+def test_the_copied_examples_can_be_imported() -> None:
     (folder,) = final("WORKDIR")
     assert environment()["PYTHONPATH"] == folder
     assert "examples examples" in final("COPY")

@@ -1,4 +1,4 @@
-"""Every manifest against its schema, and the manifests against each other and the image."""
+"""Every manifest matches its schema, the other manifests and the image."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def selects(selector: Manifest, labels: Mapping[str, str]) -> bool:
 
 
 def selected(rendered: Rendered, selector: Manifest) -> set[str]:
-    """Name the pods that a selector means."""
+    """Return the pods that a selector matches."""
     return {
         name for name, pod in rendered.pods.items() if selects(selector, pod["metadata"]["labels"])
     }
@@ -47,21 +47,21 @@ def ports(rendered: Rendered, pod: str) -> dict[str, int]:
 
 
 def variables(container: Manifest) -> dict[str, str]:
-    """Return what a container's process sees: the image's environment and its own."""
+    """Return the environment of a container: the image's variables and its own."""
     return environment() | {v["name"]: v["value"] for v in container.get("env", [])}
 
 
-def test_the_ray_service_follows_its_schema(rendered: Rendered) -> None:
+def test_the_ray_service_matches_its_schema(rendered: Rendered) -> None:
     assert schema.errors(rendered.one("RayService")) == []
 
 
-def test_the_schema_refuses_a_misspelt_key_at_any_depth(rendered: Rendered) -> None:
+def test_the_schema_rejects_a_misspelled_key_at_any_depth(rendered: Rendered) -> None:
     service = yaml.safe_load(yaml.safe_dump(rendered.one("RayService")))
     service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["hostnetwork"] = True
     assert len(schema.errors(service)) == 1
 
 
-def test_the_other_manifests_follow_the_schemas_of_their_parts(rendered: Rendered) -> None:
+def test_the_other_manifests_match_the_schemas_of_their_parts(rendered: Rendered) -> None:
     for service in rendered.of("Service"):
         assert schema.errors(service, "spec", "serveService") == []
     assert schema.errors(rendered.one("Job")["spec"]["template"], *TEMPLATE) == []
@@ -79,14 +79,16 @@ def test_versions_agree(rendered: Rendered) -> None:
     assert rendered.cluster["rayVersion"] == pinned[1] == version("ray")
 
 
-def test_every_container_runs_the_one_image_of_this_version(rendered: Rendered) -> None:
+def test_every_container_runs_the_image_of_this_version(rendered: Rendered) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     images = {c["image"] for pod in PODS for c in rendered.containers(pod)}
     assert images == {f"{project['name']}:{project['version']}"}
 
 
 @pytest.mark.parametrize("pod", PODS)
-def test_no_pod_can_do_more_than_it_must(rendered: Rendered, pod: str) -> None:
+def test_every_pod_has_minimal_privileges_and_equal_requests_and_limits(
+    rendered: Rendered, pod: str
+) -> None:
     spec = rendered.pods[pod]["spec"]
     assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
@@ -105,9 +107,7 @@ def test_no_pod_can_do_more_than_it_must(rendered: Rendered, pod: str) -> None:
 
 
 @pytest.mark.parametrize("pod", PODS)
-def test_every_mount_has_its_volume_and_every_volume_its_source(
-    rendered: Rendered, pod: str
-) -> None:
+def test_every_mount_has_a_volume_and_every_volume_a_source(rendered: Rendered, pod: str) -> None:
     volumes = {volume["name"]: volume for volume in rendered.pods[pod]["spec"]["volumes"]}
     mounted = {m["name"] for c in rendered.containers(pod) for m in c["volumeMounts"]}
     assert mounted == volumes.keys()
@@ -119,7 +119,7 @@ def test_every_mount_has_its_volume_and_every_volume_its_source(
 
 
 @pytest.mark.parametrize("pod", PODS)
-def test_what_must_be_writable_is_and_the_catalog_only_for_its_job(
+def test_temporary_folders_are_writable_and_the_catalog_only_for_its_job(
     rendered: Rendered, pod: str
 ) -> None:
     (container,) = rendered.pods[pod]["spec"]["containers"]
@@ -135,7 +135,7 @@ def test_what_must_be_writable_is_and_the_catalog_only_for_its_job(
 
 
 @pytest.mark.parametrize("pod", sorted(CLUSTER))
-def test_the_config_is_mounted_where_the_service_looks(rendered: Rendered, pod: str) -> None:
+def test_the_config_is_mounted_at_the_configured_path(rendered: Rendered, pod: str) -> None:
     (container,) = rendered.pods[pod]["spec"]["containers"]
     config = PurePosixPath(variables(container)["PARETOSERVE_CONFIG"])
     (mount,) = (m for m in container["volumeMounts"] if m["name"] == "config")
@@ -143,11 +143,13 @@ def test_the_config_is_mounted_where_the_service_looks(rendered: Rendered, pod: 
     assert rendered.one("ConfigMap")["data"].keys() == {config.name}
 
 
-def test_head_and_workers_have_one_environment_and_ray_the_image_s(rendered: Rendered) -> None:
+def test_head_and_workers_have_the_same_environment_with_the_ray_variables_of_the_image(
+    rendered: Rendered,
+) -> None:
     head, worker = (rendered.pods[p]["spec"]["containers"][0]["env"] for p in ("head", "worker"))
     assert head == worker
-    said = {v["name"]: v["value"] for v in head if v["name"].startswith("RAY_")}
-    assert said == {k: v for k, v in environment().items() if k.startswith("RAY_")}
+    of_ray = {v["name"]: v["value"] for v in head if v["name"].startswith("RAY_")}
+    assert of_ray == {k: v for k, v in environment().items() if k.startswith("RAY_")}
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_head_and_workers_have_one_environment_and_ray_the_image_s(rendered: Ren
         pytest.param("NetworkPolicy", "paretoserve-clients", {"worker"}, id="clients"),
     ],
 )
-def test_selectors_mean_the_pods_they_should(
+def test_selectors_match_the_intended_pods(
     rendered: Rendered, kind: str, name: str, pods: set[str]
 ) -> None:
     spec = rendered.one(kind, name)["spec"]
@@ -177,51 +179,51 @@ def test_the_pods_of_a_cluster_reach_each_other_on_all_ports(rendered: Rendered)
         assert [selected(rendered, peer) for peer in peers] == [CLUSTER]
 
 
-def test_every_port_that_is_named_is_there(rendered: Rendered) -> None:
-    wanted: list[tuple[Manifest, str]] = []
+def test_every_named_port_exists(rendered: Rendered) -> None:
+    references: list[tuple[Manifest, str]] = []
     for service in (each["spec"] for each in rendered.of("Service")):
         targets = [port["targetPort"] for port in service["ports"]]
-        wanted += [({"matchLabels": service["selector"]}, target) for target in targets]
+        references += [({"matchLabels": service["selector"]}, target) for target in targets]
     for monitor in rendered.of("PodMonitor"):
         spec = monitor["spec"]
-        wanted += [(spec["selector"], e["port"]) for e in spec["podMetricsEndpoints"]]
+        references += [(spec["selector"], e["port"]) for e in spec["podMetricsEndpoints"]]
     for policy in rendered.of("NetworkPolicy"):
         rules = policy["spec"].get("ingress", [])
         named = [p["port"] for rule in rules for p in rule.get("ports", [])]
-        wanted += [(policy["spec"]["podSelector"], port) for port in named]
-    assert len(wanted) == 9
-    for selector, port in wanted:
+        references += [(policy["spec"]["podSelector"], port) for port in named]
+    assert len(references) == 9
+    for selector, port in references:
         for pod in selected(rendered, selector):
             assert port in ports(rendered, pod)
 
 
-def test_clients_get_to_the_gateways(rendered: Rendered) -> None:
+def test_services_select_the_pods_with_gateways(rendered: Rendered) -> None:
     for service in rendered.of("Service"):
         assert selected(rendered, {"matchLabels": service["spec"]["selector"]}) == {"worker"}
 
 
-def test_clients_may_use_every_port_that_a_service_sends_them_to(rendered: Rendered) -> None:
+def test_the_network_policy_allows_the_target_ports_of_every_service(rendered: Rendered) -> None:
     (rule,) = rendered.one("NetworkPolicy", "paretoserve-clients")["spec"]["ingress"]
     allowed = {port["port"] for port in rule["ports"]}
     targets = {p["targetPort"] for s in rendered.of("Service") for p in s["spec"]["ports"]}
     assert targets == allowed == {"serve", "serve-grpc"}
 
 
-def test_clients_use_the_same_port_at_a_service_as_at_a_pod(rendered: Rendered) -> None:
-    """Where a Service has no address of its own, nothing translates its port."""
+def test_service_ports_equal_pod_ports(rendered: Rendered) -> None:
+    """A headless Service has no address of its own, so its ports are not translated."""
     open_ports = ports(rendered, "worker")
     for service in rendered.of("Service"):
         for port in service["spec"]["ports"]:
             assert port["port"] == open_ports[port["targetPort"]]
 
 
-def test_a_grpc_client_can_find_the_pods_one_by_one(rendered: Rendered) -> None:
+def test_a_headless_service_resolves_to_single_pods_for_grpc_clients(rendered: Rendered) -> None:
     service = rendered.one("Service", "paretoserve-pods")["spec"]
     assert service["clusterIP"] == "None"
     assert [port["targetPort"] for port in service["ports"]] == ["serve-grpc"]
 
 
-def test_the_head_names_the_ports_that_kuberay_s_own_service_has(rendered: Rendered) -> None:
+def test_the_head_declares_the_ports_for_the_service_of_kuberay(rendered: Rendered) -> None:
     head, worker = (
         {name: port for name, port in ports(rendered, pod).items() if name.startswith("serve")}
         for pod in ("head", "worker")
@@ -229,19 +231,19 @@ def test_the_head_names_the_ports_that_kuberay_s_own_service_has(rendered: Rende
     assert head == worker
 
 
-def test_what_the_docs_tell_a_grpc_client_to_call_is_there(rendered: Rendered) -> None:
+def test_the_addresses_in_the_docs_exist(rendered: Rendered) -> None:
     text = (ROOT / "docs" / "kubernetes.md").read_text()
-    called = {
+    documented = {
         (name, int(port)) for name, port in re.findall(r"\b(paretoserve[\w-]*):(\d{4})\b", text)
     }
-    assert called == {
+    assert documented == {
         (service["metadata"]["name"], port["port"])
         for service in rendered.of("Service")
         for port in service["spec"]["ports"]
     }
 
 
-def test_the_config_map_s_name_changes_with_its_content(rendered: Rendered) -> None:
+def test_the_name_of_the_config_map_has_a_content_hash(rendered: Rendered) -> None:
     assert re.fullmatch(r"paretoserve-[a-z0-9]{10}", rendered.one("ConfigMap")["metadata"]["name"])
 
 
@@ -254,7 +256,7 @@ def test_shell_scripts_parse(rendered: Rendered, pod: str) -> None:
             assert done.returncode == 0, done.stderr
 
 
-def test_the_catalog_s_job_calls_what_there_is(rendered: Rendered) -> None:
+def test_the_catalog_job_uses_existing_modules_commands_and_options(rendered: Rendered) -> None:
     (container,) = rendered.pods["catalog"]["spec"]["containers"]
     (script,) = container["args"]
     (module,) = re.findall(r"python -m (\S+)", script)
@@ -265,7 +267,7 @@ def test_the_catalog_s_job_calls_what_there_is(rendered: Rendered) -> None:
     assert (ROOT / project).is_file()
 
 
-def test_no_file_lies_there_that_kustomize_is_not_told_of() -> None:
+def test_kustomization_lists_every_file() -> None:
     listed = yaml.safe_load((BASE / "kustomization.yaml").read_text())
     generated = [f for g in listed["configMapGenerator"] for f in g["files"]]
     named = [*listed["resources"], *generated, *listed["configurations"], "kustomization.yaml"]

@@ -1,4 +1,4 @@
-"""What the manifests tell Ray Serve and the service, against the code that is told."""
+"""The Serve config, settings and environment in the manifests match the code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NESTED: Mapping[str, type[BaseModel]] = {
 
 
 def unknown(schema: type[BaseModel], data: Mapping[str, Any]) -> Iterator[str]:
-    """Name the keys that Serve would ignore without a word."""
+    """Yield the keys that Serve would ignore silently."""
     for key, value in data.items():
         if key not in schema.model_fields:
             yield key
@@ -46,7 +46,7 @@ def unknown(schema: type[BaseModel], data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def readable(model: type[BaseModel], prefix: str = "PARETOSERVE_") -> Iterator[str]:
-    """Name the variables that settings are read from."""
+    """Yield the environment variables that the settings are read from."""
     for name, field in model.model_fields.items():
         yield prefix + name.upper()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -55,13 +55,13 @@ def readable(model: type[BaseModel], prefix: str = "PARETOSERVE_") -> Iterator[s
 
 def worker(rendered: Rendered) -> Manifest:
     (container,) = rendered.pods["worker"]["spec"]["containers"]
-    found: Manifest = container
-    return found
+    manifest: Manifest = container
+    return manifest
 
 
 @pytest.fixture
 def settings(rendered: Rendered, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """What the service reads in a worker's pod."""
+    """The settings that the service reads in a worker pod."""
     own = {variable["name"]: variable["value"] for variable in worker(rendered)["env"]}
     for name, value in (environment() | own | {CONFIG_VARIABLE: str(CONFIG)}).items():
         if name.startswith("PARETOSERVE_"):
@@ -69,30 +69,30 @@ def settings(rendered: Rendered, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return load_settings()
 
 
-def built(app: Mapping[str, Any]) -> Application:
+def build(app: Mapping[str, Any]) -> Application:
     module, _, name = app["import_path"].partition(":")
     application = getattr(importlib.import_module(module), name)(app.get("args", {}))
     assert isinstance(application, Application)
     return application
 
 
-def test_the_serve_config_follows_its_schema_and_has_no_key_beside(rendered: Rendered) -> None:
+def test_the_serve_config_matches_its_schema_without_unknown_keys(rendered: Rendered) -> None:
     ServeDeploySchema.model_validate(rendered.serve)
     assert list(unknown(ServeDeploySchema, rendered.serve)) == []
 
 
-def test_a_misspelt_key_of_the_serve_config_is_found() -> None:
+def test_a_misspelled_key_of_the_serve_config_is_detected() -> None:
     app = {"name": "a", "deployments": [{"name": "D", "num_replica": 1}]}
-    found = list(unknown(ServeDeploySchema, {"proxy": "Disabled", "applications": [app]}))
-    assert found == ["proxy", "applications.deployments.num_replica"]
+    keys = list(unknown(ServeDeploySchema, {"proxy": "Disabled", "applications": [app]}))
+    assert keys == ["proxy", "applications.deployments.num_replica"]
 
 
-def test_serve_opens_no_port_of_its_own(rendered: Rendered) -> None:
+def test_serve_has_no_proxy_and_no_routes(rendered: Rendered) -> None:
     assert rendered.serve["proxy_location"] == "Disabled"
     assert [app["route_prefix"] for app in rendered.serve["applications"]] == [None] * 5
 
 
-def test_there_is_the_gateway_and_an_app_for_every_variant(
+def test_the_apps_are_the_gateway_and_one_host_app_per_variant(
     rendered: Rendered, settings: Settings
 ) -> None:
     recipes = Project.load(ROOT / "examples" / "fashion_mnist" / "recipes.yaml").recipes
@@ -102,16 +102,14 @@ def test_there_is_the_gateway_and_an_app_for_every_variant(
     assert set(settings.variants) == recipes.keys()
 
 
-def test_every_app_builds_and_has_the_deployments_that_are_configured(
-    rendered: Rendered, settings: Settings
-) -> None:
+def test_every_app_builds_the_configured_deployment(rendered: Rendered, settings: Settings) -> None:
     for app in rendered.serve["applications"]:
-        deployment = built(app)._bound_deployment
+        deployment = build(app)._bound_deployment
         assert [d["name"] for d in app["deployments"]] == [deployment.name]
         assert deployment.name == ("Gateway" if app["name"] == GATEWAY else "Host")
 
 
-def test_every_worker_has_one_gateway_and_one_host_of_each_variant_and_no_cpu_more(
+def test_the_cpus_of_a_worker_fit_one_gateway_and_one_host_per_variant(
     rendered: Rendered, settings: Settings
 ) -> None:
     (group,) = rendered.cluster["workerGroupSpecs"]
@@ -120,7 +118,7 @@ def test_every_worker_has_one_gateway_and_one_host_of_each_variant_and_no_cpu_mo
         (configured,) = app["deployments"]
         assert configured["num_replicas"] == group["replicas"]
         assert configured["max_replicas_per_node"] == 1
-        options = built(app)._bound_deployment.ray_actor_options
+        options = build(app)._bound_deployment.ray_actor_options
         assert options
         cpus += options["num_cpus"]
     assert int(worker(rendered)["resources"]["limits"]["cpu"]) == cpus
@@ -128,7 +126,7 @@ def test_every_worker_has_one_gateway_and_one_host_of_each_variant_and_no_cpu_mo
     assert rendered.cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
 
 
-def test_the_settings_agree_with_the_pod(rendered: Rendered, settings: Settings) -> None:
+def test_the_settings_match_the_pod(rendered: Rendered, settings: Settings) -> None:
     container = worker(rendered)
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert settings.http == Http(host="0.0.0.0", port=ports["serve"])
@@ -137,7 +135,7 @@ def test_the_settings_agree_with_the_pod(rendered: Rendered, settings: Settings)
     assert settings.hosts.bind == "node"
 
 
-def test_the_config_s_examples_are_valid_too(
+def test_the_commented_examples_in_the_config_are_valid(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = re.compile(r"^# (?=default_slo:|experiment:|  )", re.MULTILINE)
@@ -150,25 +148,27 @@ def test_the_config_s_examples_are_valid_too(
     assert {arm.target for arm in everything.experiment.arms} <= {"router", *settings.variants}
 
 
-def test_the_config_map_holds_that_config(rendered: Rendered) -> None:
+def test_the_config_map_contains_the_config_file(rendered: Rendered) -> None:
     (text,) = rendered.one("ConfigMap")["data"].values()
     assert yaml.safe_load(text) == yaml.safe_load(CONFIG.read_text())
 
 
 @pytest.mark.parametrize("pod", ["head", "worker", "catalog"])
-def test_every_variable_is_one_that_the_settings_read(rendered: Rendered, pod: str) -> None:
-    said = {v["name"] for c in rendered.containers(pod) for v in c["env"]} | environment().keys()
-    ours = {name for name in said if name.startswith("PARETOSERVE_")}
-    assert ours
-    assert ours <= {CONFIG_VARIABLE, *readable(Settings)}
+def test_the_settings_read_every_variable(rendered: Rendered, pod: str) -> None:
+    names = {v["name"] for c in rendered.containers(pod) for v in c["env"]} | environment().keys()
+    own = {name for name in names if name.startswith("PARETOSERVE_")}
+    assert own
+    assert own <= {CONFIG_VARIABLE, *readable(Settings)}
 
 
-def test_every_pod_gets_the_environment_that_the_code_wants(rendered: Rendered) -> None:
-    said = {v["name"]: v["value"] for v in worker(rendered)["env"]}
-    assert {name: value for name, value in said.items() if name.startswith("RAY_")} == ENVIRONMENT
+def test_the_worker_sets_the_ray_variables_that_the_code_needs(rendered: Rendered) -> None:
+    variables = {v["name"]: v["value"] for v in worker(rendered)["env"]}
+    assert {
+        name: value for name, value in variables.items() if name.startswith("RAY_")
+    } == ENVIRONMENT
 
 
-def test_the_probe_and_prometheus_ask_for_paths_that_are_there(rendered: Rendered) -> None:
+def test_the_probe_and_prometheus_use_existing_routes(rendered: Rendered) -> None:
     monitor = rendered.one("PodMonitor", "paretoserve-gateway")["spec"]["podMetricsEndpoints"][0]
     probe = worker(rendered)["readinessProbe"]["httpGet"]
     for endpoint in (monitor, probe):
@@ -178,9 +178,9 @@ def test_the_probe_and_prometheus_ask_for_paths_that_are_there(rendered: Rendere
 
 def test_a_pod_has_time_to_drain(rendered: Rendered, settings: Settings) -> None:
     command = worker(rendered)["lifecycle"]["preStop"]["exec"]["command"][-1]
-    found = re.fullmatch(r"sleep (\d+); ray stop", command)
-    assert found
-    unhurried_stop_s = 20
-    assert settings.drain_s < int(found[1])
+    match = re.fullmatch(r"sleep (\d+); ray stop", command)
+    assert match
+    sleep_s, ray_stop_s = int(match[1]), 20
+    assert settings.drain_s < sleep_s
     grace_s = rendered.pods["worker"]["spec"]["terminationGracePeriodSeconds"]
-    assert int(found[1]) + unhurried_stop_s < grace_s
+    assert sleep_s + ray_stop_s < grace_s

@@ -1,4 +1,4 @@
-"""The grid of conditions: what is in it, in how many processes, and where it goes on."""
+"""The grid of conditions: its cases, parallel execution, resuming, and the command."""
 
 from __future__ import annotations
 
@@ -29,61 +29,61 @@ POLICIES = ("pareto", "fixed")
 
 
 def jobs(requests: int = 100) -> list[SimulationJob]:
-    some = cases("fastest", QUICK, PROFILES, requests=requests, cores=1)[:2]
-    return [SimulationJob("fastest", case, seed) for case in some for seed in (0, 1)]
+    first = cases("fastest", QUICK, PROFILES, requests=requests, cores=1)[:2]
+    return [SimulationJob("fastest", case, seed) for case in first for seed in (0, 1)]
 
 
-def test_the_grid_has_every_combination_once_and_deadlines_by_their_table() -> None:
+def test_the_grid_has_every_combination_once_with_the_deadlines_of_its_table() -> None:
     fastest = cases("fastest", FULL, PROFILES, requests=1000, cores=1)
     assert len({case.condition for case in fastest}) == len(fastest) == 4 * 6 * 5
     dense = cases("dense", FULL, PROFILES, requests=1000, cores=1)
     assert len(dense) == 4 * 6 * 3
     dense_per_s = 64 / 0.008
-    for unit_s, of in ((0.0005, fastest), (0.001, dense)):
-        for case in of:
-            (only,) = case.demand.classes
+    for unit_s, table in ((0.0005, fastest), (0.001, dense)):
+        for case in table:
+            (slo_class,) = case.demand.classes
             condition = case.condition
             assert condition.slo_factor is not None
             assert condition.load is not None
-            assert only.slo.latency_s == pytest.approx(condition.slo_factor * unit_s)
+            assert slo_class.slo.latency_s == pytest.approx(condition.slo_factor * unit_s)
             assert case.demand.rate_per_s == pytest.approx(condition.load * dense_per_s)
             assert case.demand.rate_per_s * case.demand.seconds == pytest.approx(1000)
 
 
 def test_goodput_has_one_deadline_at_every_load() -> None:
-    found = cases("goodput", FULL, PROFILES, requests=1000, cores=1)
-    assert {case.demand.classes[0].slo.latency_s for case in found} == {0.002}
-    assert {case.condition.load for case in found} >= {0.4, 0.95, 1.3}
-    assert all(case.condition.slo_factor is None for case in found)
+    goodput = cases("goodput", FULL, PROFILES, requests=1000, cores=1)
+    assert {case.demand.classes[0].slo.latency_s for case in goodput} == {0.002}
+    assert {case.condition.load for case in goodput} >= {0.4, 0.95, 1.3}
+    assert all(case.condition.slo_factor is None for case in goodput)
 
 
-def test_processes_change_nothing_and_what_is_kept_is_not_done_again(tmp_path: Path) -> None:
+def test_processes_do_not_change_runs_and_stored_jobs_are_not_repeated(tmp_path: Path) -> None:
     path = tmp_path / "new" / "runs.jsonl"
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    alone = run_jobs(jobs(), SERVICE, POLICIES, RunStore(None, ""), processes=1)
-    both = run_jobs(
+    in_one = run_jobs(jobs(), SERVICE, POLICIES, RunStore(None, ""), processes=1)
+    in_two = run_jobs(
         jobs(), SERVICE, POLICIES, RunStore(path, "a"), processes=2,
-        on_done=lambda *done: told.append(done),
+        on_done=lambda *done: progress.append(done),
     )  # fmt: skip
-    assert both == alone
-    assert [run.seed for run in both["fastest"]] == [0, 0, 1, 1] * 2
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert in_two == in_one
+    assert [run.seed for run in in_two["fastest"]] == [0, 0, 1, 1] * 2
+    assert progress == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert before == {name: os.environ.get(name) for name in THREAD_VARIABLES}
 
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines[:3], lines[3][:-9]]))  # as it is cut off while it is written
-    told.clear()
-    again = run_jobs(
+    path.write_text("\n".join([*lines[:3], lines[3][:-9]]))  # interrupted while writing
+    progress.clear()
+    resumed = run_jobs(
         jobs(), SERVICE, POLICIES, RunStore(path, "a"), processes=1,
-        on_done=lambda *done: told.append(done),
+        on_done=lambda *done: progress.append(done),
     )  # fmt: skip
-    assert again == alone
-    assert told == [(1, 2), (2, 2)]
+    assert resumed == in_one
+    assert progress == [(1, 2), (2, 2)]
     assert sorted(path.read_text().splitlines()) == sorted(lines)
 
 
-def test_what_other_code_or_another_question_gave_is_not_kept(tmp_path: Path) -> None:
+def test_runs_of_another_fingerprint_are_discarded(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
     run_jobs(jobs()[:1], SERVICE, POLICIES, RunStore(path, "a"), processes=1)
     assert len(RunStore(path, "a").runs) == 1
@@ -92,19 +92,19 @@ def test_what_other_code_or_another_question_gave_is_not_kept(tmp_path: Path) ->
 
 
 def runs(
-    attained: Mapping[str, tuple[float, float]],
+    attainments: Mapping[str, tuple[float, float]],
     condition: Condition,
     attainable: float | None = 1.0,
     accuracy: float = 0.9,
 ) -> list[Run]:
-    """Return runs of two seeds by policy: their attainment, and a regret of what it lacks."""
-    like = score(OUTCOMES, ACCURACY)
+    """Return runs of two seeds per policy with these attainments; regret is 1 minus attainment."""
+    template = score(OUTCOMES, ACCURACY)
     return [
         Run(
             condition=condition,
             seed=seed,
             attainable=attainable,
-            score=like.model_copy(
+            score=template.model_copy(
                 update={
                     "policy": policy,
                     "attainment": share,
@@ -114,7 +114,7 @@ def runs(
             ),
         )
         for seed in (0, 1)
-        for policy, share in ((name, shares[seed]) for name, shares in attained.items())
+        for policy, share in ((name, shares[seed]) for name, shares in attainments.items())
     ]
 
 
@@ -122,25 +122,25 @@ def gamma(load: float, cv2: float = 1.0) -> Condition:
     return Condition(kind="gamma", load=load, cv2=cv2)
 
 
-def test_dense_alone_is_served_by_dense_alone() -> None:
+def test_only_dense_serves_the_baselines_of_goodput() -> None:
     (case, *_) = cases("goodput", QUICK, PROFILES, requests=200, cores=1)
     job = SimulationJob("goodput", case, 0, has_baselines=True)
-    found = run_jobs([job], SERVICE, ("fastest",), RunStore(None, ""), processes=1)["goodput"]
-    assert [run.score.policy for run in found] == ["fastest", "dense alone", "dense fifo"]
-    assert [set(run.score.variant_shares) for run in found] == [{"int8"}, {"dense"}, {"dense"}]
-    assert len({run.score.requests for run in found}) == 1
-    assert [run.attainable is None for run in found] == [False, True, True]
+    results = run_jobs([job], SERVICE, ("fastest",), RunStore(None, ""), processes=1)["goodput"]
+    assert [run.score.policy for run in results] == ["fastest", "dense alone", "dense fifo"]
+    assert [set(run.score.variant_shares) for run in results] == [{"int8"}, {"dense"}, {"dense"}]
+    assert len({run.score.requests for run in results}) == 1
+    assert [run.attainable is None for run in results] == [False, True, True]
 
 
-def test_goodput_is_told_in_capacities_of_dense_and_over_that_of_the_baselines() -> None:
+def test_goodput_is_relative_to_the_capacity_of_dense_and_to_the_baselines() -> None:
     half = {"pareto": (1.0, 0.96), "dense alone": (0.5, 0.48), "dense fifo": (0.0, 0.0)}
     full = {"pareto": (0.9, 0.9), "dense alone": (0.1, 0.1), "dense fifo": (0.3, 0.3)}
-    made = Trial(
+    trial = Trial(
         title="Goodput",
         runs=(*runs(full, gamma(1.2)), *runs(half, gamma(0.5)), *runs(half, gamma(0.5, 4.0))),
     )
-    grids = goodput_tables(made)
-    assert len(grids) == 6, "three for each CV²"
+    grids = goodput_tables(trial)
+    assert len(grids) == 6, "three tables for each CV²"
     assert grids[0].columns == ("policy", "0.5", "1.2")
     assert grids[0].rows == [
         ("pareto", "0.490", "1.080"),
@@ -157,14 +157,14 @@ def test_goodput_is_told_in_capacities_of_dense_and_over_that_of_the_baselines()
     assert "over that of dense fifo" in grids[2].title
 
 
-def test_where_ours_falls_short_is_told_and_where_it_does_not_is_not() -> None:
+def test_shortfalls_lists_only_the_conditions_where_pareto_falls_short() -> None:
     fine = runs({"pareto": (1.0, 0.999), "fixed": (0.5, 0.4)}, gamma(0.3))
     late = runs({"pareto": (0.998, 0.998), "fixed": (0.5, 0.4)}, gamma(0.5))
-    hopeless = runs({"pareto": (0.98, 0.98), "fixed": (0.5, 0.4)}, gamma(0.7), attainable=0.98)
+    limited = runs({"pareto": (0.98, 0.98), "fixed": (0.5, 0.4)}, gamma(0.7), attainable=0.98)
     beaten = runs({"pareto": (0.98, 0.97), "fixed": (0.99, 0.98)}, gamma(0.9), attainable=0.99)
     poor = runs({"pareto": (0.96, 0.96), "fixed": (0.5, 0.4)}, gamma(1.1), attainable=0.97)
-    made = Trial(title="Made up", runs=(*fine, *late, *hopeless, *beaten, *poor))
-    grid = shortfalls(made)
+    trial = Trial(title="Example", runs=(*fine, *late, *limited, *beaten, *poor))
+    grid = shortfalls(trial)
     assert grid.rows == [
         ("gamma, load 0.5, CV² 1", "99.800", "100.000", "0.20", "pareto 0.20", "-"),
         ("gamma, load 0.9, CV² 1", "97.500", "99.000", "2.50", "fixed 1.50", "fixed"),
@@ -173,7 +173,7 @@ def test_where_ours_falls_short_is_told_and_where_it_does_not_is_not() -> None:
     assert grid.note.startswith("3 of 5 conditions")
 
 
-def test_the_command_writes_a_folder_for_each_table_and_prints_what_counts(tmp_path: Path) -> None:
+def test_the_command_writes_a_folder_for_each_table_and_prints_its_grids(tmp_path: Path) -> None:
     catalog = write_catalog(tmp_path / "catalog")
     out = tmp_path / "out"
     arguments = [
@@ -197,10 +197,10 @@ def test_the_command_writes_a_folder_for_each_table_and_prints_what_counts(tmp_p
 
     again = CliRunner().invoke(main, arguments)
     assert again.stdout == result.stdout
-    assert "done," not in again.stderr, "it was all kept"
+    assert "done," not in again.stderr, "all runs were stored"
 
 
-def test_a_slip_is_told(tmp_path: Path) -> None:
+def test_an_invalid_name_is_an_error(tmp_path: Path) -> None:
     catalog = str(write_catalog(tmp_path / "catalog"))
     for arguments, message in (
         (("--policy", "none"), "no policy 'none'"),

@@ -59,8 +59,8 @@ def policy_run(
         live=live,
         timings=Timings(variants={}),
         simulated=Comparison((simulated_run,), (OUTCOMES,), 1.0),
-        summarize_kills=None,
-        invalid=invalid_reason(live, 0.002),
+        kill_summary=None,
+        invalid_reason=invalid_reason(live, 0.002),
     )
 
 
