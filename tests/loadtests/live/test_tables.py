@@ -65,7 +65,7 @@ def policy_run(
 
 
 LATE = replace(CLIENT, delay_p99_s=0.007)
-TURNS = (
+RUNS = (
     policy_run("pareto", 0, 0.8, simulated=0.9),
     policy_run("fixed", 0, 0.5),
     policy_run("pareto", 1, 0.7, simulated=0.88),
@@ -78,7 +78,7 @@ def rows(grid: Any) -> Mapping[str, Mapping[str, str]]:
 
 
 def test_a_policy_is_a_row_of_means_over_its_runs() -> None:
-    table = rows(live_grid(TURNS, "Live"))
+    table = rows(live_grid(RUNS, "Live"))
     assert table["pareto"]["runs"] == "2"
     # 0.8 and 0.7: half a width of 12.7062 * 0.07071 / sqrt 2
     assert table["pareto"]["on time, %"] == "75.000 ±63.531"
@@ -88,7 +88,7 @@ def test_a_policy_is_a_row_of_means_over_its_runs() -> None:
 
 
 def test_a_run_with_a_late_client_has_its_own_row_and_a_reason() -> None:
-    grid = live_grid(TURNS, "Live", "here")
+    grid = live_grid(RUNS, "Live", "here")
     table = rows(grid)
     assert table["fixed"]["on time, %"] == "50.000"
     assert table["fixed, INVALID"]["on time, %"] == "60.000"
@@ -99,7 +99,7 @@ def test_a_run_with_a_late_client_has_its_own_row_and_a_reason() -> None:
 
 
 def test_gaps_are_paired_by_seed() -> None:
-    table = rows(gaps_grid(TURNS))
+    table = rows(gaps_grid(RUNS))
     # -0.1 and -0.18: half a width of 12.7062 * 0.05657 / sqrt 2
     assert table["pareto: live minus simulated"]["on time, %"] == "-14.000 ±50.825"
     assert table["pareto: simulated"]["on time, %"] == "89.000 ±12.706"
@@ -108,7 +108,7 @@ def test_gaps_are_paired_by_seed() -> None:
 
 
 def test_the_trial_includes_invalid_runs() -> None:
-    trial = live_trial(TURNS, "Live", "")
+    trial = live_trial(RUNS, "Live", "")
     assert trial.policies == (
         "pareto live", "fixed live", "fixed, INVALID live", "pareto simulated", "fixed simulated",
     )  # fmt: skip
