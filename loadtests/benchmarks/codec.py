@@ -123,9 +123,19 @@ def _serialize(message: Any) -> bytes:
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
 @click.option(
-    "--seconds", type=float, default=0.1, show_default=True, help="Duration of each timing."
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=7,
+    show_default=True,
+    help="Runs of each case; cases alternate.",
+)
+@click.option(
+    "--seconds",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Duration of each timing, in seconds.",
 )
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
 def main(rounds: int, seconds: float, as_markdown: bool) -> None:

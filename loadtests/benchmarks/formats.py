@@ -263,7 +263,11 @@ def _bsr(weight: Tensor, block: tuple[int, int]) -> Tensor:
 
 @click.command()
 @click.option(
-    "--seconds", type=float, default=0.5, show_default=True, help="Duration of each measurement."
+    "--seconds",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="Duration of each measurement, in seconds.",
 )
 @click.option(
     "--threads",

@@ -90,6 +90,7 @@ def progress_printer(started_s: float) -> Callable[[int, int], None]:
     type=FOLDER,
     default=Path("catalog"),
     show_default=True,
+    help="Catalog of the variants.",
 )
 @click.option("--variants", default="", help="Variants, separated by commas. [default: all]")
 @click.option(
@@ -109,12 +110,47 @@ def progress_printer(started_s: float) -> Callable[[int, int], None]:
     show_default=True,
     help="Variant whose latency deadlines are multiples of; repeatable, with a table for each.",
 )
-@click.option("--goodput/--no-goodput", default=True, show_default=True)
-@click.option("--requests", type=click.IntRange(min=1), default=5000, show_default=True)
-@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option("--cores", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--slots", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option(
+    "--goodput/--no-goodput",
+    default=True,
+    show_default=True,
+    help="Whether to simulate the conditions of the goodput table.",
+)
+@click.option(
+    "--requests",
+    type=click.IntRange(min=1),
+    default=5000,
+    show_default=True,
+    help="Expected number of requests per run.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Number of seeds per condition.",
+)
+@click.option(
+    "--cores",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Batches that all hosts run at once.",
+)
+@click.option(
+    "--slots",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Batches that a host accepts at once.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Number of worker processes.",
+)
 @click.option(
     "--quick", is_flag=True, help="Use few conditions and at most 2 seeds of 2,000 requests."
 )

@@ -111,7 +111,9 @@ def summarize(by_seed: Sequence[Mapping[str, RecipeResult]]) -> list[tuple[str, 
 
 
 @click.command()
-@click.option("--seeds", type=click.IntRange(min=2), default=5, show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(min=2), default=5, show_default=True, help="Number of trainings."
+)
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),

@@ -88,8 +88,20 @@ def throughput_grid(points: Points, note: str) -> Grid:
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option("--seconds", type=float, default=2.0, show_default=True, help="Duration of each run.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Runs of each case; cases alternate.",
+)
+@click.option(
+    "--seconds",
+    type=float,
+    default=2.0,
+    show_default=True,
+    help="Duration of each run, in seconds.",
+)
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
 @click.option(
     "--only",

@@ -56,7 +56,13 @@ DEFAULT_FIND_RATE_SECONDS: Final = 5.0
 
 
 @click.command()
-@click.option("--catalog", type=FOLDER, default=Path("catalog"), show_default=True)
+@click.option(
+    "--catalog",
+    type=FOLDER,
+    default=Path("catalog"),
+    show_default=True,
+    help="Catalog of the variants.",
+)
 @click.option("--variants", default="", help="Variants, separated by commas. [default: all]")
 @click.option(
     "--policy",
@@ -84,7 +90,7 @@ DEFAULT_FIND_RATE_SECONDS: Final = 5.0
     "--seconds",
     type=POSITIVE,
     callback=finite,
-    help=f"Duration of a replay. [default: {DEFAULT_SECONDS:g}; with --find-rate "
+    help=f"Duration of a replay, in seconds. [default: {DEFAULT_SECONDS:g}; with --find-rate "
     f"{DEFAULT_FIND_RATE_SECONDS:g}]",
 )
 @click.option(
@@ -95,7 +101,13 @@ DEFAULT_FIND_RATE_SECONDS: Final = 5.0
     show_default=True,
     help="SLO class, such as latency_ms=20,share=0.3,min_accuracy=0.9; repeatable.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the first run of each policy.",
+)
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
@@ -109,14 +121,20 @@ DEFAULT_FIND_RATE_SECONDS: Final = 5.0
     default=lambda: max(1, len(os.sched_getaffinity(0)) - 1),
     help="Batches that all hosts run at once, live and simulated. [default: all CPUs but one]",
 )
-@click.option("--slots", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--slots",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Batches that a host accepts at once.",
+)
 @click.option(
     "--lag-ms",
     type=POSITIVE,
     callback=finite,
     default=2.0,
     show_default=True,
-    help="Maximum 99th percentile of the client's delay in a valid run.",
+    help="Maximum 99th percentile of the client's delay in a valid run, in milliseconds.",
 )
 @click.option(
     "--kill-every",

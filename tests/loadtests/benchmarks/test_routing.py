@@ -177,7 +177,7 @@ def test_the_command_writes_a_folder_for_each_table_and_prints_its_grids(tmp_pat
     catalog = write_catalog(tmp_path / "catalog")
     out = tmp_path / "out"
     arguments = [
-        "--catalog", str(catalog), "--quick", "--requests", "60", "--slo-of", "dense",
+        "--catalog", str(catalog), "--quick", "--requests", "20", "--slo-of", "dense",
         "--policy", "pareto,fixed", "--seeds", "2", "--processes", "1", "--markdown",
         "--out", str(out),
     ]  # fmt: skip
