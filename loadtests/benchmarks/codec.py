@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from tritonclient.grpc import service_pb2 as pb
 
+from loadtests.benchmarks import options
 from loadtests.benchmarks.machine import describe_machine
 from loadtests.benchmarks.timing import microseconds_per_call
 from loadtests.benchmarks.transports import grpc_request, json_request
@@ -123,21 +124,9 @@ def _serialize(message: Any) -> bytes:
 
 
 @click.command()
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=7,
-    show_default=True,
-    help="Runs of each case; cases alternate.",
-)
-@click.option(
-    "--seconds",
-    type=float,
-    default=0.1,
-    show_default=True,
-    help="Duration of each timing, in seconds.",
-)
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
+@options.rounds(7)
+@options.seconds(0.1)
+@options.markdown
 def main(rounds: int, seconds: float, as_markdown: bool) -> None:
     """Time the parsing of requests and the rendering of responses in every encoding."""
     before = describe_machine()

@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from loadtests.benchmarks import options
 from loadtests.benchmarks.machine import describe_machine
 from loadtests.trials.grid import Grid, show
 from variants.build.check import CheckedProject, load_checked_project
@@ -71,7 +72,7 @@ def rows(model: str, differences: Mapping[str, Mapping[str, Interval]]) -> list[
 
 @click.command()
 @click.argument("projects", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
+@options.markdown
 def main(projects: tuple[Path, ...], as_markdown: bool) -> None:
     """Compare pruning criteria at 2:4 and at several shares of zeros on the models of PROJECTS."""
     lines: list[tuple[str, ...]] = []

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from loadtests.benchmarks import options
 from loadtests.benchmarks.machine import describe_machine
 from loadtests.trials.grid import Grid, show
 from variants.catalog.catalog import BatchLatency, Interval
@@ -262,13 +263,7 @@ def _bsr(weight: Tensor, block: tuple[int, int]) -> Tensor:
 
 
 @click.command()
-@click.option(
-    "--seconds",
-    type=float,
-    default=0.5,
-    show_default=True,
-    help="Duration of each measurement, in seconds.",
-)
+@options.seconds(0.5)
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
@@ -276,7 +271,7 @@ def _bsr(weight: Tensor, block: tuple[int, int]) -> Tensor:
     show_default=True,
     help="Threads of torch and onnxruntime.",
 )
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
+@options.markdown
 def main(seconds: float, threads: int, as_markdown: bool) -> None:
     """Measure one Linear layer in every format at several sparsities."""
     torch.set_num_threads(threads)

@@ -18,6 +18,7 @@ from typing import Final
 import click
 from rich.console import Console
 
+from loadtests.benchmarks import options
 from loadtests.simulator.compare import ALL, parse_policies
 from loadtests.simulator.parallel import RunStore, SimulationJob, run_jobs
 from loadtests.simulator.simulate import SimulatedService
@@ -135,14 +136,14 @@ def progress_printer(started_s: float) -> Callable[[int, int], None]:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Batches that all hosts run at once.",
+    help="Batches that all hosts together run at a time.",
 )
 @click.option(
     "--slots",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Batches that a host accepts at once.",
+    help="Batches that the hosts of a variant run at a time.",
 )
 @click.option(
     "--processes",
@@ -159,7 +160,7 @@ def progress_printer(started_s: float) -> Callable[[int, int], None]:
     type=FOLDER,
     help="Folder for tables, plots and all runs. Completed runs in it are reused.",
 )
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
+@options.markdown
 def main(
     catalog: Path,
     variants: str,

@@ -21,6 +21,7 @@ from rich.progress import Progress
 
 from examples.fashion_mnist import data, model
 from examples.fashion_mnist.train import SCHEDULE
+from loadtests.benchmarks import options
 from loadtests.benchmarks.machine import describe_machine
 from loadtests.trials.grid import Grid, show
 from loadtests.trials.repeats import estimate
@@ -121,7 +122,7 @@ def summarize(by_seed: Sequence[Mapping[str, RecipeResult]]) -> list[tuple[str, 
     show_default=True,
     help="Epochs of recovery at the end of each recipe.",
 )
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
+@options.markdown
 def main(seeds: int, epochs: int, as_markdown: bool) -> None:
     """Train the demo model with several seeds and compress each with every recipe."""
     datasets = data.load()

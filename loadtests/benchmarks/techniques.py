@@ -14,6 +14,7 @@ from typing import Final
 import click
 from rich.console import Console
 
+from loadtests.benchmarks import options
 from loadtests.trials.grid import Grid, show
 from variants.catalog.catalog import BatchLatency, Catalog, ReportCard
 from variants.catalog.comparison import cards_on, hardware_keys, latencies_at
@@ -79,7 +80,7 @@ def _speedup(latency: BatchLatency | None) -> str:
 
 @click.command()
 @click.argument("catalogs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
+@options.markdown
 def main(catalogs: tuple[Path, ...], as_markdown: bool) -> None:
     """Print the report cards of CATALOGS as one table."""
     loaded = {folder: Catalog.load(folder) for folder in catalogs}

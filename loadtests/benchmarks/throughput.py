@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from loadtests.benchmarks import costs
+from loadtests.benchmarks import costs, options
 from loadtests.benchmarks.bare_listener import run_bare_listener
 from loadtests.benchmarks.closed_loops import CLIENTS, Points, Scenario, http_scenario, measure
 from loadtests.benchmarks.decisions import decisions_grid
@@ -88,21 +88,9 @@ def throughput_grid(points: Points, note: str) -> Grid:
 
 
 @click.command()
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Runs of each case; cases alternate.",
-)
-@click.option(
-    "--seconds",
-    type=float,
-    default=2.0,
-    show_default=True,
-    help="Duration of each run, in seconds.",
-)
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
+@options.rounds(5)
+@options.seconds(2.0)
+@options.markdown
 @click.option(
     "--only",
     type=click.Choice(["service", "costs"]),

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 from tritonclient.grpc import service_pb2 as pb
 
+from loadtests.benchmarks import options
 from loadtests.benchmarks.closed_loops import (
     CLIENTS,
     Points,
@@ -137,21 +138,9 @@ def transports_grid(points: Points, note: str) -> Grid:
 
 
 @click.command()
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Runs of each case; cases alternate.",
-)
-@click.option(
-    "--seconds",
-    type=float,
-    default=2.0,
-    show_default=True,
-    help="Duration of each run, in seconds.",
-)
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
+@options.rounds(5)
+@options.seconds(2.0)
+@options.markdown
 def main(rounds: int, seconds: float, as_markdown: bool) -> None:
     """Measure requests to the service over each transport."""
     before = describe_machine()

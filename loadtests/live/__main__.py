@@ -119,14 +119,14 @@ DEFAULT_FIND_RATE_SECONDS: Final = 5.0
     "--cores",
     type=click.IntRange(min=1),
     default=lambda: max(1, len(os.sched_getaffinity(0)) - 1),
-    help="Batches that all hosts run at once, live and simulated. [default: all CPUs but one]",
+    help="Batches that all hosts run at a time, live and simulated. [default: all CPUs but one]",
 )
 @click.option(
     "--slots",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Batches that a host accepts at once.",
+    help="Batches that a gateway has in flight to one host at a time.",
 )
 @click.option(
     "--lag-ms",
