@@ -64,9 +64,10 @@ DEADLINE_S: Final = 0.004
 FULL_QUEUE: Final = 2000
 """Maximum length of the queue for the refused requests. The deadline limits it further."""
 CALLS_PER_READING: Final = 50
+"""Calls between two readings of the clock."""
 
 Part: TypeAlias = Callable[[float], float]
-"""Runs for about a number of seconds; returns the cost of one request, in microseconds."""
+"""Runs for about the given number of seconds; returns the microseconds per request."""
 
 
 class _InstantScheduler:

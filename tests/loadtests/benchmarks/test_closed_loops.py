@@ -4,12 +4,14 @@ import pytest
 
 from loadtests.benchmarks.bare_listener import run_bare_listener
 from loadtests.benchmarks.closed_loops import (
+    Scenario,
     ThroughputPoint,
     http_scenario,
     measure,
     median_point,
 )
 from loadtests.benchmarks.throughput import throughput_grid
+from loadtests.client.http import LoadResult
 from tests.loadtests.server import ok, tiny_server
 
 
@@ -42,6 +44,12 @@ def test_a_failed_request_fails_the_benchmark() -> None:
         scenario = http_scenario("broken server", port, "/", b"", {})
         with pytest.raises(RuntimeError, match=r"broken server: \d+ requests failed.*broken"):
             measure([scenario], clients=[1], rounds=1, seconds=0.01)
+
+
+def test_a_run_without_responses_fails_the_benchmark() -> None:
+    scenario = Scenario("silent server", 1, 0, lambda clients, seconds: LoadResult(elapsed_s=1.0))
+    with pytest.raises(RuntimeError, match="silent server: 0 requests failed"):
+        measure([scenario], clients=[1], rounds=1, seconds=0.01)
 
 
 def test_every_point_is_shown_with_its_ratio_to_the_pinned_variant() -> None:
