@@ -260,7 +260,10 @@ def test_all_errors_are_reported_at_once(project: Write) -> None:
         ),
         ("recipes.py", r"No module named 'recipes'; .* without `\.py`"),
         ("broken", r"cannot import broken: SyntaxError: .*\(broken\.py, line 1\)"),
-        ("needy", r"cannot import needy: No module named 'left_pad'; searched the installed"),
+        (
+            "needy",
+            r"cannot import needy: No module named 'left_pad'; searched the installed [^;]*$",
+        ),
     ],
 )
 def test_a_module_that_cannot_be_imported_is_refused(
