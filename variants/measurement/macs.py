@@ -3,7 +3,7 @@
     graph with shapes and weights as extra outputs ─▶ one run on a sample ─▶ Macs
 
 Shapes come from the run, so no shape inference is needed. Operands that do not depend on the sample
-are weights, however they are stored (quantised, transposed, factored, as a codebook). Products of
+are weights, however they are stored (quantized, transposed, factored, as a codebook). Products of
 constants only are computed once and not counted.
 """
 

@@ -49,16 +49,16 @@ def onnx_size(model: bytes) -> Size:
     """Count the initialisers of an ONNX model.
 
     Scales, zero points and INT64 initialisers (shapes and axes) count as bytes but not as
-    parameters. A quantised value represents 0 if it equals its zero point, a code if its shared
+    parameters. A quantized value represents 0 if it equals its zero point, a code if its shared
     value is 0.
     """
     graph = onnx.load_model_from_string(model).graph
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     scaling = {name for node in graph.node if node.op_type in _SCALED for name in node.input[1:]}
-    quantised = {
+    quantized = {
         name.removesuffix(QUANTIZED_SUFFIX) for name in tensors if name.endswith(QUANTIZED_SUFFIX)
     }
-    scaling |= {name + part for name in quantised for part in ("_scale", "_zero_point")}
+    scaling |= {name + part for name in quantized for part in ("_scale", "_zero_point")}
     zero_points = _zero_points(graph, tensors)
     shared = find_codebooks(graph).values()
     in_codes = {name for weight in shared for name in weight.initializers}
@@ -93,7 +93,7 @@ def torch_size(plan: Plan, weights: bytes) -> Size:
 def _zero_points(
     graph: onnx.GraphProto, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Return the zero point of each stored quantised tensor, in a shape that broadcasts to it."""
+    """Return the zero point of each stored quantized tensor, in a shape that broadcasts to it."""
     zero_points = {}
     for node in graph.node:
         if node.op_type != "DequantizeLinear" or len(node.input) < 3:

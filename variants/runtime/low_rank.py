@@ -85,7 +85,7 @@ class Decomposition:
     def factors(self, rank: int) -> tuple[Tensor, Tensor]:
         """Return FP32 factors `[rank, in]` and `[out, rank]` whose product approximates the weight.
 
-        Each direction has equal norm in both factors, which suits training and quantisation.
+        Each direction has equal norm in both factors, which suits training and quantization.
         """
         directions = self.directions[:, :rank]
         # The approximation is a projection of the weight, so no root has to be inverted.

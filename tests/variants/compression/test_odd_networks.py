@@ -106,7 +106,7 @@ def apply(network: nn.Module, technique: str, **parameters: Any) -> CompressionS
     return resolve(step).apply(given, tiny.datasets().training_data, quiet())
 
 
-def test_a_table_looked_up_by_columns_is_not_quantised_by_rows() -> None:
+def test_a_table_looked_up_by_columns_is_not_quantized_by_rows() -> None:
     ids = np.random.default_rng(0).integers(0, IDS, (60, 5))
     split = Split({"ids": ids}, ids[:, 0] % 3)
     given = state(Columns(), split.samples)

@@ -59,7 +59,7 @@ def test_techniques_that_can_rebuild_their_graph() -> None:
     assert isinstance(resolve_all(recipe("int8"))[0], Converter)
 
 
-def test_pruned_recovered_quantised_and_recovered_again() -> None:
+def test_pruned_recovered_quantized_and_recovered_again() -> None:
     test, qualities = tiny.split(500, seed=9), []
     train = {"epochs": 5, "batch_size": 32, "learning_rate": 1e-2}
     steps = (

@@ -100,7 +100,7 @@ def test_constant_operands_are_weights_however_they_are_stored() -> None:
     assert macs == Macs(dense=12, effective=6)
 
 
-def test_a_quantised_weight_is_zero_where_it_equals_its_zero_point() -> None:
+def test_a_quantized_weight_is_zero_where_it_equals_its_zero_point() -> None:
     weights = {
         "weight": np.array([[3, 3], [5, 7], [3, 9]], dtype=np.uint8),
         "zero": np.array([3, 9], dtype=np.uint8),

@@ -44,7 +44,7 @@ def test_weights_and_biases_are_parameters_but_shapes_are_not() -> None:
         pytest.param(np.array([128, 0, 7], np.uint8), 0, 3, id="one per row"),
     ],
 )
-def test_a_quantised_value_is_zero_where_it_equals_its_zero_point(
+def test_a_quantized_value_is_zero_where_it_equals_its_zero_point(
     zero_point: np.ndarray, axis: int, nonzeros: int
 ) -> None:
     scale = np.full(zero_point.shape, 0.5, dtype=np.float32)

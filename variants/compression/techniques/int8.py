@@ -1,4 +1,4 @@
-"""INT8 quantisation by onnxruntime: unsigned activations, signed weights (U8S8)."""
+"""INT8 quantization by onnxruntime: unsigned activations, signed weights (U8S8)."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _MAX_CONVOLUTION_SHARE: Final = 0.5
 
 
 class Int8(Technique):
-    """Quantises the layers of the exported graph: convolutions, Linear layers and embeddings.
+    """Quantizes the layers of the exported graph: convolutions, Linear layers and embeddings.
 
     `static` mode fixes the ranges of activations beforehand, from validation samples (calibration).
     `dynamic` mode computes them in each request, which suits transformers; it has no kernel for
     convolutions. Excluded layers stay in FP32. With `max_drop`, so do the layers that lose the most
-    accuracy when quantised alone, until the accuracy of the INT8 graph is at most `max_drop` below
+    accuracy when quantized alone, until the accuracy of the INT8 graph is at most `max_drop` below
     that of the FP32 graph, both measured on validation samples that were not used for calibration.
     The notes name the layers that stay in FP32.
 
@@ -86,9 +86,9 @@ class Int8(Technique):
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return the state with a quantised graph, which is the model from here on.
+        """Return the state with a quantized graph, which is the model from here on.
 
-        Raises `ValueError` if no layer can be quantised, if `exclude` matches no layer, or if
+        Raises `ValueError` if no layer can be quantized, if `exclude` matches no layer, or if
         convolutions dominate and the mode is dynamic.
         """
         calibration, held_out = self._divide(data.validation)
@@ -179,7 +179,7 @@ class Int8(Technique):
         layers = [layer for layer in layers_found if layer not in excluded]
         if not layers:
             reason = "; ".join(notes) or "all are excluded, or the model has none"
-            raise ValueError(f"there is no layer to quantise: {reason}")
+            raise ValueError(f"there is no layer to quantize: {reason}")
         return layers, (
             *notes,
             *(f"layer {layer.name} stays in FP32: excluded" for layer in excluded),
@@ -188,7 +188,7 @@ class Int8(Technique):
     def _writers(
         self, model: onnx.ModelProto, samples: Samples, folder: Path, progress: Progress
     ) -> dict[str, GraphWriter]:
-        """Return the functions that write a quantised graph, by calibration method."""
+        """Return the functions that write a quantized graph, by calibration method."""
         weight_format = self.weight_format(hardware(1).flags)
         if self.mode == "dynamic":
             return {"dynamic": partial(write_dynamic, model, weight_format=weight_format)}
@@ -211,7 +211,7 @@ class Int8(Technique):
         comparator: GraphComparator | None,
         progress: Progress,
     ) -> tuple[bytes, tuple[str, ...]]:
-        """Return the quantised graph, and notes on the comparisons."""
+        """Return the quantized graph, and notes on the comparisons."""
         write: GraphWriter = next(iter(writers.values()))
         notes: tuple[str, ...] = ()
         if comparator is None:

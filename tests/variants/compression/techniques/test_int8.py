@@ -164,7 +164,7 @@ def test_a_pattern_that_matches_no_layer_raises() -> None:
         ValueError, match="'tail' matches no layer; the layers are embedding, hidden"
     ):
         quantized(two_inputs, exclude=["tail"])
-    with pytest.raises(ValueError, match="there is no layer to quantise: all are excluded"):
+    with pytest.raises(ValueError, match="there is no layer to quantize: all are excluded"):
         quantized(two_inputs, exclude=["*"])
 
 
@@ -186,7 +186,7 @@ def test_auto_compares_calibration_methods_on_held_out_samples() -> None:
 def test_the_layer_that_loses_the_most_accuracy_stays_in_fp32() -> None:
     given = tiny.state()
     # One input is 1000 times larger than the others and its weights 1000 times smaller. The scale
-    # of the quantised inputs then rounds the others to zero.
+    # of the quantized inputs then rounds the others to zero.
     samples = {"input": DATA.validation.samples["input"].copy()}
     samples["input"][:, 7] *= 1000
     given.network.get_parameter("0.weight").data[:, 7] /= 1000
