@@ -1,6 +1,8 @@
 """All routing policies by name.
 
-To add one, write `serving/routing/policy/<name>.py` and add it to the table below.
+To add one, write `baselines/<name>.py`, or a file beside `pareto.py`, and add it to `POLICIES`. The
+tests in `tests/serving/routing/policy/baselines/test_baselines.py` then check it. The reason code
+of a baseline's batches is its name.
 """
 
 from __future__ import annotations

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given, note
 from hypothesis import strategies as st
 
-from serving.routing.policy.baselines.closest_fit import closest_fit
-from serving.routing.policy.baselines.fastest import fastest
-from serving.routing.policy.baselines.fifo import fifo
-from serving.routing.policy.baselines.fixed import fixed
-from serving.routing.policy.baselines.max_acc import max_acc
-from serving.routing.policy.baselines.max_batch import max_batch
-from serving.routing.policy.baselines.mmc import mmc
-from serving.routing.policy.baselines.proteus import proteus
-from serving.routing.policy.baselines.round_robin import round_robin
-from serving.routing.policy.baselines.slack_fit import slack_fit
+from serving.routing.policy import POLICIES
 from serving.routing.policy.state import (
     Decision,
     Dispatch,
     Drop,
     Lane,
     LaneKey,
-    Policy,
     QueuedRequest,
     QueueOrder,
     RouterState,
@@ -35,18 +25,7 @@ from serving.routing.policy.state import (
 )
 from tests.serving.routing.policy.states import ALL, DENSE, PRUNED, chooser, lane, variant_state
 
-BASELINES: Mapping[str, Policy] = {
-    "closest_fit": closest_fit,
-    "fastest": fastest,
-    "fifo": fifo,
-    "fixed": fixed,
-    "max_acc": max_acc,
-    "max_batch": max_batch,
-    "mmc": mmc,
-    "proteus": proteus,
-    "round_robin": round_robin,
-    "slack_fit": slack_fit,
-}
+BASELINES = {name: policy for name, policy in POLICIES.items() if name != "pareto"}
 
 WORK_CONSERVING = ("closest_fit", "max_acc", "max_batch", "slack_fit")
 """The baselines that use any free variant. The others wait for the variant they have chosen."""
