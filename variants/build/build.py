@@ -13,14 +13,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
 import safetensors.torch
 from rich.progress import Progress, TaskID
 
 from variants.build.check import load_checked_project
 from variants.catalog import artifact
-from variants.catalog.catalog import Catalog, Model, ReportCard, Variant
+from variants.catalog.catalog import Catalog, Model, ReportCard, Runtime, Variant
 from variants.catalog.recipe import DENSE, Project
 from variants.catalog.record import read_record
 from variants.catalog.sample_request import write_sample
@@ -34,7 +34,6 @@ from variants.runtime import plan
 from variants.runtime.onnx import FILE as MODEL_FILE
 
 CATALOG_FILE = "catalog.json"
-RunnerName: TypeAlias = Literal["onnx", "torch"]
 
 
 class Measure(Protocol):
@@ -68,7 +67,8 @@ def build(
     Without `only`, all variants are built and replace the contents of the catalog. With `only`, the
     named variants (and dense, if the catalog has none) are added to it or replaced. `threads` is
     the number of compute threads of a replica; training uses all threads of the machine. A variant
-    is replaced as a whole: a reader sees the old one or the new one.
+    is replaced as a whole, in two renames: a reader sees the old one, none for a moment, and then
+    the new one.
 
     Raises `ValueError` if the project has errors; this is checked before any variant is built.
     """
@@ -143,8 +143,8 @@ def measure_again(
 
 def create_artifact(
     state: CompressionState, data: TrainingData
-) -> tuple[RunnerName, dict[str, bytes]]:
-    """Return the name of the runner of a compressed model, and its artifact's files by name."""
+) -> tuple[Runtime, dict[str, bytes]]:
+    """Return the runtime of a compressed model, and the files of its artifact by name."""
     if state.graph is not None:
         return "onnx", {MODEL_FILE: state.graph}
     if state.packed:
