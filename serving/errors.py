@@ -7,7 +7,7 @@
     |- SloUnattainable    no variant could meet the SLO even when idle
     |- Overloaded         the SLO could be met, but not now; retry later
     |- NotReady           starting, draining, or no live replica of a qualifying variant
-    |- DeadlineExceeded   the request was accepted, and its time ran out
+    |- DeadlineExceeded   the request was accepted, but no variant can answer it in time any more
     |- Unsupported        a part of the protocol that is not implemented
     `- InferenceFailed    an internal error; the cause is logged, not returned
 
@@ -59,7 +59,7 @@ class NotReady(ServingError):
 
 
 class DeadlineExceeded(ServingError):
-    """The request was accepted, and its time ran out."""
+    """The request was accepted, but no variant can answer it in time any more."""
 
 
 class InferenceFailed(ServingError):

@@ -74,7 +74,7 @@ class Metrics:
         )
         self._saved = counter(
             "saved_samples_total",
-            "Samples not computed: the caller disconnected or the deadline passed in the queue.",
+            "Samples not computed: the caller disconnected, or no variant could answer in time.",
             ("model",),
         )
         self._latency = histogram(
@@ -186,7 +186,7 @@ class Metrics:
             self._saved().inc(samples)
 
     def expired(self, samples: int) -> None:
-        """Count a request whose deadline passed in the queue; its samples are not computed."""
+        """Count a queued request that expired; its samples are not computed."""
         self._saved().inc(samples)
 
     def decided(self, took_s: float) -> None:
