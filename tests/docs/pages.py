@@ -10,7 +10,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = tuple(
-    sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("**/*.md")])
+    sorted(
+        [
+            *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+            *(ROOT / "docs").glob("**/*.md"),
+        ]
+    )
 )
 
 _FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -30,15 +35,24 @@ class Block:
         return f"{self.page}:{self.line}"
 
     def commands(self) -> Iterator[list[str]]:
-        """Yield the words of each shell command, comments removed; `&&` separates commands."""
-        words: list[str] = []
+        """Yield the words of each shell command, comments removed; `&&` separates commands.
+
+        A quoted word may extend over several lines.
+        """
+        text = ""
         for line in self.text.replace("\\\n", " ").splitlines():
-            for word in [*shlex.split(line, comments=True), "&&"]:
-                if word != "&&":
-                    words.append(word)
-                elif words:
-                    yield words
-                    words = []
+            text += line + "\n"
+            try:
+                words = [*shlex.split(text, comments=True), "&&"]
+            except ValueError:  # a quoted word is not closed yet
+                continue
+            text = ""
+            while words:
+                end = words.index("&&")
+                if end:
+                    yield words[:end]
+                words = words[end + 1 :]
+        assert not text, f"{self.id}: a quotation is not closed"
 
 
 def blocks(*languages: str) -> list[Block]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
 from tests.docs.pages import PAGES, ROOT
 
 PACKAGES = "paretoserve|serving|variants|loadtests|examples|tests|k8s|docs|scripts"
+MODULES = "paretoserve|serving|variants|loadtests|examples"
+EXTENSIONS = {"json", "md", "py", "toml", "yaml"}
 WIDTH = 100
 
 
@@ -22,6 +25,15 @@ def test_every_path_in_backticks_exists(page: Path) -> None:
     named = re.findall(rf"`((?:{PACKAGES})/[\w./-]*)[^`<]*`", page.read_text())
     missing = [path for path in named if not (ROOT / path).exists()]
     assert not missing
+
+
+def test_every_module_and_function_in_backticks_exists() -> None:
+    for page in PAGES:
+        if page.parent.name == "decisions":  # they also mention former names
+            continue
+        for name in re.findall(rf"`((?:{MODULES})(?:\.\w+)+)(?:\(.*?\))?`", page.read_text()):
+            if name.rpartition(".")[2] not in EXTENSIONS:
+                resolve_name(name)  # raises ImportError or AttributeError
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,7 +1,8 @@
-"""Every Python example in the guides runs: against a real service where it asks one."""
+"""Every Python example in the guides runs, against a real service where it sends requests."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,7 +66,38 @@ def test_axes_of_a_data_set() -> None:
     )  # fmt: skip
 
 
-TESTED = ("tritonclient.grpc", "channel_args", "allocate", "axes=")
+def test_weights_of_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import safetensors.torch
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    network = torch.nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+    execute(example("docs/models.md", "save_file"), network=network)
+    stored = safetensors.torch.load_file("weights.safetensors")
+    assert stored.keys() == network.state_dict().keys()
+
+
+@pytest.mark.slow
+def test_a_build(small_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipes.yaml").write_text(small_project.read_text())
+    monkeypatch.chdir(tmp_path)
+    names = execute(example("docs/python.md", "ps.build"))
+    assert list(names["catalog"]) == ["dense", "int8"]
+
+
+def test_a_catalog_and_a_variant(
+    small_catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "catalog").symlink_to(small_catalog)
+    monkeypatch.chdir(tmp_path)
+    names = execute(example("docs/python.md", "open_catalog"))
+    assert names["report"].variant == "int8"
+    names = execute(example("docs/python.md", "ps.load"))
+    assert names["scores"].shape == (5, 10)
+    assert (names["outputs"]["logits"] == names["scores"]).all()
+
+
+TESTED = ("tritonclient.grpc", "channel_args", "allocate", "axes=", "save_file", "ps.")
 NEEDS_A_DOWNLOAD = ("examples.minilm",)
 """Examples with the models of `make models`; `tests/examples` runs the same calls."""
 

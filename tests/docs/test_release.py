@@ -1,7 +1,8 @@
-"""The version stands in three files, and is one version."""
+"""All files state the same version."""
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import Any
 
@@ -19,3 +20,6 @@ def test_all_files_state_one_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert read_yaml("CITATION.cff")["version"] == version
     assert read_yaml("k8s/base/kustomization.yaml")["images"][0]["newTag"] == version
+    page = (ROOT / "docs/kubernetes.md").read_text()
+    tags = re.findall(r"(?:/paretoserve:|newTag: )(\d+\.\d+\.\d+)", page)
+    assert tags == [version] * 3
