@@ -1,4 +1,4 @@
-"""The README's examples, executed: its Python, its shell commands, its request."""
+"""The README's examples run: its Python, its shell commands and its request."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from variants.catalog.sample_request import sample_path
 (PYTHON,) = [block for block in blocks("python") if block.page == "README.md"]
 (BUILD,) = [block for block in blocks("sh") if block.page == "README.md" and "check" in block.text]
 (CURL,) = [block for block in blocks("sh") if block.page == "README.md" and "curl" in block.text]
-(ANSWER,) = [block for block in blocks("json") if block.page == "README.md"]
+(RESPONSE,) = [block for block in blocks("json") if block.page == "README.md"]
 
 
 def run_here(folder: Path, *command: str) -> str:
     """Run a command in a folder, with this repository's packages; return its output."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
+    process = subprocess.run(
         command, cwd=folder, env=os.environ | {"PYTHONPATH": path},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 @pytest.mark.slow
@@ -47,7 +47,7 @@ def test_the_shell_example_checks_a_project(small_project: Path) -> None:
 
 
 @pytest.mark.cluster
-def test_the_request_gets_an_answer_of_the_shown_form(service: RunningService) -> None:
+def test_the_response_has_the_form_of_the_one_in_the_readme(service: RunningService) -> None:
     wait_until_ready(service)
     (command,) = CURL.commands()
     sample = str(sample_path(service.folder))
@@ -57,8 +57,8 @@ def test_the_request_gets_an_answer_of_the_shown_form(service: RunningService) -
         .replace("catalog/request.json", sample)
         for word in command
     ]
-    answer = json.loads(run_here(ROOT, *words))
-    shown = json.loads(ANSWER.text)
-    assert answer.keys() == shown.keys()
-    assert shown["parameters"].keys() <= answer["parameters"].keys()
-    assert answer["outputs"][0].keys() == shown["outputs"][0].keys()
+    response = json.loads(run_here(ROOT, *words))
+    example = json.loads(RESPONSE.text)
+    assert response.keys() == example.keys()
+    assert example["parameters"].keys() <= response["parameters"].keys()
+    assert response["outputs"][0].keys() == example["outputs"][0].keys()
