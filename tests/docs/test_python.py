@@ -71,7 +71,9 @@ def test_weights_of_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     import torch
 
     monkeypatch.chdir(tmp_path)
-    network = torch.nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+    first, second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+    second.weight = first.weight  # tied weights, which `save_file` rejects
+    network = torch.nn.Sequential(first, second)
     execute(example("docs/models.md", "save_file"), network=network)
     stored = safetensors.torch.load_file("weights.safetensors")
     assert stored.keys() == network.state_dict().keys()
