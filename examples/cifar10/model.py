@@ -1,6 +1,6 @@
 """A convolutional network for CIFAR-10 with published weights: 968,394 parameters.
 
-Six 3 x 3 convolutions without padding, each followed by ReLU and batch normalisation, two max
+Six 3 x 3 convolutions without padding, each followed by ReLU and batch normalization, two max
 pooling layers, and three Linear layers. The weights are from the package `cifar-10-model`.
 """
 
@@ -16,7 +16,7 @@ from variants.model.dataset import Datasets
 CHANNELS = (64, 64, 128, 128, 64, 64)
 POOLED_AFTER = (1, 3)
 LINEARS = (1024, 512, 10)
-EPSILON = 1e-3  # of batch normalisation, as in the training of the weights
+EPSILON = 1e-3  # of batch normalization, as in the training of the weights
 
 
 class Scale(nn.Module):

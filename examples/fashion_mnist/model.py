@@ -16,7 +16,7 @@ HIDDEN = 2048
 
 
 class Normalize(nn.Module):
-    """Standardises pixels from 0 to 1 by the mean and standard deviation of the training set.
+    """Standardizes pixels from 0 to 1 by the mean and standard deviation of the training set.
 
     Part of the model, so clients send plain pixels.
     """
@@ -27,7 +27,7 @@ class Normalize(nn.Module):
         self._deviation = deviation
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Standardise FP32 pixels `[n, 784]`."""
+        """Standardize FP32 pixels `[n, 784]`."""
         return (pixels - self._mean) / self._deviation
 
 

@@ -35,7 +35,7 @@ class Size:
 
 
 class Embeddings(nn.Module):
-    """Sum of token and position embeddings, normalised."""
+    """Sum of token and position embeddings, normalized."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()

@@ -81,7 +81,7 @@ class Tokenizer:
 
 
 def _clean(text: str) -> str:
-    """Convert to lower case, drop accents and control characters, and normalise white space."""
+    """Convert to lower case, drop accents and control characters, and normalize white space."""
     visible = "".join(
         " " if one.isspace() else one
         for one in text

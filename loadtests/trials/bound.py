@@ -77,7 +77,7 @@ def clairvoyant(
     class and equal possible batches. z_iv of them are answered on time by variant v, and y_ivk is
     the work of v for them in bin k, in core-seconds:
 
-        maximise   sum_iv  w_v z_iv             w_v: accuracy of v for utility, 1 for attainment
+        maximize   sum_iv  w_v z_iv             w_v: accuracy of v for utility, 1 for attainment
         subject to sum_v   z_iv / p_iv <= n_i   for variants v that qualify for i
                    sum_k   y_ivk = c_iv z_iv    k from the bin of arrival to that of the deadline
                    sum_iv  y_ivk <= cores bin_s

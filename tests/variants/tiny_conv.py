@@ -1,6 +1,6 @@
 """A small image classifier: FP32 `[n, 3, 8, 8]` to FP32 `[n, 4]`.
 
-It has the usual parts: batch normalisation, a residual connection, pooling, a linear head.
+It has the usual parts: batch normalization, a residual connection, pooling, a linear head.
 """
 
 from __future__ import annotations

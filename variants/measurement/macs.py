@@ -52,7 +52,7 @@ _CONVERSIONS: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _SHAPE, _VALUES = "shape of ", "values of "
 """Name prefixes of the extra graph outputs."""
 _ERRORS: Final = 3
-"""Log severity. onnxruntime warns that the graph is not optimised."""
+"""Log severity. onnxruntime warns that the graph is not optimized."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class _Product:
 
 
 def count_macs(model: bytes, sample: Samples) -> Macs | None:
-    """Count the operations of a serialised ONNX model for one sample (inputs `[1, ...]` by name).
+    """Count the operations of a serialized ONNX model for one sample (inputs `[1, ...]` by name).
 
     Matrix products and convolutions are counted, padding included. Effective operations exclude
     those with zero weights. Returns None if the graph has operators that cannot be counted.

@@ -39,7 +39,7 @@ def compressed_bytes(files: Mapping[str, bytes]) -> int:
 
 
 def to_onnx(model: Model, variant: Variant, files: Mapping[str, bytes], samples: Samples) -> bytes:
-    """Return the variant as a serialised ONNX model. A torch variant is exported.
+    """Return the variant as a serialized ONNX model. A torch variant is exported.
 
     At least two `samples` are needed. Raises `ValueError` if a torch network cannot be exported.
     """
@@ -48,5 +48,5 @@ def to_onnx(model: Model, variant: Variant, files: Mapping[str, bytes], samples:
     plan = Plan.model_validate_json(files[PLAN])
     network = rebuild(load_network(model.factory), plan, files[WEIGHTS])
     exported = export(network, samples, Interface(model.inputs, model.outputs))
-    serialised: bytes = exported.SerializeToString()
-    return serialised
+    serialized: bytes = exported.SerializeToString()
+    return serialized

@@ -46,9 +46,9 @@ def measure_size(catalog: Path, variant: Variant) -> Size:
 
 
 def onnx_size(model: bytes) -> Size:
-    """Count the initialisers of an ONNX model.
+    """Count the initializers of an ONNX model.
 
-    Scales, zero points and INT64 initialisers (shapes and axes) count as bytes but not as
+    Scales, zero points and INT64 initializers (shapes and axes) count as bytes but not as
     parameters. A quantized value represents 0 if it equals its zero point, a code if its shared
     value is 0.
     """

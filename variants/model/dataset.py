@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 Samples: TypeAlias = Mapping[str, NDArray[Any]]
 """Inputs of the model by name, in the order of the parameters of its `forward`. Each array is
-`[n, ...]` with one row per sample, as clients send it, before any normalisation."""
+`[n, ...]` with one row per sample, as clients send it, before any normalization."""
 
 Axes: TypeAlias = Mapping[str, Mapping[int, str]]
 """Names of the variable dimensions other than the first, by input: `{"ids": {1: "tokens"}}`.

@@ -1,4 +1,4 @@
-"""Random initialisation of networks by the `reset_parameters` methods of their modules."""
+"""Random initialization of networks by the `reset_parameters` methods of their modules."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 
-def initialise(network: nn.Module, seed: int) -> nn.Module:
+def initialize(network: nn.Module, seed: int) -> nn.Module:
     """Return a copy of the network with newly drawn weights.
 
     Each module draws its weights in `reset_parameters`, as the constructors of torch modules do.
-    Further initialisation in the constructor of the model is not repeated.
+    Further initialization in the constructor of the model is not repeated.
 
     Raises `ValueError` with the name of a module that has parameters but no such method.
     """
@@ -35,5 +35,5 @@ def _reset(name: str, module: nn.Module) -> None:
     elif own := [key for key, _ in module.named_parameters(recurse=False)]:
         raise ValueError(
             f"{name or 'the network'}, a {type(module).__name__}, has parameters "
-            f"({', '.join(own)}) but no reset_parameters() method to initialise them: add one"
+            f"({', '.join(own)}) but no reset_parameters() method to initialize them: add one"
         )

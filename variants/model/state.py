@@ -54,7 +54,7 @@ class CompressionState:
     packed: frozenset[str] = frozenset()
     """Names of the `nn.Linear` layers with 2:4 masks that the artifact stores as `Linear24`."""
     graph: bytes | None = None
-    """The serialised ONNX model, if a step worked on the exported graph. It is then served."""
+    """The serialized ONNX model, if a step worked on the exported graph. It is then served."""
     conversion: Conversion | None = None
     """How the graph was made, if it can be made again after further training of the network."""
     notes: tuple[str, ...] = ()

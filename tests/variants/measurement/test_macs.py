@@ -22,8 +22,8 @@ FLOAT = TensorProto.FLOAT
 
 def exported(network: nn.Module, samples: Samples) -> bytes:
     model = export(network.eval(), samples, describe(network, samples, {}))
-    serialised: bytes = model.SerializeToString()
-    return serialised
+    serialized: bytes = model.SerializeToString()
+    return serialized
 
 
 def of_graph(
@@ -38,8 +38,8 @@ def of_graph(
     )
     opset = [helper.make_opsetid("", 17)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=8)
-    serialised: bytes = model.SerializeToString()
-    return serialised
+    serialized: bytes = model.SerializeToString()
+    return serialized
 
 
 def normal(*shape: int) -> NDArray[np.float32]:

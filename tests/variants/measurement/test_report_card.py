@@ -101,7 +101,7 @@ def test_speedups_refer_to_the_faster_runtime_of_dense(small_catalog: Path) -> N
 def test_sizes_match_the_network(small_catalog: Path) -> None:
     measured = cards(small_catalog)
     dense, sparse, int8 = (measured[name] for name in ("dense", "sparse-2:4", "int8"))
-    assert dense.parameters >= NETWORK  # plus the constants of its normalisation
+    assert dense.parameters >= NETWORK  # plus the constants of its normalization
     assert dense.parameters - NETWORK <= 2
     assert measured["activation-pruned"].parameters < dense.parameters
     assert int8.weight_bytes < dense.weight_bytes / 3
@@ -177,7 +177,7 @@ def test_dense_and_samples_are_required(small_catalog: Path) -> None:
         measure(small_catalog, catalog.model, catalog.variants, test.part(0, 0))
 
 
-def test_weight_bytes_are_those_of_all_initialisers(small_catalog: Path) -> None:
+def test_weight_bytes_are_those_of_all_initializers(small_catalog: Path) -> None:
     for name in ("dense", "activation-pruned", "int8"):
         graph = onnx.load(small_catalog / name / "model.onnx").graph
         stored = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer)

@@ -81,7 +81,7 @@ def test_the_rule_holds_for_onnxruntime_on_this_processor() -> None:
 
 
 def initializers(largest: int, flags: tuple[str, ...], path: str) -> dict[str, int]:
-    """Return the types of the tensors that onnxruntime keeps after its optimisation."""
+    """Return the types of the tensors that onnxruntime keeps after its optimization."""
     options = session_options(1, flags)
     options.optimized_model_filepath = path
     onnxruntime.InferenceSession(product(largest)[0], options, providers=["CPUExecutionProvider"])

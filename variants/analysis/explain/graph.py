@@ -1,9 +1,9 @@
 """The layers of an ONNX graph: which node computes which layer, and how its weight is stored.
 
     stored graph ─▶ layers: name, shape, stored type, zeros
-    optimised graph, as onnxruntime runs it ─▶ the layer of each node
+    optimized graph, as onnxruntime runs it ─▶ the layer of each node
 
-Layers are identified by the names of their initialisers, which the exporter keeps. A matrix that
+Layers are identified by the names of their initializers, which the exporter keeps. A matrix that
 the exporter transposed has lost its name; it is identified by the bias that is added next, or else
 by the name of its node.
 """
@@ -55,7 +55,7 @@ class StoredWeight:
 
 
 class Graph:
-    """The layers of a serialised ONNX model."""
+    """The layers of a serialized ONNX model."""
 
     def __init__(self, model: bytes) -> None:
         graph = onnx.load_model_from_string(model).graph
@@ -81,7 +81,7 @@ class Graph:
         return dict(self._layers.values())
 
     def layer_of(self, node: onnx.NodeProto) -> str | None:
-        """Return the layer that a node of the optimised graph belongs to, or None."""
+        """Return the layer that a node of the optimized graph belongs to, or None."""
         for name in node.input:
             for source in self._sources.get(name, (name,)):
                 if match := _NAME.match(source):
@@ -169,7 +169,7 @@ def _transposes(node: onnx.NodeProto) -> bool:
     return any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
 
 
-def optimised_layers(stored: Graph, optimised: bytes) -> Mapping[str, str | None]:
+def optimized_layers(stored: Graph, optimized: bytes) -> Mapping[str, str | None]:
     """Return the layer of each node that onnxruntime runs, by the node's name."""
-    nodes = onnx.load_model_from_string(optimised).graph.node
+    nodes = onnx.load_model_from_string(optimized).graph.node
     return {node.name: stored.layer_of(node) for node in nodes}

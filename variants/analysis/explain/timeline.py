@@ -20,7 +20,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from variants.analysis.explain.graph import INTEGER_PRODUCTS, Graph, optimised_layers
+from variants.analysis.explain.graph import INTEGER_PRODUCTS, Graph, optimized_layers
 from variants.catalog.hardware import hardware
 from variants.model.dataset import Samples
 from variants.model.forward import tensors
@@ -54,12 +54,12 @@ def profile_onnx(
         options = session_options(threads, hardware(1).flags)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         for _ in range(WARM_UP_CALLS + calls):
             session.run(None, dict(batch))
         events = json.loads(Path(session.end_profiling()).read_bytes())
-        layers = optimised_layers(Graph(model), Path(options.optimized_model_filepath).read_bytes())
+        layers = optimized_layers(Graph(model), Path(options.optimized_model_filepath).read_bytes())
     seconds: dict[str, list[float]] = defaultdict(list)
     details: dict[str, dict[str, Any]] = {}
     for event in events:

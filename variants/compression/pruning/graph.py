@@ -217,7 +217,7 @@ def _group_tensors(
         return [_group_tensor(f"{name}.weight", 1, module.embedding_dim, dependency, "writes")]
     if isinstance(module, (_BatchNorm, nn.LayerNorm, nn.PReLU)) or is_depthwise(module):
         if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:
-            raise _UnsupportedLayer(f"{name!r} normalises over several dimensions")
+            raise _UnsupportedLayer(f"{name!r} normalizes over several dimensions")
         vectors = {key: t for key, t in module.state_dict().items() if t.ndim}
         if isinstance(module, nn.PReLU) and module.num_parameters == 1:
             vectors = {}

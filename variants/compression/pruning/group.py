@@ -3,7 +3,7 @@
 A unit is a neuron, a channel or an attention head. The units of a group span the same positions of
 several tensors: rows of the layers that write them, columns of the layers that read them.
 
-    writes: rows of weights, biases ─▶ passes: normalisation, depthwise ─▶ reads: columns of weights
+    writes: rows of weights, biases ─▶ passes: normalization, depthwise ─▶ reads: columns of weights
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Group:
     layers: tuple[str, ...]
     tensors: tuple[GroupTensor, ...]
     is_normalized: bool = False
-    """Whether a LayerNorm normalises over the units, so that removing one changes the others."""
+    """Whether a LayerNorm normalizes over the units, so that removing one changes the others."""
 
     @property
     def readers(self) -> dict[str, NDArray[np.int64]]:
@@ -109,7 +109,7 @@ def update_groups(groups: Sequence[Group], kept: UnitMasks) -> list[Group]:
 def zero_units(network: nn.Module, groups: Sequence[Group], kept: UnitMasks) -> nn.Module:
     """Return a copy of the same shape in which no layer reads the units that `kept` marks False.
 
-    A LayerNorm over such units normalises the others only.
+    A LayerNorm over such units normalizes the others only.
     """
     network = copy.deepcopy(network)
     tensors = network.state_dict()
@@ -126,7 +126,7 @@ def zero_units(network: nn.Module, groups: Sequence[Group], kept: UnitMasks) -> 
 
 
 class _PartialLayerNorm:
-    """Forward hook of a LayerNorm: normalises the kept channels, and returns 0 for the others."""
+    """Forward hook of a LayerNorm: normalizes the kept channels, and returns 0 for the others."""
 
     def __init__(self, kept_units: Tensor) -> None:
         self._kept = kept_units
@@ -142,11 +142,11 @@ class _PartialLayerNorm:
         inputs = args[0] if args else kwargs["input"]
         bias = None if norm.bias is None else norm.bias[kept_units]
         shape = (int(kept_units.sum()),)
-        normalised = torch.zeros_like(output)
-        normalised[..., kept_units] = nn.functional.layer_norm(
+        normalized = torch.zeros_like(output)
+        normalized[..., kept_units] = nn.functional.layer_norm(
             inputs[..., kept_units], shape, norm.weight[kept_units], bias, norm.eps
         )
-        return normalised
+        return normalized
 
 
 def _axis_masks(

@@ -41,7 +41,7 @@ def rank_heads(
 
     The criterion `taylor` is the measure of Michel, Levy and Neubig (2019, arXiv:1905.10650,
     section 4.1), the gradient of a gate on each head, but squared over small batches. As in the
-    paper, the scores of each layer are normalised, here by their mean, to make layers comparable.
+    paper, the scores of each layer are normalized, here by their mean, to make layers comparable.
     Raises `ValueError` if the network has no attention in the sense of
     `variants.compression.pruning.attention`.
     """

@@ -2,7 +2,7 @@
 
     X of the layer ─▶ Hessian X^T X ─▶ Cholesky factor of its inverse ─▶ sweep, left to right
 
-Frantar and Alistarh 2023, arXiv:2301.00774, algorithm 1. It minimises the change of a layer's
+Frantar and Alistarh 2023, arXiv:2301.00774, algorithm 1. It minimizes the change of a layer's
 outputs on the given samples, without labels and without training.
 """
 

@@ -154,7 +154,7 @@ def measure_weight_gradients(
 ) -> dict[str, WeightGradients]:
     """Return the gradients of the cross-entropy on labelled samples for the weights of each layer.
 
-    They are computed on a copy of the network in evaluation mode, so normalisations are fixed.
+    They are computed on a copy of the network in evaluation mode, so normalizations are fixed.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     weights = {name: network.get_parameter(f"{name}.weight") for name in layers}

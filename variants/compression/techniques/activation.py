@@ -113,13 +113,13 @@ class ActivationPruning(Technique):
 def find_neuron_groups(network: nn.Module, samples: Samples) -> UnitGroups:
     """Return the groups of neurons and channels that can be removed independently.
 
-    Attention heads are left out, and so are channels that a LayerNorm normalises, since their
+    Attention heads are left out, and so are channels that a LayerNorm normalizes, since their
     removal changes the other channels. Raises `ValueError` with the reasons if there are none.
     """
     unit_groups = find_unit_groups(network, samples)
     notes = list(unit_groups.notes)
     notes += [
-        f"{g.name} is not pruned: a LayerNorm normalises it"
+        f"{g.name} is not pruned: a LayerNorm normalizes it"
         for g in unit_groups.groups
         if g.is_normalized
     ]

@@ -21,7 +21,7 @@ from variants.compression.sparsity.layers import (
 )
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import Split, TrainingData
-from variants.model.initial import initialise
+from variants.model.initial import initialize
 from variants.model.state import CompressionState, Stage
 from variants.model.training import Schedule, count_steps, fit
 from variants.runtime.patterns import keep_share_of_all
@@ -102,7 +102,7 @@ class LotteryTicket(Technique, Schedule):
 
     def search(self, architecture: nn.Module, split: Split, progress: Progress) -> TicketSearch:
         """Return the masks that `rounds` rounds of training on the split find."""
-        network = initialise(architecture, self.seed)
+        network = initialize(architecture, self.seed)
         layers, skipped = find_layers(network, self.exclude)
         if not layers:
             raise no_layer_error(self.kind, skipped)
@@ -137,7 +137,7 @@ class LotteryTicket(Technique, Schedule):
             generator = torch.Generator().manual_seed(self.seed + _CONTROL_SEED_OFFSET)
             masks = {name: _shuffled(mask, generator) for name, mask in masks.items()}
         seed = self.seed + _CONTROL_SEED_OFFSET if self.control == "reinit" else self.seed
-        network = initialise(architecture, seed)
+        network = initialize(architecture, seed)
         if self.control != "reinit":
             network.load_state_dict(search.rewind_state)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Low-rank factorisation: replaces a Linear by two smaller ones with fewer weights in total."""
+"""Low-rank factorization: replaces a Linear by two smaller ones with fewer weights in total."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LowRankFactors(Technique):
     in * out / (in + out), at which the two layers have as many weights as the one: 0.5 halves the
     weights. A layer whose factors would not be smaller stays dense, and the notes say why.
 
-    With `whiten`, the approximation minimises the error on the layer's observed inputs instead of
+    With `whiten`, the approximation minimizes the error on the layer's observed inputs instead of
     the error of the weight (see `Decomposition.of`). If the layer has a bias, the bias corrects the
     error at the mean input, so that the covariance of the inputs decides; otherwise their second
     moments do.
@@ -42,7 +42,7 @@ class LowRankFactors(Technique):
     break_even: float | None = Field(default=None, gt=0, lt=1, validate_default=True)
     """Rank as a fraction of the break-even rank in * out / (in + out); excludes `energy`."""
     whiten: bool = False
-    """Whether to minimise the error on observed inputs rather than that of the weight."""
+    """Whether to minimize the error on observed inputs rather than that of the weight."""
     exclude: tuple[str, ...] = ()
     """Patterns (`*`, `?`) of layer names to skip, such as `head` or `blocks.0.*`."""
     samples: int = Field(default=512, ge=1)
@@ -60,7 +60,7 @@ class LowRankFactors(Technique):
     def apply(
         self, state: CompressionState, data: TrainingData, progress: Progress
     ) -> CompressionState:
-        """Return the state with factorised layers.
+        """Return the state with factorized layers.
 
         Raises `ValueError` if no layer becomes smaller.
         """
@@ -73,7 +73,7 @@ class LowRankFactors(Technique):
 
         network = copy.deepcopy(state.network)
         ranks = {}
-        for name in progress.track(linears, description="factorising"):
+        for name in progress.track(linears, description="factorizing"):
             linear = linears[name]
             statistics = inputs.get(name)
             decomposition = Decomposition.of(linear.weight, _input_moments(linear, statistics))
@@ -95,7 +95,7 @@ class LowRankFactors(Technique):
         unobserved = ", ".join(name for name in ranks if self.whiten and name not in inputs)
         if unobserved:
             notes.append(
-                f"factorised without whitening, because the inputs cannot be observed: {unobserved}"
+                f"factorized without whitening, because the inputs cannot be observed: {unobserved}"
             )
         return replace(
             state,

@@ -54,7 +54,7 @@ class Structured(Technique):
     heads: bool = True
     """Whether to remove whole attention heads, too."""
     through_norms: bool = False
-    """Whether to remove channels that a LayerNorm normalises, which changes the other channels."""
+    """Whether to remove channels that a LayerNorm normalizes, which changes the other channels."""
     samples: int = Field(default=DEFAULT_SAMPLES, ge=1)
     """Number of labelled validation samples on which activations and gradients are measured."""
     rounds: int = Field(default=1, ge=1)
@@ -109,7 +109,7 @@ class Structured(Technique):
         for group in unit_groups.exclude(self.exclude).groups:
             if group.is_normalized and not self.through_norms:
                 notes.append(
-                    f"{group.name} is not pruned: a LayerNorm normalises it (see through_norms)"
+                    f"{group.name} is not pruned: a LayerNorm normalizes it (see through_norms)"
                 )
             elif self.heads or group.kind != "heads":
                 groups.append(group)

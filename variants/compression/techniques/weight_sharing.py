@@ -34,7 +34,7 @@ class WeightSharing(Technique):
     the training of the shared values and the Huffman coding of the paper are left out. The file
     shrinks to an eighth with up to 16 values and to a quarter with more. Once loaded, the model is
     dense and as fast as the dense variant. Zeros stay zero. Vectors, such as biases and
-    normalisation weights, are too small to gain and are stored as they are.
+    normalization weights, are too small to gain and are stored as they are.
     """
 
     kind: ClassVar[str] = "weight-sharing"

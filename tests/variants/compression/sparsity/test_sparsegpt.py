@@ -212,7 +212,7 @@ def test_each_group_of_a_convolution_is_swept_with_its_own_inputs() -> None:
     assert (zeros == 2).all()
 
 
-def test_a_network_with_normalisation_and_a_residual_addition_is_swept() -> None:
+def test_a_network_with_normalization_and_a_residual_addition_is_swept() -> None:
     network = tiny_conv.network()
     layers, _ = find_layers(network)
     samples = tiny_conv.split(60).samples

@@ -68,11 +68,11 @@ def test_removing_a_zero_channel_of_a_residual_network_keeps_outputs() -> None:
     np.testing.assert_allclose(all_scores(result.network, samples).numpy(), expected, atol=1e-6)
 
 
-def test_heads_and_normalised_channels_are_not_pruned() -> None:
+def test_heads_and_normalized_channels_are_not_pruned() -> None:
     result = _prune(tiny_attention, mean_below=0.05, deviation_below=0.1)
     network: Any = result.network
     assert len(network.layers[0].attention.query.weight) == 12
-    assert result.notes[1] == "embedding + 4 more is not pruned: a LayerNorm normalises it"
+    assert result.notes[1] == "embedding + 4 more is not pruned: a LayerNorm normalizes it"
 
 
 def test_excluded_layers_keep_neurons_and_notes_name_means_that_are_not_folded() -> None:

@@ -14,7 +14,7 @@ from variants.compression.techniques.lottery import LotteryTicket, TicketSearch
 from variants.compression.techniques.low_rank import LowRankFactors
 from variants.compression.techniques.recovery import Recover
 from variants.compression.techniques.technique import Technique
-from variants.model.initial import initialise
+from variants.model.initial import initialize
 from variants.model.training import accuracy, fit
 
 DATA = tiny.datasets().training_data
@@ -75,11 +75,11 @@ def test_a_round_trains_from_rewound_weights_and_masks_the_smallest(
 @pytest.mark.parametrize("steps", [0, 5])
 def test_the_rewind_state_is_the_network_after_the_rewind_steps(steps: int) -> None:
     ticket = _ticket(rewind_steps=steps, rounds=1)
-    early = initialise(tiny.network(), ticket.seed)
+    early = initialize(tiny.network(), ticket.seed)
     fit(early, TRAIN, ticket, quiet(), steps=range(steps))
     result = ticket.search(tiny.network(), TRAIN, quiet())
     assert _equal(result.rewind_state, early.state_dict())
-    assert _equal(result.rewind_state, initialise(tiny.network(), 0).state_dict()) == (steps == 0)
+    assert _equal(result.rewind_state, initialize(tiny.network(), 0).state_dict()) == (steps == 0)
 
 
 def test_kept_weights_are_rewound(search: TicketSearch) -> None:
@@ -93,7 +93,7 @@ def test_kept_weights_are_rewound(search: TicketSearch) -> None:
 def test_reinit_has_the_same_masks_and_other_weights(search: TicketSearch) -> None:
     network, masks = _ticket(control="reinit").start(tiny.network(), search)
     assert _equal(masks, search.masks[-1])
-    first = initialise(tiny.network(), seed=0)
+    first = initialize(tiny.network(), seed=0)
     for name, mask in masks.items():
         weight = network.get_parameter(name)
         for other in (search.rewind_state[name], first.get_parameter(name)):

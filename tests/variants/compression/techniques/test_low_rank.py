@@ -197,7 +197,7 @@ def test_whitening_keeps_outputs_closer_on_correlated_inputs() -> None:
     assert error[1] < 0.7 * error[0]
 
 
-def test_linears_in_convolutional_and_two_input_networks_are_factorised() -> None:
+def test_linears_in_convolutional_and_two_input_networks_are_factorized() -> None:
     for module, head in ((tiny_conv, {"head": 1}), (two_inputs, {"hidden": 2, "head": 1})):
         given = module.state()
         technique = LowRankFactors(break_even=0.5, whiten=True)

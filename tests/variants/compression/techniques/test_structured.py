@@ -239,7 +239,7 @@ def test_heads_layers_and_norms_are_pruned_as_the_parameters_say() -> None:
 
 def test_excluding_layers_prunes_heads_alone() -> None:
     result = _prune(tiny_attention, share=0.1, exclude=("layers.?.inner",))
-    assert "is not pruned: a LayerNorm normalises it (see through_norms)" in result.notes[1]
+    assert "is not pruned: a LayerNorm normalizes it (see through_norms)" in result.notes[1]
     assert "inner" not in result.notes[0]
 
 
