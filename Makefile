@@ -53,7 +53,8 @@ $(CLIENTS)/kserve/.fetched: $(PINS)/kserve.txt | $(DEV)
 	$(BIN)/pip --python $(@D)/bin/python install $(FETCH) -r $<
 	touch $@
 
-# libb64 is fetched first: without apt, the rest is useless and need not be fetched.
+# libb64 is fetched first: perf_analyzer does not run without it, so if apt fails, nothing else is
+# fetched.
 $(CLIENTS)/perf_analyzer/.fetched: $(PINS)/perf_analyzer.txt | $(DEV)
 	rm -rf $(@D) && mkdir -p $(@D)
 	cd $(@D) && { $(APT) download libb64-0d || { $(APT) update && $(APT) download libb64-0d; }; }

@@ -36,7 +36,9 @@ def main(names: tuple[str, ...], into: Path) -> None:
         if target.exists():
             console.print(f"{name}: {target} exists; remove it to download it again")
             continue
-        console.print(f"{name}: downloading {', '.join(one.name for one in example.packages)} ...")
+        console.print(
+            f"{name}: downloading {', '.join(package.name for package in example.packages)} ..."
+        )
         try:
             fetch(example, target)
         except ValueError as error:

@@ -4,8 +4,8 @@
 
 Creates VENV if it does not exist, then installs the project in editable mode with the versions of
 `constraints.txt`. EXTRA is one of the optional dependencies in `pyproject.toml`. pip's output goes
-to VENV/install.log; if pip fails, the end of that log is printed and the exit status is 1. Needs only
-the standard library.
+to VENV/install.log; if pip fails, the end of that log is printed and the exit status is 1. Needs
+only the standard library.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def run(command: list[str], log: Path, purpose: str) -> int:
     """Run pip, show its progress on one line, and return its exit status."""
     started = time.monotonic()
     is_terminal = sys.stdout.isatty()
-    found, step = 0, "starting pip"
+    count, step = 0, "starting pip"
 
     def report(end: str = "") -> None:
         took = time.monotonic() - started
-        line = f"installing packages for {purpose}: {step} ({found} found, {took:.0f} s)"
+        line = f"installing packages for {purpose}: {step} ({count} found, {took:.0f} s)"
         print(f"\r{line:<78.78}" if is_terminal else line, end=end, flush=True)
 
     report(end="" if is_terminal else "\n")
@@ -54,7 +54,7 @@ def run(command: list[str], log: Path, purpose: str) -> int:
         for line in process.stdout:
             file.write(line)
             if match := re.match(r"Collecting (\S+)", line):
-                found, step = found + 1, f"collecting {match[1]}"
+                count, step = count + 1, f"collecting {match[1]}"
             elif match := re.match(r" *(?:Downloading|Using cached) (\S+)", line):
                 step = f"fetching {match[1].rsplit('/', 1)[-1]}"
             elif line.startswith("Installing collected packages"):

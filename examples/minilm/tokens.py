@@ -21,7 +21,7 @@ CONTINUED: Final = "##"
 
 _CONTROL: Final = ("Cc", "Cf", "Co", "Cs")
 _LONGEST_WORD: Final = 100
-"""Longer words become `UNKNOWN`. In characters."""
+"""Maximum length of a word, in characters; longer words become `UNKNOWN`."""
 
 _IDEOGRAPHS: Final = (
     (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F),
@@ -35,7 +35,7 @@ class Tokenizer:
 
     def __init__(self, vocabulary: Sequence[str]) -> None:
         self._ids = {piece: number for number, piece in enumerate(vocabulary)}
-        if missing := [one for one in (PAD, UNKNOWN, START, END) if one not in self._ids]:
+        if missing := [piece for piece in (PAD, UNKNOWN, START, END) if piece not in self._ids]:
             raise ValueError(f"the vocabulary lacks {', '.join(missing)}")
 
     @classmethod
@@ -53,7 +53,7 @@ class Tokenizer:
         Texts are padded to the longest of them and truncated to `longest` tokens.
         """
         rows = [
-            [self._ids[one] for one in (START, *self.pieces(text)[: longest - 2], END)]
+            [self._ids[piece] for piece in (START, *self.pieces(text)[: longest - 2], END)]
             for text in texts
         ]
         shape = len(rows), max(map(len, rows))
@@ -64,7 +64,7 @@ class Tokenizer:
         return {"input_ids": ids, "attention_mask": mask}
 
     def _cut(self, word: str) -> list[str]:
-        """Split a word into pieces: repeatedly the longest piece that the rest starts with."""
+        """Split a word into pieces, each the longest that matches at its position."""
         if len(word) > _LONGEST_WORD:
             return [UNKNOWN]
         pieces: list[str] = []
@@ -83,14 +83,19 @@ class Tokenizer:
 def _clean(text: str) -> str:
     """Convert to lower case, drop accents and control characters, and normalize white space."""
     visible = "".join(
-        " " if one.isspace() else one
-        for one in text
-        if one.isspace() or not (unicodedata.category(one) in _CONTROL or one == "\ufffd")
+        " " if character.isspace() else character
+        for character in text
+        if character.isspace()
+        or not (unicodedata.category(character) in _CONTROL or character == "\ufffd")
     )
-    spaced = "".join(f" {one} " if _is_ideograph(one) else one for one in visible)
+    spaced = "".join(
+        f" {character} " if _is_ideograph(character) else character for character in visible
+    )
     parts = unicodedata.normalize("NFD", spaced)
     # Per character, since the lower case of a Greek sigma depends on its neighbours.
-    return "".join(one.lower() for one in parts if unicodedata.category(one) != "Mn")
+    return "".join(
+        character.lower() for character in parts if unicodedata.category(character) != "Mn"
+    )
 
 
 def _words(text: str) -> Iterator[str]:

@@ -51,13 +51,13 @@ def batch_parts(host_address: str) -> dict[str, Part]:
 def run_idle_host() -> Iterator[str]:
     """Run a host that computes nothing in a separate process; yield its address."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve_zeros, args=(theirs,), daemon=True)
+    parent_end, child_end = context.Pipe()
+    process = context.Process(target=_serve_zeros, args=(child_end,), daemon=True)
     process.start()
     try:
-        yield ours.recv()
+        yield parent_end.recv()
     finally:
-        ours.send(None)
+        parent_end.send(None)
         process.join()
 
 

@@ -26,7 +26,7 @@ SAMPLES: Final = 1000
 
 
 def network() -> nn.Sequential:
-    """Return the network, from FP32 `[n, 784]` to FP32 `[n, 10]`; its weights never vary."""
+    """Return the network, from FP32 `[n, 784]` to FP32 `[n, 10]`; its weights are constant."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layers = nn.Sequential(

@@ -28,7 +28,7 @@ class LoadResult:
 
     elapsed_s: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
-    """Of the successful responses."""
+    """Latencies of the successful responses."""
     failures: int = 0
     first_failure: bytes = b""
 

@@ -13,7 +13,6 @@ from urllib.request import ProxyHandler, Request, build_opener
 import numpy as np
 
 from loadtests.client import binary
-from loadtests.closed_loop.classes import Probe
 
 TIMEOUT_S: Final = 10.0
 """Time-out of one request, in seconds."""
@@ -34,6 +33,14 @@ class ServiceDescription:
     def path(self) -> str:
         """The path of inference requests."""
         return f"/v2/models/{self.metadata['name']}/infer"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The accuracy and the latency of one variant, measured with a few requests."""
+
+    accuracy: float
+    latency_ms: float
 
 
 def connect(url: str, model: str = "") -> ServiceDescription:

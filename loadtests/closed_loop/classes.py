@@ -1,7 +1,7 @@
 """The SLO classes of the load test and their deadlines and accuracy floors.
 
-A number that fits one model on one machine does not fit another, so they are derived from a few
-probes of every variant before the test. `fastest` and `slowest` are 90th percentiles by variant:
+Fixed values would fit only one model on one machine, so they are derived from a few probes of every
+variant before the test. `fastest` and `slowest` are 90th percentiles by variant:
 
     class            deadline       accuracy floor           variants that qualify
     strict-latency   3 x fastest    -                        the fastest ones
@@ -13,8 +13,9 @@ probes of every variant before the test. `fastest` and `slowest` are 90th percen
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+from loadtests.client.service import Probe
 
 STRICT_LATENCY: Final = "strict-latency"
 STRICT_ACCURACY: Final = "strict-accuracy"
@@ -24,14 +25,6 @@ CLASSES: Final = (STRICT_LATENCY, STRICT_ACCURACY, BALANCED, NONE)
 
 LATENCY_HEADER: Final = "x-slo-latency-ms"
 ACCURACY_HEADER: Final = "x-slo-min-accuracy"
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """The accuracy and the latency of one variant, measured with a few requests."""
-
-    accuracy: float
-    latency_ms: float
 
 
 Slos: TypeAlias = Mapping[str, Mapping[str, float]]
@@ -46,8 +39,8 @@ OPTIONS: Final = {
 """Options that replace a derived number: the class and the header of that number."""
 
 
-def derive_slos(probes: Mapping[str, Probe], given: Mapping[str, float | None]) -> Slos:
-    """Return the SLO headers of each class; `given` has a value or None by name of `OPTIONS`."""
+def derive_slos(probes: Mapping[str, Probe], overrides: Mapping[str, float | None]) -> Slos:
+    """Return the SLO headers of each class; `overrides` maps `OPTIONS` to values or None."""
     latencies_ms = [probe.latency_ms for probe in probes.values()]
     fastest, slowest = min(latencies_ms), max(latencies_ms)
     accuracies = [probe.accuracy for probe in probes.values()]
@@ -61,7 +54,7 @@ def derive_slos(probes: Mapping[str, Probe], given: Mapping[str, float | None]) 
         },
         NONE: {},
     }
-    for option, value in given.items():
+    for option, value in overrides.items():
         if value is not None:
             name, header = OPTIONS[option]
             slos[name][header] = value

@@ -146,4 +146,4 @@ def render_table(report: LoadReport) -> Table:
     return table
 
 
-_SLO_FORMATS: Final = {LATENCY_HEADER: "in {:g} ms", ACCURACY_HEADER: "from {:.4f}"}
+_SLO_FORMATS: Final = {LATENCY_HEADER: "in {:g} ms", ACCURACY_HEADER: "at least {:.4f}"}

@@ -31,7 +31,7 @@ from loadtests.live.policy_run import (
 )
 from loadtests.live.rate import MIN_ATTAINMENT, RatePoint, measure_rising_rates, rates_grid
 from loadtests.live.service import run_service
-from loadtests.live.tables import gaps_grid, live_grid, live_trial
+from loadtests.live.tables import live_grid, live_trial, run_differences_grid
 from loadtests.replay.live_run import TIMINGS_FILE, describe_client, replay_live
 from loadtests.simulator.compare import parse_policies
 from loadtests.simulator.trial import trial_title, write_outcomes_by_policy
@@ -227,7 +227,7 @@ def main(
 def _grids(runs: Sequence[PolicyRun], title: str, note: str) -> list[Grid]:
     summaries = [run.kill_summary for run in runs if run.kill_summary]
     kills = kill_grids(summaries) if summaries else []
-    return [live_grid(runs, title, note), gaps_grid(runs), *kills]
+    return [live_grid(runs, title, note), run_differences_grid(runs), *kills]
 
 
 def _report(run: PolicyRun) -> None:

@@ -66,17 +66,17 @@ def run_service(settings: Settings) -> Iterator[LiveService]:
     Raises RuntimeError with the reason if the service does not start.
     """
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_run, args=(settings, theirs), name="service")
+    parent_end, child_end = context.Pipe()
+    process = context.Process(target=_run, args=(settings, child_end), name="service")
     process.start()
-    theirs.close()
+    child_end.close()
     try:
-        result: Ports | str = _receive(ours)
+        result: Ports | str = _receive(parent_end)
         if isinstance(result, str):
             raise RuntimeError(result)
-        yield LiveService(f"http://127.0.0.1:{result.http}", ours)
+        yield LiveService(f"http://127.0.0.1:{result.http}", parent_end)
     finally:
-        ours.close()  # signals the service to stop
+        parent_end.close()  # signals the service to stop
         process.join(STOP_TIMEOUT_S)
         if process.is_alive():
             process.terminate()

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Final
 
 from loadtests.live.policy_run import PolicyRun
-from loadtests.replay.live_run import gap_grid, gap_rows
+from loadtests.replay.live_run import difference_rows, differences_grid
 from loadtests.trials.grid import Grid
 from loadtests.trials.metric import METRICS
 from loadtests.trials.overview import answered_by
@@ -54,7 +54,7 @@ def live_grid(runs: Sequence[PolicyRun], title: str, note: str = "") -> Grid:
     return Grid(title, columns, rows, ". ".join(filter(None, notes)))
 
 
-def gaps_grid(runs: Sequence[PolicyRun]) -> Grid:
+def run_differences_grid(runs: Sequence[PolicyRun]) -> Grid:
     """Return three rows per policy: live, simulated on the same requests, and the difference.
 
     The differences are paired by seed.
@@ -62,8 +62,10 @@ def gaps_grid(runs: Sequence[PolicyRun]) -> Grid:
     rows = []
     for name, group in _by_name(runs).items():
         pairs = [(run.live.run.score, run.simulated.runs[0].score) for run in group]
-        rows += gap_rows(pairs, f"{name}: ")
-    return gap_grid(rows, "Simulated with the batch durations that each service was calibrated to")
+        rows += difference_rows(pairs, f"{name}: ")
+    return differences_grid(
+        rows, "Simulated with the batch durations that each service was calibrated to"
+    )
 
 
 def live_trial(runs: Sequence[PolicyRun], title: str, note: str) -> Trial:

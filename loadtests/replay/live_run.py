@@ -1,6 +1,6 @@
 """Replays one demand against a running service and compares the run with its simulation.
 
-URL, Demand ─▶ replay_live ─▶ LiveRun;   LiveRun, simulated Run ─▶ gap between their scores
+URL, Demand ─▶ replay_live ─▶ LiveRun;   LiveRun, simulated Run ─▶ differences of their scores
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from serving.routing.profile import VariantProfile
 from variants.catalog import artifact
 
 TIMINGS_FILE: Final = "timings.json"
-"""File name of the measured batch durations."""
-GAP_METRICS: Final = ("attainment", "mean_accuracy", "p50_s", "p99_s")
-"""Metrics in which live runs and simulations are comparison."""
+"""Name of the file with the measured batch durations."""
+COMPARED_METRICS: Final = ("attainment", "mean_accuracy", "p50_s", "p99_s")
+"""Metrics in which live runs and simulations are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,8 @@ def replay_live(
         if measured
         else Timings(variants={}),
         unserved=sum(
-            int((outcomes.status == bad).sum())
-            for bad in (RequestStatus.LOST, RequestStatus.FAILED)
+            int((outcomes.status == status).sum())
+            for status in (RequestStatus.LOST, RequestStatus.FAILED)
         ),
         first_failure=replayed.first_failure,
         started_s=replayed.started_s,
@@ -150,9 +150,10 @@ def _accuracies(url: str, profiles: Mapping[str, VariantProfile] | None) -> dict
 def describe_client(client: ClientStatistics) -> str:
     """Return the delays and the resources of the client as a sentence."""
     waited = (
-        f"{client.waited:,} requests waited for one, {client.waited_max_s * 1e3:.2f} ms at most"
+        f"{client.waited:,} requests waited for a connection, "
+        f"{client.waited_max_s * 1e3:.2f} ms at most"
         if client.waited
-        else "no request waited for one"
+        else "no request waited for a connection"
     )
     return (
         f"The client sent requests {client.delay_p50_s * 1e3:.3f} ms late at the median, "
@@ -163,32 +164,34 @@ def describe_client(client: ClientStatistics) -> str:
     )
 
 
-def gap(live: Score, simulated: Score) -> Grid:
+def score_differences(live: Score, simulated: Score) -> Grid:
     """Return a table of the differences between a live run and its simulation."""
-    return gap_grid(gap_rows([(live, simulated)]))
+    return differences_grid(difference_rows([(live, simulated)]))
 
 
-def gap_grid(rows: Sequence[Sequence[str]], note: str = "") -> Grid:
-    """Return a table of the rows of `gap_rows`."""
-    columns = ("", *(METRICS[name].title for name in GAP_METRICS))
+def differences_grid(rows: Sequence[Sequence[str]], note: str = "") -> Grid:
+    """Return a table of the rows of `difference_rows`."""
+    columns = ("", *(METRICS[name].title for name in COMPARED_METRICS))
     return Grid("Live runs and simulations", columns, rows, note)
 
 
-def gap_rows(pairs: Sequence[tuple[Score, Score]], prefix: str = "") -> list[tuple[str, ...]]:
+def difference_rows(
+    pairs: Sequence[tuple[Score, Score]], prefix: str = ""
+) -> list[tuple[str, ...]]:
     """Return three rows: the live scores, the simulated ones, and the differences by pair."""
     rows = []
-    for what, pick, sign in (
+    for name, pick, sign in (
         ("live", lambda live, _: live, ""),
         ("simulated", lambda _, simulated: simulated, ""),
         ("live minus simulated", _minus, "+"),
     ):
         cells = []
-        for metric in map(METRICS.__getitem__, GAP_METRICS):
+        for metric in map(METRICS.__getitem__, COMPARED_METRICS):
             values = [pick(metric.get(live), metric.get(simulated)) for live, simulated in pairs]
             cells.append(format_mean(values, metric.scale, metric.digits, sign))
-        rows.append((f"{prefix}{what}", *cells))
+        rows.append((f"{prefix}{name}", *cells))
     return rows
 
 
-def _minus(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
+def _minus(left: float | None, right: float | None) -> float | None:
+    return None if left is None or right is None else left - right

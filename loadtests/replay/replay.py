@@ -37,11 +37,11 @@ CONNECTIONS: Final = 512
 """Default maximum number of open connections."""
 GRACE_S: Final = 10.0
 """Default time, in seconds, for the last responses."""
-_OPENED_BEFORE: Final = 32
+_INITIAL_CONNECTIONS: Final = 32
 """Number of connections that are opened before the workload starts."""
-_HEAD_START_S: Final = 0.02
+_START_DELAY_S: Final = 0.02
 """Time between the end of the preparation and the start of the workload."""
-_MAX_AT_ONCE: Final = 16
+_MAX_CONSECUTIVE_SENDS: Final = 16
 """Maximum number of requests sent in a row; more would delay the processing of responses."""
 
 
@@ -125,9 +125,9 @@ async def replay(
     )
     with _frozen_heap(), real_time_scheduling() as is_real_time:
         try:
-            await pool.open(min(connections, _OPENED_BEFORE))
+            await pool.open(min(connections, _INITIAL_CONNECTIONS))
             cpu_s = time.process_time()
-            start_s = time.monotonic() + _HEAD_START_S
+            start_s = time.monotonic() + _START_DELAY_S
             await _send_all(workload, pool, log, start_s)
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
@@ -170,7 +170,7 @@ async def _send_all(
 
     def send_due() -> None:
         nonlocal next_number
-        for number in range(next_number, min(next_number + _MAX_AT_ONCE, len(due_s))):
+        for number in range(next_number, min(next_number + _MAX_CONSECUTIVE_SENDS, len(due_s))):
             now_s = time.monotonic()
             if due_s[number] > now_s:
                 break

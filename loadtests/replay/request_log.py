@@ -14,7 +14,7 @@ DISCONNECTED: Final = -1
 
 
 class RequestLog:
-    """Times and responses by request. Times are those of `time.monotonic()`; NaN is never."""
+    """Times and responses by request. Times are those of `time.monotonic()`; NaN if none."""
 
     def __init__(self, count: int) -> None:
         self.due_s = array("d", [math.nan]) * count

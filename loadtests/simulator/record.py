@@ -38,10 +38,10 @@ class Recorder:
         """Record that a batch was answered."""
         variant, sent_s = self._index_of[send.variant], self._sent_s.pop(batch)
         self._batches.append((variant, send.size, sent_s, send.predicted_s, now - sent_s))
-        for waiting in send.batch:
-            self._set_status(waiting.payload, RequestStatus.ANSWERED, now)
-            self._variant[waiting.payload] = variant
-            self._batch_size[waiting.payload] = send.size
+        for request in send.batch:
+            self._set_status(request.payload, RequestStatus.ANSWERED, now)
+            self._variant[request.payload] = variant
+            self._batch_size[request.payload] = send.size
 
     def check(self) -> None:
         """Raise RuntimeError if a request has no outcome."""

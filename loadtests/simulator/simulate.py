@@ -183,19 +183,19 @@ class _Simulation:
         except Overloaded:
             self.recorder.record_error(request, RequestStatus.SHED, now)
             return
-        for waiting, _ in shed:
-            self.recorder.record_error(waiting.payload, RequestStatus.SHED, now)
+        for other, _ in shed:
+            self.recorder.record_error(other.payload, RequestStatus.SHED, now)
 
     def _plan(self, to: int) -> None:
-        """Carry out decisions of the planner of one gateway until it is idle."""
+        """Execute steps of the planner of one gateway until it is idle."""
         now, gateway = self._now, self._gateways[to]
         gateway.wake_at = math.inf
         while True:
             match gateway.planner.step(now):
                 case Send() as send:
                     self._start((to, send.number), send)
-                case Expired(waiting):
-                    self.recorder.record_error(waiting.payload, RequestStatus.EXPIRED, now)
+                case Expired(expired):
+                    self.recorder.record_error(expired.payload, RequestStatus.EXPIRED, now)
                 case NoReplica(batch):
                     self._fail_requests(batch)
                 case Idle(until):
@@ -251,8 +251,8 @@ class _Simulation:
         self._fail_requests(self._gateways[to].planner.retry(send.batch))
 
     def _fail_requests(self, batch: Sequence[QueuedRequest[int]]) -> None:
-        for waiting in batch:
-            self.recorder.record_error(waiting.payload, RequestStatus.FAILED, self._now)
+        for failed in batch:
+            self.recorder.record_error(failed.payload, RequestStatus.FAILED, self._now)
 
 
 class _Gateway:

@@ -20,8 +20,8 @@ GOODPUT_DEADLINE: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """The values of the grid; each combination is one condition."""
+class ConditionGrid:
+    """The values of each setting; each combination is one condition."""
 
     cv2s: Sequence[float]
     loads: Sequence[float]
@@ -31,14 +31,14 @@ class Settings:
     goodput_loads: Sequence[float]
 
 
-FULL: Final = Settings(
+FULL: Final = ConditionGrid(
     cv2s=(1, 2, 4, 8),
     loads=(0.3, 0.5, 0.7, 0.95, 1.1, 1.3),
     slo_factors={"fastest": (1, 1.5, 2, 2.5, 3.5), "dense": (1, 2, 3.5)},
     goodput_cv2s=(1, 4),
     goodput_loads=(0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1, 1.2, 1.3),
 )
-QUICK: Final = Settings(
+QUICK: Final = ConditionGrid(
     cv2s=(1, 8),
     loads=(0.5, 0.95, 1.3),
     slo_factors={"fastest": (1.5, 3.5), "dense": (2,)},
@@ -64,7 +64,7 @@ def condition_of(demand: Demand) -> Condition:
 
 def cases(
     table: Table,
-    settings: Settings,
+    settings: ConditionGrid,
     profiles: Mapping[str, VariantProfile],
     *,
     requests: int,

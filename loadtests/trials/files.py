@@ -38,8 +38,8 @@ CSV: Final = "table.csv"
 
 _HEADER: Final = "header"
 _FORMAT: Final = 1
-_OF_REQUESTS: Final = ("status", "variant", "finished_s", "batch_size")
-_OF_BATCHES: Final = ("variant", "size", "sent_s", "predicted_s", "took_s")
+_REQUEST_ARRAYS: Final = ("status", "variant", "finished_s", "batch_size")
+_BATCH_ARRAYS: Final = ("variant", "size", "sent_s", "predicted_s", "took_s")
 
 SWEPT: Final[tuple[tuple[Setting, str, str], ...]] = (
     ("load", "goodput_per_s", "goodput-by-load"),
@@ -67,9 +67,9 @@ def write_outcomes(outcomes: Outcomes, path: Path) -> None:
         "has_batches": batches is not None,
     }
     arrays: dict[str, Any] = {"arrivals_s": workload.arrivals_s, "class_of": workload.class_of}
-    arrays |= {name: getattr(outcomes, name) for name in _OF_REQUESTS}
+    arrays |= {name: getattr(outcomes, name) for name in _REQUEST_ARRAYS}
     if batches is not None:
-        arrays |= {f"batches.{name}": getattr(batches, name) for name in _OF_BATCHES}
+        arrays |= {f"batches.{name}": getattr(batches, name) for name in _BATCH_ARRAYS}
     arrays[_HEADER] = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
     target = io.BytesIO()
     np.savez_compressed(target, **arrays)
@@ -101,8 +101,8 @@ def read_outcomes(path: Path) -> Outcomes:
         ),
         policy=header["policy"],
         variants=tuple(header["variants"]),
-        **{name: arrays[name] for name in _OF_REQUESTS},
-        batches=Batches(**{name: arrays[f"batches.{name}"] for name in _OF_BATCHES})
+        **{name: arrays[name] for name in _REQUEST_ARRAYS},
+        batches=Batches(**{name: arrays[f"batches.{name}"] for name in _BATCH_ARRAYS})
         if header["has_batches"]
         else None,
     )

@@ -79,41 +79,46 @@ def _estimate(values: Sequence[float]) -> Estimate:
     return Estimate(fmean(values), student * stdev(values) / sqrt(len(values)))
 
 
-def are_paired(ours: Sequence[Score], other: Sequence[Score]) -> bool:
+def are_paired(evaluated: Sequence[Score], baseline: Sequence[Score]) -> bool:
     """Whether both have at least two repeats, of the same workloads in the same order."""
-    workloads = [(score.workload, score.requests) for score in ours]
-    return len(workloads) > 1 and workloads == [(each.workload, each.requests) for each in other]
+    workloads = [(score.workload, score.requests) for score in evaluated]
+    return len(workloads) > 1 and workloads == [(each.workload, each.requests) for each in baseline]
 
 
-def difference(ours: Sequence[Score], other: Sequence[Score]) -> Difference:
+def difference(evaluated: Sequence[Score], baseline: Sequence[Score]) -> Difference:
     """Return the differences of a baseline to the evaluated policy, paired by workload.
 
     A policy without answers on time has accuracy 0. Raises ValueError if the numbers of repeats
     differ or are below 2, or if the workloads differ.
     """
-    if len(ours) != len(other) or len(ours) < 2:
+    if len(evaluated) != len(baseline) or len(evaluated) < 2:
         raise ValueError(
             f"both policies must have the same number of repeats, two or more; "
-            f"got {len(ours)} and {len(other)}"
+            f"got {len(evaluated)} and {len(baseline)}"
         )
-    for our, their in zip(ours, other, strict=True):
-        if (our.workload, our.requests) != (their.workload, their.requests):
+    for left, right in zip(evaluated, baseline, strict=True):
+        if (left.workload, left.requests) != (
+            right.workload,
+            right.requests,
+        ):
             raise ValueError(
                 f"repeats must be of the same workloads in the same order; got "
-                f"{our.workload!r} of {our.requests} requests and "
-                f"{their.workload!r} of {their.requests}"
+                f"{left.workload!r} of {left.requests} requests and "
+                f"{right.workload!r} of {right.requests}"
             )
-    pairs = list(zip(ours, other, strict=True))
+    pairs = list(zip(evaluated, baseline, strict=True))
     return Difference(
-        attainment=_estimate([their.attainment - our.attainment for our, their in pairs]),
+        attainment=_estimate([right.attainment - left.attainment for left, right in pairs]),
         accuracy=_estimate(
-            [(their.mean_accuracy or 0.0) - (our.mean_accuracy or 0.0) for our, their in pairs]
+            [(right.mean_accuracy or 0.0) - (left.mean_accuracy or 0.0) for left, right in pairs]
         ),
     )
 
 
 def dominating_policies(
-    ours: Sequence[Score], others: Mapping[str, Sequence[Score]]
+    evaluated: Sequence[Score], baselines: Mapping[str, Sequence[Score]]
 ) -> tuple[str, ...]:
     """Return the baselines that dominate the evaluated policy; raises as `difference` does."""
-    return tuple(name for name, scores in others.items() if difference(ours, scores).is_dominance)
+    return tuple(
+        name for name, scores in baselines.items() if difference(evaluated, scores).is_dominance
+    )

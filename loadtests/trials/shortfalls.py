@@ -23,19 +23,19 @@ def shortfalls(trial: Trial) -> Grid:
     policy that dominates it. Each row includes the policy with the least regret.
     """
     rows = []
-    ours = trial.policies[0]
+    evaluated = trial.policies[0]
     attainable = trial.attainable
     for condition, by_policy in trial.scores.items():
-        if ours not in by_policy:
+        if evaluated not in by_policy:
             continue
-        attainment = fmean(score.attainment for score in by_policy[ours])
+        attainment = fmean(score.attainment for score in by_policy[evaluated])
         possible = attainable.get(condition)
         regrets = {
             name: regret for name, scores in by_policy.items() for regret in _mean_regret(scores)
         }
-        better = _dominating(by_policy, ours)
+        better = _dominating(by_policy, evaluated)
         is_late = possible is not None and possible >= ATTAINMENT_GOAL > attainment
-        if not (is_late or better or regrets.get(ours, 0.0) > MAX_REGRET):
+        if not (is_late or better or regrets.get(evaluated, 0.0) > MAX_REGRET):
             continue
         best = min(regrets, key=regrets.__getitem__) if regrets else ""
         rows.append(
@@ -43,7 +43,7 @@ def shortfalls(trial: Trial) -> Grid:
                 condition.label,
                 f"{100 * attainment:.3f}",
                 NO_VALUE if possible is None else f"{100 * possible:.3f}",
-                f"{100 * regrets[ours]:z.2f}" if ours in regrets else NO_VALUE,
+                f"{100 * regrets[evaluated]:z.2f}" if evaluated in regrets else NO_VALUE,
                 f"{best} {100 * regrets[best]:z.2f}" if best else NO_VALUE,
                 ", ".join(better) or NO_VALUE,
             )
@@ -51,7 +51,7 @@ def shortfalls(trial: Trial) -> Grid:
     columns = (
         "condition", "on time, %", "possible, %", "regret, %", "least regret, %", "dominated by",
     )  # fmt: skip
-    title = f"{trial.title}: conditions in which {ours} misses a goal"
+    title = f"{trial.title}: conditions in which {evaluated} misses a goal"
     note = (
         f"{len(rows)} of {len(trial.scores)} conditions: less than {100 * ATTAINMENT_GOAL:g} % on "
         f"time although possible, regret above {100 * MAX_REGRET:g} %, or dominated."
@@ -64,11 +64,11 @@ def _mean_regret(scores: Sequence[Score]) -> list[float]:
     return [fmean(regrets)] if regrets else []
 
 
-def _dominating(by_policy: Mapping[str, Sequence[Score]], ours: str) -> tuple[str, ...]:
-    our_scores = by_policy[ours]
+def _dominating(by_policy: Mapping[str, Sequence[Score]], evaluated: str) -> tuple[str, ...]:
+    our_scores = by_policy[evaluated]
     others = {
         name: scores
         for name, scores in by_policy.items()
-        if name != ours and are_paired(our_scores, scores)
+        if name != evaluated and are_paired(our_scores, scores)
     }
     return dominating_policies(our_scores, others)

@@ -46,9 +46,9 @@ def summary(trial: Trial) -> Grid:
     (`repeats.Difference`), of those with repeats.
     """
     scores = trial.scores
-    ours = trial.policies[0]
+    evaluated = trial.policies[0]
     attainable = {c for c in scores if trial.attainable.get(c, 0.0) >= ATTAINMENT_GOAL}
-    compared = [c for c, by_policy in scores.items() if len(by_policy.get(ours, ())) > 1]
+    compared = [c for c, by_policy in scores.items() if len(by_policy.get(evaluated, ())) > 1]
     rows = []
     for policy in trial.policies:
         repeats = {c: by_policy[policy] for c, by_policy in scores.items() if policy in by_policy}
@@ -57,7 +57,7 @@ def summary(trial: Trial) -> Grid:
         regrets = [each.regret for each in all_scores if each.regret is not None]
         accuracies = [each.mean_accuracy for each in all_scores if each.mean_accuracy is not None]
         misses = [c for c in attainable & repeats.keys() if attainment[c] < ATTAINMENT_GOAL]
-        wins = [c for c in compared if _dominates(scores[c].get(policy, ()), scores[c][ours])]
+        wins = [c for c in compared if _dominates(scores[c].get(policy, ()), scores[c][evaluated])]
         rows.append(
             (
                 policy,
@@ -69,19 +69,20 @@ def summary(trial: Trial) -> Grid:
                 f"{100 * fmean(regrets):z.2f}" if regrets else NO_VALUE,
                 f"{100 * max(regrets):z.2f}" if regrets else NO_VALUE,
                 f"{len(misses)} of {len(attainable & repeats.keys())}" if attainable else NO_VALUE,
-                f"{len(wins)} of {len(compared)}" if compared and policy != ours else NO_VALUE,
+                f"{len(wins)} of {len(compared)}" if compared and policy != evaluated else NO_VALUE,
             )
         )
     columns = (
         "policy", "conditions", "on time, %", "least on time, %", "accuracy, %", "utility, %",
-        "regret, %", "worst regret, %", f"misses {100 * ATTAINMENT_GOAL:g} %", f"dominates {ours}",
+        "regret, %", "worst regret, %", f"misses {100 * ATTAINMENT_GOAL:g} %",
+        f"dominates {evaluated}",
     )  # fmt: skip
     return Grid(trial.title, columns, rows, trial.note)
 
 
-def _dominates(other: Sequence[Score], ours: Sequence[Score]) -> bool:
+def _dominates(other: Sequence[Score], evaluated: Sequence[Score]) -> bool:
     # an interrupted trial, or one with invalid runs, may lack repeats
-    return are_paired(ours, other) and bool(dominating_policies(ours, {"other": other}))
+    return are_paired(evaluated, other) and bool(dominating_policies(evaluated, {"other": other}))
 
 
 def by_condition(trial: Trial) -> list[Grid]:

@@ -72,7 +72,7 @@ DEMAND = (
     ),
 )
 MACHINE = (
-    count_option("--cores", 1, "Batches that can run at once without slowing each other."),
+    count_option("--cores", 1, "Batches that can run at once without slowing each other down."),
     count_option("--slots", 1, "Batches that the hosts of a variant accept at a time."),
     count_option("--gateways", 1, "Number of gateways. Each has its own queue."),
     count_option("--max-batch", 64, "Largest batch, in samples."),

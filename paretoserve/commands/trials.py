@@ -211,9 +211,9 @@ def replay(
     """
     from loadtests.replay.live_run import (
         fetch_variants,
-        gap,
         live_trial,
         replay_live,
+        score_differences,
         simulate_same_requests,
         write_live_trial,
     )
@@ -258,7 +258,7 @@ def replay(
     trial = live_trial(live, simulated, demand, url)
     grids = overview(trial)
     if simulated is not None:
-        grids.append(gap(live.run.score, simulated.runs[0].score))
+        grids.append(score_differences(live.run.score, simulated.runs[0].score))
     show(grids, console, as_markdown=as_markdown)
     if out is not None:
         print_lines(map(str, write_live_trial(live, simulated, trial, out)))

@@ -15,7 +15,7 @@ from serving.cluster.host_deployment import HostDeployment
 from serving.gateway.settings import Settings, load_settings
 
 STOP_MARGIN_S: Final = 10.0
-"""Seconds beyond the time to drain after which Serve kills a stopping replica."""
+"""Time after the end of the drain, in seconds, after which Serve kills a stopping replica."""
 
 
 def gateway(args: Mapping[str, Any]) -> Application:

@@ -28,7 +28,7 @@ class GatewayReplica:
         return Ports(http=self._gateway.http_port, grpc=self._gateway.grpc_port)
 
     async def is_ready(self) -> bool:
-        """Return whether requests are answered, as `DataPlane.is_ready`."""
+        """Return whether the gateway is ready; see `DataPlane.is_ready`."""
         return self._gateway.is_ready
 
     async def check_health(self) -> None:

@@ -26,10 +26,10 @@ OBJECT_STORE_BYTES: Final = 80 * 2**20
 """Size of Ray's object store, in bytes: about Ray's minimum, because nothing uses the store."""
 
 RAY_FAILED: Final = "Ray could not be started; if the machine is busy, try again"
-"""First words of the message of `NotStarted` if Ray does not start."""
+"""Start of the message of `NotStarted` if Ray does not start."""
 
 READY_TIMEOUT_S: Final = 300.0
-"""Seconds until all replicas must be ready."""
+"""Time limit, in seconds, for all replicas to become ready."""
 
 POLL_S: Final = 0.05
 """Interval, in seconds, at which a starting service is checked."""
@@ -40,7 +40,7 @@ class NotStarted(Exception):
 
 
 def check_port_is_free(host: str, port: int, option: str) -> None:
-    """Raise `NotStarted` if another process already listens there."""
+    """Raise `NotStarted` if another process already listens on this address and port."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""Runs what the planner decides: sends queued requests to hosts in batches and answers them.
+"""Executes the steps of the planner: sends queued requests to hosts in batches and answers them.
 
     submit ─▶ planner, whenever something changes ─▶ run(variant, batch) ─▶ result
 
@@ -25,7 +25,7 @@ from serving.routing.step import Expired, Idle, NoReplica, Send
 logger = logging.getLogger(__name__)
 
 MIN_WAIT_S: Final = 0.0005
-"""Shortest delay, in seconds, between two looks at the queue if nothing happens in between."""
+"""Minimum delay, in seconds, between two steps of the planner if no event occurs in between."""
 
 BatchOutcome: TypeAlias = Literal["answered", "settled", "run singly"]
 """How a batch ended: answered as planned, settled in another way, or to be repeated one by one."""
@@ -74,7 +74,7 @@ class Scheduler(Generic[Input, Output]):
         return self._planner.slots(variant)
 
     def set_slots(self, variant: str, slots: int) -> None:
-        """Set how many batches the live replicas of a variant accept at a time; 0 if none lives."""
+        """Set how many batches the live replicas of a variant accept at a time, 0 for none."""
         self._planner.set_slots(variant, slots)
         self._schedule_step()
 
@@ -83,13 +83,13 @@ class Scheduler(Generic[Input, Output]):
     ) -> RequestResult[Output]:
         """Queue one request of `size` samples and return its result.
 
-        Raises `Overloaded` at once, or later if a more important request takes its place;
+        Raises `Overloaded` at once, or later if a request of higher priority takes its place, and
         `DeadlineExceeded`, `NotReady` or `InferenceFailed` later. A request that is cancelled
         while it is queued leaves the queue and is never computed.
         """
         now = self._clock.time()
         future: asyncio.Future[RequestResult[Output]] = asyncio.get_running_loop().create_future()
-        waiting, shed = self._planner.admit(
+        request, shed = self._planner.admit(
             PendingRequest(inputs, future),
             key,
             size=size,
@@ -103,22 +103,22 @@ class Scheduler(Generic[Input, Output]):
         try:
             return await future
         except asyncio.CancelledError:
-            self._withdraw(waiting)
+            self._withdraw(request)
             raise
 
-    def _withdraw(self, waiting: QueuedRequest[PendingRequest[Input, Output]]) -> None:
-        if self._planner.withdraw(waiting):
-            self._schedule_step()  # the best decision may be another one without this request
-        self._on_cancelled(waiting.payload.stage, waiting.size)
+    def _withdraw(self, request: QueuedRequest[PendingRequest[Input, Output]]) -> None:
+        if self._planner.withdraw(request):
+            self._schedule_step()  # without this request another decision may be better
+        self._on_cancelled(request.payload.stage, request.size)
 
     def _schedule_step(self) -> None:
-        """Look at the queue once all requests that have arrived by now are in it."""
+        """Run the planner once all requests that have arrived by now are queued."""
         if not self._is_step_scheduled:
             self._is_step_scheduled = True
             self._clock.call_later(0, self._step)
 
     def _step(self) -> None:
-        """Carry out decisions of the planner until it is idle, then set the timer."""
+        """Execute steps of the planner until it is idle, then set the timer."""
         self._is_step_scheduled = False
         if self._timer is not None:
             self._timer.cancel()
@@ -130,8 +130,8 @@ class Scheduler(Generic[Input, Output]):
             match step:
                 case Send():
                     self._send(step, now)
-                case Expired(waiting):
-                    self._expire(waiting, now)
+                case Expired(request):
+                    self._expire(request, now)
                 case NoReplica(batch, variants):
                     names = " or ".join(variants)
                     self._fail(batch, NotReady(f"no replica of {names} is alive; try again later"))
@@ -152,25 +152,25 @@ class Scheduler(Generic[Input, Output]):
 
     async def _run_batch(self, send: Send[PendingRequest[Input, Output]], sent: float) -> None:
         # A caller that was cancelled in this iteration of the loop has not withdrawn its request.
-        batch = [waiting for waiting in send.batch if not waiting.payload.future.done()]
-        for waiting in batch:
-            waiting.payload.stage = "running"
+        batch = [request for request in send.batch if not request.payload.future.done()]
+        for request in batch:
+            request.payload.stage = "running"
         outcome: BatchOutcome = "settled"
         try:
             if batch:
                 outcome = await self._try_batch(send, batch, sent)
             if outcome == "run singly":
                 # One request may have caused the failure; the others should not fail with it.
-                for waiting in batch:
-                    if not waiting.payload.future.done():
-                        await self._try_batch(send, [waiting], self._clock.time())
+                for request in batch:
+                    if not request.payload.future.done():
+                        await self._try_batch(send, [request], self._clock.time())
         finally:
             # Only a batch that ran as planned is representative of batches of its size.
             is_representative = outcome == "answered" and len(batch) == len(send.batch)
             self._planner.end_batch(
                 send.number, self._clock.time(), is_representative=is_representative
             )
-            # At once, so that the slot is filled again before the answers are rendered.
+            # Step now, so that the slot is filled again before the answers are rendered.
             self._step()
 
     async def _try_batch(
@@ -181,7 +181,7 @@ class Scheduler(Generic[Input, Output]):
     ) -> BatchOutcome:
         """Run a batch and settle its requests, unless they should be run one by one."""
         try:
-            result = await self._run(send.variant, [waiting.payload.inputs for waiting in batch])
+            result = await self._run(send.variant, [request.payload.inputs for request in batch])
             if len(result.outputs) != len(batch):
                 raise ValueError(f"{len(result.outputs)} outputs for {len(batch)} requests")
         except HostLost:
@@ -207,13 +207,13 @@ class Scheduler(Generic[Input, Output]):
     ) -> None:
         took_s = self._clock.time() - sent
         output_s = max(0.0, took_s - result.input_s - result.compute_s)
-        samples = sum(waiting.size for waiting in batch)
-        for waiting, outputs in zip(batch, result.outputs, strict=True):
-            request = waiting.payload
-            if request.future.done():
+        samples = sum(request.size for request in batch)
+        for request, outputs in zip(batch, result.outputs, strict=True):
+            pending = request.payload
+            if pending.future.done():
                 continue
-            queue_s = sent - waiting.arrived
-            request.future.set_result(
+            queue_s = sent - request.arrived
+            pending.future.set_result(
                 RequestResult(
                     variant=send.variant,
                     outputs=outputs,
@@ -230,21 +230,21 @@ class Scheduler(Generic[Input, Output]):
     def _fail(
         self, batch: Sequence[QueuedRequest[PendingRequest[Input, Output]]], error: ServingError
     ) -> None:
-        for waiting in batch:
-            waiting.payload.fail(error)
+        for request in batch:
+            request.payload.fail(error)
 
     def _send_again(self, batch: Sequence[QueuedRequest[PendingRequest[Input, Output]]]) -> None:
         """Queue the requests of a lost host again, except those whose callers disconnected."""
-        connected = [waiting for waiting in batch if not waiting.payload.future.done()]
-        for waiting in connected:
-            waiting.payload.stage = "queued"
+        connected = [request for request in batch if not request.payload.future.done()]
+        for request in connected:
+            request.payload.stage = "queued"
         exhausted = self._planner.retry(connected)
         self._fail(exhausted, InferenceFailed("two hosts in succession were lost"))
 
-    def _expire(self, waiting: QueuedRequest[PendingRequest[Input, Output]], now: float) -> None:
-        self._on_expired(waiting.size)
-        waited_ms = (now - waiting.arrived) * 1e3
-        waiting.payload.fail(
+    def _expire(self, request: QueuedRequest[PendingRequest[Input, Output]], now: float) -> None:
+        self._on_expired(request.size)
+        waited_ms = (now - request.arrived) * 1e3
+        request.payload.fail(
             DeadlineExceeded(
                 f"after {waited_ms:.1f} ms in the queue no variant could answer in time any more; "
                 "allow more time, or send fewer requests at once"

@@ -73,9 +73,9 @@ class ModelTensors:
         for axis_name, places in self._axes.items():
             sizes = {name: inputs[name].shape[axis] for name, axis in places}
             if len(set(sizes.values())) > 1:
-                given = ", ".join(f"{name} {size}" for name, size in sizes.items())
+                listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
                 raise InvalidRequest(
-                    f"the size of {axis_name!r} must be the same for all inputs, got {given}"
+                    f"the size of {axis_name!r} must be the same for all inputs, got {listed}"
                 )
 
 

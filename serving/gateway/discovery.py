@@ -92,7 +92,7 @@ class HostDiscovery:
                 self._wake.clear()
                 try:
                     await self._refresh()
-                except Exception:  # Serve may be busy or restarting; the hosts do not need it
+                except Exception:  # Serve may be busy or restarting; hosts work without it
                     logger.exception("the hosts could not be listed; trying again")
                 now = time.monotonic()
                 self._telemetry.tick(now - ticked)
@@ -126,7 +126,7 @@ class HostDiscovery:
             known = {host.address: host for host in self._pool.hosts(variant)}
             new[variant] = [host.address for host in hosts if host.address not in known]
             for address in known.keys() - {host.address for host in hosts}:
-                # Serve stops it: it may finish its batches, and gets no new ones.
+                # Serve is stopping this host. It may finish its batches and gets no new ones.
                 self._pool.remove(variant, known[address])
                 self._removed.add(known[address])
             self._report_usage(variant, hosts)
@@ -180,7 +180,7 @@ class HostDiscovery:
             timings: dict[int, list[float]] = {size: [] for size in self._sizes[variant]}
             for round_ in range(1 + TIMINGS):
                 for size, took in timings.items():
-                    # With pauses: a single request meets CPUs in a sleep state.
+                    # The pause lets the CPUs sleep, as they do before a single request.
                     await asyncio.sleep(CALIBRATION_PAUSE_S)
                     start = time.monotonic()
                     await host.run(zero_batch(self._model, size))

@@ -155,7 +155,7 @@ class Gateway:
 
     @property
     def is_ready(self) -> bool:
-        """True if requests are answered, as `DataPlane.is_ready`."""
+        """True if the gateway is ready; see `DataPlane.is_ready`."""
         return self._dataplane.is_ready
 
     def check_health(self) -> None:

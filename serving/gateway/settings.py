@@ -66,21 +66,22 @@ class Limits(Record):
     """Limits beyond which a gateway refuses requests."""
 
     batch_size: int = Field(default=64, ge=1)
-    """Most samples in one batch, and therefore in one request."""
+    """Maximum number of samples in one batch, and therefore in one request."""
     queue_length: int = Field(default=2000, ge=1)
-    """Most requests in the queue."""
+    """Maximum number of requests in the queue."""
     lanes: int = Field(default=64, ge=1)
-    """Most lanes in the queue: requests that differ in shape or in qualifying variants are queued
-    in different lanes. The cost of a routing decision grows with their number."""
+    """Maximum number of lanes in the queue. Requests that differ in shape or in qualifying variants
+    are queued in different lanes. The cost of a routing decision grows with their number."""
     body_bytes: int = Field(default=8 * 2**20, ge=1)
-    """Most bytes of one request: an HTTP body, as sent and as decompressed, or a gRPC message.
+    """Maximum size of one request: an HTTP body, as sent and as decompressed, or a gRPC message.
 
     JSON is parsed on the event loop of the gateway: 8 MiB block it for 0.5 s.
     """
     header_bytes: int = Field(default=64 * 1024, ge=1024)
-    """Most bytes of an HTTP request line and its headers together."""
+    """Maximum size of an HTTP request line and its headers together."""
     stream_requests: int = Field(default=64, ge=1)
-    """Most requests of one gRPC stream in progress; no more are read until one is answered."""
+    """Maximum number of requests of one gRPC stream in progress. At the limit, no request is read
+    until one is answered."""
 
 
 class Settings(BaseSettings):

@@ -18,11 +18,11 @@ from serving.link.wire import configure, pack, unpack
 logger = logging.getLogger(__name__)
 
 BATCH_TIMEOUT_S: Final = 30.0
-"""A host that has not answered a batch within this many seconds is considered gone."""
+"""Time limit, in seconds, for the answer to a batch. A host that exceeds it is considered lost."""
 
 
 class BatchFailed(Exception):
-    """The host answered with an error: the batch or the variant is at fault."""
+    """The host answered with an error, which the batch or the variant caused."""
 
 
 class HostConnection:
@@ -70,7 +70,7 @@ class HostConnection:
             self._answers.pop(number, None)
 
     def close(self) -> None:
-        """Disconnect, whatever the host still holds, without calling `on_lost`."""
+        """Disconnect without calling `on_lost`, even if batches are in flight."""
         if self.is_lost:
             return
         self.is_lost = True

@@ -22,7 +22,7 @@ HEARTBEAT_MS: Final = 500
 """Interval between the heartbeats of a connection, in milliseconds."""
 
 SILENCE_MS: Final = 2000
-"""A peer that sends nothing for this many milliseconds is considered gone."""
+"""Time without a message, in milliseconds, after which a peer is considered lost."""
 
 MAX_MESSAGE_BYTES: Final = 2**30
 """Largest frame that a socket accepts, in bytes."""
@@ -45,27 +45,29 @@ def unpack(frames: Sequence[zmq.Frame]) -> tuple[dict[str, Any], Arrays]:
     Raises `MalformedMessage` if the frames are not a message of `pack`.
     """
     if not frames:
-        raise MalformedMessage("a message without a header")
+        raise MalformedMessage("the header is missing")
     try:
         header = orjson.loads(frames[0].buffer)
         if not isinstance(header["id"], int):
-            raise TypeError("an id that is not a number")
+            raise TypeError("the id is not a number")
         described = [
             (str(name), NUMPY[datatype], tuple(int(size) for size in shape))
             for name, datatype, shape in header["tensors"]
         ]
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise MalformedMessage(f"a header that cannot be read: {error!r:.200}") from error
+        raise MalformedMessage(f"the header cannot be read: {error!r:.200}") from error
     if len(described) != len(frames) - 1:
-        raise MalformedMessage(f"{len(described)} tensors in {len(frames) - 1} buffers")
+        raise MalformedMessage(
+            f"the header describes {len(described)} tensors, there are {len(frames) - 1} buffers"
+        )
     tensors = {}
     for (name, dtype, shape), frame in zip(described, frames[1:], strict=True):
         if min(shape, default=0) < 0:
-            raise MalformedMessage(f"{name!r:.100} of shape {shape!s:.100}")
+            raise MalformedMessage(f"tensor {name!r:.100} has the invalid shape {shape!s:.100}")
         try:
             tensors[name] = from_raw(frame.buffer, dtype, shape)
         except ValueError as error:
-            raise MalformedMessage(f"{name!r:.100}: {error!s:.200}") from error
+            raise MalformedMessage(f"tensor {name!r:.100}: {error!s:.200}") from error
     return header, tensors
 
 

@@ -1,4 +1,4 @@
-"""Admission: would all queued requests still be in time if one more were admitted?"""
+"""Admission control: estimates how late a request would be if it were admitted."""
 
 from __future__ import annotations
 

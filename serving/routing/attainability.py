@@ -1,4 +1,4 @@
-"""Admission as far as it does not depend on the queue: lane and attainability of a request.
+"""Lane and attainability of a request: the part of admission that is independent of the queue.
 
 The data plane and the simulator share these rules. They are pure: no clock, no I/O.
 """

@@ -43,7 +43,7 @@ HOLD_MARGIN: Final = 4.0
 the longest deadline."""
 
 SLACK_QUANTILE: Final = 0.1
-"""Quantile of the times that arrivals allow which is `p10_slack_s`."""
+"""`p10_slack_s` is this quantile of the times that arrivals allow."""
 
 HOLD_COUNT: Final = 10
 """Number of occupation times for which misses are computed; misses in between are interpolated."""

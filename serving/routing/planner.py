@@ -60,8 +60,8 @@ class Planner(Generic[Payload]):
         max_lanes: int = MAX_LANES,
         cores: float = math.inf,
     ) -> None:
-        """`accuracies` by variant; `cores` is the number of batches that run at once without
-        slowing down each other.
+        """`accuracies` maps variants to accuracies; `cores` is the number of batches that run at
+        once without slowing each other down.
         """
         self._policy = policy
         self._latency = latency
@@ -87,7 +87,7 @@ class Planner(Generic[Payload]):
         return self._slots[variant]
 
     def set_slots(self, variant: str, slots: int) -> None:
-        """Set how many batches the live replicas of a variant run at a time; 0 if none lives."""
+        """Set how many batches the live replicas of a variant run at a time; 0 without replicas."""
         self._slots[variant] = slots
 
     def admit(
@@ -148,7 +148,7 @@ class Planner(Generic[Payload]):
                 return self._take_timed_out(now) or Idle(min(until, self._next_timeout_at()))
 
     def update_forecast(self, now: float) -> None:
-        """Recompute the forecast from recent arrivals if it is due. Best called when idle."""
+        """Recompute the forecast from recent arrivals if it is due. Call this when idle."""
         if self._forecast.is_refresh_due(now):
             self._forecast.refresh(now, self._drain_time, self._slots.concurrency)
 
@@ -225,7 +225,7 @@ class Planner(Generic[Payload]):
         now: float,
         shed: list[tuple[QueuedRequest[Payload], Overloaded]],
     ) -> None:
-        """Shed less important requests until all can be in time with the new one.
+        """Shed requests of lower priority until all can be in time with the new one.
 
         Appends the shed requests and their errors to `shed`. Raises `Overloaded` if shedding
         cannot make enough time.
@@ -249,7 +249,7 @@ class Planner(Generic[Payload]):
                     priority, _too_late(queued, late_s), due, key.variants
                 )
                 error = Overloaded(
-                    f"{queued} requests were queued, and a more important one needed the time; "
+                    f"{queued} requests were queued, and one of higher priority took its place; "
                     "try again later",
                     retry_after_s=late_s,
                 )
@@ -266,10 +266,10 @@ class Planner(Generic[Payload]):
 
         Raises `error` if no queued request is less important than `priority`.
         """
-        found = self._queue.take_least_important(priority, before=before, variants=variants)
-        if found is None:
+        request = self._queue.take_least_important(priority, before=before, variants=variants)
+        if request is None:
             raise error
-        return found
+        return request
 
     def _take_timed_out(self, now: float) -> NoReplica[Payload] | None:
         """Take the requests of one lane that have waited too long for a live replica."""
@@ -278,8 +278,8 @@ class Planner(Generic[Payload]):
                 max(since, each.arrived) + NO_REPLICA_TIMEOUT_S <= now for each in lane.requests
             )
             if count:
-                # A lane is in order of arrival except for priorities, so these are about the
-                # oldest requests.
+                # A lane is in order of arrival except for priorities, so these are approximately
+                # the oldest requests.
                 return NoReplica(self._queue.take(lane, count), lane.key.variants)
         return None
 
@@ -291,7 +291,7 @@ class Planner(Generic[Payload]):
         return min(waiting_since, default=math.inf) + NO_REPLICA_TIMEOUT_S
 
     def _lanes_without_replica(self) -> Iterator[tuple[Lane, float]]:
-        """Yield each lane without deadlines that has no live replica, and since when."""
+        """Yield each lane without deadlines or live replicas, and since when it has had none."""
         for lane in self._queue.lanes:
             if lane.key.has_deadline:
                 continue

@@ -75,8 +75,8 @@ def card_ratio(u: float, card: LatencyQuantiles) -> float:
     """Return the ratio to the median at quantile `u` of a report card.
 
     Between the quantiles of the card and beyond the last one, the distribution is assumed to be
-    exponential: linear in -log(1 - u). Below the median, the ratio falls by a quarter of what it
-    rises by above.
+    exponential: linear in -log(1 - u). Below the median, the ratio falls a quarter as
+    fast as it rises above.
     """
     p95, p99 = card.p95_s / card.p50_s, card.p99_s / card.p50_s
     if u < 0.5:

@@ -1,7 +1,7 @@
 """The service level objective of a request: deadline, accuracy, objective, priority, variant.
 
-A request parameter takes precedence over a header. Fields that neither sets come from the
-configured default.
+A request parameter takes precedence over a header. Fields that are set by neither come from
+the configured default.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def _as_dict(slo: Slo) -> dict[str, Any]:
     return {name: getattr(slo, name) for name in Slo.__slots__}
 
 
-def _number(where: str, value: Any, wanted: str) -> float:
+def _number(where: str, value: Any, valid: str) -> float:
     # In Python bool is a subclass of int, but true and false are not numbers in JSON.
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidRequest(f"{where} must be {wanted}, got {shorten(value)}")
+        raise InvalidRequest(f"{where} must be {valid}, got {shorten(value)}")
     return float(value)
 
 
@@ -101,10 +101,10 @@ def _objective(where: str, value: Any) -> Objective:
 
 
 def _priority(where: str, value: Any) -> int:
-    wanted = f"a whole number from 0 (default) or 1 (highest) to {MAX_PRIORITY}"
-    number = _number(where, value, wanted)
+    valid = f"a whole number from 0 (default) or 1 (highest) to {MAX_PRIORITY}"
+    number = _number(where, value, valid)
     if number != int(number) or not 0 <= number <= MAX_PRIORITY:
-        raise InvalidRequest(f"{where} must be {wanted}, got {shorten(value)}")
+        raise InvalidRequest(f"{where} must be {valid}, got {shorten(value)}")
     return int(number) or DEFAULT_PRIORITY
 
 

@@ -47,8 +47,8 @@ class VariantSlots:
         max_batch: int,
         cores: float,
     ) -> None:
-        """`accuracies` by variant, best first; `cores` is the number of batches that run at once
-        without slowing down each other.
+        """`accuracies` maps variants, best first, to accuracies; `cores` is the number of batches
+        that run at once without slowing each other down.
         """
         self._latency = latency
         self._accuracies = accuracies
@@ -66,7 +66,7 @@ class VariantSlots:
         return self._slots.get(variant, 0)
 
     def __setitem__(self, variant: str, slots: int) -> None:
-        """Set how many batches the live replicas of a variant run at a time; 0 if none lives."""
+        """Set how many batches the live replicas of a variant run at a time; 0 without replicas."""
         self._slots[variant] = slots
 
     @property

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from variants.model.dataset import Datasets, Split
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 from variants.model.state import CompressionState
 
 COLOURS, SIDE, CHANNELS, INNER, CLASSES = 3, 8, 8, 16, 4
@@ -73,4 +73,4 @@ def datasets() -> Datasets:
 
 def state(seed: int = 0) -> CompressionState:
     built = network(seed)
-    return CompressionState(built, describe(built, split(1).samples, {}), dense=built)
+    return CompressionState(built, describe_interface(built, split(1).samples, {}), dense=built)

@@ -148,7 +148,7 @@ def create_artifact(
     if state.graph is not None:
         return "onnx", {MODEL_FILE: state.graph}
     if state.packed:
-        layers, tensors = plan.describe(state.network, state.packed)
+        layers, tensors = plan.make_plan(state.network, state.packed)
         files = {plan.WEIGHTS: safetensors.torch.save(tensors)}
         return "torch", {plan.PLAN: layers.model_dump_json(indent=2).encode(), **files}
     exported = export(state.network, data.validation.samples, state.interface)
@@ -207,10 +207,10 @@ def _measure(
     """Measure the variants together; return each variant's name and record with the new card."""
     tasks: dict[str, TaskID] = {}
 
-    def report(what: str, share: float) -> None:
-        if what not in tasks:
-            tasks[what] = progress.add_task(f"measuring {what}", total=1.0)
-        progress.update(tasks[what], completed=share)
+    def report(phase: str, share: float) -> None:
+        if phase not in tasks:
+            tasks[phase] = progress.add_task(f"measuring {phase}", total=1.0)
+        progress.update(tasks[phase], completed=share)
 
     cards = measure(catalog, model, variants, datasets.test, threads=threads, on_progress=report)
     measured = []

@@ -1,4 +1,4 @@
-"""Checks whether a project can be built, before anything that takes long.
+"""Checks whether a project can be built, before any long computation.
 
     project file ─▶ project, recipes, module, network, weights, datasets, answers   (seconds)
                  ─▶ export, accuracy, overlap of the splits                         (longer)
@@ -31,7 +31,7 @@ from variants.compression.techniques.technique import Technique
 from variants.model.dataset import Datasets, Samples, count, rows
 from variants.model.forward import all_scores
 from variants.model.loading import (
-    describe,
+    describe_interface,
     load_datasets,
     load_module,
     load_network,
@@ -44,7 +44,7 @@ from variants.model.training import predict
 T = TypeVar("T")
 
 ACCURACY_SAMPLES: Final = 512
-"""Most validation samples on which the accuracy of the dense network is checked."""
+"""Maximum number of validation samples on which the accuracy of dense is checked."""
 _BATCH_SIZE: Final = 4
 """Samples whose scores are computed in one batch, and then one by one."""
 
@@ -211,7 +211,7 @@ def _load_network(module: str, reporter: _Reporter) -> nn.Module | None:
 
 
 def _load_weights(network: nn.Module, weights: Path, reporter: _Reporter) -> bool:
-    """Load the weights into the network; return whether that worked and all are finite."""
+    """Load the weights into the network; return whether that succeeded and all are finite."""
 
     def load() -> bool:
         load_weights(network, weights)
@@ -241,11 +241,13 @@ def _load_datasets(module: str, reporter: _Reporter) -> Datasets | None:
 
 def _check_answers(network: nn.Module, datasets: Datasets, reporter: _Reporter) -> Interface | None:
     """Run the network on a few samples; return its inputs and outputs, or None on an error."""
-    few = rows(datasets.validation.samples, slice(0, _BATCH_SIZE))
-    interface = reporter.attempt("answers", partial(describe, network, few, datasets.axes))
+    samples = rows(datasets.validation.samples, slice(0, _BATCH_SIZE))
+    interface = reporter.attempt(
+        "answers", partial(describe_interface, network, samples, datasets.axes)
+    )
     if interface is None:
         return None
-    scores = reporter.attempt("answers", partial(_compute_scores, network, few))
+    scores = reporter.attempt("answers", partial(_compute_scores, network, samples))
     if scores is None:
         return None
     together, alone = scores
@@ -262,16 +264,16 @@ def _check_answers(network: nn.Module, datasets: Datasets, reporter: _Reporter) 
     return interface
 
 
-def _compute_scores(network: nn.Module, few: Samples) -> tuple[NDArray[Any], NDArray[Any]]:
+def _compute_scores(network: nn.Module, samples: Samples) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the scores of the samples, computed in one batch and then one by one."""
-    one_by_one = (rows(few, slice(number, number + 1)) for number in range(count(few)))
+    one_by_one = (rows(samples, slice(number, number + 1)) for number in range(count(samples)))
     alone = torch.cat([all_scores(network, one) for one in one_by_one])
     try:
-        return all_scores(network, few).numpy(), alone.numpy()
+        return all_scores(network, samples).numpy(), alone.numpy()
     except (RuntimeError, IndexError) as error:
         raise ValueError(
-            f"the network accepts one sample, but not a batch of {count(few)}: {error}; the first "
-            f"dimension of every input must be the batch"
+            f"the network accepts one sample, but not a batch of {count(samples)}: {error}; the "
+            f"first dimension of every input must be the batch"
         ) from error
 
 

@@ -51,11 +51,11 @@ def hardware(threads: int, cpuinfo: Path = CPUINFO) -> Hardware:
         raise ValueError(f"threads must be at least 1, got {threads}")
     fields = _first_processor(cpuinfo.read_text() if cpuinfo.is_file() else "")
     processor = _processor(fields)
-    present = f"{fields.get('flags', '')} {fields.get('Features', '')}".split()
+    machine_flags = f"{fields.get('flags', '')} {fields.get('Features', '')}".split()
     return Hardware(
         key=f"{_slug(processor, fields)}-t{threads}",
         processor=processor,
-        flags=tuple(flag for flag in FLAGS if flag in present),
+        flags=tuple(flag for flag in FLAGS if flag in machine_flags),
         threads=threads,
     )
 

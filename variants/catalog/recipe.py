@@ -65,8 +65,8 @@ class Project(Record):
             raise ValueError(f"{path} is not valid YAML: {error}") from None
         except ValidationError as error:
             problems = [
-                f"{path}: {'.'.join(map(str, one['loc'])) or 'the file'}: {_message(one)}"
-                for one in error.errors()
+                f"{path}: {'.'.join(map(str, detail['loc'])) or 'the file'}: {_message(detail)}"
+                for detail in error.errors()
             ]
             raise ValueError("\n".join(problems)) from None
 

@@ -61,23 +61,23 @@ def export(network: nn.Module, samples: Samples, interface: Interface) -> onnx.M
     assert program is not None  # only the older exporter returns None
     model = _strip_metadata(program.model_proto)
     runner = OnnxRunner(model.SerializeToString(), threads=1)
-    for given in (checked, shortened(rows(checked, slice(0, 1)), interface.axes)):
+    for inputs in (checked, shortened(rows(checked, slice(0, 1)), interface.axes)):
         try:
-            _require_equal(network, runner, given, interface)
+            _require_equal(network, runner, inputs, interface)
         except (ValueError, *_ONNXRUNTIME_ERRORS) as error:
-            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in given.items())
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
             raise ValueError(f"the exported model fails for {shapes}: {error}") from error
     return model
 
 
 def _require_equal(
-    network: nn.Module, runner: OnnxRunner, given: Samples, interface: Interface
+    network: nn.Module, runner: OnnxRunner, inputs: Samples, interface: Interface
 ) -> None:
     with torch.inference_mode():
-        expected = outputs(network, tensors(given))
-    actual = runner(given)
-    for spec, one in zip(interface.outputs, expected, strict=True):
-        difference = _difference(actual[spec.name], one.numpy())
+        expected = outputs(network, tensors(inputs))
+    actual = runner(inputs)
+    for spec, tensor in zip(interface.outputs, expected, strict=True):
+        difference = _difference(actual[spec.name], tensor.numpy())
         if not difference <= TOLERANCE:  # NaN too
             raise ValueError(f"{spec.name!r} differs from torch by {difference:.1e} of its size")
 

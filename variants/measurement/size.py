@@ -63,8 +63,8 @@ def onnx_size(model: bytes) -> Size:
     shared = find_codebooks(graph).values()
     in_codes = {name for weight in shared for name in weight.initializers}
 
-    parameters = sum(weight.book.codes.size for weight in shared)
-    nonzeros = sum(int(np.count_nonzero(weight.book.decode())) for weight in shared)
+    parameters = sum(weight.codebook.codes.size for weight in shared)
+    nonzeros = sum(int(np.count_nonzero(weight.codebook.decode())) for weight in shared)
     for name, values in tensors.items():
         if name in scaling or name in in_codes or values.dtype == np.int64:
             continue

@@ -122,7 +122,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     network.load_state_dict(stored)
 
 
-def describe(network: nn.Module, samples: Samples, axes: Axes) -> Interface:
+def describe_interface(network: nn.Module, samples: Samples, axes: Axes) -> Interface:
     """Return the interface of a network: inputs as in the samples, outputs from a forward pass.
 
     The first output is called `logits`, the others `output_1` and so on. An output dimension is

@@ -149,22 +149,25 @@ def _measurement(model: Model, cards: Cards) -> Section:
     def distinct(*values: str) -> str:
         return "; ".join(dict.fromkeys(values))
 
-    every = list(cards.values())
+    all_cards = list(cards.values())
     return Section(
         "Measurement",
         ("", ""),
         (
-            ("processor", distinct(*(card.hardware.processor for card in every))),
-            ("flags", distinct(*(" ".join(card.hardware.flags) or "unknown" for card in every))),
-            ("threads", distinct(*(f"{card.hardware.threads}" for card in every))),
-            ("load average", distinct(*(_load(card) for card in every))),
-            ("libraries", distinct(*(_versions(card) for card in every))),
-            ("commit", distinct(*(card.provenance.commit or "unknown" for card in every))),
-            ("seed", distinct(*(f"{card.provenance.seed}" for card in every))),
+            ("processor", distinct(*(card.hardware.processor for card in all_cards))),
+            (
+                "flags",
+                distinct(*(" ".join(card.hardware.flags) or "unknown" for card in all_cards)),
+            ),
+            ("threads", distinct(*(f"{card.hardware.threads}" for card in all_cards))),
+            ("load average", distinct(*(_load(card) for card in all_cards))),
+            ("libraries", distinct(*(_versions(card) for card in all_cards))),
+            ("commit", distinct(*(card.provenance.commit or "unknown" for card in all_cards))),
+            ("seed", distinct(*(f"{card.provenance.seed}" for card in all_cards))),
             ("weights, sha256", model.weights_sha256 or "unknown"),
             ("datasets, sha256", model.datasets_sha256 or "unknown"),
-            ("test samples", distinct(*(f"{card.test_samples:,}" for card in every))),
-            ("date", distinct(*(card.measured_at for card in every))),
+            ("test samples", distinct(*(f"{card.test_samples:,}" for card in all_cards))),
+            ("date", distinct(*(card.measured_at for card in all_cards))),
         ),
         is_last_column_text=True,
     )

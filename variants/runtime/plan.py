@@ -44,7 +44,7 @@ class Plan(Record):
     layers: dict[str, ReplacedLayer]
 
 
-def describe(network: nn.Module, packed: frozenset[str]) -> tuple[Plan, dict[str, Tensor]]:
+def make_plan(network: nn.Module, packed: frozenset[str]) -> tuple[Plan, dict[str, Tensor]]:
     """Return the plan of a network and the tensors to store. Layers in `packed` are packed.
 
     Raises `ValueError` if the weight of a layer in `packed` is not 2:4 sparse.

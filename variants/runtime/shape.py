@@ -39,7 +39,7 @@ def replace_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def is_depthwise(convolution: nn.Module) -> bool:
-    """Return whether the convolution is depthwise: input channel i alone gives output channel i."""
+    """Return whether the convolution is depthwise: output channel i reads input channel i only."""
     return (
         isinstance(convolution, CONVOLUTIONS)
         and 1 < convolution.groups == convolution.in_channels == convolution.out_channels

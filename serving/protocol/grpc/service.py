@@ -95,7 +95,7 @@ class GrpcProtocol:
             reader.cancel()
 
     async def server_live(self, request: Any, context: Context) -> Any:
-        """Return that the process runs."""
+        """Report that the process runs."""
         return pb.ServerLiveResponse(live=True)
 
     async def server_ready(self, request: Any, context: Context) -> Any:

@@ -43,7 +43,7 @@ class PipelineFlowControl(FlowControl):
         self._pipeline = pipeline
 
     def resume_reading(self) -> None:
-        """Called when the application wants more of a body, and after each response."""
+        """Called when the application reads more of a body, and after each response."""
         if self.read_paused and len(self._pipeline) < MAX_PIPELINED:
             super().resume_reading()
 

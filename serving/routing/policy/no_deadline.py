@@ -1,6 +1,6 @@
-"""Serving requests without a deadline: by their preferred variant, in between the other requests.
+"""Serves requests without a deadline by their preferred variant, between the other requests.
 
-They wait while they would make requests with deadlines late, but not without end.
+They wait while they would make requests with deadlines late, but not indefinitely.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_MISSES_PER_SAMPLE: Final = 0.02
 waits."""
 
 STARVATION_S: Final = 10.0
-"""Time after it became due, in seconds, at which a request goes first at any cost."""
+"""Time after it became due, in seconds, at which a request goes first regardless of the cost."""
 
 
 def is_overdue(lane: Lane, state: RouterState) -> bool:
@@ -30,8 +30,8 @@ def serve_without_deadline(
 ) -> Dispatch | Wait:
     """Serve a lane without deadlines by the batch size that causes the fewest misses per sample.
 
-    `lanes` are all lanes. The lane waits if it is not due and the batch would cause too many
-    misses, and if the batch would make queued requests late, unless it starves.
+    `lanes` are all lanes. A lane that is not starving waits if the batch would make queued
+    requests late, or if it is not due and the batch would cause too many misses.
     """
     now, due = state.now, lane.requests[0].order.due
     qualifying = live_variants(lane, state)

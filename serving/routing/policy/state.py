@@ -5,7 +5,7 @@
 
 A lane holds the requests for which the same variants qualify in the same order of preference and
 that can share a batch. Either all of them have a deadline or none has. A lane is sorted in the
-order of service, so a policy looks at a few lanes, however many requests are queued.
+order of service, so a policy examines a few lanes, regardless of the number of requests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 Payload = TypeVar("Payload")
-"""What the owner of a queue attaches to a request. Policies do not use it."""
+"""Data that the owner of a queue attaches to a request. Policies do not use it."""
 
 
 class LaneKey(NamedTuple):
@@ -25,7 +25,7 @@ class LaneKey(NamedTuple):
     variants: tuple[str, ...]
     """Names of the variants that qualify, best first."""
     fastest_first: bool = False
-    """Prefer the variant that is expected to answer first, whatever the order of `variants`."""
+    """Prefer the variant that is expected to answer first, not the first of `variants`."""
     has_deadline: bool = True
     signature: Hashable = None
     """Equal for two requests only if they can share a batch."""
@@ -72,7 +72,7 @@ class BatchTimes(Protocol):
         """Return the median time of a batch of `size` samples."""
 
     def within_s(self, size: int, quantile: float = ...) -> float:
-        """Return a quantile of the time of a batch of `size` samples, by default the 95 %."""
+        """Return a quantile of the time of a batch of `size` samples, by default 95 %."""
 
     def miss_probability(self, size: int, left_s: float) -> float:
         """Return the probability that a batch of `size` samples takes longer than `left_s`."""

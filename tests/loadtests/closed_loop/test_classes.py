@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.closed_loop.classes import CLASSES, OPTIONS, Probe, derive_slos
+from loadtests.client.service import Probe
+from loadtests.closed_loop.classes import CLASSES, OPTIONS, derive_slos
 
 PROBES = {"dense": Probe(0.9, 4.0), "sparse": Probe(0.89, 3.0), "int8": Probe(0.84, 1.0)}
 LATENCY, ACCURACY = "x-slo-latency-ms", "x-slo-min-accuracy"

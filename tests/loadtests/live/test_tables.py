@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from loadtests.live.policy_run import PolicyRun, calibration_demand, invalid_reason
-from loadtests.live.tables import gaps_grid, live_grid, live_trial
+from loadtests.live.tables import live_grid, live_trial, run_differences_grid
 from loadtests.replay.client_statistics import ClientStatistics
 from loadtests.replay.live_run import LiveRun
 from loadtests.replay.timings import MIN_BATCHES, Timings
@@ -99,7 +99,7 @@ def test_a_run_with_a_late_client_has_its_own_row_and_a_reason() -> None:
 
 
 def test_gaps_are_paired_by_seed() -> None:
-    table = rows(gaps_grid(RUNS))
+    table = rows(run_differences_grid(RUNS))
     # -0.1 and -0.18: half a width of 12.7062 * 0.05657 / sqrt 2
     assert table["pareto: live minus simulated"]["on time, %"] == "-14.000 ±50.825"
     assert table["pareto: simulated"]["on time, %"] == "89.000 ±12.706"

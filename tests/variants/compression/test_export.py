@@ -12,7 +12,7 @@ from tests.variants import tiny, tiny_conv, two_inputs
 from variants.compression.export import export
 from variants.model.dataset import Samples, count, rows
 from variants.model.forward import outputs, tensors
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 from variants.model.state import CompressionState
 from variants.runtime.onnx import OnnxRunner
 
@@ -22,7 +22,7 @@ TEXTS = two_inputs.split(30).samples
 
 def _export(network: nn.Module, samples: Samples = SAMPLES) -> bytes:
     axes = two_inputs.AXES if "ids" in samples else {}
-    exported = export(network, samples, describe(network, samples, axes))
+    exported = export(network, samples, describe_interface(network, samples, axes))
     model: bytes = exported.SerializeToString(deterministic=True)
     return model
 

@@ -16,7 +16,7 @@ from variants.catalog.recipe import Step
 from variants.compression.techniques import resolve
 from variants.model.dataset import Samples, Split, TrainingData
 from variants.model.forward import all_scores
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 from variants.model.state import CompressionState
 from variants.model.training import Schedule, Teacher, fit
 from variants.runtime.onnx import OnnxRunner
@@ -96,7 +96,7 @@ class Masked(nn.Module):
 
 
 def state(network: nn.Module, samples: Samples) -> CompressionState:
-    return CompressionState(network.eval(), describe(network, samples, {}), dense=network)
+    return CompressionState(network.eval(), describe_interface(network, samples, {}), dense=network)
 
 
 def apply(network: nn.Module, technique: str, **parameters: Any) -> CompressionState:

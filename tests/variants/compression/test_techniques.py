@@ -13,7 +13,7 @@ from tests.variants.compression.recipes import PARAMETERS, recipe
 from variants.catalog.recipe import Step
 from variants.compression.techniques import TECHNIQUES, resolve, resolve_all
 from variants.compression.techniques.activation import ActivationPruning
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 from variants.runtime.onnx import OnnxRunner
 
 DATA = tiny.datasets().training_data
@@ -40,7 +40,11 @@ def test_apply_modifies_neither_the_given_state_nor_the_interface(
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert (given.masks, given.graph, given.notes) == ({}, None, ())
     samples = datasets.test.samples
-    assert describe(result.network, samples, datasets.axes) == result.interface == given.interface
+    assert (
+        describe_interface(result.network, samples, datasets.axes)
+        == result.interface
+        == given.interface
+    )
     if result.graph is not None:
         assert OnnxRunner(result.graph, threads=1)(samples)["logits"].shape == (
             len(datasets.test),

@@ -14,7 +14,7 @@ from tests.variants.model.projects import write_model, write_weights
 from variants.catalog.catalog import TensorSpec
 from variants.model.dataset import Axes, Samples
 from variants.model.loading import (
-    describe,
+    describe_interface,
     load_datasets,
     load_model,
     load_network,
@@ -107,14 +107,14 @@ def test_weights_that_do_not_fit_are_rejected(
 
 
 def test_describe() -> None:
-    interface = describe(tiny.network(), tiny.split(4).samples, {})
+    interface = describe_interface(tiny.network(), tiny.split(4).samples, {})
     assert interface.inputs == (TensorSpec(name="input", datatype="FP32", shape=(-1, 8)),)
     assert interface.outputs == (TensorSpec(name="logits", datatype="FP32", shape=(-1, 3)),)
 
 
 def test_describe_detects_variable_dimensions_of_the_outputs() -> None:
     ids = {"ids": np.zeros((3, 4), dtype=np.int64)}
-    interface = describe(nn.Embedding(5, 2), ids, {"ids": {1: "tokens"}})
+    interface = describe_interface(nn.Embedding(5, 2), ids, {"ids": {1: "tokens"}})
     assert interface.inputs == (TensorSpec(name="ids", datatype="INT64", shape=(-1, -1)),)
     assert interface.outputs == (TensorSpec(name="logits", datatype="FP32", shape=(-1, -1, 2)),)
 
@@ -135,4 +135,4 @@ def test_samples_that_do_not_fit_the_network_are_rejected(
     samples: Samples, axes: Axes, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        describe(tiny.network(), samples, axes)
+        describe_interface(tiny.network(), samples, axes)

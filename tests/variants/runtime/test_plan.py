@@ -23,7 +23,7 @@ from variants.model.forward import all_scores
 from variants.model.state import CompressionState
 from variants.runtime.linear24 import Linear24
 from variants.runtime.low_rank import LowRank
-from variants.runtime.plan import Plan, ReplacedLayer, describe, rebuild, storable_tensors
+from variants.runtime.plan import Plan, ReplacedLayer, make_plan, rebuild, storable_tensors
 from variants.runtime.runner import load_runner
 from variants.runtime.shape import replace_tensors
 
@@ -47,7 +47,7 @@ def test_a_pruned_and_sparse_network_is_rebuilt_from_its_plan_and_tensors() -> N
     layers = nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8), nn.GELU(), nn.Linear(8, 3)
     given = replace(tiny.state(), network=nn.Sequential(*layers).eval())
     sparse = SparseNM(min_rows=8).apply(given, tiny.datasets().training_data, quiet())
-    plan, tensors = describe(sparse.network, sparse.packed)
+    plan, tensors = make_plan(sparse.network, sparse.packed)
 
     assert plan.layers == {
         "0": ReplacedLayer(kind="linear-2:4", in_features=8, out_features=12),
@@ -67,7 +67,7 @@ def test_every_kind_of_layer_is_rebuilt_by_the_shapes_of_its_tensors(module: Any
     pruned = _pruned(module, through_norms=True).network
     dense = module.network(seed=1)
     before = _shapes(dense)
-    rebuilt = rebuild(dense, *_stored(*describe(pruned, frozenset())))
+    rebuilt = rebuild(dense, *_stored(*make_plan(pruned, frozenset())))
     assert _shapes(rebuilt) == _shapes(pruned) != before
     assert str(rebuilt) == str(pruned)  # in_features, out_channels, num_features and so on
     samples = module.split(20).samples
@@ -97,7 +97,7 @@ def test_low_rank_layers_are_rebuilt_with_and_without_packing() -> None:
     sparse = SparseNM(min_rows=4).apply(factored, data, quiet())
     assert isinstance(factored.network.get_submodule("2"), LowRank)
     for state in (factored, sparse):
-        plan, tensors = describe(state.network, state.packed)
+        plan, tensors = make_plan(state.network, state.packed)
         rank = factored.network.get_submodule("0").first.out_features  # type: ignore[union-attr]
         assert plan.layers["0"] == ReplacedLayer(
             kind="low-rank", in_features=8, out_features=16, rank=rank
@@ -134,7 +134,7 @@ def test_a_structured_and_packed_variant_is_served_by_torch(module: Any, tmp_pat
 def test_tied_weights_are_stored_for_each_layer() -> None:
     network = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
     network[2].weight = network[0].weight
-    plan, tensors = describe(network, frozenset())
+    plan, tensors = make_plan(network, frozenset())
     rebuilt = rebuild(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)),
                       *_stored(plan, tensors))  # fmt: skip
     assert torch.equal(rebuilt(torch.ones(1, 8)), network(torch.ones(1, 8)))
@@ -152,7 +152,7 @@ def test_tied_and_channels_last_tensors_can_be_stored() -> None:
 
 def test_describe_does_not_modify_the_network() -> None:
     sparse = SparseNM().apply(tiny.state(), tiny.datasets().training_data, quiet())
-    describe(sparse.network, sparse.packed)
+    make_plan(sparse.network, sparse.packed)
     assert isinstance(sparse.network.get_submodule("0"), nn.Linear)
 
 
@@ -207,7 +207,7 @@ def test_a_mismatch_raises_an_error_with_its_name(
     attempt: Callable[[Plan, dict[str, torch.Tensor]], nn.Module], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        attempt(*describe(tiny.network(), frozenset()))
+        attempt(*make_plan(tiny.network(), frozenset()))
 
 
 def test_a_module_that_cannot_be_resized_is_rejected() -> None:
@@ -217,4 +217,4 @@ def test_a_module_that_cannot_be_resized_is_rejected() -> None:
 
 def test_packing_other_layers_than_linear_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"cannot pack, not Linear layers of the network: \['1'\]"):
-        describe(tiny.network(), frozenset({"1"}))
+        make_plan(tiny.network(), frozenset({"1"}))

@@ -3,8 +3,8 @@
     catalog, variant, batch size ─▶ operators (timeline) and weights (graph) of both ─▶ Evidence
                                  ─▶ rows and Reasons
 
-The speedup is the report card's, or is measured if the card has none for this hardware and batch
-size. Times by layer come from a profile, which is slower than a plain call.
+The speedup comes from the report card, or is measured if the card has none for this hardware and
+batch size. Times by layer come from a profile, which is slower than a plain call.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Explanation(Record):
     speedup: Interval
     """Dense's median over the variant's, with dense in its faster runtime."""
     is_from_card: bool
-    """Whether the speedup and the two medians are the report card's."""
+    """Whether the speedup and the two medians come from the report card."""
     seconds: float
     """Median of a plain call."""
     dense_seconds: float
@@ -191,7 +191,7 @@ def _latency(
     threads: int,
     seconds_per_point: float,
 ) -> tuple[BatchLatency, bool]:
-    """Return the latency at the batch size, and whether it is the report card's."""
+    """Return the latency at the batch size, and whether it comes from the report card."""
     card = variant.report_card(hardware(threads).key)
     latencies = {one.batch_size: one for one in card.latencies} if card else {}
     if batch_size in latencies:

@@ -184,7 +184,8 @@ def _storage_only(evidence: Evidence) -> str | None:
     forms = sorted({form for _, form in decoded})
     return (
         f"{_names(name for name, _ in decoded)} are stored as {' and '.join(forms)}, decoded when "
-        f"loaded, and multiplied in {evidence.pairs[0][1].arithmetic}: less to store, as much to do"
+        f"loaded, and multiplied in {evidence.pairs[0][1].arithmetic}: the file "
+        f"is smaller, the computation is not"
     )
 
 
@@ -211,7 +212,7 @@ def _overhead_bound(evidence: Evidence) -> str | None:
 def _unexplained(evidence: Evidence) -> str:
     worst = max(evidence.pairs, key=lambda pair: pair[2].seconds - pair[1].seconds, default=None)
     if worst is None:
-        return "no rule applies, and no layer could be paired with one of dense's"
+        return "no rule applies, and no layer could be paired with a layer of dense"
     name, dense, variant = worst
     return (
         f"no rule applies; layer {name} slowed down most, {_ms(variant.seconds)} instead of "
@@ -237,9 +238,11 @@ _RUNTIMES: Final[Mapping[Runtime, str]] = {"onnx": "onnxruntime", "torch": "torc
 
 
 def _names(names: Iterable[str]) -> str:
-    every: Sequence[str] = list(names)
-    listed = ", ".join(every[:4]) + (f" and {len(every) - 4} more" if len(every) > 4 else "")
-    return f"layer {listed}" if len(every) == 1 else f"layers {listed}"
+    all_names: Sequence[str] = list(names)
+    listed = ", ".join(all_names[:4]) + (
+        f" and {len(all_names) - 4} more" if len(all_names) > 4 else ""
+    )
+    return f"layer {listed}" if len(all_names) == 1 else f"layers {listed}"
 
 
 def _shape(execution: LayerExecution) -> str:

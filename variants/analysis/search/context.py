@@ -60,9 +60,9 @@ class SearchContext:
     dense_predictions: Mapping[str, NDArray[np.int64]]
     """Predicted classes by part, `selection` and `confirmation`."""
     parameters: int
-    """Of dense."""
+    """Number of parameters of dense."""
     bytes: int
-    """Of dense's served files."""
+    """Size of dense's served files."""
     conditions: str
     """JSON of everything beside the recipe that a candidate's record depends on: model, data,
     parts, batch size, hardware."""

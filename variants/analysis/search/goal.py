@@ -75,7 +75,7 @@ class Goal(Record):
 
 
 def duration_s(text: str) -> float:
-    """Parse `90s`, `10m`, `1.5h` or a plain number of seconds; raises `ValueError` if it is not."""
+    """Parse `90s`, `10m`, `1.5h` or a number of seconds; raises `ValueError` for other text."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if match is None or float(match[1]) == 0:
         raise ValueError(f"a duration must be above 0 and look like 90s, 10m or 1.5h, got {text!r}")

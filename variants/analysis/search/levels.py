@@ -1,7 +1,7 @@
 """The order in which the strengths of a family are tried: exponential search, then bisection.
 
 A pure function of the outcomes so far. It assumes that a failure at one strength means failure at
-every greater one. Where that is wrong it finds an edge, perhaps not the furthest.
+every greater one. If that is wrong, it finds an edge that may not be the strongest.
 """
 
 from __future__ import annotations

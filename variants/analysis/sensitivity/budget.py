@@ -28,7 +28,7 @@ class Allocation:
 
 @dataclass(frozen=True, order=True)
 class _Move:
-    """Raising one layer to a higher measured sparsity. The least move is the best."""
+    """A step of one layer to a higher measured sparsity. Moves sort from best to worst."""
 
     price: float
     """Loss of accuracy per weight removed."""

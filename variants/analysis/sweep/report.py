@@ -53,16 +53,18 @@ def table(sweep: Sweep) -> Table:
 
 
 def verdicts(sweep: Sweep) -> list[str]:
-    """Compare each published result with our point of the least removal that removes as much.
+    """Compare each published result with the point that removes the least, but at least as much.
 
     The last line is the control, if the grid has one: dense itself, trained for as long as the
     recovery, with nothing removed.
     """
     lines = []
     for published in PUBLISHED_RESULTS:
-        theirs = f"published: {published.removed:.0%} fewer at {100 * published.difference:+.2f}"
         point = sweep.least_removed(published.removed)
-        lines.append(f"{theirs}; ours: {_describe_ours(point)}")
+        lines.append(
+            f"published: {published.removed:.0%} fewer at {100 * published.difference:+.2f}; "
+            f"this sweep: {_describe_point(point)}"
+        )
     if sweep.points and sweep.points[0].removed == 0:
         gain = points(sweep.points[0].recovered)
         lines.append(f"control: dense itself, trained for as long, nothing removed: {gain}")
@@ -87,7 +89,7 @@ def plot(sweep: Sweep, folder: Path) -> tuple[Path, Path]:
     return curve, histogram
 
 
-def _describe_ours(point: SweepPoint | None) -> str:
+def _describe_point(point: SweepPoint | None) -> str:
     if point is None:
         return "no point of the grid removes as much"
     return (
@@ -132,11 +134,11 @@ def _histogram(sweep: Sweep) -> Figure:
     figure = Figure(figsize=(9, 2.6 * len(drawn)), layout="constrained")
     grid = figure.subplots(len(drawn), 2, squeeze=False)
     for row, (name, moments) in zip(grid, drawn.items(), strict=True):
-        for axes, values, what in (
+        for axes, values, quantity in (
             (row[0], np.abs(moments.mean), "|mean|"),
             (row[1], moments.deviation, "deviation"),
         ):
             axes.hist(values, bins=_BINS)
-            axes.set_xlabel(f"{what} of a neuron, after its activation")
+            axes.set_xlabel(f"{quantity} of a neuron, after its activation")
             axes.set_ylabel(f"neurons of layer {name}")
     return figure

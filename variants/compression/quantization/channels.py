@@ -85,26 +85,26 @@ def _follow(node: fx.Node, layout: Layout, channels: int) -> list[fx.Node]:
     return readers
 
 
-def _user_layout(user: fx.Node, positions: Sequence[int], given: Layout) -> Layout:
+def _user_layout(user: fx.Node, positions: Sequence[int], layout: Layout) -> Layout:
     """Return the layout of the output of `user`.
 
-    `given` is the layout of its arguments at `positions`. Raises `NotExact` if the output has none.
+    `layout` is that of its arguments at `positions`. Raises `NotExact` if the output has none.
     """
     if user.target in _HOMOGENEOUS:
-        return given
+        return layout
     if user.target in _RESHAPE:
-        return _reshape_layout([digit for digits in given for digit in digits], _sizes(user))
+        return _reshape_layout([digit for digits in layout for digit in digits], _sizes(user))
     if user.target is _ATEN.transpose.int:
-        order = list(range(len(given)))
-        one, other = (int(axis) for axis in user.args[1:3])  # type: ignore[arg-type]
-        order[one], order[other] = order[other], order[one]
-        return tuple(given[axis] for axis in order)
+        order = list(range(len(layout)))
+        first, second = (int(axis) for axis in user.args[1:3])  # type: ignore[arg-type]
+        order[first], order[second] = order[second], order[first]
+        return tuple(layout[axis] for axis in order)
     if user.target is _ATEN.permute.default:
-        return tuple(given[axis] for axis in user.args[1])  # type: ignore[union-attr,index]
+        return tuple(layout[axis] for axis in user.args[1])  # type: ignore[union-attr,index]
     if user.target is _ATEN.expand.default:
-        return _broadcast_layout(given, _sizes(user))
+        return _broadcast_layout(layout, _sizes(user))
     if user.target in _WEIGHTED_SUMS and positions == [_WEIGHTED_SUMS[user.target]]:
-        return _product_layout(given, _sizes(user))
+        return _product_layout(layout, _sizes(user))
     reader = "the output" if user.op == "output" else str(user.target).removeprefix("aten.")
     raise NotExact(f"it is read by {reader}, not only by Linear layers")
 
@@ -147,9 +147,9 @@ def _reshape_layout(digits: Iterable[IndexDigit], sizes: Sequence[int]) -> Layou
     return tuple(layout)
 
 
-def _broadcast_layout(given: Layout, sizes: Sequence[int]) -> Layout:
+def _broadcast_layout(layout: Layout, sizes: Sequence[int]) -> Layout:
     """Return the layout after broadcasting to `sizes`; new dimensions come first."""
-    padded = ((),) * (len(sizes) - len(given)) + given
+    padded = ((),) * (len(sizes) - len(layout)) + layout
     layout = []
     for digits, size in zip(padded, sizes, strict=True):
         if not _has_channels(digits):
@@ -162,16 +162,16 @@ def _broadcast_layout(given: Layout, sizes: Sequence[int]) -> Layout:
     return tuple(layout)
 
 
-def _product_layout(given: Layout, sizes: Sequence[int]) -> Layout:
-    """Return the layout of `weights @ given`, whose shape is `[..., rows, columns]`.
+def _product_layout(layout: Layout, sizes: Sequence[int]) -> Layout:
+    """Return the layout of `weights @ layout`, whose shape is `[..., rows, columns]`.
 
-    The product sums over the rows of `given`.
+    The product sums over the rows of `layout`.
     """
-    if len(given) < 2 or _has_channels(given[-2]):
+    if len(layout) < 2 or _has_channels(layout[-2]):
         raise NotExact("a product sums over its channels")
-    if len(sizes) < len(given):
+    if len(sizes) < len(layout):
         raise NotExact("a product with a vector removes a dimension")
-    return _broadcast_layout((*given[:-2], (), given[-1]), sizes)
+    return _broadcast_layout((*layout[:-2], (), layout[-1]), sizes)
 
 
 def _has_channels(digits: Iterable[IndexDigit]) -> bool:

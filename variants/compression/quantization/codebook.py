@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_VALUES: Final = 256
-"""Most values of a codebook: a code is one byte."""
+"""Maximum number of values of a codebook, because a code is one byte."""
 
 _MAX_ITERATIONS: Final = 20_000
-"""Bound of Lloyd's iterations. A million weights and 256 values converge in a few hundred."""
+"""Maximum number of Lloyd's iterations. A million weights and 256 values need a few hundred."""
 
 KMeansStart: TypeAlias = Literal["linear", "quantile"]
 """Initial values of k-means: evenly spaced over the range, or over the ranks."""

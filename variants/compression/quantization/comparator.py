@@ -26,7 +26,7 @@ GraphWriter: TypeAlias = Callable[[Sequence[QuantizableLayer]], bytes]
 
 _BATCH_SIZE: Final = 32
 _RANKING_SAMPLES: Final = 128
-"""Most samples used to rank layers. Signal to noise needs fewer samples than accuracy."""
+"""Maximum number of samples to rank layers. Signal to noise needs fewer samples than accuracy."""
 
 
 class GraphComparator:

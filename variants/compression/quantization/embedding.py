@@ -24,26 +24,26 @@ def quantize_embeddings(
     model: onnx.ModelProto, layers: Collection[QuantizableLayer]
 ) -> onnx.ModelProto:
     """Return a copy of the model in which the tables of these Gather layers are INT8."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
     tables = {layer.weight for layer in layers}
     nodes = {layer.node for layer in layers}
-    kept = [tensor for tensor in made.graph.initializer if tensor.name not in tables]
+    kept = [tensor for tensor in result.graph.initializer if tensor.name not in tables]
     added = [
         encoded
-        for tensor in made.graph.initializer
+        for tensor in result.graph.initializer
         if tensor.name in tables
         for encoded in _encode(tensor)
     ]
     rewritten = [
         replacement
-        for node in made.graph.node
+        for node in result.graph.node
         for replacement in (_lookup(node) if node.name in nodes else [node])
     ]
-    del made.graph.initializer[:], made.graph.node[:]
-    made.graph.initializer.extend([*kept, *added])
-    made.graph.node.extend(rewritten)
-    return made
+    del result.graph.initializer[:], result.graph.node[:]
+    result.graph.initializer.extend([*kept, *added])
+    result.graph.node.extend(rewritten)
+    return result
 
 
 def _encode(tensor: onnx.TensorProto) -> tuple[onnx.TensorProto, onnx.TensorProto]:

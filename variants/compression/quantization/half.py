@@ -23,7 +23,8 @@ LARGEST: Final[Mapping[Half, float]] = {"FP16": 65504.0, "BF16": 3.3895314e38}
 """Largest finite number of each type."""
 
 _MIN_SIZE: Final = 64
-"""Fewest numbers of a converted tensor. The Cast of a smaller one takes the bytes that it saves."""
+"""Minimum number of values of a converted tensor. For a smaller one, the Cast would take as
+many bytes as the conversion saves."""
 _SUFFIX: Final = "_half"
 
 
@@ -33,27 +34,27 @@ def store_half(model: onnx.ModelProto, kind: Half) -> tuple[onnx.ModelProto, tup
     Tensors of fewer than 64 numbers stay in FP32, as do tensors with a number that is too large.
     Raises `ValueError` if no tensor is converted.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    del made.graph.initializer[:], made.graph.node[:]
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.initializer[:], result.graph.node[:]
     halved, too_large = 0, []
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
         if tensor.data_type != TensorProto.FLOAT or values.size < _MIN_SIZE:
-            made.graph.initializer.append(tensor)
+            result.graph.initializer.append(tensor)
         elif not np.abs(values).max() <= LARGEST[kind]:
-            made.graph.initializer.append(tensor)
+            result.graph.initializer.append(tensor)
             too_large.append(f"{tensor.name} stays in FP32: {np.abs(values).max():g} is too large")
         else:
             name = tensor.name + _SUFFIX
             stored = numpy_helper.from_array(values.astype(NUMPY[kind]), name)
-            made.graph.initializer.append(stored)
-            made.graph.node.append(
+            result.graph.initializer.append(stored)
+            result.graph.node.append(
                 helper.make_node("Cast", [name], [tensor.name], name=f"{name}_cast", to=1)
             )
             halved += 1
     if not halved:
         reason = "; ".join(too_large) or "all are small"
         raise ValueError(f"no tensor can be stored in {kind}: {reason}")
-    made.graph.node.extend(model.graph.node)
-    return made, (f"weights stored in {kind}: {halved} tensors", *too_large)
+    result.graph.node.extend(model.graph.node)
+    return result, (f"weights stored in {kind}: {halved} tensors", *too_large)

@@ -1,6 +1,7 @@
 """Weights stored as codebooks inside an ONNX graph, and decoded when it is loaded.
 
-    codes (UINT8) ─▶ [two codes in a byte: low halves, high halves ─▶ shape] ─▶ Gather ─▶ weight
+    codes (UINT8) ─▶ Gather from the values ─▶ weight
+    two codes per byte ─▶ low and high halves, concatenated ─▶ Reshape ─▶ codes
 
 onnxruntime computes these nodes once, when it loads the graph, because they depend on no input. The
 graph that it executes is dense.
@@ -20,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from variants.compression.quantization.codebook import Codebook
 
 MAX_HALF_BYTE_VALUES: Final = 16
-"""Most values of a codebook whose codes take half a byte."""
+"""Maximum number of values of a codebook whose codes take half a byte."""
 
 _CODES, _VALUES, _SHAPE = ".codes", ".values", ".shape"
 _BITWISE_OPSET: Final = 18
@@ -31,12 +32,12 @@ _BITWISE_OPSET: Final = 18
 class EncodedWeight:
     """A weight that a graph stores as codes, and the names of its initializers."""
 
-    book: Codebook
+    codebook: Codebook
     initializers: tuple[str, str]
 
 
-def store_codebooks(model: onnx.ModelProto, books: Mapping[str, Codebook]) -> onnx.ModelProto:
-    """Return a copy of the model that stores the initializers named in `books` as codes.
+def store_codebooks(model: onnx.ModelProto, codebooks: Mapping[str, Codebook]) -> onnx.ModelProto:
+    """Return a copy of the model that stores the initializers named in `codebooks` as codes.
 
     An initializer that codes would not make smaller is not changed; `find_codebooks` returns the
     changed ones. Raises `ValueError` if the model's opset is below 18, which has no operator to
@@ -45,27 +46,27 @@ def store_codebooks(model: onnx.ModelProto, books: Mapping[str, Codebook]) -> on
     opset = next(used.version for used in model.opset_import if used.domain in ("", "ai.onnx"))
     if opset < _BITWISE_OPSET:
         raise ValueError(f"codes need an ONNX opset of {_BITWISE_OPSET} or more, this is {opset}")
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    del made.graph.initializer[:], made.graph.node[:]
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.initializer[:], result.graph.node[:]
     for tensor in model.graph.initializer:
-        if tensor.name in books:
-            tensors, nodes = _encode(tensor.name, books[tensor.name])
-            size = sum(one.ByteSize() for one in tensors) + sum(one.ByteSize() for one in nodes)
+        if tensor.name in codebooks:
+            tensors, nodes = _encode(tensor.name, codebooks[tensor.name])
+            size = sum(item.ByteSize() for item in tensors) + sum(item.ByteSize() for item in nodes)
             if size < tensor.ByteSize():
-                made.graph.initializer.extend(tensors)
-                made.graph.node.extend(nodes)
+                result.graph.initializer.extend(tensors)
+                result.graph.node.extend(nodes)
                 continue
-        made.graph.initializer.append(tensor)
-    made.graph.node.extend(model.graph.node)
-    return made
+        result.graph.initializer.append(tensor)
+    result.graph.node.extend(model.graph.node)
+    return result
 
 
 def find_codebooks(graph: onnx.GraphProto) -> dict[str, EncodedWeight]:
     """Return the weights that the graph stores as codes, by name."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     constants = {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant"}
-    found = {}
+    encoded = {}
     for node in graph.node:
         if node.op_type != "Gather" or node.input[0] != node.output[0] + _VALUES:
             continue
@@ -73,25 +74,25 @@ def find_codebooks(graph: onnx.GraphProto) -> dict[str, EncodedWeight]:
         codes = numpy_helper.to_array(tensors[name + _CODES])
         if name + _SHAPE in constants:
             codes = _unpack(codes, numpy_helper.to_array(constants[name + _SHAPE]))
-        book = Codebook(codes, numpy_helper.to_array(tensors[name + _VALUES]))
-        found[name] = EncodedWeight(book, (name + _CODES, name + _VALUES))
-    return found
+        codebook = Codebook(codes, numpy_helper.to_array(tensors[name + _VALUES]))
+        encoded[name] = EncodedWeight(codebook, (name + _CODES, name + _VALUES))
+    return encoded
 
 
-def _encode(name: str, book: Codebook) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
-    """Return the initializers of `book`, and the nodes that decode them to `name`."""
-    codes: NDArray[np.uint8] = book.codes
+def _encode(name: str, codebook: Codebook) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+    """Return the initializers of `codebook`, and the nodes that decode them to `name`."""
+    codes: NDArray[np.uint8] = codebook.codes
     nodes: list[onnx.NodeProto] = []
-    whole = name + _CODES
-    if len(book.values) <= MAX_HALF_BYTE_VALUES:
-        codes, (nodes, whole) = _pack(book.codes), _unpacking(name, book.codes.shape)
+    codes_name = name + _CODES
+    if len(codebook.values) <= MAX_HALF_BYTE_VALUES:
+        codes, (nodes, codes_name) = _pack(codebook.codes), _unpacking(name, codebook.codes.shape)
     nodes += [  # Gather accepts no indices of type UINT8
-        helper.make_node("Cast", [whole], [f"{name}.indices"], to=TensorProto.INT32),
+        helper.make_node("Cast", [codes_name], [f"{name}.indices"], to=TensorProto.INT32),
         helper.make_node("Gather", [name + _VALUES, f"{name}.indices"], [name]),
     ]
     tensors = [
         numpy_helper.from_array(codes, name + _CODES),
-        numpy_helper.from_array(book.values, name + _VALUES),
+        numpy_helper.from_array(codebook.values, name + _VALUES),
     ]
     return tensors, nodes
 
@@ -111,7 +112,7 @@ def _unpack(packed: NDArray[np.uint8], shape: NDArray[np.int64]) -> NDArray[np.u
 def _unpacking(name: str, shape: tuple[int, ...]) -> tuple[list[onnx.NodeProto], str]:
     """Return nodes that compute `_unpack`, and the name of their output."""
     size = int(np.prod(shape))
-    pair, whole = f"{name}.both", f"{name}.whole"
+    pair, codes_name = f"{name}.both", f"{name}.whole"
     nodes = [
         _constant(f"{name}.half", np.array(MAX_HALF_BYTE_VALUES - 1, np.uint8)),
         _constant(f"{name}.bits", np.array(4, np.uint8)),
@@ -130,9 +131,9 @@ def _unpacking(name: str, shape: tuple[int, ...]) -> tuple[list[onnx.NodeProto],
         ]
     nodes += [
         _constant(name + _SHAPE, np.array(shape, np.int64)),
-        helper.make_node("Reshape", [pair, name + _SHAPE], [whole]),
+        helper.make_node("Reshape", [pair, name + _SHAPE], [codes_name]),
     ]
-    return nodes, whole
+    return nodes, codes_name
 
 
 def _constant(name: str, value: NDArray[Any]) -> onnx.NodeProto:

@@ -43,7 +43,8 @@ def write_static(
 ) -> bytes:
     """Return the model with these layers in INT8; `ranges` is from `calibrate` with `method`.
 
-    The model's outputs stay in FP32, because 256 different scores would lose accuracy for nothing.
+    The model's outputs stay in FP32, because rounding scores to 256 values costs accuracy and
+    saves little time.
     The output of a MatMul stays in FP32 too, and so does that of a Gemm if no Gemm is followed by a
     Relu, because the next operators take FP32. Convolutions have no kernel with FP32 output.
     """
@@ -63,9 +64,9 @@ def write_static(
             calibrate_method=METHODS[method][0],
             extra_options={"OpTypesToExcludeOutputQuantization": _float_output_operators(model)},
         )
-        made = onnx.load(path)
-    _unquantize_outputs(made, model)
-    return _finish(made, layers)
+        quantized = onnx.load(path)
+    _unquantize_outputs(quantized, model)
+    return _finish(quantized, layers)
 
 
 def write_dynamic(
@@ -87,8 +88,8 @@ def write_dynamic(
             per_channel=weight_format.per_channel,
             reduce_range=weight_format.reduce_range,
         )
-        made = onnx.load(path)
-    return _finish(made, layers)
+        quantized = onnx.load(path)
+    return _finish(quantized, layers)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -113,28 +114,30 @@ def _float_output_operators(model: onnx.ModelProto) -> list[str]:
     return ["MatMul"] if read_by_relu.intersection(gemms) else ["MatMul", "Gemm"]
 
 
-def _unquantize_outputs(made: onnx.ModelProto, model: onnx.ModelProto) -> None:
+def _unquantize_outputs(quantized: onnx.ModelProto, model: onnx.ModelProto) -> None:
     """Remove the quantization of model outputs that a product computes directly."""
     products = {n.output[0]: n.name for n in model.graph.node if n.op_type in _PRODUCTS}
-    makers = {node.output[0]: node for node in made.graph.node}
-    for name in [output.name for output in made.graph.output]:
-        dequantize = makers[name]
+    producers = {node.output[0]: node for node in quantized.graph.node}
+    for name in [output.name for output in quantized.graph.output]:
+        dequantize = producers[name]
         if name not in products or dequantize.op_type != "DequantizeLinear":
             continue
-        quantize = makers[dequantize.input[0]]
-        product = makers[quantize.input[0]]
+        quantize = producers[dequantize.input[0]]
+        product = producers[quantize.input[0]]
         if product.name == products[name]:
             product.output[0] = name
-            made.graph.node.remove(quantize)
-            made.graph.node.remove(dequantize)
+            quantized.graph.node.remove(quantize)
+            quantized.graph.node.remove(dequantize)
 
 
-def _finish(made: onnx.ModelProto, layers: Sequence[QuantizableLayer]) -> bytes:
-    made = quantize_embeddings(made, [layer for layer in layers if layer.operator == "Gather"])
-    used = {name for node in made.graph.node for name in node.input}
-    initializers = [tensor for tensor in made.graph.initializer if tensor.name in used]
-    del made.graph.initializer[:], made.graph.value_info[:]
-    made.graph.initializer.extend(initializers)
-    onnx.checker.check_model(made)
-    serialized: bytes = made.SerializeToString(deterministic=True)
+def _finish(quantized: onnx.ModelProto, layers: Sequence[QuantizableLayer]) -> bytes:
+    quantized = quantize_embeddings(
+        quantized, [layer for layer in layers if layer.operator == "Gather"]
+    )
+    used = {name for node in quantized.graph.node for name in node.input}
+    initializers = [tensor for tensor in quantized.graph.initializer if tensor.name in used]
+    del quantized.graph.initializer[:], quantized.graph.value_info[:]
+    quantized.graph.initializer.extend(initializers)
+    onnx.checker.check_model(quantized)
+    serialized: bytes = quantized.SerializeToString(deterministic=True)
     return serialized

@@ -13,7 +13,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from variants.compression.sparsity.layers import SparsifiableLayer, allowed_weights, to_matrix
+from variants.compression.sparsity.layers import SparsifiableLayer, to_matrix, unmasked_weights
 from variants.compression.sparsity.statistics import (
     measure_input_magnitudes,
     measure_weight_gradients,
@@ -49,9 +49,9 @@ def score(
     Weights that `masks`, by parameter name, hold at zero score -inf. A layer is missing if the
     criterion needs its inputs and they cannot be observed.
     """
-    allowed = allowed_weights(layers, masks)
+    unmasked = unmasked_weights(layers, masks)
     scores = _score(network, layers, criterion, split, seed, progress)
-    return {n: each.masked_fill(~allowed[n], -torch.inf) for n, each in scores.items()}
+    return {n: each.masked_fill(~unmasked[n], -torch.inf) for n, each in scores.items()}
 
 
 def _score(

@@ -1,7 +1,7 @@
 """The layers whose weights can be masked, with their weights as matrices.
 
     Linear  [out, in]                       ─▶ [out, in]
-    Conv2d  [out, in / groups, high, wide]  ─▶ [out, high * wide * in / groups]
+    Conv2d  [out, in / groups, height, width]  ─▶ [out, height * width * in / groups]
 
 A column belongs to one input of every row. Neighbouring columns of a convolution are neighbouring
 input channels at one kernel position, which is the axis along which N:M sparsity groups weights.
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 SparsifiableLayer: TypeAlias = nn.Linear | nn.Conv2d
 
-_NUMBERS_AT_ONCE = 2**24
+MAX_UNFOLDED_VALUES = 2**24
 """Largest number of values of unfolded convolution patches in memory: 64 MiB in FP32."""
 
 
@@ -88,8 +88,8 @@ def to_weight(matrix: Tensor, layer: SparsifiableLayer) -> Tensor:
 def unfold_inputs(layer: SparsifiableLayer, inputs: Tensor) -> Iterator[Tensor]:
     """Yield the inputs that the weight matrix is multiplied with, `[groups, n, columns]`, in parts.
 
-    `inputs` are those of the layer: `[..., in]`, or `[n, channels, high, wide]`. A part of a
-    convolution has at most `_NUMBERS_AT_ONCE` values, or a single sample.
+    `inputs` are those of the layer: `[..., in]`, or `[n, channels, height, width]`. A part of a
+    convolution has at most `MAX_UNFOLDED_VALUES` values, or a single sample.
     """
     if isinstance(layer, nn.Linear):
         yield inputs.reshape(1, -1, inputs.shape[-1])
@@ -99,15 +99,15 @@ def unfold_inputs(layer: SparsifiableLayer, inputs: Tensor) -> Iterator[Tensor]:
     inputs = F.pad(inputs, layer._reversed_padding_repeated_twice, mode)
     kernel = (int(layer.weight.shape[2]), int(layer.weight.shape[3]))
     per_sample = inputs[0].numel() * kernel[0] * kernel[1]
-    for part in torch.split(inputs, max(1, _NUMBERS_AT_ONCE // per_sample)):
-        # [n, channels * high * wide, places]
+    for part in torch.split(inputs, max(1, MAX_UNFOLDED_VALUES // per_sample)):
+        # [n, channels * height * width, positions]
         patches = F.unfold(part, kernel, layer.dilation, stride=layer.stride)
         samples, _, places = patches.shape
         patches_by_group = patches.reshape(samples, layer.groups, -1, kernel[0] * kernel[1], places)
         yield patches_by_group.permute(1, 0, 4, 3, 2).flatten(3).flatten(1, 2)
 
 
-def allowed_weights(
+def unmasked_weights(
     layers: Mapping[str, SparsifiableLayer], masks: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Return by layer which weights are not masked yet, BOOL `[out, columns]`.

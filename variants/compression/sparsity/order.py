@@ -20,7 +20,7 @@ MAX_COMPARISONS: Final = 2**30
 """Approximate number of values compared for one layer: about ten seconds on one core."""
 MAX_IDLE_PAIRINGS: Final = 15
 """Number of consecutive pairings without a swap that ends the search."""
-_NUMBERS_AT_ONCE = 2**23
+_MAX_COMPARED_VALUES = 2**23
 """Largest number of values in memory for one comparison."""
 _MIN_RELATIVE_GAIN = 1e-9
 """Smallest gain of a swap as a share of the sum of scores; smaller ones are rounding errors."""
@@ -66,7 +66,7 @@ def _gains(scores: Tensor, columns: Tensor, n: int) -> Tensor:
     """
     _, pairs, m = columns.shape
     gains = torch.zeros(pairs, m, m, dtype=torch.float64)
-    for part in torch.split(scores, max(1, _NUMBERS_AT_ONCE // (pairs * m * m))):
+    for part in torch.split(scores, max(1, _MAX_COMPARED_VALUES // (pairs * m * m))):
         scores_a, scores_b = part[:, columns[0]], part[:, columns[1]]  # [rows, pairs, m]
         gains += _swap_gain(scores_a, scores_b, n) + _swap_gain(scores_b, scores_a, n).mT
     return gains

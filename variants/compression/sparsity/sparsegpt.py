@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from variants.compression.sparsity.layers import (
     SparsifiableLayer,
-    allowed_weights,
     count_groups,
     to_matrix,
     to_weight,
+    unmasked_weights,
 )
 from variants.compression.sparsity.statistics import count_calls, measure_hessian
 from variants.model.dataset import Samples
@@ -51,7 +51,7 @@ def reconstruct(
     `count_calls`) are not changed and are missing in the result.
     """
     calls = count_calls(network, layers, samples)
-    allowed = allowed_weights(layers, masks)
+    unmasked = unmasked_weights(layers, masks)
     kept = {}
     for name in progress.track(calls, description="SparseGPT"):
         layer = layers[name]
@@ -61,7 +61,7 @@ def reconstruct(
         parts = [
             sweep(rows, hessian, keep[name], width, allowed_rows)
             for rows, hessian, allowed_rows in zip(
-                weight.chunk(groups), hessians, allowed[name].chunk(groups), strict=True
+                weight.chunk(groups), hessians, unmasked[name].chunk(groups), strict=True
             )
         ]
         with torch.no_grad():
@@ -75,14 +75,14 @@ def sweep(
     hessian: Tensor,
     keep: Keep,
     width: int,
-    allowed: Tensor | None = None,
+    unmasked: Tensor | None = None,
     damping: float = DAMPING,
 ) -> tuple[Tensor, Tensor]:
     """Return the updated weight and the mask, BOOL, both `[rows, columns]`.
 
     `hessian` is FP64 `[columns, columns]` of any scale. Every `width` columns, `keep` decides about
     the next `width` by w^2 / d^2, the error of removing each (d: the diagonal of the Cholesky
-    factor), after the errors of all columns to the left have been compensated. `allowed`, BOOL, is
+    factor), after the errors of all columns to the left have been compensated. `unmasked`, BOOL, is
     False where a weight is masked already.
     """
     upper = _inverse_factor(hessian, damping)
@@ -90,8 +90,8 @@ def sweep(
     # Weights of an input that is always zero score 0, independently of the damping.
     unit = diagonal.masked_fill(hessian.diagonal() == 0, torch.inf)
     updated = weight.double().T.contiguous()  # [columns, rows]: columns are contiguous
-    allowed = torch.ones_like(weight, dtype=torch.bool) if allowed is None else allowed
-    mask = torch.empty_like(allowed)
+    unmasked = torch.ones_like(weight, dtype=torch.bool) if unmasked is None else unmasked
+    mask = torch.empty_like(unmasked)
     columns = weight.shape[1]
     block = width * max(1, BLOCK // width)
     for start in range(0, columns, block):
@@ -101,7 +101,7 @@ def sweep(
             if (column - start) % width == 0:
                 part = slice(column, min(column + width, stop))
                 scores = (updated[part].T / unit[part]).square()
-                mask[:, part] = keep(scores.masked_fill(~allowed[:, part], -torch.inf))
+                mask[:, part] = keep(scores.masked_fill(~unmasked[:, part], -torch.inf))
             kept = mask[:, column]
             error = updated[column].masked_fill(kept, 0.0) / diagonal[column]
             updated[column:stop].addr_(upper[column, column:stop], error, alpha=-1)

@@ -82,10 +82,10 @@ def count_calls(
     """
     calls: dict[str, int] = {}
 
-    def note(name: str, inputs: Tensor) -> None:
+    def count_call(name: str, inputs: Tensor) -> None:
         calls[name] = calls.get(name, 0) + 1
 
-    with _observing(layers, note), torch.inference_mode():
+    with _observing(layers, count_call), torch.inference_mode():
         network.eval()(*tensors(rows(samples, slice(0, 1))))
     return calls
 

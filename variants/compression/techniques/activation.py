@@ -55,9 +55,9 @@ class ActivationPruning(Technique):
 
     @field_validator("share")
     @classmethod
-    def _require_one_rule(cls, share: float | None, given: ValidationInfo) -> float | None:
+    def _require_one_rule(cls, share: float | None, info: ValidationInfo) -> float | None:
         names = ("mean_below", "deviation_below")
-        thresholds = sum(given.data.get(name) is not None for name in names)
+        thresholds = sum(info.data.get(name) is not None for name in names)
         if thresholds != (2 if share is None else 0):
             raise ValueError("set either both mean_below and deviation_below, or share")
         return share

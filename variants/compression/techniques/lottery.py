@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from variants.compression.sparsity.layers import (
     SparsifiableLayer,
-    allowed_weights,
     find_layers,
     mask_layers,
     no_layer_error,
     to_matrix,
+    unmasked_weights,
 )
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import Split, TrainingData
@@ -160,10 +160,10 @@ class LotteryTicket(Technique, Schedule):
 
 
 def _require_unchanged(state: CompressionState) -> None:
-    dense, given = state.dense.state_dict(), state.network.state_dict()
-    for name in {**dense, **given}:
-        ours, theirs = dense.get(name), given.get(name)
-        if ours is None or theirs is None or not torch.equal(ours, theirs):
+    dense, current = state.dense.state_dict(), state.network.state_dict()
+    for name in {**dense, **current}:
+        before, after = dense.get(name), current.get(name)
+        if before is None or after is None or not torch.equal(before, after):
             raise ValueError(
                 "a lottery ticket is trained from new weights in the shapes that the model's "
                 f"factory builds, so it must be the first step; an earlier step changed {name!r}, "
@@ -175,9 +175,9 @@ def _magnitudes(
     layers: Mapping[str, SparsifiableLayer], masks: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Return the magnitudes of the weights by layer, -inf for masked weights."""
-    allowed = allowed_weights(layers, masks)
+    unmasked = unmasked_weights(layers, masks)
     return {
-        name: to_matrix(layer.weight.detach()).abs().masked_fill(~allowed[name], -torch.inf)
+        name: to_matrix(layer.weight.detach()).abs().masked_fill(~unmasked[name], -torch.inf)
         for name, layer in layers.items()
     }
 

@@ -50,9 +50,9 @@ class Recover(Technique, Schedule):
             raise ValueError(
                 "the step that made the graph cannot rebuild it from a trained network"
             )
-        given = state if conversion is None else conversion.source
-        network = copy.deepcopy(given.network)
-        teacher = Teacher(given.dense, self.distill, self.temperature)
+        source = state if conversion is None else conversion.source
+        network = copy.deepcopy(source.network)
+        teacher = Teacher(source.dense, self.distill, self.temperature)
         simulation = conversion.converter.simulate(network, state) if conversion else nullcontext()
         with simulation:
             fit(
@@ -60,11 +60,11 @@ class Recover(Technique, Schedule):
                 data.train,
                 self,
                 progress,
-                masks=given.masks,
+                masks=source.masks,
                 teacher=teacher if self.distill else None,
                 label="recovery",
             )
-        trained = replace(given, network=network)
+        trained = replace(source, network=network)
         return (
             trained if conversion is None else conversion.converter.apply(trained, data, progress)
         )

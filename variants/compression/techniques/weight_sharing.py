@@ -62,18 +62,18 @@ class WeightSharing(Technique):
         exported = export(network, data.validation.samples, state.interface)
         model = name_weights(exported, network)
         weights = self._choose(model, network)
-        books = {
+        codebooks = {
             name: make_codebook(numpy_helper.to_array(weights[name]), self.values, self.start)
             for name in progress.track(weights, description="sharing weights")
         }
-        coded = store_codebooks(model, books)
+        coded = store_codebooks(model, codebooks)
         shared = find_codebooks(coded.graph)
         if not shared:
             raise ValueError(
                 f"{self.kind} found no weight that codes make smaller: all are excluded or "
                 "too small"
             )
-        error = _relative_error([(weights[name], books[name]) for name in shared])
+        error = _relative_error([(weights[name], codebooks[name]) for name in shared])
         note = (
             f"weights stored as codes: {len(shared)}, of at most {self.values} values each; "
             f"relative root mean square error {error:.2%}"
@@ -106,8 +106,8 @@ class WeightSharing(Technique):
 def _relative_error(pairs: list[tuple[onnx.TensorProto, Codebook]]) -> float:
     """Return the root mean square error of the shared values over that of the weights."""
     error = total = 0.0
-    for tensor, book in pairs:
+    for tensor, codebook in pairs:
         weight = numpy_helper.to_array(tensor).astype(np.float64)
-        error += float(np.square(weight - book.decode()).sum())
+        error += float(np.square(weight - codebook.decode()).sum())
         total += float(np.square(weight).sum())
     return float(np.sqrt(error / total)) if total else 0.0

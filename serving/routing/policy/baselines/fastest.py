@@ -2,7 +2,7 @@
 
     variant = argmin typical(b) / b,  b: its largest batch that is in time for the head of the queue
 
-Earliest deadline first. This is Clipper-HT of Proteus (ASPLOS'24): throughput first, whatever the
+Earliest deadline first. This is Clipper-HT of Proteus (ASPLOS'24): throughput first, regardless of
 accuracy. The accuracy limits of requests still hold.
 """
 

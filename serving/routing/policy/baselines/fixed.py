@@ -1,4 +1,4 @@
-"""The fixed policy: the best variant only, with batches that make the most of it.
+"""The fixed policy: the best variant only, with the batches of the highest throughput.
 
     batch from request i: the largest one that is in time for i;  of these, the one with the
     highest rate, size / latency(size)
@@ -43,16 +43,16 @@ def _highest_rate(variant: VariantState, turn: LaneTurn) -> tuple[int, int]:
     found = 0, size
     requests = turn.lane.requests
     highest_per_s = size / variant.times.within_s(size)
-    skip, waiting = 0, turn.lane.samples
-    while size < min(waiting, variant.max_batch):
-        size = min(2 * size, waiting, variant.max_batch)
+    skip, samples = 0, turn.lane.samples
+    while size < min(samples, variant.max_batch):
+        size = min(2 * size, samples, variant.max_batch)
         latest = turn.now + variant.times.within_s(size)
         in_time = bisect_left(requests, latest, skip, key=attrgetter("deadline"))
-        waiting -= sum(request.size for request in requests[skip:in_time])
+        samples -= sum(request.size for request in requests[skip:in_time])
         skip = in_time
-        if not waiting:
+        if not samples:
             break
-        filled = min(size, waiting)
+        filled = min(size, samples)
         rate_per_s = filled / variant.times.within_s(filled)
         if rate_per_s > highest_per_s:
             highest_per_s = rate_per_s

@@ -1,4 +1,4 @@
-"""The round robin policy: all variants in turn, whatever their properties.
+"""The round robin policy: all variants in turn, regardless of their properties.
 
     variant = argmin batches sent so far
 

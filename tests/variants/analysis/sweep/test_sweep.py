@@ -97,8 +97,8 @@ def test_the_report_has_every_point_and_both_published_results(tmp_path: Path) -
     assert all(f"{point.removed:.1%}" in text for point in swept().points)
     assert "30 samples, accuracy on 90 others" in text
     first, second, control = verdicts(swept())
-    assert first.startswith("published: 62% fewer at -0.08; ours: ")
-    assert second.startswith("published: 74% fewer at -0.50; ours: ")
+    assert first.startswith("published: 62% fewer at -0.08; this sweep: ")
+    assert second.startswith("published: 74% fewer at -0.50; this sweep: ")
     assert control.startswith("control: dense itself, trained for as long")
     for path in plot(swept(), tmp_path / "plots"):
         assert path.read_bytes().startswith(b"\x89PNG")

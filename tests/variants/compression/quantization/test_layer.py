@@ -15,7 +15,7 @@ from variants.compression.quantization.layer import (
     is_excluded,
     name_weights,
 )
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 
 
 def encoder() -> nn.TransformerEncoderLayer:
@@ -24,7 +24,7 @@ def encoder() -> nn.TransformerEncoderLayer:
 
 
 def named(network: nn.Module, samples: dict[str, np.ndarray]) -> onnx.ModelProto:
-    exported = export(network, samples, describe(network, samples, {}))
+    exported = export(network, samples, describe_interface(network, samples, {}))
     return name_weights(exported, network)
 
 

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 from variants.compression.sparsity.layers import (
     SparsifiableLayer,
-    allowed_weights,
     count_groups,
     find_layers,
     mask_layers,
     to_matrix,
     to_weight,
     unfold_inputs,
+    unmasked_weights,
 )
 
 LAYERS = [
@@ -120,6 +120,6 @@ def test_masking_sets_weights_to_zero_and_allows_the_others() -> None:
     mask: Tensor = masks["1.weight"]
     assert mask.shape == (3, 2, 2, 2)
     assert torch.equal(layers["1"].weight, torch.where(mask, before, 0.0))
-    allowed = allowed_weights(layers, masks)
-    assert torch.equal(allowed["1"], kept["1"])
-    assert allowed["0"].all()
+    unmasked = unmasked_weights(layers, masks)
+    assert torch.equal(unmasked["1"], kept["1"])
+    assert unmasked["0"].all()

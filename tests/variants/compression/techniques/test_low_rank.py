@@ -15,7 +15,7 @@ from variants.compression.techniques import resolve
 from variants.compression.techniques.low_rank import LowRankFactors
 from variants.compression.techniques.n_m import SparseNM
 from variants.model.dataset import Split, TrainingData
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 from variants.model.state import CompressionState
 from variants.runtime import plan
 from variants.runtime.low_rank import Decomposition, LowRank, break_even, replacement
@@ -227,7 +227,7 @@ def test_an_encoder_layer_uses_the_factors_and_attention_is_skipped() -> None:
     torch.manual_seed(0)
     network = _Encoder().eval()
     samples = DATA.validation.samples
-    given = CompressionState(network, describe(network, samples, {}), dense=network)
+    given = CompressionState(network, describe_interface(network, samples, {}), dense=network)
     technique = LowRankFactors(break_even=0.8, exclude=("head",))
     result = technique.apply(given, DATA, quiet())
     assert _ranks(result.network) == {"widen": 4, "encoder.linear1": 8, "encoder.linear2": 8}
@@ -249,7 +249,7 @@ def test_packed_2_of_4_factors_are_rebuilt_from_the_factory() -> None:
     low = LowRankFactors(break_even=0.99, exclude=("4",)).apply(tiny.state(), DATA, quiet())
     result = SparseNM(min_rows=4).apply(low, DATA, quiet())
     assert result.packed == {"0.first", "2.first"}
-    layers, tensors = plan.describe(result.network, result.packed)
+    layers, tensors = plan.make_plan(result.network, result.packed)
     again = plan.rebuild(tiny.network(seed=1), layers, safetensors.torch.save(tensors))
     samples = DATA.validation.samples
     np.testing.assert_array_equal(

@@ -18,10 +18,10 @@ from variants.compression.techniques.n_m import SparseNM
 from variants.compression.techniques.recovery import Recover
 from variants.compression.techniques.unstructured import Unstructured
 from variants.model.dataset import TrainingData
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 from variants.model.state import CompressionState
 from variants.runtime.linear24 import mask24
-from variants.runtime.plan import describe as plan
+from variants.runtime.plan import make_plan
 
 DATA = tiny.datasets().training_data
 
@@ -85,7 +85,7 @@ def test_any_criterion_keeps_n_of_m_channels_at_every_kernel_position(
 
 def test_packed_layers_can_be_packed() -> None:
     result = SparseNM(criterion="sparsegpt").apply(tiny.state(), DATA, quiet())
-    layers, _ = plan(result.network, result.packed)  # raises for a weight that is not 2:4
+    layers, _ = make_plan(result.network, result.packed)  # raises for a weight that is not 2:4
     assert layers.layers["2"].kind == "linear-2:4"
 
 
@@ -144,7 +144,9 @@ def _uneven() -> CompressionState:
     network = tiny.network()
     with torch.no_grad():
         network.get_parameter("2.weight")[:, :8] *= 4
-    return CompressionState(network, describe(network, DATA.train.samples, {}), dense=network)
+    return CompressionState(
+        network, describe_interface(network, DATA.train.samples, {}), dense=network
+    )
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "wanda", "sparsegpt"])

@@ -17,7 +17,7 @@ from variants.compression.techniques.n_m import SparseNM
 from variants.compression.techniques.smoothquant import SmoothQuant
 from variants.model.dataset import Split, TrainingData
 from variants.model.forward import all_scores
-from variants.model.loading import describe, load_model
+from variants.model.loading import describe_interface, load_model
 from variants.model.state import CompressionState
 from variants.runtime.onnx import OnnxRunner
 
@@ -25,7 +25,7 @@ from variants.runtime.onnx import OnnxRunner
 def problem() -> tuple[CompressionState, TrainingData]:
     built, given = network(), samples(200)
     split = Split(given, all_scores(built, given).argmax(1).numpy())
-    return CompressionState(built, describe(built, given, {}), dense=built), TrainingData(
+    return CompressionState(built, describe_interface(built, given, {}), dense=built), TrainingData(
         split, split
     )
 
@@ -55,7 +55,7 @@ def encoder() -> tuple[CompressionState, TrainingData]:
             built.get_parameter(f"encoder.blocks.1.attention.value.{part}")[5] *= 100
         built.get_parameter("encoder.blocks.1.attention.output.weight")[:, 5] /= 100
     state = CompressionState(
-        built, describe(built, datasets.train.samples, datasets.axes), dense=built
+        built, describe_interface(built, datasets.train.samples, datasets.axes), dense=built
     )
     return state, datasets.training_data
 
@@ -79,7 +79,7 @@ def test_all_six_attentions_of_minilm_are_smoothed() -> None:
     assert loaded.datasets is not None
     some = loaded.datasets.validation.part(0, 64)
     network = loaded.network
-    given = CompressionState(network, describe(network, some.samples, {}), dense=network)
+    given = CompressionState(network, describe_interface(network, some.samples, {}), dense=network)
     smoothed = SmoothQuant(samples=64).apply(given, TrainingData(some, some), quiet())
     smoothed_layers = [note.split(":")[0] for note in smoothed.notes]
     assert smoothed_layers[:6] == [
@@ -135,7 +135,7 @@ class PostNorm(nn.Module):
 def test_a_post_norm_block_raises_with_the_reason() -> None:
     built, given = PostNorm().eval(), samples(40)
     split = Split(given, np.zeros(40, np.int64))
-    state = CompressionState(built, describe(built, given, {}), dense=built)
+    state = CompressionState(built, describe_interface(built, given, {}), dense=built)
     reason = (
         "no layer can be smoothed: norm is not smoothed: it is read by add.Tensor, not only by "
         "Linear layers"

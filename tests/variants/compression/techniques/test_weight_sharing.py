@@ -13,7 +13,7 @@ from variants.compression.techniques.n_m import SparseNM
 from variants.compression.techniques.recovery import Recover
 from variants.compression.techniques.weight_sharing import WeightSharing
 from variants.measurement.size import onnx_size
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 from variants.model.state import CompressionState
 from variants.runtime.onnx import OnnxRunner
 
@@ -137,7 +137,9 @@ class _Tokens(torch.nn.Module):
 def test_exclude_matches_a_weight_that_the_exporter_renamed() -> None:
     torch.manual_seed(0)
     network = _Tokens().eval()
-    given = CompressionState(network, describe(network, tiny.split(4).samples, {}), dense=network)
+    given = CompressionState(
+        network, describe_interface(network, tiny.split(4).samples, {}), dense=network
+    )
     both = _shared(WeightSharing(values=16).apply(given, DATA, quiet()))
     assert set(both) == {"each.weight", "head.weight"}
     assert both["each.weight"].shape == (8, 64)
@@ -164,7 +166,9 @@ class _Scaled(torch.nn.Module):
 def test_constants_are_not_shared() -> None:
     torch.manual_seed(0)
     network = _Scaled().eval()
-    given = CompressionState(network, describe(network, tiny.split(4).samples, {}), dense=network)
+    given = CompressionState(
+        network, describe_interface(network, tiny.split(4).samples, {}), dense=network
+    )
     shared = _shared(WeightSharing(values=16).apply(given, DATA, quiet()))
     assert set(shared) == {"body.weight", "head.weight"}
 

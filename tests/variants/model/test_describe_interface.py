@@ -1,4 +1,4 @@
-"""`describe` with networks of several inputs, outputs and variable dimensions."""
+"""`describe_interface` with networks of several inputs, outputs and variable dimensions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.variants import tiny, tiny_conv, two_inputs
 from variants.catalog.catalog import TensorSpec
 from variants.model.dataset import Axes, Samples
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 
 TEXTS = two_inputs.split(4).samples
 NUMBERS = tiny.split(4).samples
@@ -30,7 +30,7 @@ class Tagger(nn.Module):
 
 
 def test_inputs_have_the_names_and_the_order_of_the_samples() -> None:
-    described = describe(two_inputs.network(), TEXTS, two_inputs.AXES)
+    described = describe_interface(two_inputs.network(), TEXTS, two_inputs.AXES)
     assert described.inputs == (
         TensorSpec(name="ids", datatype="INT64", shape=(-1, -1)),
         TensorSpec(name="mask", datatype="INT64", shape=(-1, -1)),
@@ -40,12 +40,12 @@ def test_inputs_have_the_names_and_the_order_of_the_samples() -> None:
 
 
 def test_dimensions_without_an_axis_are_fixed() -> None:
-    described = describe(two_inputs.network(), TEXTS, {})
+    described = describe_interface(two_inputs.network(), TEXTS, {})
     assert [spec.shape for spec in described.inputs] == [(-1, two_inputs.TOKENS)] * 2
 
 
 def test_output_dimensions_are_variable_if_they_depend_on_an_axis() -> None:
-    assert describe(Tagger(), TEXTS, two_inputs.AXES).outputs == (
+    assert describe_interface(Tagger(), TEXTS, two_inputs.AXES).outputs == (
         TensorSpec(name="logits", datatype="FP32", shape=(-1, 3)),
         TensorSpec(name="output_1", datatype="FP32", shape=(-1, -1)),
         TensorSpec(name="output_2", datatype="BOOL", shape=(-1, -1)),
@@ -61,7 +61,7 @@ def test_dimensions_of_images_are_fixed() -> None:
 def test_describe_does_not_modify_samples_and_running_statistics() -> None:
     network, samples = tiny_conv.network().train(), tiny_conv.split(4).samples
     before = network.state_dict()["stem_norm.running_mean"].clone()
-    describe(network, samples, {})
+    describe_interface(network, samples, {})
     assert torch.equal(network.state_dict()["stem_norm.running_mean"], before)
     np.testing.assert_array_equal(samples["input"], tiny_conv.split(4).samples["input"])
 
@@ -116,4 +116,4 @@ def test_samples_and_axes_that_do_not_fit_the_network_are_rejected(
     build: Callable[[], nn.Module], samples: Samples, axes: Axes, message: str
 ) -> None:
     with pytest.raises(ValueError, match=f"(?s){message}"):
-        describe(build(), samples, axes)
+        describe_interface(build(), samples, axes)
