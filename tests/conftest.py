@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # networks of the tests with two threads takes ten times as long as with one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Tests may share their cores with other processes, so the time of an example means nothing.
+# Tests may share their cores with other processes, so the time of an example is not meaningful.
 settings.register_profile(
     "shared cores", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

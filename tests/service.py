@@ -115,8 +115,8 @@ def metric_value(text: str, name: str, **labels: str) -> float:
     for line in text.splitlines():
         match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
         if match and match[1] == name:
-            found = dict(re.findall(r'(\w+)="([^"]*)"', match[2] or ""))
-            if labels.items() <= found.items():
+            series_labels = dict(re.findall(r'(\w+)="([^"]*)"', match[2] or ""))
+            if labels.items() <= series_labels.items():
                 total += float(match[3])
     return total
 

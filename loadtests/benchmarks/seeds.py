@@ -29,7 +29,7 @@ from variants.catalog.recipe import Recipe, Step
 from variants.compression.pruning.neurons import count_parameters
 from variants.compression.techniques import resolve_all
 from variants.model.dataset import Datasets
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 from variants.model.state import CompressionState
 from variants.model.training import accuracy, fit
 
@@ -73,7 +73,7 @@ def run_seed(
     network = model.network()
     schedule = SCHEDULE.model_copy(update={"seed": seed})
     fit(network, datasets.train, schedule, progress, label=f"seed {seed}: training")
-    interface = describe(network, datasets.validation.samples, datasets.axes)
+    interface = describe_interface(network, datasets.validation.samples, datasets.axes)
     dense = CompressionState(network, interface, dense=network)
     dense_accuracy = accuracy(network, datasets.test)
     results = {}

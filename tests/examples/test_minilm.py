@@ -144,9 +144,9 @@ def test_the_encoder_computes_the_published_vectors() -> None:
         "Someone is having a meal.",
         "The stock market fell sharply today.",
     ]
-    given = Tokenizer.load(data.FOLDER / VOCABULARY).encode(sentences, data.TOKENS)
+    encoded = Tokenizer.load(data.FOLDER / VOCABULARY).encode(sentences, data.TOKENS)
     with torch.inference_mode():
-        vectors = encoder(*map(torch.from_numpy, given.values()))
+        vectors = encoder(*map(torch.from_numpy, encoded.values()))
     expected = torch.tensor(
         [
             [0.1872, 0.0248, -0.0354, 0.2725],

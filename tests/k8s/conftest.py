@@ -27,25 +27,27 @@ class Rendered:
 
     manifests: tuple[Manifest, ...]
 
-    def one(self, kind: str, name: str = "") -> Manifest:
-        """Return the only manifest of a kind, or the one with a name."""
-        (manifest,) = (m for m in self.of(kind) if not name or m["metadata"]["name"] == name)
+    def get(self, kind: str, name: str = "") -> Manifest:
+        """Return the only manifest of a kind, or the manifest with this name."""
+        (manifest,) = (
+            m for m in self.all_of_kind(kind) if not name or m["metadata"]["name"] == name
+        )
         return manifest
 
-    def of(self, kind: str) -> list[Manifest]:
+    def all_of_kind(self, kind: str) -> list[Manifest]:
         """Return all manifests of a kind."""
         return [m for m in self.manifests if m["kind"] == kind]
 
     @property
     def cluster(self) -> Manifest:
         """The Ray cluster that the RayService describes."""
-        cluster: Manifest = self.one("RayService")["spec"]["rayClusterConfig"]
+        cluster: Manifest = self.get("RayService")["spec"]["rayClusterConfig"]
         return cluster
 
     @property
     def serve(self) -> dict[str, Any]:
         """The Serve config."""
-        config: dict[str, Any] = yaml.safe_load(self.one("RayService")["spec"]["serveConfigV2"])
+        config: dict[str, Any] = yaml.safe_load(self.get("RayService")["spec"]["serveConfigV2"])
         return config
 
     @property
@@ -55,7 +57,7 @@ class Rendered:
         templates = [
             self.cluster["headGroupSpec"]["template"],
             workers["template"],
-            self.one("Job")["spec"]["template"],
+            self.get("Job")["spec"]["template"],
         ]
         return {t["metadata"]["labels"]["app.kubernetes.io/component"]: t for t in templates}
 

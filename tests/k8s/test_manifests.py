@@ -52,22 +52,22 @@ def variables(container: Manifest) -> dict[str, str]:
 
 
 def test_the_ray_service_matches_its_schema(rendered: Rendered) -> None:
-    assert schema.errors(rendered.one("RayService")) == []
+    assert schema.errors(rendered.get("RayService")) == []
 
 
 def test_the_schema_rejects_a_misspelled_key_at_any_depth(rendered: Rendered) -> None:
-    service = yaml.safe_load(yaml.safe_dump(rendered.one("RayService")))
+    service = yaml.safe_load(yaml.safe_dump(rendered.get("RayService")))
     service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["hostnetwork"] = True
     assert len(schema.errors(service)) == 1
 
 
 def test_the_other_manifests_match_the_schemas_of_their_parts(rendered: Rendered) -> None:
-    for service in rendered.of("Service"):
+    for service in rendered.all_of_kind("Service"):
         assert schema.errors(service, "spec", "serveService") == []
-    assert schema.errors(rendered.one("Job")["spec"]["template"], *TEMPLATE) == []
-    claim = rendered.one("PersistentVolumeClaim")["spec"]
+    assert schema.errors(rendered.get("Job")["spec"]["template"], *TEMPLATE) == []
+    claim = rendered.get("PersistentVolumeClaim")["spec"]
     assert schema.errors(claim, *TEMPLATE, *CLAIM) == []
-    for policy in rendered.of("NetworkPolicy"):
+    for policy in rendered.all_of_kind("NetworkPolicy"):
         for direction in ("ingress", "egress"):
             for rule in policy["spec"].get(direction, []):
                 assert schema.errors(rule, *POLICY, f"{direction}Rules", "items") == []
@@ -113,9 +113,9 @@ def test_every_mount_has_a_volume_and_every_volume_a_source(rendered: Rendered, 
     assert mounted == volumes.keys()
     for volume in volumes.values():
         if "configMap" in volume:
-            rendered.one("ConfigMap", volume["configMap"]["name"])
+            rendered.get("ConfigMap", volume["configMap"]["name"])
         if claim := volume.get("persistentVolumeClaim"):
-            rendered.one("PersistentVolumeClaim", claim["claimName"])
+            rendered.get("PersistentVolumeClaim", claim["claimName"])
 
 
 @pytest.mark.parametrize("pod", PODS)
@@ -140,7 +140,7 @@ def test_the_config_is_mounted_at_the_configured_path(rendered: Rendered, pod: s
     config = PurePosixPath(variables(container)["PARETOSERVE_CONFIG"])
     (mount,) = (m for m in container["volumeMounts"] if m["name"] == "config")
     assert mount["mountPath"] == str(config.parent)
-    assert rendered.one("ConfigMap")["data"].keys() == {config.name}
+    assert rendered.get("ConfigMap")["data"].keys() == {config.name}
 
 
 def test_head_and_workers_have_the_same_environment_with_the_ray_variables_of_the_image(
@@ -167,12 +167,12 @@ def test_head_and_workers_have_the_same_environment_with_the_ray_variables_of_th
 def test_selectors_match_the_intended_pods(
     rendered: Rendered, kind: str, name: str, pods: set[str]
 ) -> None:
-    spec = rendered.one(kind, name)["spec"]
+    spec = rendered.get(kind, name)["spec"]
     assert selected(rendered, spec.get("selector") or spec["podSelector"]) == pods
 
 
 def test_the_pods_of_a_cluster_reach_each_other_on_all_ports(rendered: Rendered) -> None:
-    spec = rendered.one("NetworkPolicy", "paretoserve-ray")["spec"]
+    spec = rendered.get("NetworkPolicy", "paretoserve-ray")["spec"]
     for direction, end in (("ingress", "from"), ("egress", "to")):
         rules = [rule for rule in spec[direction] if "ports" not in rule]
         peers = [p["podSelector"] for rule in rules for p in rule[end] if "podSelector" in p]
@@ -181,13 +181,13 @@ def test_the_pods_of_a_cluster_reach_each_other_on_all_ports(rendered: Rendered)
 
 def test_every_named_port_exists(rendered: Rendered) -> None:
     references: list[tuple[Manifest, str]] = []
-    for service in (each["spec"] for each in rendered.of("Service")):
+    for service in (each["spec"] for each in rendered.all_of_kind("Service")):
         targets = [port["targetPort"] for port in service["ports"]]
         references += [({"matchLabels": service["selector"]}, target) for target in targets]
-    for monitor in rendered.of("PodMonitor"):
+    for monitor in rendered.all_of_kind("PodMonitor"):
         spec = monitor["spec"]
         references += [(spec["selector"], e["port"]) for e in spec["podMetricsEndpoints"]]
-    for policy in rendered.of("NetworkPolicy"):
+    for policy in rendered.all_of_kind("NetworkPolicy"):
         rules = policy["spec"].get("ingress", [])
         named = [p["port"] for rule in rules for p in rule.get("ports", [])]
         references += [(policy["spec"]["podSelector"], port) for port in named]
@@ -198,27 +198,27 @@ def test_every_named_port_exists(rendered: Rendered) -> None:
 
 
 def test_services_select_the_pods_with_gateways(rendered: Rendered) -> None:
-    for service in rendered.of("Service"):
+    for service in rendered.all_of_kind("Service"):
         assert selected(rendered, {"matchLabels": service["spec"]["selector"]}) == {"worker"}
 
 
 def test_the_network_policy_allows_the_target_ports_of_every_service(rendered: Rendered) -> None:
-    (rule,) = rendered.one("NetworkPolicy", "paretoserve-clients")["spec"]["ingress"]
+    (rule,) = rendered.get("NetworkPolicy", "paretoserve-clients")["spec"]["ingress"]
     allowed = {port["port"] for port in rule["ports"]}
-    targets = {p["targetPort"] for s in rendered.of("Service") for p in s["spec"]["ports"]}
+    targets = {p["targetPort"] for s in rendered.all_of_kind("Service") for p in s["spec"]["ports"]}
     assert targets == allowed == {"serve", "serve-grpc"}
 
 
 def test_service_ports_equal_pod_ports(rendered: Rendered) -> None:
     """A headless Service has no address of its own, so its ports are not translated."""
     open_ports = ports(rendered, "worker")
-    for service in rendered.of("Service"):
+    for service in rendered.all_of_kind("Service"):
         for port in service["spec"]["ports"]:
             assert port["port"] == open_ports[port["targetPort"]]
 
 
 def test_a_headless_service_resolves_to_single_pods_for_grpc_clients(rendered: Rendered) -> None:
-    service = rendered.one("Service", "paretoserve-pods")["spec"]
+    service = rendered.get("Service", "paretoserve-pods")["spec"]
     assert service["clusterIP"] == "None"
     assert [port["targetPort"] for port in service["ports"]] == ["serve-grpc"]
 
@@ -238,13 +238,13 @@ def test_the_addresses_in_the_docs_exist(rendered: Rendered) -> None:
     }
     assert documented == {
         (service["metadata"]["name"], port["port"])
-        for service in rendered.of("Service")
+        for service in rendered.all_of_kind("Service")
         for port in service["spec"]["ports"]
     }
 
 
 def test_the_name_of_the_config_map_has_a_content_hash(rendered: Rendered) -> None:
-    assert re.fullmatch(r"paretoserve-[a-z0-9]{10}", rendered.one("ConfigMap")["metadata"]["name"])
+    assert re.fullmatch(r"paretoserve-[a-z0-9]{10}", rendered.get("ConfigMap")["metadata"]["name"])
 
 
 @pytest.mark.parametrize("pod", PODS)

@@ -149,7 +149,7 @@ def test_the_commented_examples_in_the_config_are_valid(
 
 
 def test_the_config_map_contains_the_config_file(rendered: Rendered) -> None:
-    (text,) = rendered.one("ConfigMap")["data"].values()
+    (text,) = rendered.get("ConfigMap")["data"].values()
     assert yaml.safe_load(text) == yaml.safe_load(CONFIG.read_text())
 
 
@@ -169,7 +169,7 @@ def test_the_worker_sets_the_ray_variables_that_the_code_needs(rendered: Rendere
 
 
 def test_the_probe_and_prometheus_use_existing_routes(rendered: Rendered) -> None:
-    monitor = rendered.one("PodMonitor", "paretoserve-gateway")["spec"]["podMetricsEndpoints"][0]
+    monitor = rendered.get("PodMonitor", "paretoserve-gateway")["spec"]["podMetricsEndpoints"][0]
     probe = worker(rendered)["readinessProbe"]["httpGet"]
     for endpoint in (monitor, probe):
         assert endpoint["port"] in {port["name"] for port in worker(rendered)["ports"]}

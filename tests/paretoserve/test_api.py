@@ -28,7 +28,7 @@ def catalog(small_catalog: Path) -> ps.Catalog:
     return ps.open_catalog(small_catalog)
 
 
-def test_the_public_names_are_these() -> None:
+def test_the_package_exports_the_documented_names() -> None:
     assert ps.__all__ == [
         "Catalog", "Model", "Variant", "__version__", "build", "load", "open_catalog"
     ]  # fmt: skip
@@ -36,7 +36,7 @@ def test_the_public_names_are_these() -> None:
     assert ps.__version__ == version("paretoserve")
 
 
-def test_the_import_brings_no_heavy_library() -> None:
+def test_the_import_loads_no_heavy_library() -> None:
     code = (
         "import sys, paretoserve\n"
         "print({'torch', 'onnxruntime', 'ray', 'grpc', 'numpy', 'pydantic'} & sys.modules.keys())"
@@ -127,7 +127,7 @@ def test_the_frontier_names_variants_in_the_catalogs_order(catalog: ps.Catalog) 
         catalog.frontier(3)
 
 
-def test_an_unknown_variant_is_an_error_that_names_those_there_are(catalog: ps.Catalog) -> None:
+def test_the_error_for_an_unknown_variant_names_the_known_ones(catalog: ps.Catalog) -> None:
     known = "no variant 'int9'; there are dense, activation-pruned, int8, sparse-2:4"
     with pytest.raises(KeyError, match=known):
         catalog["int9"]
@@ -161,7 +161,7 @@ def test_a_variant_that_was_not_measured_has_no_report(catalog: ps.Catalog) -> N
 
 
 @pytest.mark.parametrize("name", ["dense", "int8", "sparse-2:4"])
-def test_a_model_answers_alike_whatever_holds_the_values(catalog: ps.Catalog, name: str) -> None:
+def test_equal_values_in_any_container_give_equal_outputs(catalog: ps.Catalog, name: str) -> None:
     model = ps.load(catalog, name)
     scores = model(IMAGES)
     assert np.array_equal(model(IMAGES.astype(np.float64)), scores)
@@ -222,9 +222,9 @@ def test_a_model_of_several_inputs_takes_a_mapping() -> None:
     [([[0, 255]], True), ([[1.0]], True), ([[256]], False), ([[-1]], False), ([[0.5]], False),
      ([[float("nan")]], False)],
 )  # fmt: skip
-def test_values_are_converted_only_if_they_stay_the_same(values: Any, is_taken: bool) -> None:
+def test_values_are_converted_only_if_they_stay_the_same(values: Any, is_accepted: bool) -> None:
     model = ps.Model("dense", record(MASK), sums)
-    if is_taken:
+    if is_accepted:
         assert model(values).tolist() == np.sum(values, axis=1).tolist()
     else:
         with pytest.raises(ValueError, match=r"'mask' must be UINT8, .* that UINT8 cannot hold"):

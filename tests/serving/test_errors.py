@@ -87,7 +87,7 @@ def nested(depth: int) -> list[object]:
         pytest.param(["x" * 10_000] * 100, id="long texts in a list"),
     ],
 )
-def test_a_value_is_shortened_however_long_or_deep_it_is(value: object) -> None:
+def test_a_value_of_any_length_and_depth_is_shortened(value: object) -> None:
     assert len(shorten(value)) < 1_000
 
 

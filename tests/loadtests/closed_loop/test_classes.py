@@ -28,9 +28,9 @@ def test_the_best_accuracy_is_not_rounded() -> None:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_replaces_its_number_only(option: str) -> None:
     name, header = OPTIONS[option]
-    given = derive_slos(PROBES, {**dict.fromkeys(OPTIONS), option: 0.5})
+    replaced = derive_slos(PROBES, {**dict.fromkeys(OPTIONS), option: 0.5})
     derived = derive_slos(PROBES, {})
-    assert given[name] == {**derived[name], header: 0.5}
-    assert {k: v for k, v in given.items() if k != name} == {
+    assert replaced[name] == {**derived[name], header: 0.5}
+    assert {k: v for k, v in replaced.items() if k != name} == {
         k: v for k, v in derived.items() if k != name
     }

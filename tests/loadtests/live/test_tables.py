@@ -98,7 +98,7 @@ def test_a_run_with_a_late_client_has_its_own_row_and_a_reason() -> None:
     )
 
 
-def test_gaps_are_paired_by_seed() -> None:
+def test_differences_are_paired_by_seed() -> None:
     table = rows(run_differences_grid(RUNS))
     # -0.1 and -0.18: half a width of 12.7062 * 0.05657 / sqrt 2
     assert table["pareto: live minus simulated"]["on time, %"] == "-14.000 ±50.825"

@@ -14,18 +14,22 @@ from tests.loadtests.trials.sample_trial import ACCURACY, OUTCOMES, trial, unans
 from variants.catalog.record import read_record
 
 
-def assert_same(one: Outcomes, other: Outcomes) -> None:
-    for a, b in ((one, other), (one.workload, other.workload), (one.batches, other.batches)):
+def assert_same(first: Outcomes, second: Outcomes) -> None:
+    for a, b in (
+        (first, second),
+        (first.workload, second.workload),
+        (first.batches, second.batches),
+    ):
         if a is None or b is None:
             assert a is b
             continue
         for field in fields(a):
-            mine, theirs = getattr(a, field.name), getattr(b, field.name)
-            if isinstance(mine, np.ndarray):
-                assert mine.dtype == theirs.dtype
-                np.testing.assert_array_equal(mine, theirs)
+            left, right = getattr(a, field.name), getattr(b, field.name)
+            if isinstance(left, np.ndarray):
+                assert left.dtype == right.dtype
+                np.testing.assert_array_equal(left, right)
             elif field.name not in ("workload", "batches"):
-                assert mine == theirs
+                assert left == right
 
 
 @pytest.mark.parametrize(
@@ -63,7 +67,7 @@ def test_an_invalid_file_is_rejected_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "one.npy").rename(path)
     with pytest.raises(ValueError, match=r"trial\.npz: not an `.npz` file with outcomes"):
         read_outcomes(path)
-    np.savez(path, other=np.zeros(3))
+    np.savez(path, second=np.zeros(3))
     with pytest.raises(ValueError, match=r"trial\.npz: not an `.npz` file with outcomes"):
         read_outcomes(path)
     np.savez(path, header=np.frombuffer(b'{"format": 99}', np.uint8))
@@ -103,11 +107,11 @@ def test_a_single_run_is_written_without_sweeps(tmp_path: Path) -> None:
 
 def test_each_kind_of_arrivals_has_its_own_plots(tmp_path: Path) -> None:
     sample = trial(seeds=1)
-    other = [
+    second = [
         run.model_copy(update={"condition": run.condition.model_copy(update={"kind": "a/trace"})})
         for run in sample.runs
     ]
-    both = sample.model_copy(update={"runs": (*sample.runs, *other)})
+    both = sample.model_copy(update={"runs": (*sample.runs, *second)})
     names = {path.name for path in write_trial(tmp_path, both)}
     assert {"tradeoff-gamma.png", "tradeoff-a-trace.png"} <= names
 

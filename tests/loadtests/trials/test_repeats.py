@@ -46,7 +46,7 @@ def test_many_repeats_use_the_last_point_of_the_table() -> None:
     assert result.half_width == pytest.approx(STUDENT[-1] * (64 / 63) ** 0.5 / 8)
 
 
-OURS = repeats((0.90, 0.92), (0.80, 0.93), (0.70, 0.94))
+EVALUATED = repeats((0.90, 0.92), (0.80, 0.93), (0.70, 0.94))
 
 
 @pytest.mark.parametrize(
@@ -68,28 +68,28 @@ OURS = repeats((0.90, 0.92), (0.80, 0.93), (0.70, 0.94))
 def test_dominance_requires_both_as_good_and_one_significantly_better(
     other: tuple[tuple[float, float | None], ...], dominates: bool
 ) -> None:
-    assert (dominating_policies(OURS, {"other": repeats(*other)}) == ("other",)) is dominates
+    assert (dominating_policies(EVALUATED, {"other": repeats(*other)}) == ("other",)) is dominates
 
 
 def test_differences_are_paired_so_that_differences_of_workloads_cancel() -> None:
-    result = difference(OURS, repeats((0.91, 0.92), (0.81, 0.93), (0.71, 0.94)))
+    result = difference(EVALUATED, repeats((0.91, 0.92), (0.81, 0.93), (0.71, 0.94)))
     assert result.attainment.value == pytest.approx(0.01)
     assert result.attainment.half_width == pytest.approx(0)
     assert result.accuracy == Estimate(0, 0)
 
 
 def test_repeats_are_paired_if_two_or_more_have_the_same_workloads_in_order() -> None:
-    assert are_paired(OURS, [one.model_copy(update={"attainment": 0.1}) for one in OURS])
-    assert not are_paired(OURS, OURS[:2])
-    assert not are_paired(OURS[:1], OURS[:1])
-    assert not are_paired(OURS, OURS[::-1])
-    assert not are_paired(OURS, [one.model_copy(update={"requests": 9}) for one in OURS])
+    assert are_paired(EVALUATED, [one.model_copy(update={"attainment": 0.1}) for one in EVALUATED])
+    assert not are_paired(EVALUATED, EVALUATED[:2])
+    assert not are_paired(EVALUATED[:1], EVALUATED[:1])
+    assert not are_paired(EVALUATED, EVALUATED[::-1])
+    assert not are_paired(EVALUATED, [one.model_copy(update={"requests": 9}) for one in EVALUATED])
 
 
 def test_repeats_that_cannot_be_paired_are_rejected() -> None:
     with pytest.raises(ValueError, match="same number of repeats"):
-        difference(OURS, OURS[:2])
+        difference(EVALUATED, EVALUATED[:2])
     with pytest.raises(ValueError, match="two or more"):
-        difference(OURS[:1], OURS[:1])
+        difference(EVALUATED[:1], EVALUATED[:1])
     with pytest.raises(ValueError, match="same workloads"):
-        difference(OURS, OURS[::-1])
+        difference(EVALUATED, EVALUATED[::-1])

@@ -38,9 +38,7 @@ def invoke(*arguments: str | Path) -> Result:
     return CliRunner().invoke(cli, [*map(str, arguments)], env={"COLUMNS": "200"})
 
 
-def test_simulate_compares_policies_with_ours_first_and_writes_the_outcomes(
-    catalog: Path, tmp_path: Path
-) -> None:
+def test_simulate_compares_policies_and_writes_the_outcomes(catalog: Path, tmp_path: Path) -> None:
     result = invoke(
         "simulate", "--catalog", catalog, "--policy", "fastest,fixed", "--policy", "pareto",
         "--requests", "400", "--seeds", "2", "--out", tmp_path, "--markdown",

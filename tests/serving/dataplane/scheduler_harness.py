@@ -1,4 +1,4 @@
-"""A scheduler whose clock and hosts only the test moves."""
+"""A scheduler with a clock and hosts that the test controls."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_the_reason_describes_the_code(code: str, variant: str, slo: Slo, expect
     assert reason(code, variant, slo, ANY, None) == expected
 
 
-def test_an_arm_with_a_fixed_target_is_the_reason_whatever_the_code() -> None:
+def test_an_arm_with_a_fixed_target_is_the_reason_for_every_code() -> None:
     arm = Arm(name="treatment", target="int8", weight=1)
     assert reason("in time", "int8", Slo(), ("int8",), arm) == "arm treatment of the experiment"
 

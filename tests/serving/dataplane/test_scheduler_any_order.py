@@ -73,7 +73,7 @@ class RandomEvents:
         self.checked = len(received)
 
     async def end(self) -> None:
-        """Answer everything that is left, then check what every request received."""
+        """Answer all remaining requests, then check the outcome of each request."""
         for name in ANY:
             self.harness.scheduler.set_slots(name, 1)
         await self.advance()

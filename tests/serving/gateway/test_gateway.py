@@ -49,10 +49,10 @@ class RunnerGate:
         self._open.set()
 
     def wrap(self, run: Runner) -> Runner:
-        def run_when_open(given: Tensors) -> dict[str, np.typing.NDArray[Any]]:
-            self.calls.append(given)
+        def run_when_open(tensors: Tensors) -> dict[str, np.typing.NDArray[Any]]:
+            self.calls.append(tensors)
             assert self._open.wait(TIMEOUT_S)
-            return run(given)
+            return run(tensors)
 
         return run_when_open
 
@@ -145,15 +145,18 @@ async def test_a_request_whose_client_disconnects_in_the_queue_is_not_computed(
 
 
 @both_transports
-async def test_a_request_that_the_model_fails_at_fails_alone(
+async def test_a_request_that_the_model_cannot_compute_fails_alone(
     client: Client, gate: RunnerGate, metric_becomes: Callable[..., Any]
 ) -> None:
-    given = [inputs(1 + seed % 2, 4, seed) for seed in range(40)]
-    out_of_range = {**given[0], "tokens": given[0]["tokens"] + TOKENS}
+    requests = [inputs(1 + seed % 2, 4, seed) for seed in range(40)]
+    out_of_range = {**requests[0], "tokens": requests[0]["tokens"] + TOKENS}
     with gate.closed():
         first = await occupy(client, gate)
         pending = asyncio.gather(
-            *(client.explained(one, "dense") for one in [*given[:20], out_of_range, *given[20:]]),
+            *(
+                client.explained(request, "dense")
+                for request in [*requests[:20], out_of_range, *requests[20:]]
+            ),
             return_exceptions=True,
         )
         await metric_becomes(41, "paretoserve_queue_length")
@@ -164,11 +167,11 @@ async def test_a_request_that_the_model_fails_at_fails_alone(
     assert isinstance(failed, InferenceServerException)
     assert "inference failed; the cause was logged" in str(failed)
     assert failed.status() == ("StatusCode.INTERNAL" if client.is_grpc else "500")
-    for result, one in zip(results, given, strict=True):
+    for result, request in zip(results, requests, strict=True):
         assert not isinstance(result, BaseException)
         outputs, parameters = result
-        assert_close(outputs, answers("dense", one))
-        assert parameters["batch_size"] == len(one["tokens"])
+        assert_close(outputs, answers("dense", request))
+        assert parameters["batch_size"] == len(request["tokens"])
         assert parameters["compute_ms"] > 0
     (entry,) = (await statistics(client, "dense")).model_stats
     assert entry.inference_stats.success.count == 1 + 40
@@ -179,18 +182,18 @@ async def test_a_request_that_the_model_fails_at_fails_alone(
 async def test_the_number_of_different_shapes_in_the_queue_is_limited(
     client: Client, gate: RunnerGate, metric_becomes: Callable[..., Any]
 ) -> None:
-    given = [inputs(1, 3 + number % LANES, number) for number in range(LANES + 1)]
+    requests = [inputs(1, 3 + number % LANES, number) for number in range(LANES + 1)]
     with gate.closed():
         first = await occupy(client, gate)
-        pending = asyncio.gather(*(client.infer(one, "dense") for one in given))
+        pending = asyncio.gather(*(client.infer(request, "dense") for request in requests))
         await metric_becomes(LANES + 1, "paretoserve_queue_length")
         with pytest.raises(InferenceServerException, match="too many different shapes") as caught:
             await in_time(client.infer(inputs(1, 3 + LANES), "dense"))
         assert caught.value.status() == (
             "StatusCode.RESOURCE_EXHAUSTED" if client.is_grpc else "429"
         )
-    for outputs, one in zip(await in_time(pending), given, strict=True):
-        assert_close(outputs, answers("dense", one))
+    for outputs, request in zip(await in_time(pending), requests, strict=True):
+        assert_close(outputs, answers("dense", request))
     await in_time(first)
 
 
@@ -217,9 +220,9 @@ async def test_both_transports_return_the_same_statistics(gateway: Gateway) -> N
     async with Client("http", gateway) as http, Client("grpc", gateway) as grpc:
         for client, samples, variant in ((http, 3, "dense"), (grpc, 2, "dense"), (http, 1, "")):
             await client.infer(inputs(samples, 4), variant)
-        given = inputs(1, 4)
+        arrays = inputs(1, 4)
         with pytest.raises(InferenceServerException, match="inference failed"):
-            await grpc.infer({**given, "tokens": given["tokens"] + TOKENS}, "coarse")
+            await grpc.infer({**arrays, "tokens": arrays["tokens"] + TOKENS}, "coarse")
         reported = {name: await statistics(http, name) for name in ("", "dense", "coarse")}
         assert reported == {name: await statistics(grpc, name) for name in reported}
     assert [each.version for each in reported[""].model_stats] == ["dense", "coarse"]
@@ -231,24 +234,24 @@ async def test_both_transports_return_the_same_statistics(gateway: Gateway) -> N
 async def test_closing_answers_accepted_requests_and_refuses_later_ones(
     gateway: Gateway, gate: RunnerGate, metric_becomes: Callable[..., Any]
 ) -> None:
-    given = [inputs(1, 4, seed) for seed in range(31)]
+    requests = [inputs(1, 4, seed) for seed in range(31)]
     async with connected(gateway, 16) as clients, connected(gateway, 1) as later:
         with gate.closed():
             first = await occupy(clients.pop(), gate)
             accepted = [
-                asyncio.create_task(client.infer(one, "dense"))
-                for client, one in zip(clients, given, strict=True)
+                asyncio.create_task(client.infer(request, "dense"))
+                for client, request in zip(clients, requests, strict=True)
             ]
-            await metric_becomes(len(given), "paretoserve_queue_length")
+            await metric_becomes(len(requests), "paretoserve_queue_length")
             closing = asyncio.create_task(gateway.close())
             done, _ = await asyncio.wait([closing], timeout=2 * CLOSE_DELAY_S)
             assert not done, "it closed before it had answered"
             for client in later:
                 with pytest.raises(InferenceServerException, match="stopping") as caught:
-                    await in_time(client.infer(given[0], "dense"))
+                    await in_time(client.infer(requests[0], "dense"))
                 assert caught.value.status() == REFUSED[client.is_grpc]
-        for task, one in zip(accepted, given, strict=True):
-            assert_close(await in_time(task), answers("dense", one))
+        for task, request in zip(accepted, requests, strict=True):
+            assert_close(await in_time(task), answers("dense", request))
         await in_time(asyncio.gather(first, closing))
 
 
@@ -256,19 +259,19 @@ async def test_clients_that_send_continuously_are_answered_until_the_gateway_clo
     gateway: Gateway, gate: RunnerGate
 ) -> None:
     outcomes: Counter[str] = Counter()
-    given = inputs(1, 4)
+    arrays = inputs(1, 4)
 
     async def send_until_refused(client: Client) -> None:
         while True:
             try:
-                outputs = await in_time(client.infer(given, "dense"))
+                outputs = await in_time(client.infer(arrays, "dense"))
             except InferenceServerException as error:
                 outcomes[str(error.status())] += 1
                 return
             except aiohttp.ClientConnectionError:
                 outcomes["not connected"] += 1  # the connection was closed while idle
                 return
-            assert_close(outputs, answers("dense", given))
+            assert_close(outputs, answers("dense", arrays))
             outcomes["answered"] += 1
 
     async with connected(gateway, 16) as clients:
@@ -284,5 +287,5 @@ async def test_clients_that_send_continuously_are_answered_until_the_gateway_clo
 
 async def statistics(client: Client, variant: str) -> Any:
     """Return the statistics of the model or of one variant, as protobuf for both transports."""
-    found = await client.triton.get_inference_statistics("words", variant)
-    return found if client.is_grpc else ParseDict(found, pb.ModelStatisticsResponse())
+    response = await client.triton.get_inference_statistics("words", variant)
+    return response if client.is_grpc else ParseDict(response, pb.ModelStatisticsResponse())

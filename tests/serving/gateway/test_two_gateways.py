@@ -1,4 +1,4 @@
-"""Two gateways that use the same hosts. Each has its own queue and does not know the other."""
+"""Two gateways that use the same hosts. Each has its own queue and no information about the other."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ folder, name = Path(sys.argv[1]), sys.argv[2]
 catalog = Catalog.load(folder)
 runner = load_runner(folder, catalog.model, catalog.variants[name], threads=1)
 
-def run(given):
-    if given["tokens"].shape[1] >= int(sys.argv[3]):
+def run(tensors):
+    if tensors["tokens"].shape[1] >= int(sys.argv[3]):
         print("held", flush=True)
         threading.Event().wait()
-    return runner(given)
+    return runner(tensors)
 
 print(HostSocket(run).address, flush=True)
 sys.stdin.read()
@@ -75,10 +75,10 @@ class SlowRunners:
             if np.allclose(run(inputs(1, 4))["sums"], answers(name, inputs(1, 4))["sums"])
         )
 
-        def run_slowly(given: Tensors) -> dict[str, np.typing.NDArray[Any]]:
+        def run_slowly(tensors: Tensors) -> dict[str, np.typing.NDArray[Any]]:
             np.sort(numbers)  # takes the time
-            self.samples[variant] += len(given["tokens"])
-            return run(given)
+            self.samples[variant] += len(tensors["tokens"])
+            return run(tensors)
 
         return run_slowly
 
@@ -95,7 +95,7 @@ class Client:
         self.answered: Counter[str] = Counter()
         """Answered samples by variant."""
 
-    async def infer(self, given: Arrays, **parameters: Any) -> int:
+    async def infer(self, arrays: Arrays, **parameters: Any) -> int:
         """Send a request and return the status; fail if an answer is wrong."""
         tensors = [
             {
@@ -104,7 +104,7 @@ class Client:
                 "shape": array.shape,
                 "data": array.reshape(-1).tolist(),
             }
-            for name, array in given.items()
+            for name, array in arrays.items()
         ]
         response = await self.http.post(
             "/v2/models/words/infer", json={"inputs": tensors, "parameters": parameters}
@@ -113,12 +113,12 @@ class Client:
             document = response.json()
             variant = document["model_version"]
             assert variant == parameters.get("variant", variant)
-            self.answered[variant] += len(given["tokens"])
+            self.answered[variant] += len(arrays["tokens"])
             outputs = {
                 output["name"]: np.reshape(output["data"], output["shape"])
                 for output in document["outputs"]
             }
-            assert_close(outputs, answers(variant, given))
+            assert_close(outputs, answers(variant, arrays))
         return response.status_code
 
     async def metric(self, name: str, **labels: str) -> float:
@@ -185,8 +185,8 @@ async def test_equal_load_is_answered_at_about_equal_rates(two_inputs_catalog: P
             runners.samples.clear()  # discards the timing of the hosts
 
             async def send_all(place: int, left: Iterator[tuple[Arrays, dict[str, Any]]]) -> None:
-                for given, parameters in left:
-                    status = await clients[place].infer(given, **parameters)
+                for arrays, parameters in left:
+                    status = await clients[place].infer(arrays, **parameters)
                     statuses[place][status] += 1
                     if status == ANSWERED:
                         order.append(place)
@@ -208,14 +208,14 @@ async def test_equal_load_is_answered_at_about_equal_rates(two_inputs_catalog: P
 
 
 async def test_when_one_gateway_closes_the_other_is_not_affected(two_inputs_catalog: Path) -> None:
-    given = inputs(1, 4)
+    arrays = inputs(1, 4)
     ends: Counter[int | str] = Counter()
 
     async def send_until_closed(client: Client) -> None:
         status: int = ANSWERED
         while status == ANSWERED:
             try:
-                status = await client.infer(given)
+                status = await client.infer(arrays)
             except httpx.TransportError:
                 break  # the connection was closed while idle
         ends[status] += 1
@@ -236,7 +236,7 @@ async def test_when_one_gateway_closes_the_other_is_not_affected(two_inputs_cata
             assert not any(task.done() for task in sending[4:])
             for variant in ACCURACY:
                 assert (
-                    await remaining.infer(given, variant=variant, slo_latency_ms=4_000) == ANSWERED
+                    await remaining.infer(arrays, variant=variant, slo_latency_ms=4_000) == ANSWERED
                 )
                 assert not await remaining.metric("paretoserve_hosts_lost_total", variant=variant)
             await in_time(remaining.gateway.close())

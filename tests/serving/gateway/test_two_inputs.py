@@ -33,31 +33,31 @@ async def client(request: pytest.FixtureRequest, gateway: Gateway) -> AsyncItera
 async def test_every_length_is_answered(
     client: Client, variant: str, samples: int, length: int
 ) -> None:
-    given = inputs(samples, length)
-    assert_close(await client.infer(given, variant), answers(variant, given))
+    arrays = inputs(samples, length)
+    assert_close(await client.infer(arrays, variant), answers(variant, arrays))
 
 
 async def test_concurrent_requests_of_many_lengths_are_not_mixed_up(client: Client) -> None:
-    given = [inputs(1 + seed % 3, 1 + seed % 5, seed) for seed in range(60)]
-    results = await asyncio.gather(*(client.infer(one) for one in given))
-    for outputs, one in zip(results, given, strict=True):
-        assert_close(outputs, answers("dense", one))
+    requests = [inputs(1 + seed % 3, 1 + seed % 5, seed) for seed in range(60)]
+    results = await asyncio.gather(*(client.infer(request) for request in requests))
+    for outputs, request in zip(results, requests, strict=True):
+        assert_close(outputs, answers("dense", request))
 
 
 async def test_the_order_of_the_inputs_does_not_matter(client: Client) -> None:
-    given = inputs(2, 4)
-    reordered = dict(reversed(given.items()))
-    assert_close(await client.infer(reordered), answers("dense", given))
+    arrays = inputs(2, 4)
+    reordered = dict(reversed(arrays.items()))
+    assert_close(await client.infer(reordered), answers("dense", arrays))
 
 
 async def test_only_the_requested_outputs_are_returned(client: Client) -> None:
-    given = inputs(2, 4)
-    outputs = await client.infer(given, outputs=("each",))
-    assert_close(outputs, {"each": answers("dense", given)["each"]})
+    arrays = inputs(2, 4)
+    outputs = await client.infer(arrays, outputs=("each",))
+    assert_close(outputs, {"each": answers("dense", arrays)["each"]})
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arrays", "message"),
     [
         ({"tokens": inputs(2, 4)["tokens"]}, "the model takes the inputs tokens, scale"),
         (inputs(2, 4) | {"scale": np.ones((3, 3), np.float32)}, "the same size in their first"),
@@ -66,10 +66,10 @@ async def test_only_the_requested_outputs_are_returned(client: Client) -> None:
     ids=["one input missing", "unequal batches", "a fixed dimension"],
 )
 async def test_inputs_that_do_not_fit_the_model_are_refused(
-    client: Client, given: Arrays, message: str
+    client: Client, arrays: Arrays, message: str
 ) -> None:
     with pytest.raises(InferenceServerException, match=message):
-        await client.infer(given)
+        await client.infer(arrays)
 
 
 async def test_dimensions_of_variable_size_are_minus_one_in_the_metadata(gateway: Gateway) -> None:

@@ -70,10 +70,10 @@ def inputs(samples: int, length: int, seed: int = 0) -> Arrays:
     }
 
 
-def answers(variant: str, given: Arrays) -> Arrays:
+def answers(variant: str, arrays: Arrays) -> Arrays:
     """Return the outputs of the variant for these inputs."""
-    rows = NUMBERS[variant][given["tokens"]]
-    return {"sums": rows.sum(axis=1) * given["scale"], "each": rows.sum(axis=2)}
+    rows = NUMBERS[variant][arrays["tokens"]]
+    return {"sums": rows.sum(axis=1) * arrays["scale"], "each": rows.sum(axis=2)}
 
 
 def write_catalog(folder: Path) -> Path:

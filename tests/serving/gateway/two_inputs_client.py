@@ -31,17 +31,17 @@ class Client:
         await self.triton.close()
 
     async def infer(
-        self, given: Arrays, variant: str = "", outputs: tuple[str, ...] = OUTPUTS
+        self, arrays: Arrays, variant: str = "", outputs: tuple[str, ...] = OUTPUTS
     ) -> Arrays:
         """Return the requested outputs; raise the exceptions of tritonclient."""
-        return (await self.explained(given, variant, outputs))[0]
+        return (await self.explained(arrays, variant, outputs))[0]
 
     async def explained(
-        self, given: Arrays, variant: str = "", outputs: tuple[str, ...] = OUTPUTS
+        self, arrays: Arrays, variant: str = "", outputs: tuple[str, ...] = OUTPUTS
     ) -> tuple[Arrays, dict[str, Any]]:
         """Return the requested outputs and the parameters of the answer."""
         tensors = []
-        for name, array in given.items():
+        for name, array in arrays.items():
             tensors.append(self._module.InferInput(name, list(array.shape), DATATYPES[name]))
             tensors[-1].set_data_from_numpy(array)
         requested = [self._module.InferRequestedOutput(name) for name in outputs]

@@ -18,7 +18,7 @@ from serving.link.host import HostSocket
 T = TypeVar("T")
 
 TIMEOUT_S = 30.0
-"""Seconds after which a test fails because something hangs; below `BATCH_TIMEOUT_S`."""
+"""Time limit of a wait in a test, in seconds; below `BATCH_TIMEOUT_S`."""
 
 Connect = Callable[..., HostConnection]
 

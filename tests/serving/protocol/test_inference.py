@@ -103,6 +103,6 @@ async def test_an_unknown_model_takes_precedence_over_a_malformed_message() -> N
         assert gateway.registry.get_sample_value("paretoserve_errors_total", labels) == 1
 
 
-async def test_the_path_pins_a_variant_whatever_the_parameters_say() -> None:
+async def test_the_variant_in_the_path_takes_precedence_over_parameters() -> None:
     request = request_with(variant="dense")
     assert (await answer(request, variant="int8")).model_version == "int8"

@@ -171,7 +171,7 @@ def test_exactly_the_variants_within_both_limits_qualify(
         name: profile(name, accuracy, drop=drop) for name, (accuracy, drop) in cards.items()
     }
     slo = Slo(min_accuracy=floor, max_accuracy_drop=most, objective=objective)  # type: ignore[arg-type]
-    found = qualifying(profiles, slo)
-    assert sorted(found) == sorted(
+    qualified = qualifying(profiles, slo)
+    assert sorted(qualified) == sorted(
         name for name, (accuracy, drop) in cards.items() if accuracy >= floor and drop <= most
     )

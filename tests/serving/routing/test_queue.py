@@ -127,8 +127,8 @@ def test_the_request_to_shed_depends_on_the_priority(priority: int, shed: str | 
     add(queue, "unimportant, due last", 8.0, priority=20, key=INT8_ONLY)
     add(queue, "unimportant, due first", 1.0, priority=20)
     add(queue, "ordinary", 10.0)
-    found = queue.take_least_important(priority)
-    assert (found and found.payload) == shed
+    request = queue.take_least_important(priority)
+    assert (request and request.payload) == shed
     assert len(queue) == (4 if shed is None else 3)
 
 
@@ -152,8 +152,8 @@ def test_only_competing_requests_are_shed(
     add(queue, "early", 2.0, priority=20, key=dense)
     add(queue, "late", 9.0, priority=30, key=dense)
     add(queue, "elsewhere", 3.0, priority=40, key=INT8_ONLY)
-    found = queue.take_least_important(1, before=before, variants=variants)
-    assert (found and found.payload) == shed
+    request = queue.take_least_important(1, before=before, variants=variants)
+    assert (request and request.payload) == shed
     assert len(queue) == (3 if shed is None else 2)
 
 
@@ -271,9 +271,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_request_is_lost_or_duplicated(self) -> None:
-        found = [request for lane in self.queue.lanes for request in lane.requests]
-        assert len(self.queue) == len(found) == len(self.expected)
-        assert set(map(id, found)) == set(map(id, self.expected))
+        queued = [request for lane in self.queue.lanes for request in lane.requests]
+        assert len(self.queue) == len(queued) == len(self.expected)
+        assert set(map(id, queued)) == set(map(id, self.expected))
 
     @invariant()
     def lanes_are_consistent(self) -> None:

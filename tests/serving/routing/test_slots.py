@@ -13,10 +13,10 @@ def new_slots(*, cores: float = math.inf, **slots: int) -> VariantSlots:
     """Return the slots of two variants whose batches take 10 ms and 2 ms."""
     cards = {"dense": exactly({1: 0.010}), "int8": exactly({1: 0.002})}
     latency = LatencyModel(cards, lambda: 0.0)
-    made = VariantSlots(latency, {"dense": 0.90, "int8": 0.88}, max_batch=64, cores=cores)
+    variant_slots = VariantSlots(latency, {"dense": 0.90, "int8": 0.88}, max_batch=64, cores=cores)
     for variant, count in slots.items():
-        made[variant] = count
-    return made
+        variant_slots[variant] = count
+    return variant_slots
 
 
 def test_a_variant_has_no_slots_at_first() -> None:

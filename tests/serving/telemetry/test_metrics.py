@@ -46,12 +46,12 @@ def metrics(registry: CollectorRegistry) -> Metrics:
 
 def series(registry: CollectorRegistry) -> dict[str, float]:
     """Return the series of a scrape, without types, creation times and zeros."""
-    found = {}
+    scraped = {}
     for line in generate_latest(registry).decode().splitlines():
         name, _, value = line.rpartition(" ")
         if not line.startswith("#") and "_created" not in name and float(value):
-            found[name] = float(value)
-    return found
+            scraped[name] = float(value)
+    return scraped
 
 
 def requests(registry: CollectorRegistry) -> dict[str, float]:
@@ -64,8 +64,8 @@ def requests(registry: CollectorRegistry) -> dict[str, float]:
 
 def test_an_answer_changes_these_series(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.answered(ON_TIME)
-    found = {name: value for name, value in series(registry).items() if "_bucket" not in name}
-    assert found == pytest.approx(
+    scraped = {name: value for name, value in series(registry).items() if "_bucket" not in name}
+    assert scraped == pytest.approx(
         {
             'paretoserve_requests_total{arm="small",model="shirts",outcome="answered",'
             'variant="int8"}': 1,
@@ -86,8 +86,8 @@ def test_an_answer_changes_these_series(registry: CollectorRegistry, metrics: Me
 
 def test_a_batch_changes_these_series(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.executed(BATCH)
-    found = {name: value for name, value in series(registry).items() if "_bucket" not in name}
-    assert found == pytest.approx(
+    scraped = {name: value for name, value in series(registry).items() if "_bucket" not in name}
+    assert scraped == pytest.approx(
         {
             f"paretoserve_compute_duration_seconds_count{VARIANT}": 1,
             f"paretoserve_compute_duration_seconds_sum{VARIANT}": 0.002,
@@ -100,10 +100,10 @@ def test_a_batch_changes_these_series(registry: CollectorRegistry, metrics: Metr
 
 def test_a_duration_counts_in_its_bucket(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.answered(ON_TIME)
-    found = series(registry)
+    scraped = series(registry)
     bucket = 'paretoserve_request_duration_seconds_bucket{{arm="small",le="{}",model="shirts",'
-    assert bucket.format("0.003") + 'variant="int8"}' not in found
-    assert found[bucket.format("0.005") + 'variant="int8"}'] == 1
+    assert bucket.format("0.003") + 'variant="int8"}' not in scraped
+    assert scraped[bucket.format("0.005") + 'variant="int8"}'] == 1
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_only_answers_with_a_deadline_count_for_the_slo(
     assert requests(registry) == {
         f'arm="small",model="shirts",outcome="{outcome}",variant="int8"': 1
     }
-    found = series(registry)
-    assert found.get(f"paretoserve_slo_attained_total{SERVED}", 0) == attained
-    assert found.get(f"paretoserve_slo_missed_total{SERVED}", 0) == missed
+    scraped = series(registry)
+    assert scraped.get(f"paretoserve_slo_attained_total{SERVED}", 0) == attained
+    assert scraped.get(f"paretoserve_slo_missed_total{SERVED}", 0) == missed
 
 
 OUTCOMES = {
@@ -168,10 +168,10 @@ def test_messages_do_not_become_labels(registry: CollectorRegistry, metrics: Met
     for i in range(100):
         metrics.failed(Overloaded(f"about {i} ms late"), "")
         metrics.answered(replace(ON_TIME, took_s=i / 1000))
-    found = series(registry)
-    assert [name for name in found if "late" in name] == []
+    scraped = series(registry)
+    assert [name for name in scraped if "late" in name] == []
     # The number of series does not depend on the number of requests. Buckets are not counted.
-    assert len([name for name in found if "_bucket" not in name]) == 14
+    assert len([name for name in scraped if "_bucket" not in name]) == 14
 
 
 def test_decisions_and_lost_hosts_are_counted(
@@ -180,10 +180,10 @@ def test_decisions_and_lost_hosts_are_counted(
     metrics.decided(0.00003)
     metrics.decided(0.3)
     metrics.host_lost("int8")
-    found = series(registry)
-    assert found["paretoserve_router_decision_seconds_count"] == 2
-    assert found['paretoserve_router_decision_seconds_bucket{le="5e-05"}'] == 1
-    assert found[f"paretoserve_hosts_lost_total{VARIANT}"] == 1
+    scraped = series(registry)
+    assert scraped["paretoserve_router_decision_seconds_count"] == 2
+    assert scraped['paretoserve_router_decision_seconds_bucket{le="5e-05"}'] == 1
+    assert scraped[f"paretoserve_hosts_lost_total{VARIANT}"] == 1
 
 
 def test_gauges_show_the_report_cards(registry: CollectorRegistry, metrics: Metrics) -> None:
@@ -226,10 +226,10 @@ def test_throughput_is_measured_since_the_last_tick(
 def test_the_queue_length_is_read_at_each_scrape(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
-    waiting = ["a", "b"]
-    metrics.queue_length(lambda: len(waiting))
+    queue = ["a", "b"]
+    metrics.queue_length(lambda: len(queue))
     assert series(registry) == {"paretoserve_queue_length": 2}
-    waiting.append("c")
+    queue.append("c")
     assert series(registry) == {"paretoserve_queue_length": 3}
 
 

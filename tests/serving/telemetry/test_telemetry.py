@@ -77,7 +77,7 @@ def test_a_failure_counts_in_the_statistics_if_a_variant_was_preferred(
     assert counts(telemetry).fail.count == fails
 
 
-def test_what_has_no_statistics_counts_in_the_metrics(
+def test_events_without_statistics_count_in_the_metrics(
     registry: CollectorRegistry, telemetry: Telemetry
 ) -> None:
     telemetry.disconnected("")

@@ -69,9 +69,9 @@ def test_techniques_make_the_artifacts_smaller(small_catalog: Path) -> None:
 
 def test_the_dense_weights_are_saved(small_catalog: Path) -> None:
     kept = safetensors.torch.load_file(small_catalog / "dense" / "weights.safetensors")
-    given = safetensors.torch.load_file(weights())
-    assert kept.keys() == given.keys() == network().state_dict().keys()
-    assert all(np.array_equal(kept[name], given[name]) for name in given)
+    trained = safetensors.torch.load_file(weights())
+    assert kept.keys() == trained.keys() == network().state_dict().keys()
+    assert all(np.array_equal(kept[name], trained[name]) for name in trained)
 
 
 def test_a_catalog_has_a_sample_request(small_catalog: Path) -> None:
@@ -182,8 +182,8 @@ class Images(nn.Module):
         two.weight = one.weight
         self.layers = nn.Sequential(one, two, nn.Flatten(), nn.Linear(32, 3))
         self.layers.to(memory_format=torch.channels_last)
-    def forward(self, given):
-        return self.layers(given.view(-1, 2, 2, 2))
+    def forward(self, x):
+        return self.layers(x.view(-1, 2, 2, 2))
 def network(): return Images()
 """
 
@@ -192,8 +192,8 @@ def test_tied_and_channels_last_networks_are_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = write_model(tmp_path, monkeypatch, network=TIED)
-    given = import_module(model).network()
-    safetensors.torch.save_file(storable_tensors(given), tmp_path / "weights.safetensors")
+    built = import_module(model).network()
+    safetensors.torch.save_file(storable_tensors(built), tmp_path / "weights.safetensors")
     path = write_project(tmp_path, model, {})
     assert list(_build(path, tmp_path / "catalog").variants) == ["dense"]
 

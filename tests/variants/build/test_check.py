@@ -162,8 +162,8 @@ def test_an_error_names_the_part_and_what_would_be_right(
 
 WRAPPED = """
 class Wrapped(nn.Sequential):
-    def forward(self, given):
-        scores = super().forward(given)
+    def forward(self, x):
+        scores = super().forward(x)
         return {answer}
 def network(): return Wrapped(*tiny.network())
 """
@@ -212,16 +212,16 @@ def test_a_model_that_cannot_be_exported_is_refused(project: Write) -> None:
 def test_a_network_that_computes_its_weights_is_refused(
     project: Write, body: str, message: str
 ) -> None:
-    made = f"def network():\n    network = tiny.network()\n    {body}\n    return network"
-    ((subject, text),) = _check(project(network=made), "error")
+    source = f"def network():\n    network = tiny.network()\n    {body}\n    return network"
+    ((subject, text),) = _check(project(network=source), "error")
     assert subject == "network()"
     assert re.search(message, text), text
 
 
 def test_scores_that_are_nan_for_a_single_sample_are_refused(project: Write) -> None:
     centred = "(scores - scores.mean(0))"
-    made = WRAPPED.format(answer=f"{centred} / {centred}.norm(dim=0)")
-    ((_, text),) = _check(project(network=made), "error")
+    source = WRAPPED.format(answer=f"{centred} / {centred}.norm(dim=0)")
+    ((_, text),) = _check(project(network=source), "error")
     assert "with the batch it is in" in text
 
 

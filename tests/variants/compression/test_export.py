@@ -27,17 +27,17 @@ def _export(network: nn.Module, samples: Samples = SAMPLES) -> bytes:
     return model
 
 
-def _assert_equal_outputs(network: nn.Module, model: bytes, *given: Samples) -> None:
+def _assert_equal_outputs(network: nn.Module, model: bytes, *batches: Samples) -> None:
     """Compare every output of onnxruntime with torch's, for batches of several sizes."""
     runner = OnnxRunner(model, threads=1)
-    for samples in given:
+    for samples in batches:
         for number in (1, 2, 17, count(samples)):
-            some = rows(samples, slice(0, number))
+            batch = rows(samples, slice(0, number))
             with torch.inference_mode():
-                expected = outputs(network, tensors(some))
-            for ours, theirs in zip(runner(some).values(), expected, strict=True):
-                assert ours.shape == tuple(theirs.shape)
-                np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
+                expected = outputs(network, tensors(batch))
+            for actual, tensor in zip(runner(batch).values(), expected, strict=True):
+                assert actual.shape == tuple(tensor.shape)
+                np.testing.assert_allclose(actual, tensor.numpy(), atol=1e-5)
 
 
 def test_the_exported_model_computes_the_same_as_torch_at_any_batch_size() -> None:
@@ -83,8 +83,8 @@ class _Several(nn.Module):
 def test_several_outputs_of_different_datatypes_are_exported_by_name() -> None:
     network = _Several()
     model = _export(network, TEXTS)
-    given = two_inputs.split(5, tokens=9).samples
-    arrays = OnnxRunner(model, threads=1)(given)
+    texts = two_inputs.split(5, tokens=9).samples
+    arrays = OnnxRunner(model, threads=1)(texts)
     assert {name: (str(array.dtype), array.shape) for name, array in arrays.items()} == {
         "logits": ("float32", (5, 3)),
         "output_1": ("float32", (5, 9)),
@@ -92,7 +92,7 @@ def test_several_outputs_of_different_datatypes_are_exported_by_name() -> None:
         "output_3": ("int64", (5,)),
     }
     assert np.isneginf(arrays["output_1"]).any()
-    _assert_equal_outputs(network, model, TEXTS, given)
+    _assert_equal_outputs(network, model, TEXTS, texts)
 
 
 def test_an_input_that_no_output_depends_on_is_exported() -> None:

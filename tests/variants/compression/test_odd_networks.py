@@ -101,20 +101,20 @@ def state(network: nn.Module, samples: Samples) -> CompressionState:
 
 def apply(network: nn.Module, technique: str, **parameters: Any) -> CompressionState:
     """Apply a technique to a network with the inputs of `tiny`."""
-    given = state(network, tiny.split(1).samples)
+    original = state(network, tiny.split(1).samples)
     step = Step(technique=technique, parameters=parameters)
-    return resolve(step).apply(given, tiny.datasets().training_data, quiet())
+    return resolve(step).apply(original, tiny.datasets().training_data, quiet())
 
 
 def test_a_table_looked_up_by_columns_is_not_quantized_by_rows() -> None:
     ids = np.random.default_rng(0).integers(0, IDS, (60, 5))
     split = Split({"ids": ids}, ids[:, 0] % 3)
-    given = state(Columns(), split.samples)
-    result = resolve(Step(technique="int8")).apply(given, TrainingData(split, split), quiet())
+    original = state(Columns(), split.samples)
+    result = resolve(Step(technique="int8")).apply(original, TrainingData(split, split), quiet())
     assert "layer table stays in FP32: it looks up columns" in result.notes
     assert result.graph is not None
     answers = OnnxRunner(result.graph, threads=1)(split.samples)["logits"]
-    expected = all_scores(given.network, split.samples).numpy()
+    expected = all_scores(original.network, split.samples).numpy()
     assert np.abs(answers - expected).max() < 0.05 * np.abs(expected).max()
 
 
@@ -140,9 +140,9 @@ def test_smoothquant_ignores_unused_layers() -> None:
 
 
 def test_quantization_aware_training_supports_keyword_arguments() -> None:
-    given = apply(ByKeyword(), "int8", samples=50)
+    original = apply(ByKeyword(), "int8", samples=50)
     recover = resolve(Step(technique="recover", parameters={"epochs": 1}))
-    assert recover.apply(given, tiny.datasets().training_data, quiet()).graph is not None
+    assert recover.apply(original, tiny.datasets().training_data, quiet()).graph is not None
 
 
 @pytest.mark.parametrize("criterion", ["activation", "taylor"])
@@ -183,10 +183,10 @@ def test_dynamic_int8_can_exclude_a_convolution() -> None:
 
 def test_distillation_supports_fp64() -> None:
     network = tiny.network().double()
-    given = tiny.split(40)
-    samples = {name: array.astype(np.float64) for name, array in given.samples.items()}
+    split = tiny.split(40)
+    samples = {name: array.astype(np.float64) for name, array in split.samples.items()}
     teacher = Teacher(tiny.network(1).double(), 0.5, 2.0)
-    fit(network, Split(samples, given.labels), Schedule(epochs=1), quiet(), teacher=teacher)
+    fit(network, Split(samples, split.labels), Schedule(epochs=1), quiet(), teacher=teacher)
     assert all_scores(network, samples).isfinite().all()
 
 

@@ -24,26 +24,26 @@ DATA = tiny.datasets().training_data
 def test_apply_modifies_neither_the_given_state_nor_the_interface(
     kind: str, module: ModuleType
 ) -> None:
-    given, datasets = module.state(), module.datasets()
-    before = copy.deepcopy(given.network.state_dict())
+    original, datasets = module.state(), module.datasets()
+    before = copy.deepcopy(original.network.state_dict())
     technique = resolve(Step(technique=kind, parameters=PARAMETERS.get(kind, {})))
     try:
-        result = technique.apply(given, datasets.training_data, quiet())
+        result = technique.apply(original, datasets.training_data, quiet())
     except ValueError:  # only the simplest structure must be supported
         assert module is not tiny
-        result = given
+        result = original
     else:
-        assert result is not given
-        assert max(technique.yields, given.stage) == result.stage
-    after = given.network.state_dict()
+        assert result is not original
+        assert max(technique.yields, original.stage) == result.stage
+    after = original.network.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
-    assert (given.masks, given.graph, given.notes) == ({}, None, ())
+    assert (original.masks, original.graph, original.notes) == ({}, None, ())
     samples = datasets.test.samples
     assert (
         describe_interface(result.network, samples, datasets.axes)
         == result.interface
-        == given.interface
+        == original.interface
     )
     if result.graph is not None:
         assert OnnxRunner(result.graph, threads=1)(samples)["logits"].shape == (

@@ -86,7 +86,7 @@ def test_products_of_activations_in_attention_are_counted() -> None:
     assert macs == Macs(dense=projections + products, effective=projections + products)
 
 
-def test_constant_operands_are_weights_however_they_are_stored() -> None:
+def test_constant_operands_in_any_storage_format_are_weights() -> None:
     codes = np.array([[0, 1, 2, 0], [3, 0, 0, 1], [1, 1, 0, 0]], dtype=np.int64)
     weights: dict[str, NDArray[Any]] = {"codebook": normal(4), "codes": codes}
     weights["codebook"][0] = 0

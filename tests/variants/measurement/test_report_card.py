@@ -193,11 +193,11 @@ def test_a_model_with_two_inputs_of_variable_length_is_measured(tmp_path: Path) 
         weight.mul_(mask24(weight))
     data = two_inputs.datasets().training_data
     variants = {}
-    for name, made in (
+    for name, state in (
         ("dense", piece),
         ("sparse", replace(piece, network=sparse, packed=frozenset({"hidden"}))),
     ):
-        runner, files = create_artifact(made, data)
+        runner, files = create_artifact(state, data)
         files[WEIGHTS] = files.get(WEIGHTS) or save(piece.network.state_dict())
         variants[name] = artifact.save(
             tmp_path, Variant(name=name, recipe=(), runner=runner, files=()), files

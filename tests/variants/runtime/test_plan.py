@@ -45,8 +45,8 @@ def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def test_a_pruned_and_sparse_network_is_rebuilt_from_its_plan_and_tensors() -> None:
     layers = nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8), nn.GELU(), nn.Linear(8, 3)
-    given = replace(tiny.state(), network=nn.Sequential(*layers).eval())
-    sparse = SparseNM(min_rows=8).apply(given, tiny.datasets().training_data, quiet())
+    original = replace(tiny.state(), network=nn.Sequential(*layers).eval())
+    sparse = SparseNM(min_rows=8).apply(original, tiny.datasets().training_data, quiet())
     plan, tensors = make_plan(sparse.network, sparse.packed)
 
     assert plan.layers == {
@@ -150,7 +150,7 @@ def test_tied_and_channels_last_tensors_can_be_stored() -> None:
     assert all(torch.equal(stored[name], t) for name, t in network.state_dict().items())
 
 
-def test_describe_does_not_modify_the_network() -> None:
+def test_making_a_plan_does_not_modify_the_network() -> None:
     sparse = SparseNM().apply(tiny.state(), tiny.datasets().training_data, quiet())
     make_plan(sparse.network, sparse.packed)
     assert isinstance(sparse.network.get_submodule("0"), nn.Linear)

@@ -162,11 +162,11 @@ async def test_the_cause_of_an_internal_error_is_not_sent_and_the_stream_continu
 
 @pytest.mark.parametrize(("wanted", "is_sent"), [(True, True), (False, False), (None, False)])
 async def test_the_response_is_marked_as_final_if_requested(
-    wanted: bool | None, is_sent: bool
+    requested: bool | None, is_sent: bool
 ) -> None:
     message = infer_request()
-    if wanted is not None:
-        with_parameters(message, triton_enable_empty_final_response=wanted)
+    if requested is not None:
+        with_parameters(message, triton_enable_empty_final_response=requested)
     async with streaming(in_process()) as stream:
         await send(stream, message)
         parameters = (await stream.read()).infer_response.parameters

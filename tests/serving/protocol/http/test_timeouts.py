@@ -153,14 +153,14 @@ async def test_empty_lines_do_not_keep_a_connection_open() -> None:
 async def test_a_connection_with_a_request_is_not_closed() -> None:
     gate = Gate()
     async with listening(in_process(gate).protocol, keep_alive_s=KEEP_ALIVE_S) as listener:
-        waiting, begun, idle = (RawClient(listener.port) for _ in range(3))
-        await waiting.send(post(SMALL))
+        queued, begun, idle = (RawClient(listener.port) for _ in range(3))
+        await queued.send(post(SMALL))
         await begun.send(post(SMALL)[:20])
         await gate.entered.wait()
         assert await idle.read() == b""
         gate.open.set()
         await begun.send(post(SMALL)[20:])
-        for raw in (waiting, begun):
+        for raw in (queued, begun):
             assert (await raw.read_until(b'"model_name"')).startswith(b"HTTP/1.1 200")
-        for raw in (waiting, begun, idle):
+        for raw in (queued, begun, idle):
             raw.close()

@@ -119,10 +119,10 @@ def test_a_lane_that_waits_does_not_block_the_next() -> None:
     ],
 )
 def test_no_batch_with_requests(other: Lane) -> None:
-    mine = lane(0.5)
-    decision = choose([mine, other], DENSE, INT8)
+    preferred = lane(0.5)
+    decision = choose([preferred, other], DENSE, INT8)
     assert isinstance(decision, Dispatch)
-    assert decision.counts == ((mine, 1),)
+    assert decision.counts == ((preferred, 1),)
 
 
 def test_fastest_first_takes_the_variant_that_answers_first() -> None:

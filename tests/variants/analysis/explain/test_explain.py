@@ -162,7 +162,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def collect_evidence(catalog: Path) -> Callable[[str], Evidence]:
-    """Return a function from a variant's name to its evidence: real, except for a made-up speed."""
+    """Return a function from a variant's name to its evidence, which is measured except for the speedup."""
 
     @cache
     def collect(name: str) -> Evidence:

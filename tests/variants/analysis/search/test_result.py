@@ -1,4 +1,4 @@
-"""The claims of a search, on made-up counts of 1,000 samples in each part."""
+"""The claims of a search, on artificial counts of 1,000 samples in each part."""
 
 from __future__ import annotations
 

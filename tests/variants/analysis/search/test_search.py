@@ -166,7 +166,7 @@ def test_the_command_reports_that_there_was_no_time(
     assert yaml.safe_load(written.read_text()) == {"recipes": {}}
 
 
-def test_all_that_json_prints_is_json(project: Path, tmp_path: Path) -> None:
+def test_the_option_json_prints_only_json(project: Path, tmp_path: Path) -> None:
     command = ["search", str(project), "--max-drop", "20", "--least", "parameters", "--json"]
     done = CliRunner().invoke(cli, [*command, "--state", str(tmp_path), "--time-limit", "0.001s"])
     assert done.exception is None, done.output

@@ -53,7 +53,9 @@ def _half(unit_groups: UnitGroups) -> dict[str, NDArray[np.bool_]]:
         ),
     ],
 )
-def test_removing_units_equals_zeroing_what_reads_them(module: Any, names: list[str]) -> None:
+def test_removing_units_equals_zeroing_the_weights_that_read_them(
+    module: Any, names: list[str]
+) -> None:
     network, samples = module.network(), module.split(50, seed=5).samples
     unit_groups = find_unit_groups(network, samples)
     assert [group.name for group in unit_groups.groups] == names

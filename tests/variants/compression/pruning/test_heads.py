@@ -63,10 +63,10 @@ def test_a_useless_head_ranks_first(criterion: Criterion) -> None:
 
 
 def test_structured_pruning_removes_the_useless_head_first() -> None:
-    given = tiny_attention.state()
-    given = CompressionState(_with_useless_head(), given.interface, dense=given.dense)
+    original = tiny_attention.state()
+    original = CompressionState(_with_useless_head(), original.interface, dense=original.dense)
     pruning = Structured(share=0.01, exclude=("layers.*.inner",), samples=48)
-    result = pruning.apply(given, tiny_attention.datasets().training_data, quiet())
+    result = pruning.apply(original, tiny_attention.datasets().training_data, quiet())
     network: Any = result.network
     first, second = (layer.attention for layer in network.layers)
     assert (len(first.query.weight), len(second.query.weight)) == (12, 8)

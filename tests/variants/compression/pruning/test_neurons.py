@@ -83,7 +83,7 @@ def test_neurons_are_measured_after_the_activation_over_all_batches() -> None:
         np.testing.assert_allclose(moments[name].deviation, activations.std(axis=0), atol=1e-6)
 
 
-def test_channels_are_measured_over_all_pixels_wherever_they_are_read() -> None:
+def test_channels_are_measured_over_all_pixels_in_every_reader() -> None:
     network, samples = tiny_conv.network(), tiny_conv.split(150).samples
     groups = find_unit_groups(network, samples).groups
     moments = merge_by_group(groups, measure_reader_moments(network, groups, samples, quiet()))

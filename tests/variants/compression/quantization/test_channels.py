@@ -64,8 +64,10 @@ def by_head(x: Tensor, value: Tensor) -> Tensor:
 
 
 def fused(x: Tensor, value: Tensor) -> Tensor:
-    query, given = (one.view(-1, TOKENS, HEADS, HEAD_DIM).permute(0, 2, 1, 3) for one in (x, value))
-    mixed = F.scaled_dot_product_attention(query, query, given, enable_gqa=True)
+    query, values = (
+        each.view(-1, TOKENS, HEADS, HEAD_DIM).permute(0, 2, 1, 3) for each in (x, value)
+    )
+    mixed = F.scaled_dot_product_attention(query, query, values, enable_gqa=True)
     return F.dropout(mixed.permute(0, 2, 1, 3).contiguous().reshape(len(x), TOKENS, -1), 0.1, False)
 
 
@@ -153,11 +155,11 @@ def fold(
 
 @pytest.mark.parametrize("mix", EXACT.values(), ids=EXACT)
 def test_channels_are_followed_to_the_linear_that_reads_them(mix: Mix) -> None:
-    given = Attention(mix).eval()
-    groups, _ = find_groups(given, SAMPLES)
+    attention = Attention(mix).eval()
+    groups, _ = find_groups(attention, SAMPLES)
     assert list(groups.values()) == [FOLD]
-    after, largest = fold(given, SAMPLES, groups)
-    assert relative_difference(given, after, SAMPLES) < 1e-5
+    after, largest = fold(attention, SAMPLES, groups)
+    assert relative_difference(attention, after, SAMPLES) < 1e-5
     (before,), (shrunk,) = (
         largest.values(),
         largest_activations(after, SAMPLES, groups, quiet()).values(),
@@ -168,11 +170,11 @@ def test_channels_are_followed_to_the_linear_that_reads_them(mix: Mix) -> None:
 
 @pytest.mark.parametrize("mix", NOT_EXACT.values(), ids=NOT_EXACT)
 def test_a_mix_whose_output_scaling_would_change_is_refused(mix: Mix) -> None:
-    given = Attention(mix).eval()
-    assert find_groups(given, SAMPLES) == ({}, ())
-    forced = copy.deepcopy(given)
+    attention = Attention(mix).eval()
+    assert find_groups(attention, SAMPLES) == ({}, ())
+    forced = copy.deepcopy(attention)
     smooth(forced, FOLD, torch.arange(1.0, 1 + WIDTH), 0.5)
-    assert relative_difference(given, forced, SAMPLES) > 1e-2
+    assert relative_difference(attention, forced, SAMPLES) > 1e-2
 
 
 def repeated(x: Tensor, value: Tensor) -> Tensor:
@@ -188,13 +190,13 @@ def repeated_beforehand(x: Tensor, value: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("mix", [repeated, repeated_beforehand])
 def test_grouped_queries_are_refused(mix: Mix) -> None:
-    given = Attention(mix, mixed=2 * WIDTH).eval()
-    assert find_groups(given, SAMPLES) == ({}, ())
+    attention = Attention(mix, mixed=2 * WIDTH).eval()
+    assert find_groups(attention, SAMPLES) == ({}, ())
 
 
 def test_a_linear_over_tokens_and_channels_is_refused() -> None:
-    given = Attention(lambda _, value: value.flatten(1)[:, None], mixed=TOKENS * WIDTH).eval()
-    assert find_groups(given, SAMPLES) == ({}, ())
+    attention = Attention(lambda _, value: value.flatten(1)[:, None], mixed=TOKENS * WIDTH).eval()
+    assert find_groups(attention, SAMPLES) == ({}, ())
 
 
 def test_a_shape_that_depends_on_values_is_refused() -> None:
@@ -235,12 +237,12 @@ def test_a_post_norm_transformer_has_a_group_for_each_attention(pruned: bool) ->
 
 
 def test_the_largest_activations_are_those_of_the_product() -> None:
-    given = Attention(by_head).eval()
-    groups, _ = find_groups(given, SAMPLES)
-    (largest,) = largest_activations(given, SAMPLES, groups, quiet()).values()
+    attention = Attention(by_head).eval()
+    groups, _ = find_groups(attention, SAMPLES)
+    (largest,) = largest_activations(attention, SAMPLES, groups, quiet()).values()
     x = torch.from_numpy(SAMPLES["x"][:32])
     with torch.inference_mode():
-        value = given.value(x)
+        value = attention.value(x)
         read = by_head(x, value).abs().flatten(0, 1).amax(0)
     assert torch.allclose(largest, read, rtol=1e-5)
     assert (largest < value.abs().flatten(0, 1).amax(0)).all()
@@ -271,9 +273,9 @@ SUMMED = "a product sums over its channels"
     ],
 )
 def test_the_note_on_a_layer_norm_gives_the_reason(case: str, reason: str) -> None:
-    given = Attention(NOT_EXACT[case]).eval()
-    given.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # only LayerNorms have notes
-    assert find_groups(given, SAMPLES) == ({}, (f"value is not smoothed: {reason}",))
+    attention = Attention(NOT_EXACT[case]).eval()
+    attention.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # only LayerNorms have notes
+    assert find_groups(attention, SAMPLES) == ({}, (f"value is not smoothed: {reason}",))
 
 
 class VectorProduct(Attention):
@@ -285,10 +287,10 @@ class VectorProduct(Attention):
 
 
 def test_a_product_with_a_vector_is_refused() -> None:
-    given = VectorProduct(by_head).eval()
-    given.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # only LayerNorms have notes
+    attention = VectorProduct(by_head).eval()
+    attention.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # only LayerNorms have notes
     reason = "a product with a vector removes a dimension"
-    assert find_groups(given, SAMPLES) == ({}, (f"value is not smoothed: {reason}",))
+    assert find_groups(attention, SAMPLES) == ({}, (f"value is not smoothed: {reason}",))
 
 
 class Unread(Attention):
@@ -306,9 +308,9 @@ def test_an_unread_result_does_not_matter() -> None:
 
 
 def test_an_activation_that_nothing_reads_is_refused() -> None:
-    given = Attention(lambda x, value: (heads(value), x)[1]).eval()
-    given.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # only LayerNorms have notes
-    assert find_groups(given, SAMPLES) == ({}, ("value is not smoothed: no Linear reads it",))
+    attention = Attention(lambda x, value: (heads(value), x)[1]).eval()
+    attention.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # only LayerNorms have notes
+    assert find_groups(attention, SAMPLES) == ({}, ("value is not smoothed: no Linear reads it",))
 
 
 class Residual(Attention):
@@ -319,11 +321,11 @@ class Residual(Attention):
 
 
 def test_a_product_with_a_residual_connection_is_refused() -> None:
-    given = Residual(by_head).eval()
-    assert find_groups(given, SAMPLES) == ({}, ())
-    given.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # only LayerNorms have notes
+    attention = Residual(by_head).eval()
+    assert find_groups(attention, SAMPLES) == ({}, ())
+    attention.value = nn.LayerNorm(WIDTH)  # type: ignore[assignment]  # only LayerNorms have notes
     reason = "it is read by add.Tensor, not only by Linear layers"
-    assert find_groups(given, SAMPLES) == ({}, (f"value is not smoothed: {reason}",))
+    assert find_groups(attention, SAMPLES) == ({}, (f"value is not smoothed: {reason}",))
 
 
 class ValuesAsBias(Attention):
@@ -333,6 +335,6 @@ class ValuesAsBias(Attention):
 
 
 def test_values_that_are_a_bias_are_refused() -> None:
-    given = ValuesAsBias(by_head).eval()
-    given.output = nn.Linear(WIDTH, WIDTH)
-    assert find_groups(given, SAMPLES) == ({}, ())
+    attention = ValuesAsBias(by_head).eval()
+    attention.output = nn.Linear(WIDTH, WIDTH)
+    assert find_groups(attention, SAMPLES) == ({}, ())

@@ -10,8 +10,8 @@ from variants.compression.quantization.codebook import Codebook, KMeansStart, ma
 NORMAL = np.random.default_rng(0).standard_normal((40, 25)).astype(np.float32)
 
 
-def _error(book: Codebook) -> float:
-    return float(np.square(book.decode() - NORMAL).sum())
+def _error(codebook: Codebook) -> float:
+    return float(np.square(codebook.decode() - NORMAL).sum())
 
 
 @pytest.mark.parametrize("start", ["linear", "quantile"])
@@ -19,14 +19,14 @@ def _error(book: Codebook) -> float:
 def test_codes_are_of_the_nearest_value_and_values_are_means_of_their_numbers(
     max_values: int, start: KMeansStart
 ) -> None:
-    book = make_codebook(NORMAL, max_values, start)
-    assert book.codes.dtype == np.uint8
-    assert book.codes.shape == NORMAL.shape
-    assert len(book.values) <= max_values
-    nearest = np.abs(NORMAL[..., None] - book.values).argmin(axis=-1)
-    np.testing.assert_array_equal(book.codes, nearest)
-    means = [NORMAL[book.codes == code].mean() for code in range(len(book.values))]
-    np.testing.assert_allclose(book.values, means, atol=1e-6)
+    codebook = make_codebook(NORMAL, max_values, start)
+    assert codebook.codes.dtype == np.uint8
+    assert codebook.codes.shape == NORMAL.shape
+    assert len(codebook.values) <= max_values
+    nearest = np.abs(NORMAL[..., None] - codebook.values).argmin(axis=-1)
+    np.testing.assert_array_equal(codebook.codes, nearest)
+    means = [NORMAL[codebook.codes == code].mean() for code in range(len(codebook.values))]
+    np.testing.assert_allclose(codebook.values, means, atol=1e-6)
 
 
 def test_k_means_has_a_smaller_error_than_a_uniform_grid_of_as_many_values() -> None:
@@ -43,9 +43,9 @@ def test_two_values_of_a_normal_tensor_are_the_means_of_its_halves() -> None:
 
 def test_a_tensor_of_few_different_numbers_is_stored_exactly() -> None:
     tensor = np.array([[3, -1, 3], [0, 3, -1]], np.float32)
-    book = make_codebook(tensor, 3)
-    assert book.values.tolist() == [-1, 0, 3]
-    assert book.codes.tolist() == [[2, 0, 2], [1, 2, 0]]
+    codebook = make_codebook(tensor, 3)
+    assert codebook.values.tolist() == [-1, 0, 3]
+    assert codebook.codes.tolist() == [[2, 0, 2], [1, 2, 0]]
 
 
 @pytest.mark.parametrize("max_values", [2, 16, 256])
@@ -59,8 +59,8 @@ def test_zeros_stay_zero_and_other_numbers_do_not_become_zero(max_values: int) -
 def test_zeros_take_only_one_of_the_values() -> None:
     tensor = np.zeros(1000, np.float32)
     tensor[:6] = [1, 2, 3, 10, 20, 30]
-    book = make_codebook(tensor, 7)
-    np.testing.assert_array_equal(book.decode(), tensor)
+    codebook = make_codebook(tensor, 7)
+    np.testing.assert_array_equal(codebook.decode(), tensor)
 
 
 def test_the_same_tensor_gets_the_same_codes() -> None:

@@ -26,15 +26,15 @@ from variants.runtime.onnx import OnnxRunner
 def test_the_network_computes_the_same_as_its_dynamic_graph(
     model: ModuleType, per_channel: bool, reduce_range: bool
 ) -> None:
-    given, samples = model.state(), model.split(24, seed=9).samples
+    original, samples = model.state(), model.split(24, seed=9).samples
     technique = Int8(mode="dynamic", per_channel=per_channel, reduce_range=reduce_range)
-    made = technique.apply(given, model.datasets().training_data, quiet())
-    assert made.graph is not None
-    expected = OnnxRunner(made.graph, threads=1)(samples)["logits"]
-    before = all_scores(given.network, samples).numpy()
-    with technique.simulate(given.network, made):
-        assert all_scores(given.network, samples).numpy() == pytest.approx(expected, abs=1e-5)
-    assert np.array_equal(all_scores(given.network, samples).numpy(), before)
+    quantized = technique.apply(original, model.datasets().training_data, quiet())
+    assert quantized.graph is not None
+    expected = OnnxRunner(quantized.graph, threads=1)(samples)["logits"]
+    before = all_scores(original.network, samples).numpy()
+    with technique.simulate(original.network, quantized):
+        assert all_scores(original.network, samples).numpy() == pytest.approx(expected, abs=1e-5)
+    assert np.array_equal(all_scores(original.network, samples).numpy(), before)
     assert np.abs(before - expected).max() > 1e-4
 
 
@@ -44,29 +44,29 @@ def test_the_network_computes_the_same_as_its_dynamic_graph(
 def test_the_network_computes_nearly_the_same_as_its_static_graph(
     model: ModuleType, closer: float
 ) -> None:
-    given, samples = model.state(), model.split(100, seed=9).samples
+    original, samples = model.state(), model.split(100, seed=9).samples
     technique = Int8()
-    made = technique.apply(given, model.datasets().training_data, quiet())
-    assert made.graph is not None
-    expected = OnnxRunner(made.graph, threads=1)(samples)["logits"]
-    before = all_scores(given.network, samples).numpy()
-    with technique.simulate(given.network, made):
-        during = all_scores(given.network, samples).numpy()
+    quantized = technique.apply(original, model.datasets().training_data, quiet())
+    assert quantized.graph is not None
+    expected = OnnxRunner(quantized.graph, threads=1)(samples)["logits"]
+    before = all_scores(original.network, samples).numpy()
+    with technique.simulate(original.network, quantized):
+        during = all_scores(original.network, samples).numpy()
     assert np.abs(during - expected).mean() * closer < np.abs(before - expected).mean()
 
 
 def test_the_grids_are_those_of_the_calibrated_ranges() -> None:
     data = two_inputs.datasets().training_data
-    given = two_inputs.state()
+    original = two_inputs.state()
     inputs = []
-    hook = given.network.get_submodule("head").register_forward_pre_hook(
+    hook = original.network.get_submodule("head").register_forward_pre_hook(
         lambda module, arguments: inputs.append(float(arguments[0].max()))
     )
-    all_scores(given.network, data.validation.samples)
+    all_scores(original.network, data.validation.samples)
     hook.remove()
-    made = Int8(samples=120, exclude=("hidden",)).apply(given, data, quiet())
-    assert made.graph is not None
-    grids = read_grids(made.graph)
+    quantized = Int8(samples=120, exclude=("hidden",)).apply(original, data, quiet())
+    assert quantized.graph is not None
+    grids = read_grids(quantized.graph)
     assert grids.keys() == {"embedding", "head"}
     assert grids["embedding"] is None
     assert grids["head"] is not None

@@ -36,25 +36,28 @@ def test_weights_are_rounded_and_the_optimized_graph_is_dense(
     kind: Half, tolerance: float, tmp_path: Path
 ) -> None:
     network = two_inputs.network()
-    given = two_inputs.state()
+    original = two_inputs.state()
     samples = two_inputs.split(16).samples
-    model = export(network, samples, given.interface)
-    made, notes = store_half(model, kind)
-    onnx.checker.check_model(made)
-    stored = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
+    model = export(network, samples, original.interface)
+    converted, notes = store_half(model, kind)
+    onnx.checker.check_model(converted)
+    stored = {t.name: numpy_helper.to_array(t) for t in converted.graph.initializer}
     table = network.embedding.weight.detach().numpy()
     assert stored["embedding.weight_half"].dtype == NUMPY[kind]
     halved = stored["embedding.weight_half"].astype(np.float32)
     assert (np.abs(halved - table) <= np.abs(table) * tolerance).all()
     assert notes == (f"weights stored in {kind}: 2 tensors",)
-    assert loaded(made, tmp_path / "half.onnx") == loaded(model, tmp_path / "dense.onnx")
+    assert loaded(converted, tmp_path / "half.onnx") == loaded(model, tmp_path / "dense.onnx")
     dense, half = (
-        OnnxRunner(m.SerializeToString(), threads=1)(samples)["logits"] for m in (model, made)
+        OnnxRunner(m.SerializeToString(), threads=1)(samples)["logits"] for m in (model, converted)
     )
     assert 0 < np.abs(dense - half).max() < 4 * tolerance * np.abs(dense).max()
-    counted, whole = onnx_size(made.SerializeToString()), onnx_size(model.SerializeToString())
-    assert counted.parameters == whole.parameters
-    assert whole.weight_bytes - counted.weight_bytes == 2 * (30 * 8 + 8 * 16)
+    counted, dense_size = (
+        onnx_size(converted.SerializeToString()),
+        onnx_size(model.SerializeToString()),
+    )
+    assert counted.parameters == dense_size.parameters
+    assert dense_size.weight_bytes - counted.weight_bytes == 2 * (30 * 8 + 8 * 16)
 
 
 def weights(**tensors: np.ndarray) -> onnx.ModelProto:
@@ -72,8 +75,8 @@ def test_a_tensor_too_large_for_fp16_stays_in_fp32_and_is_named() -> None:
     large = np.eye(8, dtype=np.float32)
     large[1, 1] = 70_000
     model = weights(large=large, fits=np.eye(8, dtype=np.float32))
-    made, notes = store_half(model, "FP16")
-    assert {t.name: t.data_type for t in made.graph.initializer} == {
+    converted, notes = store_half(model, "FP16")
+    assert {t.name: t.data_type for t in converted.graph.initializer} == {
         "large": TensorProto.FLOAT,
         "fits_half": TensorProto.FLOAT16,
     }

@@ -38,36 +38,38 @@ SHAPES = [(64, 32), (63, 31)]
 @pytest.mark.parametrize("values", [2, 16, 17, 256])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_graph_computes_with_the_shared_values(shape: tuple[int, int], values: int) -> None:
-    weight, book = _shared(shape, values)
-    made = store_codebooks(_model(weight), {"w": book})
-    onnx.checker.check_model(made, full_check=True)
-    run = OnnxRunner(made.SerializeToString(), threads=1)
+    weight, codebook = _shared(shape, values)
+    stored = store_codebooks(_model(weight), {"w": codebook})
+    onnx.checker.check_model(stored, full_check=True)
+    run = OnnxRunner(stored.SerializeToString(), threads=1)
     product = run({"x": np.eye(shape[0], dtype=np.float32)})["y"]
-    np.testing.assert_array_equal(product, book.decode())
+    np.testing.assert_array_equal(product, codebook.decode())
 
 
 @pytest.mark.parametrize("values", [16, 256])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_loaded_graph_is_dense(shape: tuple[int, int], values: int, tmp_path: Path) -> None:
-    weight, book = _shared(shape, values)
+    weight, codebook = _shared(shape, values)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
     options.log_severity_level = 3
-    made = store_codebooks(_model(weight), {"w": book}).SerializeToString()
-    onnxruntime.InferenceSession(made, options, providers=["CPUExecutionProvider"])
+    stored = store_codebooks(_model(weight), {"w": codebook}).SerializeToString()
+    onnxruntime.InferenceSession(stored, options, providers=["CPUExecutionProvider"])
     loaded = onnx.load(tmp_path / "loaded.onnx").graph
     assert [node.op_type for node in loaded.node] == ["MatMul"]
     (held,) = (numpy_helper.to_array(tensor) for tensor in loaded.initializer)
-    np.testing.assert_array_equal(held, book.decode())
+    np.testing.assert_array_equal(held, codebook.decode())
 
 
 @pytest.mark.parametrize("values", [2, 16, 17, 256])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_stored_codebooks_are_found(shape: tuple[int, int], values: int) -> None:
-    weight, book = _shared(shape, values)
-    found = find_codebooks(store_codebooks(_model(weight), {"w": book}).graph)["w"].book
-    np.testing.assert_array_equal(found.codes, book.codes)
-    np.testing.assert_array_equal(found.values, book.values)
+    weight, codebook = _shared(shape, values)
+    encoded_codebook = find_codebooks(store_codebooks(_model(weight), {"w": codebook}).graph)[
+        "w"
+    ].codebook
+    np.testing.assert_array_equal(encoded_codebook.codes, codebook.codes)
+    np.testing.assert_array_equal(encoded_codebook.values, codebook.values)
 
 
 @pytest.mark.parametrize(
@@ -81,36 +83,38 @@ def test_stored_codebooks_are_found(shape: tuple[int, int], values: int) -> None
 def test_weight_bytes_are_those_of_codes_and_values(
     shape: tuple[int, int], values: int, expected: int
 ) -> None:
-    weight, book = _shared(shape, values)
-    made = store_codebooks(_model(weight), {"w": book}).SerializeToString()
-    assert onnx_size(made) == Size(weight.size, weight.size, expected)
-    assert expected < len(made) < expected + 800
+    weight, codebook = _shared(shape, values)
+    stored = store_codebooks(_model(weight), {"w": codebook}).SerializeToString()
+    assert onnx_size(stored) == Size(weight.size, weight.size, expected)
+    assert expected < len(stored) < expected + 800
 
 
 @pytest.mark.parametrize("values", [16, 256])
 def test_codes_of_zero_are_not_counted_as_nonzeros(values: int) -> None:
     weight, _ = _shared((64, 32), values)
     weight[:48] = 0
-    made = store_codebooks(_model(weight), {"w": make_codebook(weight, values)}).SerializeToString()
-    size = onnx_size(made)
+    stored = store_codebooks(
+        _model(weight), {"w": make_codebook(weight, values)}
+    ).SerializeToString()
+    size = onnx_size(stored)
     assert (size.parameters, size.nonzeros) == (64 * 32, 16 * 32)
 
 
 def test_a_weight_that_codes_would_not_make_smaller_is_not_changed() -> None:
-    weight, book = _shared((8, 8), 16)
+    weight, codebook = _shared((8, 8), 16)
     model = _model(weight)
-    assert store_codebooks(model, {"w": book}).SerializeToString() == model.SerializeToString()
+    assert store_codebooks(model, {"w": codebook}).SerializeToString() == model.SerializeToString()
 
 
 def test_the_given_model_is_not_changed() -> None:
-    weight, book = _shared((64, 32), 16)
+    weight, codebook = _shared((64, 32), 16)
     model = _model(weight)
     before = model.SerializeToString()
-    store_codebooks(model, {"w": book})
+    store_codebooks(model, {"w": codebook})
     assert model.SerializeToString() == before
 
 
 def test_an_opset_without_bitwise_operators_is_refused() -> None:
-    weight, book = _shared((64, 32), 16)
+    weight, codebook = _shared((64, 32), 16)
     with pytest.raises(ValueError, match="opset of 18 or more, this is 17"):
-        store_codebooks(_model(weight, opset=17), {"w": book})
+        store_codebooks(_model(weight, opset=17), {"w": codebook})

@@ -70,12 +70,14 @@ def test_a_group_is_a_producer_with_all_its_readers() -> None:
 
 
 def test_the_function_stays_and_the_largest_channel_shrinks() -> None:
-    given, smoothed = network(), network()
-    groups, _ = find_groups(given, samples())
-    largest = largest_activations(given, samples(), groups, quiet())
+    original, smoothed = network(), network()
+    groups, _ = find_groups(original, samples())
+    largest = largest_activations(original, samples(), groups, quiet())
     for node, group in groups.items():
         smooth(smoothed, group, largest[node], 0.5)
-    assert torch.allclose(all_scores(smoothed, samples()), all_scores(given, samples()), atol=1e-5)
+    assert torch.allclose(
+        all_scores(smoothed, samples()), all_scores(original, samples()), atol=1e-5
+    )
     shrunk = largest_activations(smoothed, samples(), groups, quiet())
     outlier = next(node for node, group in groups.items() if group.weight == "norm.weight")
     before, after = largest[outlier], shrunk[outlier]
@@ -100,11 +102,11 @@ def test_scales_are_those_of_the_paper() -> None:
 
 
 def test_largest_activations_are_over_all_full_batches() -> None:
-    built, given = network(), samples(70)
-    groups, _ = find_groups(built, given)
+    built, inputs = network(), samples(70)
+    groups, _ = find_groups(built, inputs)
     node = next(node for node, group in groups.items() if group.weight == "norm.weight")
-    largest = largest_activations(built, given, groups, quiet())[node]
-    normed = built.norm(torch.from_numpy(given["x"][:64])).abs().flatten(0, 1).amax(0)
+    largest = largest_activations(built, inputs, groups, quiet())[node]
+    normed = built.norm(torch.from_numpy(inputs["x"][:64])).abs().flatten(0, 1).amax(0)
     assert torch.allclose(largest, normed, rtol=1e-5)
 
 

@@ -61,14 +61,14 @@ def model(operator: str) -> onnx.ModelProto:
 def test_the_runner_computes_what_onnx_defines(
     operator: str, mode: str, per_channel: bool, reduce_range: bool, tmp_path: Path
 ) -> None:
-    given, samples = model(operator), {"x": SAMPLES[operator]}
-    layers, _ = find_layers(given)
+    exported, samples = model(operator), {"x": SAMPLES[operator]}
+    layers, _ = find_layers(exported)
     weight_format = WeightFormat(per_channel, reduce_range)
     if mode == "static":
-        ranges = calibrate(given, samples, "minmax", tmp_path, quiet())
-        graph = write_static(given, layers, weight_format, ranges, "minmax")
+        ranges = calibrate(exported, samples, "minmax", tmp_path, quiet())
+        graph = write_static(exported, layers, weight_format, ranges, "minmax")
     else:
-        graph = write_dynamic(given, layers, weight_format)
+        graph = write_dynamic(exported, layers, weight_format)
     reference = ReferenceEvaluator(onnx.load_model_from_string(graph))
     (expected,) = map(np.asarray, reference.run(None, samples))
     assert np.abs(expected).max() > 20

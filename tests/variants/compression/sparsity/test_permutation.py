@@ -125,9 +125,9 @@ def test_masks_are_reordered_with_their_channels() -> None:
     with torch.no_grad():
         network.get_parameter("0.weight").mul_(mask)
     order = torch.tensor([7, 2, 0, 1, 5, 6, 3, 4])
-    given = {"0.weight": mask, "1.bias": bias, "11.weight": other}
-    reordered = permute(network, given, LayerPair("0", "4", ("1",)), order)
+    masks = {"0.weight": mask, "1.bias": bias, "11.weight": other}
+    reordered = permute(network, masks, LayerPair("0", "4", ("1",)), order)
     assert torch.equal(network.get_parameter("0.weight") != 0, reordered["0.weight"])
     assert torch.equal(reordered["1.bias"], bias[order])
     assert reordered["11.weight"] is other
-    assert torch.equal(given["0.weight"], mask)
+    assert torch.equal(masks["0.weight"], mask)

@@ -176,7 +176,7 @@ def test_a_layer_is_pruned_on_the_outputs_of_the_pruned_layers_before_it() -> No
 
 
 def test_updated_weights_change_outputs_less_than_masking_alone() -> None:
-    given, network = tiny.network(), tiny.network()
+    dense_network, network = tiny.network(), tiny.network()
     layers, _ = find_layers(network)
     kept = reconstruct(
         network, layers, {}, dict.fromkeys(layers, _share(0.5)), BLOCK, SPLIT.samples, quiet()
@@ -186,7 +186,7 @@ def test_updated_weights_change_outputs_less_than_masking_alone() -> None:
         for name, layer in find_layers(cut)[0].items():
             layer.weight.mul_(kept[name])
     held_out = tiny.split(300, seed=7).samples
-    dense = _answers(given, held_out)
+    dense = _answers(dense_network, held_out)
     repaired, merely_cut = (
         float((_answers(each, held_out) - dense).square().mean()) for each in (network, cut)
     )

@@ -51,13 +51,13 @@ def test_a_share_equals_the_thresholds_that_remove_it() -> None:
 
 
 def test_removing_a_zero_channel_of_a_residual_network_keeps_outputs() -> None:
-    given = tiny_conv.state()
-    network: Any = given.network
+    original = tiny_conv.state()
+    network: Any = original.network
     with torch.no_grad():
         network.widen_norm.weight[3] = 0
         network.widen_norm.bias[3] = -0.1
     pruning = ActivationPruning(mean_below=1e-6, deviation_below=1e-6)
-    result = pruning.apply(given, tiny_conv.datasets().training_data, quiet())
+    result = pruning.apply(original, tiny_conv.datasets().training_data, quiet())
     widen: Any = result.network.widen
     assert widen.out_channels == 15
     assert (
@@ -114,9 +114,9 @@ def test_a_share_that_cannot_be_reached_raises() -> None:
 
 def test_a_network_without_hidden_layers_raises() -> None:
     network = nn.Sequential(nn.Linear(tiny.INPUTS, 3))
-    given = CompressionState(network, tiny.state().interface, dense=network)
+    original = CompressionState(network, tiny.state().interface, dense=network)
     with pytest.raises(ValueError, match="there are no hidden neurons to prune: no hidden layers"):
-        ActivationPruning(share=0.5).apply(given, tiny.datasets().training_data, quiet())
+        ActivationPruning(share=0.5).apply(original, tiny.datasets().training_data, quiet())
 
 
 @pytest.mark.parametrize(

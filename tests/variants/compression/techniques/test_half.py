@@ -19,8 +19,8 @@ from variants.runtime.onnx import OnnxRunner
 
 @cache
 def _dense_size(module: ModuleType) -> Size:
-    given, data = module.state(), module.datasets().training_data
-    dense = export(given.network, data.validation.samples, given.interface)
+    original, data = module.state(), module.datasets().training_data
+    dense = export(original.network, data.validation.samples, original.interface)
     return onnx_size(dense.SerializeToString())
 
 
@@ -29,12 +29,12 @@ def _dense_size(module: ModuleType) -> Size:
 def test_weights_take_half_the_bytes_and_outputs_are_nearly_equal(
     technique: HalfPrecision, tolerance: float, module: ModuleType
 ) -> None:
-    given, data = module.state(), module.datasets().training_data
-    result = technique.apply(given, data, quiet())
+    original, data = module.state(), module.datasets().training_data
+    result = technique.apply(original, data, quiet())
     assert result.graph is not None
     samples = module.split(100, seed=9).samples
     outputs = OnnxRunner(result.graph, threads=1)(samples)["logits"]
-    expected = all_scores(given.network, samples).numpy()
+    expected = all_scores(original.network, samples).numpy()
     assert outputs.dtype == np.float32
     assert 0 < np.abs(outputs - expected).max() < tolerance * np.abs(expected).max()
     whole = _dense_size(module)
@@ -46,8 +46,8 @@ def test_weights_take_half_the_bytes_and_outputs_are_nearly_equal(
 
 
 def test_masked_weights_stay_zero() -> None:
-    given, data = two_inputs.state(), two_inputs.datasets().training_data
-    sparse = SparseNM().apply(given, data, quiet())
+    original, data = two_inputs.state(), two_inputs.datasets().training_data
+    sparse = SparseNM().apply(original, data, quiet())
     zeros = sum(int((~mask).sum()) for mask in sparse.masks.values())
     result = Fp16().apply(sparse, data, quiet())
     assert result.graph is not None

@@ -184,19 +184,19 @@ def test_auto_compares_calibration_methods_on_held_out_samples() -> None:
 
 
 def test_the_layer_that_loses_the_most_accuracy_stays_in_fp32() -> None:
-    given = tiny.state()
+    original = tiny.state()
     # One input is 1000 times larger than the others and its weights 1000 times smaller. The scale
     # of the quantized inputs then rounds the others to zero.
     samples = {"input": DATA.validation.samples["input"].copy()}
     samples["input"][:, 7] *= 1000
-    given.network.get_parameter("0.weight").data[:, 7] /= 1000
-    labels = all_scores(given.network, samples).argmax(1).numpy()
+    original.network.get_parameter("0.weight").data[:, 7] /= 1000
+    labels = all_scores(original.network, samples).argmax(1).numpy()
     data = TrainingData(DATA.train, Split(samples, labels))
-    int8 = Int8(max_drop=0.05).apply(given, data, quiet())
+    int8 = Int8(max_drop=0.05).apply(original, data, quiet())
     assert int8.notes[1].startswith("layer 0 stays in FP32: the signal-to-noise ratio is ")
     assert weights(int8).keys() == {"2.weight", "4.weight"}
     assert "against FP32, on 60 held-out validation samples" in int8.notes[2]
-    all_int8 = Int8().apply(given, data, quiet())
+    all_int8 = Int8().apply(original, data, quiet())
     assert all_int8.graph is not None
     assert int8.graph is not None
     accuracies = [

@@ -26,14 +26,14 @@ Control = Literal["none", "reinit", "random-mask"]
 
 
 def _ticket(**changes: Any) -> LotteryTicket:
-    given = {
+    defaults = {
         "epochs": 2,
         "batch_size": 32,
         "learning_rate": 1e-2,
         "rounds": 3,
         "share_per_round": 0.3,
     }
-    return LotteryTicket.model_validate(given | changes)
+    return LotteryTicket.model_validate(defaults | changes)
 
 
 @pytest.fixture(scope="module")
@@ -112,15 +112,15 @@ def test_random_mask_keeps_as_many_weights_in_each_layer(search: TicketSearch) -
 
 @pytest.mark.parametrize("control", ["none", "reinit", "random-mask"])
 def test_a_ticket_is_trained_and_keeps_its_masks(control: Control) -> None:
-    given = tiny.state()
+    original = tiny.state()
     ticket = _ticket(control=control, epochs=6, rewind_steps=4)
-    result = ticket.apply(given, DATA, quiet())
+    result = ticket.apply(original, DATA, quiet())
     assert accuracy(result.network, DATA.validation) > 0.7
     for name, mask in result.masks.items():
         assert torch.equal(result.network.get_parameter(name) != 0, mask)
     assert result.notes[0].startswith("148 of 432 weights are kept after 3 rounds (by layer: 0 ")
     assert result.notes[0].endswith("control: " + control) == (control != "none")
-    assert _equal(given.dense.state_dict(), tiny.network().state_dict())
+    assert _equal(original.dense.state_dict(), tiny.network().state_dict())
 
 
 def test_the_ticket_depends_on_the_seed_only() -> None:
@@ -144,9 +144,9 @@ def test_excluded_layers_are_never_masked() -> None:
 
 @pytest.mark.parametrize("module", [tiny_conv, two_inputs])
 def test_convolutions_and_networks_of_two_inputs_have_tickets(module: Any) -> None:
-    given = module.state()
+    original = module.state()
     ticket = _ticket(epochs=1, rounds=2, rewind_steps=2)
-    result = ticket.apply(given, module.datasets().training_data, quiet())
+    result = ticket.apply(original, module.datasets().training_data, quiet())
     masked = sum(int((~mask).sum()) for mask in result.masks.values())
     total = sum(mask.numel() for mask in result.masks.values())
     assert masked == round((1 - 0.7**2) * total)

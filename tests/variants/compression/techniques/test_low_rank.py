@@ -158,11 +158,13 @@ def test_energy_keeps_that_share_of_each_layer() -> None:
 
 def test_a_layer_that_would_not_become_smaller_stays_dense() -> None:
     assert break_even(8, 16) == pytest.approx(16 / 3)
-    given = tiny.state()
+    original = tiny.state()
     with torch.no_grad():  # the first layer is of full rank, the second of rank 1
-        given.network.get_parameter("0.weight").copy_(torch.eye(16, 8))
-        given.network.get_parameter("2.weight").copy_(torch.outer(torch.ones(16), torch.ones(16)))
-    result = LowRankFactors(energy=0.99, exclude=("4",)).apply(given, DATA, quiet())
+        original.network.get_parameter("0.weight").copy_(torch.eye(16, 8))
+        original.network.get_parameter("2.weight").copy_(
+            torch.outer(torch.ones(16), torch.ones(16))
+        )
+    result = LowRankFactors(energy=0.99, exclude=("4",)).apply(original, DATA, quiet())
     assert _ranks(result.network) == {"2": 1}
     assert result.notes == (
         "layer 0 stays dense: rank 8 would not make it smaller, since that needs a rank below 5.3",
@@ -199,9 +201,9 @@ def test_whitening_keeps_outputs_closer_on_correlated_inputs() -> None:
 
 def test_linears_in_convolutional_and_two_input_networks_are_factorized() -> None:
     for module, head in ((tiny_conv, {"head": 1}), (two_inputs, {"hidden": 2, "head": 1})):
-        given = module.state()
+        original = module.state()
         technique = LowRankFactors(break_even=0.5, whiten=True)
-        result = technique.apply(given, module.datasets().training_data, quiet())
+        result = technique.apply(original, module.datasets().training_data, quiet())
         assert _ranks(result.network) == head
         samples = module.split(10).samples
         assert tiny.answers(result.network, samples).shape == (10, module.CLASSES)
@@ -227,9 +229,9 @@ def test_an_encoder_layer_uses_the_factors_and_attention_is_skipped() -> None:
     torch.manual_seed(0)
     network = _Encoder().eval()
     samples = DATA.validation.samples
-    given = CompressionState(network, describe_interface(network, samples, {}), dense=network)
+    original = CompressionState(network, describe_interface(network, samples, {}), dense=network)
     technique = LowRankFactors(break_even=0.8, exclude=("head",))
-    result = technique.apply(given, DATA, quiet())
+    result = technique.apply(original, DATA, quiet())
     assert _ranks(result.network) == {"widen": 4, "encoder.linear1": 8, "encoder.linear2": 8}
     assert result.network.get_submodule("again") is result.network.get_submodule("widen")
     assert "encoder.self_attn.out_proj stays dense: a NonDynamicallyQuant" in result.notes[0]

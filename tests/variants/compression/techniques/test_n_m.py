@@ -153,12 +153,12 @@ def _uneven() -> CompressionState:
 def test_masks_of_reordered_inputs_change_outputs_less(
     criterion: Criterion,
 ) -> None:
-    given = _uneven()
+    original = _uneven()
     plain, permuted = (
-        SparseNM(criterion=criterion, permute=permute).apply(given, DATA, quiet())
+        SparseNM(criterion=criterion, permute=permute).apply(original, DATA, quiet())
         for permute in (False, True)
     )
-    expected = tiny.answers(given.network, DATA.validation.samples)
+    expected = tiny.answers(original.network, DATA.validation.samples)
     errors = [
         np.abs(tiny.answers(result.network, DATA.validation.samples) - expected).mean()
         for result in (plain, permuted)
@@ -172,10 +172,10 @@ def test_masks_of_reordered_inputs_change_outputs_less(
 
 
 def test_reordering_permutes_the_rows_of_the_layer_before() -> None:
-    given = _uneven()
-    result = SparseNM(permute=True).apply(given, DATA, quiet())
+    original = _uneven()
+    result = SparseNM(permute=True).apply(original, DATA, quiet())
     kept = result.masks["2.weight"].float()
-    before = given.network.state_dict()
+    before = original.network.state_dict()
     bias = result.network.get_parameter("0.bias")
     order = torch.stack([(before["0.bias"] == value).nonzero()[0, 0] for value in bias])
     assert order.tolist() != list(range(tiny.HIDDEN))
@@ -204,6 +204,6 @@ def test_reordering_that_changes_outputs_raises() -> None:
         torch.manual_seed(0)
         network = Peeking().eval()
     data = TrainingData(DATA.train.part(0, 50), DATA.validation)
-    given = replace(tiny.state(), network=network)
+    original = replace(tiny.state(), network=network)
     with pytest.raises(ValueError, match=r"changed the outputs by .*; set permute: false"):
-        SparseNM(permute=True).apply(given, data, quiet())
+        SparseNM(permute=True).apply(original, data, quiet())

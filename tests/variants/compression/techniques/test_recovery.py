@@ -77,12 +77,12 @@ def test_after_int8_the_graph_becomes_more_accurate_and_masks_hold(mode: Any) ->
 
 
 def test_training_simulates_rounding_and_keeps_unrounded_weights() -> None:
-    given = tiny_conv.state()
+    original = tiny_conv.state()
     data = tiny_conv.datasets().training_data
-    int8 = Int8(per_channel=False, reduce_range=True).apply(given, data, quiet())
+    int8 = Int8(per_channel=False, reduce_range=True).apply(original, data, quiet())
     recover = Recover(epochs=2, batch_size=32, learning_rate=5e-3)
     aware = recover.apply(int8, data, quiet())
-    unaware = recover.apply(given, data, quiet())
+    unaware = recover.apply(original, data, quiet())
     differ = [
         not torch.equal(aware.network.get_parameter(name), parameter)
         for name, parameter in unaware.network.named_parameters()
@@ -95,10 +95,10 @@ def test_training_simulates_rounding_and_keeps_unrounded_weights() -> None:
 
 
 def test_after_bf16_the_fp32_network_is_trained_and_converted_again() -> None:
-    given = tiny.state()
+    original = tiny.state()
     recover = Recover(epochs=3, batch_size=32, learning_rate=1e-2)
-    trained = recover.apply(given, DATA, quiet())
-    recovered = recover.apply(Bf16().apply(given, DATA, quiet()), DATA, quiet())
+    trained = recover.apply(original, DATA, quiet())
+    recovered = recover.apply(Bf16().apply(original, DATA, quiet()), DATA, quiet())
     assert recovered.graph == Bf16().apply(trained, DATA, quiet()).graph
     test = tiny.split(200, seed=9)
     assert quality(recovered.graph, test) == pytest.approx(
@@ -113,11 +113,11 @@ def test_a_graph_that_cannot_be_rebuilt_raises() -> None:
 
 
 def test_the_given_state_is_not_modified() -> None:
-    given = tiny.state()
-    int8 = Int8().apply(given, DATA, quiet())
+    original = tiny.state()
+    int8 = Int8().apply(original, DATA, quiet())
     samples = DATA.validation.samples
     before = all_scores(int8.network, samples).numpy()
     Recover(epochs=1, learning_rate=1e-2).apply(int8, DATA, quiet())
     assert np.array_equal(all_scores(int8.network, samples).numpy(), before)
     assert int8.conversion is not None
-    assert int8.conversion.source is given
+    assert int8.conversion.source is original

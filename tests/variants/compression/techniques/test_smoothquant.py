@@ -23,27 +23,27 @@ from variants.runtime.onnx import OnnxRunner
 
 
 def problem() -> tuple[CompressionState, TrainingData]:
-    built, given = network(), samples(200)
-    split = Split(given, all_scores(built, given).argmax(1).numpy())
-    return CompressionState(built, describe_interface(built, given, {}), dense=built), TrainingData(
-        split, split
-    )
+    built, inputs = network(), samples(200)
+    split = Split(inputs, all_scores(built, inputs).argmax(1).numpy())
+    return CompressionState(
+        built, describe_interface(built, inputs, {}), dense=built
+    ), TrainingData(split, split)
 
 
 def noise(state: CompressionState, data: TrainingData, dense: nn.Module, mode: str) -> float:
     graph = Int8.model_validate({"mode": mode}).apply(state, data, quiet()).graph
     assert graph is not None
-    given = data.validation.samples
-    scores = OnnxRunner(graph, threads=1)(given)["logits"]
-    return signal_to_noise_db(scores, all_scores(dense, given).numpy())
+    inputs = data.validation.samples
+    scores = OnnxRunner(graph, threads=1)(inputs)["logits"]
+    return signal_to_noise_db(scores, all_scores(dense, inputs).numpy())
 
 
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_int8_is_closer_to_fp32_after_smoothing(mode: str) -> None:
-    given, data = problem()
-    smoothed = SmoothQuant().apply(given, data, quiet())
-    before = noise(given, data, given.network, mode)
-    after = noise(smoothed, data, given.network, mode)
+    original, data = problem()
+    smoothed = SmoothQuant().apply(original, data, quiet())
+    before = noise(original, data, original.network, mode)
+    after = noise(smoothed, data, original.network, mode)
     assert after > before + 3  # half the power of the error
 
 
@@ -61,13 +61,13 @@ def encoder() -> tuple[CompressionState, TrainingData]:
 
 
 def test_int8_of_an_encoder_with_outliers_is_closer_to_fp32_after_smoothing() -> None:
-    given, data = encoder()
-    smoothed = SmoothQuant().apply(given, data, quiet())
+    original, data = encoder()
+    smoothed = SmoothQuant().apply(original, data, quiet())
     assert [note.split(":")[0] for note in smoothed.notes[:2]] == [
         f"encoder.blocks.{block}.attention.value smoothed" for block in range(2)
     ]
-    before = noise(given, data, given.network, "static")
-    after = noise(smoothed, data, given.network, "static")
+    before = noise(original, data, original.network, "static")
+    after = noise(smoothed, data, original.network, "static")
     assert after > before + 3
 
 
@@ -77,37 +77,39 @@ def test_int8_of_an_encoder_with_outliers_is_closer_to_fp32_after_smoothing() ->
 def test_all_six_attentions_of_minilm_are_smoothed() -> None:
     loaded = load_model("examples.minilm.model")
     assert loaded.datasets is not None
-    some = loaded.datasets.validation.part(0, 64)
+    part = loaded.datasets.validation.part(0, 64)
     network = loaded.network
-    given = CompressionState(network, describe_interface(network, some.samples, {}), dense=network)
-    smoothed = SmoothQuant(samples=64).apply(given, TrainingData(some, some), quiet())
+    original = CompressionState(
+        network, describe_interface(network, part.samples, {}), dense=network
+    )
+    smoothed = SmoothQuant(samples=64).apply(original, TrainingData(part, part), quiet())
     smoothed_layers = [note.split(":")[0] for note in smoothed.notes]
     assert smoothed_layers[:6] == [
         f"encoder.blocks.{block}.attention.value smoothed" for block in range(6)
     ]
     assert len(smoothed_layers) == 6 + 13  # and its LayerNorms, which residual additions read
-    scores = all_scores(network, some.samples)
-    error = (all_scores(smoothed.network, some.samples) - scores).abs().max()
+    scores = all_scores(network, part.samples)
+    error = (all_scores(smoothed.network, part.samples) - scores).abs().max()
     assert error < 1e-5 * scores.abs().max()
 
 
 def test_outputs_stay_equal_and_notes_report_the_outliers() -> None:
-    given, data = problem()
-    smoothed = SmoothQuant().apply(given, data, quiet())
+    original, data = problem()
+    smoothed = SmoothQuant().apply(original, data, quiet())
     test = samples(30)
     assert torch.allclose(
-        all_scores(smoothed.network, test), all_scores(given.network, test), atol=1e-5
+        all_scores(smoothed.network, test), all_scores(original.network, test), atol=1e-5
     )
     assert len(smoothed.notes) == 3
     assert smoothed.notes[0].startswith("norm smoothed: its largest channel was 7.")
     assert not torch.equal(
-        smoothed.network.get_parameter("norm.weight"), given.network.get_parameter("norm.weight")
+        smoothed.network.get_parameter("norm.weight"), original.network.get_parameter("norm.weight")
     )
 
 
 def test_masked_weights_stay_zero() -> None:
-    given, data = problem()
-    sparse = SparseNM(min_rows=1).apply(given, data, quiet())
+    original, data = problem()
+    sparse = SparseNM(min_rows=1).apply(original, data, quiet())
     smoothed = SmoothQuant().apply(sparse, data, quiet())
     for name, mask in sparse.masks.items():
         weight = smoothed.network.get_parameter(name)
@@ -133,9 +135,9 @@ class PostNorm(nn.Module):
 
 
 def test_a_post_norm_block_raises_with_the_reason() -> None:
-    built, given = PostNorm().eval(), samples(40)
-    split = Split(given, np.zeros(40, np.int64))
-    state = CompressionState(built, describe_interface(built, given, {}), dense=built)
+    built, inputs = PostNorm().eval(), samples(40)
+    split = Split(inputs, np.zeros(40, np.int64))
+    state = CompressionState(built, describe_interface(built, inputs, {}), dense=built)
     reason = (
         "no layer can be smoothed: norm is not smoothed: it is read by add.Tensor, not only by "
         "Linear layers"
@@ -157,10 +159,10 @@ def test_equal_seeds_give_equal_weights() -> None:
 
 
 def test_samples_are_drawn_like_those_of_other_techniques() -> None:
-    given, data = problem()
+    original, data = problem()
     chosen = draw_samples(data.validation, 40, 3)
-    result = SmoothQuant(samples=40, seed=3).apply(given, data, quiet())
-    expected = SmoothQuant().apply(given, TrainingData(chosen, chosen), quiet())
+    result = SmoothQuant(samples=40, seed=3).apply(original, data, quiet())
+    expected = SmoothQuant().apply(original, TrainingData(chosen, chosen), quiet())
     assert result.notes == expected.notes
     for name, weight in expected.network.named_parameters():
         assert torch.equal(result.network.get_parameter(name), weight)

@@ -208,11 +208,11 @@ def test_a_layer_that_is_never_called_cannot_be_scored_by_its_inputs() -> None:
 
 def test_rounds_reach_the_share_and_train_in_between() -> None:
     schedule = Schedule(epochs=2, batch_size=32, learning_rate=1e-2)
-    given, data = _state(_trained()), tiny.datasets().training_data
+    original, data = _state(_trained()), tiny.datasets().training_data
 
     def weights(rounds: int, recover: Schedule | None) -> torch.Tensor:
         technique = Structured(share=0.7, rounds=rounds, recover=recover)
-        result = technique.apply(given, data, quiet())
+        result = technique.apply(original, data, quiet())
         assert 0.7 <= 1 - _parameters(result.network) / _parameters(_trained()) < 0.75
         assert accuracy(result.network, tiny.split(500, 7)) > 0.8
         return result.network.get_parameter("0.weight")

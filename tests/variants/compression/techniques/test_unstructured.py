@@ -66,10 +66,10 @@ def test_shares_of_unknown_layers_raise() -> None:
         Unstructured(shares={"3": 0.5, "9": 0.5}).apply(tiny.state(), DATA, quiet())
 
 
-@pytest.mark.parametrize("given", [{}, {"share": 0.5, "shares": {"0": 0.5}}, {"shares": {}}])
-def test_either_share_or_shares_must_be_set(given: dict[str, Any]) -> None:
+@pytest.mark.parametrize("parameters", [{}, {"share": 0.5, "shares": {"0": 0.5}}, {"shares": {}}])
+def test_either_share_or_shares_must_be_set(parameters: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="set either share, for all layers, or shares, by layer"):
-        Unstructured(**given)
+        Unstructured(**parameters)
 
 
 def test_shares_with_the_scope_global_raise() -> None:
@@ -146,22 +146,24 @@ def test_a_second_step_masks_the_difference_and_restores_nothing() -> None:
 
 
 def _trained() -> CompressionState:
-    given = tiny.state()
+    original = tiny.state()
     schedule = Schedule(epochs=20, batch_size=32, learning_rate=1e-2)
-    fit(given.network, DATA.train, schedule, quiet())
-    return given
+    fit(original.network, DATA.train, schedule, quiet())
+    return original
 
 
 def test_rounds_with_recovery_in_between_beat_one_round() -> None:
-    given, test = _trained(), tiny.datasets().test
+    original, test = _trained(), tiny.datasets().test
     recovery = Schedule(epochs=10, batch_size=32, learning_rate=3e-3)
     slowly = Unstructured(share=0.9, rounds=4, recover=recovery)
-    results = [result.apply(given, DATA, quiet()) for result in (Unstructured(share=0.9), slowly)]
+    results = [
+        result.apply(original, DATA, quiet()) for result in (Unstructured(share=0.9), slowly)
+    ]
     assert _masked_counts(results[0]) == _masked_counts(results[1])
     for name, mask in results[1].masks.items():
         assert torch.equal(results[1].network.get_parameter(name) != 0, mask)
     at_once, in_rounds = (accuracy(result.network, test) for result in results)
-    assert accuracy(given.network, test) > 0.9
+    assert accuracy(original.network, test) > 0.9
     assert in_rounds > at_once + 0.1
 
 
@@ -189,13 +191,13 @@ def test_rounds_without_recovery_mask_the_same_weights_by_magnitude() -> None:
 
 
 def test_criteria_that_use_the_weight_keep_outputs_much_closer_than_random() -> None:
-    given = _trained()
+    original = _trained()
     samples = DATA.validation.samples
-    dense = tiny.answers(given.network, samples)
+    dense = tiny.answers(original.network, samples)
     errors = {}
     for criterion in get_args(Criterion):
         technique = Unstructured(share=0.5, criterion=criterion)
-        result = technique.apply(given, DATA, quiet())
+        result = technique.apply(original, DATA, quiet())
         errors[criterion] = float(np.abs(tiny.answers(result.network, samples) - dense).mean())
     baseline = min(errors.pop("random"), errors.pop("gradient"))  # gradient does not use the weight
     assert max(errors.values()) < 0.6 * baseline

@@ -23,42 +23,42 @@ WIDE = 96
 
 def _wide() -> CompressionState:
     """Return the tiny state with a middle layer wide enough for codes to make it smaller."""
-    given = tiny.state()
+    original = tiny.state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        given.network.set_submodule("0", torch.nn.Linear(tiny.INPUTS, WIDE))
-        given.network.set_submodule("2", torch.nn.Linear(WIDE, tiny.HIDDEN))
-    return given
+        original.network.set_submodule("0", torch.nn.Linear(tiny.INPUTS, WIDE))
+        original.network.set_submodule("2", torch.nn.Linear(WIDE, tiny.HIDDEN))
+    return original
 
 
 def _shared(result: CompressionState) -> dict[str, np.ndarray]:
     assert result.graph is not None
     codebooks = find_codebooks(onnx.load_model_from_string(result.graph).graph)
-    return {name: weight.book.decode() for name, weight in codebooks.items()}
+    return {name: weight.codebook.decode() for name, weight in codebooks.items()}
 
 
 def test_outputs_equal_those_of_the_network_with_shared_values() -> None:
-    given = _wide()
-    result = WeightSharing(values=16).apply(given, DATA, quiet())
+    original = _wide()
+    result = WeightSharing(values=16).apply(original, DATA, quiet())
     decoded = _shared(result)
     assert set(decoded) == {"0.weight", "2.weight"}
     for name, weight in decoded.items():
         assert len(np.unique(weight)) <= 16
-        given.network.get_parameter(name).data = torch.from_numpy(weight)
+        original.network.get_parameter(name).data = torch.from_numpy(weight)
     samples = tiny.split(50, seed=9).samples
     assert result.graph is not None
     answers = OnnxRunner(result.graph, threads=1)(samples)["logits"]
-    np.testing.assert_allclose(answers, tiny.answers(given.network, samples), atol=1e-5)
+    np.testing.assert_allclose(answers, tiny.answers(original.network, samples), atol=1e-5)
 
 
 def test_more_values_are_closer_and_take_more_bytes() -> None:
-    given = _wide()
-    dense = export(given.network, DATA.validation.samples, given.interface)
+    original = _wide()
+    dense = export(original.network, DATA.validation.samples, original.interface)
     plain = onnx_size(dense.SerializeToString())
     errors, sizes = [], []
     for values in (4, 16, 256):
-        result = WeightSharing(values=values, exclude=("0", "4")).apply(given, DATA, quiet())
-        weight = given.network.get_parameter("2.weight").detach().numpy()
+        result = WeightSharing(values=values, exclude=("0", "4")).apply(original, DATA, quiet())
+        weight = original.network.get_parameter("2.weight").detach().numpy()
         errors.append(np.abs(_shared(result)["2.weight"] - weight).max())
         assert result.graph is not None
         sizes.append(onnx_size(result.graph))
@@ -74,9 +74,9 @@ def test_more_values_are_closer_and_take_more_bytes() -> None:
 
 
 def test_the_note_states_the_error_of_the_weights() -> None:
-    given = _wide()
-    result = WeightSharing(values=4, exclude=("0",)).apply(given, DATA, quiet())
-    weight = given.network.get_parameter("2.weight").detach().numpy()
+    original = _wide()
+    result = WeightSharing(values=4, exclude=("0",)).apply(original, DATA, quiet())
+    weight = original.network.get_parameter("2.weight").detach().numpy()
     errors = np.sqrt(
         np.square(_shared(result)["2.weight"] - weight).sum() / np.square(weight).sum()
     )
@@ -106,17 +106,17 @@ def test_weights_of_convolutions_are_shared() -> None:
 
 
 def test_a_model_of_two_inputs_accepts_texts_of_another_length() -> None:
-    given = two_inputs.state()
+    original = two_inputs.state()
     data = two_inputs.datasets().training_data
-    result = WeightSharing(values=16, exclude=("head",)).apply(given, data, quiet())
+    result = WeightSharing(values=16, exclude=("head",)).apply(original, data, quiet())
     decoded = _shared(result)
     assert "embedding.weight" in decoded
     for name, weight in decoded.items():
-        given.network.get_parameter(name).data = torch.from_numpy(weight)
+        original.network.get_parameter(name).data = torch.from_numpy(weight)
     samples = two_inputs.split(20, seed=5, tokens=7).samples
     assert result.graph is not None
     answers = OnnxRunner(result.graph, threads=1)(samples)["logits"]
-    np.testing.assert_allclose(answers, tiny.answers(given.network, samples), atol=1e-5)
+    np.testing.assert_allclose(answers, tiny.answers(original.network, samples), atol=1e-5)
 
 
 class _Tokens(torch.nn.Module):
@@ -137,13 +137,13 @@ class _Tokens(torch.nn.Module):
 def test_exclude_matches_a_weight_that_the_exporter_renamed() -> None:
     torch.manual_seed(0)
     network = _Tokens().eval()
-    given = CompressionState(
+    original = CompressionState(
         network, describe_interface(network, tiny.split(4).samples, {}), dense=network
     )
-    both = _shared(WeightSharing(values=16).apply(given, DATA, quiet()))
+    both = _shared(WeightSharing(values=16).apply(original, DATA, quiet()))
     assert set(both) == {"each.weight", "head.weight"}
     assert both["each.weight"].shape == (8, 64)
-    left = _shared(WeightSharing(values=16, exclude=("each",)).apply(given, DATA, quiet()))
+    left = _shared(WeightSharing(values=16, exclude=("each",)).apply(original, DATA, quiet()))
     assert set(left) == {"head.weight"}
 
 
@@ -166,10 +166,10 @@ class _Scaled(torch.nn.Module):
 def test_constants_are_not_shared() -> None:
     torch.manual_seed(0)
     network = _Scaled().eval()
-    given = CompressionState(
+    original = CompressionState(
         network, describe_interface(network, tiny.split(4).samples, {}), dense=network
     )
-    shared = _shared(WeightSharing(values=16).apply(given, DATA, quiet()))
+    shared = _shared(WeightSharing(values=16).apply(original, DATA, quiet()))
     assert set(shared) == {"body.weight", "head.weight"}
 
 
