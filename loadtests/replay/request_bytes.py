@@ -33,8 +33,8 @@ def build_requests(
         return build_post_request(path, request.body, request.headers)
 
     messages = [build_message(each) for each in workload.classes for _ in range(VARIETY)]
-    which = workload.class_of * VARIETY + rng.integers(0, VARIETY, len(workload))
-    return [messages[number] for number in which.tolist()]
+    numbers = workload.class_of * VARIETY + rng.integers(0, VARIETY, len(workload))
+    return [messages[number] for number in numbers.tolist()]
 
 
 def slo_parameters(slo: Slo) -> Mapping[str, Any]:

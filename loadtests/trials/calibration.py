@@ -81,8 +81,8 @@ def calibration(
     )
 
 
-def _coverage(batches: Batches, which: npt.NDArray[np.bool_]) -> Coverage:
-    took_s, predicted_s = batches.took_s[which], batches.predicted_s[which]
+def _coverage(batches: Batches, selected: npt.NDArray[np.bool_]) -> Coverage:
+    took_s, predicted_s = batches.took_s[selected], batches.predicted_s[selected]
     median, p95 = np.quantile(took_s / predicted_s, [0.5, NOMINAL])
     return Coverage(
         batches=len(took_s),

@@ -52,8 +52,10 @@ def summary(trial: Trial) -> Grid:
     rows = []
     for policy in trial.policies:
         repeats = {c: by_policy[policy] for c, by_policy in scores.items() if policy in by_policy}
-        attainment = {c: fmean(each.attainment for each in some) for c, some in repeats.items()}
-        all_scores = [each for some in repeats.values() for each in some]
+        attainment = {
+            c: fmean(each.attainment for each in repeated) for c, repeated in repeats.items()
+        }
+        all_scores = [each for repeated in repeats.values() for each in repeated]
         regrets = [each.regret for each in all_scores if each.regret is not None]
         accuracies = [each.mean_accuracy for each in all_scores if each.mean_accuracy is not None]
         misses = [c for c in attainable & repeats.keys() if attainment[c] < ATTAINMENT_GOAL]

@@ -103,17 +103,17 @@ class DeadlineQueue(Generic[Payload]):
         if max(self._priorities, default=priority) <= priority:
             return None
         worst: tuple[int, float] = (priority, math.inf)
-        found: tuple[Lane, int] | None = None
+        candidate: tuple[Lane, int] | None = None
         for lane in self._lanes.values():
             if variants is not None and not set(variants).intersection(lane.key.variants):
                 continue
             for place, request in enumerate(lane.requests):
                 due, own_priority, _ = request.order
                 if (own_priority, due) > worst and due <= before:
-                    worst, found = (own_priority, due), (lane, place)
-        if found is None:
+                    worst, candidate = (own_priority, due), (lane, place)
+        if candidate is None:
             return None
-        lane, place = found
+        lane, place = candidate
         return self._remove(lane, slice(place, place + 1))[0]
 
     def samples_before(self, deadline: float, variants: Collection[str]) -> float:

@@ -11,7 +11,7 @@ from examples.cifar10.prepare import _in_torch_layout
 from variants.catalog.recipe import Project
 from variants.compression.techniques import resolve_all
 from variants.model.dataset import Datasets
-from variants.model.loading import describe, load_weights
+from variants.model.loading import describe_interface, load_weights
 from variants.model.training import accuracy
 
 needs_data = pytest.mark.skipif(
@@ -22,7 +22,7 @@ needs_data = pytest.mark.skipif(
 def test_the_network_has_the_published_size() -> None:
     network = model.network()
     assert sum(parameter.numel() for parameter in network.parameters()) == 968_394
-    interface = describe(network, {"input": np.zeros((1, 3, 32, 32), np.float32)}, {})
+    interface = describe_interface(network, {"input": np.zeros((1, 3, 32, 32), np.float32)}, {})
     assert [spec.shape for spec in interface.inputs] == [(-1, 3, 32, 32)]
     assert [spec.shape for spec in interface.outputs] == [(-1, 10)]
 

@@ -10,7 +10,7 @@ import torch
 from examples.fashion_mnist import data, model
 from variants.catalog.recipe import Project
 from variants.compression.techniques import resolve_all
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 
 PROJECT = Path(model.__file__).with_name("recipes.yaml")
 
@@ -47,7 +47,7 @@ def test_a_damaged_file_raises_an_error_with_its_name(
 
 def test_the_model_takes_plain_pixels() -> None:
     network = model.network()
-    interface = describe(network, {"input": np.zeros((1, 784), dtype=np.float32)}, {})
+    interface = describe_interface(network, {"input": np.zeros((1, 784), dtype=np.float32)}, {})
     assert [spec.shape for spec in (*interface.inputs, *interface.outputs)] == [(-1, 784), (-1, 10)]
     assert sum(parameter.numel() for parameter in network.parameters()) == 5_824_522
     pixels = torch.tensor([[0.0, 0.286, 1.0]])

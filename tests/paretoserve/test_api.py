@@ -218,7 +218,7 @@ def test_a_model_of_several_inputs_takes_a_mapping() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "is_taken"),
+    ("values", "is_accepted"),
     [([[0, 255]], True), ([[1.0]], True), ([[256]], False), ([[-1]], False), ([[0.5]], False),
      ([[float("nan")]], False)],
 )  # fmt: skip

@@ -9,7 +9,7 @@ from torch import nn
 
 from variants.model.dataset import Datasets, Samples, Split
 from variants.model.forward import all_scores
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 from variants.model.state import CompressionState
 
 INPUTS, HIDDEN, CLASSES = 8, 16, 3
@@ -40,7 +40,7 @@ def datasets() -> Datasets:
 
 def state(seed: int = 0) -> CompressionState:
     built = network(seed)
-    return CompressionState(built, describe(built, split(1).samples, {}), dense=built)
+    return CompressionState(built, describe_interface(built, split(1).samples, {}), dense=built)
 
 
 def answers(module: nn.Module, samples: Samples) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from variants.model.dataset import Axes, Datasets, Split
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 from variants.model.state import CompressionState
 
 VOCABULARY, TOKENS, WIDTH, HEAD_DIM, HEADS, INNER, CLASSES = 20, 6, 12, 4, 3, 24, 3
@@ -98,4 +98,4 @@ def datasets() -> Datasets:
 
 def state(seed: int = 0) -> CompressionState:
     built = network(seed)
-    return CompressionState(built, describe(built, split(1).samples, AXES), dense=built)
+    return CompressionState(built, describe_interface(built, split(1).samples, AXES), dense=built)

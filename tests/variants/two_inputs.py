@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from variants.model.dataset import Axes, Datasets, Split
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 from variants.model.state import CompressionState
 
 VOCABULARY, TOKENS, WIDTH, HIDDEN, CLASSES = 30, 12, 8, 16, 3
@@ -63,4 +63,4 @@ def datasets() -> Datasets:
 
 def state(seed: int = 0) -> CompressionState:
     built = network(seed)
-    return CompressionState(built, describe(built, split(1).samples, AXES), dense=built)
+    return CompressionState(built, describe_interface(built, split(1).samples, AXES), dense=built)

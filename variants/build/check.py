@@ -267,7 +267,7 @@ def _check_answers(network: nn.Module, datasets: Datasets, reporter: _Reporter) 
 def _compute_scores(network: nn.Module, samples: Samples) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the scores of the samples, computed in one batch and then one by one."""
     one_by_one = (rows(samples, slice(number, number + 1)) for number in range(count(samples)))
-    alone = torch.cat([all_scores(network, one) for one in one_by_one])
+    alone = torch.cat([all_scores(network, sample) for sample in one_by_one])
     try:
         return all_scores(network, samples).numpy(), alone.numpy()
     except (RuntimeError, IndexError) as error:
@@ -287,12 +287,12 @@ def _check_export(checked: CheckedProject, reporter: _Reporter) -> None:
 def _check_accuracy(checked: CheckedProject, reporter: _Reporter) -> None:
     validation = checked.datasets.validation
     number = min(ACCURACY_SAMPLES, len(validation))
-    some = validation.take(np.random.default_rng(0).permutation(len(validation))[:number])
-    predictions = predict(checked.network, some.samples).numpy()
-    warnings = problems.accuracy_warnings(predictions, some.labels)
+    part = validation.take(np.random.default_rng(0).permutation(len(validation))[:number])
+    predictions = predict(checked.network, part.samples).numpy()
+    warnings = problems.accuracy_warnings(predictions, part.labels)
     reporter.warnings("accuracy", warnings)
     if not warnings:
-        share = float((predictions == some.labels).mean())
+        share = float((predictions == part.labels).mean())
         reporter.ok("accuracy", f"{share:.1%} of {number} validation samples")
 
 

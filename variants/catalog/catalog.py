@@ -121,7 +121,7 @@ class AnswerComparison(Record):
     def worst_first(self) -> tuple[ClassDifference, ...]:
         """The classes by ascending accuracy difference, then by p-value."""
         return tuple(
-            sorted(self.classes, key=lambda one: (one.difference.value, one.p_value, one.label))
+            sorted(self.classes, key=lambda each: (each.difference.value, each.p_value, each.label))
         )
 
 

@@ -77,16 +77,18 @@ def cards_on(catalog: Catalog, hardware_key: str) -> Cards:
 
 def batch_sizes(cards: Cards) -> tuple[int, ...]:
     """Return the batch sizes of all cards, in ascending order."""
-    return tuple(sorted({one.batch_size for card in cards.values() for one in card.latencies}))
+    return tuple(
+        sorted({latency.batch_size for card in cards.values() for latency in card.latencies})
+    )
 
 
 def latencies_at(cards: Cards, batch_size: int) -> dict[str, BatchLatency]:
     """Return the latencies at a batch size, for the variants measured at that size."""
     return {
-        name: one
+        name: latency
         for name, card in cards.items()
-        for one in card.latencies
-        if one.batch_size == batch_size
+        for latency in card.latencies
+        if latency.batch_size == batch_size
     }
 
 

@@ -89,10 +89,10 @@ def _difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:
     """
     if actual.shape != expected.shape:
         return np.inf
-    ours, theirs = actual.astype(np.float64), expected.astype(np.float64)
-    differ = ~((ours == theirs) | (np.isnan(ours) & np.isnan(theirs)))
-    largest = np.abs(theirs[np.isfinite(theirs)]).max(initial=0.0)
-    return float(np.abs(ours[differ] - theirs[differ]).max(initial=0.0) / (largest or 1.0))
+    actual, expected = actual.astype(np.float64), expected.astype(np.float64)
+    differ = ~((actual == expected) | (np.isnan(actual) & np.isnan(expected)))
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
+    return float(np.abs(actual[differ] - expected[differ]).max(initial=0.0) / (largest or 1.0))
 
 
 def _root_cause(error: BaseException) -> str:

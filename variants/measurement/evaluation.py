@@ -141,15 +141,18 @@ def newcombe_interval(
     Medicine 33 (2014)).
     """
     samples = both + first + second + neither
-    one, two = (
+    first_share, second_share = (
         wilson_interval(both + first, samples, z=z),
         wilson_interval(both + second, samples, z=z),
     )
     phi = _correlation(both, first, second, neither)
-    one_down, one_up = one.value - one.low, one.high - one.value
-    two_down, two_up = two.value - two.low, two.high - two.value
-    down = math.sqrt(max(0.0, one_down**2 - 2 * phi * one_down * two_up + two_up**2))
-    up = math.sqrt(max(0.0, one_up**2 - 2 * phi * one_up * two_down + two_down**2))
+    first_down, first_up = first_share.value - first_share.low, first_share.high - first_share.value
+    second_down, second_up = (
+        second_share.value - second_share.low,
+        second_share.high - second_share.value,
+    )
+    down = math.sqrt(max(0.0, first_down**2 - 2 * phi * first_down * second_up + second_up**2))
+    up = math.sqrt(max(0.0, first_up**2 - 2 * phi * first_up * second_down + second_down**2))
     difference = (first - second) / samples
     return Interval(
         value=difference, low=max(-1.0, difference - down), high=min(1.0, difference + up)

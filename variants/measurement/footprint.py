@@ -99,13 +99,13 @@ def measure_footprint(
             samples=file,
         )
         measurements = [_run_child(request) for _ in range(processes)]
-    load_s = [one.load_s for one in measurements]
-    peaks = [one.peak_bytes for one in measurements if one.peak_bytes is not None]
+    load_s = [each.load_s for each in measurements]
+    peaks = [each.peak_bytes for each in measurements if each.peak_bytes is not None]
     return Footprint(
         load=LoadTime(
             median_s=median(load_s), least_s=min(load_s), most_s=max(load_s), processes=processes
         ),
-        resident_bytes=int(median(one.resident_bytes for one in measurements)),
+        resident_bytes=int(median(each.resident_bytes for each in measurements)),
         peak_bytes=int(median(peaks)) if peaks else None,
     )
 

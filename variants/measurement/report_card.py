@@ -155,9 +155,9 @@ def _evaluate(
         if name == DENSE:
             dense_scores, dense_predictions = scores, predictions
             # The difference of dense from itself is exactly zero, not estimated.
-            zero, one = (Interval(value=v, low=v, high=v) for v in (0.0, 1.0))
+            none, all_samples = (Interval(value=v, low=v, high=v) for v in (0.0, 1.0))
             answers = dense_answers(scores, split.labels)
-            evaluations[name] = _Evaluation(share, zero, one, answers)
+            evaluations[name] = _Evaluation(share, none, all_samples, answers)
         else:
             evaluations[name] = _Evaluation(
                 accuracy=share,

@@ -30,9 +30,9 @@ def count(samples: Samples) -> int:
     return len(next(iter(samples.values())))
 
 
-def rows(samples: Samples, which: slice | NDArray[np.integer[Any]]) -> dict[str, NDArray[Any]]:
+def rows(samples: Samples, selection: slice | NDArray[np.integer[Any]]) -> dict[str, NDArray[Any]]:
     """Return the samples with these indices or in this slice."""
-    return {name: array[which] for name, array in samples.items()}
+    return {name: array[selection] for name, array in samples.items()}
 
 
 def shortened(samples: Samples, axes: Axes) -> dict[str, NDArray[Any]]:
@@ -70,9 +70,9 @@ class Split:
         """Return the samples from `start` up to `stop` as a view."""
         return self.take(slice(start, stop))
 
-    def take(self, which: slice | NDArray[np.integer[Any]]) -> Split:
+    def take(self, selection: slice | NDArray[np.integer[Any]]) -> Split:
         """Return the samples with these indices or in this slice."""
-        return Split(rows(self.samples, which), self.labels[which])
+        return Split(rows(self.samples, selection), self.labels[selection])
 
     def draw(self, seed: int, *sizes: int) -> tuple[Split, ...]:
         """Draw disjoint random parts of these sizes. Each part keeps the order of the samples.

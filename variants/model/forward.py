@@ -29,7 +29,7 @@ def outputs(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...
     """
     returned = network(*inputs)
     result = (returned,) if isinstance(returned, Tensor) else returned
-    if not isinstance(result, tuple | list) or not all(isinstance(one, Tensor) for one in result):
+    if not isinstance(result, tuple | list) or not all(isinstance(item, Tensor) for item in result):
         raise ValueError(
             f"a network must return a tensor of scores, or a tuple of tensors with the scores "
             f"first, got {type(returned).__name__}"

@@ -131,12 +131,12 @@ def describe_interface(network: nn.Module, samples: Samples, axes: Axes) -> Inte
     Raises `ValueError` if the samples or the axes do not fit the network.
     """
     _require_axes(samples, axes)
-    one = rows(samples, slice(0, 1))
+    sample = rows(samples, slice(0, 1))
     try:
-        full = _outputs(network, one)
-        shorter = _outputs(network, shortened(one, axes))
+        full = _outputs(network, sample)
+        shorter = _outputs(network, shortened(sample, axes))
     except Exception as error:
-        shapes = ", ".join(f"{n} {a.dtype} {list(a.shape)}" for n, a in one.items())
+        shapes = ", ".join(f"{n} {a.dtype} {list(a.shape)}" for n, a in sample.items())
         raise ValueError(
             f"the network cannot take a sample ({shapes}): {_describe_error(error)}"
         ) from error
@@ -169,8 +169,8 @@ def _outputs(network: nn.Module, samples: Samples) -> list[NDArray[Any]]:
         return [output.numpy() for output in outputs(network.eval(), tensors(samples))]
 
 
-def _changed(one: NDArray[Any], other: NDArray[Any]) -> frozenset[int]:
-    return frozenset(axis for axis in range(one.ndim) if one.shape[axis] != other.shape[axis])
+def _changed(first: NDArray[Any], second: NDArray[Any]) -> frozenset[int]:
+    return frozenset(axis for axis in range(first.ndim) if first.shape[axis] != second.shape[axis])
 
 
 def _spec(name: str, array: NDArray[Any], variable: frozenset[int]) -> TensorSpec:

@@ -68,16 +68,16 @@ def _changed_answers(cards: Cards) -> Section:
 def _classes(cards: Cards) -> Section:
     rows = []
     for name, card in cards.items():
-        for rank, one in enumerate(card.answers.worst_first[:_CLASSES]):
+        for rank, difference in enumerate(card.answers.worst_first[:_CLASSES]):
             rows.append(
                 (
                     "" if rank else name,
-                    f"{one.label}",
-                    f"{one.samples:,}",
-                    f"{one.accuracy * 100:.2f}",
-                    interval(one.difference, "{:+.2f}", scale=100),
-                    probability(one.p_value),
-                    class_verdict(one),
+                    f"{difference.label}",
+                    f"{difference.samples:,}",
+                    f"{difference.accuracy * 100:.2f}",
+                    interval(difference.difference, "{:+.2f}", scale=100),
+                    probability(difference.p_value),
+                    class_verdict(difference),
                 )
             )
     return Section(

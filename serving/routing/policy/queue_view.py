@@ -37,10 +37,10 @@ class Group(NamedTuple):
 def live_variants(lane: Lane, state: RouterState) -> list[VariantState]:
     """Return the live variants that qualify for a lane, in the lane's order of preference."""
     variants = state.variants
-    found = [variants[name] for name in lane.key.variants if name in variants]
+    live = [variants[name] for name in lane.key.variants if name in variants]
     if lane.key.fastest_first:
-        found.sort(key=lambda variant: variant.free_in_s + variant.times.within_s(1))
-    return found
+        live.sort(key=lambda variant: variant.free_in_s + variant.times.within_s(1))
+    return live
 
 
 def fastest_variant(variants: Sequence[VariantState], size: int) -> VariantState:
@@ -60,25 +60,25 @@ class QueueView:
 
     def live_variants(self, lane: Lane) -> list[VariantState]:
         """Return the live variants that qualify for a lane, in the lane's order of preference."""
-        found = self._live.get(lane.key)
-        if found is None:
-            found = self._live[lane.key] = live_variants(lane, self.state)
-        return found
+        live = self._live.get(lane.key)
+        if live is None:
+            live = self._live[lane.key] = live_variants(lane, self.state)
+        return live
 
     def other_groups(self, lane: Lane) -> list[Group]:
         """Return the groups of the other lanes, as if the lanes were served one after another."""
-        found: list[Group] = []
-        before_s, seen = 0.0, 0
+        all_groups: list[Group] = []
+        before_s, considered = 0.0, 0
         for other in self._lanes:
-            if other is not lane and seen < MAX_OTHER_LANES and self.live_variants(other):
-                seen += 1
+            if other is not lane and considered < MAX_OTHER_LANES and self.live_variants(other):
+                considered += 1
                 groups = self._lane_groups(other)
-                found += [
+                all_groups += [
                     Group(count, left_s, needed_s + before_s, worth)
                     for count, left_s, needed_s, worth in groups
                 ]
                 before_s += groups[-1].needed_s
-        return found
+        return all_groups
 
     def _lane_groups(self, lane: Lane) -> list[Group]:
         groups = self._groups.get(lane.key)

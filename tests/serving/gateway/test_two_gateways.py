@@ -1,4 +1,4 @@
-"""Two gateways that use the same hosts. Each has its own queue and no information about the other."""
+"""Two gateways that use the same hosts, each with its own queue and without coordination."""
 
 from __future__ import annotations
 

@@ -15,13 +15,13 @@ from variants.catalog.catalog import Macs
 from variants.compression.export import export
 from variants.measurement.macs import count_macs
 from variants.model.dataset import Samples, rows
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 
 FLOAT = TensorProto.FLOAT
 
 
 def exported(network: nn.Module, samples: Samples) -> bytes:
-    model = export(network.eval(), samples, describe(network, samples, {}))
+    model = export(network.eval(), samples, describe_interface(network, samples, {}))
     serialized: bytes = model.SerializeToString()
     return serialized
 

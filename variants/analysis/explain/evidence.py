@@ -64,5 +64,7 @@ class Evidence:
     def pairs(self) -> list[tuple[str, LayerExecution, LayerExecution]]:
         """The layers that both models have: name, dense, variant."""
         return [
-            (one.name, one.dense, one.variant) for one in self.layers if one.dense and one.variant
+            (layer.name, layer.dense, layer.variant)
+            for layer in self.layers
+            if layer.dense and layer.variant
         ]

@@ -112,7 +112,7 @@ def explain(
         runner=variant.runner,
         dense_runner=dense.runner,
         speedup=latency.speedup,
-        speedups={one.batch_size: one.speedup for one in card.latencies} if card else {},
+        speedups={each.batch_size: each.speedup for each in card.latencies} if card else {},
         seconds=latency.p50_s,
         dense_seconds=dense_seconds,
         layers=pair_layers(operators, weights, dense_operators, dense_weights),
@@ -193,7 +193,7 @@ def _latency(
 ) -> tuple[BatchLatency, bool]:
     """Return the latency at the batch size, and whether it comes from the report card."""
     card = variant.report_card(hardware(threads).key)
-    latencies = {one.batch_size: one for one in card.latencies} if card else {}
+    latencies = {each.batch_size: each for each in card.latencies} if card else {}
     if batch_size in latencies:
         return latencies[batch_size], True
     dense = catalog.variants[DENSE]

@@ -200,7 +200,7 @@ def _conversion(evidence: Evidence) -> str | None:
 
 
 def _overhead_bound(evidence: Evidence) -> str | None:
-    products = sum(one.dense.seconds for one in evidence.layers if one.dense)
+    products = sum(layer.dense.seconds for layer in evidence.layers if layer.dense)
     if products >= evidence.dense_seconds / 2:
         return None
     return (

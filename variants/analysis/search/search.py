@@ -258,4 +258,4 @@ def _collect(family_searches: Sequence[_FamilySearch]) -> tuple[list[Candidate],
 def _register_look(
     store: TrialStore, context: SearchContext, goal: Goal, candidates: Sequence[Candidate]
 ) -> int:
-    return store.add_look(goal, [trial_key(context.conditions, one.recipe) for one in candidates])
+    return store.add_look(goal, [trial_key(context.conditions, each.recipe) for each in candidates])

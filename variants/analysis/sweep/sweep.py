@@ -172,14 +172,14 @@ _SILENT: Final = Progress(disable=True)
 def _distinct(
     means: Sequence[float], deviations: Sequence[float], moments: Mapping[str, RunningMoments]
 ) -> list[tuple[float, float, dict[str, NDArray[np.bool_]]]]:
-    seen = set()
+    measured = set()
     pairs = []
     for mean, deviation in product(means, deviations):
         pruning = ActivationPruning(mean_below=mean, deviation_below=deviation)
         kept = pruning.choose(moments)
         chosen = b"".join(keep.tobytes() for keep in kept.values())
-        if chosen not in seen:
-            seen.add(chosen)
+        if chosen not in measured:
+            measured.add(chosen)
             pairs.append((mean, deviation, kept))
     return pairs
 

@@ -92,6 +92,6 @@ def _boundary_scores(group: Tensor, n: int) -> tuple[Tensor, Tensor]:
     places = list(group.unbind(-1))
     for first in range(n + 1):
         for place in range(len(places) - 1, first, -1):
-            one, other = places[place - 1], places[place]
-            places[place - 1], places[place] = one.maximum(other), one.minimum(other)
+            left, right = places[place - 1], places[place]
+            places[place - 1], places[place] = left.maximum(right), left.minimum(right)
     return places[n - 1][..., None], places[n][..., None]

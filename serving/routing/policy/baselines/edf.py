@@ -180,14 +180,14 @@ def _possibly_in_time(
     ]
 
 
-def _differ_in_limit(one: LaneKey, other: LaneKey) -> bool:
+def _differ_in_limit(first: LaneKey, second: LaneKey) -> bool:
     """Return whether both prefer the same variants and one of them only allows more variants."""
-    shared = min(len(one.variants), len(other.variants))
+    shared = min(len(first.variants), len(second.variants))
     return (
-        one.signature == other.signature
-        and one.has_deadline == other.has_deadline
-        and not (one.fastest_first or other.fastest_first)
-        and one.variants[:shared] == other.variants[:shared]
+        first.signature == second.signature
+        and first.has_deadline == second.has_deadline
+        and not (first.fastest_first or second.fastest_first)
+        and first.variants[:shared] == second.variants[:shared]
     )
 
 

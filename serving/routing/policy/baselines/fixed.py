@@ -40,7 +40,7 @@ def _choose(turn: LaneTurn) -> Decision:
 def _highest_rate(variant: VariantState, turn: LaneTurn) -> tuple[int, int]:
     """Return how many requests to skip, and the size of the batch of the following ones."""
     size = turn.largest_batch(variant)
-    found = 0, size
+    best = 0, size
     requests = turn.lane.requests
     highest_per_s = size / variant.times.within_s(size)
     skip, samples = 0, turn.lane.samples
@@ -56,5 +56,5 @@ def _highest_rate(variant: VariantState, turn: LaneTurn) -> tuple[int, int]:
         rate_per_s = filled / variant.times.within_s(filled)
         if rate_per_s > highest_per_s:
             highest_per_s = rate_per_s
-            found = skip, filled
-    return found
+            best = skip, filled
+    return best

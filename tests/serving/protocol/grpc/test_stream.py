@@ -160,7 +160,7 @@ async def test_the_cause_of_an_internal_error_is_not_sent_and_the_stream_continu
     assert "KeyError: 'label'" in caplog.text
 
 
-@pytest.mark.parametrize(("wanted", "is_sent"), [(True, True), (False, False), (None, False)])
+@pytest.mark.parametrize(("requested", "is_sent"), [(True, True), (False, False), (None, False)])
 async def test_the_response_is_marked_as_final_if_requested(
     requested: bool | None, is_sent: bool
 ) -> None:

@@ -30,7 +30,7 @@ from variants.catalog.record import read_record
 from variants.catalog.sample_request import write_sample
 from variants.compression.techniques.int8 import Int8
 from variants.model.dataset import Split, TrainingData
-from variants.model.loading import describe
+from variants.model.loading import describe_interface
 from variants.model.state import CompressionState
 from variants.runtime import plan
 from variants.runtime.linear24 import mask24
@@ -55,7 +55,7 @@ def network(hidden: int = HIDDEN) -> nn.Sequential:
 def state(changed: nn.Module | None = None, **fields: Any) -> CompressionState:
     dense = network()
     compressed = changed or dense
-    interface = describe(compressed, SAMPLES, {})
+    interface = describe_interface(compressed, SAMPLES, {})
     return CompressionState(compressed, interface, dense=dense, **fields)
 
 
@@ -140,7 +140,7 @@ ARTIFACTS: Mapping[str, Callable[[], dict[str, bytes]]] = {
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A catalog of the variants above, without report cards."""
     folder = tmp_path_factory.mktemp("explained")
-    interface = describe(network(), SAMPLES, {})
+    interface = describe_interface(network(), SAMPLES, {})
     model = Model(
         name="two-layers",
         factory=f"{__name__}:network",
@@ -162,7 +162,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def collect_evidence(catalog: Path) -> Callable[[str], Evidence]:
-    """Return a function from a variant's name to its evidence, which is measured except for the speedup."""
+    """Return a function from a variant's name to its evidence, measured except for the speedup."""
 
     @cache
     def collect(name: str) -> Evidence:
