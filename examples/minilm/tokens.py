@@ -20,7 +20,7 @@ CONTINUED: Final = "##"
 """Prefix of pieces that do not start a word."""
 
 _CONTROL: Final = ("Cc", "Cf", "Co", "Cs")
-_LONGEST_WORD: Final = 100
+_MAX_WORD_LENGTH: Final = 100
 """Maximum length of a word, in characters; longer words become `UNKNOWN`."""
 
 _IDEOGRAPHS: Final = (
@@ -65,7 +65,7 @@ class Tokenizer:
 
     def _cut(self, word: str) -> list[str]:
         """Split a word into pieces, each the longest that matches at its position."""
-        if len(word) > _LONGEST_WORD:
+        if len(word) > _MAX_WORD_LENGTH:
             return [UNKNOWN]
         pieces: list[str] = []
         start = 0

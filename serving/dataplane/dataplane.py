@@ -46,7 +46,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Enrolled:
+class _Enrollment:
     """The arm of a request in an experiment, and the variants that may answer it."""
 
     arm: Arm
@@ -141,9 +141,9 @@ class DataPlane:
                 raise NotReady("the service is starting or stopping; try again in a few seconds")
             size = self._tensors.check(inputs, outputs)
             variants = self._qualify(slo)
-            enrolled = self._enroll(slo, variants, size, unit)
-            if enrolled:
-                arm, variants = enrolled.arm.name, enrolled.variants
+            enrollment = self._enroll(slo, variants, size, unit)
+            if enrollment:
+                arm, variants = enrollment.arm.name, enrollment.variants
             self._check_deadline(slo, variants, size)
             key = lane_key(variants, slo, signature(inputs))
             result = await self._scheduler.submit(
@@ -160,7 +160,7 @@ class DataPlane:
             preferred = variants[0] if variants else None
             self._telemetry.failed(error, arm, preferred, self._now() - received)
             raise
-        return self._answer(result, slo, enrolled, variants, received)
+        return self._answer(result, slo, enrollment, variants, received)
 
     def _qualify(self, slo: Slo) -> tuple[str, ...]:
         """Return the qualifying variants, best first; raise `SloUnattainable` if there are none."""
@@ -182,7 +182,7 @@ class DataPlane:
 
     def _enroll(
         self, slo: Slo, variants: tuple[str, ...], size: int, unit: str | None
-    ) -> _Enrolled | None:
+    ) -> _Enrollment | None:
         """Assign an arm, unless the request pins a variant or excludes one of the arms."""
         experiment = self._experiment
         if experiment is None or slo.variant is not None:
@@ -192,7 +192,7 @@ class DataPlane:
         if not experiment.is_fair_to(available):
             return None
         arm = experiment.assign(unit)
-        return _Enrolled(arm, variants if arm.target == ROUTER else (arm.target,))
+        return _Enrollment(arm, variants if arm.target == ROUTER else (arm.target,))
 
     def _check_deadline(self, slo: Slo, variants: tuple[str, ...], size: int) -> None:
         """Raise `SloUnattainable` if no variant could meet the deadline even when idle."""
@@ -212,7 +212,7 @@ class DataPlane:
         self,
         result: RequestResult[Arrays],
         slo: Slo,
-        enrolled: _Enrolled | None,
+        enrollment: _Enrollment | None,
         variants: tuple[str, ...],
         received: float,
     ) -> Answer:
@@ -223,7 +223,7 @@ class DataPlane:
         explanation: dict[str, str | float | bool] = {
             "variant": result.variant,
             "reason": reason(
-                result.reason, result.variant, slo, variants, enrolled.arm if enrolled else None
+                result.reason, result.variant, slo, variants, enrollment.arm if enrollment else None
             ),
             "accuracy": profile.accuracy,
             "predicted_latency_ms": round(result.predicted_s * 1e3, 3),
@@ -234,8 +234,8 @@ class DataPlane:
             "deadline_met": is_on_time,
         }
         arm = NO_ARM
-        if enrolled and self._experiment:
-            arm = enrolled.arm.name
+        if enrollment and self._experiment:
+            arm = enrollment.arm.name
             explanation["experiment"] = self._experiment.name
             explanation["arm"] = arm
         event = Answered(

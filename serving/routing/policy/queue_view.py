@@ -100,9 +100,9 @@ def groups_of(
     mean_size = lane.samples / len(requests)
     while done < rest:
         number += 1
-        upto = rest if number == MAX_GROUPS else min(rest, max(1, GROUP_GROWTH * done))
+        end = rest if number == MAX_GROUPS else min(rest, max(1, GROUP_GROWTH * done))
         needed_s = drain_time_s(
-            fastest.times.within_s, max(1, round(upto * mean_size)), fastest.max_batch
+            fastest.times.within_s, max(1, round(end * mean_size)), fastest.max_batch
         )
-        yield Group(upto - done, requests[place + upto - 1].deadline - now, needed_s, worth)
-        done = upto
+        yield Group(end - done, requests[place + end - 1].deadline - now, needed_s, worth)
+        done = end

@@ -56,11 +56,11 @@ class Auxiliary(nn.Module):
         super().__init__()
         self.body = nn.Linear(tiny.INPUTS, 8)
         self.head = nn.Linear(8, 3)
-        self.spare = nn.Linear(8, 5)
+        self.unused = nn.Linear(8, 5)
 
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = self.body(inputs).relu()
-        self.spare(hidden)
+        self.unused(hidden)
         scores: Tensor = self.head(hidden)
         return scores
 

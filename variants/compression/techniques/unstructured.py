@@ -29,7 +29,7 @@ from variants.model.state import CompressionState, Stage
 from variants.model.training import fit
 from variants.runtime.patterns import keep_share, keep_share_of_all, keep_share_of_rows
 
-_WHY_NOT_GLOBAL = {
+_NO_GLOBAL_SCOPE = {
     "wanda": "its scores compare the weights of one output; the input norms of different layers "
     "are not comparable",
     "sparsegpt": "it prunes one layer after the other, each by the error of its own output",
@@ -88,9 +88,9 @@ class Unstructured(Technique):
     @classmethod
     def _require_comparable_scores(cls, scope: str, info: ValidationInfo) -> str:
         criterion = info.data.get("criterion", "")
-        if scope == "global" and criterion in _WHY_NOT_GLOBAL:
+        if scope == "global" and criterion in _NO_GLOBAL_SCOPE:
             raise ValueError(
-                f"{criterion} does not support the scope global: {_WHY_NOT_GLOBAL[criterion]}; "
+                f"{criterion} does not support the scope global: {_NO_GLOBAL_SCOPE[criterion]}; "
                 "use the scope layer"
             )
         if scope == "global" and info.data.get("shares"):

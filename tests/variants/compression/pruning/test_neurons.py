@@ -77,8 +77,8 @@ def test_neurons_are_measured_after_the_activation_over_all_batches() -> None:
     network, samples = tiny.network(), tiny.split(300).samples  # 2 whole batches and a part
     groups = find_unit_groups(network, samples).groups
     moments = merge_by_group(groups, measure_reader_moments(network, groups, samples, quiet()))
-    for name, upto in (("0", 2), ("2", 4)):
-        activations = tiny.answers(network[:upto], samples).astype(np.float64)
+    for name, end in (("0", 2), ("2", 4)):
+        activations = tiny.answers(network[:end], samples).astype(np.float64)
         np.testing.assert_allclose(moments[name].mean, activations.mean(axis=0), atol=1e-6)
         np.testing.assert_allclose(moments[name].deviation, activations.std(axis=0), atol=1e-6)
 
