@@ -88,9 +88,9 @@ def build(
         recipes = {n: steps for n, steps in recipes.items() if not only or n in (DENSE, *only)}
 
     dense = CompressionState(network, interface, dense=network)
-    drafts = catalog / artifact.DRAFTS
-    drafts.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="build-", dir=drafts) as folder:
+    parent = catalog / artifact.DRAFTS
+    parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=parent) as folder:
         drafts, built = Path(folder), {}
         for name, techniques in recipes.items():
             state = _apply_techniques(name, techniques, dense, datasets.training_data, progress)
