@@ -1,4 +1,4 @@
-"""Calibration of latency predictions: are 95 % of the batches within their 95 % prediction?
+"""Calibration of latency predictions: the share of batches within their 95 % prediction.
 
 Batches ─▶ calibration ─▶ Calibration: overall, by variant, over time
 """

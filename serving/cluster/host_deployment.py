@@ -25,7 +25,7 @@ from variants.runtime.runner import load_runner
 DRAIN_QUIET_S: Final = 2.5
 """Seconds without a batch after which a stopping host ends.
 
-Gateways discover hosts once per second, so by then every gateway knows that this one stops.
+Gateways discover hosts once per second, so by then every gateway has noticed the stop.
 """
 
 

@@ -2,8 +2,8 @@
 
     Scheduler ─▶ BatchExecutor: join ─▶ host (over the link) ─▶ split, report ─▶ Scheduler
 
-The scheduler knows only the callable type `Run`, so a test can replace executor and hosts by a
-function.
+The scheduler depends only on the callable type `Run`, so a test can replace executor and hosts by
+a function.
 """
 
 from __future__ import annotations

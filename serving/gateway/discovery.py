@@ -1,7 +1,7 @@
 """Host discovery: keeps a gateway's pool of hosts equal to the replicas that Serve runs.
 
-About once per second, and at once after a host is lost, it asks all replicas of all variants for
-their addresses, connects to new ones and times them, and removes those that are gone.
+About once per second, and at once after a host is lost, it queries the addresses of all
+replicas of all variants, connects to new ones and times them, and removes those that are gone.
 """
 
 from __future__ import annotations

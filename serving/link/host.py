@@ -20,7 +20,7 @@ from serving.link.wire import MalformedMessage, configure, pack, unpack
 logger = logging.getLogger(__name__)
 
 STOP_POLL_MS: Final = 200
-"""Longest time, in milliseconds, until the compute thread notices that it should stop."""
+"""Interval, in milliseconds, at which an idle compute thread checks whether it should stop."""
 
 DRAIN_POLL_S: Final = 0.02
 """Interval, in seconds, at which `drain` looks for the end of the traffic."""

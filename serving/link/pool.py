@@ -1,4 +1,4 @@
-"""The live host replicas of every variant, as one gateway sees them."""
+"""The live host replicas of every variant to which a gateway is connected."""
 
 from __future__ import annotations
 

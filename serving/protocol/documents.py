@@ -24,8 +24,8 @@ EXTENSIONS: Final = (
 """Extensions that the server metadata announce.
 
 `model_repository` is missing because only its index is supported: models are neither loaded nor
-unloaded. `statistics` is supported but missing: perf_analyzer, if it sees that name, reads versions
-as numbers and aborts at `dense`."""
+unloaded. `statistics` is supported but missing: with that name, perf_analyzer reads versions as
+numbers and aborts at `dense`."""
 
 Document = dict[str, Any]
 

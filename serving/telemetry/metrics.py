@@ -1,6 +1,6 @@
 """Every Prometheus metric of a gateway. No other module names a metric.
 
-Callers report events (`answered`, `failed`, ...); this module decides which series each of them
+Callers report events (`answered`, `failed`, ...); this module defines which series each of them
 changes. The registry is an argument, so there is no global state. Labels are bounded: they are
 names of variants, arms and errors.
 """

@@ -55,8 +55,8 @@ def allocate(
     not offset other losses.
 
     Both limits are shares, 0 to 1. With `max_drop` alone, as much is removed as it allows.
-    Raises `ValueError` if neither is set, or if the target cannot be met; the message says how much
-    can be removed.
+    Raises `ValueError` if neither is set, or if the target cannot be met; the message states how
+    much can be removed.
     """
     if target_share is None and max_drop is None:
         raise ValueError("allocate needs target_share, max_drop, or both")

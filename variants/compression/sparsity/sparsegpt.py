@@ -47,7 +47,7 @@ def reconstruct(
 
     The layers are pruned in the order of their calls, each on inputs that have passed through the
     layers already pruned. That takes one pass per layer, which ends at that layer. `keep` is by
-    layer, and decides about `width` columns at a time. Layers that are never called (see
+    layer, and is applied to `width` columns at a time. Layers that are never called (see
     `count_calls`) are not changed and are missing in the result.
     """
     calls = count_calls(network, layers, samples)
@@ -80,7 +80,7 @@ def sweep(
 ) -> tuple[Tensor, Tensor]:
     """Return the updated weight and the mask, BOOL, both `[rows, columns]`.
 
-    `hessian` is FP64 `[columns, columns]` of any scale. Every `width` columns, `keep` decides about
+    `hessian` is FP64 `[columns, columns]` of any scale. Every `width` columns, `keep` selects among
     the next `width` by w^2 / d^2, the error of removing each (d: the diagonal of the Cholesky
     factor), after the errors of all columns to the left have been compensated. `unmasked`, BOOL, is
     False where a weight is masked already.

@@ -69,7 +69,7 @@ class Structured(Technique):
     ) -> CompressionState:
         """Return the state with a smaller network.
 
-        Raises `ValueError` if `share` cannot be reached; the message says how much can be removed.
+        Raises `ValueError` if `share` cannot be reached, with the share that can be removed.
         """
         unit_groups = self._find_groups(state.network, data)
         scoring = draw_samples(data.validation, self.samples, self.seed)

@@ -34,7 +34,7 @@ class LaneTurn:
 
     lane: Lane
     live: Sequence[VariantState]
-    """The live variants that qualify, best first, or fastest first if the lane asks for it."""
+    """The live variants that qualify, best first, or fastest first if the lane requires it."""
     usable: Sequence[VariantState]
     """The live variants that may be in time for the first request. A policy chooses from them."""
     joinable: Sequence[Lane]
