@@ -208,12 +208,12 @@ class CandidateBatches:
                     if left_s >= needed_s + before_s:
                         in_time += count * (worth or self._fastest_worth)
             return value + in_time
-        remaining = self._count - skip - taken
+        queued = self._count - skip - taken
         arriving = state.arrivals_per_s * typical_s
         head_s = self._allowance_s
-        if remaining:
+        if queued:
             head_s = self._requests[skip + taken].deadline - state.now
-        next_worth = self._next_worth(remaining + arriving, head_s - typical_s)
+        next_worth = self._next_worth(queued + arriving, head_s - typical_s)
         if holds_last_core:
             value += arriving * (next_worth - self._recent_accuracy)
         longest_s = MAX_TIME_RATIO * typical_s

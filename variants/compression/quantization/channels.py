@@ -150,22 +150,21 @@ def _reshape_layout(digits: Iterable[IndexDigit], sizes: Sequence[int]) -> Layou
 def _broadcast_layout(layout: Layout, sizes: Sequence[int]) -> Layout:
     """Return the layout after broadcasting to `sizes`; new dimensions come first."""
     padded = ((),) * (len(sizes) - len(layout)) + layout
-    layout = []
+    result = []
     for digits, size in zip(padded, sizes, strict=True):
         if not _has_channels(digits):
             digits = (IndexDigit(size, 0),)
         elif math.prod(digit.size for digit in digits) != size:
-            raise NotExact(
-                "its channels are repeated"
-            )  # for example, heads in grouped-query attention
-        layout.append(digits)
-    return tuple(layout)
+            # For example, heads in grouped-query attention.
+            raise NotExact("its channels are repeated")
+        result.append(digits)
+    return tuple(result)
 
 
 def _product_layout(layout: Layout, sizes: Sequence[int]) -> Layout:
-    """Return the layout of `weights @ layout`, whose shape is `[..., rows, columns]`.
+    """Return the layout of a product `weights @ values`, whose shape is `[..., rows, columns]`.
 
-    The product sums over the rows of `layout`.
+    The product sums over the rows of `values`; `layout` is that of `values`.
     """
     if len(layout) < 2 or _has_channels(layout[-2]):
         raise NotExact("a product sums over its channels")
