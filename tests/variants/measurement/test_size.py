@@ -70,7 +70,7 @@ def test_omitted_weights_of_a_packed_layer_are_parameters() -> None:
     with torch.no_grad():
         first.weight.mul_(mask24(first.weight))
     network = nn.Sequential(first, nn.ReLU(), nn.Linear(6, 3))
-    layers, tensors = plan.describe(network, frozenset({"0"}))
+    layers, tensors = plan.make_plan(network, frozenset({"0"}))
     counted = torch_size(layers, safetensors.torch.save(tensors))
     assert counted.parameters == 16 * 6 + 6 + 6 * 3 + 3
     assert counted.nonzeros == 16 * 6 // 2 + 6 + 6 * 3 + 3
