@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # networks of the tests with two threads takes ten times as long as with one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# pytest-xdist sets a width for its workers, which rich would keep for all output of the process.
+os.environ.pop("COLUMNS", None)
+
 # Tests may share their cores with other processes, so the time of an example is not meaningful.
 settings.register_profile(
     "shared cores", deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -25,12 +28,30 @@ settings.register_profile(
 settings.load_profile("shared cores")
 
 
+TESTS = Path(__file__).parent
+SLOW_FOLDERS = tuple(
+    TESTS / folder
+    for folder in (
+        "examples", "paretoserve", "loadtests/benchmarks", "variants/analysis", "variants/build",
+        "variants/compression", "variants/measurement",
+    )
+)  # fmt: skip
+"""Most tests of these folders train, export, measure or start a process."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for pytest-xdist: all that use Ray in one process, else those of one file."""
+    """Mark slow tests, and group tests for pytest-xdist.
+
+    All tests that use Ray run in one process. Other tests run in one process per file.
+    """
     for item in items:
-        uses_ray = item.get_closest_marker("cluster") or "service" in item.fixturenames  # type: ignore[attr-defined]
+        fixtures: list[str] = item.fixturenames  # type: ignore[attr-defined]
+        uses_ray = item.get_closest_marker("cluster") or "service" in fixtures
         item.add_marker(pytest.mark.xdist_group("cluster" if uses_ray else str(item.path)))
+        is_in_slow_folder = any(folder in item.path.parents for folder in SLOW_FOLDERS)
+        if is_in_slow_folder or "small_catalog" in fixtures:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
