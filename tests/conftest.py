@@ -29,14 +29,16 @@ settings.load_profile("shared cores")
 
 
 TESTS = Path(__file__).parent
-SLOW_FOLDERS = tuple(
-    TESTS / folder
-    for folder in (
-        "examples", "paretoserve", "loadtests/benchmarks", "variants/analysis", "variants/build",
+SLOW = tuple(
+    TESTS / path
+    for path in (
+        "examples", "paretoserve", "docs/test_readme.py", "loadtests/benchmarks",
+        "loadtests/closed_loop", "loadtests/simulator", "loadtests/trials",
+        "serving/gateway/test_two_gateways.py", "variants/analysis", "variants/build",
         "variants/compression", "variants/measurement",
     )
 )  # fmt: skip
-"""Most tests of these folders train, export, measure or start a process."""
+"""Folders and files of which most tests train, export, measure, simulate or start processes."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -49,8 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures: list[str] = item.fixturenames  # type: ignore[attr-defined]
         uses_ray = item.get_closest_marker("cluster") or "service" in fixtures
         item.add_marker(pytest.mark.xdist_group("cluster" if uses_ray else str(item.path)))
-        is_in_slow_folder = any(folder in item.path.parents for folder in SLOW_FOLDERS)
-        if is_in_slow_folder or "small_catalog" in fixtures:
+        if any(map(item.path.is_relative_to, SLOW)) or "small_catalog" in fixtures:
             item.add_marker(pytest.mark.slow)
 
 
