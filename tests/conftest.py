@@ -33,7 +33,7 @@ SLOW = tuple(
     TESTS / path
     for path in (
         "examples", "paretoserve", "docs/test_readme.py", "loadtests/benchmarks",
-        "loadtests/closed_loop", "loadtests/simulator", "loadtests/trials",
+        "loadtests/closed_loop", "loadtests/replay", "loadtests/simulator", "loadtests/trials",
         "serving/gateway/test_two_gateways.py", "variants/analysis", "variants/build",
         "variants/compression", "variants/measurement",
     )
