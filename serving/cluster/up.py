@@ -74,7 +74,7 @@ def _print_usage(console: Console, settings: Settings, ports: Ports) -> None:
         f"-H 'x-slo-latency-ms: 50' -d @{sample_path(settings.catalog)}",
         "try next:",
         f"  {url}/docs    requests in a browser",
-        f"  paretoserve load --url {url}    load with several SLO classes",
+        "  make load    load with several SLO classes (in a clone of the repository)",
         f"  paretoserve report {settings.catalog}    the complete report cards",
         "  docs/models.md    serve your own model",
     )
