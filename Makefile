@@ -97,9 +97,10 @@ $(LOADING): $(SERVING)
 	@$(PYTHON) scripts/install.py $(VENV) load
 	@touch $@
 
-$(DEV): $(SERVING)
+# One installation has all of it.
+$(DEV): pyproject.toml constraints.txt
 	@$(PYTHON) scripts/install.py $(VENV) dev
-	@touch $@ $(LOADING)
+	@touch $(SERVING) $(LOADING) $@
 
 $(WEIGHTS): | $(SERVING)
 	$(BIN)/python -m examples.fashion_mnist.train
