@@ -1,7 +1,8 @@
 """Host discovery: keeps a gateway's pool of hosts equal to the replicas that Serve runs.
 
 About once per second, and at once after a host is lost, it queries the addresses of all
-replicas of all variants, connects to new ones and times them, and removes those that are gone.
+replicas of all variants, connects to new ones and times them, and removes those that are gone. A
+replacement on a node where its variant was timed before is not timed again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 import zmq.asyncio
@@ -30,8 +31,8 @@ logger = logging.getLogger(__name__)
 PERIOD_S: Final = 1.0
 """Interval of discovery, in seconds."""
 
-LIST_PERIOD_S: Final = 30.0
-"""Interval of the listing of applications, in seconds; its answer blocks Python for 15 ms."""
+LIST_TIMEOUT_S: Final = 5.0
+"""Time limit, in seconds, for the registry to list the applications."""
 
 DESCRIBE_TIMEOUT_S: Final = 5.0
 """Time limit, in seconds, for the replicas of a variant to describe themselves."""
@@ -80,9 +81,8 @@ class HostDiscovery:
         self._may_connect = False
         self._started = time.monotonic()
         self._removed: set[HostConnection] = set()
-        self._apps: dict[str, list[str]] = {}
-        self._next_listing_at = 0.0
-        self._must_list = True
+        self._timed: set[tuple[str, str]] = set()
+        """Variants and nodes on which a host of the variant was timed."""
 
     async def run(self) -> None:
         """Discover hosts until cancelled, then close the connections."""
@@ -107,12 +107,11 @@ class HostDiscovery:
             self._context.destroy(linger=0)
 
     async def _refresh(self) -> None:
-        if self._must_list or time.monotonic() >= self._next_listing_at:
-            self._apps = await self._registry.list_apps()
-            self._next_listing_at = time.monotonic() + LIST_PERIOD_S
-        answers = await asyncio.gather(*(self._describe(name) for name in self._sizes))
-        # An application that does not answer may have been replaced.
-        self._must_list = None in answers or [] in answers
+        async with asyncio.timeout(LIST_TIMEOUT_S):
+            apps = await self._registry.list_apps()
+        answers = await asyncio.gather(
+            *(self._describe(name, apps.get(name, [])) for name in self._sizes)
+        )
         await self._update_pool(dict(zip(self._sizes, answers, strict=True)))
 
     async def _update_pool(self, described: dict[str, list[HostDescription] | None]) -> None:
@@ -152,21 +151,17 @@ class HostDiscovery:
             )
         )
 
-    async def _describe(self, variant: str) -> list[HostDescription] | None:
+    async def _describe(self, variant: str, apps: Sequence[str]) -> list[HostDescription] | None:
         """Return the descriptions of all hosts of a variant, or None if one did not answer."""
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
-                return [
-                    host
-                    for app in self._apps.get(variant, [])
-                    for host in await self._registry.describe(app)
-                ]
+                return [host for app in apps for host in await self._registry.describe(app)]
         except Exception as error:  # a starting application has no replicas yet
             logger.debug("no description of the hosts of %s: %r", variant, error)
             return None
 
     async def _connect(self, variant: str, address: str) -> None:
-        """Connect to a host, warm it up and time it through the link, then add it to the pool."""
+        """Connect to a host, time it through the link if necessary, then add it to the pool."""
 
         def on_lost() -> None:
             # A host that Serve has stopped is not in the pool any more.
@@ -176,17 +171,14 @@ class HostDiscovery:
                 self._wake.set()
 
         host = HostConnection(self._context, address, on_lost)
+        node = address.rpartition(":")[0]
         try:
-            timings: dict[int, list[float]] = {size: [] for size in self._sizes[variant]}
-            for round_ in range(1 + TIMINGS):
-                for size, took in timings.items():
-                    # The pause lets the CPUs sleep, as they do before a single request.
-                    await asyncio.sleep(CALIBRATION_PAUSE_S)
-                    start = time.monotonic()
-                    await host.run(zero_batch(self._model, size))
-                    if round_:  # the first round is a warm-up
-                        took.append(time.monotonic() - start)
-            self._latency.calibrate(variant, timings)
+            if (variant, node) in self._timed:
+                # Timings would take CPU from hosts that serve, and be distorted by their load.
+                await host.run(zero_batch(self._model, min(self._sizes[variant])))
+            else:
+                self._latency.calibrate(variant, await self._time(variant, host))
+                self._timed.add((variant, node))
         except (HostLost, BatchFailed) as error:
             host.close()
             logger.error(
@@ -198,3 +190,16 @@ class HostDiscovery:
             raise
         if not host.is_lost:
             self._pool.add(variant, host)
+
+    async def _time(self, variant: str, host: HostConnection) -> dict[int, list[float]]:
+        """Return the times of batches on a host, in seconds, by batch size."""
+        timings: dict[int, list[float]] = {size: [] for size in self._sizes[variant]}
+        for round_ in range(1 + TIMINGS):
+            for size, took in timings.items():
+                # The pause lets the CPUs sleep, as they do before a single request.
+                await asyncio.sleep(CALIBRATION_PAUSE_S)
+                start = time.monotonic()
+                await host.run(zero_batch(self._model, size))
+                if round_:  # the first round is a warm-up
+                    took.append(time.monotonic() - start)
+        return timings

@@ -31,11 +31,14 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.hosts: dict[str, list[HostSocket] | Exception] = {}
+        """Hosts by application."""
+        self.apps: dict[str, list[str]] = {}
+        """Applications of the variants that have another application than one of their name."""
         self.rounds = 0
         """Number of discoveries so far."""
 
     async def list_apps(self) -> dict[str, list[str]]:
-        return {app: [app] for app in self.hosts}
+        return {app: [app] for app in self.hosts} | self.apps
 
     async def describe(self, app: str) -> list[HostDescription]:
         self.rounds += app == "dense"
@@ -175,6 +178,39 @@ async def test_a_lost_host_is_counted_and_its_replacement_is_found(host: Any) ->
         registry.hosts["dense"] = [second]
         await until(lambda: harness.counts["dense"] == 1)
         assert [one.address for one in harness.pool.hosts("dense")] == [second.address]
+
+
+async def test_a_replacement_on_the_same_node_is_not_timed(host: Any) -> None:
+    registry = FakeRegistry()
+    first = host("dense")
+    registry.hosts = {"dense": [first], "int8": [host("int8")]}
+    sizes: list[int] = []
+
+    def run(inputs: Arrays) -> Arrays:
+        sizes.append(len(inputs["pixels"]))
+        return answers("dense", inputs)
+
+    async with discovering(registry) as harness:
+        await until(lambda: harness.counts.get("dense") == 1)
+        measured_s = harness.latency.times("dense").within_s(4)
+        with contextlib.closing(HostSocket(run)) as second:
+            registry.hosts["dense"] = [second]
+            first.close()
+            await until(
+                lambda: [h.address for h in harness.pool.hosts("dense")] == [second.address]
+            )
+        assert sizes == [1], "one batch shows that the host works"
+        assert harness.latency.times("dense").within_s(4) == measured_s
+
+
+async def test_a_second_application_of_a_variant_is_found(host: Any) -> None:
+    registry = FakeRegistry()
+    registry.hosts = {"dense": [host("dense")], "int8": [host("int8")]}
+    async with discovering(registry) as harness:
+        await until(lambda: harness.counts == {"dense": 1, "int8": 1})
+        registry.hosts["int8 again"] = [host("int8")]
+        registry.apps["int8"] = ["int8", "int8 again"]
+        await until(lambda: harness.counts["int8"] == 2)
 
 
 async def test_the_memory_is_that_of_the_described_hosts(host: Any) -> None:
