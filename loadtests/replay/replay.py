@@ -10,10 +10,8 @@ it.
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,6 +22,7 @@ import uvloop
 
 from loadtests.client.service import connect
 from loadtests.replay.client_statistics import ClientStatistics, summarize_client
+from loadtests.replay.frozen_heap import frozen_heap
 from loadtests.replay.pool import ConnectionPool
 from loadtests.replay.real_time import real_time_scheduling
 from loadtests.replay.reported import ReportedTimes, parse_responses
@@ -123,7 +122,7 @@ async def replay(
         build_requests(service, path, workload, seed),
         log,
     )
-    with _frozen_heap(), real_time_scheduling() as is_real_time:
+    with frozen_heap(), real_time_scheduling() as is_real_time:
         try:
             await pool.open(min(connections, _INITIAL_CONNECTIONS))
             cpu_s = time.process_time()
@@ -188,14 +187,3 @@ async def _send_all(
         await all_sent.wait()
     finally:
         timer.close()
-
-
-@contextmanager
-def _frozen_heap() -> Iterator[None]:
-    """Exclude existing objects from garbage collection, which shortens its pauses."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
