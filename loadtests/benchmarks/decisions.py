@@ -42,7 +42,7 @@ def _profile(variant: str, accuracy: float, fastest_s: float) -> VariantProfile:
     # Roughly an MLP: 64 samples take eight times as long as one.
     typical_s = {size: fastest_s * size**0.5 for size in (1, 2, 4, 8, 16, 32, 64)}
     latencies = {size: LatencyQuantiles(s, 1.3 * s, 1.5 * s) for size, s in typical_s.items()}
-    return VariantProfile(variant, accuracy, 0.95 - accuracy, accuracy, 1, 1, latencies)
+    return VariantProfile(variant, accuracy, accuracy, 0.95 - accuracy, accuracy, 1, 1, latencies)
 
 
 PROFILES: Final[Mapping[str, VariantProfile]] = {
@@ -155,7 +155,7 @@ def new_planner(policy: Policy, now: Callable[[], float], max_queue: int) -> Pla
     planner = Planner[Any](
         policy,
         new_latency_model(now),
-        {name: profile.accuracy for name, profile in PROFILES.items()},
+        {name: profile.tier_accuracy for name, profile in PROFILES.items()},
         max_batch=MAX_BATCH,
         max_queue=max_queue,
     )

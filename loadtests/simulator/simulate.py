@@ -265,7 +265,7 @@ class _Gateway:
         self.planner = Planner[int](
             policy,
             self.latency,
-            {name: profile.accuracy for name, profile in service.profiles.items()},
+            {name: profile.tier_accuracy for name, profile in service.profiles.items()},
             max_batch=service.max_batch,
             max_queue=service.max_queue,
             cores=service.cores,

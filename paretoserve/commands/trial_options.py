@@ -84,6 +84,14 @@ MACHINE = (
         show_default=True,
         help="Transfer time of a batch to a host and back. The batch occupies its core meanwhile.",
     ),
+    click.option(
+        "--accuracy-margin",
+        type=click.FloatRange(0, 1),
+        callback=finite,
+        default=0.0,
+        show_default=True,
+        help="Difference up to which variants count as equally accurate: the setting of that name.",
+    ),
     THREADS,
 )
 MARKDOWN = click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")

@@ -82,6 +82,7 @@ def simulate(
     gateways: int,
     max_batch: int,
     link_ms: float,
+    accuracy_margin: float,
     threads: int,
     kills: Sequence[str],
     slows: Sequence[str],
@@ -103,7 +104,9 @@ def simulate(
     from loadtests.workload.notation import parse_names
 
     policy_names = parse_policies(policies)
-    profiles = _profiles(catalog or DEFAULT_CATALOG, threads, parse_names(variants))
+    profiles = _profiles(
+        catalog or DEFAULT_CATALOG, threads, parse_names(variants), accuracy_margin
+    )
     service = SimulatedService(
         profiles, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways
     )
@@ -199,6 +202,7 @@ def replay(
     gateways: int,
     max_batch: int,
     link_ms: float,
+    accuracy_margin: float,
     threads: int,
     out: Path | None,
     as_markdown: bool,
@@ -231,7 +235,9 @@ def replay(
     if timings is not None and not compare_simulation:
         raise click.UsageError("--timings is used by --compare-simulation: give that option too.")
     earlier = read_record(Timings, timings) if timings else None
-    profiles = _profiles(catalog, threads, fetch_variants(url)) if catalog else None
+    profiles = None
+    if catalog:
+        profiles = _profiles(catalog, threads, fetch_variants(url), accuracy_margin)
     demand = parse_demand(
         arrivals,
         slos,
@@ -273,9 +279,11 @@ def _make_folder(out: Path | None) -> None:
         out.mkdir(parents=True, exist_ok=True)
 
 
-def _profiles(catalog: Path, threads: int, only: Sequence[str]) -> dict[str, VariantProfile]:
+def _profiles(
+    catalog: Path, threads: int, only: Sequence[str], accuracy_margin: float
+) -> dict[str, VariantProfile]:
     from serving.routing.profile import variant_profiles
     from variants.catalog.catalog import Catalog
     from variants.catalog.hardware import hardware
 
-    return variant_profiles(Catalog.load(catalog), hardware(threads).key, only)
+    return variant_profiles(Catalog.load(catalog), hardware(threads).key, only, accuracy_margin)

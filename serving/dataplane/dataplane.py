@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 from typing import Final
 
 from serving.dataplane.batching import Arrays
-from serving.dataplane.explanation import reason
+from serving.dataplane.explanation import Reasons
 from serving.dataplane.request import RequestResult
 from serving.dataplane.scheduler import Scheduler
 from serving.dataplane.validation import ModelTensors, signature
@@ -85,6 +85,7 @@ class DataPlane:
         self._tensors = ModelTensors(model, max_batch)
         self._started = now()
         self._seen_alive: set[str] = set()
+        self._reasons = Reasons({name: each.tier_accuracy for name, each in profiles.items()})
         self._qualifying = lru_cache(maxsize=1024)(partial(_qualifying, profiles))
         targets = [arm.target for arm in experiment.arms] if experiment else []
         unknown = {target for target in targets if target != ROUTER} - set(profiles)
@@ -222,7 +223,7 @@ class DataPlane:
         is_on_time = took_s <= slo.latency_s
         explanation: dict[str, str | float | bool] = {
             "variant": result.variant,
-            "reason": reason(
+            "reason": self._reasons.reason(
                 result.reason, result.variant, slo, variants, enrollment.arm if enrollment else None
             ),
             "accuracy": profile.accuracy,

@@ -53,7 +53,12 @@ class Gateway:
         """
         clock = LoopClock()
         catalog = Catalog.load(settings.catalog)
-        profiles = variant_profiles(catalog, hardware(settings.hosts.cpus).key, settings.variants)
+        profiles = variant_profiles(
+            catalog,
+            hardware(settings.hosts.cpus).key,
+            settings.variants,
+            settings.accuracy_margin,
+        )
         limits = settings.limits
         self._drain_s = settings.drain_s
 
@@ -73,7 +78,7 @@ class Gateway:
         planner = Planner[PendingRequest[Arrays, Arrays]](
             POLICIES[settings.policy],
             latency,
-            {name: profile.accuracy for name, profile in profiles.items()},
+            {name: profile.tier_accuracy for name, profile in profiles.items()},
             max_batch=limits.batch_size,
             max_queue=limits.queue_length,
             max_lanes=limits.lanes,

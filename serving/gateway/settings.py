@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     variants: tuple[str, ...] = ()
     """The variants of the catalog to serve; empty means all."""
     policy: str = "pareto"
+    accuracy_margin: float = Field(default=0.0, ge=0, le=1)
+    """Difference in accuracy up to which two variants count as equally accurate for routing. With
+    0, they do if their paired 95 % interval contains 0."""
     http: Http = Http()
     grpc: Grpc = Grpc()
     hosts: Hosts = Hosts()

@@ -22,6 +22,7 @@ def lane_key(variants: tuple[str, ...], slo: Slo, signature: Hashable = None) ->
         fastest_first=slo.objective == "latency",
         has_deadline=slo.latency_s < math.inf,
         signature=signature,
+        cheapest_first=slo.objective == "cost",
     )
 
 

@@ -60,8 +60,8 @@ class Planner(Generic[Payload]):
         max_lanes: int = MAX_LANES,
         cores: float = math.inf,
     ) -> None:
-        """`accuracies` maps variants to accuracies; `cores` is the number of batches that run at
-        once without slowing each other down.
+        """`accuracies` maps variants to the accuracies of their tiers; `cores` is the number of
+        batches that run at once without slowing each other down.
         """
         self._policy = policy
         self._latency = latency

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from serving.routing.slo import Slo
-from variants.catalog.catalog import Catalog, ReportCard
+from serving.routing.tiers import tier_accuracies
+from variants.catalog.catalog import Catalog, ReportCard, Variant
 from variants.catalog.comparison import hardware_keys
+from variants.catalog.recipe import DENSE
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,10 @@ class VariantProfile:
 
     variant: str
     accuracy: float
+    """Measured accuracy."""
+    tier_accuracy: float
+    """Accuracy that the router compares: equal for variants that count as equally accurate. See
+    `serving.routing.tiers`."""
     accuracy_drop: float
     """Upper end of the 95 % interval of the accuracy drop against dense."""
     agreement: float
@@ -51,16 +57,22 @@ class VariantProfile:
 
 
 def variant_profiles(
-    catalog: Catalog, hardware_key: str, only: Sequence[str] = ()
+    catalog: Catalog,
+    hardware_key: str,
+    only: Sequence[str] = (),
+    accuracy_margin: float = 0.0,
 ) -> dict[str, VariantProfile]:
     """Return the profile of each variant on this kind of hardware, or of each variant in `only`.
+
+    Variants count as equally accurate if they differ by at most `accuracy_margin`, or by no more
+    than noise.
 
     A variant without a report card for this hardware gets that of other hardware, with a warning:
     its accuracy holds, and its latencies are corrected by live observations. Of several kinds of
     other hardware, one with report cards of every variant is preferred, then the newest.
 
-    Raises `ValueError` if `only` names a variant that is not in the catalog, or if a variant has no
-    report card.
+    Raises `ValueError` if `only` names a variant that is not in the catalog, or if a variant or
+    dense has no report card.
     """
     unknown = set(only) - set(catalog.variants)
     if unknown:
@@ -71,26 +83,28 @@ def variant_profiles(
     variants = {n: variant for n, variant in catalog.variants.items() if not only or n in only}
     newest = hardware_keys(catalog)
     on_all = [key for key in newest if all(v.report_card(key) for v in variants.values())]
-    profiles = {}
-    for name, variant in variants.items():
-        cards = (variant.report_card(key) for key in (hardware_key, *on_all, *newest))
-        card = next(filter(None, cards), None)
-        if card is None:
-            raise ValueError(f"variant {name} has no report card; run `paretoserve measure`")
+    keys = (hardware_key, *on_all, *newest)
+    cards = {name: _report_card(variant, keys) for name, variant in variants.items()}
+    tiers = tier_accuracies(
+        {name: card.accuracy_difference for name, card in cards.items()},
+        _report_card(catalog.variants[DENSE], keys).accuracy.value,
+        accuracy_margin,
+    )
+    for name, card in cards.items():
         if card.hardware.key != hardware_key:
             logger.warning(
                 "the report card is from other hardware; run `paretoserve measure` on this machine",
                 extra={"variant": name},
             )
-        profiles[name] = _profile(name, card)
-    return profiles
+    return {name: _profile(name, card, tiers[name]) for name, card in cards.items()}
 
 
 def qualifying(profiles: Mapping[str, VariantProfile], slo: Slo) -> tuple[str, ...]:
     """Return the variants that satisfy an SLO's accuracy limits, best first by its objective.
 
-    For the objective `latency` they are ordered by their fastest batches; the policy decides which
-    one answers first at the moment.
+    Of variants that count as equally accurate the cheapest one is first. For the objective
+    `latency` they are ordered by their fastest batches; the policy decides which one answers first
+    at the moment.
     """
     if slo.variant is not None:
         return (slo.variant,)
@@ -101,18 +115,27 @@ def qualifying(profiles: Mapping[str, VariantProfile], slo: Slo) -> tuple[str, .
     ]
     match slo.objective:
         case "accuracy":
-            allowed.sort(key=lambda profile: (-profile.accuracy, profile.seconds_per_sample))
+            allowed.sort(key=lambda profile: (-profile.tier_accuracy, profile.seconds_per_sample))
         case "latency":
             allowed.sort(key=lambda profile: profile.fastest_batch_s)
         case "cost":
-            allowed.sort(key=lambda profile: (profile.seconds_per_sample, -profile.accuracy))
+            allowed.sort(key=lambda profile: (profile.seconds_per_sample, -profile.tier_accuracy))
     return tuple(profile.variant for profile in allowed)
 
 
-def _profile(name: str, card: ReportCard) -> VariantProfile:
+def _report_card(variant: Variant, keys: Sequence[str]) -> ReportCard:
+    """Return the report card for the first of these hardware keys for which there is one."""
+    card = next(filter(None, map(variant.report_card, keys)), None)
+    if card is None:
+        raise ValueError(f"variant {variant.name} has no report card; run `paretoserve measure`")
+    return card
+
+
+def _profile(name: str, card: ReportCard, tier_accuracy: float) -> VariantProfile:
     return VariantProfile(
         variant=name,
         accuracy=card.accuracy.value,
+        tier_accuracy=tier_accuracy,
         accuracy_drop=max(0.0, -card.accuracy_difference.low),
         agreement=card.agreement.value,
         weight_bytes=card.weight_bytes,

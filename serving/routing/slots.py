@@ -35,6 +35,10 @@ class RunningBatch:
         """Return the expected remaining time, in seconds; more than 0 for an overdue batch."""
         return max(self.due - now, MIN_REMAINING_RATIO * (self.due - self.sent))
 
+    def overdue_s(self, now: float) -> float:
+        """Return by how much it exceeds its median time, in seconds; 0 if it does not."""
+        return max(0.0, now - self.due)
+
 
 class VariantSlots:
     """The slots of each variant and the batches that run on them."""
@@ -47,8 +51,8 @@ class VariantSlots:
         max_batch: int,
         cores: float,
     ) -> None:
-        """`accuracies` maps variants, best first, to accuracies; `cores` is the number of batches
-        that run at once without slowing each other down.
+        """`accuracies` maps variants, best first, to the accuracies of their tiers; `cores` is the
+        number of batches that run at once without slowing each other down.
         """
         self._latency = latency
         self._accuracies = accuracies
@@ -143,6 +147,7 @@ class VariantSlots:
             best_case_s=partial(self._latency.best_case_s, name),
             since_last_batch_s=self._latency.since_last_batch_s(name),
             batches_sent=self._batches_sent[name],
+            overdue_s=0.0 if empty else min(self._running[n].overdue_s(now) for n in own),
         )
 
     def _next_end_s(self, numbers: Iterable[int], now: float) -> float:

@@ -62,14 +62,17 @@ def profile(
     accuracy: float = 0.9,
     latencies_s: Mapping[int, float] | None = None,
     *,
+    tier: float | None = None,
     drop: float = 0.0,
     agreement: float = 1.0,
     weight_bytes: int = 4_000,
     artifact_bytes: int = 5_000,
 ) -> VariantProfile:
+    """Return a profile; `tier` is the accuracy of its tier, by default its own."""
     return VariantProfile(
         variant=variant,
         accuracy=accuracy,
+        tier_accuracy=accuracy if tier is None else tier,
         accuracy_drop=drop,
         agreement=agreement,
         weight_bytes=weight_bytes,
@@ -142,7 +145,7 @@ def in_process(
     planner = Planner[Any](
         pareto,
         latency,
-        {name: profile.accuracy for name, profile in profiles.items()},
+        {name: profile.tier_accuracy for name, profile in profiles.items()},
         max_batch=max_batch,
         max_queue=max_queue,
     )

@@ -25,9 +25,12 @@ SLOWER: Final = "slower"
 _ALPHA: Final = 0.05
 
 
-def accuracy_verdict(difference: Interval) -> str:
-    """Return the verdict on an accuracy difference to dense."""
-    return _verdict(difference, 0.0, above=BETTER, between=WITHIN_NOISE, below=WORSE)
+def accuracy_verdict(difference: Interval, margin: float = 0.0) -> str:
+    """Return the verdict on an accuracy difference to dense.
+
+    A difference is within noise unless its interval shows that it is larger than `margin`.
+    """
+    return _verdict(difference, 0.0, margin, above=BETTER, between=WITHIN_NOISE, below=WORSE)
 
 
 def class_verdict(difference: ClassDifference) -> str:
@@ -39,7 +42,7 @@ def class_verdict(difference: ClassDifference) -> str:
 
 def speed_verdict(speedup: Interval) -> str:
     """Return the verdict on a speedup over dense."""
-    return _verdict(speedup, 1.0, above=FASTER, between=SAME, below=SLOWER)
+    return _verdict(speedup, 1.0, 0.0, above=FASTER, between=SAME, below=SLOWER)
 
 
 def faster_batches(latencies: Sequence[BatchLatency]) -> tuple[tuple[int, int], ...]:
@@ -102,7 +105,9 @@ def frontier_at(cards: Cards, batch_size: int) -> frozenset[str]:
     )
 
 
-def _verdict(interval: Interval, neutral: float, *, above: str, between: str, below: str) -> str:
-    if interval.low > neutral:
+def _verdict(
+    interval: Interval, neutral: float, margin: float, *, above: str, between: str, below: str
+) -> str:
+    if interval.low > neutral + margin:
         return above
-    return below if interval.high < neutral else between
+    return below if interval.high < neutral - margin else between

@@ -20,7 +20,13 @@ from itertools import islice
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from serving.routing.policy.queue_view import Group, QueueView, fastest_variant, groups_of
+from serving.routing.policy.queue_view import (
+    Group,
+    QueueView,
+    answers_in_s,
+    fastest_variant,
+    groups_of,
+)
 from serving.routing.policy.state import Lane, VariantState
 
 RANK_COST: Final = 1e-3
@@ -46,9 +52,13 @@ SPLIT_COST: Final = 0.05
 MAX_SPLIT_VARIANTS: Final = 2
 """Number of variants, the fastest ones, for which smaller batches are considered."""
 
-SAME_VARIANT_BONUS: Final = 0.002
-"""Value of staying with the variant of the last batch, in correct answers per request. It prevents
+SAME_TIER_BONUS: Final = 0.002
+"""Value of staying with the accuracy of the last batch, in correct answers per request. It prevents
 alternation between variants of about equal value."""
+
+NEGLIGIBLE_GAIN: Final = 0.002
+"""Difference in value, in correct answers per request, below which the time to the answer decides
+between variants that are equally accurate."""
 
 
 class CandidateBatch(NamedTuple):
@@ -61,7 +71,7 @@ class CandidateBatch(NamedTuple):
     lane: Lane
     variant: VariantState
     rank: int
-    """Index of the variant among those that qualify, best first."""
+    """Number of qualifying variants that are better: 0 for all that are as accurate as the best."""
     size: int
     """Number of samples."""
     taken: int
@@ -90,12 +100,18 @@ class CandidateBatches:
         self._allowance_s = lane.requests[0].deadline - lane.requests[0].arrived
         self._worth = [each.accuracy for each in qualifying]
         self._recent_accuracy = state.recent_accuracy
-        if any(b > a for a, b in zip(self._worth, self._worth[1:], strict=False)):
+        is_ascending = any(b > a for a, b in zip(self._worth, self._worth[1:], strict=False))
+        if is_ascending or lane.key.cheapest_first:
             self._worth = [1 - RANK_COST * rank for rank in range(len(qualifying))]
             self._recent_accuracy = 1.0
         self._fastest = fastest_variant(qualifying, lane.samples)
         self._fastest_worth = self._worth[qualifying.index(self._fastest)]
-        self._undominated = _undominated(qualifying, lane.samples)
+        self._undominated = [
+            (self._worth.index(self._worth[place]), variant)
+            for place, variant in _undominated(qualifying, lane.samples)
+        ]
+        last = state.variants.get(state.last_variant) if state.last_variant else None
+        self._last_accuracy = last.accuracy if last else None
         self._other_groups = view.other_groups(lane)
         self._others_worth = sum(count * worth for count, _, _, worth in self._other_groups)
         self._remaining: dict[int, list[Group]] = {}
@@ -186,8 +202,8 @@ class CandidateBatches:
         cost: float = 0.0,
     ) -> CandidateBatch:
         value = self._value(rank, variant, size, taken, skip) - cost
-        if variant.name == self._state.last_variant:
-            value += SAME_VARIANT_BONUS * taken
+        if variant.accuracy == self._last_accuracy:
+            value += SAME_TIER_BONUS * taken
         loss = self._worth[rank] * self._count + self._others_worth - value
         return CandidateBatch(value, loss, self._lane, variant, rank, size, taken, skip)
 
@@ -285,20 +301,38 @@ class CandidateBatches:
         return groups
 
 
+def best_batch(batches: Sequence[CandidateBatch]) -> CandidateBatch:
+    """Return the batch of one lane with the highest value.
+
+    Of variants that are equally accurate, the one that answers the same requests first is used,
+    unless that costs more than a negligible part of the value.
+    """
+    best = max(batches, key=attrgetter("value"))
+    least = best.value - NEGLIGIBLE_GAIN * best.taken
+    equal = (
+        each
+        for each in batches
+        if each.rank == best.rank
+        and (each.skip, each.taken) == (best.skip, best.taken)
+        and each.value >= least
+    )
+    return min(equal, key=lambda each: answers_in_s(each.variant, each.size))
+
+
 def _undominated(
     qualifying: Sequence[VariantState], samples: int
 ) -> list[tuple[int, VariantState]]:
-    """Return the variants that are faster than all better ones with a free slot, with their ranks.
+    """Return the variants that are faster than all those before them with a free slot, by index.
 
     Faster means for a single sample or for all queued samples.
     """
     kept: list[tuple[int, VariantState]] = []
     fastest_s = [math.inf, math.inf]
-    for rank, variant in enumerate(qualifying):
+    for place, variant in enumerate(qualifying):
         times = variant.times
         took_s = [times.typical_s(1), times.typical_s(min(samples, variant.max_batch))]
         if took_s[0] < fastest_s[0] or took_s[1] < fastest_s[1]:
-            kept.append((rank, variant))
+            kept.append((place, variant))
             if variant.free_slots:
                 fastest_s = [min(a, b) for a, b in zip(fastest_s, took_s, strict=True)]
     return kept

@@ -9,7 +9,12 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from serving.routing.policy.queue_view import fastest_variant, live_variants
+from serving.routing.policy.queue_view import (
+    answers_in_s,
+    fastest_variant,
+    live_variants,
+    preferred_variant,
+)
 from serving.routing.policy.state import Dispatch, Lane, RouterState, Wait, drain_time_s
 
 MAX_MISSES_PER_SAMPLE: Final = 0.02
@@ -35,9 +40,12 @@ def serve_without_deadline(
     """
     now, due = state.now, lane.requests[0].order.due
     qualifying = live_variants(lane, state)
-    if not qualifying or not qualifying[0].free_slots:
+    if not qualifying:
         return Wait()
-    variant = qualifying[0]
+    variant = preferred_variant(lane, qualifying)
+    if not variant.free_slots:
+        # The end of its batch triggers a decision. If it hangs, an equal one may answer earlier.
+        return Wait(now + answers_in_s(variant, lane.samples))
     times, least = variant.times, lane.requests[0].size
     sizes = [max(least, min(variant.max_batch, lane.samples))]
     while sizes[-1] > least:

@@ -19,9 +19,10 @@ from serving.routing.policy.lookahead import (
     NEGLIGIBLE_MISSES,
     CandidateBatch,
     CandidateBatches,
+    best_batch,
 )
 from serving.routing.policy.no_deadline import is_overdue, serve_without_deadline
-from serving.routing.policy.queue_view import QueueView
+from serving.routing.policy.queue_view import QueueView, preferred_variant
 from serving.routing.policy.state import (
     Decision,
     Dispatch,
@@ -77,8 +78,9 @@ def pareto(state: RouterState) -> Decision:
         exploring = _explore(lane, qualifying, state)
         if exploring is not None:
             return exploring
-        if len(lanes) == 1 and _has_ample_slack(lane, qualifying[0], state):
-            return _send_all(lane, qualifying[0])
+        preferred = preferred_variant(lane, qualifying)
+        if len(lanes) == 1 and _has_ample_slack(lane, preferred, state):
+            return _send_all(lane, preferred)
         best = _best_batch(CandidateBatches(lane, view))
         if best.loss > TOLERATED_LOSS and best.variant.free_slots:
             best = _best_of_lanes(best, lanes, view)
@@ -124,9 +126,10 @@ def _send_all(lane: Lane, preferred: VariantState) -> Dispatch:
 
 def _best_batch(batches: CandidateBatches) -> CandidateBatch:
     """Return the best batch of a lane; consider smaller batches only if a loss is expected."""
-    best = max(batches.full_batches(), key=_value)
+    full = list(batches.full_batches())
+    best = best_batch(full)
     if best.loss > TOLERATED_LOSS:
-        best = max([best, *batches.smaller_batches()], key=_value)
+        best = best_batch([*full, *batches.smaller_batches()])
     return best
 
 
@@ -137,7 +140,7 @@ def _best_of_lanes(best: CandidateBatch, lanes: Sequence[Lane], view: QueueView)
         qualifying = view.live_variants(lane)
         is_other = lane is not best.lane and qualifying
         if is_other and not _is_unattainable(lane, qualifying, view.state):
-            other = max(CandidateBatches(lane, view).full_batches(), key=_value)
+            other = best_batch(list(CandidateBatches(lane, view).full_batches()))
             if other.value > best.value + TOLERATED_LOSS and other.variant.free_slots:
                 best = other
     return best
@@ -174,7 +177,7 @@ def _dispatch(best: CandidateBatch, lanes: Sequence[Lane], state: RouterState) -
     earliest = taken[0].deadline
     tolerated = state.expected_misses(chosen.times.typical_s(size)) + TOLERATED_LOSS
     for other in lanes:
-        if not _can_share(other, lane, chosen):
+        if not _can_share(other, lane, chosen, state):
             continue
         count = 0
         for request in other.requests:
@@ -202,18 +205,20 @@ def _reason(best: CandidateBatch, left_s: float, size: int) -> str:
     return "behind" if best.taken < len(best.lane.requests) else "in time"
 
 
-def _can_share(other: Lane, lane: Lane, variant: VariantState) -> bool:
-    """Return whether requests of another lane can join a batch and prefer its variant."""
+def _can_share(other: Lane, lane: Lane, variant: VariantState, state: RouterState) -> bool:
+    """Return whether requests of another lane can join a batch and prefer no other variant."""
+    key = other.key
+    if other is lane or key.signature != lane.key.signature or key.fastest_first:
+        return False
+    if key.variants[0] == variant.name:
+        return True
+    first = state.variants.get(key.variants[0])
     return (
-        other is not lane
-        and other.key.signature == lane.key.signature
-        and other.key.variants[0] == variant.name
-        and not other.key.fastest_first
+        first is not None
+        and first.accuracy == variant.accuracy
+        and variant.name in key.variants
+        and not key.cheapest_first
     )
-
-
-def _value(batch: CandidateBatch) -> float:
-    return batch.value
 
 
 def _first_order(lane: Lane) -> QueueOrder:

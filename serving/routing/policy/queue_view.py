@@ -48,6 +48,28 @@ def fastest_variant(variants: Sequence[VariantState], size: int) -> VariantState
     return min(variants, key=lambda each: each.times.typical_s(min(size, each.max_batch)))
 
 
+def answers_in_s(variant: VariantState, size: int) -> float:
+    """Return the expected time until a variant answers a batch of `size` samples, in seconds.
+
+    A running batch that is overdue is expected to take as long again as it is overdue, so that no
+    request waits for a host that hangs while an equal variant is free.
+    """
+    typical_s = variant.times.typical_s(min(size, variant.max_batch))
+    return variant.free_in_s + variant.overdue_s + typical_s
+
+
+def preferred_variant(lane: Lane, live: Sequence[VariantState]) -> VariantState:
+    """Return the variant that a lane prefers, out of its `live` variants, best first.
+
+    Of those that are as accurate as the best, it is the one that answers first.
+    """
+    best, samples = live[0], lane.samples
+    if lane.key.cheapest_first or lane.key.fastest_first:
+        return best
+    equal = [variant for variant in live if variant.accuracy == best.accuracy]
+    return min(equal, key=lambda variant: answers_in_s(variant, samples))
+
+
 class QueueView:
     """The live variants and the groups of each lane."""
 

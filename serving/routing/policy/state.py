@@ -29,6 +29,8 @@ class LaneKey(NamedTuple):
     has_deadline: bool = True
     signature: Hashable = None
     """Equal for two requests only if they can share a batch."""
+    cheapest_first: bool = False
+    """Prefer the first of `variants` to others that are as accurate and faster at the moment."""
 
 
 class QueueOrder(NamedTuple):
@@ -94,6 +96,7 @@ class VariantState:
 
     name: str
     accuracy: float
+    """Accuracy of the variant's tier: equal for variants that count as equally accurate."""
     slots: int
     """Number of batches that its live replicas run at a time."""
     free_slots: int
@@ -108,6 +111,8 @@ class VariantState:
     """Time since its last batch was answered; infinite if none was."""
     batches_sent: int = 0
     """Number of batches that were sent to it so far."""
+    overdue_s: float = 0.0
+    """Time by which all its running batches exceed their typical times; 0 if a slot is free."""
 
     def largest_batch(self, limit: int, within_s: float) -> int:
         """Return the largest batch of at most `limit` samples whose 95 % quantile is in time.

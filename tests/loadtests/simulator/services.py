@@ -23,7 +23,7 @@ def report_card(fastest_s: float) -> dict[int, LatencyQuantiles]:
 
 def _profile(variant: str, accuracy: float, fastest_s: float) -> VariantProfile:
     return VariantProfile(
-        variant, accuracy, 0.95 - accuracy, accuracy, 1, 1, report_card(fastest_s)
+        variant, accuracy, accuracy, 0.95 - accuracy, accuracy, 1, 1, report_card(fastest_s)
     )
 
 

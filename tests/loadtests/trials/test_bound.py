@@ -275,6 +275,7 @@ def bound_of(
         name: VariantProfile(
             name,
             {**ACCURACIES, **accuracies}[name],
+            {**ACCURACIES, **accuracies}[name],
             0.0,
             1.0,
             0,

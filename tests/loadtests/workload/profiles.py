@@ -8,6 +8,7 @@ def profile(variant: str, **p95_s: float) -> VariantProfile:
     return VariantProfile(
         variant=variant,
         accuracy=0.9,
+        tier_accuracy=0.9,
         accuracy_drop=0.0,
         agreement=1.0,
         weight_bytes=1,

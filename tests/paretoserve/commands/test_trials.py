@@ -38,6 +38,18 @@ def invoke(*arguments: str | Path) -> Result:
     return CliRunner().invoke(cli, [*map(str, arguments)], env={"COLUMNS": "200"})
 
 
+@pytest.mark.parametrize(
+    ("margin", "answered_by"), [("0", "dense 100"), ("0.02", "int8 100"), ("0.01", "dense 100")]
+)
+def test_simulate_uses_the_accuracy_margin(catalog: Path, margin: str, answered_by: str) -> None:
+    result = invoke(
+        "simulate", "--catalog", catalog, "--policy", "fifo", "--requests", "50", "--seeds", "1",
+        "--no-bound", "--accuracy-margin", margin, "--markdown",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert answered_by in result.stdout
+
+
 def test_simulate_compares_policies_and_writes_the_outcomes(catalog: Path, tmp_path: Path) -> None:
     result = invoke(
         "simulate", "--catalog", catalog, "--policy", "fastest,fixed", "--policy", "pareto",

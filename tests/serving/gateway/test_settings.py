@@ -87,6 +87,16 @@ def test_an_unknown_policy_is_refused() -> None:
         load_settings()
 
 
+def test_the_accuracy_margin_is_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().accuracy_margin == 0
+    monkeypatch.setenv("PARETOSERVE_ACCURACY_MARGIN", "0.005")
+    assert load_settings().accuracy_margin == 0.005
+    for wrong in ("-0.1", "1.5", "nan"):
+        monkeypatch.setenv("PARETOSERVE_ACCURACY_MARGIN", wrong)
+        with pytest.raises(ValueError, match=r"accuracy_margin: Input should be .* than or equal"):
+            load_settings()
+
+
 def test_a_variable_names_the_config_file(monkeypatch: pytest.MonkeyPatch) -> None:
     write({"drain_s": 1})
     write({"drain_s": 2}, "other.yaml")

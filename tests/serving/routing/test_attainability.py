@@ -31,7 +31,7 @@ VARIANTS = ("dense", "int8")
         ),
         pytest.param(
             Slo(latency_s=0.02, objective="cost"),
-            LaneKey(VARIANTS, fastest_first=False, has_deadline=True),
+            LaneKey(VARIANTS, cheapest_first=True, has_deadline=True),
             id="the objective cost",
         ),
     ],

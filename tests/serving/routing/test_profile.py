@@ -30,6 +30,7 @@ def test_a_profile_has_the_values_of_the_report_card_for_this_hardware() -> None
     assert variant_profiles(CATALOG, HERE)["dense"] == VariantProfile(
         variant="dense",
         accuracy=0.9,
+        tier_accuracy=0.9,
         accuracy_drop=0.0,
         agreement=0.98,
         weight_bytes=23_298_088,
@@ -90,6 +91,62 @@ def test_on_unknown_hardware_all_report_cards_are_of_one_kind() -> None:
         "int8": 0.001,
     }
     assert variant_profiles(measured, HERE, only=["dense"])["dense"].latencies[1].p95_s == 0.0006
+
+
+NOISE = catalog(
+    {
+        "dense": (card(0.8958, latency(1, 0.001), difference=around(0, 0)),),
+        "activation-pruned": (card(0.8971, latency(1, 0.002), difference=around(0.0013, 0.0031)),),
+        "int8": (card(0.8957, latency(1, 0.0003), difference=around(-0.0001, 0.0007)),),
+        "tiny": (card(0.8810, latency(1, 0.0001), difference=around(-0.0148, 0.003)),),
+    }
+)
+"""The estimate of the slowest variant is 0.13 points above dense, which is noise."""
+
+
+@pytest.mark.parametrize(
+    ("only", "expected"),
+    [
+        ((), ("int8", "dense", "activation-pruned", "tiny")),
+        (("activation-pruned", "dense"), ("dense", "activation-pruned")),
+        (("activation-pruned", "int8"), ("int8", "activation-pruned")),
+        (("tiny", "activation-pruned"), ("activation-pruned", "tiny")),
+    ],
+    ids=["all", "without int8", "without dense", "not equal"],
+)
+def test_of_variants_that_differ_by_noise_the_cheapest_is_first(
+    only: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    assert qualifying(variant_profiles(NOISE, HERE, only), Slo()) == expected
+
+
+def test_a_margin_makes_more_variants_equal() -> None:
+    profiles = variant_profiles(NOISE, HERE, accuracy_margin=0.012)
+    assert qualifying(profiles, Slo()) == ("tiny", "int8", "dense", "activation-pruned")
+
+
+def test_noise_does_not_change_floors() -> None:
+    profiles = variant_profiles(NOISE, HERE, accuracy_margin=1.0)
+    assert {name: each.accuracy for name, each in profiles.items()} == {
+        "dense": 0.8958,
+        "activation-pruned": 0.8971,
+        "int8": 0.8957,
+        "tiny": 0.8810,
+    }
+    assert qualifying(profiles, Slo(min_accuracy=0.8958)) == ("dense", "activation-pruned")
+    assert qualifying(profiles, Slo(max_accuracy_drop=0.001)) == ("int8", "dense")
+
+
+def test_a_report_card_of_other_hardware_is_compared_with_dense_there() -> None:
+    mixed = catalog(
+        {
+            "dense": (card(0.9, latency(1, 0.001)),),
+            "int8": (
+                card(0.91, latency(1, 0.0001), difference=around(-0.02, 0.005), key=ELSEWHERE),
+            ),
+        }
+    )
+    assert qualifying(variant_profiles(mixed, HERE), Slo()) == ("dense", "int8")
 
 
 def test_the_cost_of_a_sample_is_that_of_the_most_efficient_batch_size() -> None:

@@ -34,6 +34,22 @@ def test_the_verdict_on_an_accuracy_difference(low: float, high: float, verdict:
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
+        (0.0021, 0.004, "better"),
+        (0.0020, 0.004, "within noise"),
+        (-0.004, -0.0020, "within noise"),
+        (-0.004, -0.0021, "worse"),
+    ],
+)
+def test_a_difference_up_to_the_margin_is_within_noise(
+    low: float, high: float, verdict: str
+) -> None:
+    difference = Interval(value=(low + high) / 2, low=low, high=high)
+    assert accuracy_verdict(difference, margin=0.002) == verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
         pytest.param(1.01, 1.2, "faster", id="all above 1"),
         pytest.param(0.99, 1.2, "same within noise", id="1 inside"),
         pytest.param(1.0, 1.2, "same within noise", id="1 at the end is inside"),

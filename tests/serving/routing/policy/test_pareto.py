@@ -256,9 +256,7 @@ def test_a_wait_ends_in_the_future_and_has_a_reason(state: RouterState) -> None:
 
 @pytest.mark.parametrize("queued", [64, 65, 100, 128])
 def test_with_free_cores_a_queue_of_any_length_gets_the_best_variant(queued: int) -> None:
-    dense = states.variant_state("dense", 0.010, 0.001)
-    int8 = states.variant_state("int8", 0.002, 0.0001)
-    state = replace(router_state([lane(*[0.5] * queued)], dense, int8), free_cores=2)
+    state = replace(router_state([lane(*[0.5] * queued)], DENSE, INT8), free_cores=2)
     decision = pareto(state)
     assert isinstance(decision, Dispatch)
     assert (decision.variant, decision.size) == ("dense", 64)
