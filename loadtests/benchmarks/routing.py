@@ -21,7 +21,7 @@ from rich.console import Console
 from loadtests.benchmarks import options
 from loadtests.simulator.compare import ALL, parse_policies
 from loadtests.simulator.parallel import RunStore, SimulationJob, run_jobs
-from loadtests.simulator.simulate import SimulatedService
+from loadtests.simulator.service import SimulatedService
 from loadtests.trials.conditions import FULL, GOODPUT_DEADLINE, QUICK, Table, cases
 from loadtests.trials.files import write_grids, write_trial
 from loadtests.trials.goodput import goodput_tables

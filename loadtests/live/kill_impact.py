@@ -11,7 +11,7 @@ from statistics import median
 from typing import Final
 
 from loadtests.live.fault_injection import HostKill
-from loadtests.simulator.simulate import HostFailure
+from loadtests.simulator.faults import HostFailure
 from loadtests.trials.grid import Grid
 from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.trials.tables import NO_VALUE

@@ -18,7 +18,8 @@ from loadtests.replay.client_statistics import MAX_DELAY_S
 from loadtests.replay.live_run import LiveRun, replay_live, simulate_same_requests
 from loadtests.replay.timings import MIN_BATCHES, Timings, correct_profiles
 from loadtests.simulator.compare import Comparison
-from loadtests.simulator.simulate import HostFailure, SimulatedService
+from loadtests.simulator.faults import HostFailure
+from loadtests.simulator.service import SimulatedService
 from loadtests.workload.arrivals import Uniform
 from loadtests.workload.demand import Demand
 from loadtests.workload.workload import SloClass

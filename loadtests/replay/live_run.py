@@ -16,7 +16,8 @@ from loadtests.replay.client_statistics import ClientStatistics
 from loadtests.replay.replay import run_replay
 from loadtests.replay.timings import Timings, summarize_timings
 from loadtests.simulator.compare import Comparison, compare
-from loadtests.simulator.simulate import Fault, SimulatedService
+from loadtests.simulator.faults import Fault
+from loadtests.simulator.service import SimulatedService
 from loadtests.simulator.trial import trial_title, write_outcomes_by_policy
 from loadtests.trials.calibration import calibration
 from loadtests.trials.conditions import condition_of

@@ -1,6 +1,6 @@
-"""Simulates several policies on the same requests and compares them with the clairvoyant bound.
+"""Simulates several policies under the same load and compares them with the clairvoyant bound.
 
-SimulatedService, Demand, policies, seed ─▶ compare ─▶ Comparison: Runs, Outcomes, computing time
+SimulatedService, Load, policies, seed ─▶ compare ─▶ Comparison: Runs, Outcomes, computing time
 """
 
 from __future__ import annotations
@@ -8,18 +8,25 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from functools import partial
+from typing import Final, TypeAlias
 
-from loadtests.simulator.simulate import Fault, HostFailure, SimulatedService, simulate
+from loadtests.simulator.clients import ClosedLoop, Retries
+from loadtests.simulator.faults import Fault, HostFailure
+from loadtests.simulator.service import SimulatedService
+from loadtests.simulator.simulate import NO_RETRIES, simulate, simulate_closed_loop
 from loadtests.trials.bound import Bound, Outage, clairvoyant
 from loadtests.trials.calibration import calibration
 from loadtests.trials.conditions import condition_of
 from loadtests.trials.outcomes import Outcomes
-from loadtests.trials.runs import Run
+from loadtests.trials.runs import Condition, Run
 from loadtests.trials.scores import score
 from loadtests.workload.demand import Demand
-from loadtests.workload.workload import Workload
+from loadtests.workload.workload import SloClass, Workload
 from serving.routing.policy import POLICIES
+
+Load: TypeAlias = Demand | ClosedLoop
+"""Requests at times that do not depend on the service, or clients that wait for their answers."""
 
 ALL: Final = "all"
 """Name that stands for all policies."""
@@ -27,7 +34,7 @@ ALL: Final = "all"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Results of policies on one workload, in the order of the policies."""
+    """Results of policies under one load, in the order of the policies."""
 
     runs: tuple[Run, ...]
     outcomes: tuple[Outcomes, ...]
@@ -60,58 +67,74 @@ def check_policy(name: str) -> None:
 
 def compare(
     service: SimulatedService,
-    demand: Demand,
+    load: Load,
     policies: Sequence[str],
     seed: int,
     *,
     faults: Sequence[Fault] = (),
     is_bounded: bool = True,
+    retries: Retries = NO_RETRIES,
 ) -> Comparison:
-    """Simulate each policy on the requests drawn with `seed`.
+    """Simulate each policy on the requests drawn with `seed`, or with the clients of a closed loop.
+
+    There is no bound for a closed loop and with retries, because the requests depend on the policy.
 
     Raises ValueError if there are no requests, if a request is larger than a batch, if a fault
-    comes after the last request, and as `draw` does.
+    comes after the last request, and as `draw` and `ClosedLoop.check` do.
     """
-    workload = demand.draw(seed)
-    _check(workload, service, faults)
-    bound = _bound(service, workload, faults) if is_bounded else None
+    _check(load.classes, service)
+    _check_faults(faults, load.seconds)
+    bound, condition = None, _condition(load)
+    if isinstance(load, ClosedLoop):
+        run = partial(simulate_closed_loop, service, load)
+    else:
+        workload = load.draw(seed)
+        if not len(workload):
+            raise ValueError(
+                f"no request arrives within {workload.seconds:g} s; increase the duration or the "
+                "rate"
+            )
+        if is_bounded and retries == NO_RETRIES:
+            bound = _bound(service, workload, faults)
+        run = partial(simulate, service, workload, retries=retries)
     accuracy = {name: profile.accuracy for name, profile in service.profiles.items()}
     outcomes, took_s = [], 0.0
     for name in policies:
         start = time.perf_counter()
-        outcomes.append(
-            simulate(service, workload, POLICIES[name], name=name, seed=seed, faults=faults)
-        )
+        outcomes.append(run(POLICIES[name], name=name, seed=seed, faults=faults))
         took_s += time.perf_counter() - start
     runs = (
         Run(
-            condition=condition_of(demand),
+            condition=condition,
             seed=seed,
             score=score(each, accuracy, bound.utility if bound else None),
             attainable=bound.attainment if bound else None,
-            calibration=each.batches and calibration(each.batches, each.variants, workload.seconds),
+            calibration=each.batches and calibration(each.batches, each.variants, load.seconds),
         )
         for each in outcomes
     )
     return Comparison(tuple(runs), tuple(outcomes), took_s)
 
 
-def _check(workload: Workload, service: SimulatedService, faults: Sequence[Fault]) -> None:
-    if not len(workload):
-        raise ValueError(
-            f"no request arrives within {workload.seconds:g} s; increase the duration or the rate"
-        )
-    largest = max(each.size for each in workload.classes)
+def _condition(load: Load) -> Condition:
+    return Condition(kind=load.name) if isinstance(load, ClosedLoop) else condition_of(load)
+
+
+def _check(classes: Sequence[SloClass], service: SimulatedService) -> None:
+    largest = max(each.size for each in classes)
     if largest > service.max_batch:
         raise ValueError(
             f"a request of {largest} samples does not fit into a batch of at most "
             f"{service.max_batch}; raise --max-batch or reduce the size"
         )
+
+
+def _check_faults(faults: Sequence[Fault], seconds: float) -> None:
     latest_s = max((each.at_s for each in faults), default=0.0)
-    if latest_s >= workload.seconds:
+    if latest_s >= seconds:
         raise ValueError(
             f"the fault at {latest_s:g} s comes after the last request, at "
-            f"{workload.seconds:.3g} s; give --seconds or more requests"
+            f"{seconds:.3g} s; give --seconds or more requests"
         )
 
 

@@ -1,12 +1,32 @@
-"""Parses faults, host failures and slowdowns, from command-line options."""
+"""Faults of a simulated service, host failures and slowdowns, and their form on a command line."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
 
-from loadtests.simulator.simulate import HostFailure, Slowdown
 from loadtests.workload.notation import parse_number
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class HostFailure:
+    """All hosts of a variant fail at `at_s` and are available again `duration_s` later."""
+
+    at_s: float
+    variant: str
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Slowdown:
+    """From `at_s` on, all work takes `factor` times as long: batches and that of the gateways."""
+
+    at_s: float
+    factor: float
+
+
+Fault = HostFailure | Slowdown
 
 
 def parse_host_failure(text: str, variants: Collection[str]) -> HostFailure:

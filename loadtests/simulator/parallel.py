@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from loadtests.simulator.compare import compare
-from loadtests.simulator.simulate import SimulatedService
+from loadtests.simulator.service import SimulatedService
 from loadtests.trials.conditions import Case
 from loadtests.trials.goodput import BASELINES
 from loadtests.trials.runs import Run

@@ -2,46 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from loadtests.simulator.machine import BatchKey
 from loadtests.trials.outcomes import Batches, Outcomes, RequestStatus
-from loadtests.workload.workload import Workload
-from serving.routing.step import Send
+from loadtests.workload.workload import SloClass, Workload
 
 
 class Recorder:
-    """Collects the outcomes of a running simulation."""
+    """Collects the requests of a running simulation and their outcomes."""
 
-    def __init__(self, workload: Workload, policy: str, variants: tuple[str, ...]) -> None:
-        count = len(workload)
-        self._workload = workload
+    def __init__(self, policy: str, variants: tuple[str, ...]) -> None:
         self._policy = policy
         self._variants = variants
         self._index_of = {name: index for index, name in enumerate(variants)}
-        self._status = [int(RequestStatus.LOST)] * count
-        self._variant = [-1] * count
-        self._finished_s = [float("nan")] * count
-        self._batch_size = [0] * count
+        self._arrivals_s: list[float] = []
+        self._class_of: list[int] = []
+        self._status: list[int] = []
+        self._variant: list[int] = []
+        self._finished_s: list[float] = []
+        self._batch_size: list[int] = []
         self._sent_s: dict[BatchKey, float] = {}
         self._batches: list[tuple[int, int, float, float, float]] = []
+
+    @property
+    def requests(self) -> int:
+        """The number of requests that were sent."""
+        return len(self._status)
+
+    def record_arrival(self, class_: int, now: float) -> int:
+        """Record that a request was sent, and return its number, counted from 0."""
+        self._arrivals_s.append(now)
+        self._class_of.append(class_)
+        self._status.append(int(RequestStatus.LOST))
+        self._variant.append(-1)
+        self._finished_s.append(float("nan"))
+        self._batch_size.append(0)
+        return len(self._status) - 1
 
     def record_error(self, request: int, status: RequestStatus, now: float) -> None:
         """Record that a request ended with an error."""
         self._set_status(request, status, now)
 
+    def record_answer(self, request: int, variant: str, batch_size: int, now: float) -> None:
+        """Record that a request was answered by a variant in a batch of `batch_size` samples."""
+        self._set_status(request, RequestStatus.ANSWERED, now)
+        self._variant[request] = self._index_of[variant]
+        self._batch_size[request] = batch_size
+
     def record_dispatch(self, batch: BatchKey, now: float) -> None:
         """Record that a batch was sent."""
         self._sent_s[batch] = now
 
-    def record_answer(self, batch: BatchKey, send: Send[int], now: float) -> None:
-        """Record that a batch was answered."""
-        variant, sent_s = self._index_of[send.variant], self._sent_s.pop(batch)
-        self._batches.append((variant, send.size, sent_s, send.predicted_s, now - sent_s))
-        for request in send.batch:
-            self._set_status(request.payload, RequestStatus.ANSWERED, now)
-            self._variant[request.payload] = variant
-            self._batch_size[request.payload] = send.size
+    def record_batch(
+        self, batch: BatchKey, variant: str, size: int, predicted_s: float, now: float
+    ) -> None:
+        """Record that a batch ended; `predicted_s` is the predicted quantile of its time."""
+        sent_s = self._sent_s.pop(batch)
+        self._batches.append((self._index_of[variant], size, sent_s, predicted_s, now - sent_s))
 
     def check(self) -> None:
         """Raise RuntimeError if a request has no outcome."""
@@ -49,11 +69,21 @@ class Recorder:
         if lost:
             raise RuntimeError(f"{lost} requests have no outcome")
 
-    def outcomes(self) -> Outcomes:
-        """Return the recorded outcomes."""
+    def workload(self, name: str, classes: Sequence[SloClass], seconds: float) -> Workload:
+        """Return the requests that were sent, within `seconds`."""
+        return Workload(
+            name=name,
+            arrivals_s=np.array(self._arrivals_s, dtype=np.float64),
+            class_of=np.array(self._class_of, dtype=np.int16),
+            classes=tuple(classes),
+            seconds=seconds,
+        )
+
+    def outcomes(self, workload: Workload) -> Outcomes:
+        """Return the recorded outcomes; `workload` holds the requests that were sent."""
         columns = list(zip(*self._batches, strict=True)) or [(), (), (), (), ()]
         return Outcomes(
-            workload=self._workload,
+            workload=workload,
             policy=self._policy,
             variants=self._variants,
             status=np.array(self._status, dtype=np.int8),

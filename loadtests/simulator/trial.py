@@ -1,6 +1,6 @@
-"""Simulated trials: several policies on one demand with several seeds.
+"""Simulated trials: several policies under one load with several seeds.
 
-SimulatedService, Demand, policies ─▶ simulate_trial ─▶ SimulatedTrial ─▶ files
+SimulatedService, Load, policies ─▶ simulate_trial ─▶ SimulatedTrial ─▶ files
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.simulator.compare import Comparison, compare
-from loadtests.simulator.simulate import Fault, SimulatedService
+from loadtests.simulator.clients import ClosedLoop, Retries
+from loadtests.simulator.compare import Comparison, Load, compare
+from loadtests.simulator.faults import Fault
+from loadtests.simulator.service import SimulatedService
+from loadtests.simulator.simulate import NO_RETRIES
 from loadtests.trials.files import write_outcomes, write_trial
 from loadtests.trials.outcomes import Outcomes
 from loadtests.trials.runs import Trial
-from loadtests.workload.demand import Demand
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,13 @@ class SimulatedTrial:
 
 def simulate_trial(
     service: SimulatedService,
-    demand: Demand,
+    load: Load,
     policies: Sequence[str],
     seeds: int,
     *,
     faults: Sequence[Fault] = (),
     is_bounded: bool = True,
+    retries: Retries = NO_RETRIES,
     note: str = "",
     on_done: Callable[[int], None] = lambda seeds: None,
 ) -> SimulatedTrial:
@@ -56,12 +59,20 @@ def simulate_trial(
     comparisons: list[Comparison] = []
     for seed in range(seeds):
         comparisons.append(
-            compare(service, demand, policies, seed, faults=faults, is_bounded=is_bounded)
+            compare(
+                service,
+                load,
+                policies,
+                seed,
+                faults=faults,
+                is_bounded=is_bounded,
+                retries=retries,
+            )
         )
         on_done(seed + 1)
     return SimulatedTrial(
         Trial(
-            title=trial_title(demand, comparisons[0].outcomes[0]),
+            title=trial_title(load, comparisons[0].outcomes[0]),
             note=note,
             runs=tuple(run for comparison in comparisons for run in comparison.runs),
         ),
@@ -71,18 +82,25 @@ def simulate_trial(
     )
 
 
-def trial_title(demand: Demand, outcomes: Outcomes) -> str:
+def trial_title(load: Load, outcomes: Outcomes) -> str:
     """Return the title of a trial: the name of the workload, and the load if it is known."""
     name = outcomes.workload.name
-    return name if demand.load is None else f"{name}, load {demand.load:g}"
+    if isinstance(load, ClosedLoop) or load.load is None:
+        return name
+    return f"{name}, load {load.load:g}"
 
 
 def write_simulated(
     simulated: SimulatedTrial, service: SimulatedService, folder: Path
 ) -> list[Path]:
-    """Write tables, plots and the outcomes of the first seed; return the paths."""
+    """Write tables, plots and the outcomes of the first seed; return the paths.
+
+    There are no plots over time if the requests depend on the policy.
+    """
     accuracy = {name: profile.accuracy for name, profile in service.profiles.items()}
-    written = write_trial(folder, simulated.trial, simulated.first_outcomes, accuracy)
+    outcomes = simulated.first_outcomes
+    has_one_workload = all(each.workload is outcomes[0].workload for each in outcomes)
+    written = write_trial(folder, simulated.trial, outcomes if has_one_workload else (), accuracy)
     return [*written, *write_outcomes_by_policy(simulated.first_outcomes, folder)]
 
 

@@ -94,4 +94,36 @@ MACHINE = (
     ),
     THREADS,
 )
+CLIENTS = (
+    click.option(
+        "--clients",
+        type=click.IntRange(min=1),
+        help="Clients of a closed loop: each sends its next request after a response. Replaces "
+        "--arrivals, --load, --rate and --requests.",
+    ),
+    click.option(
+        "--think-ms",
+        type=click.FloatRange(0),
+        callback=finite,
+        default=0.0,
+        show_default=True,
+        help="Pause of a closed-loop client after an answer.",
+    ),
+    click.option(
+        "--retry-ms",
+        type=click.FloatRange(0),
+        callback=finite,
+        default=0.0,
+        show_default=True,
+        help="Pause of a client after a refusal.",
+    ),
+    count_option("--attempts", 1, "Times that an open-loop client sends a refused request."),
+)
+GATEWAY = click.option(
+    "--gateway",
+    default="",
+    metavar="COSTS",
+    help="CPU time of the gateway, as request_ms=0.2,answer_ms=0.2,refusal_ms=0.2,batch_ms=0.5,"
+    "turns=3, or a file of `python -m loadtests.simulator.calibrate`. [default: none]",
+)
 MARKDOWN = click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")

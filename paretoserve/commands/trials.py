@@ -11,8 +11,10 @@ import click
 from loadtests.trials.options import FILE, FOLDER
 from paretoserve.commands.options import CATALOG, DEFAULT_CATALOG
 from paretoserve.commands.trial_options import (
+    CLIENTS,
     DEFAULT_LOAD,
     DEMAND,
+    GATEWAY,
     MACHINE,
     MARKDOWN,
     add_options,
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 REQUESTS = 5000
 """Default length of a simulation."""
+
+CLOSED_LOOP_SECONDS = 5.0
+"""Default length of a simulated closed loop."""
 
 SECONDS = 30.0
 """Default length of a replay."""
@@ -42,8 +47,10 @@ SECONDS = 30.0
     help="Policies to compare. Repeatable, or comma-separated. [default: all]",
 )
 @add_options(*DEMAND)
+@add_options(*CLIENTS)
 @count_option("--seeds", 3, "Number of repetitions, each with its own seed.")
 @add_options(*MACHINE)
+@GATEWAY
 @click.option(
     "--kill",
     "kills",
@@ -76,6 +83,10 @@ def simulate(
     seconds: float | None,
     requests: int | None,
     slos: Sequence[str],
+    clients: int | None,
+    think_ms: float,
+    retry_ms: float,
+    attempts: int,
     seeds: int,
     cores: int,
     slots: int,
@@ -84,23 +95,27 @@ def simulate(
     link_ms: float,
     accuracy_margin: float,
     threads: int,
+    gateway: str,
     kills: Sequence[str],
     slows: Sequence[str],
     bound: bool,
     out: Path | None,
     as_markdown: bool,
 ) -> None:
-    """Compare policies on the same requests, on a virtual clock.
+    """Compare policies on the same requests, or with the same clients, on a virtual clock.
 
     The simulation runs the router's own code.
     """
-    from loadtests.simulator.compare import parse_policies
-    from loadtests.simulator.faults import parse_host_failure, parse_slowdown
-    from loadtests.simulator.simulate import Fault, SimulatedService
+    from loadtests.simulator.clients import ClosedLoop, Retries
+    from loadtests.simulator.compare import Load, parse_policies
+    from loadtests.simulator.faults import Fault, parse_host_failure, parse_slowdown
+    from loadtests.simulator.gateway_costs import parse_gateway_costs
+    from loadtests.simulator.service import SimulatedService
     from loadtests.simulator.trial import simulate_trial, write_simulated
     from loadtests.trials.grid import show
     from loadtests.trials.overview import overview
     from loadtests.workload.demand import parse_demand
+    from loadtests.workload.mix import parse_mix
     from loadtests.workload.notation import parse_names
 
     policy_names = parse_policies(policies)
@@ -108,37 +123,57 @@ def simulate(
         catalog or DEFAULT_CATALOG, threads, parse_names(variants), accuracy_margin
     )
     service = SimulatedService(
-        profiles, cores, slots, max_batch, link_s=link_ms / 1e3, gateways=gateways
+        profiles,
+        cores,
+        slots,
+        max_batch,
+        link_s=link_ms / 1e3,
+        gateways=gateways,
+        costs=parse_gateway_costs(gateway),
     )
     faults: list[Fault] = [
         *(parse_host_failure(text, profiles) for text in kills),
         *(parse_slowdown(text) for text in slows),
     ]
-    demand = parse_demand(
-        arrivals,
-        slos,
-        load=DEFAULT_LOAD if load is None and rate is None else load,
-        rate_per_s=rate,
-        seconds=seconds,
-        requests=REQUESTS if requests is None and seconds is None else requests,
-        profiles=profiles,
-        cores=min(cores, slots),
-    )
+    offered: Load
+    if clients is None:
+        offered = parse_demand(
+            arrivals,
+            slos,
+            load=DEFAULT_LOAD if load is None and rate is None else load,
+            rate_per_s=rate,
+            seconds=seconds,
+            requests=REQUESTS if requests is None and seconds is None else requests,
+            profiles=profiles,
+            cores=min(cores, slots),
+        )
+    else:
+        if not load is rate is requests is None:
+            raise click.UsageError("--clients replaces --load, --rate and --requests.")
+        offered = ClosedLoop(
+            clients,
+            parse_mix(slos, profiles),
+            seconds or CLOSED_LOOP_SECONDS,
+            think_s=think_ms / 1e3,
+            retry_s=retry_ms / 1e3,
+        )
     note = (
         f"{', '.join(profiles)}; cores {cores}, slots {slots}, batches of at most {max_batch}",
         *(f"kill {text}" for text in kills),
         *(f"slow {text}" for text in slows),
+        *([f"gateway {gateway}"] if gateway else []),
     )
     _make_folder(out)
     with progress_bars() as progress:
         task = progress.add_task("simulating", total=seeds)
         simulated = simulate_trial(
             service,
-            demand,
+            offered,
             policy_names,
             seeds,
             faults=faults,
             is_bounded=bound,
+            retries=Retries(attempts, retry_ms / 1e3),
             note="; ".join(note),
             on_done=lambda done: progress.update(task, completed=done),
         )
@@ -223,7 +258,7 @@ def replay(
     )
     from loadtests.replay.timings import Timings, correct_profiles
     from loadtests.simulator.compare import check_policy
-    from loadtests.simulator.simulate import SimulatedService
+    from loadtests.simulator.service import SimulatedService
     from loadtests.trials.grid import show
     from loadtests.trials.overview import overview
     from loadtests.workload.demand import parse_demand

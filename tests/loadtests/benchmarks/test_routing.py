@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from loadtests.benchmarks.routing import main
 from loadtests.simulator.parallel import THREAD_VARIABLES, RunStore, SimulationJob, run_jobs
-from loadtests.simulator.simulate import SimulatedService
+from loadtests.simulator.service import SimulatedService
 from loadtests.trials.conditions import FULL, QUICK, cases
 from loadtests.trials.goodput import goodput_tables
 from loadtests.trials.runs import Condition, Run, Trial

@@ -5,7 +5,7 @@ import pytest
 
 from loadtests.live.fault_injection import HostKill
 from loadtests.live.kill_impact import kill_grids, summarize_kills
-from loadtests.simulator.simulate import HostFailure
+from loadtests.simulator.faults import HostFailure
 from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.workload.workload import SloClass, Workload
 from serving.routing.slo import Slo

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.simulator.simulate import SimulatedService
+from loadtests.simulator.service import SimulatedService
 from loadtests.workload.workload import SloClass, Workload
 from serving.routing.profile import LatencyQuantiles, VariantProfile
 from tests.serving.builders import profile

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from loadtests.simulator.compare import compare, parse_policies
-from loadtests.simulator.faults import parse_host_failure, parse_slowdown
-from loadtests.simulator.simulate import HostFailure, SimulatedService, Slowdown
+from loadtests.simulator.faults import HostFailure, Slowdown, parse_host_failure, parse_slowdown
+from loadtests.simulator.service import SimulatedService
 from loadtests.trials.outcomes import RequestStatus
 from loadtests.trials.overview import overview
 from loadtests.trials.runs import Trial

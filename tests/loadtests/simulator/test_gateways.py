@@ -7,7 +7,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from loadtests.simulator.simulate import SimulatedService, simulate
+from loadtests.simulator.service import SimulatedService
+from loadtests.simulator.simulate import simulate
 from loadtests.trials.outcomes import Outcomes
 from loadtests.workload.arrivals import Poisson
 from loadtests.workload.capacity import capacity_per_s

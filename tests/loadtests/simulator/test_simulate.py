@@ -14,7 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.simulator.simulate import Fault, HostFailure, SimulatedService, Slowdown, simulate
+from loadtests.simulator.faults import Fault, HostFailure, Slowdown
+from loadtests.simulator.gateway_costs import GatewayCosts
+from loadtests.simulator.service import SimulatedService
+from loadtests.simulator.simulate import simulate
 from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.workload.arrivals import Gamma
 from loadtests.workload.draw import draw
@@ -50,6 +53,16 @@ services = st.builds(
     max_queue=st.sampled_from([5, 2000]),
     link_s=st.sampled_from([0.0, 0.0005]),
     gateways=st.integers(1, 3),
+    costs=st.builds(
+        GatewayCosts,
+        per_request_s=st.sampled_from([0.0, 0.0002]),
+        per_answer_s=st.sampled_from([0.0, 0.0003]),
+        per_refusal_s=st.sampled_from([0.0, 0.0001]),
+        per_batch_s=st.sampled_from([0.0, 0.0005]),
+        per_turn_s=st.sampled_from([0.0, 0.00005]),
+        turns_per_batch=st.integers(0, 3),
+    ),
+    is_arrival_known=st.booleans(),
 )
 times = st.floats(0.0, 0.3)
 faults = st.lists(

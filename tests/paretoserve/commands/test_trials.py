@@ -83,6 +83,41 @@ def test_simulate_is_reproducible(catalog: Path) -> None:
     assert "kill int8@0.1+0.1; slow 2@0.1" in one.stdout
 
 
+def test_simulate_runs_closed_loop_clients_of_a_gateway_that_takes_time(
+    catalog: Path, tmp_path: Path
+) -> None:
+    result = invoke(
+        "simulate", "--catalog", catalog, "--policy", "pareto,fifo", "--seeds", "1",
+        "--clients", "4", "--seconds", "0.5", "--slo", "latency_ms=200", "--out", tmp_path,
+        "--gateway", "request_ms=5,answer_ms=5,refusal_ms=5",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "4 closed-loop clients" in result.stdout
+    assert "gateway request_ms=5,answer_ms=5,refusal_ms=5" in " ".join(result.stdout.split())
+    (pareto, fifo) = read_record(Trial, tmp_path / "scores.json").runs
+    assert pareto.attainable is None
+    # An answer takes 10 ms of the gateway. The last one of each client may come after the end.
+    assert 80 < pareto.score.offered_per_s < 110
+    assert fifo.score.offered_per_s < 110
+    assert read_outcomes(tmp_path / "fifo.npz").workload.name == "4 closed-loop clients"
+
+
+def test_simulate_repeats_refused_requests(catalog: Path) -> None:
+    arguments = ("simulate", "--catalog", catalog, "--policy", "pareto", "--seeds", "1",
+                 "--load", "60", "--requests", "300", "--slo", "latency_ms=9")  # fmt: skip
+    once = invoke(*arguments)
+    repeated = invoke(*arguments, "--attempts", "3", "--retry-ms", "10")
+    assert "regret" in once.stdout
+    assert "regret" not in repeated.stdout
+    assert simulated_requests(repeated) > 1.2 * simulated_requests(once)
+
+
+def simulated_requests(result: Result) -> int:
+    """Return the number of requests in the last line of the output."""
+    assert result.exit_code == 0, result.output
+    return int(result.stdout.split("Simulated ")[1].split()[0].replace(",", ""))
+
+
 def test_simulate_serves_the_variants_of_the_option(catalog: Path) -> None:
     result = invoke("simulate", "--catalog", catalog, "--variants", "dense", "--policy", "fastest",
                     "--rate", "100", "--requests", "100", "--seeds", "1")  # fmt: skip
@@ -105,6 +140,8 @@ def test_simulate_serves_the_variants_of_the_option(catalog: Path) -> None:
         (("--slo", "size=65"), "raise --max-batch"),
         (("--rate", "1", "--seconds", "1e-6"), "no request arrives"),
         (("--variants", "int9"), "no such variant"),
+        (("--clients", "2"), "give the gateway a cost per request or refusal"),
+        (("--gateway", "request=1"), "unknown key 'request'; the keys are request_ms"),
         (("--variants", "int8"), "give latency_ms"),
         (
             ("--variants", "int8", "--slo", "latency_x=2"),

@@ -1,0 +1,216 @@
+"""A simulated gateway: the planner, behind an event loop whose work takes time.
+
+    socket ─▶ read ─▶ parse and admit ─▶ Planner ─▶ batch ─▶ end of batch ─▶ answers
+                 └─▶ refusal                 └─▶ expired, failed
+
+All work but that of the hosts runs on the event loop of the gateway.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from loadtests.simulator.event_loop import EventLoop
+from loadtests.simulator.service import SimulatedService
+from loadtests.trials.outcomes import RequestStatus
+from loadtests.workload.workload import SloClass
+from serving.dataplane.scheduler import MIN_WAIT_S
+from serving.errors import Overloaded
+from serving.routing.attainability import attainable_variants
+from serving.routing.latency import LatencyModel
+from serving.routing.planner import Planner
+from serving.routing.policy.state import LaneKey, Policy, QueuedRequest
+from serving.routing.step import Expired, Idle, NoReplica, Send
+
+
+class SimulatedRequest(NamedTuple):
+    """A request as it arrives at the socket of a gateway."""
+
+    number: int
+    class_: SloClass
+    key: LaneKey
+    arrived_s: float
+
+
+class Surroundings(Protocol):
+    """What is around a gateway: its hosts and its clients."""
+
+    def start_batch(self, gateway: int, send: Send[SimulatedRequest]) -> None:
+        """Start a batch on a host."""
+
+    def record_batch(self, gateway: int, send: Send[SimulatedRequest]) -> None:
+        """Record that the gateway has received the answer of a host."""
+
+    def answer(self, request: SimulatedRequest, send: Send[SimulatedRequest]) -> None:
+        """Deliver the answer to a request of a batch to the client."""
+
+    def fail(self, request: SimulatedRequest, status: RequestStatus) -> None:
+        """Deliver an error to the client."""
+
+
+class SimulatedGateway:
+    """One gateway: its latency model, its planner and its event loop."""
+
+    def __init__(
+        self,
+        index: int,
+        service: SimulatedService,
+        policy: Policy,
+        now: Callable[[], float],
+        surroundings: Surroundings,
+    ) -> None:
+        """`index` identifies the gateway; `now` returns the seconds of the virtual clock."""
+        self._index = index
+        self._costs = service.costs
+        self._is_arrival_known = service.is_arrival_known
+        self._now = now
+        self._surroundings = surroundings
+        self._latency = LatencyModel(
+            {name: profile.latencies for name, profile in service.profiles.items()}, now
+        )
+        self.planner = Planner[SimulatedRequest](
+            policy,
+            self._latency,
+            {name: profile.tier_accuracy for name, profile in service.profiles.items()},
+            max_batch=service.max_batch,
+            max_queue=service.max_queue,
+            cores=service.cores,
+        )
+        for variant in service.profiles:
+            self.planner.set_slots(variant, service.slots)
+        self._loop = EventLoop(service.costs.per_turn_s)
+        self._timer_at = math.inf
+        self._is_plan_scheduled = False
+
+    @property
+    def next_at(self) -> float:
+        """When the gateway does something by itself; infinite if it waits for an event."""
+        return min(self._timer_at, self._loop.next_at)
+
+    def advance(self) -> None:
+        """Do what is due at `next_at`, which is now."""
+        if self._timer_at == self._now():
+            self._timer_at = math.inf
+            self._loop.call_soon(0.0, self._plan)
+        self.run()
+
+    def run(self) -> None:
+        """Handle the events of now, unless the event loop is busy."""
+        self._loop.run(self._now())
+
+    def slow_down(self, factor: float) -> None:
+        """Multiply the costs of the event loop by `factor` from now on; 1 is normal speed."""
+        self._loop.slowdown = factor
+
+    def arrive(self, request: SimulatedRequest) -> None:
+        """Let a request arrive at its socket, without reading it yet."""
+        self._loop.call_when_read(0.0, partial(self._read, request))
+
+    def return_batch(self, send: Send[SimulatedRequest]) -> None:
+        """Let the answer of a host arrive at its socket."""
+        turns = self._costs.turns_per_batch
+        if turns:
+            self._loop.call_when_read(0.0, partial(self._pass_on, send, turns - 1))
+        else:
+            self._loop.call_next(self._costs.per_batch_s, partial(self._end_batch, send))
+
+    def lose_batch(self, send: Send[SimulatedRequest]) -> None:
+        """Let the host of a batch fail."""
+        self.planner.end_batch(send.number, self._now(), is_representative=False)
+        self._fail(self.planner.retry(send.batch), RequestStatus.FAILED)
+
+    def schedule_plan(self) -> None:
+        """Run the planner at the end of the current turn, in which further requests are read."""
+        if not self._is_plan_scheduled:
+            self._is_plan_scheduled = True
+            self._loop.call_in_turn(0.0, self._plan_as_scheduled)
+
+    def _read(self, request: SimulatedRequest) -> None:
+        """Read a request from its socket. Load shedding belongs here, before the parsing."""
+        self._loop.call_next(self._costs.per_request_s, partial(self._admit, request))
+
+    def _admit(self, request: SimulatedRequest) -> None:
+        now, slo = self._now(), request.class_.slo
+        counted_from = request.arrived_s if self._is_arrival_known else now
+        self.schedule_plan()
+        if not any(
+            attainable_variants(
+                request.key.variants,
+                request.class_.size,
+                slo.latency_s,
+                self._latency.best_case_s,
+            )
+        ):
+            self._refuse(request, RequestStatus.UNATTAINABLE)
+            return
+        try:
+            _, shed = self.planner.admit(
+                request,
+                request.key,
+                size=request.class_.size,
+                deadline=counted_from + slo.latency_s,
+                priority=slo.priority,
+                now=now,
+            )
+        except Overloaded:
+            self._refuse(request, RequestStatus.SHED)
+            return
+        self._fail([other for other, _ in shed], RequestStatus.SHED)
+
+    def _refuse(self, request: SimulatedRequest, status: RequestStatus) -> None:
+        """Answer a request with an error in the same callback that has read it."""
+        self._loop.call_next(
+            self._costs.per_refusal_s, partial(self._surroundings.fail, request, status)
+        )
+
+    def _fail(
+        self, requests: Sequence[QueuedRequest[SimulatedRequest]], status: RequestStatus
+    ) -> None:
+        """Answer queued requests with an error in the next turn."""
+        for request in requests:
+            self._loop.call_soon(
+                self._costs.per_refusal_s,
+                partial(self._surroundings.fail, request.payload, status),
+            )
+
+    def _pass_on(self, send: Send[SimulatedRequest], turns: int) -> None:
+        """Let the answer of a host cross a number of further turns."""
+        if turns:
+            self._loop.call_soon(0.0, partial(self._pass_on, send, turns - 1))
+        else:
+            self._loop.call_next(self._costs.per_batch_s, partial(self._end_batch, send))
+
+    def _end_batch(self, send: Send[SimulatedRequest]) -> None:
+        self.planner.end_batch(send.number, self._now())
+        self._surroundings.record_batch(self._index, send)
+        for request in send.batch:
+            self._loop.call_soon(
+                self._costs.per_answer_s,
+                partial(self._surroundings.answer, request.payload, send),
+            )
+        self._plan()
+
+    def _plan_as_scheduled(self) -> None:
+        self._is_plan_scheduled = False
+        self._plan()
+
+    def _plan(self) -> None:
+        """Execute steps of the planner until it is idle."""
+        now = self._now()
+        self._timer_at = math.inf
+        while True:
+            match self.planner.step(now):
+                case Send() as send:
+                    self._surroundings.start_batch(self._index, send)
+                case Expired(expired):
+                    self._fail([expired], RequestStatus.EXPIRED)
+                case NoReplica(batch):
+                    self._fail(batch, RequestStatus.FAILED)
+                case Idle(until):
+                    self.planner.update_forecast(now)
+                    if until < math.inf:
+                        self._timer_at = max(until, now + MIN_WAIT_S)
+                    return
