@@ -8,7 +8,7 @@ a function.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
@@ -18,6 +18,7 @@ from serving.telemetry.event import Executed
 from serving.telemetry.telemetry import Telemetry
 
 Outputs_co = TypeVar("Outputs_co", covariant=True)
+T = TypeVar("T")
 
 
 class HostLost(Exception):
@@ -38,45 +39,68 @@ class BatchResult(Generic[Outputs_co]):
     """Time that joining the requests took."""
 
 
-Run: TypeAlias = Callable[[str, Sequence[Input]], Awaitable[BatchResult[Sequence[Output]]]]
+Outcome: TypeAlias = BatchResult[T] | Exception
+"""What becomes of a batch: its result, or the exception with which it failed."""
+
+OnOutcome: TypeAlias = Callable[[Outcome[T]], None]
+"""Is called once with the outcome of a batch."""
+
+Run: TypeAlias = Callable[[str, Sequence[Input], OnOutcome[Sequence[Output]]], None]
 """Runs the inputs of several requests as one batch on the named variant.
 
-Raises `HostLost` if it may help to send the batch to another host.
+The callback is never called before `Run` returns. A `HostLost`, raised or passed to the callback,
+means that it may help to send the batch to another host.
 """
 
-RunOnHost: TypeAlias = Callable[[str, Arrays], Awaitable[BatchResult[Arrays]]]
-"""Runs joined inputs on a host of the named variant; raises `HostLost` if the host is gone."""
+SendToHost: TypeAlias = Callable[[str, Arrays, OnOutcome[Arrays]], None]
+"""Sends joined inputs to a host of the named variant; same conditions as `Run`."""
 
 
 class BatchExecutor:
     """Joins requests into a batch, runs it on a host, and splits the outputs."""
 
     def __init__(
-        self, run_on_host: RunOnHost, telemetry: Telemetry, now: Callable[[], float]
+        self, send_to_host: SendToHost, telemetry: Telemetry, now: Callable[[], float]
     ) -> None:
-        self._run_on_host = run_on_host
+        self._send_to_host = send_to_host
         self._telemetry = telemetry
         self._now = now
 
-    async def run(self, variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
-        """Return the outputs of each request, in order, and report the batch as executed.
+    def run(
+        self,
+        variant: str,
+        requests: Sequence[Arrays],
+        on_outcome: OnOutcome[Sequence[Arrays]],
+    ) -> None:
+        """Run requests as one batch; its result has the outputs of each request, in order.
 
-        Raises `ValueError` if the outputs do not have one row per sample, and as `RunOnHost` does.
+        The outcome is a `ValueError` if the outputs do not have one row per sample. Raises as
+        `SendToHost` does.
         """
         start = self._now()
         sizes = [len(next(iter(request.values()))) for request in requests]
         batch = join(requests)
         joined = self._now()
-        result = await self._run_on_host(variant, batch)
-        outputs = split(result.outputs, sizes)
-        input_s, compute_s = joined - start, result.compute_s
-        self._telemetry.executed(
-            Executed(
-                variant,
-                samples=sum(sizes),
-                input_s=input_s,
-                compute_s=compute_s,
-                output_s=max(0.0, self._now() - joined - compute_s),
+
+        def on_host_outcome(outcome: Outcome[Arrays]) -> None:
+            if isinstance(outcome, Exception):
+                on_outcome(outcome)
+                return
+            try:
+                outputs = split(outcome.outputs, sizes)
+            except ValueError as error:
+                on_outcome(error)
+                return
+            input_s, compute_s = joined - start, outcome.compute_s
+            self._telemetry.executed(
+                Executed(
+                    variant,
+                    samples=sum(sizes),
+                    input_s=input_s,
+                    compute_s=compute_s,
+                    output_s=max(0.0, self._now() - joined - compute_s),
+                )
             )
-        )
-        return BatchResult(outputs, compute_s, input_s)
+            on_outcome(BatchResult(outputs, compute_s, input_s))
+
+        self._send_to_host(variant, batch, on_host_outcome)

@@ -1,9 +1,10 @@
 """Executes the steps of the planner: sends queued requests to hosts in batches and answers them.
 
-    submit ─▶ planner, whenever something changes ─▶ run(variant, batch) ─▶ result
+    submit ─▶ planner, whenever something changes ─▶ run(variant, batch, callback) ─▶ result
 
-Independent of protocols and Ray; the clock is an argument. Everything runs on one event loop, so
-the queue cannot change between two awaits.
+Independent of protocols and Ray; the clock is an argument. Everything runs on one event loop. A
+batch is sent and its result is processed in callbacks, without tasks of its own: each task would
+wait for another iteration of the loop, and an iteration first serves all sockets that are ready.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Generic, Literal, TypeAlias
 
 from serving.dataplane.clock import Clock, Timer
-from serving.dataplane.executor import BatchResult, HostLost, Run
+from serving.dataplane.executor import BatchResult, HostLost, Outcome, Run
 from serving.dataplane.request import Input, Output, PendingRequest, RequestResult, Stage
 from serving.errors import DeadlineExceeded, InferenceFailed, NotReady, ServingError
 from serving.routing.planner import Planner
@@ -27,8 +29,10 @@ logger = logging.getLogger(__name__)
 MIN_WAIT_S: Final = 0.0005
 """Minimum delay, in seconds, between two steps of the planner if no event occurs in between."""
 
-BatchOutcome: TypeAlias = Literal["answered", "settled", "run singly"]
+Settlement: TypeAlias = Literal["answered", "settled", "run singly"]
 """How a batch ended: answered as planned, settled in another way, or to be repeated one by one."""
+
+Request: TypeAlias = QueuedRequest[PendingRequest[Input, Output]]
 
 
 class Scheduler(Generic[Input, Output]):
@@ -57,7 +61,8 @@ class Scheduler(Generic[Input, Output]):
         self._on_expired = on_expired
         self._timer: Timer | None = None
         self._is_step_scheduled = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._running = 0
+        """Number of batches that have not ended."""
 
     @property
     def queued(self) -> int:
@@ -67,7 +72,7 @@ class Scheduler(Generic[Input, Output]):
     @property
     def is_idle(self) -> bool:
         """True if no request is queued and no batch is running."""
-        return not self._planner.queued and not self._tasks
+        return not self._planner.queued and not self._running
 
     def slots(self, variant: str) -> int:
         """Return how many batches the live replicas of a variant accept at a time."""
@@ -106,7 +111,7 @@ class Scheduler(Generic[Input, Output]):
             self._withdraw(request)
             raise
 
-    def _withdraw(self, request: QueuedRequest[PendingRequest[Input, Output]]) -> None:
+    def _withdraw(self, request: Request[Input, Output]) -> None:
         if self._planner.withdraw(request):
             self._schedule_step()  # without this request another decision may be better
         self._on_cancelled(request.payload.stage, request.size)
@@ -146,62 +151,108 @@ class Scheduler(Generic[Input, Output]):
             logger.exception("the forecast of arrivals could not be updated")
 
     def _send(self, send: Send[PendingRequest[Input, Output]], now: float) -> None:
-        task = asyncio.get_running_loop().create_task(self._run_batch(send, now))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _run_batch(self, send: Send[PendingRequest[Input, Output]], sent: float) -> None:
         # A caller that was cancelled in this iteration of the loop has not withdrawn its request.
         batch = [request for request in send.batch if not request.payload.future.done()]
+        if not batch:
+            self._planner.end_batch(send.number, now, is_representative=False)
+            return
         for request in batch:
             request.payload.stage = "running"
-        outcome: BatchOutcome = "settled"
-        try:
-            if batch:
-                outcome = await self._try_batch(send, batch, sent)
-            if outcome == "run singly":
-                # One request may have caused the failure; the others should not fail with it.
-                for request in batch:
-                    if not request.payload.future.done():
-                        await self._try_batch(send, [request], self._clock.time())
-        finally:
-            # Only a batch that ran as planned is representative of batches of its size.
-            is_representative = outcome == "answered" and len(batch) == len(send.batch)
-            self._planner.end_batch(
-                send.number, self._clock.time(), is_representative=is_representative
-            )
-            # Step now, so that the slot is filled again before the answers are rendered.
-            self._step()
+        self._running += 1
+        self._run_batch(send, batch, partial(self._end_batch, send, batch, now))
 
-    async def _try_batch(
+    def _run_batch(
         self,
         send: Send[PendingRequest[Input, Output]],
-        batch: Sequence[QueuedRequest[PendingRequest[Input, Output]]],
-        sent: float,
-    ) -> BatchOutcome:
-        """Run a batch and settle its requests, unless they should be run one by one."""
+        batch: Sequence[Request[Input, Output]],
+        on_outcome: Callable[[Outcome[Sequence[Output]]], None],
+    ) -> None:
+        """Run requests as one batch; pass on an exception at the start like any other outcome."""
         try:
-            result = await self._run(send.variant, [request.payload.inputs for request in batch])
-            if len(result.outputs) != len(batch):
-                raise ValueError(f"{len(result.outputs)} outputs for {len(batch)} requests")
-        except HostLost:
-            self._send_again(batch)
-        except ServingError as error:
-            self._fail(batch, error)
-        except Exception:
-            logger.exception("a batch failed", extra={"variant": send.variant})
-            if len(batch) > 1:
-                return "run singly"
-            self._fail(batch, InferenceFailed("inference failed; the cause was logged"))
-        else:
-            self._answer(send, batch, result, sent)
-            return "answered"
+            self._run(send.variant, [request.payload.inputs for request in batch], on_outcome)
+        except Exception as error:
+            self._clock.call_later(0, partial(on_outcome, error))
+
+    def _end_batch(
+        self,
+        send: Send[PendingRequest[Input, Output]],
+        batch: Sequence[Request[Input, Output]],
+        sent: float,
+        outcome: Outcome[Sequence[Output]],
+    ) -> None:
+        settlement = self._settle(send, batch, sent, outcome)
+        if settlement == "run singly":
+            self._run_singly(send, list(batch))
+            return
+        # Only a batch that ran as planned is representative of batches of its size.
+        is_representative = settlement == "answered" and len(batch) == len(send.batch)
+        self._free_slot(send, is_representative=is_representative)
+
+    def _run_singly(
+        self, send: Send[PendingRequest[Input, Output]], rest: list[Request[Input, Output]]
+    ) -> None:
+        """Run the remaining requests of a failed batch one by one.
+
+        One request may have caused the failure; the others should not fail with it.
+        """
+        while rest:
+            request = rest.pop(0)
+            if not request.payload.future.done():
+                on_outcome = partial(self._end_single, send, request, self._clock.time(), rest)
+                self._run_batch(send, [request], on_outcome)
+                return
+        self._free_slot(send, is_representative=False)
+
+    def _end_single(
+        self,
+        send: Send[PendingRequest[Input, Output]],
+        request: Request[Input, Output],
+        sent: float,
+        rest: list[Request[Input, Output]],
+        outcome: Outcome[Sequence[Output]],
+    ) -> None:
+        self._settle(send, [request], sent, outcome)
+        self._run_singly(send, rest)
+
+    def _free_slot(
+        self, send: Send[PendingRequest[Input, Output]], *, is_representative: bool
+    ) -> None:
+        self._running -= 1
+        self._planner.end_batch(
+            send.number, self._clock.time(), is_representative=is_representative
+        )
+        # Step now, so that the slot is filled again before the answers are rendered.
+        self._step()
+
+    def _settle(
+        self,
+        send: Send[PendingRequest[Input, Output]],
+        batch: Sequence[Request[Input, Output]],
+        sent: float,
+        outcome: Outcome[Sequence[Output]],
+    ) -> Settlement:
+        """Settle the requests of a batch, unless they should be run one by one."""
+        if isinstance(outcome, BatchResult) and len(outcome.outputs) != len(batch):
+            outcome = ValueError(f"{len(outcome.outputs)} outputs for {len(batch)} requests")
+        match outcome:
+            case BatchResult():
+                self._answer(send, batch, outcome, sent)
+                return "answered"
+            case HostLost():
+                self._send_again(batch)
+            case ServingError():
+                self._fail(batch, outcome)
+            case _:
+                logger.error("a batch failed", extra={"variant": send.variant}, exc_info=outcome)
+                if len(batch) > 1:
+                    return "run singly"
+                self._fail(batch, InferenceFailed("inference failed; the cause was logged"))
         return "settled"
 
     def _answer(
         self,
         send: Send[PendingRequest[Input, Output]],
-        batch: Sequence[QueuedRequest[PendingRequest[Input, Output]]],
+        batch: Sequence[Request[Input, Output]],
         result: BatchResult[Sequence[Output]],
         sent: float,
     ) -> None:
@@ -227,13 +278,11 @@ class Scheduler(Generic[Input, Output]):
                 )
             )
 
-    def _fail(
-        self, batch: Sequence[QueuedRequest[PendingRequest[Input, Output]]], error: ServingError
-    ) -> None:
+    def _fail(self, batch: Sequence[Request[Input, Output]], error: ServingError) -> None:
         for request in batch:
             request.payload.fail(error)
 
-    def _send_again(self, batch: Sequence[QueuedRequest[PendingRequest[Input, Output]]]) -> None:
+    def _send_again(self, batch: Sequence[Request[Input, Output]]) -> None:
         """Queue the requests of a lost host again, except those whose callers disconnected."""
         connected = [request for request in batch if not request.payload.future.done()]
         for request in connected:
@@ -241,7 +290,7 @@ class Scheduler(Generic[Input, Output]):
         exhausted = self._planner.retry(connected)
         self._fail(exhausted, InferenceFailed("two hosts in succession were lost"))
 
-    def _expire(self, request: QueuedRequest[PendingRequest[Input, Output]], now: float) -> None:
+    def _expire(self, request: Request[Input, Output], now: float) -> None:
         self._on_expired(request.size)
         waited_ms = (now - request.arrived) * 1e3
         request.payload.fail(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-import zmq.asyncio
+import zmq
 
 from serving.dataplane.dataplane import START_GRACE_S
 from serving.dataplane.executor import HostLost
@@ -76,7 +76,7 @@ class HostDiscovery:
         self._telemetry = telemetry
         self._registry = registry
         self._period_s = period_s
-        self._context = zmq.asyncio.Context()
+        self._context = zmq.Context()
         self._wake = asyncio.Event()
         self._may_connect = False
         self._started = time.monotonic()

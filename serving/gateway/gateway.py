@@ -86,7 +86,7 @@ class Gateway:
         )
         self._scheduler = Scheduler(
             planner,
-            BatchExecutor(pool.run, telemetry, clock.time).run,
+            BatchExecutor(pool.send, telemetry, clock.time).run,
             clock,
             on_decision=metrics.decided,
             on_cancelled=metrics.cancelled,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from serving.dataplane.batching import Arrays
-from serving.dataplane.executor import BatchResult, HostLost
+from serving.dataplane.executor import HostLost, OnOutcome
 from serving.link.connection import HostConnection
 
 
@@ -38,12 +38,12 @@ class HostPool:
         self._on_change(variant, len(hosts))
         return True
 
-    async def run(self, variant: str, inputs: Arrays) -> BatchResult[Arrays]:
-        """Run one batch on the least loaded replica; raises as `HostConnection.run` does.
+    def send(self, variant: str, inputs: Arrays, on_outcome: OnOutcome[Arrays]) -> None:
+        """Send one batch to the least loaded replica; see `HostConnection.send`.
 
         Raises `HostLost` if the variant has no live replica.
         """
         hosts = self._hosts.get(variant)
         if not hosts:
             raise HostLost(variant)
-        return await min(hosts, key=lambda host: host.in_flight).run(inputs)
+        min(hosts, key=lambda host: host.in_flight).send(inputs, on_outcome)

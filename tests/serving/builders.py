@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from serving.dataplane.batching import Arrays, join, split
 from serving.dataplane.clock import LoopClock
 from serving.dataplane.dataplane import DataPlane
-from serving.dataplane.executor import BatchResult, Run
+from serving.dataplane.executor import BatchResult
 from serving.dataplane.scheduler import Scheduler
 from serving.experiment.assignment import Experiment
 from serving.protocol.documents import Documents
@@ -29,6 +29,7 @@ from serving.routing.slo import Slo
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
 from serving.telemetry.telemetry import Telemetry
+from tests.serving.dataplane.async_run import AsyncRun, from_async
 from variants.catalog.catalog import Model, TensorSpec
 
 MODEL = Model(
@@ -99,7 +100,7 @@ def answers(variant: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
 
 
 async def multiply(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
-    """Run a batch without a link, as the `run` of a scheduler: apply the layer of the variant."""
+    """Run a batch without a link, apply the layer of the variant."""
     sizes = [len(request["pixels"]) for request in requests]
     await asyncio.sleep(0)
     return BatchResult(split(answers(variant, join(requests)), sizes), compute_s=1e-4)
@@ -124,7 +125,7 @@ class InProcess:
 
 
 def in_process(
-    run: Run[Arrays, Arrays] = multiply,
+    run: AsyncRun[Arrays] = multiply,
     *,
     model: Model = MODEL,
     profiles: Mapping[str, VariantProfile] = PROFILES,
@@ -151,7 +152,7 @@ def in_process(
     )
     scheduler = Scheduler(
         planner,
-        run,
+        from_async(run),
         clock,
         on_decision=metrics.decided,
         on_cancelled=metrics.cancelled,

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-import zmq.asyncio
+import zmq
 
 from serving.link.connection import HostConnection
 from tests.serving.link.hosts import Connect
 
 
 @pytest.fixture
-def context() -> Iterator[zmq.asyncio.Context]:
-    context = zmq.asyncio.Context()
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    context = zmq.Context()
     yield context
     context.destroy(linger=0)
 
 
 @pytest.fixture
-async def connect(context: zmq.asyncio.Context) -> AsyncIterator[Connect]:
+async def connect(context: zmq.Context[zmq.Socket[bytes]]) -> AsyncIterator[Connect]:
     """A function that connects to a host; the connections are closed after the test."""
     connections = []
 
@@ -32,7 +31,6 @@ async def connect(context: zmq.asyncio.Context) -> AsyncIterator[Connect]:
     yield connect
     for connection in connections:
         connection.close()
-    await asyncio.sleep(0)  # lets their tasks end
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from serving.dataplane.executor import BatchResult
+from serving.dataplane.executor import BatchResult, OnOutcome
 from serving.dataplane.request import RequestResult, Stage
 from serving.dataplane.scheduler import Scheduler
 from serving.errors import ServingError
@@ -70,16 +70,14 @@ class ManualHosts:
     """Hosts that hold every batch until the test finishes it or lets it fail."""
 
     def __init__(self) -> None:
-        self.held: list[tuple[str, Sequence[str], asyncio.Future[BatchResult[Sequence[str]]]]] = []
+        self.held: list[tuple[str, Sequence[str], OnOutcome[Sequence[str]]]] = []
         self.received: list[str] = []
 
-    async def run(self, variant: str, inputs: Sequence[str]) -> BatchResult[Sequence[str]]:
+    def run(
+        self, variant: str, inputs: Sequence[str], on_outcome: OnOutcome[Sequence[str]]
+    ) -> None:
         self.received += inputs
-        result: asyncio.Future[BatchResult[Sequence[str]]] = (
-            asyncio.get_running_loop().create_future()
-        )
-        self.held.append((variant, inputs, result))
-        return await result
+        self.held.append((variant, inputs, on_outcome))
 
     @property
     def batches(self) -> list[tuple[str, list[str]]]:
@@ -87,11 +85,11 @@ class ManualHosts:
         return [(variant, list(inputs)) for variant, inputs, _ in self.held]
 
     def finish(self, place: int = 0) -> None:
-        _, inputs, result = self.held.pop(place)
-        result.set_result(BatchResult([f"output of {each}" for each in inputs], 0.001))
+        _, inputs, on_outcome = self.held.pop(place)
+        on_outcome(BatchResult([f"output of {each}" for each in inputs], 0.001))
 
     def fail(self, error: Exception, place: int = 0) -> None:
-        self.held.pop(place)[2].set_exception(error)
+        self.held.pop(place)[2](error)
 
 
 class SchedulerHarness:

@@ -16,6 +16,7 @@ from serving.routing.planner import NO_REPLICA_TIMEOUT_S, Planner
 from serving.routing.policy.pareto import pareto
 from serving.routing.policy.state import LaneKey
 from tests.serving.builders import exactly
+from tests.serving.dataplane.async_run import from_async
 from tests.serving.dataplane.scheduler_harness import (
     ManualClock,
     ManualHosts,
@@ -127,7 +128,7 @@ async def test_overload_does_not_reduce_goodput(load: float, within: float, leas
     planner = Planner[PendingRequest[str, str]](
         pareto, latency, {"only": 0.9}, max_batch=64, max_queue=9999
     )
-    scheduler = Scheduler(planner, run, clock)
+    scheduler = Scheduler(planner, from_async(run), clock)
     scheduler.set_slots("only", 1)
     on_time: list[bool] = []
 

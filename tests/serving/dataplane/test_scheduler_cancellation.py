@@ -74,8 +74,8 @@ async def test_a_request_cancelled_while_its_batch_is_being_sent_is_left_out() -
     await harness.clock.advance()
     cancelled, other = harness.submit("cancelled", size=5), harness.submit("other", size=2)
     await harness.clock.advance()
-    harness.hosts.finish()  # the slot is filled again before the cancellation takes effect
     cancelled.cancel()
+    harness.hosts.finish()  # the slot is filled again before the cancellation takes effect
     await settle()
     assert harness.hosts.batches == [("dense", ["other"])]
     harness.hosts.finish()
@@ -90,8 +90,8 @@ async def test_a_batch_whose_requests_are_all_cancelled_is_not_sent() -> None:
     await harness.clock.advance()
     cancelled = harness.submit("cancelled")
     await harness.clock.advance()
-    harness.hosts.finish()
     cancelled.cancel()
+    harness.hosts.finish()
     await running
     await harness.clock.advance()
     assert harness.hosts.received == ["running"]

@@ -21,6 +21,7 @@ from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
 from serving.telemetry.telemetry import Telemetry
 from tests.serving.builders import MODEL, answers, exactly
+from tests.serving.link.hosts import run_batch
 from tests.waiting import until
 
 SIZES = {"dense": (1, 4), "int8": (1, 4)}
@@ -132,7 +133,7 @@ async def test_hosts_are_used_once_every_variant_has_one(host: Any) -> None:
         registry.hosts["int8"] = [host("int8"), host("int8")]
         await until(lambda: harness.counts == {"dense": 1, "int8": 2})
         assert harness.latency.times("int8").within_s(4) < 1, "the hosts were not timed"
-        result = await harness.pool.run("dense", {"pixels": np.ones((1, 4), np.float32)})
+        result = await run_batch(harness.pool, "dense", {"pixels": np.ones((1, 4), np.float32)})
         assert result.outputs["logits"].tolist() == [[18.0, 22.0, 26.0]]
 
 

@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.dataplane.batching import Arrays
+from serving.dataplane.executor import BatchResult, Outcome
 from serving.link.connection import HostConnection
 from serving.link.host import HostSocket
+from serving.link.pool import HostPool
 
 T = TypeVar("T")
 
@@ -69,3 +71,17 @@ async def in_time(awaited: Awaitable[T]) -> T:
 async def wait_entered(gate: GatedRunner) -> None:
     """Wait until a host has called the runner once more."""
     assert await asyncio.to_thread(gate.entered.acquire, timeout=TIMEOUT_S)
+
+
+async def run_batch(pool: HostPool, variant: str, inputs: Arrays) -> BatchResult[Arrays]:
+    """Run one batch on a host of the pool; raise its failure."""
+    done: asyncio.Future[BatchResult[Arrays]] = asyncio.get_running_loop().create_future()
+
+    def on_outcome(outcome: Outcome[Arrays]) -> None:
+        if isinstance(outcome, Exception):
+            done.set_exception(outcome)
+        else:
+            done.set_result(outcome)
+
+    pool.send(variant, inputs, on_outcome)
+    return await done

@@ -103,9 +103,9 @@ async def test_the_answer_to_a_cancelled_batch_is_discarded(connect: Connect) ->
 
 
 async def test_a_malformed_message_gets_an_error_and_the_host_stays_alive(
-    connect: Connect, context: zmq.asyncio.Context
+    connect: Connect, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
-    peer = context.socket(zmq.DEALER)
+    peer = zmq.asyncio.Context(shadow=context).socket(zmq.DEALER)
     peer.rcvtimeo = int(TIMEOUT_S * 1e3)
     with running_host(echo) as host:
         peer.connect(host.address)
@@ -168,10 +168,10 @@ MALFORMED_ANSWERS: Mapping[str, list[bytes | memoryview]] = {
 
 @pytest.mark.parametrize("frames", MALFORMED_ANSWERS.values(), ids=MALFORMED_ANSWERS)
 async def test_a_host_that_sends_a_malformed_answer_is_lost(
-    connect: Connect, context: zmq.asyncio.Context, frames: list[bytes | memoryview]
+    connect: Connect, context: zmq.Context[zmq.Socket[bytes]], frames: list[bytes | memoryview]
 ) -> None:
     lost: list[str] = []
-    router = context.socket(zmq.ROUTER)
+    router = zmq.asyncio.Context(shadow=context).socket(zmq.ROUTER)
     router.rcvtimeo = int(TIMEOUT_S * 1e3)
     port = router.bind_to_random_port("tcp://127.0.0.1")
     connection = connect(f"tcp://127.0.0.1:{port}", lambda: lost.append("lost"))
@@ -185,9 +185,9 @@ async def test_a_host_that_sends_a_malformed_answer_is_lost(
 
 
 async def test_answers_to_unknown_or_answered_batches_are_ignored(
-    connect: Connect, context: zmq.asyncio.Context
+    connect: Connect, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
-    router = context.socket(zmq.ROUTER)
+    router = zmq.asyncio.Context(shadow=context).socket(zmq.ROUTER)
     router.rcvtimeo = int(TIMEOUT_S * 1e3)
     port = router.bind_to_random_port("tcp://127.0.0.1")
     connection = connect(f"tcp://127.0.0.1:{port}")

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zmq.asyncio
+import zmq
 
 from serving.dataplane.executor import HostLost
 from serving.link.connection import BATCH_TIMEOUT_S, HostConnection
 from serving.link.pool import HostPool
 from serving.link.wire import SILENCE_MS
+from tests.serving.link.hosts import run_batch
 
 ROOT = Path(__file__).parents[3]
 
@@ -78,7 +79,7 @@ async def test_the_batches_of_a_lost_host_fail_and_on_lost_is_called_once(
     assert within_s < BATCH_TIMEOUT_S / 2
     lost: list[str] = []
     replica_counts: list[int] = []
-    context = zmq.asyncio.Context()
+    context = zmq.Context()
     pool = HostPool(lambda variant, count: replica_counts.append(count))
 
     def on_lost() -> None:
@@ -87,9 +88,9 @@ async def test_the_batches_of_a_lost_host_fail_and_on_lost_is_called_once(
 
     connection = HostConnection(context, host.address, on_lost)
     pool.add("dense", connection)
-    np.testing.assert_array_equal((await pool.run("dense", BATCH)).outputs["x"], BATCH["x"])
+    np.testing.assert_array_equal((await run_batch(pool, "dense", BATCH)).outputs["x"], BATCH["x"])
 
-    runs = [asyncio.create_task(pool.run("dense", HELD)) for _ in range(3)]
+    runs = [asyncio.create_task(run_batch(pool, "dense", HELD)) for _ in range(3)]
     assert await asyncio.to_thread(host.read_line) == "held"
     host.process.send_signal(number)
     done, _ = await asyncio.wait(runs, timeout=within_s)
