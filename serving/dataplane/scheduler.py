@@ -186,7 +186,8 @@ class Scheduler(Generic[Input, Output]):
             return
         # Only a batch that ran as planned is representative of batches of its size.
         is_representative = settlement == "answered" and len(batch) == len(send.batch)
-        self._free_slot(send, is_representative=is_representative)
+        host_s = outcome.compute_s if isinstance(outcome, BatchResult) else None
+        self._free_slot(send, host_s=host_s, is_representative=is_representative)
 
     def _run_singly(
         self, send: Send[PendingRequest[Input, Output]], rest: list[Request[Input, Output]]
@@ -215,11 +216,18 @@ class Scheduler(Generic[Input, Output]):
         self._run_singly(send, rest)
 
     def _free_slot(
-        self, send: Send[PendingRequest[Input, Output]], *, is_representative: bool
+        self,
+        send: Send[PendingRequest[Input, Output]],
+        *,
+        is_representative: bool,
+        host_s: float | None = None,
     ) -> None:
         self._running -= 1
         self._planner.end_batch(
-            send.number, self._clock.time(), is_representative=is_representative
+            send.number,
+            self._clock.time(),
+            host_s=host_s,
+            is_representative=is_representative,
         )
         # Step now, so that the slot is filled again before the answers are rendered.
         self._step()

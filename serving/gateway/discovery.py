@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import zmq
 
@@ -42,6 +42,10 @@ CALIBRATION_PAUSE_S: Final = 0.005
 
 TIMINGS: Final = 8
 """Number of timings of each batch size on a new host."""
+
+
+_Timings: TypeAlias = dict[int, list[float]]
+"""Times of batches in seconds, by batch size."""
 
 
 class Registry(Protocol):
@@ -177,7 +181,7 @@ class HostDiscovery:
                 # Timings would take CPU from hosts that serve, and be distorted by their load.
                 await host.run(zero_batch(self._model, min(self._sizes[variant])))
             else:
-                self._latency.calibrate(variant, await self._time(variant, host))
+                self._latency.calibrate(variant, *await self._time(variant, host))
                 self._timed.add((variant, node))
         except (HostLost, BatchFailed) as error:
             host.close()
@@ -191,15 +195,17 @@ class HostDiscovery:
         if not host.is_lost:
             self._pool.add(variant, host)
 
-    async def _time(self, variant: str, host: HostConnection) -> dict[int, list[float]]:
-        """Return the times of batches on a host, in seconds, by batch size."""
-        timings: dict[int, list[float]] = {size: [] for size in self._sizes[variant]}
+    async def _time(self, variant: str, host: HostConnection) -> tuple[_Timings, _Timings]:
+        """Return the times of batches on a host, and those on the way to it and back."""
+        host_s: _Timings = {size: [] for size in self._sizes[variant]}
+        way_s: _Timings = {size: [] for size in self._sizes[variant]}
         for round_ in range(1 + TIMINGS):
-            for size, took in timings.items():
+            for size in self._sizes[variant]:
                 # The pause lets the CPUs sleep, as they do before a single request.
                 await asyncio.sleep(CALIBRATION_PAUSE_S)
                 start = time.monotonic()
-                await host.run(zero_batch(self._model, size))
+                result = await host.run(zero_batch(self._model, size))
                 if round_:  # the first round is a warm-up
-                    took.append(time.monotonic() - start)
-        return timings
+                    host_s[size].append(result.compute_s)
+                    way_s[size].append(time.monotonic() - start - result.compute_s)
+        return host_s, way_s

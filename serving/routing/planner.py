@@ -152,12 +152,22 @@ class Planner(Generic[Payload]):
         if self._forecast.is_refresh_due(now):
             self._forecast.refresh(now, self._drain_time, self._slots.concurrency)
 
-    def end_batch(self, number: int, now: float, *, is_representative: bool = True) -> None:
-        """Record the end of a batch. Learn its time if it is representative of its size."""
+    def end_batch(
+        self,
+        number: int,
+        now: float,
+        *,
+        host_s: float | None = None,
+        is_representative: bool = True,
+    ) -> None:
+        """Record the end of a batch. Learn its time if it is representative of its size.
+
+        `host_s` is the time that the host computed; see `LatencyModel.observe`.
+        """
         running = self._slots.end(number)
         if is_representative:
             took_s = now - running.sent
-            self._latency.observe(running.variant, running.size, took_s)
+            self._latency.observe(running.variant, running.size, took_s, host_s)
 
     def retry(self, batch: Sequence[QueuedRequest[Payload]]) -> list[QueuedRequest[Payload]]:
         """Queue the requests of a lost host again, at their former positions.

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.routing.latency import MAX_OBSERVATION_AGE_S, SPEED_FACTOR_WINDOW, LatencyModel
+from serving.routing.latency import MAX_OBSERVATION_AGE_S, LatencyModel
 from serving.routing.profile import LatencyQuantiles
+from serving.routing.speed import WINDOW
 from tests.serving.builders import exactly
 
 CARD = {1: 0.001, 8: 0.002, 64: 0.008}
@@ -110,7 +111,7 @@ def test_predictions_follow_a_slowdown_and_its_end_within_ten_batches() -> None:
 
 def test_a_few_slow_batches_do_not_change_the_predictions(model: LatencyModel) -> None:
     observe(model, 1, 0.001, times=10)
-    observe(model, 1, 0.1, times=SPEED_FACTOR_WINDOW // 2)
+    observe(model, 1, 0.1, times=WINDOW // 2)
     assert model.times("dense").typical_s(64) == pytest.approx(0.008, rel=0.01)
     observe(model, 1, 0.1, times=1)
     assert model.times("dense").typical_s(64) > 0.5, "more than half of the last nine"
@@ -188,10 +189,13 @@ def test_calibration_replaces_the_report_card(model: LatencyModel) -> None:
 
 
 def test_old_observations_are_discarded(model: LatencyModel, clock: ManualClock) -> None:
-    observe(model, 1, 0.5)
-    clock.now += MAX_OBSERVATION_AGE_S
-    assert model.times("dense").typical_s(1) == pytest.approx(0.5, rel=0.1), "just young enough"
-    clock.now += 0.001
+    for _ in range(200):
+        observe(model, 1, 0.001, times=2)
+        observe(model, 8, 0.004, times=2)  # twice the time of its report card
+        clock.now += 0.1
+    clock.now += MAX_OBSERVATION_AGE_S - 0.2
+    assert model.times("dense").typical_s(8) > 0.0025, "just young enough"
+    clock.now += 0.2
     for size, typical_s in CARD.items():
         assert model.times("dense").typical_s(size) == pytest.approx(typical_s), (
             "the report card again"
@@ -219,6 +223,62 @@ def test_the_time_since_the_last_batch_is_known(model: LatencyModel, clock: Manu
     assert model.since_last_batch_s("int8") == 0
 
 
+def run_late(model: LatencyModel, clock: ManualClock, lag_s: float, batches: int = 20) -> None:
+    """Run batches of 1 that come back `lag_s` late, though the host takes as long as ever."""
+    for _ in range(batches):
+        clock.now += CARD[1] + lag_s
+        model.observe("dense", 1, CARD[1] + lag_s, CARD[1])
+
+
+def test_the_lag_of_the_gateway_is_added_not_multiplied(
+    model: LatencyModel, clock: ManualClock
+) -> None:
+    run_late(model, clock, 0.020)
+    for variant, size, host_s in (("dense", 1, 0.001), ("dense", 64, 0.008), ("int8", 1, 0.0005)):
+        times = model.times(variant)
+        assert times.typical_s(size) == pytest.approx(host_s + 0.020, rel=0.05), variant
+        assert times.within_s(size) < 1.5 * (host_s + 0.020), variant
+        assert times.miss_probability(size, host_s + 0.010) > 0.9, variant
+
+
+def test_a_lone_batch_after_a_load_is_predicted_like_one_before(
+    model: LatencyModel, clock: ManualClock
+) -> None:
+    for _ in range(300):  # a busy gateway on a machine that is three times as slow
+        clock.now += 0.023
+        model.observe("dense", 1, 0.023, 0.003)
+    assert model.times("dense").typical_s(1) == pytest.approx(0.023, rel=0.1)
+    clock.now += 1.0
+    assert 0.001 < model.times("dense").typical_s(1) < 0.002
+    model.observe("dense", 1, 0.001, 0.001)
+    assert 0.0009 < model.times("dense").within_s(1) < 0.002
+
+
+def test_the_time_on_the_link_is_calibrated_and_follows_lone_batches(
+    model: LatencyModel, clock: ManualClock
+) -> None:
+    model.calibrate("dense", {1: [0.001], 64: [0.008]}, {1: [0.0005], 64: [0.002]})
+    assert model.times("dense").typical_s(1) == pytest.approx(0.0015)
+    assert model.times("dense").typical_s(64) == pytest.approx(0.010)
+    for _ in range(30):
+        clock.now += 5.0
+        model.observe("dense", 1, 0.003, 0.001)
+    clock.now += 5.0
+    assert model.times("dense").typical_s(1) == pytest.approx(0.003, rel=0.1)
+
+
+def test_predictions_do_not_fall_with_the_batch_size(clock: ManualClock) -> None:
+    model = LatencyModel({"dense": exactly({1: 0.089, 2: 0.066, 4: 0.070, 8: 0.060})}, clock)
+    model.calibrate("dense", {1: [0.050], 2: [0.040]}, {1: [0.002], 2: [0.001]})
+    rng = np.random.default_rng(3)
+    for size in rng.choice([1, 2, 4, 8], 400):
+        clock.now += 0.1
+        took_s = float(rng.uniform(0.05, 0.1))
+        model.observe("dense", int(size), took_s + 0.001, took_s)
+        typical_s = [model.times("dense").typical_s(each) for each in range(1, 20)]
+        assert typical_s == sorted(typical_s)
+
+
 def test_a_variant_without_any_measured_size_is_refused(clock: ManualClock) -> None:
     with pytest.raises(ValueError, match="at least one batch size"):
         LatencyModel({"dense": {}}, clock)
@@ -235,8 +295,8 @@ def test_predictions_are_positive_for_any_observations(
 ) -> None:
     clock = ManualClock()
     model = LatencyModel({"dense": exactly(card)}, clock)
-    for own_size, took_s, pause_s in seen:
-        model.observe("dense", own_size, took_s)
+    for number, (own_size, took_s, pause_s) in enumerate(seen):
+        model.observe("dense", own_size, took_s, took_s / 3 if number % 2 else None)
         clock.now += pause_s
         times = model.times("dense")
         assert 0 < times.within_s(size, 0.5) <= times.within_s(size) <= times.within_s(size, 0.99)
