@@ -26,9 +26,9 @@ def lateness_s(
     all of these samples and is in time, the request is in time. Otherwise the fastest variants
     serve the samples ahead, as many at a time as there are `cores`.
 
-    They are assumed to run batches that take half of `left_s`, as in Nexus (SOSP'19); the other
-    half is for waiting. An estimate with the throughput of larger batches and the latency of
-    smaller ones would admit more requests than can be served, and nearly all would be late.
+    They are assumed to run batches of `VariantState.sustainable_batch`. An estimate with the
+    throughput of larger batches and the latency of smaller ones would admit more requests than can
+    be served, and nearly all would be late.
     """
     together = math.ceil(ahead) + size
     if any(
@@ -38,7 +38,7 @@ def lateness_s(
         return -math.inf
     throughputs = []
     for variant in variants:
-        batch = max(size, variant.largest_batch(variant.max_batch, left_s / 2))
+        batch = max(size, variant.sustainable_batch(left_s))
         throughputs.append(_Throughput(batch / variant.times.typical_s(batch), batch, variant))
     throughputs.sort(key=lambda each: -each.samples_per_s)
     used_slots, round_samples, samples_per_s = 0.0, 0.0, 0.0

@@ -74,6 +74,11 @@ class VariantSlots:
         self._slots[variant] = slots
 
     @property
+    def is_busy(self) -> bool:
+        """True if a batch is running."""
+        return bool(self._running)
+
+    @property
     def free_cores(self) -> float:
         """Number of further batches that can run without slowing down the running ones."""
         return max(0.0, self._cores - len(self._running))

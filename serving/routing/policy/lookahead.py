@@ -164,7 +164,7 @@ class CandidateBatches:
         if not overload:
             return 0.0, 0.0
         fastest = self._fastest
-        size = fastest.largest_batch(fastest.max_batch, self._allowance_s / 2)
+        size = fastest.sustainable_batch(self._allowance_s)
         return overload, overload * self._fastest_worth * size / fastest.times.typical_s(size)
 
     def _largest(self, variant: VariantState) -> tuple[int, int]:

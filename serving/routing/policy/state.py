@@ -125,6 +125,15 @@ class VariantState:
             size = 1 << (size - 1).bit_length() - 1
         return size
 
+    def sustainable_batch(self, left_s: float) -> int:
+        """Return the largest batch for which requests with `left_s` can wait for one like it.
+
+        The time beyond that of a batch of 1 is halved, as in Nexus (SOSP'19, section 4.1): one half
+        is for waiting. The time of a batch of 1 cannot be shortened by a smaller batch.
+        """
+        least_s = self.times.typical_s(1)
+        return self.largest_batch(self.max_batch, least_s + (left_s - least_s) / 2)
+
 
 @dataclass(frozen=True, slots=True)
 class RouterState:
