@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ray.serve import Application
 
+from serving.cluster import host_worker
 from serving.cluster.gateway_deployment import GatewayDeployment
 from serving.cluster.host_deployment import HostDeployment
 from serving.gateway.settings import Settings, load_settings
@@ -40,8 +41,14 @@ def gateway_app(settings: Settings) -> Application:
 
 def host_app(settings: Settings, variant: str) -> Application:
     """Return the application of one variant."""
+    cpus = settings.hosts.cpus
+    runtime_env = {
+        "py_executable": host_worker.command(),
+        # Ray sets it too, but only after numpy has started a thread for each CPU.
+        "env_vars": {"OMP_NUM_THREADS": str(cpus)},
+    }
     return HostDeployment.options(
         num_replicas=settings.hosts.replicas,
-        ray_actor_options={"num_cpus": settings.hosts.cpus},
+        ray_actor_options={"num_cpus": cpus, "runtime_env": runtime_env},
         graceful_shutdown_timeout_s=settings.drain_s + STOP_MARGIN_S,
     ).bind(settings, variant)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
+from importlib import import_module
 from typing import Final
 
 import psutil
 from ray import serve
 from ray.util import get_node_ip_address
 
+from serving.cluster.low_priority import run_at_low_priority
 from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
 from serving.gateway.description import HostDescription
 from serving.gateway.settings import Settings
@@ -20,7 +23,7 @@ from serving.link.host import HostSocket
 from serving.telemetry.logs import log_as_json
 from variants.catalog.catalog import Catalog
 from variants.catalog.zero_inputs import zero_batch
-from variants.runtime.runner import load_runner
+from variants.runtime.runner import Runner, load_runner
 
 DRAIN_QUIET_S: Final = 2.5
 """Seconds without a batch after which a stopping host ends.
@@ -44,14 +47,11 @@ class HostReplica:
         catalog = Catalog.load(settings.catalog)
         if variant not in catalog.variants:
             raise ValueError(f"the catalog {settings.catalog} has no variant {variant!r}")
-        runner = load_runner(
-            settings.catalog,
-            catalog.model,
-            catalog.variants[variant],
-            threads=settings.hosts.cpus,
-        )
-        for size in (1, settings.limits.batch_size):
-            runner(zero_batch(catalog.model, size))
+        if catalog.variants[variant].runner == "onnx":
+            import_module("variants.runtime.onnx")  # onnxruntime starts a thread
+        load = partial(_load, settings, catalog, variant)
+        # Compute threads would keep the low priority of the thread that loads.
+        runner = run_at_low_priority(load) if settings.hosts.cpus == 1 else load()
         bind = settings.hosts.bind
         if bind == "node":
             bind = get_node_ip_address()  # type: ignore[no-untyped-call]
@@ -77,6 +77,16 @@ class HostReplica:
         if self._socket is not None:
             self._socket.drain(DRAIN_QUIET_S, self._drain_s)
             self._socket.close()
+
+
+def _load(settings: Settings, catalog: Catalog, variant: str) -> Runner:
+    """Return a runner of the variant that has run its smallest and its largest batch."""
+    runner = load_runner(
+        settings.catalog, catalog.model, catalog.variants[variant], threads=settings.hosts.cpus
+    )
+    for size in (1, settings.limits.batch_size):
+        runner(zero_batch(catalog.model, size))
+    return runner
 
 
 def _gpu_memory_bytes() -> int | None:

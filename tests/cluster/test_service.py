@@ -132,6 +132,9 @@ def test_a_killed_host_is_replaced_and_every_request_is_answered(
     wait_until(lambda: _host_process(service, "dense") not in (0, killed))
     wait_until_ready(service)
     assert set(statuses) == {200}
+    replacement = psutil.Process(_host_process(service, "dense"))
+    priorities = {os.getpriority(os.PRIO_PROCESS, each.id) for each in replacement.threads()}
+    assert len(priorities) == 1, "a thread has kept the low priority of the start"
     with service.client() as client:
         pinned = service.infer(client, pixels, {"variant": "dense"})
     assert pinned.json()["model_version"] == "dense"
