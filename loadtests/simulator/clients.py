@@ -97,16 +97,27 @@ class ClosedLoop:
 class Clients:
     """The requests that will be sent, as far as they are known."""
 
-    def __init__(self, sendings: Sequence[Sending], behaviour: ClientBehaviour) -> None:
-        """`sendings` are sorted."""
+    def __init__(
+        self,
+        sendings: Sequence[Sending],
+        behaviour: ClientBehaviour,
+        connections: float = math.inf,
+    ) -> None:
+        """`sendings` are sorted; each connection carries one request at a time."""
         self._pending = list(sendings)  # a sorted list is a heap
         self._behaviour = behaviour
         self._count = len(self._pending)
+        self._free_connections = connections
 
     @property
     def next_at(self) -> float:
         """When the next request is sent; infinite if none is known."""
         return self._pending[0].at_s if self._pending else math.inf
+
+    @property
+    def next_gateway(self) -> int:
+        """Index of the gateway to which the next request is sent."""
+        return self._pending[0].gateway
 
     def is_next(self, gateway: int, now: float) -> bool:
         """Whether the next request is sent at `now` to this gateway."""
@@ -114,12 +125,17 @@ class Clients:
             self._pending[0].at_s == now and self._pending[0].gateway == gateway
         )
 
-    def send(self) -> Sending:
-        """Remove the next request and return it."""
-        return heapq.heappop(self._pending)
+    def send(self) -> Sending | None:
+        """Remove the next request and return it; None if no connection is free for it."""
+        sending = heapq.heappop(self._pending)
+        if not self._free_connections:
+            return None
+        self._free_connections -= 1
+        return sending
 
     def receive(self, sent: Sending, status: RequestStatus, now: float) -> None:
         """Let the client of a request receive its response."""
+        self._free_connections += 1
         sending = self._behaviour.next_sending(sent, status, now)
         if sending is not None:
             heapq.heappush(self._pending, sending._replace(number=self._count))
@@ -127,7 +143,11 @@ class Clients:
 
 
 def open_loop(
-    workload: Workload, gateways: int, rng: np.random.Generator, retries: Retries
+    workload: Workload,
+    gateways: int,
+    rng: np.random.Generator,
+    retries: Retries,
+    connections: float,
 ) -> Clients:
     """Return clients that send the requests of a workload, each to a random gateway."""
     count = len(workload)
@@ -137,7 +157,7 @@ def open_loop(
         workload.class_of.tolist(),
         rng.integers(0, gateways, count).tolist(),
     )
-    return Clients([Sending(*row) for row in zip(*columns, strict=True)], retries)
+    return Clients([Sending(*row) for row in zip(*columns, strict=True)], retries, connections)
 
 
 def closed_loop(loop: ClosedLoop, gateways: int, rng: np.random.Generator) -> Clients:

@@ -51,18 +51,20 @@ def simulate(
     seed: int = 0,
     faults: Sequence[Fault] = (),
     retries: Retries = NO_RETRIES,
+    connections: float = math.inf,
 ) -> Outcomes:
     """Simulate a workload under a policy and return the outcome of every request.
 
-    The outcomes include those of repeated requests, in the order in which they are sent.
+    The outcomes include those of repeated requests, in the order in which they are sent. A request
+    is not sent, and has no outcome, if there are as many unanswered ones as `connections`.
     Raises RuntimeError if a request has no outcome or two, which is a defect of the planner.
     """
     rng = np.random.default_rng(seed)
-    clients = open_loop(workload, service.gateways, rng, retries)
+    clients = open_loop(workload, service.gateways, rng, retries, connections)
     simulation = _Simulation(service, workload.classes, clients, policy, name, rng, faults)
     simulation.run()
     recorder = simulation.recorder
-    if recorder.requests > len(workload):  # some were repeated
+    if recorder.requests != len(workload):  # some were repeated or not sent
         workload = recorder.workload(workload.name, workload.classes, workload.seconds)
     return recorder.outcomes(workload)
 
@@ -181,18 +183,17 @@ class _Simulation:
     def _send_requests(self) -> None:
         """Send the next request, and those that arrive with it, and so are planned with it."""
         now = self._now
-        sending = self._clients.send()
-        to = sending.gateway
-        while True:
+        to = self._clients.next_gateway
+        while self._clients.is_next(to, now):
+            sending = self._clients.send()
+            if sending is None:
+                continue
             class_ = sending.class_
             number = self.recorder.record_arrival(class_, now)
             self._sendings[number] = sending
             self._gateways[to].arrive(
                 SimulatedRequest(number, self._classes[class_], self._keys[class_], now)
             )
-            if not self._clients.is_next(to, now):
-                break
-            sending = self._clients.send()
         self._gateways[to].run()
 
     def _complete(self, batch: BatchKey) -> None:

@@ -105,7 +105,7 @@ def main(
         grids = compared_grids(curves)
         show(grids, Console(), as_markdown=as_markdown)
         if out is not None:
-            _write(out, curves, grids)
+            write_curves(out, curves, grids)
         return
     names = parse_policies([policies])
     if url is not None and len(names) != 1:
@@ -139,7 +139,7 @@ def main(
     grids = curve_grids(curve)
     show(grids, Console(), as_markdown=as_markdown)
     if out is not None:
-        _write(out, [curve], grids)
+        write_curves(out, [curve], grids)
 
 
 def _measure(
@@ -164,7 +164,8 @@ def _measure(
                 yield points
 
 
-def _write(folder: Path, curves: Sequence[Curve], grids: Sequence[Grid]) -> None:
+def write_curves(folder: Path, curves: Sequence[Curve], grids: Sequence[Grid]) -> None:
+    """Write the tables and the plot of curves to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     write_grids(folder / TABLES_FILE, grids)
     artifact.write_file(folder / PLOT_FILE, to_png(draw_curves(curves)))

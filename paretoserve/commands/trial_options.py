@@ -124,6 +124,6 @@ GATEWAY = click.option(
     default="",
     metavar="COSTS",
     help="CPU time of the gateway, as request_ms=0.2,answer_ms=0.2,refusal_ms=0.2,batch_ms=0.5,"
-    "turns=3, or a file of `python -m loadtests.simulator.calibrate`. [default: none]",
+    "turns=3, or a file of `python -m loadtests.steady.calibrate`. [default: none]",
 )
 MARKDOWN = click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")

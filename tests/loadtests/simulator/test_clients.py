@@ -14,15 +14,31 @@ from serving.routing.slo import Slo
 CLASSES = (SloClass("a", Slo(), share=3.0), SloClass("b", Slo(), share=1.0))
 
 
+def send(clients: Clients) -> Sending:
+    """Send the next request, for which a connection must be free."""
+    sending = clients.send()
+    assert sending is not None
+    return sending
+
+
 def test_requests_are_sent_in_order_of_time() -> None:
     clients = Clients([Sending(0.0, 0, 0, 0), Sending(2.0, 1, 1, 0)], Retries(2, 1.0))
-    first = clients.send()
+    first = send(clients)
     clients.receive(first, RequestStatus.SHED, 0.5)
     assert clients.next_at == 1.5
     assert clients.is_next(0, 1.5)
     assert not clients.is_next(1, 1.5)
-    assert [clients.send().class_, clients.send().class_] == [0, 1]
+    assert [send(clients).class_, send(clients).class_] == [0, 1]
     assert clients.next_at == np.inf
+
+
+def test_a_request_that_finds_no_free_connection_is_not_sent() -> None:
+    sendings = [Sending(float(number), number, 0, 0) for number in range(3)]
+    clients = Clients(sendings, Retries(), connections=1)
+    first = send(clients)
+    assert clients.send() is None
+    clients.receive(first, RequestStatus.ANSWERED, 1.5)
+    assert send(clients) == sendings[2]
 
 
 def test_a_refused_request_is_repeated_as_often_as_allowed() -> None:
@@ -52,7 +68,7 @@ def test_a_closed_loop_client_waits_after_answers_and_errors() -> None:
 
 def test_closed_loop_clients_differ_in_class_and_gateway() -> None:
     clients = closed_loop(ClosedLoop(400, CLASSES, seconds=1.0), 2, np.random.default_rng(0))
-    sent = [clients.send() for _ in range(400)]
+    sent = [send(clients) for _ in range(400)]
     assert all(each.at_s == 0.0 for each in sent)
     assert np.mean([each.class_ for each in sent]) == pytest.approx(0.25, abs=0.05)
     assert np.mean([each.gateway for each in sent]) == pytest.approx(0.5, abs=0.1)
