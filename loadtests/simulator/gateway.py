@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from loadtests.simulator.event_loop import EventLoop
+from loadtests.simulator.event_loop import Effect, EventLoop
 from loadtests.simulator.service import SimulatedService
 from loadtests.trials.outcomes import RequestStatus
 from loadtests.workload.workload import SloClass
@@ -109,13 +109,14 @@ class SimulatedGateway:
         """Let a request arrive at its socket, without reading it yet."""
         self._loop.call_when_read(0.0, partial(self._read, request))
 
-    def return_batch(self, send: Send[SimulatedRequest]) -> None:
-        """Let the answer of a host arrive at its socket."""
+    def return_batch(self, send: Send[SimulatedRequest], host_s: float) -> None:
+        """Let the answer of a host, which has computed for `host_s`, arrive at its socket."""
+        end_batch = partial(self._end_batch, send, host_s)
         turns = self._costs.turns_per_batch
         if turns:
-            self._loop.call_when_read(0.0, partial(self._pass_on, send, turns - 1))
+            self._loop.call_when_read(0.0, partial(self._pass_on, end_batch, turns - 1))
         else:
-            self._loop.call_next(self._costs.per_batch_s, partial(self._end_batch, send))
+            self._loop.call_next(self._costs.per_batch_s, end_batch)
 
     def lose_batch(self, send: Send[SimulatedRequest]) -> None:
         """Let the host of a batch fail."""
@@ -176,15 +177,15 @@ class SimulatedGateway:
                 partial(self._surroundings.fail, request.payload, status),
             )
 
-    def _pass_on(self, send: Send[SimulatedRequest], turns: int) -> None:
+    def _pass_on(self, end_batch: Effect, turns: int) -> None:
         """Let the answer of a host cross a number of further turns."""
         if turns:
-            self._loop.call_soon(0.0, partial(self._pass_on, send, turns - 1))
+            self._loop.call_soon(0.0, partial(self._pass_on, end_batch, turns - 1))
         else:
-            self._loop.call_next(self._costs.per_batch_s, partial(self._end_batch, send))
+            self._loop.call_next(self._costs.per_batch_s, end_batch)
 
-    def _end_batch(self, send: Send[SimulatedRequest]) -> None:
-        self.planner.end_batch(send.number, self._now())
+    def _end_batch(self, send: Send[SimulatedRequest], host_s: float) -> None:
+        self.planner.end_batch(send.number, self._now(), host_s=host_s)
         self._surroundings.record_batch(self._index, send)
         for request in send.batch:
             self._loop.call_soon(

@@ -26,6 +26,7 @@ class SimulatedMachine:
         self._left_s: dict[BatchKey, float] = {}
         self._variant: dict[BatchKey, str] = {}
         self._waiting: dict[str, deque[tuple[BatchKey, float]]] = {name: deque() for name in slots}
+        self._started_at: dict[BatchKey, float] = {}
         self._now = 0.0
         self._slowdown = 1.0
 
@@ -35,22 +36,26 @@ class SimulatedMachine:
         self._variant[batch] = variant
         if self._free[variant]:
             self._free[variant] -= 1
-            self._left_s[batch] = work_s
+            self._run(batch, work_s)
         else:
             self._waiting[variant].append((batch, work_s))
 
-    def stop(self, batch: BatchKey, now: float) -> None:
-        """Remove a batch, whether it is complete, running or waiting."""
+    def stop(self, batch: BatchKey, now: float) -> float:
+        """Remove a batch, whether it is complete, running or waiting.
+
+        Returns the seconds for which it has run.
+        """
         self._advance(now)
         variant = self._variant.pop(batch)
         waiting = self._waiting[variant]
         if self._left_s.pop(batch, None) is None:
             self._waiting[variant] = deque(each for each in waiting if each[0] != batch)
-        elif waiting:
-            following, work_s = waiting.popleft()
-            self._left_s[following] = work_s
+            return 0.0
+        if waiting:
+            self._run(*waiting.popleft())
         else:
             self._free[variant] += 1
+        return now - self._started_at.pop(batch)
 
     def slow_down(self, factor: float, now: float) -> None:
         """Multiply the remaining time of all batches by `factor` from now on; 1 is normal speed."""
@@ -63,6 +68,10 @@ class SimulatedMachine:
             return math.inf, (-1, -1)
         batch = min(self._left_s, key=self._left_s.__getitem__)
         return self._now + self._left_s[batch] / self._speed(), batch
+
+    def _run(self, batch: BatchKey, work_s: float) -> None:
+        self._left_s[batch] = work_s
+        self._started_at[batch] = self._now
 
     def _speed(self) -> float:
         return min(1.0, self._cores / len(self._left_s)) / self._slowdown

@@ -197,9 +197,10 @@ class _Simulation:
         self._gateways[to].run()
 
     def _complete(self, batch: BatchKey) -> None:
-        self._machine.stop(batch, self._now)
+        ran_s = self._machine.stop(batch, self._now)
         gateway = self._gateways[batch[0]]
-        gateway.return_batch(self._on_hosts.pop(batch))
+        # A host reports the time that it computed, without the way.
+        gateway.return_batch(self._on_hosts.pop(batch), max(0.0, ran_s - self._service.link_s))
         gateway.run()
 
     def _apply_fault(self) -> None:

@@ -43,7 +43,8 @@ def test_95_percent_of_the_batches_are_within_their_prediction(gateways: int) ->
     assert batches is not None
     settled = slice(int(WARM_UP * len(batches.size)), None)
     within = batches.took_s[settled] <= batches.predicted_s[settled]
-    assert 0.93 <= np.mean(within) <= 0.97
+    # The wait for the batches of other gateways counts as lag, which is predicted with caution.
+    assert 0.93 <= np.mean(within) <= 0.98
 
 
 @one_or_more_gateways

@@ -88,3 +88,13 @@ def test_a_slowdown_applies_to_the_remaining_work_and_can_end() -> None:
     assert machine.next_completion() == (2.5, (0, 0))
     machine.slow_down(1.0, 1.5)  # 0.25 s of work were done meanwhile
     assert completions(machine) == [(1.75, (0, 0))]
+
+
+def test_stopping_a_batch_returns_how_long_it_has_run() -> None:
+    machine = SimulatedMachine(cores=1, slots={"dense": 1})
+    machine.start((0, 0), "dense", 1.0, now=0.0)
+    machine.start((1, 0), "dense", 1.0, now=0.25)
+    machine.start((2, 0), "dense", 1.0, now=0.5)
+    assert machine.stop((2, 0), now=0.75) == 0.0, "it was waiting for a slot"
+    assert machine.stop((0, 0), now=1.0) == 1.0
+    assert machine.stop((1, 0), now=1.5) == 0.5
