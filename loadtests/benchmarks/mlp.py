@@ -1,7 +1,8 @@
 """The model of the benchmarked service: 784-1024-1024-10, 1.9 M parameters, random weights.
 
 The labels of its datasets are its own predictions. The dense variant is therefore the most
-accurate by construction, and answers requests without an SLO.
+accurate by construction, and answers requests without an SLO if the others differ by more than
+noise.
 """
 
 from __future__ import annotations

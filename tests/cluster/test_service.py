@@ -17,8 +17,10 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from serving.routing.profile import variant_profiles
 from tests.service import SIZE, RunningService, images, metric_value, wait_until_ready
 from tests.waiting import wait_until
+from variants.catalog.hardware import hardware
 
 pytestmark = pytest.mark.cluster
 
@@ -35,15 +37,18 @@ def triton_infer(
 
 
 def test_a_request_without_an_slo_gets_the_most_accurate_variant(service: RunningService) -> None:
-    best = max(service.catalog.variants.values(), key=lambda v: v.report_cards[0].accuracy.value)
+    profiles = variant_profiles(service.catalog, hardware(1).key)
+    best = max(profile.tier_accuracy for profile in profiles.values())
     with service.client() as client:
         answers = [
             service.infer(client, images(1), headers=_control(client, service)) for _ in "ab"
         ]
     for answer in answers:
         assert answer.status_code == 200
-        accuracy = answer.json()["parameters"]["accuracy"]
-        assert accuracy == best.report_cards[0].accuracy.value
+        explanation = answer.json()["parameters"]
+        chosen = profiles[explanation["variant"]]
+        assert chosen.tier_accuracy == best
+        assert explanation["accuracy"] == chosen.accuracy
 
 
 @pytest.mark.parametrize("variant", ["dense", "activation-pruned", "sparse-2:4", "int8"])

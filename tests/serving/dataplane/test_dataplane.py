@@ -110,6 +110,47 @@ async def test_a_tighter_deadline_gets_a_faster_variant_and_the_reason(
     assert "too slow now or unavailable: dense" in str(answer.explanation["reason"])
 
 
+EQUAL = {
+    "dense": profile("dense", 0.8958, {1: 0.002}, tier=0.8958),
+    "activation-pruned": profile("activation-pruned", 0.8971, {1: 0.004}, tier=0.8958, drop=0.002),
+    "int8": profile("int8", 0.8957, {1: 0.001}, tier=0.8958, drop=0.001),
+}
+"""All count as equally accurate; `activation-pruned` is measured as the most accurate."""
+
+
+@pytest.mark.parametrize(
+    ("slo", "variant", "slower"),
+    [
+        pytest.param(Slo(), "int8", "dense, activation-pruned", id="no SLO"),
+        pytest.param(Slo(latency_s=1.0), "int8", "dense, activation-pruned", id="a deadline"),
+        pytest.param(Slo(min_accuracy=0.8958), "dense", "activation-pruned", id="a floor"),
+        pytest.param(
+            Slo(min_accuracy=0.896), "activation-pruned", None, id="a floor that only one meets"
+        ),
+        pytest.param(Slo(max_accuracy_drop=0.0), "dense", None, id="no drop"),
+    ],
+)
+async def test_the_quickest_of_the_equally_accurate_variants_answers(
+    slo: Slo, variant: str, slower: str | None
+) -> None:
+    answer = await infer(in_process(run_any, profiles=EQUAL), slo)
+    assert answer.variant == variant
+    assert answer.explanation["accuracy"] == EQUAL[variant].accuracy
+    equals = f"; counts as equally accurate, but slower now or unavailable: {slower}"
+    assert answer.explanation["reason"] == "most accurate variant that qualifies" + (
+        equals if slower else ""
+    )
+
+
+async def test_ties_do_not_change_the_arm_of_an_experiment() -> None:
+    arms = tuple(Arm(name=name, target=name, weight=1) for name in ("dense", "activation-pruned"))
+    experiment = Experiment(name="test", arms=arms)
+    gateway = in_process(run_any, profiles=EQUAL, experiment=experiment)
+    for unit in map(str, range(20)):
+        answer = await infer(gateway, Slo(latency_s=5.0), unit=unit)
+        assert answer.variant == answer.explanation["arm"]
+
+
 async def test_the_explanation_has_all_fields() -> None:
     gateway = in_process()
     answer = await infer(gateway, Slo(latency_s=5.0))

@@ -78,3 +78,13 @@ def test_variants_are_unavailable_since_the_last_of_them_lost_its_replicas() -> 
     slots["int8"] = 0
     slots.record_outages(5.0)
     assert slots.unavailable_since(("dense", "int8")) == 5.0
+
+
+def test_a_variant_is_overdue_by_its_least_overdue_batch_if_no_slot_is_free() -> None:
+    slots = new_slots(dense=2, int8=1)
+    slots.start("dense", 1, 0.0)
+    assert slots.variant_states(0.050)["dense"].overdue_s == 0.0  # a slot is free
+    slots.start("dense", 1, 0.020)
+    assert slots.variant_states(0.025)["dense"].overdue_s == 0.0
+    assert slots.variant_states(0.050)["dense"].overdue_s == pytest.approx(0.020)
+    assert slots.variant_states(0.050)["int8"].overdue_s == 0.0
