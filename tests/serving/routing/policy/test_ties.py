@@ -73,8 +73,24 @@ def test_an_equal_variant_that_is_in_time_is_used_before_a_worse_one() -> None:
     assert choose([0.0015], CHEAP, QUICK, WORSE) == ("worse", "in time")
 
 
-def test_with_the_objective_cost_an_equally_accurate_variant_is_not_as_good() -> None:
-    source = lane(1.0, variants=ALL)
+def test_the_policy_stays_in_the_tier_of_the_last_batch_if_values_are_about_equal() -> None:
+    better = replace(variant_state("better", 0.009), accuracy=0.901)
+    state = router_state(
+        [lane(0.1, variants=("better", *ALL))], better, busy(CHEAP, 0.2), QUICK, WORSE
+    )
+    chosen = {}
+    for last in ("better", "cheap"):
+        decision = pareto(replace(state, last_variant=last, free_cores=2, recent_accuracy=0.9))
+        assert isinstance(decision, Dispatch)
+        chosen[last] = decision.variant
+    assert chosen == {"better": "better", "cheap": "quick"}
+
+
+@pytest.mark.parametrize("allowed_s", [0.05, 1.0], ids=["tight", "ample"])
+def test_with_the_objective_cost_an_equally_accurate_variant_is_not_as_good(
+    allowed_s: float,
+) -> None:
+    source = lane(allowed_s, variants=ALL)
     key = source.key._replace(cheapest_first=True)
     state = router_state([replace(source, key=key)], CHEAP, QUICK, WORSE)
     decision = pareto(state)
