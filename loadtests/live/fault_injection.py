@@ -123,5 +123,39 @@ class HostKiller:
             return []
 
 
+async def list_ready_hosts(
+    registry: Registry,
+    is_ready: Callable[[str], Awaitable[bool]],
+    variants: Sequence[str],
+    timeout_s: float = RECOVERY_TIMEOUT_S,
+) -> dict[str, tuple[int, ...]]:
+    """Wait until every variant is ready; return the processes of its hosts by variant.
+
+    Raises TimeoutError with the variant that is not ready after `timeout_s`.
+    """
+    hosts: dict[str, tuple[int, ...]] = {}
+    until_s = time.monotonic() + timeout_s
+    for variant in variants:
+        while variant not in hosts:
+            pids = await _list_pids(registry, variant)
+            if pids and await is_ready(variant):
+                hosts[variant] = pids
+            elif time.monotonic() > until_s:
+                raise TimeoutError(f"variant {variant} was not ready within {timeout_s:g} s")
+            else:
+                await asyncio.sleep(POLL_S)
+    return hosts
+
+
+async def _list_pids(registry: Registry, variant: str) -> tuple[int, ...]:
+    try:
+        async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+            apps = (await registry.list_apps()).get(variant, [])
+            return tuple([host.pid for app in apps for host in await registry.describe(app)])
+    except Exception as error:  # a host that is dead or starting does not answer
+        logger.debug("no answer from the hosts of %s: %r", variant, error)
+        return ()
+
+
 def _is_completed(watch: asyncio.Task[float]) -> bool:
     return watch.done() and not watch.cancelled()

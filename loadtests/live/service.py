@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from loadtests.client.service import connect
-from loadtests.live.fault_injection import HostKill, HostKiller
+from loadtests.live.fault_injection import HostKill, HostKiller, list_ready_hosts
 from serving.gateway.description import Ports
 from serving.gateway.settings import Settings
 
@@ -35,6 +35,11 @@ class _StartKilling:
 
 @dataclass(frozen=True, slots=True)
 class _StopKilling:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _ListHosts:
     pass
 
 
@@ -57,6 +62,17 @@ class LiveService:
         self._pipe.send(_StopKilling())
         kills: tuple[HostKill, ...] = _receive(self._pipe)
         return kills
+
+    def list_hosts(self) -> dict[str, tuple[int, ...]]:
+        """Wait until every variant is ready; return the processes of its hosts by variant.
+
+        Raises RuntimeError if the service has ended, or if a variant does not become ready.
+        """
+        self._pipe.send(_ListHosts())
+        hosts: dict[str, tuple[int, ...]] | str = _receive(self._pipe)
+        if isinstance(hosts, str):
+            raise RuntimeError(hosts)
+        return hosts
 
 
 @contextmanager
@@ -122,7 +138,8 @@ async def _handle_commands(pipe: Connection, port: int) -> None:
         path = f"/v2/models/{metadata['name']}/versions/{variant}/ready"
         return await asyncio.to_thread(_is_ok, port, path)
 
-    killer = HostKiller(ServeRegistry(), is_ready)
+    registry = ServeRegistry()
+    killer = HostKiller(registry, is_ready)
     killing: asyncio.Task[None] | None = None
     while True:
         try:
@@ -140,6 +157,11 @@ async def _handle_commands(pipe: Connection, port: int) -> None:
                         await killing
                 await killer.wait_for_hosts()
                 pipe.send(killer.kills)
+            case _ListHosts():
+                try:
+                    pipe.send(await list_ready_hosts(registry, is_ready, metadata["versions"]))
+                except TimeoutError as error:
+                    pipe.send(str(error))
 
 
 def _is_ok(port: int, path: str) -> bool:

@@ -22,25 +22,33 @@ class LoadClient:
 
     _pipe: Connection
 
-    def start(self, load: Load) -> None:
-        """Start a load and return at once; `result` must be called before the next start."""
+    def start(self, load: Load) -> float:
+        """Start a load and return when it starts, as `time.monotonic()`, in seconds.
+
+        `result` must be called before the next start. Raises OSError as `run_load` does.
+        """
         self._pipe.send(load)
+        started_s: float = self._receive()
+        return started_s
 
     def result(self) -> LoadRecord:
-        """Wait until the load ends; raises OSError as `run_load` does."""
-        try:
-            received: Any = self._pipe.recv()
-        except EOFError:
-            raise RuntimeError("the load client has ended; its output gives the reason") from None
-        if isinstance(received, OSError):
-            raise received
-        record: LoadRecord = received
+        """Wait until the load that was started ends; raises OSError as `run_load` does."""
+        record: LoadRecord = self._receive()
         return record
 
     def run(self, load: Load) -> LoadRecord:
         """Apply a load and return its record; raises OSError as `run_load` does."""
         self.start(load)
         return self.result()
+
+    def _receive(self) -> Any:
+        try:
+            received: Any = self._pipe.recv()
+        except EOFError:
+            raise RuntimeError("the load client has ended; its output gives the reason") from None
+        if isinstance(received, OSError):
+            raise received
+        return received
 
 
 @contextmanager
@@ -69,7 +77,7 @@ def _serve(pipe: Connection) -> None:
         except EOFError:
             return
         try:
-            result: LoadRecord | OSError = run_load(load)
+            result: LoadRecord | OSError = run_load(load, pipe.send)
         except OSError as error:
             result = error
         pipe.send(result)

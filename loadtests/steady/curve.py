@@ -46,7 +46,14 @@ class CurvePoint(Record):
     level: float
     is_loose: bool
     """Whether the requests had the loose deadline."""
+    capacity_per_s: float
+    """Goodput of `CAPACITY_CLIENTS` clients with the loose deadline, in the same round."""
     measured: Measurement
+
+    @property
+    def goodput_per_s(self) -> float:
+        """Responses in time per second."""
+        return self.measured.goodput_per_s
 
 
 class Curve(Record):
@@ -69,13 +76,11 @@ class Curve(Record):
         """Return the measured levels of a loop, ascending."""
         return sorted({point.level for point in self.points if point.loop is loop})
 
-    def measurements(
-        self, policy: str, loop: Loop, level: float, *, is_loose: bool
-    ) -> list[Measurement]:
-        """Return the measurements of one load, by round."""
+    def rounds(self, policy: str, loop: Loop, level: float, *, is_loose: bool) -> list[CurvePoint]:
+        """Return the points of one load, by round."""
         wanted = (policy, loop, level, is_loose)
         chosen = [p for p in self.points if (p.policy, p.loop, p.level, p.is_loose) == wanted]
-        return [point.measured for point in sorted(chosen, key=lambda point: point.round)]
+        return sorted(chosen, key=lambda point: point.round)
 
 
 def read_curve(folder: Path) -> Curve:
@@ -103,7 +108,7 @@ class CurvePlan:
     @property
     def loads(self) -> int:
         """Number of loads in a round."""
-        return 2 * (len(self.clients) + len(self.multiples)) + bool(self.multiples)
+        return 2 * (len(self.clients) + len(self.multiples)) + 1
 
     @property
     def seconds_per_load(self) -> float:
@@ -134,25 +139,26 @@ def measure_round(
         on_load()
         return summarize_load(record, deadline_ms, plan.settle_s, plan.seconds_per_load)
 
-    deadlines = (True, False) if number % 2 else (False, True)
-    for clients in plan.clients:
-        for is_loose in deadlines:
-            measured = measure(is_loose, clients=clients)
-            yield CurvePoint(
-                policy=policy, round=number, loop=Loop.CLOSED, level=clients, is_loose=is_loose,
-                measured=measured,
-            )  # fmt: skip
-    if not plan.multiples:
-        return
     capacity_per_s = measure(True, clients=CAPACITY_CLIENTS).goodput_per_s
     if not capacity_per_s:
         raise RuntimeError(f"{CAPACITY_CLIENTS} clients got no answer: the capacity is unknown")
     rng = np.random.default_rng(number)
-    for multiple in plan.multiples:
-        for is_loose in deadlines:
-            arrivals_s = Poisson().draw_times(rng, multiple * capacity_per_s, plan.seconds_per_load)
-            measured = measure(is_loose, arrivals_s=arrivals_s)
+    levels = [(Loop.CLOSED, float(clients)) for clients in plan.clients]
+    levels += [(Loop.OPEN, multiple) for multiple in plan.multiples]
+    for loop, level in levels:
+        for is_loose in (True, False) if number % 2 else (False, True):
+            if loop is Loop.CLOSED:
+                measured = measure(is_loose, clients=int(level))
+            else:
+                rate_per_s = level * capacity_per_s
+                arrivals_s = Poisson().draw_times(rng, rate_per_s, plan.seconds_per_load)
+                measured = measure(is_loose, arrivals_s=arrivals_s)
             yield CurvePoint(
-                policy=policy, round=number, loop=Loop.OPEN, level=multiple, is_loose=is_loose,
+                policy=policy,
+                round=number,
+                loop=loop,
+                level=level,
+                is_loose=is_loose,
+                capacity_per_s=capacity_per_s,
                 measured=measured,
-            )  # fmt: skip
+            )

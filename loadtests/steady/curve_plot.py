@@ -69,8 +69,8 @@ def _draw_line(
 ) -> None:
     means: dict[float, Estimate] = {}
     for level in curve.levels(loop):
-        measured = curve.measurements(policy, loop, level, is_loose=is_loose)
-        mean = estimate([each.goodput_per_s for each in measured])
+        points = curve.rounds(policy, loop, level, is_loose=is_loose)
+        mean = estimate([point.goodput_per_s for point in points])
         if mean is not None:
             means[level] = mean
     axes.errorbar(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Final
 
-from loadtests.steady.curve import Curve, Loop
+from loadtests.steady.curve import CAPACITY_CLIENTS, Curve, CurvePoint, Loop
 from loadtests.steady.measurement import MAX_CPU_SHARE, MAX_DELAY, Measurement
 from loadtests.trials.grid import Grid
 from loadtests.trials.tables import NO_VALUE, format_mean
@@ -33,12 +33,19 @@ def curve_grids(curve: Curve) -> list[Grid]:
 def _loop_grid(curve: Curve, policy: str, loop: Loop) -> Grid:
     rows = []
     for level in curve.levels(loop):
-        tight = curve.measurements(policy, loop, level, is_loose=False)
-        loose = curve.measurements(policy, loop, level, is_loose=True)
+        tight = curve.rounds(policy, loop, level, is_loose=False)
+        loose = curve.rounds(policy, loop, level, is_loose=True)
         if tight and loose:
-            rows.append((f"{level:g}", *_goodput_cells(tight, loose), *_detail_cells(tight)))
+            rows.append(
+                (
+                    f"{level:g}",
+                    *_goodput_cells(tight, loose),
+                    *_detail_cells([point.measured for point in tight]),
+                )
+            )
     columns = (
-        LEVEL_TITLES[loop], "goodput/s", "with the loose deadline", "ratio", "offered/s",
+        LEVEL_TITLES[loop], "goodput/s", "with the loose deadline", "ratio", "of capacity",
+        "offered/s",
         "refused, %", "late, %", "lost, %", "unsent, %", "p50, ms", "p99, ms",
         "client delay p99, ms", "client CPU, %",
     )  # fmt: skip
@@ -47,7 +54,8 @@ def _loop_grid(curve: Curve, policy: str, loop: Loop) -> Grid:
     note = (
         f"± 95 % of the mean over rounds. {CLIENT_BOUND} the client used more than "
         f"{100 * MAX_CPU_SHARE:g} % of a core, or was later than {100 * MAX_DELAY:g} % of the "
-        f"deadline. {curve.note}"
+        f"deadline. Capacity: {CAPACITY_CLIENTS} clients with the loose deadline, in the same "
+        f"round. {curve.note}"
     )
     return Grid(title, columns, rows, note)
 
@@ -64,29 +72,37 @@ def _compared_grid(curves: Sequence[Curve], policy: str, loop: Loop) -> Grid:
     for level in sorted({level for curve in curves for level in curve.levels(loop)}):
         cells: list[str] = []
         for curve in curves:
-            tight = curve.measurements(policy, loop, level, is_loose=False)
-            loose = curve.measurements(policy, loop, level, is_loose=True)
-            cells += _goodput_cells(tight, loose) if tight and loose else [NO_VALUE] * 3
+            tight = curve.rounds(policy, loop, level, is_loose=False)
+            loose = curve.rounds(policy, loop, level, is_loose=True)
+            cells += _goodput_cells(tight, loose) if tight and loose else [NO_VALUE] * 4
         if any(cell != NO_VALUE for cell in cells):
             rows.append((f"{level:g}", *cells))
     columns = [LEVEL_TITLES[loop]]
     for curve in curves:
-        columns += [f"{curve.label}: {name}" for name in ("goodput/s", "loose", "ratio")]
+        columns += [
+            f"{curve.label}: {name}" for name in ("goodput/s", "loose", "ratio", "of capacity")
+        ]
     deadlines = ", ".join(dict.fromkeys(f"{curve.deadline_ms:g} ms" for curve in curves))
     notes = " ".join(f"{curve.label}: {curve.note}" for curve in curves)
     return Grid(f"{policy}, {loop} loop, deadline {deadlines}", columns, rows, notes)
 
 
-def _goodput_cells(tight: Sequence[Measurement], loose: Sequence[Measurement]) -> list[str]:
-    """Return goodput with the deadline, with the loose one, and their ratio, paired by round."""
-    pairs = zip(tight, loose, strict=False)  # an interrupted round may lack one of the two
+def _goodput_cells(tight: Sequence[CurvePoint], loose: Sequence[CurvePoint]) -> list[str]:
+    """Return the goodput with both deadlines, their ratio by round, and that to the capacity."""
+    pairs = zip(tight, loose, strict=True)
     ratios = [_ratio(ours.goodput_per_s, theirs.goodput_per_s) for ours, theirs in pairs]
-    return [_format_goodput(tight), _format_goodput(loose), format_mean(ratios, 1, 3)]
+    shares = [point.goodput_per_s / point.capacity_per_s for point in tight]
+    return [
+        _format_goodput(tight),
+        _format_goodput(loose),
+        format_mean(ratios, 1, 3),
+        format_mean(shares, 1, 3),
+    ]
 
 
-def _format_goodput(measured: Sequence[Measurement]) -> str:
-    mark = CLIENT_BOUND if any(each.is_client_bound for each in measured) else ""
-    return format_mean([each.goodput_per_s for each in measured], 1, 0) + mark
+def _format_goodput(points: Sequence[CurvePoint]) -> str:
+    mark = CLIENT_BOUND if any(point.measured.is_client_bound for point in points) else ""
+    return format_mean([point.goodput_per_s for point in points], 1, 0) + mark
 
 
 def _detail_cells(measured: Sequence[Measurement]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from http.client import HTTPConnection
 
 import pytest
 
-from loadtests.live.fault_injection import HostKiller
+from loadtests.live.fault_injection import HostKiller, list_ready_hosts
 from serving.gateway.description import HostDescription
 from tests.service import RunningService, wait_until_ready
 
@@ -115,3 +115,15 @@ def _is_ready(service: RunningService, variant: str) -> bool:
     status = connection.getresponse().status
     connection.close()
     return status == 200
+
+
+async def test_the_hosts_of_ready_variants_are_listed() -> None:
+    hosts = Hosts()
+    pids = await list_ready_hosts(hosts, hosts.is_ready, ["dense", "int8"])
+    assert pids == {"dense": (10, 11), "int8": (20,)}
+
+
+async def test_a_variant_that_does_not_become_ready_is_named() -> None:
+    hosts = Hosts()
+    with pytest.raises(TimeoutError, match="variant broken was not ready"):
+        await list_ready_hosts(hosts, hosts.is_ready, ["dense", "broken"], timeout_s=0.05)

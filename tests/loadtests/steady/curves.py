@@ -39,6 +39,7 @@ def curve(label: str = "", policy: str = "pareto", **fields: Any) -> Curve:
             loop=loop,
             level=level,
             is_loose=is_loose,
+            capacity_per_s=200.0,
             measured=measurement(pair[is_loose], **fields),
         )
         for loop, levels in ((Loop.CLOSED, CLOSED), (Loop.OPEN, OPEN))

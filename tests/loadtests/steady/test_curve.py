@@ -46,6 +46,8 @@ def test_a_round_measures_every_load_with_both_deadlines(client: LoadClient) -> 
         for is_loose in (False, True)
     ]
     assert len(done) == plan().loads == 9
+    (capacity_per_s,) = {point.capacity_per_s for point in points}
+    assert capacity_per_s > 0
     assert {(point.policy, point.round) for point in points} == {("fifo", 0)}
     assert all(point.measured.goodput_per_s > 0 for point in points)
     assert {point.measured.deadline_ms for point in points} == {1000, 60_000}

@@ -19,6 +19,7 @@ def test_a_row_is_a_load_with_means_over_rounds() -> None:
     assert table["1"]["goodput/s"] == "95 ±64"
     assert table["1"]["with the loose deadline"] == "100 ±0"
     assert table["1"]["ratio"] == "0.950 ±0.635", "the ratio is paired by round"
+    assert table["1"]["of capacity"] == "0.475 ±0.318"
     assert table["64"]["ratio"] == "0.000 ±0.000"
     assert (table["64"]["refused, %"], table["64"]["late, %"]) == ("95.0", "5.0")
     assert (table["64"]["p50, ms"], table["64"]["client CPU, %"]) == ("12.0", "30")

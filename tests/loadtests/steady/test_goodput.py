@@ -40,7 +40,7 @@ def test_two_runs_are_compared(tmp_path: Path) -> None:
     arguments = [*map(str, folders), "--out", str(out), "--markdown"]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "before: ratio | after: goodput/s" in result.output
+    assert "before: of capacity | after: goodput/s" in result.output
     assert {path.name for path in out.iterdir()} == {PLOT_FILE, TABLES_FILE}
 
 
