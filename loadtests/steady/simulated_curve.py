@@ -70,24 +70,22 @@ def simulate_round(
         return measured.model_copy(update={"offered": offered, "unsent": unsent})
 
     deadlines_ms = {True: plan.loose_deadline_ms, False: plan.deadline_ms}
+    capacity_per_s = run_closed(CAPACITY_CLIENTS, plan.loose_deadline_ms).goodput_per_s
+    if not capacity_per_s:
+        raise RuntimeError(f"{CAPACITY_CLIENTS} clients got no answer: the capacity is unknown")
     for clients in plan.clients:
         for is_loose, deadline_ms in deadlines_ms.items():
             measured = run_closed(clients, deadline_ms)
             yield CurvePoint(
                 policy=policy, round=number, loop=Loop.CLOSED, level=clients, is_loose=is_loose,
-                measured=measured,
+                capacity_per_s=capacity_per_s, measured=measured,
             )  # fmt: skip
-    if not plan.multiples:
-        return
-    capacity_per_s = run_closed(CAPACITY_CLIENTS, plan.loose_deadline_ms).goodput_per_s
-    if not capacity_per_s:
-        raise RuntimeError(f"{CAPACITY_CLIENTS} clients got no answer: the capacity is unknown")
     for multiple in plan.multiples:
         for is_loose, deadline_ms in deadlines_ms.items():
             measured = run_open(multiple * capacity_per_s, deadline_ms)
             yield CurvePoint(
                 policy=policy, round=number, loop=Loop.OPEN, level=multiple, is_loose=is_loose,
-                measured=measured,
+                capacity_per_s=capacity_per_s, measured=measured,
             )  # fmt: skip
 
 
