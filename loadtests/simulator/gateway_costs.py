@@ -40,6 +40,14 @@ class GatewayCosts(Record):
     """Turns of the event loop that the answer of a host crosses. With 0 it is received between two
     callbacks, however many requests are ready."""
 
+    @property
+    def description(self) -> str:
+        """The costs above 0 in the form of a command line."""
+        values = self.model_dump()
+        costs = {key: 1e3 * values[field] for key, field in _FIELDS.items() if values[field]}
+        parts = [f"{key}={value:.3g}" for key, value in costs.items()]
+        return ",".join([*parts, f"{TURNS}={self.turns_per_batch}"])
+
 
 def parse_gateway_costs(text: str) -> GatewayCosts:
     """Parse `request_ms=0.2,batch_ms=0.5,turns=3`, or read the file of a calibration.

@@ -87,7 +87,8 @@ def main(
 ) -> None:
     """Simulate goodput in a closed loop and in an open loop."""
     profiles = variant_profiles(Catalog.load(catalog), hardware(1).key, parse_names(variants))
-    service = SimulatedService(profiles, cores, costs=parse_gateway_costs(gateway))
+    costs = parse_gateway_costs(gateway)
+    service = SimulatedService(profiles, cores, costs=costs)
     names = parse_policies([policies])
     plan = CurvePlan(
         [int(count) for count in clients], offered, deadline_ms, loose_deadline_ms, seconds, settle
@@ -104,7 +105,7 @@ def main(
         deadline_ms=deadline_ms,
         loose_deadline_ms=loose_deadline_ms,
         note=f"Simulated: {rounds} rounds of {seconds:g} s after {settle:g} s; variants "
-        f"{', '.join(profiles)}, cores {cores}, gateway {gateway}.",
+        f"{', '.join(profiles)}, cores {cores}; gateway: {costs.description}.",
         points=tuple(points),
     )
     grids = curve_grids(curve)

@@ -27,6 +27,11 @@ def test_a_gateway_takes_no_time_by_default() -> None:
     assert set(GatewayCosts().model_dump().values()) == {0}
 
 
+def test_the_description_is_in_the_form_of_a_command_line() -> None:
+    text = "request_ms=0.21,batch_ms=0.685,turns=1"
+    assert parse_gateway_costs(text).description == text
+
+
 def test_costs_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "costs.json"
     costs = GatewayCosts(per_request_s=1e-4, turns_per_batch=2)
