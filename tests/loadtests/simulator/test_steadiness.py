@@ -28,7 +28,6 @@ PROFILES = {
 COSTS = GatewayCosts(
     per_request_s=0.2e-3, per_answer_s=0.2e-3, per_refusal_s=0.2e-3, turns_per_batch=1
 )
-SERVICE = SimulatedService(PROFILES, cores=1, costs=COSTS)
 DEADLINE = SloClass("deadline", Slo(latency_s=0.050))
 NO_DEADLINE = SloClass("no deadline", Slo())
 
@@ -54,9 +53,11 @@ def test_goodput_is_back_within_a_second_after_a_slowdown(turns: int) -> None:
     assert goodput_per_s(outcomes, 2.5, 3.5) >= 0.9 * before
 
 
-@pytest.mark.parametrize("is_arrival_known", [True, False])
-def test_lone_requests_after_an_overload_are_not_held(is_arrival_known: bool) -> None:
-    service = SimulatedService(PROFILES, cores=1, costs=COSTS, is_arrival_known=is_arrival_known)
+def test_lone_requests_after_an_overload_are_not_held() -> None:
+    # A gateway that lags much, and does not know how long requests have waited in their sockets,
+    # admits so many late ones that the planner expects misses long after the overload.
+    costs = COSTS.model_copy(update={"turns_per_batch": 3})
+    service = SimulatedService(PROFILES, cores=1, costs=costs, is_arrival_known=False)
     overload_s = np.arange(0.0, 3.0, 1 / 2_600)
     alone_s = np.arange(5.0, 7.0, 0.1)
     outcomes = simulate(
