@@ -14,6 +14,7 @@ from typing import Final, Generic
 
 from serving.errors import Overloaded
 from serving.routing.admission import lateness_s
+from serving.routing.arrivals import Arrival
 from serving.routing.forecast import DrainTime, Forecast
 from serving.routing.latency import LatencyModel
 from serving.routing.policy.state import (
@@ -105,8 +106,8 @@ class Planner(Generic[Payload]):
         Raises `Overloaded` if the request would be late, or would make other requests of the same
         or a higher priority late.
         """
-        left_s = deadline - now
-        self._forecast.record_arrival(now, size, left_s, key.variants)
+        arrival = Arrival(now, size, deadline - now, key.variants)
+        self._forecast.record_offered(arrival)
         if not self._queue.has_lane(key) and len(self._queue.lanes) >= self._max_lanes:
             raise Overloaded("requests of too many different shapes are queued; try again later")
         shed: list[tuple[QueuedRequest[Payload], Overloaded]] = []
@@ -123,6 +124,7 @@ class Planner(Generic[Payload]):
             for other, _ in shed:  # the new request is not admitted, so none is shed for it
                 self._queue.reinsert(other)
             raise
+        self._forecast.record_admitted(arrival)
         request = self._queue.add(
             payload, key=key, size=size, deadline=deadline, priority=priority, now=now
         )
@@ -203,10 +205,10 @@ class Planner(Generic[Payload]):
             variants=self._slots.variant_states(now),
             now=now,
             free_cores=self._slots.free_cores,
-            expected_misses=self._forecast.expected_misses,
-            p10_slack_s=self._forecast.p10_slack_s,
+            expected_misses=self._forecast.expected_misses(now),
+            p10_slack_s=self._forecast.p10_slack_s(now),
             arrivals_per_s=self._forecast.arrivals_per_s(now),
-            offered_load=self._forecast.offered_load,
+            offered_load=self._forecast.offered_load(now),
             recent_accuracy=self._recent_accuracy,
             last_variant=self._last_variant,
         )

@@ -54,7 +54,8 @@ def serve_without_deadline(
     size = min(sizes, key=costs.__getitem__)  # of sizes with equal costs, the largest one
     if now < due + STARVATION_S:
         if now < due and costs[size] > MAX_MISSES_PER_SAMPLE:
-            return Wait(due)
+            # The forecast changes with the silence, without an event.
+            return Wait(min(due, now + times.typical_s(size)))
         held_s = times.within_s(size)
         if held_s > min((_slack_s(other, state) for other in lanes), default=math.inf):
             return Wait(max(due, now + held_s))

@@ -10,10 +10,11 @@ from serving.routing.latency import LatencyModel
 from serving.routing.planner import Planner
 from serving.routing.policy.baselines.max_acc import max_acc
 from serving.routing.policy.state import LaneKey, Policy, QueuedRequest
+from serving.routing.profile import LatencyQuantiles
 from serving.routing.step import Idle, Send, Step
 from tests.serving.builders import exactly
 
-CARDS = {
+CARDS: Mapping[str, Mapping[int, LatencyQuantiles]] = {
     "dense": exactly({1: 0.010, 4: 0.016, 64: 0.100}),
     "int8": exactly({1: 0.002, 4: 0.003, 64: 0.020}),
 }
@@ -29,13 +30,16 @@ def new_planner(
     max_queue: int = 100,
     max_lanes: int = 64,
     cores: float = math.inf,
+    cards: Mapping[str, Mapping[int, LatencyQuantiles]] = CARDS,
     **slots: int,
 ) -> tuple[Planner[Any], LatencyModel]:
     """Return a planner with a dense and an INT8 variant, and its latency model.
 
+    `cards` are the latencies of the two variants.
+
     The default policy is a simple one: the best free variant that is in time, or wait.
     """
-    latency = LatencyModel(CARDS, now)
+    latency = LatencyModel(cards, now)
     planner = Planner[Any](
         policy,
         latency,
@@ -45,7 +49,7 @@ def new_planner(
         max_lanes=max_lanes,
         cores=cores,
     )
-    for variant, card in CARDS.items():
+    for variant, card in cards.items():
         # As the gateway does when a host joins.
         latency.calibrate(variant, {size: [one.p50_s] for size, one in card.items()})
         planner.set_slots(variant, slots.get(variant, 0))
