@@ -23,7 +23,7 @@ from serving.routing.attainability import attainable_variants
 from serving.routing.latency import LatencyModel
 from serving.routing.planner import Planner
 from serving.routing.policy.state import LaneKey, Policy, QueuedRequest
-from serving.routing.step import Expired, Idle, NoReplica, Send
+from serving.routing.step import Expired, Idle, NoReplica, Send, Shadow
 
 
 class SimulatedRequest(NamedTuple):
@@ -186,7 +186,8 @@ class SimulatedGateway:
 
     def _end_batch(self, send: Send[SimulatedRequest], host_s: float) -> None:
         self.planner.end_batch(send.number, self._now(), host_s=host_s)
-        self._surroundings.record_batch(self._index, send)
+        if send.batch:
+            self._surroundings.record_batch(self._index, send)
         for request in send.batch:
             self._loop.call_soon(
                 self._costs.per_answer_s,
@@ -206,6 +207,8 @@ class SimulatedGateway:
             match self.planner.step(now):
                 case Send() as send:
                     self._surroundings.start_batch(self._index, send)
+                case Shadow() as shadow:
+                    self._surroundings.start_batch(self._index, _without_requests(shadow))
                 case Expired(expired):
                     self._fail([expired], RequestStatus.EXPIRED)
                 case NoReplica(batch):
@@ -215,3 +218,8 @@ class SimulatedGateway:
                     if until < math.inf:
                         self._timer_at = max(until, now + MIN_WAIT_S)
                     return
+
+
+def _without_requests(shadow: Shadow[SimulatedRequest]) -> Send[SimulatedRequest]:
+    """Return a batch that takes as long as a shadow batch and answers nobody."""
+    return Send(shadow.number, shadow.variant, (), shadow.request.size, math.nan, "shadow")

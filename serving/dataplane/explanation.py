@@ -52,8 +52,6 @@ class Reasons:
             passed_over = [name for name in passed_over if name not in equal]
         equals = _listed("; counts as equally accurate, but slower now or unavailable: ", equal)
         match code:
-            case "exploring":
-                return "tried to measure its current latency: it was not used recently"
             case "behind":
                 return "the queue is behind: the variant that answers most queued requests in time"
             case "at risk":

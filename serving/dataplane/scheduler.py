@@ -22,7 +22,7 @@ from serving.dataplane.request import Input, Output, PendingRequest, RequestResu
 from serving.errors import DeadlineExceeded, InferenceFailed, NotReady, ServingError
 from serving.routing.planner import Planner
 from serving.routing.policy.state import LaneKey, QueuedRequest
-from serving.routing.step import Expired, Idle, NoReplica, Send
+from serving.routing.step import Expired, Idle, NoReplica, Send, Shadow
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +145,11 @@ class Scheduler(Generic[Input, Output]):
                         delay_s = max(until - now, MIN_WAIT_S)
                         self._timer = self._clock.call_later(delay_s, self._step)
                     break
+        if not self._planner.queued:
+            now = self._clock.time()
+            step = self._planner.step(now)
+            if isinstance(step, Shadow):
+                self._send_shadow(step)
         try:
             self._planner.update_forecast(self._clock.time())
         except Exception:  # the forecast improves decisions, but is not necessary for them
@@ -160,6 +165,30 @@ class Scheduler(Generic[Input, Output]):
             request.payload.stage = "running"
         self._running += 1
         self._run_batch(send, batch, partial(self._end_batch, send, batch, now))
+
+    def _send_shadow(self, shadow: Shadow[PendingRequest[Input, Output]]) -> None:
+        self._running += 1
+        on_outcome = partial(self._end_shadow, shadow)
+        try:
+            self._run(shadow.variant, [shadow.request.payload.inputs], on_outcome)
+        except Exception as error:
+            self._clock.call_later(0, partial(on_outcome, error))
+
+    def _end_shadow(
+        self,
+        shadow: Shadow[PendingRequest[Input, Output]],
+        outcome: Outcome[Sequence[Output]],
+    ) -> None:
+        is_complete = isinstance(outcome, BatchResult)
+        if not is_complete:
+            logger.debug(
+                "a shadow batch failed", extra={"variant": shadow.variant}, exc_info=outcome
+            )
+        self._free_slot(
+            shadow.number,
+            host_s=outcome.compute_s if isinstance(outcome, BatchResult) else None,
+            is_representative=is_complete,
+        )
 
     def _run_batch(
         self,
@@ -187,7 +216,7 @@ class Scheduler(Generic[Input, Output]):
         # Only a batch that ran as planned is representative of batches of its size.
         is_representative = settlement == "answered" and len(batch) == len(send.batch)
         host_s = outcome.compute_s if isinstance(outcome, BatchResult) else None
-        self._free_slot(send, host_s=host_s, is_representative=is_representative)
+        self._free_slot(send.number, host_s=host_s, is_representative=is_representative)
 
     def _run_singly(
         self, send: Send[PendingRequest[Input, Output]], rest: list[Request[Input, Output]]
@@ -202,7 +231,7 @@ class Scheduler(Generic[Input, Output]):
                 on_outcome = partial(self._end_single, send, request, self._clock.time(), rest)
                 self._run_batch(send, [request], on_outcome)
                 return
-        self._free_slot(send, is_representative=False)
+        self._free_slot(send.number, is_representative=False)
 
     def _end_single(
         self,
@@ -217,14 +246,14 @@ class Scheduler(Generic[Input, Output]):
 
     def _free_slot(
         self,
-        send: Send[PendingRequest[Input, Output]],
+        number: int,
         *,
         is_representative: bool,
         host_s: float | None = None,
     ) -> None:
         self._running -= 1
         self._planner.end_batch(
-            send.number,
+            number,
             self._clock.time(),
             host_s=host_s,
             is_representative=is_representative,

@@ -1,6 +1,6 @@
 """The planner decides what to do next. It has no event loop and no clock: `now` is an argument.
 
-    admit ─▶ queue ─▶ step, after every change ─▶ Send | Expired | NoReplica | Idle
+    admit ─▶ queue ─▶ step, after every change ─▶ Send | Expired | NoReplica | Shadow | Idle
                         ▲ end_batch, retry, set_slots
 
 The scheduler carries out the steps on an event loop, the simulator on a virtual clock.
@@ -15,6 +15,7 @@ from typing import Final, Generic
 from serving.errors import Overloaded
 from serving.routing.admission import lateness_s
 from serving.routing.arrivals import Arrival
+from serving.routing.exploration import Exploration
 from serving.routing.forecast import DrainTime, Forecast
 from serving.routing.latency import LatencyModel
 from serving.routing.policy.state import (
@@ -31,7 +32,7 @@ from serving.routing.policy.state import (
 )
 from serving.routing.queue import DeadlineQueue
 from serving.routing.slots import VariantSlots
-from serving.routing.step import Expired, Idle, NoReplica, Send, Step
+from serving.routing.step import Expired, Idle, NoReplica, Send, Shadow, Step
 
 MAX_ATTEMPTS: Final = 2
 """Maximum number of times a request is sent. One whose host is lost is sent once more."""
@@ -75,6 +76,7 @@ class Planner(Generic[Payload]):
         self._queue = DeadlineQueue[Payload]()
         self._forecast = Forecast()
         self._slots = VariantSlots(latency, self._accuracies, max_batch=max_batch, cores=cores)
+        self._exploration = Exploration[Payload](latency, self._slots)
         self._last_variant: str | None = None
         self._recent_accuracy = max(self._accuracies.values(), default=0.0)
 
@@ -137,7 +139,7 @@ class Planner(Generic[Payload]):
     def step(self, now: float) -> Step[Payload]:
         """Return the next step. Call again until it is `Idle`."""
         if not self._queue:
-            return Idle(math.inf)
+            return self._explore(now) or Idle(math.inf)
         decision = self._policy(self._state(now))
         match decision:
             case Dispatch():
@@ -164,9 +166,12 @@ class Planner(Generic[Payload]):
     ) -> None:
         """Record the end of a batch. Learn its time if it is representative of its size.
 
+        A batch is representative if it was answered as planned.
+
         `host_s` is the time that the host computed; see `LatencyModel.observe`.
         """
         running = self._slots.end(number)
+        self._exploration.record_end(number, now, is_answered=is_representative)
         if is_representative:
             took_s = now - running.sent
             self._latency.observe(running.variant, running.size, took_s, host_s)
@@ -194,10 +199,18 @@ class Planner(Generic[Payload]):
             self._accuracies[decision.variant] - self._recent_accuracy
         )
         number = self._slots.start(decision.variant, decision.size, now)
+        self._exploration.record_sent(number, batch[0])
         self._last_variant = decision.variant
         return Send(
             number, decision.variant, batch, decision.size, decision.predicted_s, decision.reason
         )
+
+    def _explore(self, now: float) -> Shadow[Payload] | None:
+        target = self._exploration.next_target(now, self._forecast.expected_misses)
+        if target is None:
+            return None
+        number = self._slots.start(target.variant, target.request.size, now)
+        return Shadow(number, target.variant, target.request)
 
     def _state(self, now: float) -> RouterState:
         return RouterState(

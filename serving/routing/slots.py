@@ -150,7 +150,6 @@ class VariantSlots:
             max_batch=self._max_batch,
             times=self._latency.times(name),
             best_case_s=partial(self._latency.best_case_s, name),
-            since_last_batch_s=self._latency.since_last_batch_s(name),
             batches_sent=self._batches_sent[name],
             overdue_s=0.0 if empty else min(self._running[n].overdue_s(now) for n in own),
         )

@@ -44,10 +44,23 @@ class NoReplica(Generic[Payload]):
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow(Generic[Payload]):
+    """Run a copy of this request alone, discard the result, and call `Planner.end_batch`.
+
+    The request itself has been answered. The copy only measures the variant's time.
+    """
+
+    number: int
+    """Identifies the batch."""
+    variant: str
+    request: QueuedRequest[Payload]
+
+
+@dataclass(frozen=True, slots=True)
 class Idle:
     """Do nothing until `until` or until the state changes, whichever comes first."""
 
     until: float
 
 
-Step: TypeAlias = Send[Payload] | Expired[Payload] | NoReplica[Payload] | Idle
+Step: TypeAlias = Send[Payload] | Expired[Payload] | NoReplica[Payload] | Shadow[Payload] | Idle

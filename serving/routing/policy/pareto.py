@@ -44,13 +44,6 @@ AMPLE_SLACK_RATIO: Final = 12.0
 """Slack, as a multiple of the typical time of a batch, that is enough for the batch and for the
 next one with a wide margin."""
 
-EXPLORE_AFTER_S: Final = 10.0
-"""Time, in seconds, after which a variant that ran no batch is explored if no request is at
-risk."""
-
-EXPLORE_SLACK_RATIO: Final = 5.0
-"""Slack that an exploring request needs, as a multiple of its predicted time."""
-
 AT_RISK_PROBABILITY: Final = 0.5
 """Probability of a miss above which the reason of a batch is "at risk"."""
 
@@ -75,9 +68,6 @@ def pareto(state: RouterState) -> Decision:
         if not any(each.free_slots for each in qualifying):
             until = min(until, lane.requests[0].deadline)
             continue
-        exploring = _explore(lane, qualifying, state)
-        if exploring is not None:
-            return exploring
         preferred = preferred_variant(lane, qualifying)
         if len(lanes) == 1 and _has_ample_slack(lane, preferred, state):
             return _send_all(lane, preferred)
@@ -144,28 +134,6 @@ def _best_of_lanes(best: CandidateBatch, lanes: Sequence[Lane], view: QueueView)
             if other.value > best.value + TOLERATED_LOSS and other.variant.free_slots:
                 best = other
     return best
-
-
-def _explore(lane: Lane, qualifying: Sequence[VariantState], state: RouterState) -> Dispatch | None:
-    """Send a single request with ample slack to a variant that has not run for a while.
-
-    Return None if there is no such request or variant.
-    """
-    if (
-        lane.key.fastest_first
-        or len(state.lanes) > 1
-        or len(lane.requests) > 1
-        or state.free_cores < 1
-    ):
-        return None
-    size, left_s = lane.samples, lane.requests[0].deadline - state.now
-    for variant in qualifying[1:]:
-        if variant.since_last_batch_s > EXPLORE_AFTER_S and variant.free_slots:
-            predicted_s = variant.times.within_s(size)
-            held_s = EXPLORE_SLACK_RATIO * predicted_s
-            if held_s <= left_s and state.expected_misses(held_s) < NEGLIGIBLE_MISSES:
-                return Dispatch(variant.name, ((lane, 1),), size, predicted_s, "exploring")
-    return None
 
 
 def _dispatch(best: CandidateBatch, lanes: Sequence[Lane], state: RouterState) -> Dispatch:

@@ -107,8 +107,6 @@ class VariantState:
     times: BatchTimes
     best_case_s: Callable[[int], float]
     """Returns the shortest time that a batch of a given size can take."""
-    since_last_batch_s: float = 0.0
-    """Time since its last batch was answered; infinite if none was."""
     batches_sent: int = 0
     """Number of batches that were sent to it so far."""
     overdue_s: float = 0.0

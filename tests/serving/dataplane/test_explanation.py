@@ -47,13 +47,6 @@ REASONS = Reasons({"dense": 0.9, "pruned": 0.9, "sparse": 0.88, "int8": 0.88})
             "the deadline is at risk: the variant that is most likely to meet it",
             id="at risk",
         ),
-        pytest.param(
-            "exploring",
-            "int8",
-            Slo(),
-            "tried to measure its current latency: it was not used recently",
-            id="exploring",
-        ),
         pytest.param("max_acc", "int8", Slo(), "chosen by the policy max_acc", id="a baseline"),
         pytest.param("max_acc", "int8", Slo(variant="int8"), "pinned by the request", id="pinned"),
     ],

@@ -25,12 +25,12 @@ ANY = ("dense", "int8")
 def new_planner(
     now: Callable[[], float],
     policy: Policy = max_acc,
+    cards: Mapping[str, Mapping[int, LatencyQuantiles]] = CARDS,
     /,
     *,
     max_queue: int = 100,
     max_lanes: int = 64,
     cores: float = math.inf,
-    cards: Mapping[str, Mapping[int, LatencyQuantiles]] = CARDS,
     **slots: int,
 ) -> tuple[Planner[Any], LatencyModel]:
     """Return a planner with a dense and an INT8 variant, and its latency model.
@@ -59,9 +59,14 @@ def new_planner(
 class PlannerHarness:
     """Drives a planner: admits requests, takes steps and ends batches."""
 
-    def __init__(self, policy: Policy = max_acc, **parameters: Any) -> None:
+    def __init__(
+        self,
+        policy: Policy = max_acc,
+        cards: Mapping[str, Mapping[int, LatencyQuantiles]] = CARDS,
+        **parameters: Any,
+    ) -> None:
         self.now = 100.0
-        self.planner, self.latency = new_planner(lambda: self.now, policy, **parameters)
+        self.planner, self.latency = new_planner(lambda: self.now, policy, cards, **parameters)
         self.shed: list[QueuedRequest[Any]] = []
 
     def admit(

@@ -30,7 +30,7 @@ def host_s(send: Send[object]) -> float:
 
 
 def new_harness(cores: int = 1, slots: int = 1) -> PlannerHarness:
-    return PlannerHarness(pareto, cores=float(cores), cards=FAST_CARDS, dense=slots, int8=slots)
+    return PlannerHarness(pareto, FAST_CARDS, cores=float(cores), dense=slots, int8=slots)
 
 
 def run_load(

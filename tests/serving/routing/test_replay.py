@@ -23,7 +23,7 @@ def replay_of(
         Arrival(at, size, left_s if number % 10 else 50 * left_s, ("dense",))
         for number, at in enumerate(arrivals)
     ]
-    drain_s = 0.001 * np.arange(1, WINDOW_ARRIVALS + 1)[None] / cores
+    drain_s = np.array([[0.001 * count / cores for count in range(1, WINDOW_ARRIVALS + 1)]])
     return Replay(requests, [0] * len(requests), drain_s)
 
 

@@ -146,17 +146,6 @@ def test_a_request_that_is_late_anyway_does_not_delay_the_others() -> None:
     assert (decision.skip, decision.size) == (1, 20)
 
 
-def test_a_variant_that_has_not_run_for_a_while_is_explored_without_risk() -> None:
-    unseen = replace(PRUNED, since_last_batch_s=60.0)
-    decision = choose([lane(1.0)], DENSE, unseen, INT8)
-    assert isinstance(decision, Dispatch)
-    assert (decision.variant, decision.reason) == ("pruned", "exploring")
-    for kept in (lane(0.012), lane(1.0, variants=["dense", "int8"]), lane(1.0, 1.0)):
-        decision = choose([kept], DENSE, unseen, INT8)
-        assert isinstance(decision, Dispatch)
-        assert decision.reason != "exploring"
-
-
 variant_states_ = st.lists(
     st.builds(
         variant_state,
