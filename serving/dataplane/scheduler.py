@@ -179,16 +179,12 @@ class Scheduler(Generic[Input, Output]):
         shadow: Shadow[PendingRequest[Input, Output]],
         outcome: Outcome[Sequence[Output]],
     ) -> None:
-        is_complete = isinstance(outcome, BatchResult)
-        if not is_complete:
-            logger.debug(
-                "a shadow batch failed", extra={"variant": shadow.variant}, exc_info=outcome
-            )
-        self._free_slot(
-            shadow.number,
-            host_s=outcome.compute_s if isinstance(outcome, BatchResult) else None,
-            is_representative=is_complete,
-        )
+        if isinstance(outcome, BatchResult):
+            self._free_slot(shadow.number, host_s=outcome.compute_s, is_representative=True)
+        else:
+            variant = shadow.variant
+            logger.debug("a shadow batch failed", extra={"variant": variant}, exc_info=outcome)
+            self._free_slot(shadow.number, is_representative=False)
 
     def _run_batch(
         self,
