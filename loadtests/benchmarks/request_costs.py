@@ -17,6 +17,7 @@ from loadtests.client import binary
 from loadtests.client.binary import BinaryRequest
 from serving.dataplane.batching import Arrays
 from serving.dataplane.dataplane import DataPlane
+from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import RequestResult
 from serving.dataplane.scheduler import Scheduler
 from serving.errors import Overloaded
@@ -57,6 +58,7 @@ RESULT: Final = RequestResult(
     input_s=0.0001,
     compute_s=0.001,
     output_s=0.0009,
+    returned_at=0.0,
 )
 
 DEADLINE_S: Final = 0.004
@@ -176,6 +178,7 @@ def _data_plane(metrics: Metrics, scheduler: _InstantScheduler | _FullScheduler)
         Telemetry(metrics, Statistics(PROFILES)),
         time.monotonic,
         max_batch=MAX_BATCH,
+        shedder=LoadShedder(),
     )
 
 

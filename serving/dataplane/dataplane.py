@@ -16,12 +16,14 @@ from typing import Final
 
 from serving.dataplane.batching import Arrays
 from serving.dataplane.explanation import Reasons
+from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import RequestResult
 from serving.dataplane.scheduler import Scheduler
 from serving.dataplane.validation import ModelTensors, signature
-from serving.errors import ModelNotFound, NotReady, ServingError, SloUnattainable
+from serving.errors import ModelNotFound, NotReady, Overloaded, ServingError, SloUnattainable
 from serving.experiment.assignment import ROUTER, Arm, Experiment
 from serving.routing.attainability import attainable_variants, lane_key
+from serving.routing.lag import Lag
 from serving.routing.latency import LatencyModel
 from serving.routing.profile import VariantProfile, qualifying
 from serving.routing.slo import Objective, Slo
@@ -32,8 +34,15 @@ from variants.catalog.catalog import Model
 START_GRACE_S: Final = 60.0
 """Seconds after which a starting service is ready without the variants that are not up yet."""
 
+DELIVERY_QUANTILE: Final = 0.75
+"""Quantile of the recent times from the return of a batch to the answer that is set aside for a
+request."""
+
 NO_ARM: Final = ""
 """The label `arm` of requests that are not part of an experiment."""
+
+
+_REFUSED: Final = Overloaded("refused before it was parsed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +75,12 @@ class DataPlane:
         now: Callable[[], float],
         *,
         max_batch: int,
+        shedder: LoadShedder,
         experiment: Experiment | None = None,
     ) -> None:
         """`profiles` are by variant; `max_batch` bounds the samples of a request.
+
+        `shedder` is the one of the listeners; it learns what requests allow and what delays them.
 
         Raises `ValueError` if an arm of the experiment names a variant without a profile.
         """
@@ -81,6 +93,9 @@ class DataPlane:
         self.statistics = telemetry.statistics
         self._now = now
         self.max_batch = max_batch
+        self._shedder = shedder
+        self._delivery = Lag()
+        """From the return of a batch until an answer is rendered."""
         self._experiment = experiment
         self._tensors = ModelTensors(model, max_batch)
         self._started = now()
@@ -118,6 +133,10 @@ class DataPlane:
         """Count a request that failed before it reached `infer`."""
         self._telemetry.failed(error, NO_ARM, variant=None, took_s=0.0)
 
+    def count_refused(self) -> None:
+        """Count a request that was refused before it was parsed."""
+        self.rejected(_REFUSED)
+
     def check_name(self, model: str, variant: str | None) -> None:
         """Raise `ModelNotFound` unless the model, and the variant if one is named, are served."""
         if model != self.model.name:
@@ -146,12 +165,14 @@ class DataPlane:
             if enrollment:
                 arm, variants = enrollment.arm.name, enrollment.variants
             self._check_deadline(slo, variants, size)
+            self._shedder.record_allowed(slo.latency_s)
+            self._delivery.expire(self._now())
             key = lane_key(variants, slo, signature(inputs))
             result = await self._scheduler.submit(
                 inputs,
                 key,
                 size=size,
-                deadline=received + slo.latency_s,
+                deadline=received + slo.latency_s - self._delivery.quantile_s(DELIVERY_QUANTILE),
                 priority=slo.priority,
             )
         except asyncio.CancelledError:
@@ -219,8 +240,11 @@ class DataPlane:
     ) -> Answer:
         """Count the result, and return it with its explanation."""
         profile = self.profiles[result.variant]
-        took_s = self._now() - received
+        now = self._now()
+        took_s = now - received
         is_on_time = took_s <= slo.latency_s
+        self._delivery.add(now, now - result.returned_at)
+        self._shedder.record_delay(now, took_s - result.queue_s - result.compute_s)
         explanation: dict[str, str | float | bool] = {
             "variant": result.variant,
             "reason": self._reasons.reason(

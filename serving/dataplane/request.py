@@ -33,6 +33,8 @@ class RequestResult(Generic[Output_co]):
     compute_s: float
     output_s: float
     """Rest of the time from dispatch to answer: transfer to and from the host, and the split."""
+    returned_at: float
+    """When the batch was back at the gateway, in seconds of its clock."""
 
 
 @dataclass(eq=False, slots=True)

@@ -289,7 +289,8 @@ class Scheduler(Generic[Input, Output]):
         result: BatchResult[Sequence[Output]],
         sent: float,
     ) -> None:
-        took_s = self._clock.time() - sent
+        now = self._clock.time()
+        took_s = now - sent
         output_s = max(0.0, took_s - result.input_s - result.compute_s)
         samples = sum(request.size for request in batch)
         for request, outputs in zip(batch, result.outputs, strict=True):
@@ -308,6 +309,7 @@ class Scheduler(Generic[Input, Output]):
                     input_s=result.input_s,
                     compute_s=result.compute_s,
                     output_s=output_s,
+                    returned_at=now,
                 )
             )
 

@@ -18,6 +18,7 @@ from serving.dataplane.batching import Arrays
 from serving.dataplane.clock import LoopClock
 from serving.dataplane.dataplane import DataPlane
 from serving.dataplane.executor import BatchExecutor
+from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import PendingRequest
 from serving.dataplane.scheduler import Scheduler
 from serving.gateway.discovery import HostDiscovery, Registry
@@ -27,6 +28,7 @@ from serving.protocol.documents import Documents
 from serving.protocol.grpc.listener import GrpcListener
 from serving.protocol.grpc.service import GrpcProtocol
 from serving.protocol.http.application import HttpProtocol
+from serving.protocol.http.front_door import FrontDoor
 from serving.protocol.http.listener import HttpListener
 from serving.protocol.inference import Inference
 from serving.routing.latency import LatencyModel
@@ -93,6 +95,7 @@ class Gateway:
             on_expired=metrics.expired,
         )
         metrics.queue_length(lambda: self._scheduler.queued)
+        shedder = LoadShedder()
         self._dataplane = DataPlane(
             catalog.model,
             profiles,
@@ -101,6 +104,7 @@ class Gateway:
             telemetry,
             clock.time,
             max_batch=limits.batch_size,
+            shedder=shedder,
             experiment=settings.experiment,
         )
         self._discovery = HostDiscovery(
@@ -127,6 +131,7 @@ class Gateway:
             ),
             settings.http.host,
             settings.http.port,
+            front_door=FrontDoor(shedder, self._dataplane.count_refused, clock.time),
             max_header_bytes=limits.header_bytes,
         )
         self._grpc = GrpcListener(

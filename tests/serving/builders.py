@@ -16,6 +16,7 @@ from serving.dataplane.batching import Arrays, join, split
 from serving.dataplane.clock import LoopClock
 from serving.dataplane.dataplane import DataPlane
 from serving.dataplane.executor import BatchResult
+from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.scheduler import Scheduler
 from serving.experiment.assignment import Experiment
 from serving.protocol.documents import Documents
@@ -169,6 +170,7 @@ def in_process(
         Telemetry(metrics, Statistics(profiles)),
         clock.time,
         max_batch=max_batch,
+        shedder=LoadShedder(),
         experiment=experiment,
     )
     inference = Inference(dataplane, default_slo or Slo())

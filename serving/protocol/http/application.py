@@ -128,7 +128,7 @@ class HttpProtocol:
         self, scope: Scope, receive: Receive, model: str, variant: str | None
     ) -> Response:
         """POST .../infer: run the model on the tensors of the request."""
-        received = self._now()
+        received = scope.get("arrived") or self._now()
         request_headers = dict(scope["headers"])
         try:
             body = await read_body(request_headers, receive, self._max_body_bytes)

@@ -2,7 +2,8 @@
 
 The loss of a connection cancels the task that answers its request. The size of request lines,
 headers and trailers is limited, and so is the number of pipelined requests. A request that stops
-arriving times out. Invalid HTTP gets an error response.
+arriving times out. Invalid HTTP gets an error response. Requests that the gateway cannot answer in
+time are refused before their bodies are parsed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import orjson
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from serving.protocol.http.front_door import CLOSE, KEEP_ALIVE, FrontDoor, rank_of
 from serving.protocol.http.upgrade import strip_upgrade
 
 MAX_PIPELINED: Final = 16
@@ -57,7 +59,12 @@ class Connection(HttpToolsProtocol):
     """
 
     def __init__(
-        self, *args: Any, max_header_bytes: int, read_timeout_s: float, **kwargs: Any
+        self,
+        *args: Any,
+        max_header_bytes: int,
+        read_timeout_s: float,
+        front_door: FrontDoor,
+        **kwargs: Any,
     ) -> None:
         """Pass on uvicorn's arguments.
 
@@ -65,6 +72,13 @@ class Connection(HttpToolsProtocol):
         nothing for `read_timeout_s` in the middle of a request is rejected.
         """
         super().__init__(*args, **kwargs)
+        self._front_door = front_door
+        self._is_refusing = False
+        """True while the body of a refused request is being read."""
+        self._owes_refusal = False
+        """True if a refused request has no response yet."""
+        self._keeps_alive = True
+        self._refusal_timer: asyncio.TimerHandle | None = None
         self._max_header_bytes = max_header_bytes
         self._read_timeout_s = read_timeout_s
         self._head_without_upgrade = b""
@@ -144,6 +158,12 @@ class Connection(HttpToolsProtocol):
             self._is_rejected = True
             self.cycle.keep_alive = False
             raise ParsingStopped
+        self._send_refusal()  # the client has sent the next request without waiting for it
+        arrived = self._front_door.arrived_at(self.transport)
+        if self._is_refused(arrived):
+            self._is_refusing = True
+            return
+        self.scope["arrived"] = arrived  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         self._is_in_body = True
         if self.pipeline:
@@ -152,10 +172,14 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
         self._unparsed_bytes = 0
-        super().on_body(body)
+        if not self._is_refusing:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
+        if self._is_refusing:
+            self._refuse()
+            return
         if not self._is_in_body:
             return  # the end of a head that offers to upgrade
         self._unparsed_bytes = 0
@@ -167,11 +191,17 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport."""
+        self._owes_refusal = False
         super().connection_lost(exc)
         self._cancel_request()
         self._unset_keepalive_if_required()  # uvicorn keeps the timer after a reset
         if self._read_timer is not None:
             self._read_timer.cancel()
+
+    def shutdown(self) -> None:
+        """Called by the server when it stops."""
+        self._send_refusal()
+        super().shutdown()
 
     def _close_after(self, seconds: float) -> None:
         self._unset_keepalive_if_required()
@@ -182,8 +212,54 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         self._task = self.loop.create_task(cycle.run_asgi(partial(_run_app, cycle, app)))
-        self._task.add_done_callback(self.tasks.discard)
+        scope = cycle.scope
+        rank = rank_of(scope["method"], scope["path"], scope["headers"])
+        if rank is not None:
+            self._front_door.enter(rank)
+        self._task.add_done_callback(partial(self._end_task, rank))
         self.tasks.add(self._task)
+
+    def _end_task(self, rank: int | None, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if rank is not None:
+            self._front_door.leave(rank)
+
+    def _is_refused(self, arrived: float) -> bool:
+        """Return whether to refuse the request whose head has been read.
+
+        Requests that are pipelined behind one that is running are not refused here, because
+        responses are sent in order, and neither are those that wait for "100 Continue".
+        """
+        if self.expect_100_continue or (self.cycle and not self.cycle.response_complete):
+            return False
+        method, target = self.parser.get_method().decode("latin-1"), self.url.decode("latin-1")
+        rank = rank_of(method, target, self.headers)
+        return rank is not None and not self._front_door.is_open(rank, self.headers, arrived)
+
+    def _refuse(self) -> None:
+        """Refuse the request that has been read, now or later; see `RefusalPacer`."""
+        self._is_refusing, self._owes_refusal = False, True
+        self._keeps_alive = self.parser.should_keep_alive()
+        self._unparsed_bytes = 0
+        self.scope = None  # type: ignore[assignment]  # until the next message begins
+        hold_s = self._front_door.refuse()
+        if hold_s:
+            self._refusal_timer = self.loop.call_later(hold_s, self._send_refusal)
+        else:
+            self._send_refusal()
+
+    def _send_refusal(self) -> None:
+        if self._refusal_timer is not None:
+            self._refusal_timer.cancel()
+            self._refusal_timer = None
+        if not self._owes_refusal:
+            return
+        self._owes_refusal = False
+        self.transport.write(KEEP_ALIVE if self._keeps_alive else CLOSE)
+        if self._keeps_alive:
+            self._close_after(self.timeout_keep_alive)
+        else:
+            self.transport.close()
 
     def _cancel_request(self) -> None:
         # Queued requests start only after a response, which will not be sent.

@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import uvicorn
 
+from serving.dataplane.load_shedder import LoadShedder
 from serving.protocol.http.connection import Connection
+from serving.protocol.http.front_door import FrontDoor
 
 BACKLOG: Final = 2048
 """Connections that the kernel queues until the listener accepts them."""
@@ -40,6 +42,7 @@ class HttpListener:
         host: str,
         port: int,
         *,
+        front_door: FrontDoor | None = None,
         max_header_bytes: int = MAX_HEADER_BYTES,
         read_timeout_s: float = READ_TIMEOUT_S,
         keep_alive_s: float = KEEP_ALIVE_S,
@@ -47,6 +50,8 @@ class HttpListener:
     ) -> None:
         """Bind the port; 0 binds a free one. Gateways on one node share a port by SO_REUSEPORT.
 
+        `front_door` decides which inference requests are refused before they are parsed; without
+        one, none is.
         A request is rejected if its request line and headers together are larger than
         `max_header_bytes`, or if it is incomplete and no data arrive for `read_timeout_s`. A
         connection without a request is closed after `keep_alive_s`. A client that disconnects
@@ -65,7 +70,10 @@ class HttpListener:
             raise
         self.port: int = self._socket.getsockname()[1]
         protocol: Any = partial(
-            Connection, max_header_bytes=max_header_bytes, read_timeout_s=read_timeout_s
+            Connection,
+            max_header_bytes=max_header_bytes,
+            read_timeout_s=read_timeout_s,
+            front_door=front_door or FrontDoor(LoadShedder(), on_refused=lambda: None),
         )
         config = uvicorn.Config(
             app,

@@ -1,0 +1,32 @@
+"""Paces refusals, so that they take only a small share of the gateway's time.
+
+A client in a closed loop sends again as soon as it is refused. If all refusals were sent at once,
+the gateway, and a machine that it shares with its clients, would be busy with nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+INTERVAL_S: Final = 0.001
+"""Mean interval of refusals, in seconds, while there are many. A refusal takes a small part of it,
+0.03 to 0.1 ms."""
+
+BURST_S: Final = 0.1
+"""Refusals up to this time ahead of the pace are sent at once, in seconds."""
+
+MAX_HOLD_S: Final = 1.0
+"""Maximum time, in seconds, for which a refusal is held: what Retry-After asks for."""
+
+
+class RefusalPacer:
+    """Spaces refusals evenly while there are many."""
+
+    def __init__(self) -> None:
+        self._next_at = 0.0
+
+    def hold_s(self, now: float) -> float:
+        """Return how long to hold a refusal, in seconds; 0 while there are few."""
+        at = min(max(now, self._next_at), now + BURST_S + MAX_HOLD_S)
+        self._next_at = at + INTERVAL_S
+        return max(0.0, at - now - BURST_S)
