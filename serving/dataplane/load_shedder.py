@@ -34,7 +34,7 @@ MIN_LIMIT: Final = 8.0
 MAX_LIMIT: Final = 1e6
 """Upper bound of the limit, while it does not bind."""
 
-MIN_GRADIENT: Final = 0.5
+MIN_GRADIENT: Final = 0.05
 """Lower bound of the factor by which one update reduces the limit."""
 
 MIN_PERIOD_S: Final = 0.01
@@ -63,7 +63,7 @@ class LoadShedder:
         self._allowed: deque[float] = deque(maxlen=ALLOWED_WINDOW)
         self._allowed_s = math.inf
         """Time that all but the tightest recent requests allow."""
-        self._updated_at = -math.inf
+        self._next_update_at = -math.inf
         self._last_at = -math.inf
 
     @property
@@ -106,8 +106,7 @@ class LoadShedder:
     def record_delay(self, now: float, delay_s: float) -> None:
         """Record how long an answered request was delayed by the gateway itself."""
         self._delays.append(delay_s)
-        period_s = max(MIN_PERIOD_S, min(delay_s, MEMORY_S))
-        if len(self._delays) >= MIN_DELAYS and now - self._updated_at >= period_s:
+        if len(self._delays) >= MIN_DELAYS and now >= self._next_update_at:
             self._update(now)
 
     def _update(self, now: float) -> None:
@@ -115,7 +114,7 @@ class LoadShedder:
         delay_s = delays[int(DELAY_QUANTILE * len(delays))]
         self._delays.clear()
         self._most_inside = self.inside
-        self._updated_at = now
+        self._next_update_at = now + max(MIN_PERIOD_S, min(delay_s, MEMORY_S))
         allowed = sorted(self._allowed)
         self._allowed_s = allowed[int(ALLOWED_QUANTILE * len(allowed))]
         target_s = TARGET_SHARE * self._allowed_s
@@ -128,5 +127,6 @@ class LoadShedder:
     def _forget(self) -> None:
         self.limit = MAX_LIMIT
         self._allowed_s = math.inf
+        self._next_update_at = -math.inf
         self._delays.clear()
         self._allowed.clear()
