@@ -20,7 +20,14 @@ from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import RequestResult
 from serving.dataplane.scheduler import Scheduler
 from serving.dataplane.validation import ModelTensors, signature
-from serving.errors import ModelNotFound, NotReady, Overloaded, ServingError, SloUnattainable
+from serving.errors import (
+    DeadlineExceeded,
+    ModelNotFound,
+    NotReady,
+    Overloaded,
+    ServingError,
+    SloUnattainable,
+)
 from serving.experiment.assignment import ROUTER, Arm, Experiment
 from serving.routing.attainability import attainable_variants, lane_key
 from serving.routing.lag import Lag
@@ -179,6 +186,8 @@ class DataPlane:
             self._telemetry.disconnected(arm)
             raise
         except ServingError as error:
+            if isinstance(error, Overloaded | DeadlineExceeded):
+                self._shedder.record_failure(self._now())
             preferred = variants[0] if variants else None
             self._telemetry.failed(error, arm, preferred, self._now() - received)
             raise
@@ -244,7 +253,8 @@ class DataPlane:
         took_s = now - received
         is_on_time = took_s <= slo.latency_s
         self._delivery.add(now, now - result.returned_at)
-        self._shedder.record_delay(now, took_s - result.queue_s - result.compute_s)
+        delay_s = took_s - result.queue_s - result.compute_s
+        self._shedder.record_answer(now, delay_s, is_late=not is_on_time)
         explanation: dict[str, str | float | bool] = {
             "variant": result.variant,
             "reason": self._reasons.reason(

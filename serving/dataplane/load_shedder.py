@@ -1,11 +1,11 @@
 """Load shedding in front: decides, before a request is parsed, whether it is turned away.
 
 A gateway that has more to read, parse and render than it can is late with all of it. The requests
-that are inside it at a time are therefore limited. The limit follows the delay that the gateway
-itself causes (waiting for the event loop, not for hosts) by a gradient: it is multiplied by
-target / delay while the delay is too long, and grows by its square root while it is not. Signal and
-target follow DAGOR (Zhou et al., "Overload control for scaling WeChat microservices", SoCC'18):
-time spent waiting rather than response time; the growth is that of Netflix's concurrency-limits.
+inside it at a time are therefore limited. While the delay that the gateway itself causes is long,
+the limit is the number that leaves it in the time that requests allow (Little's law: throughput x
+time); otherwise it grows. As in DAGOR (Zhou et al., "Overload control for scaling WeChat
+microservices", SoCC'18), the signal is the time spent waiting for the gateway, not the response
+time: if hosts are too slow, the router chooses better whom to refuse.
 """
 
 from __future__ import annotations
@@ -14,57 +14,62 @@ import math
 from collections import Counter, deque
 from typing import Final
 
-TARGET_SHARE: Final = 0.3
-"""Share of the time that requests allow which the gateway's own delay may take. The rest is for
-queue and host, and for requests that are delayed longer than most."""
+OVERLOAD_SHARE: Final = 0.3
+"""Share of the time that requests allow above which the gateway's own delay is too long."""
 
-ALLOWED_QUANTILE: Final = 0.25
-"""Quantile of the times that recent requests allowed from which the target is derived."""
+SHARE_BOUNDS: Final = (0.4, 0.9)
+"""Bounds of the share of the time that requests allow in which they should leave the gateway."""
 
-DELAY_QUANTILE: Final = 0.75
-"""Quantile of the delays of a period that is compared with the target."""
+SHARE_STEPS: Final = (0.96, 1.02)
+"""Factors by which one update reduces and increases that share."""
+
+FAILURE_BOUNDS: Final = (0.01, 0.03)
+"""Share of requests that fail for want of time below which that share increases, and above which
+it is reduced."""
 
 MAX_AGE_SHARE: Final = 0.5
 """Share of the time that a request allows after which it is not read any more. It ends the reading
 of a burst, before the limit can follow."""
 
+ALLOWED_QUANTILE: Final = 0.25
+"""Quantile of the times that recent requests allowed that stands for them."""
+
+DELAY_QUANTILE: Final = 0.75
+"""Quantile of the delays of a period that stands for them."""
+
 MIN_LIMIT: Final = 8.0
 """Lower bound of the limit: some requests are always let in, so that their delay is measured."""
 
 MAX_LIMIT: Final = 1e6
-"""Upper bound of the limit, while it does not bind."""
+"""Upper bound of the limit, and its value before an overload."""
 
-MIN_GRADIENT: Final = 0.05
-"""Lower bound of the factor by which one update reduces the limit."""
+LIMIT_GAIN: Final = 0.5
+"""Share of the difference to the computed limit by which one update moves the limit."""
 
-MIN_PERIOD_S: Final = 0.01
-"""Minimum time between two updates, in seconds. It is also at least as long as the delay itself,
-because an update has no effect on requests that are inside already."""
+THROUGHPUT_GAIN: Final = 0.3
+"""Weight of one period in the moving average of the throughput."""
 
-MIN_DELAYS: Final = 4
-"""Minimum number of delays for an update."""
+MIN_PERIOD_S: Final = 0.02
+"""Minimum time between two updates, in seconds."""
+
+MIN_EVENTS: Final = 4
+"""Minimum number of requests that have ended for an update."""
 
 ALLOWED_WINDOW: Final = 256
 """Number of recent requests whose allowed times are kept."""
 
 MEMORY_S: Final = 1.0
-"""Time without a request, in seconds, after which the limit and the allowed times are forgotten."""
+"""Time without a request, in seconds, after which all but the requests inside is forgotten."""
 
 
 class LoadShedder:
     """An adaptive limit on the number of requests inside a gateway. Times are in seconds."""
 
     def __init__(self) -> None:
-        self.limit = MAX_LIMIT
         self._inside = Counter[int]()
-        self._most_inside = 0
-        """Largest number of requests inside since the last update."""
-        self._delays: list[float] = []
         self._allowed: deque[float] = deque(maxlen=ALLOWED_WINDOW)
-        self._allowed_s = math.inf
-        """Time that all but the tightest recent requests allow."""
-        self._next_update_at = -math.inf
         self._last_at = -math.inf
+        self._forget(0.0)
 
     @property
     def inside(self) -> int:
@@ -79,7 +84,7 @@ class LoadShedder:
         higher priority count, those of a lower one do not: these are turned away first.
         """
         if now - self._last_at > MEMORY_S:
-            self._forget()
+            self._forget(now)
         self._last_at = now
         if age_s > MAX_AGE_SHARE * (self._allowed_s if allowed_s is None else allowed_s):
             return False
@@ -103,30 +108,64 @@ class LoadShedder:
         """Record the time that a parsed request allows, infinite if it has no deadline."""
         self._allowed.append(allowed_s)
 
-    def record_delay(self, now: float, delay_s: float) -> None:
-        """Record how long an answered request was delayed by the gateway itself."""
+    def record_answer(self, now: float, delay_s: float, *, is_late: bool) -> None:
+        """Record an answer, and how long the gateway itself delayed it."""
         self._delays.append(delay_s)
-        if len(self._delays) >= MIN_DELAYS and now >= self._next_update_at:
-            self._update(now)
+        self._failures += is_late
+        self._update_if_due(now)
 
-    def _update(self, now: float) -> None:
-        delays, most_inside = sorted(self._delays), self._most_inside
-        delay_s = delays[int(DELAY_QUANTILE * len(delays))]
-        self._delays.clear()
-        self._most_inside = self.inside
-        self._next_update_at = now + max(MIN_PERIOD_S, min(delay_s, MEMORY_S))
-        allowed = sorted(self._allowed)
-        self._allowed_s = allowed[int(ALLOWED_QUANTILE * len(allowed))]
-        target_s = TARGET_SHARE * self._allowed_s
-        if delay_s > target_s:
-            gradient = max(MIN_GRADIENT, target_s / delay_s)
-            self.limit = max(MIN_LIMIT, gradient * min(self.limit, most_inside))
-        elif most_inside >= self.limit:
+    def record_failure(self, now: float) -> None:
+        """Record a request that was let in and then refused, because it would have been late."""
+        self._failures += 1
+        self._update_if_due(now)
+
+    def _update_if_due(self, now: float) -> None:
+        period_s = now - self._updated_at
+        if period_s >= MIN_PERIOD_S and len(self._delays) + self._failures >= MIN_EVENTS:
+            self._update(period_s)
+            self._updated_at = now
+
+    def _update(self, period_s: float) -> None:
+        answers = len(self._delays)
+        self._throughput += THROUGHPUT_GAIN * (answers / period_s - self._throughput)
+        if self._allowed:
+            self._allowed_s = _quantile(self._allowed, ALLOWED_QUANTILE)
+        if answers:
+            self._delay_s = _quantile(self._delays, DELAY_QUANTILE)
+        if self._delay_s > OVERLOAD_SHARE * self._allowed_s:
+            self._adjust_share(self._failures / max(1, answers + self._failures))
+            limit = max(MIN_LIMIT, self._throughput * self._share * self._allowed_s)
+            if self.limit == MAX_LIMIT:
+                self.limit = limit
+            self.limit += LIMIT_GAIN * (limit - self.limit)
+        elif self._most_inside >= self.limit:
             self.limit = min(MAX_LIMIT, self.limit + math.sqrt(self.limit))
-
-    def _forget(self) -> None:
-        self.limit = MAX_LIMIT
-        self._allowed_s = math.inf
-        self._next_update_at = -math.inf
         self._delays.clear()
+        self._failures, self._most_inside = 0, self.inside
+
+    def _adjust_share(self, failed: float) -> None:
+        low, high = FAILURE_BOUNDS
+        if failed > high:
+            self._share = max(SHARE_BOUNDS[0], SHARE_STEPS[0] * self._share)
+        elif failed < low:
+            self._share = min(SHARE_BOUNDS[1], SHARE_STEPS[1] * self._share)
+
+    def _forget(self, now: float) -> None:
+        self.limit = MAX_LIMIT
         self._allowed.clear()
+        self._allowed_s = math.inf
+        """Time that all but the tightest recent requests allow."""
+        self._share = sum(SHARE_BOUNDS) / 2
+        self._delay_s = 0.0
+        self._throughput = 0.0
+        """Answers per second."""
+        # Since the last update:
+        self._updated_at = now
+        self._delays: list[float] = []
+        self._failures = 0
+        """Number of requests that were let in and were late, or were refused after that."""
+        self._most_inside = self.inside
+
+
+def _quantile(values: deque[float] | list[float], q: float) -> float:
+    return sorted(values)[int(q * len(values))]

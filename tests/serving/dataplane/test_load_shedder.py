@@ -45,7 +45,7 @@ class LoadedGateway:
             if self._waiting:
                 took_s = self.now - self._waiting.popleft()
                 self.shedder.leave(DEFAULT_PRIORITY)
-                self.shedder.record_delay(self.now, took_s)
+                self.shedder.record_answer(self.now, took_s, is_late=took_s > ALLOWED_S)
                 in_time, late = in_time + (took_s <= ALLOWED_S), late + (took_s > ALLOWED_S)
                 self._coming.append(self.now)
         return in_time, late, refused
@@ -130,7 +130,7 @@ def test_a_request_that_has_waited_too_long_is_not_read(
     shedder.is_open(1.0, 0.0, 10)
     for number in range(8):
         shedder.record_allowed(ALLOWED_S)
-        shedder.record_delay(1.0 + number / 10, 0.001)
+        shedder.record_answer(1.0 + number / 10, 0.001, is_late=False)
     assert shedder.is_open(1.8, age_s, 10, allowed_s) is is_open
 
 
@@ -141,7 +141,7 @@ def test_without_deadlines_nothing_is_turned_away() -> None:
         assert shedder.is_open(now, 5.0, 10)
         shedder.enter(10)
         shedder.record_allowed(math.inf)
-        shedder.record_delay(now, 5.0)
+        shedder.record_answer(now, 5.0, is_late=False)
 
 
 def test_the_limit_is_forgotten_after_a_silence() -> None:
@@ -158,5 +158,5 @@ def test_the_limit_stays_in_its_bounds(events: list[tuple[float, float, float]])
         if shedder.is_open(now, 0.0, 10):
             shedder.enter(10)
             shedder.record_allowed(allowed_s)
-            shedder.record_delay(now, delay_s)
+            shedder.record_answer(now, delay_s, is_late=delay_s > allowed_s)
         assert shedder.limit >= MIN_LIMIT
