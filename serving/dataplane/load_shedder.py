@@ -20,6 +20,9 @@ OVERLOAD_SHARE: Final = 0.3
 SHARE_BOUNDS: Final = (0.4, 0.9)
 """Bounds of the share of the time that requests allow in which they should leave the gateway."""
 
+START_SHARE: Final = 0.65
+"""That share at the beginning."""
+
 SHARE_STEPS: Final = (0.96, 1.02)
 """Factors by which one update reduces and increases that share."""
 
@@ -66,10 +69,24 @@ class LoadShedder:
     """An adaptive limit on the number of requests inside a gateway. Times are in seconds."""
 
     def __init__(self) -> None:
+        self.limit = MAX_LIMIT
         self._inside = Counter[int]()
-        self._allowed: deque[float] = deque(maxlen=ALLOWED_WINDOW)
+        self._most_inside = 0
+        """Largest number of requests inside since the last update."""
         self._last_at = -math.inf
-        self._forget(0.0)
+        self._updated_at = -math.inf
+        self._allowed: deque[float] = deque(maxlen=ALLOWED_WINDOW)
+        self._allowed_s = math.inf
+        """Time that all but the tightest recent requests allow."""
+        self._delays: list[float] = []
+        """Delays of the requests that were answered since the last update."""
+        self._delay_s = 0.0
+        self._failures = 0
+        """Number of requests since the last update that were let in and were late, or were refused
+        afterwards."""
+        self._share = START_SHARE
+        self._throughput = 0.0
+        """Answers per second."""
 
     @property
     def inside(self) -> int:
@@ -151,20 +168,12 @@ class LoadShedder:
             self._share = min(SHARE_BOUNDS[1], SHARE_STEPS[1] * self._share)
 
     def _forget(self, now: float) -> None:
-        self.limit = MAX_LIMIT
+        self.limit, self._share = MAX_LIMIT, START_SHARE
         self._allowed.clear()
-        self._allowed_s = math.inf
-        """Time that all but the tightest recent requests allow."""
-        self._share = sum(SHARE_BOUNDS) / 2
-        self._delay_s = 0.0
-        self._throughput = 0.0
-        """Answers per second."""
-        # Since the last update:
+        self._delays.clear()
+        self._allowed_s, self._delay_s, self._throughput = math.inf, 0.0, 0.0
+        self._failures, self._most_inside = 0, self.inside
         self._updated_at = now
-        self._delays: list[float] = []
-        self._failures = 0
-        """Number of requests that were let in and were late, or were refused after that."""
-        self._most_inside = self.inside
 
 
 def _quantile(values: deque[float] | list[float], q: float) -> float:
