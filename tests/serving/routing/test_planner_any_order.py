@@ -19,7 +19,7 @@ from serving.errors import Overloaded
 from serving.routing.planner import MAX_ATTEMPTS, NO_REPLICA_TIMEOUT_S
 from serving.routing.policy import POLICIES
 from serving.routing.policy.state import Policy, QueuedRequest
-from serving.routing.step import Expired, Idle, NoReplica, Send, Step
+from serving.routing.step import Expired, Idle, NoReplica, Send, Shadow, Step
 from tests.serving.routing.planner_harness import ANY, PlannerHarness
 
 MAX_QUEUE = 8
@@ -156,6 +156,14 @@ class PlannerMachine(RuleBasedStateMachine):
                 self.running.append(step)
                 for request in step.batch:
                     self._remove(request)
+            case Shadow():
+                assert not self.queued
+                assert not self.running, "a shadow batch may delay no other one"
+                assert step.variant in step.request.key.variants
+                assert self.outcomes[step.request.payload] == "sent"
+                self.running.append(
+                    Send(step.number, step.variant, (), step.request.size, math.nan, "shadow")
+                )
             case Expired(request):
                 assert request.key.has_deadline
                 self._settle(request, "expired")
