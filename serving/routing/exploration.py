@@ -32,16 +32,15 @@ class Target(NamedTuple, Generic[Payload]):
 
 
 class Exploration(Generic[Payload]):
-    """Remembers a recent request, and chooses which variant runs a copy of it."""
+    """Remembers recent requests, and chooses which variant runs a copy of one."""
 
     def __init__(self, latency: LatencyModel, slots: VariantSlots) -> None:
         self._latency = latency
         self._slots = slots
         self._sent: dict[int, QueuedRequest[Payload]] = {}
         """The first request of each running batch."""
-        self._recent: QueuedRequest[Payload] | None = None
-        self._qualified_at: dict[str, float] = {}
-        """When the last request was answered for which a variant qualified."""
+        self._recent: dict[str, tuple[float, QueuedRequest[Payload]]] = {}
+        """The last answered request for which a variant qualified, and when it was answered."""
         self._explored_at: dict[str, float] = {}
         self._checked_at = -math.inf
 
@@ -56,9 +55,7 @@ class Exploration(Generic[Payload]):
         """
         request = self._sent.pop(number, None)
         if request is not None and is_answered:
-            self._recent = request
-            for name in request.key.variants:
-                self._qualified_at[name] = now
+            self._recent.update(dict.fromkeys(request.key.variants, (now, request)))
 
     def next_target(
         self, now: float, expected_misses: Callable[[float], Callable[[float], float]]
@@ -67,12 +64,11 @@ class Exploration(Generic[Payload]):
 
         `expected_misses` is `Forecast.expected_misses`.
         """
-        request = self._recent
-        if request is None or self._slots.is_busy or now - self._checked_at < CHECK_INTERVAL_S:
+        if self._slots.is_busy or now - self._checked_at < CHECK_INTERVAL_S:
             return None
         self._checked_at = now
-        for name in self._qualified_at:
-            if not self._is_due(name, now):
+        for name, (answered_at, request) in self._recent.items():
+            if not self._is_due(name, answered_at, now):
                 continue
             took_s = self._latency.times(name).within_s(request.size)
             if expected_misses(now)(took_s) < NEGLIGIBLE_MISSES:
@@ -80,12 +76,12 @@ class Exploration(Generic[Payload]):
                 return Target(name, request)
         return None
 
-    def _is_due(self, name: str, now: float) -> bool:
+    def _is_due(self, name: str, answered_at: float, now: float) -> bool:
         """Return whether a variant has not run for a while but could have been of use."""
         explored_at = self._explored_at.get(name, -math.inf)
         return (
             self._slots[name] > 0
             and self._latency.since_last_batch_s(name) > EXPLORE_AFTER_S
             and now - explored_at > EXPLORE_AFTER_S
-            and self._qualified_at[name] > explored_at
+            and answered_at > explored_at
         )
