@@ -25,10 +25,10 @@ from serving.gateway.discovery import HostDiscovery, Registry
 from serving.gateway.settings import Settings
 from serving.link.pool import HostPool
 from serving.protocol.documents import Documents
+from serving.protocol.front_door import FrontDoor
 from serving.protocol.grpc.listener import GrpcListener
 from serving.protocol.grpc.service import GrpcProtocol
 from serving.protocol.http.application import HttpProtocol
-from serving.protocol.http.front_door import FrontDoor
 from serving.protocol.http.listener import HttpListener
 from serving.protocol.inference import Inference
 from serving.routing.latency import LatencyModel
@@ -120,6 +120,7 @@ class Gateway:
         )
         inference = Inference(self._dataplane, settings.slo)
         documents = Documents(self._dataplane, version("paretoserve"))
+        front_door = FrontDoor(shedder, self._dataplane.count_refused, clock.time)
         self._http = HttpListener(
             HttpProtocol(
                 self._dataplane,
@@ -131,7 +132,7 @@ class Gateway:
             ),
             settings.http.host,
             settings.http.port,
-            front_door=FrontDoor(shedder, self._dataplane.count_refused, clock.time),
+            front_door=front_door,
             max_header_bytes=limits.header_bytes,
         )
         self._grpc = GrpcListener(
@@ -139,6 +140,7 @@ class Gateway:
                 self._dataplane,
                 inference,
                 documents,
+                front_door=front_door,
                 max_stream_requests=limits.stream_requests,
                 now=clock.time,
             ),

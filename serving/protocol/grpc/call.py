@@ -47,35 +47,49 @@ def unary(
     path: str,
     message: Any,
     handle: Callable[[Any, Context], Awaitable[Any]],
-    count_rejected: Callable[[Exception], None] = lambda error: None,
 ) -> Handler:
     """Return the grpc handler of the unary RPC at `path`, whose requests are of type `message`.
 
-    `handle` takes the request and returns the response; it may raise anything. `count_rejected` is
-    called with parse errors and with exceptions of `handle` other than `ServingError`.
+    `handle` takes the request and returns the response; it may raise anything.
     """
 
     async def handle_bytes(raw: bytes, context: Context) -> bytes:
-        failed: Exception
-        try:
-            request = parse_message(message, raw)
-        except InvalidRequest as error:
-            count_rejected(error)
-            failed = error
-        else:
-            try:
-                response: bytes = (await handle(request, context)).SerializeToString()
-                return response
-            except ServingError as error:
-                failed = error
-            except Exception as error:
-                count_rejected(error)
-                failed = error
-        fail(failed, path, context)
-        del failed  # breaks a reference cycle with this frame, which would keep the message alive
-        return b""  # grpc sends the status instead
+        return await answer(raw, context, path, message, handle)
 
     return grpc.unary_unary_rpc_method_handler(handle_bytes)
+
+
+async def answer(
+    raw: bytes,
+    context: Context,
+    path: str,
+    message: Any,
+    handle: Callable[[Any, Context], Awaitable[Any]],
+    count_rejected: Callable[[Exception], None] = lambda error: None,
+) -> bytes:
+    """Parse the request of a unary call, and return the response of `handle`, or set the status.
+
+    `count_rejected` is called with parse errors and with exceptions of `handle` other than
+    `ServingError`.
+    """
+    failed: Exception
+    try:
+        request = parse_message(message, raw)
+    except InvalidRequest as error:
+        count_rejected(error)
+        failed = error
+    else:
+        try:
+            response: bytes = (await handle(request, context)).SerializeToString()
+            return response
+        except ServingError as error:
+            failed = error
+        except Exception as error:
+            count_rejected(error)
+            failed = error
+    fail(failed, path, context)
+    del failed  # breaks a reference cycle with this frame, which would keep the message alive
+    return b""  # grpc sends the status instead
 
 
 def client_message(error: Exception) -> str:

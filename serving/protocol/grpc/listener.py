@@ -76,6 +76,7 @@ class GrpcListener:
                 ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
             )
         )
+        server.add_generic_rpc_handlers((self._protocol.inference(),))
         for service, handlers in self._protocol.services().items():
             server.add_registered_method_handlers(service, handlers)
         try:

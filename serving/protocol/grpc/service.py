@@ -21,13 +21,23 @@ from grpc_reflection.v1alpha import reflection_pb2 as reflection_pb
 from tritonclient.grpc import service_pb2 as pb
 
 from serving.dataplane.dataplane import DataPlane
+from serving.dataplane.load_shedder import LoadShedder
 from serving.errors import NotReady, ServingError, Unsupported
 from serving.protocol.documents import Documents
 from serving.protocol.failure import log_failure
+from serving.protocol.front_door import FrontDoor
+from serving.protocol.grpc.admission import (
+    MESSAGE_ITERATIONS,
+    CallAdmission,
+    Terms,
+    read_terms,
+    refuse_message,
+)
 from serving.protocol.grpc.call import (
     Context,
     Handler,
     Services,
+    answer,
     client_message,
     fail,
     parse_message,
@@ -38,6 +48,7 @@ from serving.protocol.grpc.health import POLL_INTERVAL_S, Health
 from serving.protocol.inference import Inference
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+INFER: Final = f"/{SERVICE}/ModelInfer"
 STREAM: Final = f"/{SERVICE}/ModelStreamInfer"
 MAX_STREAM_REQUESTS: Final = 64
 """Default maximum number of requests of one stream that are in progress at the same time."""
@@ -58,14 +69,20 @@ class GrpcProtocol:
         inference: Inference,
         documents: Documents,
         *,
+        front_door: FrontDoor | None = None,
         max_stream_requests: int = MAX_STREAM_REQUESTS,
         health_poll_interval_s: float = POLL_INTERVAL_S,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Process at most `max_stream_requests` of one stream at the same time."""
+        """Process at most `max_stream_requests` of one stream at the same time.
+
+        `front_door` decides which inference requests are refused before they are parsed; without
+        one, none is.
+        """
         self._dataplane = dataplane
         self._inference = inference
         self._documents = documents
+        self._front_door = front_door or FrontDoor(LoadShedder(), on_refused=lambda: None, now=now)
         self._max_stream_requests = max_stream_requests
         self._now = now
         self._health = Health(
@@ -75,17 +92,22 @@ class GrpcProtocol:
         self._readers: set[asyncio.Task[None]] = set()
 
     def services(self) -> Services:
-        """Return the handlers of every service."""
+        """Return the handlers of all RPCs but `ModelInfer`."""
         handlers = {
             name: unary(f"/{SERVICE}/{name}", message, partial(handle, self))
             for name, message, handle in RPCS
         }
-        handlers["ModelInfer"] = unary(
-            f"/{SERVICE}/ModelInfer", pb.ModelInferRequest, self.infer, self._dataplane.rejected
-        )
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream)
         services = {SERVICE: handlers, **self._health.services()}
         return {**services, **_reflection([*services, reflection.SERVICE_NAME])}
+
+    def inference(self) -> grpc.GenericRpcHandler:
+        """Return the handler of `ModelInfer`, which decides on a call before its message is read.
+
+        grpc accepts one call at a time of those in generic handlers, and one of each RPC in
+        `services`, so that checks of health do not wait for inference requests.
+        """
+        return CallAdmission(INFER, self._front_door, self._call_handler)
 
     def stop(self) -> None:
         """Read no more from the streams. They end once the requests read so far have responses."""
@@ -131,14 +153,30 @@ class GrpcProtocol:
         models = self._documents.index(only_ready=request.ready)
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
 
-    async def infer(self, request: Any, context: Context) -> Any:
-        """Run the model on the tensors of the request."""
-        return await self._infer(request, _metadata(context), context)
+    def _call_handler(self, terms: Terms, arrived: float) -> Handler:
+        """Return the handler of one call of `ModelInfer`, which arrived at `arrived`."""
 
-    async def _infer(self, message: Any, metadata: Mapping[str, str], context: Context) -> Any:
-        received = self._now()
+        async def handle(request: Any, context: Context) -> Any:
+            return await self._infer(request, _metadata(context), context, arrived)
+
+        async def handle_bytes(raw: bytes, context: Context) -> bytes:
+            self._front_door.enter(terms.rank)
+            try:
+                return await answer(
+                    raw, context, INFER, pb.ModelInferRequest, handle, self._dataplane.rejected
+                )
+            finally:
+                self._front_door.leave(terms.rank)
+
+        handler: Handler = grpc.unary_unary_rpc_method_handler(handle_bytes)
+        return handler
+
+    async def _infer(
+        self, message: Any, metadata: Mapping[str, str], context: Context, arrived: float
+    ) -> Any:
+        # grpc counts the deadline of a call from its arrival, and returns what is left of it.
         left_s: float | None = context.time_remaining()
-        timeout_s = math.inf if left_s is None else left_s
+        timeout_s = math.inf if left_s is None else left_s + self._now() - arrived
         model, variant = message.model_name, message.model_version or None
         try:
             request = parse_request(message)
@@ -146,7 +184,7 @@ class GrpcProtocol:
             self._inference.reject(model, variant, error)
             raise
         response = await self._inference.answer(
-            model, variant, request, metadata, received, timeout_s
+            model, variant, request, metadata, arrived, timeout_s
         )
         return render_response(response)
 
@@ -184,17 +222,32 @@ class GrpcProtocol:
         responses: asyncio.Queue[asyncio.Task[bytes] | None],
     ) -> None:
         metadata = _metadata(context)
+        terms = read_terms(metadata.items())
+        is_next_read = asyncio.Event()
         while await free.acquire():
             raw: Any = await context.read()
             if raw is grpc.aio.EOF:
                 return
-            responses.put_nowait(asyncio.create_task(self._stream_response(raw, metadata, context)))
+            is_next_read.set()
+            is_next_read = asyncio.Event()
+            arrived = self._front_door.arrivals.arrived_before(MESSAGE_ITERATIONS)
+            if self._front_door.is_open(terms.rank, terms.allowed_s, arrived):
+                response = self._stream_response(raw, metadata, context, terms, arrived)
+            else:
+                response = refuse_message(self._front_door, is_next_read)
+            responses.put_nowait(asyncio.create_task(response))
 
     async def _stream_response(
-        self, raw: bytes, metadata: Mapping[str, str], context: Context
+        self,
+        raw: bytes,
+        metadata: Mapping[str, str],
+        context: Context,
+        terms: Terms,
+        arrived: float,
     ) -> bytes:
         """Return the response to one request of a stream. An error does not end the stream."""
         identifier = ""
+        self._front_door.enter(terms.rank)
         try:
             try:
                 request = parse_message(pb.ModelInferRequest, raw)
@@ -202,7 +255,7 @@ class GrpcProtocol:
                 self._dataplane.rejected(error)
                 raise
             identifier = request.id
-            response = await self._infer(request, metadata, context)
+            response = await self._infer(request, metadata, context, arrived)
             if WANTS_FINAL in request.parameters and request.parameters[WANTS_FINAL].bool_param:
                 response.parameters[IS_FINAL].bool_param = True
             message = pb.ModelStreamInferResponse(infer_response=response)
@@ -212,6 +265,8 @@ class GrpcProtocol:
             log_failure(error, STREAM)
             message = pb.ModelStreamInferResponse(error_message=client_message(error))
             message.infer_response.id = identifier
+        finally:
+            self._front_door.leave(terms.rank)
         serialized: bytes = message.SerializeToString()
         return serialized
 
@@ -275,4 +330,4 @@ RPCS: Final[tuple[tuple[str, Any, _Rpc], ...]] = (
     ("TraceSetting", pb.TraceSettingRequest, _TRACE),
     ("LogSettings", pb.LogSettingsRequest, _LOG),
 )
-"""All RPCs except ModelInfer, whose rejections are counted, and ModelStreamInfer, a stream."""
+"""All RPCs except ModelInfer, which may be refused by its metadata, and ModelStreamInfer."""

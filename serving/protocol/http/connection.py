@@ -9,24 +9,21 @@ time are refused before their bodies are parsed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sized
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 import httptools
 import orjson
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from serving.protocol.http.front_door import CLOSE, KEEP_ALIVE, FrontDoor, rank_of
+from serving.protocol.front_door import FrontDoor
+from serving.protocol.http.flow_control import PipelineFlowControl
+from serving.protocol.http.refusal import CLOSE, KEEP_ALIVE, HeldRefusal, allowed_s_of, rank_of
 from serving.protocol.http.upgrade import strip_upgrade
 
-MAX_PIPELINED: Final = 16
-"""Number of pipelined requests in the queue at which reading from the connection pauses."""
-
 MAX_QUEUED: Final = 256
-"""Number of pipelined requests in the queue, which one read may fill beyond `MAX_PIPELINED`, after
+"""Number of pipelined requests in the queue, which one read may fill beyond its limit, after
 which the connection accepts no more. It closes once they are answered."""
 
 LINGER_S: Final = 2.0
@@ -35,19 +32,6 @@ LINGER_S: Final = 2.0
 
 class ParsingStopped(Exception):
     """Raised to stop parsing. httptools swallows it."""
-
-
-class PipelineFlowControl(FlowControl):
-    """Keeps reading paused while the pipeline is full."""
-
-    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
-        super().__init__(transport)
-        self._pipeline = pipeline
-
-    def resume_reading(self) -> None:
-        """Called when the application reads more of a body, and after each response."""
-        if self.read_paused and len(self._pipeline) < MAX_PIPELINED:
-            super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
@@ -75,10 +59,7 @@ class Connection(HttpToolsProtocol):
         self._front_door = front_door
         self._is_refusing = False
         """True while the body of a refused request is being read."""
-        self._owes_refusal = False
-        """True if a refused request has no response yet."""
-        self._keeps_alive = True
-        self._refusal_timer: asyncio.TimerHandle | None = None
+        self._refusal = HeldRefusal(self._send_refusal)
         self._max_header_bytes = max_header_bytes
         self._read_timeout_s = read_timeout_s
         self._head_without_upgrade = b""
@@ -158,8 +139,8 @@ class Connection(HttpToolsProtocol):
             self._is_rejected = True
             self.cycle.keep_alive = False
             raise ParsingStopped
-        self._send_refusal()  # the client has sent the next request without waiting for it
-        arrived = self._front_door.arrived_at(self.transport)
+        self._refusal.release()  # the client has sent the next request without waiting for it
+        arrived = self._front_door.arrivals.arrived_at(self.transport.get_extra_info("socket"))
         if self._is_refused(arrived):
             self._is_refusing = True
             return
@@ -191,7 +172,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport."""
-        self._owes_refusal = False
+        self._refusal.drop()
         super().connection_lost(exc)
         self._cancel_request()
         self._unset_keepalive_if_required()  # uvicorn keeps the timer after a reset
@@ -200,7 +181,7 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Called by the server when it stops."""
-        self._send_refusal()
+        self._refusal.release()
         super().shutdown()
 
     def _close_after(self, seconds: float) -> None:
@@ -234,29 +215,21 @@ class Connection(HttpToolsProtocol):
             return False
         method, target = self.parser.get_method().decode("latin-1"), self.url.decode("latin-1")
         rank = rank_of(method, target, self.headers)
-        return rank is not None and not self._front_door.is_open(rank, self.headers, arrived)
+        if rank is None:
+            return False
+        return not self._front_door.is_open(rank, allowed_s_of(self.headers), arrived)
 
     def _refuse(self) -> None:
         """Refuse the request that has been read, now or later; see `RefusalPacer`."""
-        self._is_refusing, self._owes_refusal = False, True
-        self._keeps_alive = self.parser.should_keep_alive()
+        self._is_refusing = False
         self._unparsed_bytes = 0
         self.scope = None  # type: ignore[assignment]  # until the next message begins
         hold_s = self._front_door.refuse()
-        if hold_s:
-            self._refusal_timer = self.loop.call_later(hold_s, self._send_refusal)
-        else:
-            self._send_refusal()
+        self._refusal.hold(hold_s, keeps_alive=self.parser.should_keep_alive())
 
-    def _send_refusal(self) -> None:
-        if self._refusal_timer is not None:
-            self._refusal_timer.cancel()
-            self._refusal_timer = None
-        if not self._owes_refusal:
-            return
-        self._owes_refusal = False
-        self.transport.write(KEEP_ALIVE if self._keeps_alive else CLOSE)
-        if self._keeps_alive:
+    def _send_refusal(self, keeps_alive: bool) -> None:
+        self.transport.write(KEEP_ALIVE if keeps_alive else CLOSE)
+        if keeps_alive:
             self._close_after(self.timeout_keep_alive)
         else:
             self.transport.close()

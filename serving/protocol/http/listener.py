@@ -12,8 +12,8 @@ from typing import Any, Final
 import uvicorn
 
 from serving.dataplane.load_shedder import LoadShedder
+from serving.protocol.front_door import FrontDoor
 from serving.protocol.http.connection import Connection
-from serving.protocol.http.front_door import FrontDoor
 
 BACKLOG: Final = 2048
 """Connections that the kernel queues until the listener accepts them."""

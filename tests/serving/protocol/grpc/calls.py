@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
+from serving.protocol.front_door import FrontDoor
 from serving.protocol.grpc.listener import GrpcListener
 from serving.protocol.grpc.service import SERVICE, GrpcProtocol
 from tests.serving.builders import InProcess, answers, pixels
@@ -24,11 +25,14 @@ HANG_S = 30.0
 HEALTH_POLL_INTERVAL_S = 0.02
 
 
-def protocol(gateway: InProcess, *, max_stream_requests: int = 64) -> GrpcProtocol:
+def protocol(
+    gateway: InProcess, *, max_stream_requests: int = 64, front_door: FrontDoor | None = None
+) -> GrpcProtocol:
     return GrpcProtocol(
         gateway.dataplane,
         gateway.inference,
         gateway.documents,
+        front_door=front_door,
         max_stream_requests=max_stream_requests,
         health_poll_interval_s=HEALTH_POLL_INTERVAL_S,
     )

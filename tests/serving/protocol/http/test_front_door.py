@@ -9,10 +9,11 @@ import re
 import pytest
 
 from serving.dataplane.load_shedder import LoadShedder
-from serving.dataplane.refusal_pacer import BURST_S, INTERVAL_S, MAX_HOLD_S
-from serving.protocol.http.front_door import REFUSAL, FrontDoor, rank_of
+from serving.protocol.front_door import REFUSAL, FrontDoor
+from serving.protocol.http.refusal import allowed_s_of, rank_of
 from serving.routing.slo import DEFAULT_PRIORITY
 from tests.serving.protocol.calls import INFER
+from tests.serving.protocol.door import Door, shut
 from tests.serving.protocol.http.sockets import (
     SMALL,
     RawClient,
@@ -27,27 +28,6 @@ DONE = b"done"
 """End of a response of `read_then_respond`."""
 REFUSED = REFUSAL.encode() + b'"}'
 """End of a refusal."""
-
-
-class Door:
-    """A front door whose limit the test sets; `refused` counts the refusals."""
-
-    def __init__(self, limit: float, inside: int = 0) -> None:
-        self.refused = 0
-        self.shedder = LoadShedder()
-        self.door = FrontDoor(self.shedder, self._count)
-        self.shedder.is_open(self.door._now(), 0.0, DEFAULT_PRIORITY)
-        self.shedder.limit = limit
-        for _ in range(inside):
-            self.shedder.enter(DEFAULT_PRIORITY)
-
-    def _count(self) -> None:
-        self.refused += 1
-
-
-def shut() -> Door:
-    """Return a door that refuses every inference request of the default priority."""
-    return Door(limit=8, inside=8)
 
 
 async def test_a_refusal_has_status_retry_after_and_a_body_that_helps() -> None:
@@ -77,8 +57,7 @@ async def test_a_refused_connection_stays_open_and_can_be_let_in_later() -> None
         for _ in range(3):
             await client.send(post(SMALL))
             await client.read_until(REFUSED)
-        for _ in range(8):
-            door.shedder.leave(DEFAULT_PRIORITY)
+        door.open()
         await client.send(post(SMALL))
         assert (await client.read_until(DONE)).startswith(b"HTTP/1.1 200")
         client.close()
@@ -151,11 +130,10 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
     assert door.refused == 1
 
 
-async def exhaust(door: Door, port: int) -> list[RawClient]:
-    """Refuse so many requests that further refusals are held; return their clients."""
+async def hold(door: Door, port: int) -> list[RawClient]:
+    """Send requests whose refusals are held; return their clients."""
     clients = [RawClient(port) for _ in range(20)]
-    for _ in range(round((BURST_S + MAX_HOLD_S) / INTERVAL_S)):
-        door.door.refuse()
+    door.hold()
     for client in clients:
         await client.send(post(SMALL))
     return clients
@@ -164,9 +142,8 @@ async def exhaust(door: Door, port: int) -> list[RawClient]:
 async def test_refusals_are_held_while_there_are_many_and_sent_when_the_server_stops() -> None:
     door = shut()
     async with listening(read_then_respond, front_door=door.door) as listener:
-        clients = await exhaust(door, listener.port)
-        refused_before = round((BURST_S + MAX_HOLD_S) / INTERVAL_S)
-        await until(lambda: door.refused == refused_before + len(clients))
+        clients = await hold(door, listener.port)
+        await until(lambda: door.refused == len(clients))
         reads = [asyncio.create_task(client.read_until(REFUSED)) for client in clients]
         await asyncio.sleep(0)
         assert not any(read.done() for read in reads)
@@ -184,7 +161,7 @@ async def test_a_client_that_leaves_while_its_refusal_is_held_is_forgotten(
 ) -> None:
     door = shut()
     async with listening(read_then_respond, front_door=door.door) as listener:
-        for client in await exhaust(door, listener.port):
+        for client in await hold(door, listener.port):
             client.reset()
         survivor = RawClient(listener.port)
         await survivor.send(get(20))
@@ -240,5 +217,5 @@ def test_the_priority_of_an_inference_request_is_that_of_its_header(
 async def test_the_deadline_in_a_header_decides_how_old_a_request_may_be() -> None:
     door = FrontDoor(LoadShedder(), lambda: None, lambda: 100.0)
     headers = [(b"x-slo-latency-ms", b"50")]
-    assert door.is_open(DEFAULT_PRIORITY, headers, 100.0 - 0.020)
-    assert not door.is_open(DEFAULT_PRIORITY, headers, 100.0 - 0.030)
+    assert door.is_open(DEFAULT_PRIORITY, allowed_s_of(headers), 100.0 - 0.020)
+    assert not door.is_open(DEFAULT_PRIORITY, allowed_s_of(headers), 100.0 - 0.030)

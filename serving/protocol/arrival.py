@@ -2,6 +2,7 @@
 
 The kernel knows how long ago a socket received its last data, with the resolution of its timer,
 mostly 4 ms. The event loop narrows it down: what it reads now was not there when it last looked.
+A transport that hides its sockets knows only how many iterations of the loop ago it read them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -20,9 +22,15 @@ number of milliseconds."""
 RESOLUTION_S: Final = 0.004
 """Resolution of that number, in seconds, at the common 250 Hz of the kernel's timer."""
 
+MAX_ITERATIONS: Final = 8
+"""Number of successive iterations of the event loop whose beginnings are kept."""
+
 
 class ArrivalClock:
-    """Estimates the arrival time of what is read from the sockets of one event loop."""
+    """Estimates the arrival time of what is read from the sockets of one event loop.
+
+    It follows an iteration of the loop if something is read in it or in the one before.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -33,6 +41,8 @@ class ArrivalClock:
         self._polled_at: float | None = None
         """When the loop looked for events before this iteration; None if that is not known."""
         self._previous_polled_at = 0.0
+        self._begun = deque[float](maxlen=MAX_ITERATIONS)
+        """When the iterations up to this one began, as far as all of them were followed."""
 
     def arrived_at(self, connection: Any) -> float:
         """Return when the data that were just read from a socket arrived, on the clock `now`.
@@ -40,8 +50,7 @@ class ArrivalClock:
         `connection` is the transport's socket, or None if there is none, as in tests.
         """
         now = self._now()
-        if not self._is_in_iteration:
-            self._begin_iteration(now)
+        self._follow(now)
         age_s = _kernel_age_s(connection)
         if self._polled_at is None:
             # The loop was waiting for these events, unless the process was stopped meanwhile.
@@ -49,7 +58,23 @@ class ArrivalClock:
         # The loop did not wait: they were there when it looked, and not the time before.
         return max(self._previous_polled_at, min(self._polled_at, now - age_s))
 
-    def _begin_iteration(self, now: float) -> None:
+    def arrived_before(self, iterations: int) -> float:
+        """Return a time before which an event arrived, on the clock `now`.
+
+        The loop has begun at least `iterations` iterations since it read the event; at most
+        `MAX_ITERATIONS` of them count. Iterations that were not followed do not count either: the
+        event may be older, but is never more recent.
+        """
+        self._follow(self._now())
+        return self._begun[-min(iterations, len(self._begun))]
+
+    def _follow(self, now: float) -> None:
+        """Note that something is read in this iteration."""
+        if self._is_in_iteration:
+            return
+        if self._polled_at is None:
+            self._begun.clear()
+            self._begun.append(now)
         self._is_in_iteration = True
         self._first_read_at = now
         # Called once this iteration is over, immediately before the loop looks for events again.
@@ -59,6 +84,7 @@ class ArrivalClock:
         self._is_in_iteration = False
         self._previous_polled_at = self._polled_at or self._first_read_at
         self._polled_at = self._now()
+        self._begun.append(self._polled_at)
         self._loop.call_soon(self._forget, self._polled_at)
 
     def _forget(self, polled_at: float) -> None:
