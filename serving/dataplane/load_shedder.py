@@ -34,6 +34,12 @@ MAX_AGE_SHARE: Final = 0.5
 """Share of the time that a request allows after which it is not read any more. It ends the reading
 of a burst, before the limit can follow."""
 
+MAX_WAIT_SHARE: Final = 0.3
+"""Share of the time that a request allows for which it may wait to be let in."""
+
+MAX_WAIT_S: Final = 0.1
+"""Maximum time for which a request may wait to be let in, in seconds."""
+
 ALLOWED_QUANTILE: Final = 0.25
 """Quantile of the times that recent requests allowed that stands for them."""
 
@@ -105,10 +111,19 @@ class LoadShedder:
         self._last_at = now
         if age_s > MAX_AGE_SHARE * (self._allowed_s if allowed_s is None else allowed_s):
             return False
+        return self.has_room(rank)
+
+    def has_room(self, rank: int) -> bool:
+        """Return whether the limit lets in a request of this priority."""
         if self.limit == MAX_LIMIT:
             return True
         ahead = sum(count for other, count in self._inside.items() if other <= rank)
         return ahead < self.limit
+
+    def wait_until(self, arrived: float, allowed_s: float | None = None) -> float:
+        """Return until when a request that was not let in may wait for others to leave."""
+        allowed_s = self._allowed_s if allowed_s is None else allowed_s
+        return arrived + min(MAX_WAIT_S, MAX_WAIT_SHARE * allowed_s)
 
     def enter(self, rank: int) -> None:
         """Count a request that is let in."""

@@ -7,13 +7,15 @@ the HTTP headers, or the gRPC metadata.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import AnyStr, Final
+from typing import AnyStr, Final, Protocol
 
 from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.refusal_pacer import MAX_HOLD_S, RefusalPacer
+from serving.dataplane.waiting_room import WaitingRoom
 from serving.protocol.arrival import ArrivalClock
 from serving.routing.slo import DEFAULT_PRIORITY
 
@@ -23,11 +25,24 @@ REFUSAL: Final = (
 )
 """The message of a refusal."""
 
+MIN_DELAY_S: Final = 0.001
+"""Minimum time between two looks at the requests that wait, in seconds."""
+
 PRIORITY: Final = "x-slo-priority"
 """Name of the header, and key of the metadata, of the priority."""
 
 LATENCY: Final = "x-slo-latency-ms"
 """Name of the header, and key of the metadata, of the deadline in milliseconds."""
+
+
+class Waiting(Protocol):
+    """A request that waits to be let in."""
+
+    def let_in(self) -> None:
+        """Answer it."""
+
+    def refuse(self) -> None:
+        """Refuse it."""
 
 
 class FrontDoor:
@@ -45,6 +60,9 @@ class FrontDoor:
         self._now = now
         self._pacer = RefusalPacer()
         self.arrivals = ArrivalClock(now)
+        self._room = WaitingRoom[Waiting]()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
 
     def is_open(self, rank: int, allowed_s: float | None, arrived: float) -> bool:
         """Return whether to let in an inference request that arrived at `arrived`.
@@ -53,6 +71,16 @@ class FrontDoor:
         """
         now = self._now()
         return self._shedder.is_open(now, now - arrived, rank, allowed_s)
+
+    def wait(self, request: Waiting, rank: int, allowed_s: float | None, arrived: float) -> None:
+        """Let a request wait until others leave. It is let in then, or refused after a while."""
+        self._room.add(request, rank, self._shedder.wait_until(arrived, allowed_s))
+        self._let_in()  # others may have left since its head was read
+        self._set_timer()
+
+    def withdraw(self, request: Waiting, rank: int) -> None:
+        """Forget a request if it waits."""
+        self._room.remove(request, rank)
 
     def refuse(self) -> float:
         """Count a refusal; return for how many seconds to hold it."""
@@ -66,6 +94,22 @@ class FrontDoor:
     def leave(self, rank: int) -> None:
         """Count an inference request that was let in and has ended."""
         self._shedder.leave(rank)
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._room and self._shedder.has_room(self._room.best_rank):
+            self._room.take().let_in()
+
+    def _set_timer(self) -> None:
+        if self._timer is None and self._room:
+            delay_s = max(MIN_DELAY_S, self._room.next_expiry - self._now())
+            self._timer = self._loop.call_later(delay_s, self._refuse_expired)
+
+    def _refuse_expired(self) -> None:
+        self._timer = None
+        for request in self._room.take_expired(self._now()):
+            request.refuse()
+        self._set_timer()
 
 
 def read_rank(headers: Iterable[tuple[AnyStr, AnyStr]], name: AnyStr) -> int:

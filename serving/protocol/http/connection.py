@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from serving.protocol.front_door import FrontDoor
 from serving.protocol.http.flow_control import PipelineFlowControl
 from serving.protocol.http.refusal import CLOSE, KEEP_ALIVE, HeldRefusal, allowed_s_of, rank_of
+from serving.protocol.http.unadmitted import UnadmittedRequest
 from serving.protocol.http.upgrade import strip_upgrade
 
 MAX_QUEUED: Final = 256
@@ -57,8 +58,8 @@ class Connection(HttpToolsProtocol):
         """
         super().__init__(*args, **kwargs)
         self._front_door = front_door
-        self._is_refusing = False
-        """True while the body of a refused request is being read."""
+        self._unadmitted: UnadmittedRequest | None = None
+        """A request that has neither been let in nor refused yet."""
         self._refusal = HeldRefusal(self._send_refusal)
         self._max_header_bytes = max_header_bytes
         self._read_timeout_s = read_timeout_s
@@ -141,10 +142,10 @@ class Connection(HttpToolsProtocol):
             raise ParsingStopped
         self._refusal.release()  # the client has sent the next request without waiting for it
         arrived = self._front_door.arrivals.arrived_at(self.transport.get_extra_info("socket"))
-        if self._is_refused(arrived):
-            self._is_refusing = True
-            return
         self.scope["arrived"] = arrived  # type: ignore[typeddict-unknown-key]
+        self._unadmitted = self._unadmitted_request(arrived)
+        if self._unadmitted is not None:
+            return
         super().on_headers_complete()
         self._is_in_body = True
         if self.pipeline:
@@ -153,13 +154,21 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
         self._unparsed_bytes = 0
-        if not self._is_refusing:
+        if self._unadmitted is None:
             super().on_body(body)
+        else:
+            self._unadmitted.add(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
-        if self._is_refusing:
-            self._refuse()
+        if self._unadmitted is not None:
+            self._unparsed_bytes = 0
+            self._unadmitted.end(keeps_alive=self.parser.should_keep_alive())
+            if self._unadmitted.may_wait:
+                waiting = self._unadmitted
+                self._front_door.wait(self, waiting.rank, waiting.allowed_s, waiting.arrived)
+            else:
+                self.refuse()
             return
         if not self._is_in_body:
             return  # the end of a head that offers to upgrade
@@ -173,6 +182,9 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport."""
         self._refusal.drop()
+        if self._unadmitted is not None:
+            self._front_door.withdraw(self, self._unadmitted.rank)
+            self._unadmitted = None
         super().connection_lost(exc)
         self._cancel_request()
         self._unset_keepalive_if_required()  # uvicorn keeps the timer after a reset
@@ -181,6 +193,7 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Called by the server when it stops."""
+        self._refuse_if_waiting()
         self._refusal.release()
         super().shutdown()
 
@@ -205,27 +218,46 @@ class Connection(HttpToolsProtocol):
         if rank is not None:
             self._front_door.leave(rank)
 
-    def _is_refused(self, arrived: float) -> bool:
-        """Return whether to refuse the request whose head has been read.
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        self._refuse_if_waiting()  # the client has sent the next request without waiting for it
+        super().on_message_begin()
 
-        Requests that are pipelined behind one that is running are not refused here, because
-        responses are sent in order, and neither are those that wait for "100 Continue".
-        """
-        if self.expect_100_continue or (self.cycle and not self.cycle.response_complete):
-            return False
-        method, target = self.parser.get_method().decode("latin-1"), self.url.decode("latin-1")
-        rank = rank_of(method, target, self.headers)
-        if rank is None:
-            return False
-        return not self._front_door.is_open(rank, allowed_s_of(self.headers), arrived)
+    def let_in(self) -> None:
+        """Answer the request that waits. Called by the front door."""
+        request, self._unadmitted = self._unadmitted, None
+        assert request is not None
+        super().on_headers_complete()
+        super().on_body(bytes(request.body))
+        super().on_message_complete()
+        self.scope = None  # type: ignore[assignment]  # until the next message begins
 
-    def _refuse(self) -> None:
-        """Refuse the request that has been read, now or later; see `RefusalPacer`."""
-        self._is_refusing = False
-        self._unparsed_bytes = 0
+    def refuse(self) -> None:
+        """Refuse the request that waits, now or later; see `RefusalPacer`."""
+        request, self._unadmitted = self._unadmitted, None
+        assert request is not None
         self.scope = None  # type: ignore[assignment]  # until the next message begins
         hold_s = self._front_door.refuse()
-        self._refusal.hold(hold_s, keeps_alive=self.parser.should_keep_alive())
+        self._refusal.hold(hold_s, keeps_alive=request.keeps_alive)
+
+    def _refuse_if_waiting(self) -> None:
+        if self._unadmitted is not None and self._unadmitted.is_complete:
+            self._front_door.withdraw(self, self._unadmitted.rank)
+            self.refuse()
+
+    def _unadmitted_request(self, arrived: float) -> UnadmittedRequest | None:
+        """Return the request whose head has been read if it is not let in now.
+
+        Requests that are pipelined behind one that is running are always let in, because responses
+        are sent in order, and so are those that wait for "100 Continue".
+        """
+        if self.expect_100_continue or (self.cycle and not self.cycle.response_complete):
+            return None
+        method, target = self.parser.get_method().decode("latin-1"), self.url.decode("latin-1")
+        rank, allowed_s = rank_of(method, target, self.headers), allowed_s_of(self.headers)
+        if rank is None or self._front_door.is_open(rank, allowed_s, arrived):
+            return None
+        return UnadmittedRequest(rank, allowed_s, arrived)
 
     def _send_refusal(self, keeps_alive: bool) -> None:
         self.transport.write(KEEP_ALIVE if keeps_alive else CLOSE)

@@ -39,11 +39,15 @@ class Door:
     def open(self) -> None:
         """Let in the requests of the default priority from now on."""
         for _ in range(self.shedder.inside):
-            self.shedder.leave(DEFAULT_PRIORITY)
+            self.door.leave(DEFAULT_PRIORITY)
 
     def hold(self, held_s: float = 3600.0) -> None:
         """Hold each refusal for this time from now on."""
         self.door._pacer = FixedHold(held_s)
+
+    def has_waiting(self, count: int) -> bool:
+        """Return whether this many requests wait to be let in."""
+        return len(self.door._room) == count
 
     def _count(self) -> None:
         self.refused += 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -62,6 +64,58 @@ async def test_a_refused_connection_stays_open_and_can_be_let_in_later() -> None
         assert (await client.read_until(DONE)).startswith(b"HTTP/1.1 200")
         client.close()
     assert door.refused == 3
+
+
+async def test_a_request_that_waits_is_let_in_when_another_leaves_the_newest_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.dataplane.load_shedder.MAX_WAIT_S", 1e3)
+    door = shut()
+    async with listening(read_then_respond, front_door=door.door) as listener:
+        clients = [RawClient(listener.port) for _ in range(3)]
+        for number, client in enumerate(clients, 1):
+            await client.send(post(SMALL))
+            await until(partial(door.has_waiting, number))
+        first, second, third = clients
+        door.door.leave(DEFAULT_PRIORITY)
+        # Each answer lets in the next one.
+        for client in (third, second, first):
+            assert (await client.read_until(DONE)).startswith(b"HTTP/1.1 200")
+            client.close()
+    assert door.refused == 0
+
+
+@pytest.mark.parametrize("leave", [RawClient.close, RawClient.reset], ids=["closes", "resets"])
+async def test_a_client_that_leaves_while_it_waits_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch, leave: Callable[[RawClient], None]
+) -> None:
+    monkeypatch.setattr("serving.dataplane.load_shedder.MAX_WAIT_S", 1e3)
+    door = shut()
+    async with listening(read_then_respond, front_door=door.door) as listener:
+        gone, client = RawClient(listener.port), RawClient(listener.port)
+        await gone.send(post(SMALL))
+        await until(partial(door.has_waiting, 1))
+        leave(gone)
+        await until(partial(door.has_waiting, 0))
+        await client.send(post(SMALL))
+        await until(partial(door.has_waiting, 1))
+        door.door.leave(DEFAULT_PRIORITY)
+        assert (await client.read_until(DONE)).startswith(b"HTTP/1.1 200")
+        client.close()
+    assert (door.refused, door.shedder.inside) == (0, 7)
+
+
+async def test_requests_that_wait_are_refused_when_the_server_stops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.dataplane.load_shedder.MAX_WAIT_S", 1e3)
+    door = shut()
+    async with listening(read_then_respond, front_door=door.door) as listener:
+        client = RawClient(listener.port)
+        await client.send(post(SMALL))
+        await until(partial(door.has_waiting, 1))
+    assert b"429" in await client.read_until(REFUSED)
+    client.close()
 
 
 @pytest.mark.parametrize(
