@@ -44,7 +44,10 @@ ALLOWED_QUANTILE: Final = 0.25
 """Quantile of the times that recent requests allowed that stands for them."""
 
 DELAY_QUANTILE: Final = 0.75
-"""Quantile of the delays of a period that stands for them."""
+"""Quantile of the recent delays that stands for them."""
+
+DELAY_WINDOW: Final = 32
+"""Number of recent answers whose delays are kept."""
 
 MIN_LIMIT: Final = 8.0
 """Lower bound of the limit: some requests are always let in, so that their delay is measured."""
@@ -52,11 +55,8 @@ MIN_LIMIT: Final = 8.0
 MAX_LIMIT: Final = 1e6
 """Upper bound of the limit, and its value before an overload."""
 
-LIMIT_GAIN: Final = 0.5
-"""Share of the difference to the computed limit by which one update moves the limit."""
-
-THROUGHPUT_GAIN: Final = 0.3
-"""Weight of one period in the moving average of the throughput."""
+THROUGHPUT_MEMORY_S: Final = 0.25
+"""Time constant, in seconds, of the moving average of the throughput."""
 
 MIN_PERIOD_S: Final = 0.02
 """Minimum time between two updates, in seconds."""
@@ -84,9 +84,10 @@ class LoadShedder:
         self._allowed: deque[float] = deque(maxlen=ALLOWED_WINDOW)
         self._allowed_s = math.inf
         """Time that all but the tightest recent requests allow."""
-        self._delays: list[float] = []
-        """Delays of the requests that were answered since the last update."""
+        self._delays: deque[float] = deque(maxlen=DELAY_WINDOW)
         self._delay_s = 0.0
+        self._answers = 0
+        """Number of answers since the last update."""
         self._failures = 0
         """Number of requests since the last update that were let in and were late, or were refused
         afterwards."""
@@ -143,6 +144,7 @@ class LoadShedder:
     def record_answer(self, now: float, delay_s: float, *, is_late: bool) -> None:
         """Record an answer, and how long the gateway itself delayed it."""
         self._delays.append(delay_s)
+        self._answers += 1
         self._failures += is_late
         self._update_if_due(now)
 
@@ -153,27 +155,24 @@ class LoadShedder:
 
     def _update_if_due(self, now: float) -> None:
         period_s = now - self._updated_at
-        if period_s >= MIN_PERIOD_S and len(self._delays) + self._failures >= MIN_EVENTS:
+        if period_s >= MIN_PERIOD_S and self._answers + self._failures >= MIN_EVENTS:
             self._update(period_s)
             self._updated_at = now
 
     def _update(self, period_s: float) -> None:
-        answers = len(self._delays)
-        self._throughput += THROUGHPUT_GAIN * (answers / period_s - self._throughput)
+        rate = self._answers / period_s
+        weight = -math.expm1(-period_s / THROUGHPUT_MEMORY_S) if self._throughput else 1.0
+        self._throughput += weight * (rate - self._throughput)
         if self._allowed:
             self._allowed_s = _quantile(self._allowed, ALLOWED_QUANTILE)
-        if answers:
+        if self._delays:
             self._delay_s = _quantile(self._delays, DELAY_QUANTILE)
         if self._delay_s > OVERLOAD_SHARE * self._allowed_s:
-            self._adjust_share(self._failures / max(1, answers + self._failures))
-            limit = max(MIN_LIMIT, self._throughput * self._share * self._allowed_s)
-            if self.limit == MAX_LIMIT:
-                self.limit = limit
-            self.limit += LIMIT_GAIN * (limit - self.limit)
+            self._adjust_share(self._failures / (self._answers + self._failures))
+            self.limit = max(MIN_LIMIT, self._throughput * self._share * self._allowed_s)
         elif self._most_inside >= self.limit:
             self.limit = min(MAX_LIMIT, self.limit + math.sqrt(self.limit))
-        self._delays.clear()
-        self._failures, self._most_inside = 0, self.inside
+        self._answers, self._failures, self._most_inside = 0, 0, self.inside
 
     def _adjust_share(self, failed: float) -> None:
         low, high = FAILURE_BOUNDS
@@ -187,9 +186,9 @@ class LoadShedder:
         self._allowed.clear()
         self._delays.clear()
         self._allowed_s, self._delay_s, self._throughput = math.inf, 0.0, 0.0
-        self._failures, self._most_inside = 0, self.inside
+        self._answers, self._failures, self._most_inside = 0, 0, self.inside
         self._updated_at = now
 
 
-def _quantile(values: deque[float] | list[float], q: float) -> float:
+def _quantile(values: deque[float], q: float) -> float:
     return sorted(values)[int(q * len(values))]

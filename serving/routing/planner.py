@@ -120,7 +120,7 @@ class Planner(Generic[Payload]):
                     retry_after_s=self._queue_drain_time_s(),
                 )
                 shed.append((self._take_least_important(priority, error), error))
-            if key.has_deadline and (self.queued or self._slots.is_busy):
+            if key.has_deadline and self.queued:
                 self._shed_until_in_time(key, size, deadline, priority, now, shed)
         except Overloaded:
             for other, _ in shed:  # the new request is not admitted, so none is shed for it
