@@ -46,6 +46,11 @@ class PredictedTimes:
         self._typical_s: dict[int, float] = {}
         self._within_s: dict[int, float] = {}
 
+    @property
+    def lag_s(self) -> float:
+        """The part of every time that the gateway causes by being busy."""
+        return self._lag.typical_s()
+
     def typical_s(self, size: int) -> float:
         """Return the median time of a batch of `size` samples."""
         typical_s = self._typical_s.get(size)

@@ -70,6 +70,10 @@ class Lane:
 class BatchTimes(Protocol):
     """Predicted times of a variant's batches in seconds, from dispatch to answer."""
 
+    @property
+    def lag_s(self) -> float:
+        """The part of every time that the gateway causes by being busy."""
+
     def typical_s(self, size: int) -> float:
         """Return the median time of a batch of `size` samples."""
 
@@ -126,11 +130,11 @@ class VariantState:
     def sustainable_batch(self, left_s: float) -> int:
         """Return the largest batch for which requests with `left_s` can wait for one like it.
 
-        The time beyond that of a batch of 1 is halved, as in Nexus (SOSP'19, section 4.1): one half
-        is for waiting. The time of a batch of 1 cannot be shortened by a smaller batch.
+        The time is halved, as in Nexus (SOSP'19, section 4.1): one half is for waiting. The lag
+        of the gateway is not halved, because a smaller batch does not shorten it.
         """
-        least_s = self.times.typical_s(1)
-        return self.largest_batch(self.max_batch, least_s + (left_s - least_s) / 2)
+        lag_s = self.times.lag_s
+        return self.largest_batch(self.max_batch, lag_s + (left_s - lag_s) / 2)
 
 
 @dataclass(frozen=True, slots=True)

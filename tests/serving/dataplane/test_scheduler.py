@@ -120,9 +120,10 @@ async def test_overload_does_not_reduce_goodput(load: float, within: float, leas
 
     async def run(variant: str, inputs: Sequence[str]) -> BatchResult[Sequence[str]]:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        clock.call_later(0.001 + 0.00005 * len(inputs), lambda: done.set_result(None))
+        took_s = 0.001 + 0.00005 * len(inputs)
+        clock.call_later(took_s, lambda: done.set_result(None))
         await done
-        return BatchResult(inputs, 0.0)
+        return BatchResult(inputs, took_s)
 
     latency = LatencyModel({"only": exactly(cost_s)}, clock.time)
     planner = Planner[PendingRequest[str, str]](

@@ -33,6 +33,10 @@ class LinearTimes:
     each_s: float
     residuals: float = 1.0
 
+    @property
+    def lag_s(self) -> float:
+        return 0.0
+
     def typical_s(self, size: int) -> float:
         return self.first_s + self.each_s * (size - 1)
 
