@@ -16,6 +16,7 @@ from typing import Final
 
 from serving.dataplane.batching import Arrays
 from serving.dataplane.explanation import Reasons
+from serving.dataplane.gateway_delay import Admission, GatewayDelay
 from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import RequestResult
 from serving.dataplane.scheduler import Scheduler
@@ -30,7 +31,6 @@ from serving.errors import (
 )
 from serving.experiment.assignment import ROUTER, Arm, Experiment
 from serving.routing.attainability import attainable_variants, lane_key
-from serving.routing.lag import Lag
 from serving.routing.latency import LatencyModel
 from serving.routing.profile import VariantProfile, qualifying
 from serving.routing.slo import Objective, Slo
@@ -40,10 +40,6 @@ from variants.catalog.catalog import Model
 
 START_GRACE_S: Final = 60.0
 """Seconds after which a starting service is ready without the variants that are not up yet."""
-
-DELIVERY_QUANTILE: Final = 0.75
-"""Quantile of the recent times from the return of a batch to the answer that is set aside for a
-request."""
 
 NO_ARM: Final = ""
 """The label `arm` of requests that are not part of an experiment."""
@@ -100,9 +96,7 @@ class DataPlane:
         self.statistics = telemetry.statistics
         self._now = now
         self.max_batch = max_batch
-        self._shedder = shedder
-        self._delivery = Lag()
-        """From the return of a batch until an answer is rendered."""
+        self._delay = GatewayDelay(shedder)
         self._experiment = experiment
         self._tensors = ModelTensors(model, max_batch)
         self._started = now()
@@ -172,14 +166,13 @@ class DataPlane:
             if enrollment:
                 arm, variants = enrollment.arm.name, enrollment.variants
             self._check_deadline(slo, variants, size)
-            self._shedder.record_allowed(slo.latency_s)
-            self._delivery.expire(self._now())
+            admission = self._delay.admit(received, slo.latency_s, self._now())
             key = lane_key(variants, slo, signature(inputs))
             result = await self._scheduler.submit(
                 inputs,
                 key,
                 size=size,
-                deadline=received + slo.latency_s - self._delivery.quantile_s(DELIVERY_QUANTILE),
+                deadline=admission.deadline,
                 priority=slo.priority,
             )
         except asyncio.CancelledError:
@@ -187,11 +180,11 @@ class DataPlane:
             raise
         except ServingError as error:
             if isinstance(error, Overloaded | DeadlineExceeded):
-                self._shedder.record_failure(self._now())
+                self._delay.record_failure(self._now(), slo.priority)
             preferred = variants[0] if variants else None
             self._telemetry.failed(error, arm, preferred, self._now() - received)
             raise
-        return self._answer(result, slo, enrollment, variants, received)
+        return self._answer(result, slo, enrollment, variants, admission)
 
     def _qualify(self, slo: Slo) -> tuple[str, ...]:
         """Return the qualifying variants, best first; raise `SloUnattainable` if there are none."""
@@ -245,16 +238,19 @@ class DataPlane:
         slo: Slo,
         enrollment: _Enrollment | None,
         variants: tuple[str, ...],
-        received: float,
+        admission: Admission,
     ) -> Answer:
         """Count the result, and return it with its explanation."""
         profile = self.profiles[result.variant]
         now = self._now()
-        took_s = now - received
-        is_on_time = took_s <= slo.latency_s
-        self._delivery.add(now, now - result.returned_at)
-        delay_s = took_s - result.queue_s - result.compute_s
-        self._shedder.record_answer(now, delay_s, is_late=not is_on_time)
+        took_s = now - admission.received
+        is_on_time = self._delay.record_answer(
+            admission,
+            now,
+            queue_s=result.queue_s,
+            compute_s=result.compute_s,
+            returned_at=result.returned_at,
+        )
         explanation: dict[str, str | float | bool] = {
             "variant": result.variant,
             "reason": self._reasons.reason(

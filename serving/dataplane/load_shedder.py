@@ -2,10 +2,10 @@
 
 A gateway that has more to read, parse and render than it can is late with all of it. The requests
 inside it at a time are therefore limited. While the delay that the gateway itself causes is long,
-the limit is the number that leaves it in the time that requests allow (Little's law: throughput x
-time); otherwise it grows. As in DAGOR (Zhou et al., "Overload control for scaling WeChat
-microservices", SoCC'18), the signal is the time spent waiting for the gateway, not the response
-time: if hosts are too slow, the router chooses better whom to refuse.
+the limit is the number that leaves it in a share of the time that requests allow (Little's law:
+throughput x time); otherwise it grows. As in DAGOR (Zhou et al., "Overload control for scaling
+WeChat microservices", SoCC'18), the signal is the time spent waiting for the gateway, not the
+response time: if hosts are too slow, the router chooses better whom to refuse.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Final
 OVERLOAD_SHARE: Final = 0.3
 """Share of the time that requests allow above which the gateway's own delay is too long."""
 
-SHARE_BOUNDS: Final = (0.4, 0.9)
+SHARE_BOUNDS: Final = (0.4, 0.6)
 """Bounds of the share of the time that requests allow in which they should leave the gateway."""
 
-START_SHARE: Final = 0.65
+START_SHARE: Final = 0.5
 """That share at the beginning."""
 
 SHARE_STEPS: Final = (0.96, 1.02)
@@ -40,7 +40,7 @@ MAX_WAIT_SHARE: Final = 0.3
 MAX_WAIT_S: Final = 0.1
 """Maximum time for which a request may wait to be let in, in seconds."""
 
-ALLOWED_QUANTILE: Final = 0.25
+ALLOWED_QUANTILE: Final = 0.5
 """Quantile of the times that recent requests allowed that stands for them."""
 
 DELAY_QUANTILE: Final = 0.75
@@ -59,7 +59,8 @@ THROUGHPUT_MEMORY_S: Final = 0.25
 """Time constant, in seconds, of the moving average of the throughput."""
 
 MIN_PERIOD_S: Final = 0.02
-"""Minimum time between two updates, in seconds."""
+"""Minimum time between two updates, in seconds, and time without an end after which the requests
+inside are not waiting for the gateway."""
 
 MIN_EVENTS: Final = 4
 """Minimum number of requests that have ended for an update."""
@@ -77,13 +78,17 @@ class LoadShedder:
     def __init__(self) -> None:
         self.limit = MAX_LIMIT
         self._inside = Counter[int]()
+        self._failed: deque[tuple[float, int]] = deque()
+        """Until when requests that failed keep their places, and their priorities."""
         self._most_inside = 0
         """Largest number of requests inside since the last update."""
         self._last_at = -math.inf
         self._updated_at = -math.inf
+        self._ended_at = -math.inf
+        """When the last request was answered or failed, or the limit was increased without that."""
         self._allowed: deque[float] = deque(maxlen=ALLOWED_WINDOW)
         self._allowed_s = math.inf
-        """Time that all but the tightest recent requests allow."""
+        """Time that most recent requests allow."""
         self._delays: deque[float] = deque(maxlen=DELAY_WINDOW)
         self._delay_s = 0.0
         self._answers = 0
@@ -112,6 +117,11 @@ class LoadShedder:
         self._last_at = now
         if age_s > MAX_AGE_SHARE * (self._allowed_s if allowed_s is None else allowed_s):
             return False
+        while self._failed and self._failed[0][0] <= now:
+            self.leave(self._failed.popleft()[1])
+        if not self.has_room(rank) and now - self._ended_at > MIN_PERIOD_S:
+            self._ended_at = now
+            self._increase()  # those inside do not wait for the gateway
         return self.has_room(rank)
 
     def has_room(self, rank: int) -> bool:
@@ -148,12 +158,20 @@ class LoadShedder:
         self._failures += is_late
         self._update_if_due(now)
 
-    def record_failure(self, now: float) -> None:
-        """Record a request that was let in and then refused, because it would have been late."""
+    def record_failure(self, now: float, rank: int) -> None:
+        """Record a request that was let in and then refused, because it would have been late.
+
+        It keeps its place for as long as an answer takes. If it left at once, the limit would not
+        hold for requests that fail at once, and the gateway would do nothing but refuse them.
+        """
         self._failures += 1
+        if self.limit < MAX_LIMIT:
+            self._failed.append((now + self._share * self._allowed_s, rank))
+            self._inside[rank] += 1
         self._update_if_due(now)
 
     def _update_if_due(self, now: float) -> None:
+        self._ended_at = now
         period_s = now - self._updated_at
         if period_s >= MIN_PERIOD_S and self._answers + self._failures >= MIN_EVENTS:
             self._update(period_s)
@@ -171,8 +189,11 @@ class LoadShedder:
             self._adjust_share(self._failures / (self._answers + self._failures))
             self.limit = max(MIN_LIMIT, self._throughput * self._share * self._allowed_s)
         elif self._most_inside >= self.limit:
-            self.limit = min(MAX_LIMIT, self.limit + math.sqrt(self.limit))
+            self._increase()
         self._answers, self._failures, self._most_inside = 0, 0, self.inside
+
+    def _increase(self) -> None:
+        self.limit = min(MAX_LIMIT, self.limit + math.sqrt(self.limit))
 
     def _adjust_share(self, failed: float) -> None:
         low, high = FAILURE_BOUNDS
@@ -187,7 +208,7 @@ class LoadShedder:
         self._delays.clear()
         self._allowed_s, self._delay_s, self._throughput = math.inf, 0.0, 0.0
         self._answers, self._failures, self._most_inside = 0, 0, self.inside
-        self._updated_at = now
+        self._updated_at = self._ended_at = now
 
 
 def _quantile(values: deque[float], q: float) -> float:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.dataplane.load_shedder import MEMORY_S, MIN_LIMIT, LoadShedder
+from serving.dataplane.load_shedder import MEMORY_S, MIN_LIMIT, MIN_PERIOD_S, LoadShedder
 from serving.routing.slo import DEFAULT_PRIORITY
 
 ALLOWED_S = 0.050
@@ -111,6 +111,31 @@ def test_requests_that_leave_make_room() -> None:
     shedder.leave(10)
     assert shedder.inside == 7
     assert shedder.is_open(1.0, 0.0, 10)
+
+
+def test_requests_that_fail_at_once_keep_their_places_for_a_while() -> None:
+    shedder = full(8)
+    for _ in range(4):
+        shedder.record_allowed(ALLOWED_S)
+    for _ in range(4):  # the gateway needs all of the time that they allow
+        shedder.record_answer(1.03, ALLOWED_S, is_late=False)
+    shedder.limit = 8
+    for _ in range(8):
+        assert shedder.is_open(1.031, 0.0, 10)
+        shedder.enter(10)
+        shedder.record_failure(1.031, 10)
+        shedder.leave(10)
+    assert not shedder.is_open(1.032, 0.0, 10)
+    assert shedder.is_open(1.031 + ALLOWED_S, 0.0, 10)
+    assert shedder.inside == 0
+
+
+def test_the_limit_grows_while_those_inside_wait_for_something_else() -> None:
+    shedder = full(16, p10=16)
+    shedder.record_failure(1.0, 10)
+    assert not shedder.is_open(1.0, 0.0, 10)
+    assert shedder.is_open(1.0 + 2 * MIN_PERIOD_S, 0.0, 10)
+    assert shedder.limit == 16 + 4
 
 
 @pytest.mark.parametrize(

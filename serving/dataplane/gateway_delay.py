@@ -1,0 +1,72 @@
+"""How much the gateway itself adds to the time of a request, and what follows from it.
+
+The time from the return of a batch until an answer is rendered is set aside from each deadline. The
+load shedder acts on the time in which a request waits for the gateway, not for a host.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from serving.dataplane.load_shedder import LoadShedder
+from serving.routing.lag import Lag
+
+DELIVERY_QUANTILE: Final = 0.75
+"""Quantile of the recent times from the return of a batch to the answer that is set aside for a
+request."""
+
+
+class Admission(NamedTuple):
+    """When a request was received and admitted. Times are in seconds of one clock."""
+
+    received: float
+    allowed_s: float
+    at: float
+    """When it was parsed and checked, and its time in the queue began."""
+    deadline: float
+    """When its batch must be back at the gateway."""
+
+
+class GatewayDelay:
+    """Observes the requests that were parsed."""
+
+    def __init__(self, shedder: LoadShedder) -> None:
+        """`shedder` learns what requests allow and what delays them."""
+        self._shedder = shedder
+        self._delivery = Lag()
+        """From the return of a batch until an answer is rendered."""
+
+    def admit(self, received: float, allowed_s: float, now: float) -> Admission:
+        """Record what a request allows, and set the time aside that its answer will take."""
+        self._shedder.record_allowed(allowed_s)
+        self._delivery.expire(now)
+        delivery_s = self._delivery.quantile_s(DELIVERY_QUANTILE)
+        return Admission(received, allowed_s, now, received + allowed_s - delivery_s)
+
+    def record_answer(
+        self,
+        admission: Admission,
+        now: float,
+        *,
+        queue_s: float,
+        compute_s: float,
+        returned_at: float,
+    ) -> bool:
+        """Record an answer, and return whether it is on time.
+
+        The request was queued for `queue_s`; its batch, computed in `compute_s`, was back at the
+        gateway at `returned_at`.
+        """
+        is_on_time = now - admission.received <= admission.allowed_s
+        before_s, after_s = admission.at - admission.received, now - returned_at
+        way_s = returned_at - admission.at - queue_s - compute_s
+        self._delivery.add(now, after_s)
+        # On its way a batch may also have waited for a host. The answer of the host waits for the
+        # event loop about as long as a request does.
+        delay_s = before_s + min(way_s, before_s) + after_s
+        self._shedder.record_answer(now, delay_s, is_late=not is_on_time)
+        return is_on_time
+
+    def record_failure(self, now: float, priority: int) -> None:
+        """Record a request that was parsed and then refused for want of time or room."""
+        self._shedder.record_failure(now, priority)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from serving.dataplane.gateway_delay import GatewayDelay
+from serving.dataplane.load_shedder import LoadShedder
+
+
+class RecordingShedder(LoadShedder):
+    """Keeps the recorded delays, in seconds, and whether the answers were late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list[tuple[float, bool]] = []
+
+    def record_answer(self, now: float, delay_s: float, *, is_late: bool) -> None:
+        self.answers.append((delay_s, is_late))
+
+
+def answer(delay: GatewayDelay, received: float, way_s: float, after_s: float) -> bool:
+    """Answer a request that was parsed for 10 ms, queued for 20 ms and computed in 30 ms."""
+    admission = delay.admit(received, 0.1, received + 0.01)
+    returned_at = received + 0.06 + way_s
+    return delay.record_answer(
+        admission, returned_at + after_s, queue_s=0.02, compute_s=0.03, returned_at=returned_at
+    )
+
+
+@pytest.mark.parametrize(
+    ("way_s", "delay_s"),
+    [
+        pytest.param(0.005, 0.010 + 0.005 + 0.002, id="the way is that of the gateway"),
+        pytest.param(0.030, 0.010 + 0.010 + 0.002, id="the batch has waited for a busy host"),
+    ],
+)
+def test_the_delay_is_the_time_in_which_a_request_waits_for_the_gateway(
+    way_s: float, delay_s: float
+) -> None:
+    shedder = RecordingShedder()
+    assert answer(GatewayDelay(shedder), 1.0, way_s, after_s=0.002)
+    assert shedder.answers == [(pytest.approx(delay_s), False)]
+
+
+def test_an_answer_after_the_deadline_is_late() -> None:
+    shedder = RecordingShedder()
+    assert not answer(GatewayDelay(shedder), 1.0, 0.0, after_s=0.05)
+    assert [is_late for _, is_late in shedder.answers] == [True]
+
+
+def test_the_time_of_delivery_is_set_aside_from_the_deadline_for_a_while() -> None:
+    delay = GatewayDelay(LoadShedder())
+    assert delay.admit(1.0, 0.1, 1.0).deadline == pytest.approx(1.1)
+    answer(delay, 1.0, 0.0, after_s=0.02)
+    assert delay.admit(1.2, 0.1, 1.2).deadline == pytest.approx(1.28)
+    assert delay.admit(3.0, 0.1, 3.0).deadline == pytest.approx(3.1)
+    assert delay.admit(3.0, math.inf, 3.0).deadline == math.inf
