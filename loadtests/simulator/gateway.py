@@ -1,13 +1,14 @@
 """A simulated gateway: the planner, behind an event loop whose work takes time.
 
     socket ─▶ read ─▶ parse and admit ─▶ Planner ─▶ batch ─▶ end of batch ─▶ answers
-                 └─▶ refusal                 └─▶ expired, failed
+                 └─▶ turned away             └─▶ expired, failed
 
 All work but that of the hosts runs on the event loop of the gateway.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,6 +18,9 @@ from loadtests.simulator.event_loop import Effect, EventLoop
 from loadtests.simulator.service import SimulatedService
 from loadtests.trials.outcomes import RequestStatus
 from loadtests.workload.workload import SloClass
+from serving.dataplane.gateway_delay import Admission, GatewayDelay
+from serving.dataplane.load_shedder import LoadShedder
+from serving.dataplane.refusal_pacer import RefusalPacer
 from serving.dataplane.scheduler import MIN_WAIT_S
 from serving.errors import Overloaded
 from serving.routing.attainability import attainable_variants
@@ -33,6 +37,11 @@ class SimulatedRequest(NamedTuple):
     class_: SloClass
     key: LaneKey
     arrived_s: float
+
+    @property
+    def rank(self) -> int:
+        """Its priority, 1 the highest."""
+        return self.class_.slo.priority
 
 
 class Surroundings(Protocol):
@@ -52,7 +61,7 @@ class Surroundings(Protocol):
 
 
 class SimulatedGateway:
-    """One gateway: its latency model, its planner and its event loop."""
+    """One gateway: its load shedder, its latency model, its planner and its event loop."""
 
     def __init__(
         self,
@@ -81,6 +90,12 @@ class SimulatedGateway:
         )
         for variant in service.profiles:
             self.planner.set_slots(variant, service.slots)
+        self._shedder = LoadShedder()
+        self._delay = GatewayDelay(self._shedder)
+        self._pacer = RefusalPacer()
+        self._held: list[tuple[float, SimulatedRequest]] = []  # a heap of refusals, by time
+        self._admissions: dict[int, Admission] = {}  # by number of a request
+        self._sent_at: dict[int, float] = {}  # by number of a running batch
         self._loop = EventLoop(service.costs.per_turn_s)
         self._timer_at = math.inf
         self._is_plan_scheduled = False
@@ -88,13 +103,17 @@ class SimulatedGateway:
     @property
     def next_at(self) -> float:
         """When the gateway does something by itself; infinite if it waits for an event."""
-        return min(self._timer_at, self._loop.next_at)
+        held_until = self._held[0][0] if self._held else math.inf
+        return min(self._timer_at, held_until, self._loop.next_at)
 
     def advance(self) -> None:
         """Do what is due at `next_at`, which is now."""
         if self._timer_at == self._now():
             self._timer_at = math.inf
             self._loop.call_soon(0.0, self._plan)
+        while self._held and self._held[0][0] <= self._now():
+            _, request = heapq.heappop(self._held)
+            self._loop.call_soon(0.0, partial(self._turn_away, request))
         self.run()
 
     def run(self) -> None:
@@ -120,6 +139,7 @@ class SimulatedGateway:
 
     def lose_batch(self, send: Send[SimulatedRequest]) -> None:
         """Let the host of a batch fail."""
+        del self._sent_at[send.number]
         self.planner.end_batch(send.number, self._now(), is_representative=False)
         self._fail(self.planner.retry(send.batch), RequestStatus.FAILED)
 
@@ -130,12 +150,29 @@ class SimulatedGateway:
             self._loop.call_in_turn(0.0, self._plan_as_scheduled)
 
     def _read(self, request: SimulatedRequest) -> None:
-        """Read a request from its socket. Load shedding belongs here, before the parsing."""
-        self._loop.call_next(self._costs.per_request_s, partial(self._admit, request))
+        """Read the head of a request from its socket, and turn the request away or parse it.
+
+        The deadline is not known from the head.
+        """
+        now = self._now()
+        received = request.arrived_s if self._is_arrival_known else now
+        if self._shedder.is_open(now, now - received, request.rank):
+            self._shedder.enter(request.rank)
+            self._loop.call_next(self._costs.per_request_s, partial(self._admit, request))
+            return
+        hold_s = self._pacer.hold_s(now)
+        if hold_s:
+            heapq.heappush(self._held, (now + hold_s, request))
+            self._loop.call_next(self._costs.per_shed_s, _do_nothing)
+        else:
+            self._loop.call_next(self._costs.per_shed_s, partial(self._turn_away, request))
+
+    def _turn_away(self, request: SimulatedRequest) -> None:
+        self._surroundings.fail(request, RequestStatus.SHED)
 
     def _admit(self, request: SimulatedRequest) -> None:
         now, slo = self._now(), request.class_.slo
-        counted_from = request.arrived_s if self._is_arrival_known else now
+        received = request.arrived_s if self._is_arrival_known else now
         self.schedule_plan()
         if not any(
             attainable_variants(
@@ -147,12 +184,14 @@ class SimulatedGateway:
         ):
             self._refuse(request, RequestStatus.UNATTAINABLE)
             return
+        admission = self._delay.admit(received, slo.latency_s, now)
+        self._admissions[request.number] = admission
         try:
             _, shed = self.planner.admit(
                 request,
                 request.key,
                 size=request.class_.size,
-                deadline=counted_from + slo.latency_s,
+                deadline=admission.deadline,
                 priority=slo.priority,
                 now=now,
             )
@@ -163,9 +202,7 @@ class SimulatedGateway:
 
     def _refuse(self, request: SimulatedRequest, status: RequestStatus) -> None:
         """Answer a request with an error in the same callback that has read it."""
-        self._loop.call_next(
-            self._costs.per_refusal_s, partial(self._surroundings.fail, request, status)
-        )
+        self._loop.call_next(self._costs.per_refusal_s, partial(self._end_failed, request, status))
 
     def _fail(
         self, requests: Sequence[QueuedRequest[SimulatedRequest]], status: RequestStatus
@@ -173,9 +210,15 @@ class SimulatedGateway:
         """Answer queued requests with an error in the next turn."""
         for request in requests:
             self._loop.call_soon(
-                self._costs.per_refusal_s,
-                partial(self._surroundings.fail, request.payload, status),
+                self._costs.per_refusal_s, partial(self._end_failed, request.payload, status)
             )
+
+    def _end_failed(self, request: SimulatedRequest, status: RequestStatus) -> None:
+        if status in (RequestStatus.SHED, RequestStatus.EXPIRED):
+            self._delay.record_failure(self._now(), request.rank)
+        self._admissions.pop(request.number, None)
+        self._shedder.leave(request.rank)
+        self._surroundings.fail(request, status)
 
     def _pass_on(self, end_batch: Effect, turns: int) -> None:
         """Let the answer of a host cross a number of further turns."""
@@ -185,15 +228,35 @@ class SimulatedGateway:
             self._loop.call_next(self._costs.per_batch_s, end_batch)
 
     def _end_batch(self, send: Send[SimulatedRequest], host_s: float) -> None:
-        self.planner.end_batch(send.number, self._now(), host_s=host_s)
+        now, sent = self._now(), self._sent_at.pop(send.number)
+        self.planner.end_batch(send.number, now, host_s=host_s)
         if send.batch:
             self._surroundings.record_batch(self._index, send)
         for request in send.batch:
             self._loop.call_soon(
                 self._costs.per_answer_s,
-                partial(self._surroundings.answer, request.payload, send),
+                partial(self._answer, request, send, sent - request.arrived, host_s, now),
             )
         self._plan()
+
+    def _answer(
+        self,
+        queued: QueuedRequest[SimulatedRequest],
+        send: Send[SimulatedRequest],
+        queue_s: float,
+        compute_s: float,
+        returned_at: float,
+    ) -> None:
+        request = queued.payload
+        self._delay.record_answer(
+            self._admissions.pop(request.number),
+            self._now(),
+            queue_s=queue_s,
+            compute_s=compute_s,
+            returned_at=returned_at,
+        )
+        self._shedder.leave(request.rank)
+        self._surroundings.answer(request, send)
 
     def _plan_as_scheduled(self) -> None:
         self._is_plan_scheduled = False
@@ -206,9 +269,9 @@ class SimulatedGateway:
         while True:
             match self.planner.step(now):
                 case Send() as send:
-                    self._surroundings.start_batch(self._index, send)
+                    self._start_batch(send, now)
                 case Shadow() as shadow:
-                    self._surroundings.start_batch(self._index, _without_requests(shadow))
+                    self._start_batch(_without_requests(shadow), now)
                 case Expired(expired):
                     self._fail([expired], RequestStatus.EXPIRED)
                 case NoReplica(batch):
@@ -218,6 +281,14 @@ class SimulatedGateway:
                     if until < math.inf:
                         self._timer_at = max(until, now + MIN_WAIT_S)
                     return
+
+    def _start_batch(self, send: Send[SimulatedRequest], now: float) -> None:
+        self._sent_at[send.number] = now
+        self._surroundings.start_batch(self._index, send)
+
+
+def _do_nothing() -> None:
+    """The effect of reading a request whose refusal is held."""
 
 
 def _without_requests(shadow: Shadow[SimulatedRequest]) -> Send[SimulatedRequest]:
