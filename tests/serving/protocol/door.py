@@ -9,9 +9,12 @@ from serving.routing.slo import DEFAULT_PRIORITY
 
 
 class KeptLimit(LoadShedder):
-    """A load shedder that does not forget its limit, however slow the test is."""
+    """A load shedder that keeps its limit, however slow the test is."""
 
     def _forget(self, now: float) -> None:
+        pass
+
+    def _increase(self) -> None:
         pass
 
 
