@@ -17,6 +17,7 @@ from loadtests.client import binary
 from loadtests.client.binary import BinaryRequest
 from serving.dataplane.batching import Arrays
 from serving.dataplane.dataplane import DataPlane
+from serving.dataplane.gateway_delay import Admission
 from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import RequestResult
 from serving.dataplane.scheduler import Scheduler
@@ -118,6 +119,12 @@ class _LastEvent:
         self.event = event
 
 
+def _admitted(slo: Slo) -> Admission:
+    """Return the admission of a request that is received and parsed at this moment."""
+    now = time.monotonic()
+    return Admission(now, slo.latency_s, now, now + slo.latency_s)
+
+
 def request_parts() -> dict[str, Part]:
     """Return the parts of a request in the gateway's protocol and data plane, by name."""
     request = binary.build_request(INPUTS, {"input": "FP32"}, PARAMETERS)
@@ -141,7 +148,7 @@ def request_parts() -> dict[str, Part]:
         ),
         # Private, but timed separately: it is all that routing adds to a response.
         "of that, explain": lambda: uncounted._answer(
-            RESULT, slo, None, ("dense", "int8"), time.monotonic()
+            RESULT, slo, None, ("dense", "int8"), _admitted(slo)
         ),
         "count (metrics)": lambda: metrics.answered(last_event.event),
         "count (statistics)": lambda: statistics.answered(last_event.event),
