@@ -38,7 +38,8 @@ MAX_WAIT_SHARE: Final = 0.3
 """Share of the time that a request allows for which it may wait to be let in."""
 
 MAX_WAIT_S: Final = 0.1
-"""Maximum time for which a request may wait to be let in, in seconds."""
+"""Maximum time for which a request may wait to be let in, or keep its place after it failed, in
+seconds."""
 
 ALLOWED_QUANTILE: Final = 0.5
 """Quantile of the times that recent requests allowed that stands for them."""
@@ -161,12 +162,13 @@ class LoadShedder:
     def record_failure(self, now: float, rank: int) -> None:
         """Record a request that was let in and then refused, because it would have been late.
 
-        It keeps its place for as long as an answer takes. If it left at once, the limit would not
+        It keeps its place for about as long as an answer takes. If it left at once, the limit would not
         hold for requests that fail at once, and the gateway would do nothing but refuse them.
         """
         self._failures += 1
         if self.limit < MAX_LIMIT:
-            self._failed.append((now + self._share * self._allowed_s, rank))
+            place_s = min(MAX_WAIT_S, self._share * self._allowed_s)
+            self._failed.append((now + place_s, rank))
             self._inside[rank] += 1
         self._update_if_due(now)
 
