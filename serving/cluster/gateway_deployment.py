@@ -5,6 +5,8 @@ Serve starts, checks and restarts the replica; requests do not pass through Serv
 
 from __future__ import annotations
 
+import gc
+
 from ray import serve
 
 from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
@@ -21,6 +23,10 @@ class GatewayReplica:
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
         log_as_json()
         self._gateway = Gateway(settings, ServeRegistry())
+        # What exists now lives as long as the process. With it, a full garbage collection would
+        # take 70 ms, in which no request is served.
+        gc.collect()
+        gc.freeze()
         await self._gateway.start()
 
     async def ports(self) -> Ports:

@@ -162,8 +162,8 @@ class LoadShedder:
     def record_failure(self, now: float, rank: int) -> None:
         """Record a request that was let in and then refused, because it would have been late.
 
-        It keeps its place for about as long as an answer takes. If it left at once, the limit would not
-        hold for requests that fail at once, and the gateway would do nothing but refuse them.
+        It keeps its place for about as long as an answer takes. If it left at once, the limit would
+        not hold for requests that fail at once, and the gateway would only refuse requests.
         """
         self._failures += 1
         if self.limit < MAX_LIMIT:

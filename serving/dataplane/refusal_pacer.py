@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-INTERVAL_S: Final = 0.002
+INTERVAL_S: Final = 0.004
 """Mean interval of refusals, in seconds, while there are many. A refusal takes a small part of it,
 0.03 to 0.1 ms."""
 
