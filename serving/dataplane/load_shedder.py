@@ -17,7 +17,7 @@ from typing import Final
 OVERLOAD_SHARE: Final = 0.3
 """Share of the time that requests allow above which the gateway's own delay is too long."""
 
-SHARE_BOUNDS: Final = (0.4, 0.6)
+SHARE_BOUNDS: Final = (0.4, 0.75)
 """Bounds of the share of the time that requests allow in which they should leave the gateway."""
 
 START_SHARE: Final = 0.5

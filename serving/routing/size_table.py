@@ -47,6 +47,10 @@ UNCALIBRATED_WEIGHT: Final = 1e-9
 MARGIN_STEP: Final = 0.05
 """Step of the margin: adaptive conformal inference (Gibbs & Candès, NeurIPS'21, section 2)."""
 
+MAX_MARGIN: Final = 3.0
+"""Upper bound of the margin. It shrinks slowly, and a burst of late batches would widen it for as
+long as the load lasts."""
+
 QUANTILE: Final = 0.95
 """Quantile of the default prediction."""
 
@@ -135,7 +139,7 @@ class SizeTable:
     def adjust_margin(self, is_late: bool) -> None:
         """Widen or narrow the margin after a batch."""
         step = MARGIN_STEP * (QUANTILE if is_late else QUANTILE - 1)
-        self.margin = max(1.0, self.margin * math.exp(step))
+        self.margin = min(MAX_MARGIN, max(1.0, self.margin * math.exp(step)))
 
     def relax_margin(self, share: float) -> None:
         """Keep only this share of what the margin has above 1."""

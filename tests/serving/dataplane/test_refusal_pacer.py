@@ -24,6 +24,13 @@ def test_no_refusal_is_held_longer_than_retry_after_asks_for() -> None:
     assert max(pacer.hold_s(5.0) for _ in range(5_000)) == pytest.approx(MAX_HOLD_S)
 
 
+def test_refusals_that_are_held_longest_are_not_sent_together() -> None:
+    pacer = RefusalPacer()
+    held_s = sorted(pacer.hold_s(5.0) for _ in range(5_000))[-1_500:]
+    counts = [sum(low <= s < low + 0.05 for s in held_s) for low in (0.80, 0.85, 0.90)]
+    assert max(counts) < 1.2 * min(counts)
+
+
 def test_clients_that_come_back_at_once_are_slowed_down() -> None:
     pacer, now, refused = RefusalPacer(), 0.0, 0
     back_at = [0.0] * 150
