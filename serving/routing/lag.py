@@ -14,7 +14,7 @@ from typing import Final
 WINDOW: Final = 64
 """Maximum number of batches in the window."""
 
-MAX_AGE_S: Final = 0.5
+MAX_AGE_S: Final = 0.25
 """Age, in seconds, after which the lag of a batch does not count."""
 
 
