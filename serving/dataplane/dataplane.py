@@ -138,6 +138,10 @@ class DataPlane:
         """Count a request that was refused before it was parsed."""
         self.rejected(_REFUSED)
 
+    def record_written(self, took_s: float) -> None:
+        """Record how long it took, in seconds, to render and write an answer after `infer`."""
+        self._delay.record_written(took_s)
+
     def check_name(self, model: str, variant: str | None) -> None:
         """Raise `ModelNotFound` unless the model, and the variant if one is named, are served."""
         if model != self.model.name:
@@ -242,22 +246,22 @@ class DataPlane:
     ) -> Answer:
         """Count the result, and return it with its explanation."""
         profile = self.profiles[result.variant]
-        now = self._now()
-        took_s = now - admission.received
-        is_on_time = self._delay.record_answer(
+        took_s = self._delay.record_answer(
             admission,
-            now,
+            self._now(),
             queue_s=result.queue_s,
             compute_s=result.compute_s,
             returned_at=result.returned_at,
         )
+        is_on_time = took_s <= slo.latency_s
+        predicted_s = result.predicted_s + admission.outside_s
         explanation: dict[str, str | float | bool] = {
             "variant": result.variant,
             "reason": self._reasons.reason(
                 result.reason, result.variant, slo, variants, enrollment.arm if enrollment else None
             ),
             "accuracy": profile.accuracy,
-            "predicted_latency_ms": round(result.predicted_s * 1e3, 3),
+            "predicted_latency_ms": round(predicted_s * 1e3, 3),
             "latency_ms": round(took_s * 1e3, 3),
             "queue_ms": round(result.queue_s * 1e3, 3),
             "compute_ms": round(result.compute_s * 1e3, 3),
@@ -277,7 +281,7 @@ class DataPlane:
             input_s=result.input_s,
             compute_s=result.compute_s,
             output_s=result.output_s,
-            predicted_s=result.predicted_s,
+            predicted_s=predicted_s,
             accuracy=profile.accuracy,
             agreement=profile.agreement,
             has_deadline=slo.latency_s < math.inf,

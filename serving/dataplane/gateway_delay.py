@@ -16,6 +16,10 @@ DELIVERY_QUANTILE: Final = 0.75
 request."""
 
 
+WRITING_GAIN: Final = 0.05
+"""Weight of one answer in the moving average of the time to render and write it."""
+
+
 class Admission(NamedTuple):
     """When a request was received and admitted. Times are in seconds of one clock."""
 
@@ -23,8 +27,18 @@ class Admission(NamedTuple):
     allowed_s: float
     at: float
     """When it was parsed and checked, and its time in the queue began."""
-    deadline: float
-    """When its batch must be back at the gateway."""
+    delivery_s: float
+    """The time that is set aside for delivering its answer."""
+
+    @property
+    def deadline(self) -> float:
+        """When its batch must be back at the gateway."""
+        return self.received + self.allowed_s - self.delivery_s
+
+    @property
+    def outside_s(self) -> float:
+        """The predicted time of the request outside of queue and batch."""
+        return self.at - self.received + self.delivery_s
 
 
 class GatewayDelay:
@@ -35,13 +49,15 @@ class GatewayDelay:
         self._shedder = shedder
         self._delivery = Lag()
         """From the return of a batch until an answer is rendered."""
+        self.writing_s = 0.0
+        """Usual time to render and write an answer."""
 
     def admit(self, received: float, allowed_s: float, now: float) -> Admission:
         """Record what a request allows, and set the time aside that its answer will take."""
         self._shedder.record_allowed(allowed_s)
         self._delivery.expire(now)
-        delivery_s = self._delivery.quantile_s(DELIVERY_QUANTILE)
-        return Admission(received, allowed_s, now, received + allowed_s - delivery_s)
+        delivery_s = max(self.writing_s, self._delivery.quantile_s(DELIVERY_QUANTILE))
+        return Admission(received, allowed_s, now, delivery_s)
 
     def record_answer(
         self,
@@ -51,21 +67,25 @@ class GatewayDelay:
         queue_s: float,
         compute_s: float,
         returned_at: float,
-    ) -> bool:
-        """Record an answer, and return whether it is on time.
+    ) -> float:
+        """Record an answer, and return the time from its arrival until it will be written.
 
         The request was queued for `queue_s`; its batch, computed in `compute_s`, was back at the
         gateway at `returned_at`.
         """
-        is_on_time = now - admission.received <= admission.allowed_s
-        before_s, after_s = admission.at - admission.received, now - returned_at
+        took_s = now + self.writing_s - admission.received
+        before_s, after_s = admission.at - admission.received, now + self.writing_s - returned_at
         way_s = returned_at - admission.at - queue_s - compute_s
         self._delivery.add(now, after_s)
         # On its way a batch may also have waited for a host. The answer of the host waits for the
         # event loop about as long as a request does.
         delay_s = before_s + min(way_s, before_s) + after_s
-        self._shedder.record_answer(now, delay_s, is_late=not is_on_time)
-        return is_on_time
+        self._shedder.record_answer(now, delay_s, is_late=took_s > admission.allowed_s)
+        return took_s
+
+    def record_written(self, took_s: float) -> None:
+        """Record how long it took to render and write an answer."""
+        self.writing_s += WRITING_GAIN * (took_s - self.writing_s)
 
     def record_failure(self, now: float, priority: int) -> None:
         """Record a request that was parsed and then refused for want of time or room."""

@@ -53,6 +53,8 @@ class Response(NamedTuple):
     content_type: bytes = JSON
     status: int = HTTPStatus.OK
     headers: Headers = ()
+    answered_at: float | None = None
+    """When the data plane returned the answer to an inference request."""
 
 
 class HttpProtocol:
@@ -104,6 +106,8 @@ class HttpProtocol:
         ]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
+        if response.answered_at is not None:
+            self._dataplane.record_written(self._now() - response.answered_at)
 
     async def _dispatch(self, scope: Scope, receive: Receive) -> Response:
         path, method = scope["path"], scope["method"]
@@ -144,6 +148,7 @@ class HttpProtocol:
         response = await self._inference.answer(
             model, variant, request, _metadata(request_headers), received
         )
+        answered_at = self._now()
         content, json_length = render_response(response, request.outputs, request.binary_output)
         content_type, headers = JSON, []
         if json_length is not None:
@@ -154,7 +159,7 @@ class HttpProtocol:
         content, coding = compress(content, request_headers.get(b"accept-encoding"))
         if coding is not None:
             headers += [(b"content-encoding", coding), (b"vary", b"accept-encoding")]
-        return Response(content, content_type, headers=headers)
+        return Response(content, content_type, headers=headers, answered_at=answered_at)
 
     async def live(self, scope: Scope, receive: Receive) -> Response:
         """GET /v2/health/live: whether the process runs."""

@@ -19,8 +19,11 @@ class RecordingShedder(LoadShedder):
         self.answers.append((delay_s, is_late))
 
 
-def answer(delay: GatewayDelay, received: float, way_s: float, after_s: float) -> bool:
-    """Answer a request that was parsed for 10 ms, queued for 20 ms and computed in 30 ms."""
+def answer(delay: GatewayDelay, received: float, way_s: float, after_s: float) -> float:
+    """Answer a request that was parsed for 10 ms, queued for 20 ms and computed in 30 ms.
+
+    Returns the time until its answer is written.
+    """
     admission = delay.admit(received, 0.1, received + 0.01)
     returned_at = received + 0.06 + way_s
     return delay.record_answer(
@@ -39,7 +42,8 @@ def test_the_delay_is_the_time_in_which_a_request_waits_for_the_gateway(
     way_s: float, delay_s: float
 ) -> None:
     shedder = RecordingShedder()
-    assert answer(GatewayDelay(shedder), 1.0, way_s, after_s=0.002)
+    took_s = answer(GatewayDelay(shedder), 1.0, way_s, after_s=0.002)
+    assert took_s == pytest.approx(0.062 + way_s)
     ((recorded_s, is_late),) = shedder.answers
     assert recorded_s == pytest.approx(delay_s)
     assert not is_late
@@ -47,7 +51,7 @@ def test_the_delay_is_the_time_in_which_a_request_waits_for_the_gateway(
 
 def test_an_answer_after_the_deadline_is_late() -> None:
     shedder = RecordingShedder()
-    assert not answer(GatewayDelay(shedder), 1.0, 0.0, after_s=0.05)
+    answer(GatewayDelay(shedder), 1.0, 0.0, after_s=0.05)
     assert [is_late for _, is_late in shedder.answers] == [True]
 
 
@@ -58,3 +62,19 @@ def test_the_time_of_delivery_is_set_aside_from_the_deadline_for_a_while() -> No
     assert delay.admit(1.2, 0.1, 1.2).deadline == pytest.approx(1.28)
     assert delay.admit(3.0, 0.1, 3.0).deadline == pytest.approx(3.1)
     assert delay.admit(3.0, math.inf, 3.0).deadline == math.inf
+
+
+def test_the_usual_time_to_write_an_answer_counts_before_it_is_written() -> None:
+    shedder = RecordingShedder()
+    delay = GatewayDelay(shedder)
+    for _ in range(200):
+        delay.record_written(0.004)
+    assert answer(delay, 1.0, 0.0, after_s=0.01) == pytest.approx(0.074, abs=1e-4)
+    assert shedder.answers[0][0] == pytest.approx(0.010 + 0.0 + 0.014, abs=1e-4)
+    assert delay.admit(5.0, 0.1, 5.0).deadline == pytest.approx(5.096, abs=1e-4)
+
+
+def test_the_prediction_includes_parsing_and_delivery() -> None:
+    delay = GatewayDelay(LoadShedder())
+    answer(delay, 1.0, 0.0, after_s=0.02)
+    assert delay.admit(1.2, 0.1, 1.23).outside_s == pytest.approx(0.03 + 0.02)
