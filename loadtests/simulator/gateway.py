@@ -214,9 +214,9 @@ class SimulatedGateway:
             )
 
     def _end_failed(self, request: SimulatedRequest, status: RequestStatus) -> None:
-        if status in (RequestStatus.SHED, RequestStatus.EXPIRED):
-            self._delay.record_failure(self._now(), request.rank)
-        self._admissions.pop(request.number, None)
+        admission = self._admissions.pop(request.number, None)
+        if admission is not None and status in (RequestStatus.SHED, RequestStatus.EXPIRED):
+            self._delay.record_failure(admission, self._now(), request.rank)
         self._shedder.leave(request.rank)
         self._surroundings.fail(request, status)
 

@@ -161,6 +161,7 @@ class DataPlane:
         """
         arm = NO_ARM
         variants: tuple[str, ...] = ()
+        admission: Admission | None = None
         try:
             if not self.is_ready:
                 raise NotReady("the service is starting or stopping; try again in a few seconds")
@@ -183,8 +184,8 @@ class DataPlane:
             self._telemetry.disconnected(arm)
             raise
         except ServingError as error:
-            if isinstance(error, Overloaded | DeadlineExceeded):
-                self._delay.record_failure(self._now(), slo.priority)
+            if admission is not None and isinstance(error, Overloaded | DeadlineExceeded):
+                self._delay.record_failure(admission, self._now(), slo.priority)
             preferred = variants[0] if variants else None
             self._telemetry.failed(error, arm, preferred, self._now() - received)
             raise

@@ -87,6 +87,6 @@ class GatewayDelay:
         """Record how long it took to render and write an answer."""
         self.writing_s += WRITING_GAIN * (took_s - self.writing_s)
 
-    def record_failure(self, now: float, priority: int) -> None:
+    def record_failure(self, admission: Admission, now: float, priority: int) -> None:
         """Record a request that was parsed and then refused for want of time or room."""
-        self._shedder.record_failure(now, priority)
+        self._shedder.record_failure(now, priority, admission.at - admission.received)

@@ -159,13 +159,16 @@ class LoadShedder:
         self._failures += is_late
         self._update_if_due(now)
 
-    def record_failure(self, now: float, rank: int) -> None:
+    def record_failure(self, now: float, rank: int, delay_s: float) -> None:
         """Record a request that was let in and then refused, because it would have been late.
 
+        `delay_s` is how long the gateway itself delayed it. Without it, a gateway that has only
+        failures, and no answer that shows its delay, would not limit them.
         It keeps its place for about as long as an answer takes. If it left at once, the limit would
         not hold for requests that fail at once, and the gateway would only refuse requests.
         """
         self._failures += 1
+        self._delays.append(delay_s)
         if self.limit < MAX_LIMIT:
             place_s = min(MAX_WAIT_S, self._share * self._allowed_s)
             self._failed.append((now + place_s, rank))

@@ -123,16 +123,28 @@ def test_requests_that_fail_at_once_keep_their_places_for_a_while() -> None:
     for _ in range(8):
         assert shedder.is_open(1.031, 0.0, 10)
         shedder.enter(10)
-        shedder.record_failure(1.031, 10)
+        shedder.record_failure(1.031, 10, ALLOWED_S)
         shedder.leave(10)
     assert not shedder.is_open(1.032, 0.0, 10)
     assert shedder.is_open(1.031 + ALLOWED_S, 0.0, 10)
     assert shedder.inside == 0
 
 
+def test_a_gateway_that_only_fails_is_limited_although_it_answers_nothing() -> None:
+    shedder = LoadShedder()
+    shedder.is_open(1.0, 0.0, 10)
+    for number in range(100):
+        now = 1.0 + number / 1_000
+        shedder.enter(10)
+        shedder.record_allowed(ALLOWED_S)
+        shedder.record_failure(now, 10, 0.030)
+        shedder.leave(10)
+    assert shedder.limit == MIN_LIMIT
+
+
 def test_the_limit_grows_while_those_inside_wait_for_something_else() -> None:
     shedder = full(16, p10=16)
-    shedder.record_failure(1.0, 10)
+    shedder.record_failure(1.0, 10, 0.0)
     assert not shedder.is_open(1.0, 0.0, 10)
     assert shedder.is_open(1.0 + 2 * MIN_PERIOD_S, 0.0, 10)
     assert shedder.limit == 16 + 4
