@@ -292,5 +292,5 @@ def _do_nothing() -> None:
 
 
 def _without_requests(shadow: Shadow[SimulatedRequest]) -> Send[SimulatedRequest]:
-    """Return a batch that takes as long as a shadow batch and answers nobody."""
+    """Return a batch that takes as long as a shadow batch and contains no request."""
     return Send(shadow.number, shadow.variant, (), shadow.request.size, math.nan, "shadow")

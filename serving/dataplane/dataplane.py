@@ -44,7 +44,6 @@ START_GRACE_S: Final = 60.0
 NO_ARM: Final = ""
 """The label `arm` of requests that are not part of an experiment."""
 
-
 _REFUSED: Final = Overloaded("refused before it was parsed")
 
 

@@ -15,7 +15,6 @@ DELIVERY_QUANTILE: Final = 0.75
 """Quantile of the recent times from the return of a batch to the answer that is set aside for a
 request."""
 
-
 WRITING_GAIN: Final = 0.05
 """Weight of one answer in the moving average of the time to render and write it."""
 

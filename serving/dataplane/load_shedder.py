@@ -48,7 +48,7 @@ DELAY_QUANTILE: Final = 0.75
 """Quantile of the recent delays that stands for them."""
 
 DELAY_WINDOW: Final = 32
-"""Number of recent answers whose delays are kept."""
+"""Number of recent requests, answered or failed, whose delays are kept."""
 
 MIN_LIMIT: Final = 8.0
 """Lower bound of the limit: some requests are always let in, so that their delay is measured."""
@@ -164,8 +164,9 @@ class LoadShedder:
 
         `delay_s` is how long the gateway itself delayed it. Without it, a gateway that has only
         failures, and no answer that shows its delay, would not limit them.
-        It keeps its place for about as long as an answer takes. If it left at once, the limit would
-        not hold for requests that fail at once, and the gateway would only refuse requests.
+
+        The request keeps its place for about as long as an answer takes. If it left at once, the
+        limit would not hold for requests that fail at once, and the gateway would only refuse.
         """
         self._failures += 1
         self._delays.append(delay_s)

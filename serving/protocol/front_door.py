@@ -28,12 +28,6 @@ REFUSAL: Final = (
 MIN_DELAY_S: Final = 0.001
 """Minimum time between two looks at the requests that wait, in seconds."""
 
-PRIORITY: Final = "x-slo-priority"
-"""Name of the header, and key of the metadata, of the priority."""
-
-LATENCY: Final = "x-slo-latency-ms"
-"""Name of the header, and key of the metadata, of the deadline in milliseconds."""
-
 
 class Waiting(Protocol):
     """A request that waits to be let in."""

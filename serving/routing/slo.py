@@ -22,6 +22,10 @@ MAX_PRIORITY: Final = 2**32 - 1
 """Largest value of a priority, which is the lowest priority."""
 
 
+LATENCY_HEADER: Final = "x-slo-latency-ms"
+PRIORITY_HEADER: Final = "x-slo-priority"
+
+
 @dataclass(frozen=True, slots=True)
 class Slo:
     """The service level objective of one request; the defaults impose no limits.
@@ -143,10 +147,10 @@ PARAMETERS: Final[Mapping[str, _Field]] = {
 }
 
 HEADERS: Final[Mapping[str, _Field]] = {
-    "x-slo-latency-ms": ("latency_s", _from_text(_milliseconds)),
+    LATENCY_HEADER: ("latency_s", _from_text(_milliseconds)),
     "x-slo-min-accuracy": ("min_accuracy", _from_text(_share)),
     "x-slo-max-accuracy-drop": ("max_accuracy_drop", _from_text(_share)),
     "x-slo-objective": ("objective", _objective),
-    "x-slo-priority": ("priority", _from_text(_priority)),
+    PRIORITY_HEADER: ("priority", _from_text(_priority)),
     "x-slo-variant": ("variant", _variant),
 }

@@ -16,14 +16,13 @@ from tritonclient.grpc import service_pb2 as pb
 
 from serving.dataplane.refusal_pacer import MAX_HOLD_S
 from serving.protocol.front_door import (
-    LATENCY,
-    PRIORITY,
     REFUSAL,
     FrontDoor,
     read_allowed_s,
     read_rank,
 )
 from serving.protocol.grpc.call import RETRY_AFTER, Context, Handler
+from serving.routing.slo import LATENCY_HEADER, PRIORITY_HEADER
 
 CALL_ITERATIONS: Final = 5
 """Number of iterations that the event loop begins from reading the event of a new call until grpc
@@ -51,7 +50,7 @@ class Terms(NamedTuple):
 def read_terms(metadata: Iterable[tuple[str, Any]]) -> Terms:
     """Read the terms of a call. Invalid values count as absent."""
     pairs = tuple(metadata)
-    return Terms(read_rank(pairs, PRIORITY), read_allowed_s(pairs, LATENCY))
+    return Terms(read_rank(pairs, PRIORITY_HEADER), read_allowed_s(pairs, LATENCY_HEADER))
 
 
 class CallAdmission(grpc.GenericRpcHandler):

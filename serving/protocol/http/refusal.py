@@ -13,13 +13,14 @@ from typing import Final
 import orjson
 
 from serving.dataplane.refusal_pacer import MAX_HOLD_S
-from serving.protocol.front_door import LATENCY, PRIORITY, REFUSAL, read_allowed_s, read_rank
+from serving.protocol.front_door import REFUSAL, read_allowed_s, read_rank
+from serving.routing.slo import LATENCY_HEADER, PRIORITY_HEADER
 
 INFERENCE: Final = "/infer"
 """End of the paths of inference requests. Others are never refused here."""
 
-_PRIORITY: Final = PRIORITY.encode()
-_LATENCY: Final = LATENCY.encode()
+_PRIORITY: Final = PRIORITY_HEADER.encode()
+_LATENCY: Final = LATENCY_HEADER.encode()
 
 
 def _response(connection: bytes) -> bytes:

@@ -55,7 +55,7 @@ def test_goodput_is_back_within_a_second_after_a_slowdown(turns: int) -> None:
 
 def test_lone_requests_after_an_overload_are_not_held() -> None:
     # A gateway that lags much, and does not know how long requests have waited in their sockets,
-    # admits so many late ones that the planner expects misses long after the overload.
+    # admits many late requests, and the planner expects misses long after the overload.
     costs = COSTS.model_copy(update={"turns_per_batch": 3})
     service = SimulatedService(PROFILES, cores=1, costs=costs, is_arrival_known=False)
     overload_s = np.arange(0.0, 3.0, 1 / 2_600)
