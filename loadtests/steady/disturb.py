@@ -20,7 +20,6 @@ from rich.progress import Progress
 
 from loadtests.benchmarks import options as benchmark_options
 from loadtests.benchmarks.machine import describe_machine
-from loadtests.simulator.compare import parse_policies
 from loadtests.steady import options
 from loadtests.steady.client_process import start_load_client
 from loadtests.steady.disturbances import DISTURBANCES
@@ -53,13 +52,7 @@ TABLES_FILE: Final = "disturbances.md"
     multiple=True,
     help="With --url, a host process that may be stopped and killed; repeatable.",
 )
-@click.option(
-    "--policy",
-    "policies",
-    default="pareto",
-    show_default=True,
-    help="Policies, separated by commas.",
-)
+@options.policies("pareto")
 @click.option(
     "--only", default="", help=f"Disturbances, of {', '.join(DISTURBANCES)}. [default: all]"
 )
@@ -72,10 +65,10 @@ TABLES_FILE: Final = "disturbances.md"
     show_default=True,
     help="Steady load; repeatable.",
 )
-@options.positive("--deadline-ms", 50.0, "Deadline of the requests, in milliseconds.")
-@options.positive("--loose-deadline-ms", 60_000.0, "Deadline for the capacity, in milliseconds.")
+@options.deadline
+@options.loose_deadline("for the capacity")
 @benchmark_options.rounds(5)
-@options.positive("--settle", 1.0, "Time at the start of each load that is not measured.")
+@options.settle(1.0)
 @options.positive("--before", 3.0, "Time from which the goodput before is taken, in seconds.")
 @options.positive("--observe", 6.0, "Time after the disturbance that is observed, in seconds.")
 @options.client_options
@@ -102,9 +95,7 @@ def main(
     as_markdown: bool,
 ) -> None:
     """Measure the time to recover, and the answers that are lost, for each disturbance."""
-    names = parse_policies([policies])
-    if url is not None and len(names) != 1:
-        raise click.UsageError("--url requires --policy with the one policy of that service.")
+    names = options.policy_names(policies, url)
     if observe < STAYS_S:
         raise click.UsageError(f"--observe must be at least {STAYS_S:g} s.")
     plan = DisturbancePlan(

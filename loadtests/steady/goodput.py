@@ -21,7 +21,6 @@ from rich.progress import Progress
 
 from loadtests.benchmarks import options as benchmark_options
 from loadtests.benchmarks.machine import describe_machine
-from loadtests.simulator.compare import parse_policies
 from loadtests.steady import options
 from loadtests.steady.client_process import start_load_client
 from loadtests.steady.curve import (
@@ -50,20 +49,14 @@ TABLES_FILE: Final = "goodput.md"
 @click.command()
 @options.catalog
 @click.option("--url", help="Measure the service at this URL; --policy names its policy.")
-@click.option(
-    "--policy",
-    "policies",
-    default=POLICIES,
-    show_default=True,
-    help="Policies, separated by commas.",
-)
+@options.policies(POLICIES)
 @options.numbers("--clients", CLIENTS, "Clients in the closed loop; empty: no closed loop.")
 @options.numbers("--offered", MULTIPLES, "Offered rates of the open loop, in capacities.")
-@options.positive("--deadline-ms", 50.0, "Deadline of the requests, in milliseconds.")
-@options.positive("--loose-deadline-ms", 60_000.0, "Deadline of the reference, in milliseconds.")
+@options.deadline
+@options.loose_deadline("of the reference")
 @benchmark_options.rounds(3)
 @options.positive("--seconds", 3.0, "Duration of the measurement of each load, in seconds.")
-@options.positive("--settle", 0.5, "Time at the start of each load that is not measured.")
+@options.settle(0.5)
 @options.client_options
 @click.option("--label", default="", help="Name of this version in comparisons.")
 @click.option(
@@ -107,9 +100,7 @@ def main(
         if out is not None:
             write_curves(out, curves, grids)
         return
-    names = parse_policies([policies])
-    if url is not None and len(names) != 1:
-        raise click.UsageError("--url requires --policy with the one policy of that service.")
+    names = options.policy_names(policies, url)
     if not clients and not offered:
         raise click.UsageError("--clients and --offered are both empty: there is nothing to do.")
     if any(count != int(count) for count in clients):

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from loadtests.simulator.compare import parse_policies
 from loadtests.steady.load import DEFAULT_CONNECTIONS
 from loadtests.steady.target import ClientSettings
 from loadtests.trials.options import FOLDER, finite
@@ -27,6 +28,28 @@ catalog = click.option(
 out = click.option("--out", type=FOLDER, help="Folder for results, tables and plots.")
 
 
+def policies(default: str) -> Callable[[Command], Command]:
+    """Return the option for the policies; `policy_names` reads it."""
+    return click.option(
+        "--policy",
+        "policies",
+        default=default,
+        show_default=True,
+        help="Policies, separated by commas.",
+    )
+
+
+def policy_names(policies: str, url: str | None) -> tuple[str, ...]:
+    """Return the policies of the option; raise `UsageError` if the service at a URL has another.
+
+    A service that runs already has one policy, which only its user knows.
+    """
+    names = parse_policies([policies])
+    if url is not None and len(names) != 1:
+        raise click.UsageError("--url requires --policy with the one policy of that service.")
+    return names
+
+
 def positive(name: str, default: float, text: str) -> Callable[[Command], Command]:
     """Return an option for a positive, finite number."""
     return click.option(
@@ -39,6 +62,19 @@ def numbers(name: str, default: str, text: str) -> Callable[[Command], Command]:
     return click.option(
         name, default=default, show_default=True, callback=_parse_numbers, help=text
     )
+
+
+deadline = positive("--deadline-ms", 50.0, "Deadline of the requests, in milliseconds.")
+
+
+def loose_deadline(purpose: str) -> Callable[[Command], Command]:
+    """Return the option for the deadline that every request meets."""
+    return positive("--loose-deadline-ms", 60_000.0, f"Deadline {purpose}, in milliseconds.")
+
+
+def settle(default: float) -> Callable[[Command], Command]:
+    """Return the option for the time before a measurement."""
+    return positive("--settle", default, "Time at the start of each load that is not measured.")
 
 
 def client_options(command: Command) -> Command:

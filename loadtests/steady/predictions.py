@@ -19,7 +19,6 @@ from rich.console import Console
 
 from loadtests.benchmarks import options as benchmark_options
 from loadtests.benchmarks.machine import describe_machine
-from loadtests.simulator.compare import parse_policies
 from loadtests.steady import options
 from loadtests.steady.client_process import LoadClient, start_load_client
 from loadtests.steady.curve import CAPACITY_CLIENTS
@@ -46,19 +45,13 @@ TABLES_FILE: Final = "predictions.md"
 @click.command()
 @options.catalog
 @click.option("--url", help="Measure the service at this URL; --policy names its policy.")
-@click.option(
-    "--policy",
-    "policies",
-    default="pareto",
-    show_default=True,
-    help="Policies, separated by commas.",
-)
+@options.policies("pareto")
 @options.numbers("--offered", "0.5,1,3", "Offered rates, in capacities.")
-@options.positive("--deadline-ms", 50.0, "Deadline of the requests, in milliseconds.")
-@options.positive("--loose-deadline-ms", 60_000.0, "Deadline for the capacity, in milliseconds.")
+@options.deadline
+@options.loose_deadline("for the capacity")
 @benchmark_options.rounds(3)
 @options.positive("--seconds", 5.0, "Duration of each measurement, in seconds.")
-@options.positive("--settle", 0.5, "Time at the start of each load that is not measured.")
+@options.settle(0.5)
 @options.client_options
 @options.out
 @benchmark_options.markdown
@@ -80,9 +73,7 @@ def main(
     as_markdown: bool,
 ) -> None:
     """Compare predicted latencies with those that clients see."""
-    names = parse_policies([policies])
-    if url is not None and len(names) != 1:
-        raise click.UsageError("--url requires --policy with the one policy of that service.")
+    names = options.policy_names(policies, url)
     settings = options.client_settings(connections, pool, obey_retry_after, real_time)
     note = f"{rounds} rounds of {seconds:g} s. {describe_machine()} before."
     samples: list[Predictions] = []

@@ -44,20 +44,14 @@ from variants.catalog.hardware import hardware
     help="CPU time of the gateway, as request_ms=0.2,answer_ms=0.2,refusal_ms=0.2,turns=1, or a "
     "file of `python -m loadtests.steady.calibrate`.",
 )
-@click.option(
-    "--policy",
-    "policies",
-    default=POLICIES,
-    show_default=True,
-    help="Policies, separated by commas.",
-)
+@options.policies(POLICIES)
 @options.numbers("--clients", CLIENTS, "Clients in the closed loop; empty: no closed loop.")
 @options.numbers("--offered", MULTIPLES, "Offered rates of the open loop, in capacities.")
-@options.positive("--deadline-ms", 50.0, "Deadline of the requests, in milliseconds.")
-@options.positive("--loose-deadline-ms", 60_000.0, "Deadline of the reference, in milliseconds.")
+@options.deadline
+@options.loose_deadline("of the reference")
 @benchmark_options.rounds(3)
 @options.positive("--seconds", 3.0, "Duration of the measurement of each load, in seconds.")
-@options.positive("--settle", 0.5, "Time at the start of each load that is not measured.")
+@options.settle(0.5)
 @click.option(
     "--cores",
     type=click.IntRange(min=1),
