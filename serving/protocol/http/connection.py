@@ -142,8 +142,11 @@ class Connection(HttpToolsProtocol):
             raise ParsingStopped
         self._refusal.release()  # the client has sent the next request without waiting for it
         arrived = self._front_door.arrivals.arrived_at(self.transport.get_extra_info("socket"))
-        self.scope["arrived"] = arrived  # type: ignore[typeddict-unknown-key]
-        self._unadmitted = self._unadmitted_request(arrived)
+        target = self.url.decode("latin-1")
+        rank = rank_of(self.parser.get_method().decode("latin-1"), target, self.headers)
+        scope: Any = self.scope  # its type has no keys of our own
+        scope["arrived"], scope["rank"] = arrived, rank
+        self._unadmitted = self._unadmitted_request(rank, arrived)
         if self._unadmitted is not None:
             return
         super().on_headers_complete()
@@ -206,8 +209,8 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         self._task = self.loop.create_task(cycle.run_asgi(partial(_run_app, cycle, app)))
-        scope = cycle.scope
-        rank = rank_of(scope["method"], scope["path"], scope["headers"])
+        scope: Any = cycle.scope
+        rank: int | None = scope["rank"]
         if rank is not None:
             self._front_door.enter(rank)
         self._task.add_done_callback(partial(self._end_task, rank))
@@ -245,17 +248,18 @@ class Connection(HttpToolsProtocol):
             self._front_door.withdraw(self, self._unadmitted.rank)
             self.refuse()
 
-    def _unadmitted_request(self, arrived: float) -> UnadmittedRequest | None:
+    def _unadmitted_request(self, rank: int | None, arrived: float) -> UnadmittedRequest | None:
         """Return the request whose head has been read if it is not let in now.
 
         Requests that are pipelined behind one that is running are always let in, because responses
         are sent in order, and so are those that wait for "100 Continue".
         """
-        if self.expect_100_continue or (self.cycle and not self.cycle.response_complete):
+        if rank is None or self.expect_100_continue:
             return None
-        method, target = self.parser.get_method().decode("latin-1"), self.url.decode("latin-1")
-        rank, allowed_s = rank_of(method, target, self.headers), allowed_s_of(self.headers)
-        if rank is None or self._front_door.is_open(rank, allowed_s, arrived):
+        if self.cycle and not self.cycle.response_complete:
+            return None
+        allowed_s = allowed_s_of(self.headers)
+        if self._front_door.is_open(rank, allowed_s, arrived):
             return None
         return UnadmittedRequest(rank, allowed_s, arrived)
 
