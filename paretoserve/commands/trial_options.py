@@ -43,6 +43,18 @@ def count_option(name: str, default: int, text: str) -> Callable[[_Verb], _Verb]
     return click.option(name, type=at_least_1, default=default, show_default=True, help=text)
 
 
+def milliseconds_option(name: str, text: str) -> Callable[[_Verb], _Verb]:
+    """Return an option for a time in milliseconds, by default 0."""
+    return click.option(
+        name,
+        type=click.FloatRange(0),
+        callback=finite,
+        default=0.0,
+        show_default=True,
+        help=text,
+    )
+
+
 DEMAND = (
     click.option(
         "--arrivals",
@@ -76,13 +88,9 @@ MACHINE = (
     count_option("--slots", 1, "Batches that the hosts of a variant accept at a time."),
     count_option("--gateways", 1, "Number of gateways. Each has its own queue."),
     count_option("--max-batch", 64, "Largest batch, in samples."),
-    click.option(
+    milliseconds_option(
         "--link-ms",
-        type=click.FloatRange(0),
-        callback=finite,
-        default=0.0,
-        show_default=True,
-        help="Transfer time of a batch to a host and back. The batch occupies its core meanwhile.",
+        "Transfer time of a batch to a host and back. The batch occupies its core meanwhile.",
     ),
     click.option(
         "--accuracy-margin",
@@ -101,22 +109,8 @@ CLIENTS = (
         help="Clients of a closed loop: each sends its next request after a response. Replaces "
         "--arrivals, --load, --rate and --requests.",
     ),
-    click.option(
-        "--think-ms",
-        type=click.FloatRange(0),
-        callback=finite,
-        default=0.0,
-        show_default=True,
-        help="Pause of a closed-loop client after an answer.",
-    ),
-    click.option(
-        "--retry-ms",
-        type=click.FloatRange(0),
-        callback=finite,
-        default=0.0,
-        show_default=True,
-        help="Pause of a client after a refusal.",
-    ),
+    milliseconds_option("--think-ms", "Pause of a closed-loop client after an answer."),
+    milliseconds_option("--retry-ms", "Pause of a client after a refusal."),
     count_option("--attempts", 1, "Times that an open-loop client sends a refused request."),
 )
 GATEWAY = click.option(
