@@ -146,8 +146,7 @@ class Scheduler(Generic[Input, Output]):
                         self._timer = self._clock.call_later(delay_s, self._step)
                     break
         if not self._planner.queued:
-            now = self._clock.time()
-            step = self._planner.step(now)
+            step = self._planner.step(self._clock.time())
             if isinstance(step, Shadow):
                 self._send_shadow(step)
         try:
@@ -164,15 +163,11 @@ class Scheduler(Generic[Input, Output]):
         for request in batch:
             request.payload.stage = "running"
         self._running += 1
-        self._run_batch(send, batch, partial(self._end_batch, send, batch, now))
+        self._run_batch(send.variant, batch, partial(self._end_batch, send, batch, now))
 
     def _send_shadow(self, shadow: Shadow[PendingRequest[Input, Output]]) -> None:
         self._running += 1
-        on_outcome = partial(self._end_shadow, shadow)
-        try:
-            self._run(shadow.variant, [shadow.request.payload.inputs], on_outcome)
-        except Exception as error:
-            self._clock.call_later(0, partial(on_outcome, error))
+        self._run_batch(shadow.variant, [shadow.request], partial(self._end_shadow, shadow))
 
     def _end_shadow(
         self,
@@ -188,13 +183,13 @@ class Scheduler(Generic[Input, Output]):
 
     def _run_batch(
         self,
-        send: Send[PendingRequest[Input, Output]],
+        variant: str,
         batch: Sequence[Request[Input, Output]],
         on_outcome: Callable[[Outcome[Sequence[Output]]], None],
     ) -> None:
         """Run requests as one batch; pass on an exception at the start like any other outcome."""
         try:
-            self._run(send.variant, [request.payload.inputs for request in batch], on_outcome)
+            self._run(variant, [request.payload.inputs for request in batch], on_outcome)
         except Exception as error:
             self._clock.call_later(0, partial(on_outcome, error))
 
@@ -225,7 +220,7 @@ class Scheduler(Generic[Input, Output]):
             request = rest.pop(0)
             if not request.payload.future.done():
                 on_outcome = partial(self._end_single, send, request, self._clock.time(), rest)
-                self._run_batch(send, [request], on_outcome)
+                self._run_batch(send.variant, [request], on_outcome)
                 return
         self._free_slot(send.number, is_representative=False)
 
