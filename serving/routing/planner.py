@@ -256,7 +256,7 @@ class Planner(Generic[Payload]):
         cannot make enough time.
         """
         left_s = deadline - now
-        live = list(self._slots.variant_states(now, key.variants).values())
+        live = self._slots.recent_states(now, key.variants)
         if not live:
             return
         queued = self.queued

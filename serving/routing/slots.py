@@ -20,6 +20,9 @@ MIN_REMAINING_RATIO: Final = 0.1
 """Lower bound of the remaining time of a running batch, as a share of its typical time. It
 applies to batches that are overdue."""
 
+MAX_STATE_AGE_S: Final = 0.001
+"""Maximum age, in seconds, of states that `recent_states` returns."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunningBatch:
@@ -64,6 +67,9 @@ class VariantSlots:
         self._running: dict[int, RunningBatch] = {}
         self._by_variant: dict[str, set[int]] = {name: set() for name in accuracies}
         self._unavailable_since: dict[str, float] = {}
+        self._recent: dict[tuple[str, ...], list[VariantState]] = {}
+        """States of `recent_states`, all of the time `_recent_at`."""
+        self._recent_at = -math.inf
 
     def __getitem__(self, variant: str) -> int:
         """Return how many batches the live replicas of a variant run at a time."""
@@ -72,6 +78,7 @@ class VariantSlots:
     def __setitem__(self, variant: str, slots: int) -> None:
         """Set how many batches the live replicas of a variant run at a time; 0 without replicas."""
         self._slots[variant] = slots
+        self._recent.clear()
 
     @property
     def is_busy(self) -> bool:
@@ -95,12 +102,14 @@ class VariantSlots:
         self._running[number] = RunningBatch(variant, size, now, now + typical_s)
         self._by_variant[variant].add(number)
         self._batches_sent[variant] += 1
+        self._recent.clear()
         return number
 
     def end(self, number: int) -> RunningBatch:
         """Record that a batch has ended, and return it."""
         running = self._running.pop(number)
         self._by_variant[running.variant].discard(number)
+        self._recent.clear()
         return running
 
     def variant_states(
@@ -117,6 +126,22 @@ class VariantSlots:
             for name, slots in self._slots.items()
             if slots and (names is None or name in names)
         }
+
+    def recent_states(self, now: float, names: tuple[str, ...]) -> list[VariantState]:
+        """Return what `variant_states` does, but of a time up to `MAX_STATE_AGE_S` ago.
+
+        The states are at least as recent as the last start or end of a batch. This is for
+        estimates that are made for each request: many arrive in one iteration of the event loop.
+        """
+        if not 0 <= now - self._recent_at <= MAX_STATE_AGE_S:
+            self._recent.clear()
+        if not self._recent:
+            self._recent_at = now
+        states = self._recent.get(names)
+        if states is None:
+            states = list(self.variant_states(self._recent_at, names).values())
+            self._recent[names] = states
+        return states
 
     def record_outages(self, now: float) -> None:
         """Record for each variant since when it has had no live replica."""

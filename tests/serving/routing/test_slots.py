@@ -5,7 +5,7 @@ import math
 import pytest
 
 from serving.routing.latency import LatencyModel
-from serving.routing.slots import MIN_REMAINING_RATIO, VariantSlots
+from serving.routing.slots import MAX_STATE_AGE_S, MIN_REMAINING_RATIO, VariantSlots
 from tests.serving.builders import exactly
 
 
@@ -88,3 +88,19 @@ def test_a_variant_is_overdue_by_its_least_overdue_batch_if_no_slot_is_free() ->
     assert slots.variant_states(0.025)["dense"].overdue_s == 0.0
     assert slots.variant_states(0.050)["dense"].overdue_s == pytest.approx(0.020)
     assert slots.variant_states(0.050)["int8"].overdue_s == 0.0
+
+
+def test_recent_states_are_computed_once_until_time_passes_or_anything_changes() -> None:
+    slots = new_slots(dense=1, int8=1)
+    names = ("dense", "int8")
+    first = slots.recent_states(1.0, names)
+    assert first == list(slots.variant_states(1.0, names).values())
+    assert slots.recent_states(1.0 + MAX_STATE_AGE_S / 2, names) is first
+    assert [each.name for each in slots.recent_states(1.0, ("int8",))] == ["int8"]
+    assert slots.recent_states(1.0 + 2 * MAX_STATE_AGE_S, names) is not first
+    number = slots.start("dense", 1, now=2.0)
+    assert [each.free_slots for each in slots.recent_states(2.0, names)] == [0, 1]
+    slots.end(number)
+    assert [each.free_slots for each in slots.recent_states(2.0, names)] == [1, 1]
+    slots["int8"] = 0
+    assert [each.name for each in slots.recent_states(2.0, names)] == ["dense"]
