@@ -64,6 +64,7 @@ def _build(victims: Victims) -> None:
 
 
 DISTURBANCES: Final[Mapping[str, Disturbance]] = {
+    "nothing": Disturbance("nothing, for comparison", 0.0, lambda victims: None),
     "host-stopped": Disturbance("a host stopped for 300 ms", 0.3, _stop_host, needs_host=True),
     "host-killed": Disturbance("a host killed", 0.0, _kill_host, needs_host=True),
     "gateway-stopped": Disturbance(

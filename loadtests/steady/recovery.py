@@ -20,7 +20,8 @@ RECOVERED: Final = 0.9
 """Share of the goodput before the disturbance from which on the service has recovered."""
 
 STAYS_S: Final = 1.0
-"""Time for which goodput must stay at that share, in seconds."""
+"""Time for which mean goodput must be at that share, in seconds. In single bins it varies by a
+third even if nothing happens."""
 
 CONFIDENCE: Final = 0.95
 """Confidence of the interval of a median."""
@@ -51,8 +52,8 @@ def measure_recovery(
     """Return the effect of a disturbance from `onset_s` to `end_s`.
 
     `answered_s` are the times of the answers in time, from `from_s` to `until_s`. The service has
-    recovered at the start of the first bin after the end from which on goodput is at least
-    `RECOVERED` of its mean before, in every bin for `STAYS_S`.
+    recovered at the start of the first bin after the end from which on mean goodput over `STAYS_S`
+    is at least `RECOVERED` of its mean before.
 
     Raises ValueError if the times are not in order, or too close together for one interval.
     """
@@ -66,9 +67,9 @@ def measure_recovery(
     expected = before_per_s * (until_s - onset_s)
     edges = end_s + BIN_S * np.arange(math.floor((until_s - end_s) / BIN_S + 1e-9) + 1)
     counts, _ = np.histogram(answered_s, edges)
-    is_recovered = counts >= RECOVERED * before_per_s * BIN_S
+    least = RECOVERED * before_per_s * STAYS_S
     first = next(
-        (k for k in range(len(counts) - bins + 1) if is_recovered[k : k + bins].all()), None
+        (k for k in range(len(counts) - bins + 1) if counts[k : k + bins].sum() >= least), None
     )
     return Recovery(
         before_per_s=before_per_s,

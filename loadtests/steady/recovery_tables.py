@@ -32,9 +32,9 @@ def _policy_grid(runs: DisturbedRuns, policy: str) -> Grid:
         "time to recover, s",
     )  # fmt: skip
     note = (
-        f"Time to recover: median over rounds, from the end of the disturbance until goodput in "
-        f"bins of {BIN_S:g} s is at least {100 * RECOVERED:g} % of its mean before, for "
-        f"{STAYS_S:g} s. Brackets: its 95 % interval from 6 rounds on, otherwise the least and the "
+        f"Time to recover: median over rounds, from the end of the disturbance until mean goodput "
+        f"over {STAYS_S:g} s, in steps of {BIN_S:g} s, is at least {100 * RECOVERED:g} % of its "
+        f"mean before. Brackets: its 95 % interval from 6 rounds on, otherwise the least and the "
         f"greatest. {runs.note}"
     )
     return Grid(f"{policy}, deadline {runs.deadline_ms:g} ms", columns, rows, note)

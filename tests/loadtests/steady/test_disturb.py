@@ -47,7 +47,7 @@ def test_a_single_round_has_no_interval() -> None:
     ("arguments", "message"),
     [
         (["--url", "http://x", "--policy", "pareto,fifo"], "--url requires --policy"),
-        (["--only", "flood"], "no disturbance 'flood'; there are host-stopped, host-killed"),
+        (["--only", "flood"], "no disturbance 'flood'; there are nothing, host-stopped"),
         (["--url", "http://x", "--only", "host-killed"], "host-killed requires --host-pid"),
         (["--observe", "0.5"], "--observe must be at least 1 s"),
         (["--load", "half"], "'half' is not one of 'closed', 'open'"),

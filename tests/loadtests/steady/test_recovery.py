@@ -24,18 +24,23 @@ def test_an_undisturbed_service_recovers_at_once() -> None:
 
 
 def test_the_time_counts_from_the_end_of_the_disturbance() -> None:
-    # nothing from 3.0 to 4.0, half the goodput to 4.5, then as before
-    times_s = answers((0, 3, RATE_PER_S), (4, 4.5, 50), (4.5, 10, RATE_PER_S))
+    # nothing from 3.0 to 4.0, less than half of the goodput to 4.5, then as before
+    times_s = answers((0, 3, RATE_PER_S), (4, 4.5, 40), (4.5, 10, RATE_PER_S))
     recovery = measure_recovery(times_s, 0.0, 3.0, 3.5, 8.0)
-    # bins start at 3.5; that from 4.3 to 4.5 is below, that from 4.5 is not
+    # the second from 4.3 has 8 + 80 answers, that from 4.5 has 100
     assert recovery.after_s == pytest.approx(1.0)
-    assert recovery.lost == pytest.approx(125, abs=1)
+    assert recovery.lost == pytest.approx(130, abs=1)
 
 
 def test_a_short_return_is_not_a_recovery() -> None:
     times_s = answers((0, 3, RATE_PER_S), (3.5, 4.3, RATE_PER_S), (4.5, 10, RATE_PER_S))
     recovery = measure_recovery(times_s, 0.0, 3.0, 3.5, 8.0)
-    assert recovery.after_s == pytest.approx(1.0), "four bins of five are not enough"
+    assert recovery.after_s == pytest.approx(1.0), "no second before has more than 80 answers"
+
+
+def test_a_single_low_bin_is_no_disturbance() -> None:
+    times_s = answers((0, 3, RATE_PER_S), (3, 3.2, 60), (3.2, 10, RATE_PER_S))
+    assert measure_recovery(times_s, 0.0, 3.0, 3.0, 8.0).after_s == 0
 
 
 def test_ninety_percent_is_enough() -> None:
