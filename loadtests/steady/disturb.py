@@ -23,7 +23,7 @@ from loadtests.benchmarks.machine import describe_machine
 from loadtests.steady import options
 from loadtests.steady.client_process import start_load_client
 from loadtests.steady.disturbances import DISTURBANCES
-from loadtests.steady.recovery import STAYS_S
+from loadtests.steady.recovery import WINDOW_S
 from loadtests.steady.recovery_run import (
     DisturbancePlan,
     DisturbedRun,
@@ -96,8 +96,8 @@ def main(
 ) -> None:
     """Measure the time to recover, and the answers that are lost, for each disturbance."""
     names = options.policy_names(policies, url)
-    if observe < STAYS_S:
-        raise click.UsageError(f"--observe must be at least {STAYS_S:g} s.")
+    if observe < WINDOW_S:
+        raise click.UsageError(f"--observe must be at least {WINDOW_S:g} s.")
     plan = DisturbancePlan(
         _select(only, has_hosts=url is None or bool(host_pids)),
         [SteadyLoad(load) for load in loads],

@@ -19,9 +19,9 @@ BIN_S: Final = 0.2
 RECOVERED: Final = 0.9
 """Share of the goodput before the disturbance from which on the service has recovered."""
 
-STAYS_S: Final = 1.0
-"""Time for which mean goodput must be at that share, in seconds. In single bins it varies by a
-third even if nothing happens."""
+WINDOW_S: Final = 1.0
+"""Time over which goodput is averaged to tell whether it has recovered, in seconds. In single bins
+it varies by a third even if nothing happens."""
 
 CONFIDENCE: Final = 0.95
 """Confidence of the interval of a median."""
@@ -52,22 +52,22 @@ def measure_recovery(
     """Return the effect of a disturbance from `onset_s` to `end_s`.
 
     `answered_s` are the times of the answers in time, from `from_s` to `until_s`. The service has
-    recovered at the start of the first bin after the end from which on mean goodput over `STAYS_S`
+    recovered at the start of the first bin after the end from which on mean goodput over `WINDOW_S`
     is at least `RECOVERED` of its mean before.
 
     Raises ValueError if the times are not in order, or too close together for one interval.
     """
-    bins = round(STAYS_S / BIN_S)
-    if not from_s < onset_s <= end_s or until_s - end_s < STAYS_S:
+    bins = round(WINDOW_S / BIN_S)
+    if not from_s < onset_s <= end_s or until_s - end_s < WINDOW_S:
         raise ValueError(
-            f"the times must ascend, with {STAYS_S:g} s after the end of the disturbance; got "
+            f"the times must ascend, with {WINDOW_S:g} s after the end of the disturbance; got "
             f"{from_s:g}, {onset_s:g}, {end_s:g} and {until_s:g}"
         )
     before_per_s = _count(answered_s, from_s, onset_s) / (onset_s - from_s)
     expected = before_per_s * (until_s - onset_s)
     edges = end_s + BIN_S * np.arange(math.floor((until_s - end_s) / BIN_S + 1e-9) + 1)
     counts, _ = np.histogram(answered_s, edges)
-    least = RECOVERED * before_per_s * STAYS_S
+    least = RECOVERED * before_per_s * WINDOW_S
     first = next(
         (k for k in range(len(counts) - bins + 1) if counts[k : k + bins].sum() >= least), None
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from loadtests.steady.disturbances import DISTURBANCES
-from loadtests.steady.recovery import BIN_S, RECOVERED, STAYS_S, Recovery, median_interval
+from loadtests.steady.recovery import BIN_S, RECOVERED, WINDOW_S, Recovery, median_interval
 from loadtests.steady.recovery_run import DisturbedRuns
 from loadtests.trials.grid import Grid
 from loadtests.trials.tables import format_mean
@@ -33,7 +33,7 @@ def _policy_grid(runs: DisturbedRuns, policy: str) -> Grid:
     )  # fmt: skip
     note = (
         f"Time to recover: median over rounds, from the end of the disturbance until mean goodput "
-        f"over {STAYS_S:g} s, in steps of {BIN_S:g} s, is at least {100 * RECOVERED:g} % of its "
+        f"over {WINDOW_S:g} s, in steps of {BIN_S:g} s, is at least {100 * RECOVERED:g} % of its "
         f"mean before. Brackets: its 95 % interval from 6 rounds on, otherwise the least and the "
         f"greatest. {runs.note}"
     )
@@ -53,4 +53,4 @@ def _cells(group: Sequence[Recovery], observed_s: float) -> list[str]:
 
 
 def _format_s(seconds: float, observed_s: float) -> str:
-    return f"{seconds:.1f}" if math.isfinite(seconds) else f"> {observed_s - STAYS_S:g}"
+    return f"{seconds:.1f}" if math.isfinite(seconds) else f"> {observed_s - WINDOW_S:g}"

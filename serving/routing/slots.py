@@ -128,7 +128,7 @@ class VariantSlots:
         }
 
     def recent_states(self, now: float, names: tuple[str, ...]) -> list[VariantState]:
-        """Return what `variant_states` does, but of a time up to `MAX_STATE_AGE_S` ago.
+        """Return the states of `variant_states` as of up to `MAX_STATE_AGE_S` ago, as a list.
 
         The states are at least as recent as the last start or end of a batch. This is for
         estimates that are made for each request: many arrive in one iteration of the event loop.
