@@ -91,9 +91,21 @@ def small_catalog(
 
 
 @pytest.fixture(scope="session")
-def service(small_catalog: Path) -> Iterator[RunningService]:
+def running_service(small_catalog: Path) -> Iterator[RunningService]:
     """A service of all four variants on the Ray cluster that all cluster tests share."""
     from tests.service import run_service  # its imports are for these tests only
 
     with run_service(small_catalog) as running:
         yield running
+
+
+@pytest.fixture
+def service(running_service: RunningService) -> RunningService:
+    """The shared service, with a live replica of every variant, whatever the last test did.
+
+    A service is ready with fewer on a slow machine (`START_GRACE_S`), and tests kill replicas.
+    """
+    from tests.service import wait_until_ready
+
+    wait_until_ready(running_service)
+    return running_service

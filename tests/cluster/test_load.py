@@ -13,13 +13,12 @@ from loadtests.benchmarks.throughput import BARE_LISTENER, PINNED, scenarios
 from loadtests.closed_loop.classes import CLASSES
 from loadtests.closed_loop.locust_run import run_load_test
 from loadtests.closed_loop.summary import LoadReport
-from tests.service import RunningService, wait_until_ready
+from tests.service import RunningService
 
 pytestmark = pytest.mark.cluster
 
 
 def test_every_slo_class_is_answered_and_reported(service: RunningService, tmp_path: Path) -> None:
-    wait_until_ready(service)
     output = io.StringIO()
     path = tmp_path / "summary.json"
     report = run_load_test(
@@ -43,7 +42,6 @@ def test_every_slo_class_is_answered_and_reported(service: RunningService, tmp_p
 
 
 def test_every_scenario_of_the_throughput_benchmark_is_answered(service: RunningService) -> None:
-    wait_until_ready(service)
     bare, *served = scenarios(service.port, bare_listener_port=0)
     assert bare.name == BARE_LISTENER
     assert PINNED in [scenario.name for scenario in served]

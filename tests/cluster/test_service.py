@@ -122,7 +122,6 @@ def test_requests_share_batches_and_answers_are_not_mixed_up(service: RunningSer
 def test_a_killed_host_is_replaced_and_every_request_is_answered(
     service: RunningService, in_background: Callable[[Callable[[], None]], None]
 ) -> None:
-    wait_until_ready(service)
     statuses = Counter[int]()
     lock = threading.Lock()
     pixels = images(1)

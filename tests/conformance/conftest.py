@@ -9,14 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.conformance.triton import CLIENTS, Client, connect
-from tests.service import RunningService, wait_until_ready
-
-
-@pytest.fixture(scope="package")
-def service(service: RunningService) -> RunningService:
-    """The service, after every variant is ready."""
-    wait_until_ready(service)
-    return service
+from tests.service import RunningService
 
 
 @pytest.fixture

@@ -33,7 +33,9 @@ Call = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def call(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call]:
+def call(
+    running_service: RunningService, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Call]:
     """Return a function that makes a client call; `call_kserve.py` documents the format."""
     if not (FETCHED / ".fetched").exists():
         pytest.skip("kserve is not fetched: make clients")
@@ -41,8 +43,8 @@ def call(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> I
     command: list[str | Path] = [
         FETCHED / "bin" / "python",
         SCRIPT,
-        service.url,
-        f"127.0.0.1:{service.grpc_port}",
+        running_service.url,
+        f"127.0.0.1:{running_service.grpc_port}",
     ]
     with (
         log.open("w") as stderr,

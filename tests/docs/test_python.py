@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.docs.pages import Block, blocks
-from tests.service import RunningService, wait_until_ready
+from tests.service import RunningService
 
 EXAMPLES = {block.id: block for block in blocks("python") if block.page != "README.md"}
 
@@ -26,7 +26,6 @@ def execute(block: Block, **names: Any) -> dict[str, Any]:
 
 @pytest.mark.cluster
 def test_a_grpc_client(service: RunningService, capsys: pytest.CaptureFixture[str]) -> None:
-    wait_until_ready(service)
     block = example("docs/clients.md", "tritonclient.grpc")
     text = block.text.replace("127.0.0.1:9000", f"127.0.0.1:{service.grpc_port}")
     text = text.replace("fashion-mnist", service.catalog.model.name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT, blocks
-from tests.service import RunningService, wait_until_ready
+from tests.service import RunningService
 from variants.catalog.sample_request import sample_path
 
 (PYTHON,) = [block for block in blocks("python") if block.page == "README.md"]
@@ -50,7 +50,6 @@ def test_the_shell_example_checks_a_project(small_project: Path) -> None:
 
 @pytest.mark.cluster
 def test_the_response_has_the_form_of_the_one_in_the_readme(service: RunningService) -> None:
-    wait_until_ready(service)
     (command,) = CURL.commands()
     sample = str(sample_path(service.folder))
     words = [

@@ -9,7 +9,7 @@ import pytest
 
 from loadtests.live.fault_injection import HostKiller, list_ready_hosts
 from serving.gateway.description import HostDescription
-from tests.service import RunningService, wait_until_ready
+from tests.service import RunningService
 
 
 class Hosts:
@@ -90,7 +90,6 @@ async def test_a_dead_host_that_serve_still_lists_is_not_back() -> None:
 async def test_a_host_of_a_real_service_is_killed_and_comes_back(service: RunningService) -> None:
     from serving.cluster.registry import ServeRegistry
 
-    wait_until_ready(service)
     killed: list[int] = []
 
     def kill(pid: int) -> None:
