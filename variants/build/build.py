@@ -10,7 +10,6 @@ complete; a folder without this file is not a catalog.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -88,10 +87,8 @@ def build(
         recipes = {n: steps for n, steps in recipes.items() if not only or n in (DENSE, *only)}
 
     dense = CompressionState(network, interface, dense=network)
-    parent = catalog / artifact.DRAFTS
-    parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="build-", dir=parent) as folder:
-        drafts, built = Path(folder), {}
+    with artifact.draft_folder(catalog, prefix="build-") as drafts:
+        built = {}
         for name, techniques in recipes.items():
             state = _apply_techniques(name, techniques, dense, datasets.training_data, progress)
             runner, files = create_artifact(state, datasets.training_data)

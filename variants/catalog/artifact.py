@@ -1,6 +1,6 @@
 """Artifacts: the files of a variant on disk, written atomically and verified when read.
 
-    catalog/.building/<name>-*/     a draft while it is written; fsynced, then renamed to
+    catalog/.building/*/<name>/     a draft while it is written; fsynced, then renamed to
     catalog/<name>/                 variant.json and the files it lists with their sha256
 
 A reader sees a complete variant or none. This module does not import torch.
@@ -8,11 +8,13 @@ A reader sees a complete variant or none. This module does not import torch.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from variants.catalog.catalog import File, Variant
@@ -20,8 +22,10 @@ from variants.catalog.record import Record
 
 RECORD = "variant.json"
 DRAFTS = ".building"
-"""Folder of unfinished variants. Drafts lie two levels deep, so `*/variant.json` skips them."""
+"""Folder of unfinished variants. Drafts lie deeper than `*/variant.json`."""
 _REPLACED = "replaced-"
+_LOCK = ".lock"
+"""File in a folder of drafts that its writer keeps locked."""
 
 
 def save(catalog: Path, variant: Variant, files: Mapping[str, bytes]) -> Variant:
@@ -32,19 +36,14 @@ def save(catalog: Path, variant: Variant, files: Mapping[str, bytes]) -> Variant
     variant = variant.model_copy(
         update={"files": tuple(_describe(name, content) for name, content in files.items())}
     )
-    drafts = catalog / DRAFTS
-    drafts.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f"{variant.name}-", dir=drafts))
-    try:
+    with draft_folder(catalog, prefix=f"{variant.name}-") as drafts:
+        draft = drafts / variant.name
+        draft.mkdir()
         for name, content in files.items():
             _write(draft / name, content)
         _write(draft / RECORD, _json(variant))
-        draft.chmod(0o755)  # mkdtemp creates 0700, unreadable for a service user
-        _sync(draft)
+        sync(draft)
         move(draft, catalog / variant.name)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return variant
 
 
@@ -83,16 +82,13 @@ def write_file(path: Path, content: bytes) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def remove(catalog: Path, name: str) -> None:
     """Remove a variant from the catalog in one rename, then delete its files."""
-    drafts = catalog / DRAFTS
-    drafts.mkdir(exist_ok=True)
-    discarded = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=drafts))
-    (catalog / name).rename(discarded / name)
-    shutil.rmtree(discarded)
+    with draft_folder(catalog, prefix=f"{name}-") as discarded:
+        (catalog / name).rename(discarded / name)
 
 
 def move(draft: Path, target: Path) -> None:
@@ -110,12 +106,15 @@ def move(draft: Path, target: Path) -> None:
         if replaced.exists():
             replaced.rename(target)
         raise
-    _sync(target.parent)
+    sync(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
 def recover(catalog: Path) -> None:
-    """Restore backups and delete drafts of a killed writer. No other writer may run meanwhile."""
+    """Restore backups and delete drafts of a killed writer; drafts of a living one stay.
+
+    No other process may replace variants meanwhile.
+    """
     drafts = catalog / DRAFTS
     if not drafts.is_dir():
         return
@@ -123,7 +122,47 @@ def recover(catalog: Path) -> None:
         name = replaced.name.removeprefix(_REPLACED)
         if not (catalog / name).exists():
             replaced.rename(catalog / name)
-    shutil.rmtree(drafts)
+    for draft in drafts.iterdir():
+        if not _is_locked(draft):
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def draft_folder(catalog: Path, *, prefix: str) -> Iterator[Path]:
+    """Yield a new folder in the drafts of the catalog, and delete it in the end.
+
+    Its lock file is locked while this process lives, so that `recover` leaves the folder alone.
+    """
+    drafts = catalog / DRAFTS
+    drafts.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=drafts))
+    try:
+        with (folder / _LOCK).open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sync(folder: Path) -> None:
+    """Fsync a folder, which makes renames in it durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(draft: Path) -> bool:
+    """Return whether a living process holds the lock of a folder of drafts."""
+    try:
+        with (draft / _LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock file, or not a folder
+        return False
+    return False
 
 
 def _describe(name: str, content: bytes) -> File:
@@ -139,12 +178,3 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Fsync a folder, which makes renames in it durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,7 +24,14 @@ def load_runner(catalog: Path, model: Model, variant: Variant, *, threads: int) 
     Verifies the hash of every file. Raises `ValueError` with the missing or damaged file. The torch
     runner sets the number of threads for the whole process.
     """
-    folder = catalog / variant.name
+    return load_artifact(catalog / variant.name, model, variant, threads=threads)
+
+
+def load_artifact(folder: Path, model: Model, variant: Variant, *, threads: int) -> Runner:
+    """Load a variant whose files are in `folder`, such as one of its generations.
+
+    Otherwise like `load_runner`.
+    """
     match variant.runner:
         case "onnx":
             from variants.runtime.onnx import load_onnx

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,7 +94,7 @@ def test_recovery_restores_the_backup_of_a_killed_replacement(tmp_path: Path) ->
     (tmp_path / DRAFTS / "dense-xyz").mkdir()
     recover(tmp_path)
     assert read_all(tmp_path / "dense", saved) == FILES
-    assert not (tmp_path / DRAFTS).exists()
+    assert list((tmp_path / DRAFTS).iterdir()) == []
 
 
 def test_recovery_deletes_the_backup_of_a_completed_replacement(tmp_path: Path) -> None:
@@ -127,3 +130,31 @@ def test_a_record_is_written_as_readable_json(tmp_path: Path) -> None:
     text = (tmp_path / RECORD).read_text()
     assert json.loads(text)["name"] == "dense"
     assert text.count("\n") > 5
+
+
+def test_recovery_deletes_drafts_of_killed_writers_only(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from variants.catalog.artifact import draft_folder\n"
+        "with draft_folder(Path(sys.argv[1]), prefix='b-') as folder:\n"
+        "    print(folder, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with writer:
+        assert writer.stdout is not None
+        draft = Path(writer.stdout.readline().strip())
+        recover(tmp_path)
+        assert draft.is_dir()
+        writer.kill()
+        writer.wait()
+        assert draft.is_dir()
+        recover(tmp_path)
+        assert not draft.exists()

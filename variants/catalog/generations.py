@@ -1,0 +1,171 @@
+"""Generations of variants on disk: complete artifacts that are never changed, by number.
+
+    catalog/<name>/                          what `paretoserve build` writes
+    catalog/.generations/<name>/<number>/    variant.json and the files of one generation
+
+A generation is written as a draft and renamed into place: a reader sees a complete one or none.
+Only report cards may be added to it. `paretoserve build` does not touch generations. This module
+does not import torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from variants.catalog import artifact
+from variants.catalog.catalog import Variant
+from variants.catalog.record import read_record
+
+GENERATIONS: Final = ".generations"
+"""Folder of all generations. Its variants lie deeper than `*/variant.json`, as drafts do."""
+
+
+def digest(variant: Variant) -> str:
+    """Return the SHA-256, in hex, over the names and hashes of the files of a variant."""
+    lines = sorted(f"{file.name}\0{file.sha256}\n" for file in variant.files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def folder(catalog: Path, name: str, number: int) -> Path:
+    """Return the folder of a generation, whether or not it exists."""
+    return catalog / GENERATIONS / name / str(number)
+
+
+def on_disk(catalog: Path) -> frozenset[tuple[str, int]]:
+    """Return the names and numbers of all generations that have a folder."""
+    found = (catalog / GENERATIONS).glob("*/*")
+    return frozenset((path.parent.name, int(path.name)) for path in found if path.name.isdecimal())
+
+
+def load(catalog: Path, name: str, number: int) -> Variant:
+    """Read the record of a generation, and check the presence and size of its files.
+
+    Raises `ValueError` with the file that is missing or damaged. Hashes are not computed: runners
+    do that when they load a file, and `verify` does it for all.
+    """
+    path = folder(catalog, name, number)
+    if not path.is_dir():
+        raise ValueError(f"generation {number} of {name} is not on disk: there is no {path}")
+    variant = _read(path)
+    for file in variant.files:
+        try:
+            size = (path / file.name).stat().st_size
+        except OSError as error:
+            raise ValueError(f"{path / file.name} cannot be read: {error.strerror}") from None
+        if size != file.size_bytes:
+            raise ValueError(
+                f"{path / file.name} is damaged: it has {size} bytes, not {file.size_bytes}"
+            )
+    return variant
+
+
+def verify(catalog: Path, name: str, number: int) -> Variant:
+    """Return the record of a generation after verifying the hash of every file.
+
+    Raises `ValueError` with the file that is missing or damaged.
+    """
+    variant = load(catalog, name, number)
+    for file in variant.files:
+        artifact.read(folder(catalog, name, number), file)
+    return variant
+
+
+def adopt(catalog: Path, name: str, number: int) -> str:
+    """Make the variant in `catalog/<name>/` a generation; return its digest.
+
+    Its files are linked where the file system allows it, so they take no space and survive a
+    rebuild of the variant. If the generation has the same files already, it only gets the newest
+    report cards. A damaged one, or one left by a service whose state was deleted, is replaced.
+
+    Raises `ValueError` with the file that is missing or damaged.
+    """
+    source = catalog / name
+    if not (source / artifact.RECORD).is_file():
+        raise ValueError(f"{catalog} has no variant {name!r}: there is no {source}")
+    variant = _read(source)
+    if _is_intact(catalog, name, number, digest(variant)):
+        artifact.write_record(folder(catalog, name, number) / artifact.RECORD, variant)
+        return digest(variant)
+    with artifact.draft_folder(catalog, prefix=f"{name}-") as drafts:
+        draft = drafts / name
+        draft.mkdir()
+        for file in variant.files:
+            _link(source / file.name, draft / file.name)
+        artifact.write_record(draft / artifact.RECORD, variant)
+        for file in variant.files:  # a build may have replaced the variant meanwhile
+            artifact.read(draft, file)
+        publish_draft(draft, catalog, name, number)
+    return digest(variant)
+
+
+def publish_draft(draft: Path, catalog: Path, name: str, number: int) -> str:
+    """Move a complete draft, a folder on the same disk, to its generation; return its digest.
+
+    A folder of the same number, left by a builder that was killed before it could report, is
+    replaced. Raises `ValueError` if the record of the draft is invalid or is that of another
+    variant.
+    """
+    variant = _read(draft)
+    if variant.name != name:
+        raise ValueError(f"{draft} holds the variant {variant.name!r}, not {name!r}")
+    target = folder(catalog, name, number)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft.chmod(0o755)
+    artifact.sync(draft)
+    with artifact.draft_folder(catalog, prefix=f"{name}-") as discarded:
+        if target.exists():
+            target.rename(discarded / "replaced")
+        draft.rename(target)
+    for path in (target.parent, target.parent.parent, catalog):
+        artifact.sync(path)
+    return digest(variant)
+
+
+def delete(catalog: Path, name: str, number: int) -> None:
+    """Delete a generation: rename it away, so no reader sees a part, then delete its files.
+
+    Does nothing if it is not on disk.
+    """
+    path = folder(catalog, name, number)
+    with artifact.draft_folder(catalog, prefix=f"{name}-") as discarded:
+        try:
+            path.rename(discarded / "deleted")
+        except FileNotFoundError:
+            return
+        artifact.sync(path.parent)
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+
+
+def _is_intact(catalog: Path, name: str, number: int, expected: str) -> bool:
+    """Return whether a generation is on disk, undamaged, with the files of this digest."""
+    try:
+        return digest(verify(catalog, name, number)) == expected
+    except ValueError:
+        return False
+
+
+def _read(path: Path) -> Variant:
+    try:
+        return read_record(Variant, path / artifact.RECORD)
+    except OSError as error:
+        raise ValueError(f"{path / artifact.RECORD} cannot be read: {error.strerror}") from None
+
+
+def _link(source: Path, target: Path) -> None:
+    """Link a file, or copy it where the file system has no links."""
+    try:
+        target.hardlink_to(source)
+    except FileNotFoundError:
+        raise ValueError(f"{source} cannot be read: there is no such file") from None
+    except OSError:
+        shutil.copyfile(source, target)
+        descriptor = os.open(target, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
