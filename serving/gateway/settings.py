@@ -20,6 +20,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from serving.control.settings import Builder, Control
 from serving.errors import InvalidRequest
 from serving.experiment.assignment import Experiment
 from serving.routing.policy import POLICIES
@@ -51,6 +52,8 @@ class Hosts(Record):
     """The host replicas of every variant."""
 
     replicas: int = Field(default=1, ge=1)
+    replicas_per_node: int | None = Field(default=None, ge=1)
+    """Most replicas of one variant on one node of the cluster; None means any number."""
     cpus: int = Field(default=1, ge=1)
     """CPUs, and therefore compute threads, of one replica."""
     slots: int = Field(default=1, ge=1)
@@ -95,6 +98,8 @@ class Settings(BaseSettings):
     )
 
     catalog: Path = Path("catalog")
+    project: Path | None = None
+    """The project file with which variants are built while the service runs."""
     variants: tuple[str, ...] = ()
     """The variants of the catalog to serve; empty means all."""
     policy: str = "pareto"
@@ -108,6 +113,8 @@ class Settings(BaseSettings):
     default_slo: dict[str, Any] = Field(default_factory=dict)
     """Parameters of requests that do not set them, with the names of the protocol."""
     experiment: Experiment | None = None
+    control: Control = Control()
+    builder: Builder = Builder()
     drain_s: float = Field(default=10.0, ge=0)
     """Seconds that a stopping gateway waits for the answers to accepted requests."""
 

@@ -237,6 +237,13 @@ class Model(Record):
     axes: Mapping[str, Mapping[int, str]] = Field(default_factory=dict)
     """Names of variable input dimensions. Dimensions of one name have one size within a request."""
 
+    @classmethod
+    def load(cls, folder: Path) -> Model:
+        """Read the model of a catalog; raise `ValueError` if it is missing or invalid."""
+        if not (folder / "catalog.json").is_file():
+            raise ValueError(f"{folder} is not a catalog: it has no catalog.json; run `make build`")
+        return read_record(cls, folder / "catalog.json")
+
     @field_validator("schema_version")
     @classmethod
     def _require_known_schema(cls, version: int) -> int:
@@ -269,9 +276,7 @@ class Catalog(Record):
 
         Raises `ValueError` with the name of the missing or invalid file.
         """
-        if not (folder / "catalog.json").is_file():
-            raise ValueError(f"{folder} is not a catalog: it has no catalog.json; run `make build`")
-        model = read_record(Model, folder / "catalog.json")
+        model = Model.load(folder)
         variants = [read_record(Variant, path) for path in folder.glob("*/variant.json")]
         variants.sort(key=lambda variant: (variant.name != DENSE, variant.name))
         try:
