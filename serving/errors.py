@@ -2,7 +2,10 @@
 
     ServingError
     |- InvalidRequest     the request is malformed
+    |- Unauthorized       an administrative request without a valid token
+    |- Forbidden          the token does not allow this request
     |- ModelNotFound      there is no such model or variant
+    |- Conflict           the request contradicts the present state
     |- RequestTooLarge    the body is over the configured limit
     |- SloUnattainable    no variant could meet the SLO even when idle
     |- Overloaded         the SLO could be met, but not now; retry later
@@ -34,8 +37,20 @@ class InvalidRequest(ServingError):
     """The request is malformed; sending it again does not help."""
 
 
+class Unauthorized(ServingError):
+    """The request needs a token and has none, or one that is not known."""
+
+
+class Forbidden(ServingError):
+    """The token is known, but its scope does not allow this request."""
+
+
 class ModelNotFound(ServingError):
     """There is no such model or variant."""
+
+
+class Conflict(ServingError):
+    """The request contradicts the present state of the service, such as a job in progress."""
 
 
 class RequestTooLarge(ServingError):
@@ -85,7 +100,10 @@ class ErrorStatus(NamedTuple):
 
 STATUS: Final[dict[type[ServingError], ErrorStatus]] = {
     InvalidRequest: ErrorStatus(HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT", "rejected"),
+    Unauthorized: ErrorStatus(HTTPStatus.UNAUTHORIZED, "UNAUTHENTICATED", "rejected"),
+    Forbidden: ErrorStatus(HTTPStatus.FORBIDDEN, "PERMISSION_DENIED", "rejected"),
     ModelNotFound: ErrorStatus(HTTPStatus.NOT_FOUND, "NOT_FOUND", "rejected"),
+    Conflict: ErrorStatus(HTTPStatus.CONFLICT, "ABORTED", "rejected"),
     RequestTooLarge: ErrorStatus(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RESOURCE_EXHAUSTED", "rejected"
     ),

@@ -32,12 +32,14 @@ disk (an artifact that is already built, a rollback, one that the gate rejected)
 drains a variant."""
 
 JobStage: TypeAlias = Literal[
-    "queued", "techniques", "recovery", "evaluation", "profiling", "gate", "warming", "published"
-]
+    "queued", "techniques", "recovery", "evaluation", "profiling", "gate", "warming", "published",
+    "draining",
+]  # fmt: skip
 STAGES: Final[Sequence[JobStage]] = (
     "queued", "techniques", "recovery", "evaluation", "profiling", "gate", "warming", "published",
 )  # fmt: skip
-"""The stages of a job, in order. A job of kind `publish` or `remove` skips most of them."""
+"""The stages of a build, in order. A job of kind `publish` has the last two, and one of kind
+`remove` only `draining`."""
 
 JobStatus: TypeAlias = Literal["queued", "running", "succeeded", "failed", "rejected", "cancelled"]
 ENDED: Final[frozenset[JobStatus]] = frozenset({"succeeded", "failed", "rejected", "cancelled"})
@@ -129,6 +131,14 @@ class Job(Record):
     """Estimate of the time left, from former jobs; None if there are none."""
 
 
+class LogLine(Record):
+    """A line of a job's log. Numbers count from 1 within a job."""
+
+    number: int
+    at: float
+    text: str
+
+
 class HistoryEntry(Record):
     """Who did what, and when."""
 
@@ -136,7 +146,9 @@ class HistoryEntry(Record):
     at: float
     actor: str
     action: str
-    """Such as `add`, `replace`, `rollback`, `remove`, `publish`, `cancel`, `login failed`."""
+    """A request: `add`, `replace`, `publish`, `rollback`, `remove`, `cancel`. Its outcome:
+    `published`, `rejected`, `failed`, `cancelled`, `requeued`, `removed`, `deleted`. Or `adopt`, or
+    `login failed`."""
     subject: str
     """A variant, a generation such as `int8@2`, or a job."""
     details: str = ""
@@ -163,3 +175,17 @@ class Lineup(Record):
     """The generation of each variant that gets requests."""
     warming: Mapping[VariantName, int]
     """Generations that gateways should connect to and time, but not route to."""
+
+
+class Snapshot(Record):
+    """All that the reconciler decides on, read at one moment."""
+
+    lineup: Lineup
+    variants: tuple[VariantRecord, ...]
+    jobs: tuple[Job, ...]
+    """The active jobs, in the order of their submission."""
+    reports: tuple[ReplicaReport, ...]
+    """Of the live gateways only."""
+    gateways: frozenset[str]
+    """The live gateways."""
+    at: float

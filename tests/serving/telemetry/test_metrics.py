@@ -133,7 +133,10 @@ def test_only_answers_with_a_deadline_count_for_the_slo(
 
 OUTCOMES = {
     "InvalidRequest": "rejected",
+    "Unauthorized": "rejected",
+    "Forbidden": "rejected",
     "ModelNotFound": "rejected",
+    "Conflict": "rejected",
     "RequestTooLarge": "rejected",
     "SloUnattainable": "refused",
     "Overloaded": "shed",
