@@ -89,6 +89,8 @@ class Generation(Record):
     """Median latency of its first requests through the serving path, before it was published."""
     error: str | None = None
     """The last error in words."""
+    since: float | None = None
+    """When it came into its present state, if that is known."""
 
 
 class VariantRecord(Record):

@@ -60,7 +60,9 @@ def move(
     present = state_of(transaction, name, number)
     if state not in TRANSITIONS[present]:
         raise IllegalTransition(f"{name}@{number} is {present} and cannot become {state}")
-    transaction.connection.execute(update(GENERATIONS).where(here).values(state=state, **values))
+    transaction.connection.execute(
+        update(GENERATIONS).where(here).values(state=state, since=transaction.now, **values)
+    )
     advance(transaction)
     return present
 
@@ -107,6 +109,7 @@ def add_generation(
             created_at=transaction.now,
             published_at=published_at,
             has_files=True,
+            since=transaction.now,
         )
     )
     advance(transaction)
@@ -131,10 +134,8 @@ def enter_stage(
 ) -> None:
     """Set the progress of a job; a new stage begins now, and the time of the former is kept."""
     if stage != row["stage"]:
-        seconds = json.loads(row["stage_seconds"])
-        elapsed = max(0.0, transaction.now - row["stage_since"])
-        seconds[row["stage"]] = seconds.get(row["stage"], 0.0) + elapsed
-        values |= {"stage_seconds": json.dumps(seconds), "stage_since": transaction.now}
+        values |= {"stage_seconds": _stage_seconds(transaction, row)}
+        values |= {"stage_since": transaction.now}
     change_job(transaction, row, stage=stage, share=share, **values)
 
 
@@ -148,14 +149,22 @@ def end_job(
     """End a job, in its present stage unless another is given."""
     if row["status"] in ENDED:
         raise IllegalTransition(f"job {row['id']} is over: {row['status']}")
-    share = 1.0 if status == "succeeded" else row["share"]
-    enter_stage(
+    change_job(
         transaction,
         row,
-        stage or row["stage"],
-        share,
         status=status,
+        stage=stage or row["stage"],
+        stage_since=transaction.now,
+        stage_seconds=_stage_seconds(transaction, row),
+        share=1.0 if status == "succeeded" else row["share"],
         ended_at=transaction.now,
         error=error,
     )
     advance(transaction)
+
+
+def _stage_seconds(transaction: Transaction, row: RowMapping) -> str:
+    """Return the seconds of each stage, as JSON, with those of the present one until now."""
+    seconds = json.loads(row["stage_seconds"])
+    elapsed = max(0.0, transaction.now - row["stage_since"])
+    return json.dumps(seconds | {row["stage"]: seconds.get(row["stage"], 0.0) + elapsed})

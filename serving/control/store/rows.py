@@ -38,6 +38,7 @@ def generation_of(row: RowMapping) -> Generation:
         gate=None if gate is None else GateReport.model_validate_json(gate),
         probe_ms=row["probe_ms"],
         error=row["error"],
+        since=row["since"],
     )
 
 

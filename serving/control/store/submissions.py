@@ -100,7 +100,7 @@ def publish(transaction: Transaction, name: str, number: int, request: Request) 
         raise Conflict(f"{subject} has no files on disk; build it again from its recipe")
     if generation.gate is not None and generation.gate.verdict != "pass" and not request.reason:
         raise InvalidRequest(f"the gate did not let {subject} pass; to publish it, give a reason")
-    former = move(transaction, name, number, "warming", error=None)
+    former = move(transaction, name, number, "warming", error=None, probe_ms=None)
     job = _add_job(
         transaction,
         "publish",

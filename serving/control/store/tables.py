@@ -67,6 +67,7 @@ GENERATIONS: Final = Table(
     Column("probe_ms", Double),
     Column("error", Text),
     Column("has_files", Boolean, nullable=False),
+    Column("since", Double),
     Index(
         "ix_generations_one_published",
         "variant",

@@ -23,6 +23,7 @@ from serving.control.store.changes import (
     enter_stage,
     move,
     record,
+    state_of,
 )
 from serving.control.store.database import Transaction
 from serving.control.store.rows import recipe_text
@@ -154,6 +155,18 @@ def cancelled(transaction: Transaction, job_id: str) -> Job:
     if row["cancelled_by"] is None:
         raise IllegalTransition(f"nobody has cancelled job {job_id}")
     return _cancelled(transaction, row)
+
+
+def probed(transaction: Transaction, name: str, number: int, probe_ms: float) -> None:
+    """Record the latency of a warm generation through the serving path."""
+    if state_of(transaction, name, number) != "warming":
+        raise IllegalTransition(f"{name}@{number} is not being warmed up")
+    transaction.connection.execute(
+        update(GENERATIONS)
+        .where(GENERATIONS.c.variant == name, GENERATIONS.c.number == number)
+        .values(probe_ms=probe_ms)
+    )
+    advance(transaction)
 
 
 def publish(transaction: Transaction, name: str, number: int, probe_ms: float | None) -> None:
