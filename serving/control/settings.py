@@ -31,8 +31,33 @@ class Control(Record):
         return tokens
 
 
-class Builder(Record):
-    """The process that builds variants while the service runs."""
+class Gate(Record):
+    """The rules that a report card must meet before its variant gets requests."""
 
-    cpus: float = Field(default=1.0, ge=0)
-    """CPUs that Ray reserves for it."""
+    max_accuracy_drop: float = Field(default=0.02, ge=0, le=1)
+    """Largest drop in accuracy against dense, by the upper end of its 95 % interval."""
+    max_class_drop: float | None = Field(default=None, ge=0, le=1)
+    """Largest drop in accuracy in any class, by the upper ends of the joint 95 % intervals."""
+    memory_bytes: int | None = Field(default=None, ge=1)
+    """Maximum resident memory of all hosts of the service together."""
+    allow_dominated: bool = False
+    """Whether to serve a variant than which another one is more accurate, faster and smaller."""
+
+
+class Builder(Record):
+    """What a build of a running service may use."""
+
+    cpus: float = Field(default=1, gt=0)
+    """CPUs that Ray reserves for a build; rounded up, its number of training threads."""
+    memory_bytes: int = Field(default=4 * 2**30, ge=2**20)
+    """Maximum resident memory of the builder and its child processes."""
+    time_s: float = Field(default=3600, gt=0)
+    """Maximum duration of a build, in seconds."""
+    niceness: int = Field(default=19, ge=0, le=19)
+    """Priority of the builder; 19 is the lowest."""
+    max_recipe_bytes: int = Field(default=65536, ge=2)
+    """Maximum size of a recipe from the network, as JSON."""
+    max_steps: int = Field(default=8, ge=1)
+    """Maximum number of steps of a recipe from the network."""
+    max_epochs: int = Field(default=100, ge=0)
+    """Maximum number of training epochs of a recipe from the network, over all of its steps."""

@@ -20,7 +20,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from serving.control.settings import Builder, Control
+from serving.control.settings import Builder, Control, Gate
 from serving.errors import InvalidRequest
 from serving.experiment.assignment import Experiment
 from serving.routing.policy import POLICIES
@@ -114,6 +114,7 @@ class Settings(BaseSettings):
     """Parameters of requests that do not set them, with the names of the protocol."""
     experiment: Experiment | None = None
     control: Control = Control()
+    gate: Gate = Gate()
     builder: Builder = Builder()
     drain_s: float = Field(default=10.0, ge=0)
     """Seconds that a stopping gateway waits for the answers to accepted requests."""

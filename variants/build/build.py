@@ -10,7 +10,7 @@ complete; a folder without this file is not a catalog.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from rich.progress import Progress, TaskID
 from variants.build.check import load_checked_project
 from variants.catalog import artifact
 from variants.catalog.catalog import Catalog, Model, ReportCard, Runtime, Variant
-from variants.catalog.recipe import DENSE, Project
+from variants.catalog.recipe import DENSE, Project, Recipe
 from variants.catalog.record import read_record
 from variants.catalog.sample_request import write_sample
 from variants.compression.export import export
@@ -47,8 +47,12 @@ class Measure(Protocol):
         *,
         threads: int,
         on_progress: PhaseCallback,
+        only: Collection[str] | None = None,
     ) -> dict[str, ReportCard]:
-        """Return the report card of every variant, by name; `dense` must be one of them."""
+        """Return the report cards of the variants, or of those in `only`, by name.
+
+        `dense` must be one of the variants.
+        """
         ...
 
 
@@ -81,7 +85,7 @@ def build(
     artifact.recover(catalog)
     is_addition = bool(only) and (catalog / CATALOG_FILE).exists()
     if is_addition:
-        _require_same_model(catalog, model)
+        require_same_model(Catalog.load(catalog), model, catalog)
         recipes = {name: steps for name, steps in recipes.items() if name in only}
     else:
         recipes = {n: steps for n, steps in recipes.items() if not only or n in (DENSE, *only)}
@@ -90,13 +94,14 @@ def build(
     with artifact.draft_folder(catalog, prefix="build-") as drafts:
         built = {}
         for name, techniques in recipes.items():
-            state = _apply_techniques(name, techniques, dense, datasets.training_data, progress)
-            runner, files = create_artifact(state, datasets.training_data)
-            if name == DENSE:
-                files[plan.WEIGHTS] = safetensors.torch.save(plan.storable_tensors(network))
-            recipe, notes = project.recipes[name], state.notes
-            variant = Variant(name=name, recipe=recipe, runner=runner, files=(), notes=notes)
-            built[name] = artifact.save(drafts, variant, files)
+            steps = " ─▶ ".join(technique.kind for technique in techniques) or "as trained"
+            progress.console.print(f"{name}: {steps}", highlight=False)
+            state = dense
+            for technique in techniques:
+                state = apply_technique(name, technique, state, datasets.training_data, progress)
+            built[name] = make_variant(
+                drafts, name, project.recipes[name], state, datasets.training_data
+            )
         if DENSE not in built:
             built[DENSE] = read_record(Variant, catalog / DENSE / artifact.RECORD)
             (drafts / DENSE).symlink_to((catalog / DENSE).absolute())
@@ -128,7 +133,7 @@ def measure_again(
     """
     checked = load_checked_project(project_file)
     model = checked.model()
-    _require_same_model(catalog, model)
+    require_same_model(Catalog.load(catalog), model, catalog)
     artifact.recover(catalog)
     variants = Catalog.load(catalog).variants
     for name, variant in _measure(
@@ -136,6 +141,37 @@ def measure_again(
     ):
         artifact.write_record(catalog / name / artifact.RECORD, variant)
     return Catalog.load(catalog)
+
+
+def apply_technique(
+    name: str,
+    technique: Technique,
+    state: CompressionState,
+    data: TrainingData,
+    progress: Progress,
+) -> CompressionState:
+    """Apply one step of the recipe of a variant.
+
+    Raises `ValueError` with the variant and the technique if it does not support the network.
+    """
+    try:
+        return technique.apply(state, data, progress)
+    except ValueError as error:
+        raise ValueError(f"{name}: {technique.kind}: {error}") from error
+
+
+def make_variant(
+    folder: Path, name: str, recipe: Recipe, state: CompressionState, data: TrainingData
+) -> Variant:
+    """Write the artifact of a compressed model to `folder`/<name>; return it without report cards.
+
+    That of dense also contains the original weights.
+    """
+    runner, files = create_artifact(state, data)
+    if name == DENSE:
+        files[plan.WEIGHTS] = safetensors.torch.save(plan.storable_tensors(state.network))
+    variant = Variant(name=name, recipe=recipe, runner=runner, files=(), notes=state.notes)
+    return artifact.save(folder, variant, files)
 
 
 def create_artifact(
@@ -159,10 +195,11 @@ def _require_known(path: Path, project: Project, only: Sequence[str]) -> None:
         )
 
 
-def _require_same_model(catalog: Path, model: Model) -> None:
-    if Catalog.load(catalog).model != model:
+def require_same_model(catalog: Catalog, model: Model, folder: Path) -> None:
+    """Raise `ValueError` unless the catalog in `folder` is one of this model."""
+    if catalog.model != model:
         raise ValueError(
-            f"{catalog} holds variants of another model, weights or datasets than the project's; "
+            f"{folder} holds variants of another model, weights or datasets than the project's; "
             "build all variants"
         )
 
@@ -173,23 +210,6 @@ def _clear(catalog: Path, keep: Mapping[str, object]) -> None:
     for record in catalog.glob(f"*/{artifact.RECORD}"):
         if record.parent.name not in keep:
             artifact.remove(catalog, record.parent.name)
-
-
-def _apply_techniques(
-    name: str,
-    techniques: Sequence[Technique],
-    state: CompressionState,
-    data: TrainingData,
-    progress: Progress,
-) -> CompressionState:
-    steps = " ─▶ ".join(technique.kind for technique in techniques) or "as trained"
-    progress.console.print(f"{name}: {steps}", highlight=False)
-    for technique in techniques:
-        try:
-            state = technique.apply(state, data, progress)
-        except ValueError as error:
-            raise ValueError(f"{name}: {technique.kind}: {error}") from error
-    return state
 
 
 def _measure(

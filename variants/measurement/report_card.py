@@ -9,7 +9,7 @@ The samples must be test samples, which techniques never receive.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -50,11 +50,13 @@ def measure(
     processes: int = PROCESSES,
     seed: int = 0,
     on_progress: PhaseCallback = ignore_phases,
+    only: Collection[str] | None = None,
 ) -> dict[str, ReportCard]:
     """Measure variants whose artifacts are in the folder `catalog`. `dense` must be among them.
 
     `split` contains the test samples. Most time is spent on latency: `seconds_per_point` for each
     variant and batch size. Load time and memory are measured in this number of `processes` each.
+    With `only`, just these variants get report cards; the others serve for comparison.
 
     Raises `ValueError` if `dense` is missing, there are no samples, or an artifact is damaged.
     """
@@ -87,7 +89,8 @@ def measure(
     )
 
     cards = {}
-    for completed, (name, variant) in enumerate(variants.items(), start=1):
+    wanted = {name: variant for name, variant in variants.items() if only is None or name in only}
+    for completed, (name, variant) in enumerate(wanted.items(), start=1):
         size = measure_size(catalog, variant)
         files = runner_files(catalog, variant)
         footprint = measure_footprint(
@@ -121,7 +124,7 @@ def measure(
             resident_bytes=footprint.resident_bytes,
             peak_bytes=footprint.peak_bytes,
         )
-        on_progress("memory", completed / len(variants))
+        on_progress("memory", completed / len(wanted))
     return cards
 
 
