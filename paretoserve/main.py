@@ -13,11 +13,12 @@ from paretoserve.commands.analyse import explain, search, sensitivity, sweep
 from paretoserve.commands.build import build, check, measure, report
 from paretoserve.commands.serve import load, up
 from paretoserve.commands.trials import replay, simulate
+from paretoserve.commands.variants import variants
 from paretoserve.terminal import errors
 
 VERBS: Final = (
     *(build, measure, check, report, sweep, sensitivity, search, explain, up, load),
-    *(simulate, replay),
+    *(variants, simulate, replay),
 )
 
 

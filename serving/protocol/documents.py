@@ -23,9 +23,11 @@ EXTENSIONS: Final = (
 )
 """Extensions that the server metadata announce.
 
-`model_repository` is missing because only its index is supported: models are neither loaded nor
-unloaded. `statistics` is supported but missing: with that name, perf_analyzer reads versions as
-numbers and aborts at `dense`."""
+`model_repository` is announced too if variants can be loaded and unloaded. `statistics` is
+supported but missing: with that name, perf_analyzer reads versions as numbers and aborts at
+`dense`."""
+
+MODEL_REPOSITORY: Final = "model_repository"
 
 Document = dict[str, Any]
 
@@ -33,13 +35,15 @@ Document = dict[str, Any]
 class Documents:
     """The metadata documents of one gateway. Methods raise `ModelNotFound` for unknown names."""
 
-    def __init__(self, dataplane: DataPlane, version: str) -> None:
+    def __init__(self, dataplane: DataPlane, version: str, *, has_repository: bool = False) -> None:
+        """`has_repository` means that variants can be loaded and unloaded."""
         self._dataplane = dataplane
         self.version = version
+        self._extensions = sorted([*EXTENSIONS, *([MODEL_REPOSITORY] if has_repository else [])])
 
     def server(self) -> Document:
         """Return the metadata of the server."""
-        return {"name": SERVER, "version": self.version, "extensions": list(EXTENSIONS)}
+        return {"name": SERVER, "version": self.version, "extensions": self._extensions}
 
     def models(self) -> Document:
         """Return the names of the models."""
@@ -87,8 +91,11 @@ class Documents:
             ]
         }
 
-    def index(self, *, only_ready: bool) -> list[Document]:
-        """Return the variants and whether each is ready."""
+    def index(self, *, only_ready: bool, unloaded: Mapping[str, str] = {}) -> list[Document]:
+        """Return the variants and whether each is ready.
+
+        `unloaded` are the variants that can be loaded, with the reason why each is not served.
+        """
         name = self._dataplane.model.name
         entries = []
         for variant in self._dataplane.profiles:
@@ -97,6 +104,11 @@ class Documents:
                 state = "READY" if is_ready else "UNAVAILABLE"
                 reason = "" if is_ready else "no replica is alive"
                 entries.append({"name": name, "version": variant, "state": state, "reason": reason})
+        entries += [
+            {"name": name, "version": variant, "state": "UNAVAILABLE", "reason": reason}
+            for variant, reason in unloaded.items()
+            if variant not in self._dataplane.profiles and not only_ready
+        ]
         return entries
 
     def is_ready(self, model: str, variant: str | None) -> bool:

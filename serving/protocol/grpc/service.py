@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.json_format import ParseDict
@@ -23,6 +24,7 @@ from tritonclient.grpc import service_pb2 as pb
 from serving.dataplane.dataplane import DataPlane
 from serving.dataplane.load_shedder import LoadShedder
 from serving.errors import NotReady, ServingError, Unsupported
+from serving.protocol.control import AUTHORIZATION, NO_REPOSITORY, Caller, Control, Repository
 from serving.protocol.documents import Documents
 from serving.protocol.failure import log_failure
 from serving.protocol.front_door import FrontDoor
@@ -70,6 +72,7 @@ class GrpcProtocol:
         documents: Documents,
         *,
         front_door: FrontDoor | None = None,
+        control: Control | None = None,
         max_stream_requests: int = MAX_STREAM_REQUESTS,
         health_poll_interval_s: float = POLL_INTERVAL_S,
         now: Callable[[], float] = time.monotonic,
@@ -77,8 +80,10 @@ class GrpcProtocol:
         """Process at most `max_stream_requests` of one stream at the same time.
 
         `front_door` decides which inference requests are refused before they are parsed; without
-        one, none is.
+        one, none is. Without `control`, nothing about the variants can be changed.
         """
+        self._control = control
+        self._check_inference = control.check_inference if control else None
         self._dataplane = dataplane
         self._inference = inference
         self._documents = documents
@@ -150,8 +155,30 @@ class GrpcProtocol:
 
     async def index(self, request: Any, context: Context) -> Any:
         """Return the variants and whether each is ready."""
-        models = self._documents.index(only_ready=request.ready)
+        unloaded: Mapping[str, str] = {}
+        if self._control is not None and not request.ready:
+            unloaded = await self._control.repository.unloaded()
+        models = self._documents.index(only_ready=request.ready, unloaded=unloaded)
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
+
+    async def load(self, request: Any, context: Context) -> Any:
+        """Add the variant of this name."""
+        parameters = {
+            name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
+            for name, value in request.parameters.items()
+        }
+        await self._repository().load(request.model_name, parameters, _caller(context))
+        return pb.RepositoryModelLoadResponse()
+
+    async def unload(self, request: Any, context: Context) -> Any:
+        """Remove the variant of this name."""
+        await self._repository().unload(request.model_name, _caller(context))
+        return pb.RepositoryModelUnloadResponse()
+
+    def _repository(self) -> Repository:
+        if self._control is None:
+            raise Unsupported(NO_REPOSITORY)
+        return self._control.repository
 
     def _call_handler(self, terms: Terms, arrived: float) -> Handler:
         """Return the handler of one call of `ModelInfer`, which arrived at `arrived`."""
@@ -179,6 +206,8 @@ class GrpcProtocol:
         timeout_s = math.inf if left_s is None else left_s + self._now() - arrived
         model, variant = message.model_name, message.model_version or None
         try:
+            if self._check_inference is not None:
+                self._check_inference(_caller(context))
             request = parse_request(message)
         except ServingError as error:
             self._inference.reject(model, variant, error)
@@ -277,6 +306,12 @@ def _metadata(context: Context) -> dict[str, str]:
     }
 
 
+def _caller(context: Context) -> Caller:
+    transport, _, rest = str(context.peer()).partition(":")
+    address = rest.rpartition(":")[0] if transport in ("ipv4", "ipv6") else rest
+    return Caller(_metadata(context).get(AUTHORIZATION), unquote(address).strip("[]"))
+
+
 def _reflection(services: Sequence[str]) -> Services:
     servicer = reflection.aio.ReflectionServicer(services)
 
@@ -305,7 +340,6 @@ def _unsupported(message: str) -> _Rpc:
     return reject
 
 
-_LOAD: Final = _unsupported("models cannot be loaded or unloaded through this API")
 _SHARED_MEMORY: Final = _unsupported("shared memory is not supported; send the tensors' bytes")
 _TRACE: Final = _unsupported("trace settings are not supported")
 _LOG: Final = _unsupported("log settings are not supported")
@@ -319,8 +353,8 @@ RPCS: Final[tuple[tuple[str, Any, _Rpc], ...]] = (
     ("ModelConfig", pb.ModelConfigRequest, GrpcProtocol.config),
     ("ModelStatistics", pb.ModelStatisticsRequest, GrpcProtocol.statistics),
     ("RepositoryIndex", pb.RepositoryIndexRequest, GrpcProtocol.index),
-    ("RepositoryModelLoad", pb.RepositoryModelLoadRequest, _LOAD),
-    ("RepositoryModelUnload", pb.RepositoryModelUnloadRequest, _LOAD),
+    ("RepositoryModelLoad", pb.RepositoryModelLoadRequest, GrpcProtocol.load),
+    ("RepositoryModelUnload", pb.RepositoryModelUnloadRequest, GrpcProtocol.unload),
     ("SystemSharedMemoryStatus", pb.SystemSharedMemoryStatusRequest, _SHARED_MEMORY),
     ("SystemSharedMemoryRegister", pb.SystemSharedMemoryRegisterRequest, _SHARED_MEMORY),
     ("SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest, _SHARED_MEMORY),

@@ -25,7 +25,16 @@ from serving.errors import (
     NotReady,
     Overloaded,
     ServingError,
+    Unauthorized,
     Unsupported,
+)
+from serving.protocol.control import (
+    ADMIN,
+    AUTHORIZATION,
+    NO_REPOSITORY,
+    Caller,
+    Control,
+    Repository,
 )
 from serving.protocol.documents import Documents
 from serving.protocol.failure import INTERNAL_ERROR, log_failure
@@ -43,6 +52,7 @@ JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"
 HTML: Final = b"text/html; charset=utf-8"
 JSON_LENGTH: Final = b"inference-header-content-length"
+CHALLENGE: Final = b'Bearer realm="paretoserve"'
 EXPLORER: Final = Path(__file__).with_name("explorer.html")
 
 
@@ -68,26 +78,34 @@ class HttpProtocol:
         registry: CollectorRegistry,
         *,
         max_body_bytes: int,
+        control: Control | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Without `control`, nothing about the variants can be changed."""
         self._dataplane = dataplane
         self._inference = inference
         self._documents = documents
         self._registry = registry
         self._max_body_bytes = max_body_bytes
         self._now = now
-        self._openapi = orjson.dumps(
-            openapi_document(
-                dataplane.model,
-                list(dataplane.profiles),
-                version=documents.version,
-                max_batch=dataplane.max_batch,
-                max_body_bytes=max_body_bytes,
-            )
+        self._control = control
+        self._check_inference = control.check_inference if control else None
+        document = openapi_document(
+            dataplane.model,
+            list(dataplane.profiles),
+            version=documents.version,
+            max_batch=dataplane.max_batch,
+            max_body_bytes=max_body_bytes,
         )
+        if control is not None:
+            control.extend_openapi(document)
+        self._openapi = orjson.dumps(document)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if self._control is not None and scope["path"].startswith(ADMIN):
+            await self._control.admin(scope, receive, send)
+            return
         try:
             response = await self._dispatch(scope, receive)
         except ServingError as error:
@@ -135,6 +153,8 @@ class HttpProtocol:
         received = scope.get("arrived") or self._now()
         request_headers = dict(scope["headers"])
         try:
+            if self._check_inference is not None:
+                self._check_inference(_caller(scope, request_headers))
             body = await read_body(request_headers, receive, self._max_body_bytes)
             json_length = _json_length(request_headers)
         except ServingError as error:
@@ -212,11 +232,32 @@ class HttpProtocol:
     async def index(self, scope: Scope, receive: Receive) -> Response:
         """POST /v2/repository/index: the variants and whether each is ready."""
         body = await read_body(dict(scope["headers"]), receive, self._max_body_bytes)
-        return _json(self._documents.index(only_ready=_only_ready(body)))
+        only_ready = _only_ready(body)
+        unloaded: Mapping[str, str] = {}
+        if self._control is not None and not only_ready:
+            unloaded = await self._control.repository.unloaded()
+        return _json(self._documents.index(only_ready=only_ready, unloaded=unloaded))
 
     async def load(self, scope: Scope, receive: Receive, model: str) -> Response:
-        """POST .../load and .../unload: not supported."""
-        raise Unsupported("models cannot be loaded or unloaded through this API")
+        """POST .../load: add the variant of this name."""
+        headers = dict(scope["headers"])
+        repository = self._repository()
+        parameters = _parameters(await read_body(headers, receive, self._max_body_bytes))
+        await repository.load(model, parameters, _caller(scope, headers))
+        return _json({})
+
+    async def unload(self, scope: Scope, receive: Receive, model: str) -> Response:
+        """POST .../unload: remove the variant of this name."""
+        headers = dict(scope["headers"])
+        repository = self._repository()
+        _parameters(await read_body(headers, receive, self._max_body_bytes))
+        await repository.unload(model, _caller(scope, headers))
+        return _json({})
+
+    def _repository(self) -> Repository:
+        if self._control is None:
+            raise Unsupported(NO_REPOSITORY)
+        return self._control.repository
 
     async def openapi(self, scope: Scope, receive: Receive) -> Response:
         """GET /openapi.json: the OpenAPI document of this service."""
@@ -252,16 +293,40 @@ def _metadata(headers: Mapping[bytes, bytes]) -> dict[str, str]:
     }
 
 
+def _caller(scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
+    authorization = headers.get(AUTHORIZATION.encode())
+    client = scope.get("client")
+    return Caller(
+        None if authorization is None else authorization.decode("latin-1"),
+        client[0] if client else "",
+    )
+
+
 def _only_ready(body: bytes) -> bool:
     """Return whether a request for the repository index asks for ready variants only."""
+    document = _object(body)
+    only_ready = None if document is None else document.get("ready", False)
+    if not isinstance(only_ready, bool):
+        raise InvalidRequest('the body must be a JSON object whose "ready" is true or false')
+    return only_ready
+
+
+def _parameters(body: bytes) -> Mapping[str, Any]:
+    """Return the parameters of a request to load or unload a variant."""
+    document = _object(body)
+    parameters = None if document is None else document.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise InvalidRequest('the body must be a JSON object whose "parameters" are an object')
+    return parameters
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in a body, an empty one if there is no body; None for other JSON."""
     try:
         document = orjson.loads(body) if body else {}
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
-    only_ready = document.get("ready", False) if isinstance(document, dict) else None
-    if not isinstance(only_ready, bool):
-        raise InvalidRequest('the body must be a JSON object whose "ready" is true or false')
-    return only_ready
+    return document if isinstance(document, dict) else None
 
 
 def _ready_status(is_ready: bool) -> int:
@@ -286,6 +351,8 @@ def _error_response(error: ServingError) -> Response:
     headers: Headers = ()
     if isinstance(error, Overloaded):
         headers = ((b"retry-after", str(max(1, ceil(error.retry_after_s))).encode()),)
+    if isinstance(error, Unauthorized):
+        headers = ((b"www-authenticate", CHALLENGE),)
     return _error(STATUS[type(error)].http, str(error), error.request_id, headers)
 
 
@@ -307,5 +374,6 @@ ROUTES: Final[tuple[tuple[str, re.Pattern[str], Callable[..., Awaitable[Response
     ("GET", re.compile(_MODEL + "/config"), HttpProtocol.config),
     ("GET", re.compile(_MODEL + "/stats"), HttpProtocol.statistics),
     ("POST", re.compile("/v2/repository/index"), HttpProtocol.index),
-    ("POST", re.compile("/v2/repository/models/(?P<model>[^/]+)/(?:un)?load"), HttpProtocol.load),
+    ("POST", re.compile("/v2/repository/models/(?P<model>[^/]+)/load"), HttpProtocol.load),
+    ("POST", re.compile("/v2/repository/models/(?P<model>[^/]+)/unload"), HttpProtocol.unload),
 )

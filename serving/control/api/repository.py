@@ -1,0 +1,170 @@
+"""The repository extension of V2: variants are loaded and unloaded like models of Triton.
+
+`load` and `unload` submit the same jobs as the admin API, and wait for their end. A caller that
+gives up does not end the job; a caller that asks again waits for the same job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from serving.control.api.application import Authorize
+from serving.control.api.bodies import Addition, Replacement, parse_body
+from serving.control.api.service import Origin, VariantService
+from serving.control.api.threads import BlockingCalls
+from serving.control.state import ENDED, Job, VariantRecord
+from serving.errors import Conflict, InvalidRequest, Unsupported, shorten
+from serving.protocol.control import Caller
+
+CONFIG: Final = "config"
+"""Parameter of `load`: a recipe as JSON."""
+
+FILE_PREFIX: Final = "file:"
+"""Beginning of the parameters of `load` that are files of Triton's model repository."""
+
+
+class VariantRepository:
+    """The variants of a service as a model repository."""
+
+    def __init__(
+        self,
+        model: str,
+        service: VariantService,
+        authorize: Authorize,
+        call: BlockingCalls,
+        poll_s: float,
+    ) -> None:
+        """`model` is the name of the model whose variants these are."""
+        self._model = model
+        self._service = service
+        self._authorize = authorize
+        self._call = call
+        self._poll_s = poll_s
+
+    async def load(self, name: str, parameters: Mapping[str, Any], caller: Caller) -> None:
+        """Publish a variant, and return once it gets requests. See `Repository`."""
+        actor = self._authorize(caller, "admin")
+        recipe = _recipe(parameters)
+        self._check_name(name)
+        job = await self._call(self._submit_load, name, recipe, Origin(actor))
+        if job is not None:
+            await self._wait(job)
+
+    async def unload(self, name: str, caller: Caller) -> None:
+        """Remove a variant, and return once it has no hosts any more. See `Repository`."""
+        actor = self._authorize(caller, "admin")
+        self._check_name(name)
+        job = await self._call(self._submit_unload, name, Origin(actor))
+        if job is not None:
+            await self._wait(job)
+
+    async def unloaded(self) -> Mapping[str, str]:
+        """Return the variants on disk that are not served, with the reason. See `Repository`."""
+        return await self._call(self._service.unloaded)
+
+    def _check_name(self, name: str) -> None:
+        if name == self._model:
+            raise InvalidRequest(
+                f"{name} is the model, which is always loaded; load and unload its variants, "
+                "by their names"
+            )
+
+    def _submit_load(self, name: str, recipe: Any, origin: Origin) -> Job | None:
+        """Submit what makes the variant served; return None if nothing is to be done."""
+        record, active = self._service.find(name)
+        if active is not None:
+            if active.kind != "remove" and recipe in (None, _as_json(active.recipe or ())):
+                return active
+            raise Conflict(
+                f"job {active.id} ({active.kind}) is in progress for {name}; wait until it is over"
+            )
+        served = _served_recipe(record)
+        if served is None:
+            body = parse_body(Addition, orjson.dumps({"name": name, "recipe": recipe}))
+            return _job(self._service.add(body, origin))
+        if recipe is None and not self._service.has_new_artifact(name):
+            return None
+        if recipe == served:
+            return None
+        replacement = parse_body(Replacement, orjson.dumps({"recipe": recipe}))
+        return _job(self._service.replace(name, replacement, origin))
+
+    def _submit_unload(self, name: str, origin: Origin) -> Job | None:
+        record, active = self._service.find(name)
+        if record is None:
+            self._service.variant(name)  # raises ModelNotFound
+        if active is not None and active.kind == "remove":
+            return active
+        if record is not None and record.published is None and active is None:
+            return None
+        return self._service.remove(name, origin, force=False, reason=None)
+
+    async def _wait(self, job: Job) -> None:
+        while job.status not in ENDED:
+            await asyncio.sleep(self._poll_s)
+            job = await self._call(self._service.job, job.id)
+        if job.status != "succeeded":
+            raise Conflict(
+                f"job {job.id} was {_PAST[job.status]}: {job.error or 'without a cause'}"
+            )
+
+
+_PAST: Final = {
+    "failed": "not successful",
+    "rejected": "rejected by the gate",
+    "cancelled": "cancelled",
+}
+
+
+def _job(submitted: object) -> Job:
+    assert isinstance(submitted, Job)  # nothing else is returned without `dry_run`
+    return submitted
+
+
+def _recipe(parameters: Mapping[str, Any]) -> Any:
+    """Return the recipe in the parameters of `load`, or None. It is checked later."""
+    if any(name.startswith(FILE_PREFIX) for name in parameters):
+        raise Unsupported(
+            "variants are made from recipes, not from files: send the recipe as `config`"
+        )
+    unknown = [name for name in parameters if name != CONFIG]
+    if unknown:
+        raise InvalidRequest(
+            f"load has no parameter {shorten(unknown[0])}; it has `config`, a recipe as JSON"
+        )
+    config = parameters.get(CONFIG)
+    if config is None:
+        return None
+    try:
+        recipe = orjson.loads(config)
+    except (orjson.JSONDecodeError, TypeError) as error:
+        raise InvalidRequest(f"`config` must be a recipe as JSON: {error}") from None
+    if isinstance(recipe, dict) and set(recipe) == {"recipe"}:
+        recipe = recipe["recipe"]
+    if isinstance(recipe, list):
+        body = parse_body(Replacement, orjson.dumps({"recipe": recipe}))
+        return _as_json(body.recipe)
+    if not isinstance(recipe, str):
+        raise InvalidRequest(
+            "`config` must be a recipe as JSON: a list of steps, or the name of a recipe of the "
+            "project file"
+        )
+    return recipe
+
+
+def _served_recipe(record: VariantRecord | None) -> Any:
+    """Return the recipe of the published generation as JSON, or None if there is none."""
+    if record is None or record.published is None:
+        return None
+    generation = next(each for each in record.generations if each.number == record.published)
+    return _as_json(generation.recipe)
+
+
+def _as_json(recipe: object) -> Any:
+    """Return a recipe as JSON with all defaults, so that equal recipes are equal."""
+    assert isinstance(recipe, tuple)
+    return [step.model_dump(mode="json") for step in recipe]

@@ -1,0 +1,331 @@
+"""What can be done with the variants of a service, independent of HTTP and gRPC.
+
+    request ─▶ VariantService ─▶ store ─▶ reconciler and agents
+
+All methods block: they read files and the database, and are called on threads. They raise leaves of
+`ServingError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from serving.control.api.bodies import Addition, Publication, Replacement, Rollback
+from serving.control.api.sources import InCatalog, OnDisk, Sources, ToBuild, former_generation
+from serving.control.api.views import (
+    History,
+    JobLog,
+    Jobs,
+    Preview,
+    VariantDetail,
+    Variants,
+    VariantView,
+    last_error,
+    shown_generation,
+    shown_state,
+    summarize,
+    view,
+)
+from serving.control.state import Job, ReplicaReport, VariantRecord
+from serving.control.store.store import Store
+from serving.errors import Conflict, InvalidRequest, ModelNotFound
+from variants.catalog import generations
+from variants.catalog.catalog import ReportCard
+from variants.catalog.recipe import DENSE, Recipe
+
+GATEWAY_LOST_S: Final = 10.0
+"""Age, in seconds, of a report of a gateway that is not shown any more."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who asks for a change, and how a repetition of the request is recognized."""
+
+    actor: str
+    key: str | None = None
+    """The idempotency key."""
+    digest: str | None = None
+    """SHA-256 of the request."""
+
+
+class VariantService:
+    """Reads and changes the desired state of a service."""
+
+    def __init__(
+        self,
+        store: Store,
+        sources: Sources,
+        catalog: Path,
+        hardware_key: str,
+        check_recipe: Callable[[Recipe], None],
+        preview: Callable[[str, Recipe], Preview],
+        meeting_default_slo: Callable[[], Collection[str]],
+    ) -> None:
+        """`check_recipe` raises `InvalidRequest` for a recipe that may not be built.
+
+        `preview` estimates the cost of a recipe under the name of a variant, and
+        `meeting_default_slo` returns the served variants that meet the default SLO.
+        """
+        self._store = store
+        self._sources = sources
+        self._catalog = catalog
+        self._hardware_key = hardware_key
+        self._check_recipe = check_recipe
+        self._preview = preview
+        self._meeting_default_slo = meeting_default_slo
+
+    # Reading
+
+    def variants(self) -> Variants:
+        """Return all variants."""
+        reports = self._reports()
+        jobs = {job.variant: job for job in self._store.jobs(active_only=True)}
+        return Variants(
+            variants=tuple(self._view(record, reports, jobs) for record in self._store.variants())
+        )
+
+    def variant(self, name: str) -> VariantDetail:
+        """Return one variant. Raises `ModelNotFound` with the names that exist."""
+        record = self._store.variant(name)
+        jobs = {job.variant: job for job in self._store.jobs(active_only=True)}
+        shown = self._view(record, self._reports(), jobs)
+        return VariantDetail(
+            **{field: getattr(shown, field) for field in VariantView.model_fields},
+            report_card=self._card(record),
+        )
+
+    def find(self, name: str) -> tuple[VariantRecord | None, Job | None]:
+        """Return a variant if the service knows it, and its job in progress, if any."""
+        jobs = self._store.jobs(active_only=True)
+        return self._find(name), next((job for job in jobs if job.variant == name), None)
+
+    def has_new_artifact(self, name: str) -> bool:
+        """Return whether the catalog has an artifact that is not a generation of the variant."""
+        return self._sources.new_artifact(name, self._find(name)) is not None
+
+    def unloaded(self) -> Mapping[str, str]:
+        """Return the variants that can be published, with the reason why each is not served."""
+        found = dict.fromkeys(self._sources.names(), "it is in the catalog and not loaded")
+        for record in self._store.variants():
+            if record.published is not None:
+                found.pop(record.name, None)
+            elif record.generations:
+                state = shown_state(record)
+                found[record.name] = last_error(record, ()) or f"it is not loaded: {state}"
+        return found
+
+    def job(self, identifier: str) -> Job:
+        """Return a job. Raises `ModelNotFound`."""
+        return self._store.job(identifier)
+
+    def jobs(self, *, active_only: bool, limit: int) -> Jobs:
+        """Return jobs, newest first."""
+        return Jobs(jobs=tuple(self._store.jobs(active_only=active_only, limit=limit)))
+
+    def log(self, identifier: str, after: int) -> JobLog:
+        """Return the lines of the log of a job after the line `after`. Raises `ModelNotFound`."""
+        return JobLog(lines=tuple(self._store.job_log(identifier, after)))
+
+    def history(self, *, limit: int, before: int | None) -> History:
+        """Return entries of the history, newest first, those before a number."""
+        return History(entries=tuple(self._store.history(limit, before)))
+
+    # Changing
+
+    def submitted(self, origin: Origin) -> Job | None:
+        """Return the job of an earlier request with the same idempotency key, if any.
+
+        Raises `Conflict` if that was another request.
+        """
+        if origin.key is None or origin.digest is None:
+            return None
+        return self._store.submitted(origin.actor, origin.key, origin.digest)
+
+    def add(self, body: Addition, origin: Origin) -> Job | Preview:
+        """Add a variant, or publish one again that was removed."""
+        return self._submit(body.name, body, origin, must_exist=False)
+
+    def replace(self, name: str, body: Replacement, origin: Origin) -> Job | Preview:
+        """Make a new generation of a variant that is served."""
+        return self._submit(name, body, origin, must_exist=True)
+
+    def roll_back(self, name: str, body: Rollback, origin: Origin) -> Job:
+        """Publish a former generation."""
+        record = self._store.variant(name)
+        number = body.generation
+        if number is None:
+            former = former_generation(record)
+            if former is None:
+                raise Conflict(f"there is no former generation of {name} on disk to return to")
+            number = former.number
+        else:
+            self._check_publishable(record, number, states=("kept", "draining"))
+        return self._publish(name, number, origin, body.reason)
+
+    def publish(self, name: str, body: Publication, origin: Origin) -> Job:
+        """Publish a generation by hand, whatever the gate found."""
+        record = self._store.variant(name)
+        states = ("kept", "draining", "rejected", "failed")
+        self._check_publishable(record, body.generation, states=states)
+        return self._publish(name, body.generation, origin, body.reason)
+
+    def remove(self, name: str, origin: Origin, *, force: bool, reason: str | None) -> Job:
+        """Drain a variant and stop its hosts."""
+        record = self._store.variant(name)
+        if record.published is not None and not force:
+            meeting = set(self._meeting_default_slo())
+            if name in meeting and meeting == {name}:
+                raise Conflict(
+                    f"{name} is the last variant that meets the default SLO of the service; "
+                    "add another one first, or remove it with force"
+                )
+        return self._store.submit_remove(
+            name,
+            origin.actor,
+            force=force,
+            idempotency_key=origin.key,
+            body_sha256=origin.digest,
+            reason=reason,
+        )
+
+    def cancel(self, identifier: str, actor: str) -> Job:
+        """Cancel a job; it ends soon. Raises `Conflict` if it has ended."""
+        self._store.cancel(identifier, actor)
+        return self._store.job(identifier)
+
+    def _submit(
+        self, name: str, body: Replacement, origin: Origin, *, must_exist: bool
+    ) -> Job | Preview:
+        if body.force and body.reason is None:
+            raise InvalidRequest("force needs a reason, for the history")
+        record = self._find(name)
+        is_served = record is not None and record.published is not None
+        self._check_exists(name, is_served=is_served, must_exist=must_exist)
+        source = self._source(name, record, body.recipe, is_served=is_served)
+        if body.dry_run:
+            return self._dry_run(name, source)
+        if isinstance(source, InCatalog):
+            source = self._sources.adopt(name, source, origin.actor)
+        if isinstance(source, OnDisk):
+            return self._publish(name, source.number, origin, body.reason)
+        return self._store.submit_build(
+            name,
+            source.recipe,
+            origin.actor,
+            must_exist=must_exist,
+            idempotency_key=origin.key,
+            body_sha256=origin.digest,
+            force=body.force,
+            reason=body.reason,
+        )
+
+    def _source(
+        self,
+        name: str,
+        record: VariantRecord | None,
+        recipe: Recipe | str | None,
+        *,
+        is_served: bool,
+    ) -> ToBuild | OnDisk | InCatalog:
+        if recipe is None and is_served:
+            # What is kept is what was replaced: a replacement is new.
+            source: ToBuild | OnDisk | InCatalog
+            source = self._sources.new_artifact(name, record) or ToBuild(
+                self._sources.recipe_named(name)
+            )
+        elif recipe is None:
+            source = self._sources.find(name, record)
+        elif isinstance(recipe, str):
+            source = ToBuild(self._sources.recipe_named(recipe))
+        else:
+            source = ToBuild(recipe)
+        if isinstance(source, ToBuild):
+            self._sources.check_can_build()
+            if name == DENSE:
+                raise Conflict("dense is the model itself: it is not built from a recipe")
+            self._check_recipe(source.recipe)
+        return source
+
+    def _dry_run(self, name: str, source: ToBuild | OnDisk | InCatalog) -> Preview:
+        if isinstance(source, ToBuild):
+            return self._preview(name, source.recipe)
+        recipe = source.variant.recipe if isinstance(source, InCatalog) else source.recipe
+        return Preview(
+            kind="publish",
+            recipe=recipe,
+            generation=source.number if isinstance(source, OnDisk) else None,
+            estimate_s=None,
+            estimated_memory_bytes=None,
+            estimated_bytes=None,
+            checks=(),
+            notes=("it is on disk: nothing is built, and its hosts are started at once",),
+        )
+
+    def _publish(self, name: str, number: int, origin: Origin, reason: str | None) -> Job:
+        return self._store.submit_publish(
+            name,
+            number,
+            origin.actor,
+            idempotency_key=origin.key,
+            body_sha256=origin.digest,
+            reason=reason,
+        )
+
+    def _check_exists(self, name: str, *, is_served: bool, must_exist: bool) -> None:
+        if is_served and not must_exist:
+            raise Conflict(f"the variant {name} is served already; replace it instead")
+        if must_exist and not is_served:
+            self._store.variant(name)  # raises ModelNotFound
+            raise Conflict(f"the variant {name} is not served; add it instead")
+
+    def _check_publishable(
+        self, record: VariantRecord, number: int, states: Collection[str]
+    ) -> None:
+        by_number = {each.number: each for each in record.generations}
+        possible = [str(n) for n, each in by_number.items() if each.state in states and each.digest]
+        there_are = f"there are {', '.join(possible)}" if possible else "there is none"
+        if number not in by_number or by_number[number].state == "deleted":
+            raise ModelNotFound(
+                f"{record.name} has no generation {number} on disk; of those that can be "
+                f"published {there_are}"
+            )
+        if str(number) not in possible:
+            raise Conflict(
+                f"generation {number} of {record.name} is {by_number[number].state}; of those "
+                f"that can be published {there_are}"
+            )
+
+    def _find(self, name: str) -> VariantRecord | None:
+        try:
+            return self._store.variant(name)
+        except ModelNotFound:
+            return None
+
+    def _reports(self) -> tuple[ReplicaReport, ...]:
+        alive = set(self._store.gateways(GATEWAY_LOST_S))
+        return tuple(report for report in self._store.reports() if report.gateway in alive)
+
+    def _view(
+        self,
+        record: VariantRecord,
+        reports: tuple[ReplicaReport, ...],
+        jobs: Mapping[str, Job],
+    ) -> VariantView:
+        card = self._card(record)
+        summary = summarize(card, self._hardware_key) if card else None
+        return view(record, reports, jobs.get(record.name), summary)
+
+    def _card(self, record: VariantRecord) -> ReportCard | None:
+        """Return the report card for this hardware, else the newest one; None without files."""
+        number = shown_generation(record)
+        if number is None:
+            return None
+        try:
+            variant = generations.load(self._catalog, record.name, number)
+        except ValueError:
+            return None
+        cards = sorted(variant.report_cards, key=lambda card: card.measured_at)
+        return variant.report_card(self._hardware_key) or (cards[-1] if cards else None)
