@@ -7,7 +7,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -253,7 +253,7 @@ def _follow_log(session: Session, job: dict[str, Any]) -> None:
         job = current
         for each in session.client.get("jobs", job["id"], "log", after=line)["lines"]:
             line = each["number"]
-            _print(session, each, lambda each=each: print_lines([each["text"]]))
+            _print(session, each, partial(print_lines, [each["text"]]))
     _print(session, job, lambda: _print_job(job))
     if job["status"] != "succeeded":
         sys.exit(1)

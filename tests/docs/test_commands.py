@@ -35,6 +35,9 @@ def test_the_command_exists(words: list[str]) -> None:
 
 def parse(command: click.Command, arguments: list[str]) -> None:
     """Raise `click.UsageError` for an option that the command does not have."""
+    if isinstance(command, click.Group):
+        parse(command.commands[arguments[0]], arguments[1:])
+        return
     command.make_parser(click.Context(command)).parse_args(list(arguments))
 
 

@@ -199,6 +199,14 @@ class Store:
         with self._database.write() as transaction:
             return submissions.remove(transaction, name, request)
 
+    def submitted(self, actor: str, idempotency_key: str, body_sha256: str) -> Job | None:
+        """Return the job that a request of this actor with this key made; None if there is none.
+
+        Raises `Conflict` if the key was used with another `body_sha256`.
+        """
+        with self._database.read() as transaction:
+            return submissions.repeated(transaction, Request(actor, idempotency_key, body_sha256))
+
     def cancel(self, job_id: str, actor: str) -> Job:
         """Cancel a job; repeating it changes nothing.
 

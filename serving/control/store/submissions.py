@@ -54,8 +54,8 @@ def build(
 
     Raises `InvalidRequest`, `ModelNotFound`, or `Conflict`.
     """
-    if (repeated := _repeated(transaction, request)) is not None:
-        return repeated
+    if (same := repeated(transaction, request)) is not None:
+        return same
     if not _NAME.fullmatch(name):
         raise InvalidRequest(
             f"{shorten(name)} cannot name a variant: use up to 63 lower-case letters, digits, "
@@ -87,8 +87,8 @@ def publish(transaction: Transaction, name: str, number: int, request: Request) 
     Raises `InvalidRequest` if the gate did not let it pass and there is no reason, `ModelNotFound`,
     or `Conflict` if its files are gone, or if it is served or about to be.
     """
-    if (repeated := _repeated(transaction, request)) is not None:
-        return repeated
+    if (same := repeated(transaction, request)) is not None:
+        return same
     generation = queries.generation(transaction, name, number)
     _require_idle(transaction, name)
     subject = f"{name}@{number}"
@@ -123,8 +123,8 @@ def remove(transaction: Transaction, name: str, request: Request) -> Job:
 
     Raises `ModelNotFound` if it is not served, or `Conflict`, unless forced, if it is the last one.
     """
-    if (repeated := _repeated(transaction, request)) is not None:
-        return repeated
+    if (same := repeated(transaction, request)) is not None:
+        return same
     published = _published(transaction, name)
     if published is None:
         if not queries.is_known(transaction, name):
@@ -178,7 +178,7 @@ def cancel(transaction: Transaction, job_id: str, actor: str) -> Job:
     return queries.job(transaction, job_id)
 
 
-def _repeated(transaction: Transaction, request: Request) -> Job | None:
+def repeated(transaction: Transaction, request: Request) -> Job | None:
     """Return the job that a request with the same key made.
 
     Raises `Conflict` if that request was another.

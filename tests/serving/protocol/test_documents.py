@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from serving.errors import ModelNotFound
+from serving.protocol.control import NO_REPOSITORY
 from serving.telemetry.event import Executed, HostUsage
 from tests.serving.builders import in_process
 from tests.serving.protocol.calls import INFER, assert_error, body
@@ -98,7 +99,7 @@ async def test_a_malformed_index_request_is_rejected(content: bytes) -> None:
 async def test_loading_models_is_not_supported(verb: str) -> None:
     async with in_process().client() as client:
         response = await client.post(f"/v2/repository/models/shirts/{verb}", json={})
-    assert_error(response, 501, "models cannot be loaded or unloaded through this API")
+    assert_error(response, 501, NO_REPOSITORY)
 
 
 @pytest.mark.parametrize("route", ["", "/ready", "/config", "/stats"])

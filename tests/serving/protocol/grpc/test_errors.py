@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2 as pb
 from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import BatchResult
 from serving.errors import STATUS, Overloaded, ServingError
+from serving.protocol.control import NO_REPOSITORY
 from serving.protocol.grpc.service import SERVICE
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.grpc.calls import (
@@ -186,8 +187,8 @@ async def test_the_error_states_what_is_available(
 @pytest.mark.parametrize(
     ("rpc", "text"),
     [
-        ("RepositoryModelLoad", "models cannot be loaded or unloaded through this API"),
-        ("RepositoryModelUnload", "models cannot be loaded or unloaded through this API"),
+        ("RepositoryModelLoad", NO_REPOSITORY),
+        ("RepositoryModelUnload", NO_REPOSITORY),
         ("SystemSharedMemoryStatus", "shared memory is not supported"),
         ("SystemSharedMemoryRegister", "shared memory is not supported"),
         ("SystemSharedMemoryUnregister", "shared memory is not supported"),
