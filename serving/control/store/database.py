@@ -26,6 +26,8 @@ from serving.errors import NotReady
 
 WAIT_S: Final = 10
 """Seconds that a transaction waits for those before it."""
+CONNECT_S: Final = 10
+"""Seconds that a connection to PostgreSQL may take."""
 
 _PG_OPTIONS: Final = (
     f"-c lock_timeout={WAIT_S}s -c statement_timeout={3 * WAIT_S}s "
@@ -120,12 +122,16 @@ class Database:
         if not self._is_sqlite:
             arguments = {
                 "options": _PG_OPTIONS,
-                "connect_timeout": WAIT_S,
+                "connect_timeout": CONNECT_S,
                 "application_name": "paretoserve",
             }
             return create_engine(self._url, pool_pre_ping=True, connect_args=arguments)
         assert self._url.database is not None
-        Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(self._url.database).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"the folder {folder} cannot be created") from error
         engine = create_engine(self._url, connect_args={"timeout": WAIT_S})
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
