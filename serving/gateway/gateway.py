@@ -14,6 +14,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from serving.control.api.administration import Administration
+from serving.control.store.store import Store
 from serving.dataplane.batching import Arrays
 from serving.dataplane.clock import LoopClock
 from serving.dataplane.dataplane import DataPlane
@@ -21,6 +23,7 @@ from serving.dataplane.executor import BatchExecutor
 from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import PendingRequest
 from serving.dataplane.scheduler import Scheduler
+from serving.gateway.administration import administration
 from serving.gateway.discovery import HostDiscovery, Registry
 from serving.gateway.settings import Settings
 from serving.link.pool import HostPool
@@ -48,8 +51,10 @@ DRAIN_POLL_S: Final = 0.02
 class Gateway:
     """One gateway in the running event loop."""
 
-    def __init__(self, settings: Settings, registry: Registry) -> None:
+    def __init__(self, settings: Settings, registry: Registry, store: Store | None = None) -> None:
         """Build the parts; no request is accepted before `start`.
+
+        With the `store` of the service, it can be changed through this gateway.
 
         Raises `OSError` if a port is taken, `ValueError` if the settings do not fit the catalog.
         """
@@ -119,7 +124,19 @@ class Gateway:
             registry,
         )
         inference = Inference(self._dataplane, settings.slo)
-        documents = Documents(self._dataplane, version("paretoserve"))
+        self._administration: Administration | None = None
+        if store is not None:
+            self._administration = administration(
+                settings,
+                store,
+                catalog.model.name,
+                lambda: self._dataplane.profiles,
+                latency.best_case_s,
+            )
+        control = self._administration.control if self._administration else None
+        documents = Documents(
+            self._dataplane, version("paretoserve"), has_repository=control is not None
+        )
         front_door = FrontDoor(shedder, self._dataplane.count_refused, clock.time)
         self._http = HttpListener(
             HttpProtocol(
@@ -128,6 +145,7 @@ class Gateway:
                 documents,
                 collectors,
                 max_body_bytes=limits.body_bytes,
+                control=control,
                 now=clock.time,
             ),
             settings.http.host,
@@ -141,6 +159,7 @@ class Gateway:
                 inference,
                 documents,
                 front_door=front_door,
+                control=control,
                 max_stream_requests=limits.stream_requests,
                 now=clock.time,
             ),
@@ -184,6 +203,8 @@ class Gateway:
         self._grpc.stop_accepting()
         await asyncio.sleep(0)  # stream messages that were read already are accepted
         self._dataplane.is_draining = True
+        if self._administration is not None:
+            self._administration.stop()
         deadline = time.monotonic() + self._drain_s
         while not self._scheduler.is_idle and time.monotonic() < deadline:
             await asyncio.sleep(DRAIN_POLL_S)
@@ -191,3 +212,5 @@ class Gateway:
         self._discovery_task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._discovery_task
+        if self._administration is not None:
+            self._administration.close()

@@ -174,7 +174,8 @@ class AdminApplication:
         query = request.query_params
         force, why = flag(query, "force"), reason(query)
         remove = partial(self._service.remove, force=force, reason=why)
-        return await self._submit(origin, remove, request.path_params["name"], origin)
+        name, needed = request.path_params["name"], self._service.needed()
+        return await self._submit(origin, remove, name, origin, needed)
 
     async def cancel(self, request: Request) -> Response:
         """POST /v2/admin/jobs/JOB/cancel: cancel a job."""

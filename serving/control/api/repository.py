@@ -58,7 +58,7 @@ class VariantRepository:
         """Remove a variant, and return once it has no hosts any more. See `Repository`."""
         actor = self._authorize(caller, "admin")
         self._check_name(name)
-        job = await self._call(self._submit_unload, name, Origin(actor))
+        job = await self._call(self._submit_unload, name, Origin(actor), self._service.needed())
         if job is not None:
             await self._wait(job)
 
@@ -93,7 +93,7 @@ class VariantRepository:
         replacement = parse_body(Replacement, orjson.dumps({"recipe": recipe}))
         return _job(self._service.replace(name, replacement, origin))
 
-    def _submit_unload(self, name: str, origin: Origin) -> Job | None:
+    def _submit_unload(self, name: str, origin: Origin, needed: str | None) -> Job | None:
         record, active = self._service.find(name)
         if record is None:
             self._service.variant(name)  # raises ModelNotFound
@@ -101,7 +101,7 @@ class VariantRepository:
             return active
         if record is not None and record.published is None and active is None:
             return None
-        return self._service.remove(name, origin, force=False, reason=None)
+        return self._service.remove(name, origin, needed, force=False, reason=None)
 
     async def _wait(self, job: Job) -> None:
         while job.status not in ENDED:

@@ -51,6 +51,18 @@ class Origin:
     """SHA-256 of the request."""
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What other parts of the service decide."""
+
+    check_recipe: Callable[[Recipe], None]
+    """Raises `InvalidRequest` for a recipe that may not be built."""
+    preview: Callable[[str, Recipe], Preview]
+    """Returns what it would take to build a recipe under the name of a variant."""
+    meeting_default_slo: Callable[[], Collection[str]]
+    """Returns the served variants that meet the default SLO. To be called on the event loop."""
+
+
 class VariantService:
     """Reads and changes the desired state of a service."""
 
@@ -60,22 +72,14 @@ class VariantService:
         sources: Sources,
         catalog: Path,
         hardware_key: str,
-        check_recipe: Callable[[Recipe], None],
-        preview: Callable[[str, Recipe], Preview],
-        meeting_default_slo: Callable[[], Collection[str]],
+        rules: Rules,
     ) -> None:
-        """`check_recipe` raises `InvalidRequest` for a recipe that may not be built.
-
-        `preview` estimates the cost of a recipe under the name of a variant, and
-        `meeting_default_slo` returns the served variants that meet the default SLO.
-        """
+        """Report cards of the hardware `hardware_key` are shown if there are any."""
         self._store = store
         self._sources = sources
         self._catalog = catalog
         self._hardware_key = hardware_key
-        self._check_recipe = check_recipe
-        self._preview = preview
-        self._meeting_default_slo = meeting_default_slo
+        self._rules = rules
 
     # Reading
 
@@ -172,16 +176,24 @@ class VariantService:
         self._check_publishable(record, body.generation, states=states)
         return self._publish(name, body.generation, origin, body.reason)
 
-    def remove(self, name: str, origin: Origin, *, force: bool, reason: str | None) -> Job:
-        """Drain a variant and stop its hosts."""
+    def needed(self) -> str | None:
+        """Return the variant without which none meets the default SLO, if any.
+
+        Does not block. To be called on the event loop, for `remove`.
+        """
+        meeting = list(self._rules.meeting_default_slo())
+        return meeting[0] if len(meeting) == 1 else None
+
+    def remove(
+        self, name: str, origin: Origin, needed: str | None, *, force: bool, reason: str | None
+    ) -> Job:
+        """Drain a variant and stop its hosts; `needed` is the one that only `force` removes."""
         record = self._store.variant(name)
-        if record.published is not None and not force:
-            meeting = set(self._meeting_default_slo())
-            if name in meeting and meeting == {name}:
-                raise Conflict(
-                    f"{name} is the last variant that meets the default SLO of the service; "
-                    "add another one first, or remove it with force"
-                )
+        if record.published is not None and name == needed and not force:
+            raise Conflict(
+                f"{name} is the last variant that meets the default SLO of the service; add "
+                "another one first, or remove it with force"
+            )
         return self._store.submit_remove(
             name,
             origin.actor,
@@ -246,12 +258,12 @@ class VariantService:
             self._sources.check_can_build()
             if name == DENSE:
                 raise Conflict("dense is the model itself: it is not built from a recipe")
-            self._check_recipe(source.recipe)
+            self._rules.check_recipe(source.recipe)
         return source
 
     def _dry_run(self, name: str, source: ToBuild | OnDisk | InCatalog) -> Preview:
         if isinstance(source, ToBuild):
-            return self._preview(name, source.recipe)
+            return self._rules.preview(name, source.recipe)
         recipe = source.variant.recipe if isinstance(source, InCatalog) else source.recipe
         return Preview(
             kind="publish",

@@ -1,0 +1,104 @@
+"""What a gateway needs to let its service be changed, put together from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Final
+
+from serving.control.api.administration import Administration
+from serving.control.api.service import Rules
+from serving.control.api.views import Preview
+from serving.control.settings import Builder
+from serving.control.store.store import Store
+from serving.control.tokens import FILE, Token, load_or_create
+from serving.errors import InvalidRequest
+from serving.gateway.settings import Settings
+from serving.routing.attainability import attainable_variants
+from serving.routing.profile import VariantProfile, qualifying
+from serving.routing.slo import Slo
+from variants.catalog.hardware import hardware
+from variants.catalog.recipe import Recipe
+
+CONTROL: Final = ".control"
+"""Folder of the state in the folder of a catalog."""
+
+ENVELOPE_BYTES: Final = 4096
+"""Maximum size of what an admin request has besides a recipe."""
+
+
+def token_file(catalog: Path) -> Path:
+    """Return the path of the token that the first start makes."""
+    return catalog / CONTROL / FILE
+
+
+def service_tokens(settings: Settings) -> tuple[Token, ...]:
+    """Return the tokens of the settings, else the one in the file, which is made if necessary.
+
+    Raises `ValueError` if the file is empty.
+    """
+    if settings.control.tokens:
+        return settings.control.tokens
+    token, _ = load_or_create(token_file(settings.catalog))
+    return (token,)
+
+
+def administration(
+    settings: Settings,
+    store: Store,
+    model: str,
+    profiles: Callable[[], Mapping[str, VariantProfile]],
+    best_case_s: Callable[[str, int], float],
+) -> Administration:
+    """Return the administration of a gateway.
+
+    `profiles` returns those of the variants that are served, and `best_case_s` the least time, in
+    seconds, that a variant takes for a batch of a size.
+    """
+
+    def meeting_default_slo() -> Collection[str]:
+        return variants_meeting(settings.slo, profiles(), best_case_s)
+
+    return Administration(
+        model,
+        store,
+        settings.catalog,
+        settings.project,
+        hardware(settings.hosts.cpus).key,
+        service_tokens(settings),
+        _rules(settings.builder, meeting_default_slo),
+        max_body_bytes=settings.builder.max_recipe_bytes + ENVELOPE_BYTES,
+        poll_s=settings.control.poll_s,
+        is_inference_open=settings.control.open_inference,
+    )
+
+
+def variants_meeting(
+    slo: Slo,
+    profiles: Mapping[str, VariantProfile],
+    best_case_s: Callable[[str, int], float],
+) -> list[str]:
+    """Return the variants that can answer one sample within an SLO when the service is idle."""
+    names = [name for name in qualifying(profiles, slo) if name in profiles]
+    return list(attainable_variants(names, 1, slo.latency_s, best_case_s))
+
+
+def _rules(limits: Builder, meeting_default_slo: Callable[[], Collection[str]]) -> Rules:
+    def check(recipe: Recipe) -> None:
+        if len(recipe) > limits.max_steps:
+            raise InvalidRequest(
+                f"the recipe has {len(recipe)} steps; at most {limits.max_steps} are allowed"
+            )
+
+    def preview(name: str, recipe: Recipe) -> Preview:
+        return Preview(
+            kind="build",
+            recipe=recipe,
+            generation=None,
+            estimate_s=None,
+            estimated_memory_bytes=None,
+            estimated_bytes=None,
+            checks=(),
+        )
+
+    return Rules(check, preview, meeting_default_slo)
