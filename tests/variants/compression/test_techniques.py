@@ -11,7 +11,14 @@ from tests.small import quiet
 from tests.variants import tiny, tiny_conv, two_inputs
 from tests.variants.compression.recipes import PARAMETERS, recipe
 from variants.catalog.recipe import Step
-from variants.compression.techniques import TECHNIQUES, resolve, resolve_all
+from variants.catalog.techniques import FILE, known_techniques
+from variants.compression.techniques import (
+    TECHNIQUES,
+    describe_techniques,
+    render_techniques,
+    resolve,
+    resolve_all,
+)
 from variants.compression.techniques.activation import ActivationPruning
 from variants.model.loading import describe_interface
 from variants.runtime.onnx import OnnxRunner
@@ -95,3 +102,9 @@ def test_neurons_cannot_be_removed_after_weights_were_masked() -> None:
     message = "step 3, 'activation-pruning', cannot follow 'sparse-n:m': masked weights must stay"
     with pytest.raises(ValueError, match=message):
         resolve_all(recipe("sparse-n:m", "recover", "activation-pruning"))
+
+
+def test_the_file_for_services_is_up_to_date() -> None:
+    # `python -m variants.compression.techniques` writes it.
+    assert FILE.read_bytes() == render_techniques()
+    assert known_techniques() == describe_techniques()

@@ -1,17 +1,20 @@
 """The table of compression techniques, and the validation of recipes.
 
-To add a technique, write `variants/compression/techniques/<name>.py` and list the class in
-`TECHNIQUES`. `tests/variants/compression/test_techniques.py` then checks it against the contract.
+To add a technique, write `variants/compression/techniques/<name>.py`, list the class in
+`TECHNIQUES`, and run `python -m variants.compression.techniques`.
+`tests/variants/compression/test_techniques.py` then checks it against the contract.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from variants.catalog.recipe import Recipe, Step
+from variants.catalog.techniques import CONTENT, StageName, TechniqueInfo, order_error
 from variants.compression.techniques.activation import ActivationPruning
 from variants.compression.techniques.half import Bf16, Fp16
 from variants.compression.techniques.int8 import Int8
@@ -44,11 +47,10 @@ TECHNIQUES: Final[Mapping[str, type[Technique]]] = {
     )
 }
 
-_STAGE_ERRORS: Final = {
-    Stage.MASKED: "masked weights must stay zero from there on, and this step would change their "
-    "pattern",
-    Stage.GRAPH: "the model is an ONNX graph from there on, and changes to the network would not "
-    "reach it; place this step before the one that makes the graph",
+_STAGE_NAMES: Final[Mapping[Stage, StageName]] = {
+    Stage.FREE: "free",
+    Stage.MASKED: "masked",
+    Stage.GRAPH: "graph",
 }
 
 
@@ -80,23 +82,38 @@ def resolve_all(recipe: Recipe) -> tuple[Technique, ...]:
     Raises `ValueError` as `resolve` does, and if a step cannot follow the steps before it.
     """
     techniques = tuple(resolve(step) for step in recipe)
-    stage, last = Stage.FREE, None
-    for number, technique in enumerate(techniques, start=1):
-        if last is not None and (reason := _order_error(technique, stage, last)):
-            raise ValueError(
-                f"step {number}, {technique.kind!r}, cannot follow {last.kind!r}: {reason}"
-            )
-        if technique.yields > stage:
-            stage, last = technique.yields, technique
+    if error := order_error((technique.kind for technique in techniques), describe_techniques()):
+        raise ValueError(error)
     return techniques
 
 
-def _order_error(technique: Technique, stage: Stage, last: Technique) -> str:
-    """Return why a technique cannot follow `last`, which set the stage; "" if it can."""
-    if stage > technique.accepts:
-        return _STAGE_ERRORS[stage]
-    if stage is Stage.GRAPH and not isinstance(last, Converter):
-        return (
-            f"the graph of {last.kind!r} cannot be rebuilt from a network that was trained further"
+@cache
+def describe_techniques() -> dict[str, TechniqueInfo]:
+    """Return what is known of all techniques without importing them, by name."""
+    return {
+        kind: TechniqueInfo(
+            parameters=_without_texts(technique.model_json_schema()),
+            accepts=_STAGE_NAMES[technique.accepts],
+            yields=_STAGE_NAMES[technique.yields],
+            rebuilds=issubclass(technique, Converter),
         )
-    return ""
+        for kind, technique in TECHNIQUES.items()
+    }
+
+
+def render_techniques() -> bytes:
+    """Return the content of `variants/catalog/techniques.json`."""
+    return CONTENT.dump_json(describe_techniques(), indent=1) + b"\n"
+
+
+def _without_texts(schema: Any, *, is_names: bool = False) -> Any:
+    """Return a JSON schema without titles and descriptions; `is_names` if its keys are names."""
+    if isinstance(schema, list):
+        return [_without_texts(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _without_texts(value, is_names=key in ("properties", "$defs"))
+        for key, value in schema.items()
+        if is_names or key not in ("title", "description")
+    }

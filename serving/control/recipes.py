@@ -1,0 +1,253 @@
+"""Recipes from the network: data that is checked and bounded before anything is built.
+
+    bytes ─▶ read_recipe ─▶ Recipe ─▶ check_recipe: steps, techniques, parameters, order, training
+                                   ─▶ forecast: size and memory of the variant
+
+A recipe names techniques and gives numbers, choices and patterns of layer names. There is no field
+for a path or an import. The schemas of the parameters come from `variants.catalog.techniques`, so
+torch is not imported; what only concerns several parameters of a technique together is checked when
+the build begins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, Final
+
+import orjson
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError as SchemaError
+from jsonschema.exceptions import best_match
+from pydantic import TypeAdapter, ValidationError
+
+from serving.control.settings import Builder
+from serving.errors import InvalidRequest, RequestTooLarge, shorten
+from variants.catalog.catalog import Catalog, ReportCard
+from variants.catalog.recipe import DENSE, Recipe, Step
+from variants.catalog.record import Record
+from variants.catalog.techniques import known_techniques, order_error
+
+_RECIPE: Final = TypeAdapter(Recipe)
+_LARGEST_INTEGER: Final = 2**63 - 1
+_EXAMPLE: Final = '[{"technique": "int8", "parameters": {"samples": 512}}]'
+
+
+def read_recipe(content: bytes, limits: Builder) -> Recipe:
+    """Return the recipe that JSON states, after all checks.
+
+    Raises `RequestTooLarge` or `InvalidRequest` with what would be right.
+    """
+    _require_size(len(content), limits)
+    try:
+        decoded = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the recipe is not valid JSON: {error}") from None
+    try:
+        recipe = _RECIPE.validate_python(decoded)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f" {part}" for part in first["loc"])
+        raise InvalidRequest(
+            f"the recipe{where}: {first['msg']}; a recipe is a list of steps, such as {_EXAMPLE}"
+        ) from None
+    check_recipe(recipe, limits)
+    return recipe
+
+
+def check_recipe(recipe: Recipe, limits: Builder) -> None:
+    """Check a recipe that was parsed already.
+
+    Raises `RequestTooLarge` or `InvalidRequest` with what would be right.
+    """
+    try:
+        size = len(orjson.dumps([step.model_dump() for step in recipe]))
+    except (TypeError, ValueError, RecursionError):  # such as an integer of more than 64 bits
+        raise InvalidRequest("the recipe holds values that JSON cannot represent") from None
+    _require_size(size, limits)
+    if len(recipe) > limits.max_steps:
+        raise InvalidRequest(
+            f"a recipe may have at most {limits.max_steps} steps (builder.max_steps), "
+            f"not {len(recipe)}"
+        )
+    for number, step in enumerate(recipe, start=1):
+        _check_step(number, step)
+    if error := order_error((step.technique for step in recipe), known_techniques()):
+        raise InvalidRequest(error)
+    epochs = training_epochs(recipe)
+    if epochs > limits.max_epochs:
+        raise InvalidRequest(
+            f"a recipe may train for at most {limits.max_epochs} epochs (builder.max_epochs), "
+            f"not {epochs:,}"
+        )
+
+
+def training_epochs(recipe: Recipe) -> int:
+    """Return the epochs of training in all steps of a valid recipe; a round counts as one at least.
+
+    A lottery ticket is trained once in each round and once more in the end.
+    """
+    return sum(_epochs(_with_defaults(step)) for step in recipe)
+
+
+def _epochs(parameters: Mapping[str, Any]) -> int:
+    rounds, between = parameters.get("rounds"), parameters.get("recover")
+    if "epochs" in parameters:
+        return int(parameters["epochs"]) * (1 if rounds is None else int(rounds) + 1)
+    each = 1 if between is None else int(between["epochs"])
+    return 0 if rounds is None else (int(rounds) - 1) * each
+
+
+def _with_defaults(step: Step) -> dict[str, Any]:
+    """Return the parameters of a step with the defaults of those that it does not set."""
+    schema = known_techniques()[step.technique].parameters
+    filled = _defaults(schema) | step.parameters
+    if isinstance(filled.get("recover"), dict):
+        filled["recover"] = _defaults(schema["$defs"]["Schedule"]) | filled["recover"]
+    return filled
+
+
+def _defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value["default"] for name, value in schema["properties"].items() if "default" in value
+    }
+
+
+def _require_size(size: int, limits: Builder) -> None:
+    if size > limits.max_recipe_bytes:
+        raise RequestTooLarge(
+            f"a recipe may have at most {limits.max_recipe_bytes:,} bytes "
+            f"(builder.max_recipe_bytes), not {size:,}"
+        )
+
+
+def _check_step(number: int, step: Step) -> None:
+    known = known_techniques()
+    where = f"step {number}"
+    if step.technique not in known:
+        raise InvalidRequest(
+            f"{where}: unknown technique {shorten(step.technique)}; known techniques: "
+            f"{', '.join(known)}"
+        )
+    for value in _numbers(step.parameters):
+        if not math.isfinite(value) or abs(value) > _LARGEST_INTEGER:
+            raise InvalidRequest(f"{where}, {step.technique}: {shorten(value)} is out of range")
+    error = best_match(_validator(step.technique).iter_errors(step.parameters))
+    if error is not None:
+        names = ", ".join(known[step.technique].parameters["properties"])
+        raise InvalidRequest(
+            f"{where}, {step.technique}: {_describe(error)}; known parameters: {names}"
+        )
+
+
+@cache
+def _validator(technique: str) -> Draft202012Validator:
+    return Draft202012Validator(known_techniques()[technique].parameters)
+
+
+def _describe(error: SchemaError) -> str:
+    """Return an error of a JSON schema in words, of bounded length."""
+    where = ".".join(str(part) for part in error.absolute_path)
+    name = f"{shorten(where)[1:-1]}: " if where else ""
+    match error.validator:
+        case "additionalProperties":
+            unknown = sorted(set(error.instance) - set(error.schema["properties"]))
+            return f"{name}unknown parameter {shorten(unknown[0])}"
+        case "required":
+            missing = [each for each in error.validator_value if each not in error.instance]
+            return f"{name}the parameter {missing[0]!r} is required"
+        case "enum":
+            options = ", ".join(map(str, error.validator_value))
+            return f"{name}{shorten(error.instance)} is not one of {options}"
+        case "type":
+            return f"{name}{shorten(error.instance)} is not of type {error.validator_value}"
+        case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum" as rule:
+            words = _BOUNDS[rule]
+            return f"{name}{shorten(error.instance)} must be {words} {error.validator_value}"
+    return f"{name}{shorten(error.instance)} is not valid"
+
+
+_BOUNDS: Final = {
+    "minimum": "at least",
+    "exclusiveMinimum": "greater than",
+    "maximum": "at most",
+    "exclusiveMaximum": "less than",
+}
+
+
+def _numbers(value: object) -> Iterator[float]:
+    """Yield all numbers in the parameters of a step."""
+    if isinstance(value, bool):
+        return
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _numbers(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item)
+
+
+class Forecast(Record):
+    """What a variant of a recipe will probably need; None if nothing similar was measured."""
+
+    served_bytes: int | None
+    """Size of the files that a host loads."""
+    resident_bytes: int | None
+    """Memory of one host."""
+    basis: str
+    """What the numbers are taken from."""
+
+
+_SIZES: Final[Mapping[str, float]] = {
+    "int8": 0.25,
+    "fp16": 0.5,
+    "bf16": 0.5,
+    "weight-sharing": 0.25,
+}
+"""Size of the weights after a technique, as a share of their size before."""
+
+
+def forecast(recipe: Recipe, catalog: Catalog, hardware_key: str | None = None) -> Forecast:
+    """Forecast size and memory of the variant of a valid recipe from the catalog's report cards.
+
+    The card of a variant with the same recipe counts, else one with the same techniques, else that
+    of dense with the usual effect of the techniques. `hardware_key` selects cards; None means any.
+    """
+    cards: dict[str, ReportCard] = {}
+    for name, variant in catalog.variants.items():
+        fitting = [c for c in variant.report_cards if hardware_key in (None, c.hardware.key)]
+        if fitting:
+            cards[name] = fitting[-1]
+    kinds = [step.technique for step in recipe]
+    same = [name for name in cards if catalog.variants[name].recipe == recipe]
+    similar = [
+        name
+        for name in cards
+        if [step.technique for step in catalog.variants[name].recipe] == kinds
+    ]
+    for names, what in ((same, "the same recipe"), (similar, "the same techniques")):
+        if names:
+            card = cards[names[0]]
+            return Forecast(
+                served_bytes=card.served_bytes,
+                resident_bytes=card.resident_bytes,
+                basis=f"the report card of {names[0]}, which has {what}",
+            )
+    if DENSE not in cards:
+        return Forecast(served_bytes=None, resident_bytes=None, basis="no report card is similar")
+    share = math.prod(_size_share(step) for step in recipe)
+    dense = cards[DENSE]
+    return Forecast(
+        served_bytes=round(share * dense.served_bytes),
+        resident_bytes=round(share * dense.resident_bytes),
+        basis="the report card of dense and the usual effect of the techniques",
+    )
+
+
+def _size_share(step: Step) -> float:
+    if step.technique == "structured":
+        return 1 - float(_with_defaults(step)["share"])
+    return _SIZES.get(step.technique, 1.0)

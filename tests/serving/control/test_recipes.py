@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from serving.control.recipes import check_recipe, forecast, read_recipe, training_epochs
+from serving.control.settings import Builder
+from serving.errors import InvalidRequest, RequestTooLarge, ServingError
+from tests.variants.catalog.cards import card, catalog
+from variants.catalog.recipe import Recipe, Step
+
+LIMITS = Builder()
+INT8 = {"technique": "int8", "parameters": {"samples": 64}}
+
+
+def _step(technique: str, **parameters: Any) -> dict[str, Any]:
+    return {"technique": technique, "parameters": parameters}
+
+
+def _recipe(*steps: dict[str, Any]) -> Recipe:
+    return tuple(Step.model_validate(step) for step in steps)
+
+
+HOSTILE: list[Any] = [
+    pytest.param(b"", "not valid JSON", id="nothing"),
+    pytest.param(b'[{"technique": "int8"', "not valid JSON", id="cut off"),
+    pytest.param(b"\x80\x04\x95\x1f", "not valid JSON", id="a pickle"),
+    pytest.param(b"[" * 30_000, "not valid JSON", id="nested lists"),
+    pytest.param(b'{"technique": "int8"}', "a recipe is a list of steps", id="not a list"),
+    pytest.param(b'["int8"]', "the recipe 0: .* a recipe is a list of steps", id="not a step"),
+    pytest.param(b'[{"technique": 7}]', "the recipe 0 technique", id="a number as technique"),
+    pytest.param(
+        [{"technique": "int8", "module": "os"}], "the recipe 0 module", id="an unknown field"
+    ),
+    pytest.param([_step("os.system")], "unknown technique 'os.system'; known", id="an import path"),
+    pytest.param([_step("../../etc/passwd")], "unknown technique", id="a file path"),
+    pytest.param([_step("x" * 10_000)], "unknown technique 'xxx", id="a long name"),
+    pytest.param(
+        [_step("int8", samples="os:system")],
+        "step 1, int8: samples: 'os:system' is not of type integer", id="an import as a number",
+    ),
+    pytest.param(
+        [_step("int8", weights="/etc/passwd")],
+        "step 1, int8: unknown parameter 'weights'; known parameters: mode, samples",
+        id="an unknown parameter",
+    ),
+    pytest.param([_step("int8", mode="eval")], "'eval' is not one of static, dynamic", id="choice"),
+    pytest.param([_step("int8", samples=0)], "samples: 0 must be at least 1", id="too small"),
+    pytest.param([_step("int8", max_drop=2)], "max_drop: 2 must be at most 1", id="too large"),
+    pytest.param([_step("int8", samples=2.5)], "2.5 is not of type integer", id="a fraction"),
+    pytest.param([_step("int8", per_channel="yes")], "is not of type boolean", id="a text"),
+    pytest.param([_step("int8", seed=2**63)], "is out of range", id="a large seed"),
+    pytest.param(b'[{"technique":"int8","parameters":{"max_drop":1e999}}]', ".", id="infinity"),
+    pytest.param([_step("structured")], "the parameter 'share' is required", id="incomplete"),
+    pytest.param([_step("structured", share=1.0)], "share: 1.0 must be less than 1", id="all"),
+    pytest.param(
+        [_step("structured", share=0.5, rounds=3, recover={"epochs": 1, "module": "os"})],
+        "step 1, structured: recover: unknown parameter 'module'", id="within a training",
+    ),
+    pytest.param(
+        [INT8, _step("structured", share=0.5)],
+        "step 2, 'structured', cannot follow 'int8': the model is an ONNX graph", id="the order",
+    ),
+    pytest.param([INT8] * 9, "at most 8 steps", id="many steps"),
+    pytest.param([_step("recover", epochs=101)], "at most 100 epochs .* not 101", id="epochs"),
+    pytest.param([_step("recover", epochs=60)] * 2, "100 epochs .* not 120", id="epochs of two"),
+    pytest.param(
+        [_step("lottery-ticket", epochs=20)], "100 epochs .* not 120", id="epochs in rounds"
+    ),
+    pytest.param(
+        [_step("unstructured", share=0.5, rounds=52, recover={})], "not 102", id="epochs between"
+    ),
+    pytest.param([_step("structured", share=0.5, rounds=1000)], "not 999", id="rounds"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("recipe", "message"), HOSTILE)
+def test_a_hostile_recipe_gets_one_short_sentence(recipe: Any, message: str) -> None:
+    content = recipe if isinstance(recipe, bytes) else json.dumps(recipe).encode()
+    with pytest.raises(InvalidRequest, match=message) as caught:
+        read_recipe(content, LIMITS)
+    text = str(caught.value)
+    assert len(text) < 500
+    assert "\n" not in text
+    assert "Traceback" not in text
+
+
+def test_a_giant_recipe_is_not_even_parsed() -> None:
+    content = b'[{"technique": "int8"}]' + b" " * LIMITS.max_recipe_bytes
+    with pytest.raises(RequestTooLarge, match="at most 65,536 bytes .* not 65,559"):
+        read_recipe(content, LIMITS)
+    with pytest.raises(RequestTooLarge):
+        read_recipe(b"[" * 10**6, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"exclude": ["x" * 70_000]},
+        {"max_drop": float("nan")},
+        {"seed": 10**400},
+        {"exclude": [object()]},
+    ],
+    ids=["giant", "not a number", "beyond 64 bits", "not data"],
+)
+def test_a_parsed_recipe_is_bounded_too(parameters: dict[str, Any]) -> None:
+    with pytest.raises(ServingError):
+        check_recipe((Step(technique="int8", parameters=parameters),), LIMITS)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        [],
+        [INT8],
+        [_step("structured", share=0.5), _step("recover", epochs=6, distill=0.5), INT8],
+        [INT8, _step("recover")],
+        [_step("unstructured", shares={"1": 0.5, "3": 0.7}), _step("sparse-n:m")],
+        [_step("int8", exclude=["blocks.0.*"], max_drop=None)],
+    ],
+)
+def test_a_valid_recipe_is_returned_as_it_is(recipe: list[dict[str, Any]]) -> None:
+    assert read_recipe(json.dumps(recipe).encode(), LIMITS) == _recipe(*recipe)
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs"),
+    [
+        ([INT8], 0),
+        ([_step("recover")], 2),
+        ([_step("recover", epochs=6), INT8, _step("recover", epochs=1)], 7),
+        ([_step("structured", share=0.5, rounds=4, recover={"epochs": 3})], 9),
+        ([_step("lottery-ticket", epochs=2, rounds=3)], 8),
+    ],
+)
+def test_epochs_are_counted_over_all_steps(steps: list[dict[str, Any]], epochs: int) -> None:
+    assert training_epochs(_recipe(*steps)) == epochs
+
+
+def test_recipes_are_checked_without_torch() -> None:
+    script = (
+        "import sys; from serving.control.recipes import read_recipe; "
+        "from serving.control.settings import Builder; "
+        'read_recipe(b\'[{"technique": "int8"}]\', Builder()); '
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_most_similar_report_card_makes_the_forecast() -> None:
+    dense = card().model_copy(update={"served_bytes": 1_000, "resident_bytes": 2_000})
+    int8 = card().model_copy(update={"served_bytes": 300, "resident_bytes": 700})
+    both = catalog({"dense": (dense,), "int8": (int8,)})
+    measured = _recipe(INT8)
+    variants = dict(both.variants)
+    variants["int8"] = variants["int8"].model_copy(update={"recipe": measured})
+    both = both.model_copy(update={"variants": variants})
+
+    for recipe, expected, basis in (
+        (measured, (300, 700), "int8, which has the same recipe"),
+        (_recipe(_step("int8", samples=8)), (300, 700), "int8, which has the same techniques"),
+        (_recipe(_step("fp16")), (500, 1_000), "dense and the usual effect"),
+        (_recipe(_step("structured", share=0.75), INT8), (62, 125), "dense and the usual effect"),
+    ):
+        found = forecast(recipe, both)
+        assert (found.served_bytes, found.resident_bytes) == expected
+        assert basis in found.basis
+    assert forecast(measured, both, "another-cpu").served_bytes is None
