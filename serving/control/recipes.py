@@ -150,22 +150,25 @@ def _describe(error: SchemaError) -> str:
     """Return an error of a JSON schema in words, of bounded length."""
     where = ".".join(str(part) for part in error.absolute_path)
     name = f"{shorten(where)[1:-1]}: " if where else ""
+    instance: Any = error.instance
+    schema: Any = error.schema
+    expected: Any = error.validator_value
     match error.validator:
         case "additionalProperties":
-            unknown = sorted(set(error.instance) - set(error.schema["properties"]))
+            unknown = sorted(set(instance) - set(schema["properties"]))
             return f"{name}unknown parameter {shorten(unknown[0])}"
         case "required":
-            missing = [each for each in error.validator_value if each not in error.instance]
+            missing = [each for each in expected if each not in instance]
             return f"{name}the parameter {missing[0]!r} is required"
         case "enum":
-            options = ", ".join(map(str, error.validator_value))
-            return f"{name}{shorten(error.instance)} is not one of {options}"
+            options = ", ".join(map(str, expected))
+            return f"{name}{shorten(instance)} is not one of {options}"
         case "type":
-            return f"{name}{shorten(error.instance)} is not of type {error.validator_value}"
+            return f"{name}{shorten(instance)} is not of type {expected}"
         case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum" as rule:
             words = _BOUNDS[rule]
-            return f"{name}{shorten(error.instance)} must be {words} {error.validator_value}"
-    return f"{name}{shorten(error.instance)} is not valid"
+            return f"{name}{shorten(instance)} must be {words} {expected}"
+    return f"{name}{shorten(instance)} is not valid"
 
 
 _BOUNDS: Final = {

@@ -91,7 +91,7 @@ def test_a_hostile_recipe_gets_one_short_sentence(recipe: Any, message: str) -> 
 
 def test_a_giant_recipe_is_not_even_parsed() -> None:
     content = b'[{"technique": "int8"}]' + b" " * LIMITS.max_recipe_bytes
-    with pytest.raises(RequestTooLarge, match="at most 65,536 bytes .* not 65,559"):
+    with pytest.raises(RequestTooLarge, match=r"at most 65,536 bytes .* not 65,559"):
         read_recipe(content, LIMITS)
     with pytest.raises(RequestTooLarge):
         read_recipe(b"[" * 10**6, LIMITS)
