@@ -19,6 +19,7 @@ from serving.dataplane.executor import BatchResult
 from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.scheduler import Scheduler
 from serving.experiment.assignment import Experiment
+from serving.protocol.control import Control
 from serving.protocol.documents import Documents
 from serving.protocol.http.application import HttpProtocol
 from serving.protocol.inference import Inference
@@ -117,6 +118,7 @@ class InProcess:
     dataplane: DataPlane
     scheduler: Scheduler[Arrays, Arrays]
     registry: CollectorRegistry
+    control: Control | None
 
     def client(self) -> httpx.AsyncClient:
         """Return an HTTP client that calls the application directly."""
@@ -136,6 +138,7 @@ def in_process(
     max_body_bytes: int = 1_000_000,
     default_slo: Slo | None = None,
     experiment: Experiment | None = None,
+    control: Control | None = None,
 ) -> InProcess:
     """Return a gateway in the running loop; each variant has `slots` slots from the start."""
     clock = LoopClock()
@@ -174,13 +177,14 @@ def in_process(
         experiment=experiment,
     )
     inference = Inference(dataplane, default_slo or Slo())
-    documents = Documents(dataplane, "1.2.3")
+    documents = Documents(dataplane, "1.2.3", has_repository=control is not None)
     protocol = HttpProtocol(
         dataplane,
         inference,
         documents,
         registry,
         max_body_bytes=max_body_bytes,
+        control=control,
         now=clock.time,
     )
-    return InProcess(protocol, inference, documents, dataplane, scheduler, registry)
+    return InProcess(protocol, inference, documents, dataplane, scheduler, registry, control)

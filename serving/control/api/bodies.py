@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
+import orjson
 from pydantic import Discriminator, Field, Tag, ValidationError
 
 from serving.errors import InvalidRequest, shorten
@@ -76,8 +77,13 @@ def parse_body(kind: type[B], body: bytes) -> B:
 
     Raises `InvalidRequest` with the field and the problem.
     """
+    body = body or b"{}"
     try:
-        return kind.model_validate_json(body or b"{}", strict=True)
+        orjson.loads(body)  # pydantic would accept NaN and infinity, which are not JSON
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    try:
+        return kind.model_validate_json(body, strict=True)
     except ValidationError as error:
         raise InvalidRequest(f"the body: {describe(error, kind)}") from None
 

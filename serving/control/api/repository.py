@@ -74,14 +74,26 @@ class VariantRepository:
             )
 
     def _submit_load(self, name: str, recipe: Any, origin: Origin) -> Job | None:
-        """Submit what makes the variant served; return None if nothing is to be done."""
-        record, active = self._service.find(name)
-        if active is not None:
-            if active.kind != "remove" and recipe in (None, _as_json(active.recipe or ())):
-                return active
-            raise Conflict(
-                f"job {active.id} ({active.kind}) is in progress for {name}; wait until it is over"
-            )
+        """Submit what makes the variant served; return None if nothing is to be done.
+
+        A job in progress that does the same is returned, also one that was just submitted.
+        """
+        try:
+            return self._active_load(name, recipe) or self._new_load(name, recipe, origin)
+        except Conflict:
+            same = self._active_load(name, recipe)
+            if same is None:
+                raise
+            return same
+
+    def _active_load(self, name: str, recipe: Any) -> Job | None:
+        _, active = self._service.find(name)
+        if active is None or active.kind == "remove":
+            return None
+        return active if recipe in (None, _as_json(active.recipe or ())) else None
+
+    def _new_load(self, name: str, recipe: Any, origin: Origin) -> Job | None:
+        record, _ = self._service.find(name)
         served = _served_recipe(record)
         if served is None:
             body = parse_body(Addition, orjson.dumps({"name": name, "recipe": recipe}))

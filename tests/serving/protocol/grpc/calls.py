@@ -33,6 +33,7 @@ def protocol(
         gateway.inference,
         gateway.documents,
         front_door=front_door,
+        control=gateway.control,
         max_stream_requests=max_stream_requests,
         health_poll_interval_s=HEALTH_POLL_INTERVAL_S,
     )
