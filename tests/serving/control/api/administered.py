@@ -18,6 +18,7 @@ from serving.control.api.administration import Administration
 from serving.control.api.service import Rules
 from serving.control.api.views import Preview
 from serving.control.state import GateVerdict, Job
+from serving.control.store.changes import IllegalTransition
 from serving.control.store.database import sqlite_url
 from serving.control.store.store import Store
 from serving.control.tokens import Token, digest
@@ -139,7 +140,8 @@ class Administered:
         async def run() -> None:
             while True:
                 for job in self.store.jobs(active_only=True):
-                    self.finish(job)
+                    with contextlib.suppress(IllegalTransition):  # it was just cancelled
+                        self.finish(job)
                 await asyncio.sleep(POLL_S)
 
         task = asyncio.create_task(run())
