@@ -197,6 +197,9 @@ def publish(transaction: Transaction, name: str, number: int, probe_ms: float | 
 
 def drained(transaction: Transaction, name: str, number: int) -> None:
     """Record that the hosts of a former generation are gone; its files are kept."""
+    present = state_of(transaction, name, number)
+    if present != "draining":
+        raise IllegalTransition(f"{name}@{number} is {present}, not draining")
     move(transaction, name, number, "kept")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,11 +33,27 @@ def postgres() -> Iterator[URL]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database."""
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """A function that empties a database and returns its URL."""
     if request.param == "sqlite":
-        return sqlite_url(tmp_path / "state.db")
+        return lambda: _empty_sqlite(tmp_path / "state.db")
     server: URL = request.getfixturevalue("postgres")
+    return lambda: _empty_postgres(server)
+
+
+@pytest.fixture
+def url(empty: Callable[[], str]) -> str:
+    """The URL of an empty database."""
+    return empty()
+
+
+def _empty_sqlite(file: Path) -> str:
+    for suffix in ("", "-wal", "-shm"):
+        file.with_name(file.name + suffix).unlink(missing_ok=True)
+    return sqlite_url(file)
+
+
+def _empty_postgres(server: URL) -> str:
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for statement in ("DROP SCHEMA public CASCADE", "CREATE SCHEMA public"):

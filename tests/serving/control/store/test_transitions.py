@@ -199,6 +199,7 @@ def prepare(store: Store) -> tuple[str, str, str]:
         pytest.param(lambda s, q, w, o: s.publish("warm", 2), id="publish another"),
         pytest.param(lambda s, q, w, o: s.probed("over", 1, 1.0), id="probe what is not warming"),
         pytest.param(lambda s, q, w, o: s.drained("over", 1), id="drained: published"),
+        pytest.param(lambda s, q, w, o: s.drained("warm", 1), id="drained: warming"),
         pytest.param(lambda s, q, w, o: s.drained("none", 1), id="drained: unknown"),
         pytest.param(lambda s, q, w, o: s.removed("over"), id="nobody removes it"),
     ],
