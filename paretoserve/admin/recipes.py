@@ -17,6 +17,8 @@ def read_recipe(text: str | None) -> object:
         return None
     path = Path(text)
     is_file = len(text) < 4096 and "\n" not in text and path.is_file()
+    if not is_file and text.endswith((".yaml", ".yml", ".json")):
+        raise click.UsageError(f"there is no file {text}")
     content = path.read_text() if is_file else text
     try:
         recipe = yaml.safe_load(content)
@@ -27,8 +29,6 @@ def read_recipe(text: str | None) -> object:
         recipe = recipe["recipe"]
     if isinstance(recipe, list) or (isinstance(recipe, str) and not is_file):
         return recipe
-    if not is_file and path.suffix in (".yaml", ".yml", ".json"):
-        raise click.UsageError(f"there is no file {path}")
     raise click.UsageError(
         "a recipe is a list of steps, such as [{technique: int8, parameters: {mode: dynamic}}], "
         "or the name of a recipe of the service's project file"
