@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from serving.control.api.administration import Administration
+from serving.control.api.preview import preview_build
 from serving.control.api.service import Rules
-from serving.control.api.views import Preview
-from serving.control.settings import Builder
+from serving.control.recipes import check_recipe
 from serving.control.store.store import Store
 from serving.control.tokens import FILE, Token, load_or_create
-from serving.errors import InvalidRequest
 from serving.gateway.settings import Settings
 from serving.routing.attainability import attainable_variants
 from serving.routing.profile import VariantProfile, qualifying
 from serving.routing.slo import Slo
 from variants.catalog.hardware import hardware
-from variants.catalog.recipe import Recipe
 
 CONTROL: Final = ".control"
 """Folder of the state in the folder of a catalog."""
@@ -55,18 +54,26 @@ def administration(
     `profiles` returns those of the variants that are served, and `best_case_s` the least time, in
     seconds, that a variant takes for a batch of a size.
     """
-
-    def meeting_default_slo() -> Collection[str]:
-        return variants_meeting(settings.slo, profiles(), best_case_s)
-
+    hardware_key = hardware(settings.hosts.cpus).key
+    rules = Rules(
+        check_recipe=partial(check_recipe, limits=settings.builder),
+        preview=partial(
+            preview_build,
+            store=store,
+            catalog=settings.catalog,
+            hardware_key=hardware_key,
+            gate=settings.gate,
+        ),
+        meeting_default_slo=lambda: variants_meeting(settings.slo, profiles(), best_case_s),
+    )
     return Administration(
         model,
         store,
         settings.catalog,
         settings.project,
-        hardware(settings.hosts.cpus).key,
+        hardware_key,
         service_tokens(settings),
-        _rules(settings.builder, meeting_default_slo),
+        rules,
         max_body_bytes=settings.builder.max_recipe_bytes + ENVELOPE_BYTES,
         poll_s=settings.control.poll_s,
         is_inference_open=settings.control.open_inference,
@@ -81,24 +88,3 @@ def variants_meeting(
     """Return the variants that can answer one sample within an SLO when the service is idle."""
     names = [name for name in qualifying(profiles, slo) if name in profiles]
     return list(attainable_variants(names, 1, slo.latency_s, best_case_s))
-
-
-def _rules(limits: Builder, meeting_default_slo: Callable[[], Collection[str]]) -> Rules:
-    def check(recipe: Recipe) -> None:
-        if len(recipe) > limits.max_steps:
-            raise InvalidRequest(
-                f"the recipe has {len(recipe)} steps; at most {limits.max_steps} are allowed"
-            )
-
-    def preview(name: str, recipe: Recipe) -> Preview:
-        return Preview(
-            kind="build",
-            recipe=recipe,
-            generation=None,
-            estimate_s=None,
-            estimated_memory_bytes=None,
-            estimated_bytes=None,
-            checks=(),
-        )
-
-    return Rules(check, preview, meeting_default_slo)

@@ -9,20 +9,22 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from serving.control.api.administration import Administration
+from serving.control.api.preview import preview_build
 from serving.control.api.service import Rules
-from serving.control.api.views import Preview
+from serving.control.recipes import check_recipe
+from serving.control.settings import Builder, Gate
 from serving.control.state import GateVerdict, Job
 from serving.control.store.changes import IllegalTransition
 from serving.control.store.database import sqlite_url
 from serving.control.store.store import Store
 from serving.control.tokens import Token, digest
-from serving.errors import InvalidRequest
 from tests.serving.builders import InProcess, in_process
 from tests.serving.control.store.states import gate
 from tests.variants.catalog import cards
@@ -65,24 +67,6 @@ def write_variant(folder: Path, name: str, recipe: Recipe, content: str = "") ->
     )
     (folder / "variant.json").write_text(variant.model_dump_json())
     return variant
-
-
-def check_recipe(recipe: Recipe) -> None:
-    for step in recipe:
-        if step.technique != "int8":
-            raise InvalidRequest(f"no technique {step.technique!r}; there is int8")
-
-
-def preview(name: str, recipe: Recipe) -> Preview:
-    return Preview(
-        kind="build",
-        recipe=recipe,
-        generation=None,
-        estimate_s=12.5,
-        estimated_memory_bytes=50_000_000,
-        estimated_bytes=6_000_000,
-        checks=("the accuracy drop is at most 2 points",),
-    )
 
 
 @dataclass
@@ -165,6 +149,7 @@ async def administered(
     )
     for name, recipe in {"dense": (), "int8": INT8, "spare": INT8}.items():
         write_variant(catalog / name, name, recipe)
+    (catalog / "catalog.json").write_text(cards.MODEL.model_dump_json())
     with Store(sqlite_url(folder / "state.db")) as store:
         for name in ("dense", "int8"):
             variant = Variant.model_validate_json((catalog / name / "variant.json").read_bytes())
@@ -178,7 +163,13 @@ async def administered(
             project if has_project else None,
             "key",
             TOKENS,
-            Rules(check_recipe, preview, lambda: meeting),
+            Rules(
+                partial(check_recipe, limits=Builder()),
+                partial(
+                    preview_build, store=store, catalog=catalog, hardware_key="key", gate=Gate()
+                ),
+                lambda: meeting,
+            ),
             max_body_bytes=MAX_BODY_BYTES,
             poll_s=POLL_S,
             is_inference_open=is_inference_open,

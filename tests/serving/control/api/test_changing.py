@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.control.gate import describe
+from serving.control.settings import Gate
 from serving.control.state import Job
 from tests.serving.control.api.administered import (
     DYNAMIC,
@@ -128,8 +130,9 @@ async def test_a_dry_run_changes_nothing(service: Administered, client: httpx.As
     response = await add(client, recipe=steps(DYNAMIC), dry_run=True)
     assert response.status_code == 200
     document = response.json()
-    assert (document["kind"], document["estimate_s"]) == ("build", 12.5)
-    assert document["checks"] == ["the accuracy drop is at most 2 points"]
+    assert (document["kind"], document["estimate_s"]) == ("build", None)
+    assert document["estimated_memory_bytes"] > 0
+    assert document["checks"] == list(describe(Gate()))
     response = await client.post(VARIANTS, json={"name": "spare", "dry_run": True})
     assert (response.status_code, response.json()["kind"]) == (200, "publish")
     assert_error(await add(client, recipe="none", dry_run=True), 404, "dense, named, int8")
@@ -204,3 +207,13 @@ async def test_without_a_project_file_nothing_is_built(tmp_path: Path) -> None:
         assert_error(response, 501, "paretoserve up --project")
         accepted(await client.post(VARIANTS, json={"name": "spare"}))
         assert_error(await client.post(VARIANTS, json={"name": "none"}), 404, "send a recipe")
+
+
+async def test_a_dry_run_estimates_the_time_from_former_builds(
+    service: Administered, client: httpx.AsyncClient
+) -> None:
+    service.finish(accepted(await add(client, recipe="named")))
+    body = {"name": "other", "recipe": "named", "dry_run": True}
+    estimate = (await client.post(VARIANTS, json=body)).json()
+    assert estimate["estimate_s"] >= 0
+    assert "time: former builds" in estimate["notes"]

@@ -80,8 +80,22 @@ CASES = {
         413, f"larger than {MAX_BODY_BYTES} bytes", headers={"Content-Encoding": "gzip"}, body=None
     ),
     "a deep recipe": Case(400, "", body=b'{"name":"tiny","recipe":' + b"[" * 900 + b"]" * 900),
-    "an unknown technique": Case(400, "no technique", body=recipe({"technique": "magic"})),
-    "an import path": Case(400, "no technique", body=recipe({"technique": "os:system"})),
+    "an unknown technique": Case(
+        400, "unknown technique 'magic'; known techniques: ", body=recipe({"technique": "magic"})
+    ),
+    "an import path": Case(400, "unknown technique", body=recipe({"technique": "os:system"})),
+    "an unknown parameter": Case(
+        400, "unknown parameter", body=recipe({"technique": "int8", "parameters": {"path": "/etc"}})
+    ),
+    "training without end": Case(
+        400,
+        "at most 100 epochs",
+        body=recipe({"technique": "recover", "parameters": {"epochs": 1_000_000}}),
+    ),
+    "too many steps": Case(400, "at most 8 steps", body=recipe(*[STEP] * 9)),
+    "an order that does not work": Case(
+        400, "int8", body=recipe(STEP, {"technique": "structured"})
+    ),
     "a field of a pickle": Case(
         400, "a step has the fields technique and parameters", body=recipe({**STEP, "pickle": "gA"})
     ),

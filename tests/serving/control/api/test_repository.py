@@ -149,7 +149,7 @@ async def test_a_new_artifact_of_a_served_variant_replaces_it(
         ("../int8", {}, ""),
         ("tiny", {"config": "{"}, "`config` must be a recipe as JSON"),
         ("tiny", {"config": '{"backend": "onnxruntime"}'}, "`config` must be a recipe as JSON"),
-        ("tiny", {"config": '[{"technique": "magic"}]'}, "no technique 'magic'"),
+        ("tiny", {"config": '[{"technique": "magic"}]'}, "unknown technique 'magic'"),
         ("tiny", {"config": '[{"module": "os"}]'}, "technique"),
         ("tiny", {"config": "[]", "files": {"file:1/model.onnx": b"x"}}, ""),
         ("tiny", {"token": READ_TOKEN}, "may only read"),
