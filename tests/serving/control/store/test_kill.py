@@ -83,7 +83,7 @@ def content(file: Path) -> str:
 def copy(file: Path, target: Path) -> Path:
     for suffix in ("", "-wal", "-shm"):
         target.with_name(target.name + suffix).unlink(missing_ok=True)
-    return shutil.copy(file, target)
+    return Path(shutil.copy(file, target))
 
 
 def opened(file: Path) -> Store:
