@@ -86,8 +86,8 @@ async def test_a_replacement_is_a_new_generation_and_a_rollback_returns_to_the_f
     assert job.reason == "smaller"
     service.finish(job)
     assert published(service)["int8"] == 2
-    for body, number in (({}, 1), ({}, 2), ({"generation": 1}, 1)):
-        job = accepted(await client.post(f"{VARIANTS}/int8/rollback", json=body))
+    for number, named in ((1, {}), (2, {}), (1, {"generation": 1})):
+        job = accepted(await client.post(f"{VARIANTS}/int8/rollback", json=named))
         assert (job.kind, job.generation) == ("publish", number)
         service.finish(job)
         assert published(service)["int8"] == number

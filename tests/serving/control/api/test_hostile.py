@@ -164,13 +164,13 @@ async def send(service: Administered, case: Case) -> httpx.Response:
         content = endless()
     if "Content-Encoding" in case.headers:
         content = gzip.compress(b" " * 1_000_000)
-    headers = {
-        name: value.encode("latin-1") for name, value in case.headers.items()
-    }  # httpx encodes text as ASCII
+    headers = dict(case.headers)
     if case.token is not None:
-        headers |= {name: v.encode() for name, v in authorization(case.token).items()}
+        headers |= authorization(case.token)
+    # httpx encodes headers in text as ASCII.
+    raw = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
     async with service.client(None) as client:
-        return await client.request(case.method, case.path, content=content, headers=headers)
+        return await client.request(case.method, case.path, content=content, headers=raw)
 
 
 async def endless() -> Any:
