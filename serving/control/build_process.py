@@ -146,6 +146,8 @@ class _Supervision:
                     self._report()
                 if not ready and (self._result is not None or self.child.poll() is not None):
                     break  # without waiting for processes that have inherited its output
+            for key in selector.get_map().values():
+                key.data.add(b"")
 
     def digest(self) -> str:
         """Return the digest of the generation. Raises `BuildFailed` if there is none."""

@@ -23,7 +23,7 @@ from variants.catalog.catalog import Catalog, Model, ReportCard, Runtime, Varian
 from variants.catalog.recipe import DENSE, Project, Recipe
 from variants.catalog.record import read_record
 from variants.catalog.sample_request import write_sample
-from variants.compression.export import export
+from variants.compression.export import export_state
 from variants.compression.techniques.technique import Technique
 from variants.measurement.progress import PhaseCallback
 from variants.measurement.report_card import measure
@@ -184,7 +184,7 @@ def create_artifact(
         layers, tensors = plan.make_plan(state.network, state.packed)
         files = {plan.WEIGHTS: safetensors.torch.save(tensors)}
         return "torch", {plan.PLAN: layers.model_dump_json(indent=2).encode(), **files}
-    exported = export(state.network, data.validation.samples, state.interface)
+    exported = export_state(state, data.validation.samples)
     return "onnx", {MODEL_FILE: exported.SerializeToString(deterministic=True)}
 
 

@@ -111,7 +111,7 @@ def move(draft: Path, target: Path) -> None:
 
 
 def recover(catalog: Path) -> None:
-    """Restore backups and delete drafts of a killed writer; drafts of a living one stay.
+    """Restore backups and delete drafts of killed writers; drafts of living ones stay.
 
     No other process may replace variants meanwhile.
     """
@@ -122,8 +122,15 @@ def recover(catalog: Path) -> None:
         name = replaced.name.removeprefix(_REPLACED)
         if not (catalog / name).exists():
             replaced.rename(catalog / name)
-    for draft in drafts.iterdir():
-        if not _is_locked(draft):
+        else:
+            shutil.rmtree(replaced, ignore_errors=True)
+    discard_drafts(catalog)
+
+
+def discard_drafts(catalog: Path) -> None:
+    """Delete drafts of killed writers; those of living ones and backups stay."""
+    for draft in (catalog / DRAFTS).glob("*"):
+        if not draft.name.startswith(_REPLACED) and not _is_locked(draft):
             shutil.rmtree(draft, ignore_errors=True)
 
 

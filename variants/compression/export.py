@@ -18,7 +18,7 @@ from torch import nn
 from variants.compression.quiet import quiet
 from variants.model.dataset import Samples, rows, shortened
 from variants.model.forward import outputs, tensors
-from variants.model.state import Interface
+from variants.model.state import CompressionState, Interface
 from variants.runtime.onnx import OnnxRunner
 
 TOLERANCE = 1e-4
@@ -32,6 +32,13 @@ _ONNXRUNTIME_ERRORS: Final = (
 )
 _LOCATION_HEADER: Final = "The following call raised this error:"
 """Line of torch's message that precedes the file and the source line."""
+
+
+def export_state(state: CompressionState, samples: Samples) -> onnx.ModelProto:
+    """Export the network of a state, unless it is dense and the graph of dense is known."""
+    if state.network is state.dense and state.dense_graph is not None:
+        return onnx.load_model_from_string(state.dense_graph)
+    return export(state.network, samples, state.interface)
 
 
 def export(network: nn.Module, samples: Samples, interface: Interface) -> onnx.ModelProto:

@@ -34,6 +34,19 @@ def dense_loaders(
     return loaders
 
 
+def slower_runtimes(dense: Variant, hardware_key: str) -> frozenset[Runtime]:
+    """Return the runtimes that are slower than another at every batch size of the card of dense.
+
+    The runtime that serves dense is not among them, and without a card none is.
+    """
+    card = dense.report_card(hardware_key)
+    if card is None:
+        return frozenset()
+    measured = {runtime for latency in card.latencies for runtime in latency.dense_p50_s}
+    fastest = {latency.reference for latency in card.latencies}
+    return frozenset(measured - fastest - {dense.runner})
+
+
 def _load_torch(folder: Path, model: Model, weights: File, *, threads: int) -> Runner:
     network = load_network(model.factory)
     network.load_state_dict(safetensors.torch.load(artifact.read(folder, weights)))

@@ -28,7 +28,7 @@ from variants.measurement.profiling import BATCH_SIZES, SECONDS_PER_POINT, profi
 from variants.measurement.progress import PhaseCallback, ignore_phases, subtask
 from variants.measurement.provenance import provenance
 from variants.measurement.quality import compare_answers, dense_answers
-from variants.measurement.reference import dense_loaders
+from variants.measurement.reference import dense_loaders, slower_runtimes
 from variants.measurement.runner_files import compressed_bytes, runner_files, to_onnx
 from variants.measurement.size import measure_size
 from variants.model.dataset import Samples, Split, count, rows
@@ -51,12 +51,15 @@ def measure(
     seed: int = 0,
     on_progress: PhaseCallback = ignore_phases,
     only: Collection[str] | None = None,
+    skip_slower_runtimes: bool = False,
 ) -> dict[str, ReportCard]:
     """Measure variants whose artifacts are in the folder `catalog`. `dense` must be among them.
 
     `split` contains the test samples. Most time is spent on latency: `seconds_per_point` for each
     variant and batch size. Load time and memory are measured in this number of `processes` each.
-    With `only`, just these variants get report cards; the others serve for comparison.
+    With `only`, just these variants get report cards; the others serve for comparison. With
+    `skip_slower_runtimes`, runtimes in which the present card of dense was slower at every batch
+    size are not timed again.
 
     Raises `ValueError` if `dense` is missing, there are no samples, or an artifact is damaged.
     """
@@ -74,9 +77,11 @@ def measure(
     }
     evaluations = _evaluate(loaders, model, split, seed, on_progress)
     # Dense may be faster in torch than in the runtime that serves it. Variant names have no spaces.
+    skipped = slower_runtimes(variants[DENSE], machine.key) if skip_slower_runtimes else ()
     dense = {
         runtime: (DENSE if runtime == variants[DENSE].runner else f"{DENSE} in {runtime}", load)
         for runtime, load in dense_loaders(catalog, model, variants[DENSE], threads=threads).items()
+        if runtime not in skipped
     }
     latencies = profile(
         loaders | dict(dense.values()),

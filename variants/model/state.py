@@ -49,6 +49,8 @@ class CompressionState:
     interface: Interface
     dense: nn.Module
     """The original network, a teacher for training. It must not be modified."""
+    dense_graph: bytes | None = None
+    """The serialized ONNX model of `dense`, if it was exported before. It saves an export."""
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     """Masks by parameter name, BOOL of its shape. Weights stay zero where the mask is False."""
     packed: frozenset[str] = frozenset()

@@ -9,7 +9,7 @@ from typing import ClassVar
 from rich.progress import Progress
 from torch import nn
 
-from variants.compression.export import export
+from variants.compression.export import export_state
 from variants.compression.quantization.half import Half, store_half
 from variants.compression.quantization.layer import name_weights
 from variants.compression.techniques.technique import Technique
@@ -36,7 +36,7 @@ class HalfPrecision(Technique):
     ) -> CompressionState:
         """Return the state with a graph whose weights take half the bytes."""
         network = state.network
-        exported = export(network, data.validation.samples, state.interface)
+        exported = export_state(state, data.validation.samples)
         model, notes = store_half(name_weights(exported, network), self.datatype)
         return replace(
             state,

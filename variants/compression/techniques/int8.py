@@ -16,7 +16,7 @@ from rich.progress import Progress
 from torch import nn
 
 from variants.catalog.hardware import hardware
-from variants.compression.export import export
+from variants.compression.export import export_state
 from variants.compression.quantization.calibration import METHODS, Method, calibrate
 from variants.compression.quantization.comparator import (
     GraphComparator,
@@ -92,7 +92,7 @@ class Int8(Technique):
         convolutions dominate and the mode is dynamic.
         """
         calibration, held_out = self._divide(data.validation)
-        exported = export(state.network, calibration.samples, state.interface)
+        exported = export_state(state, calibration.samples)
         model = name_weights(exported, state.network)
         if self.mode == "dynamic":
             _require_few_convolutions(state.network, rows(calibration.samples, slice(0, 1)))

@@ -13,7 +13,7 @@ from pydantic import Field
 from rich.progress import Progress
 from torch import nn
 
-from variants.compression.export import export
+from variants.compression.export import export_state
 from variants.compression.quantization.codebook import (
     MAX_VALUES,
     Codebook,
@@ -59,7 +59,7 @@ class WeightSharing(Technique):
         Raises `ValueError` if no weight becomes smaller, or if `exclude` matches no layer.
         """
         network = state.network
-        exported = export(network, data.validation.samples, state.interface)
+        exported = export_state(state, data.validation.samples)
         model = name_weights(exported, network)
         weights = self._choose(model, network)
         codebooks = {
