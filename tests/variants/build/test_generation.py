@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
 from tests.small import RECIPES, measure_lightly
 from tests.variants.model.projects import write_model, write_project
@@ -27,10 +28,10 @@ from variants.catalog.build_request import (
     read_event,
 )
 from variants.catalog.catalog import Catalog
-from variants.catalog.recipe import Step
+from variants.catalog.recipe import Recipe, Step
 
 INT8 = (Step(technique="int8", parameters={"samples": 128}),)
-PRUNED = tuple(Step.model_validate(step) for step in RECIPES["activation-pruned"])
+PRUNED = TypeAdapter(Recipe).validate_python(RECIPES["activation-pruned"])
 
 
 @pytest.fixture
