@@ -145,20 +145,27 @@ def decisions_grid(decisions: int) -> Grid:
     )
 
 
-def new_latency_model(now: Callable[[], float]) -> LatencyModel:
-    """Return a latency model of `PROFILES`."""
-    return LatencyModel({name: profile.latencies for name, profile in PROFILES.items()}, now)
+def new_latency_model(
+    now: Callable[[], float], profiles: Mapping[str, VariantProfile] = PROFILES
+) -> LatencyModel:
+    """Return a latency model of these profiles."""
+    return LatencyModel({name: profile.latencies for name, profile in profiles.items()}, now)
 
 
-def new_planner(policy: Policy, now: Callable[[], float], max_queue: int) -> Planner[Any]:
-    """Return a planner of `PROFILES` with one slot per variant."""
+def new_planner(
+    policy: Policy,
+    now: Callable[[], float],
+    max_queue: int,
+    profiles: Mapping[str, VariantProfile] = PROFILES,
+) -> Planner[Any]:
+    """Return a planner of these profiles with one slot per variant."""
     planner = Planner[Any](
         policy,
-        new_latency_model(now),
-        {name: profile.tier_accuracy for name, profile in PROFILES.items()},
+        new_latency_model(now, profiles),
+        {name: profile.tier_accuracy for name, profile in profiles.items()},
         max_batch=MAX_BATCH,
         max_queue=max_queue,
     )
-    for name in PROFILES:
+    for name in profiles:
         planner.set_slots(name, 1)
     return planner

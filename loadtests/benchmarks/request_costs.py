@@ -21,6 +21,7 @@ from serving.dataplane.gateway_delay import Admission
 from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import RequestResult
 from serving.dataplane.scheduler import Scheduler
+from serving.dataplane.served import ServedVariants
 from serving.errors import Overloaded
 from serving.protocol.documents import Documents
 from serving.protocol.http.application import HttpProtocol
@@ -49,8 +50,9 @@ INPUTS: Final[Arrays] = {"input": np.zeros((1, 784), np.float32)}
 OUTPUTS: Final[Arrays] = {"logits": np.zeros((1, 10), np.float32)}
 PARAMETERS: Final = {"slo_latency_ms": 1000, "min_accuracy": 0.5}
 SLO_HEADERS: Final = {"x-slo-latency-ms": "1000", "x-slo-min-accuracy": "0.5"}
+BY_KEY: Final = {profile.key: profile for profile in PROFILES.values()}
 RESULT: Final = RequestResult(
-    "dense",
+    PROFILES["dense"].key,
     OUTPUTS,
     "preferred",
     batch_size=16,
@@ -87,10 +89,10 @@ class _FullScheduler:
     """Stub of the scheduler with a full queue: it refuses every request."""
 
     def __init__(self) -> None:
-        self._planner = new_planner(pareto, lambda: 0.0, FULL_QUEUE)
+        self._planner = new_planner(pareto, lambda: 0.0, FULL_QUEUE, BY_KEY)
         with suppress(Overloaded):
             while True:
-                self._admit(tuple(PROFILES))
+                self._admit(tuple(BY_KEY))
 
     async def submit(self, _: Any, key: LaneKey, **__: Any) -> RequestResult[Arrays]:
         self._admit(key.variants)
@@ -131,9 +133,11 @@ def request_parts() -> dict[str, Part]:
     json_bytes = int(request.headers[binary.JSON_LENGTH_HEADER])
     slo = parse_slo(PARAMETERS, {}, Slo())
     metrics = Metrics(CollectorRegistry(), "mlp")
-    statistics = Statistics(PROFILES)
+    metrics.serve(BY_KEY)
+    statistics = Statistics(BY_KEY)
     last_event = _LastEvent()
     uncounted = _data_plane(cast(Metrics, last_event), _InstantScheduler())
+    served = ServedVariants(PROFILES)
     answer = _run_now(uncounted.infer(INPUTS, (), slo, None, time.monotonic()))
     response = InferResponse("mlp", "dense", OUTPUTS, None, answer.explanation)
     answering = _protocol(_data_plane(metrics, _InstantScheduler()))
@@ -148,7 +152,7 @@ def request_parts() -> dict[str, Part]:
         ),
         # Private, but timed separately: it is all that routing adds to a response.
         "of that, explain": lambda: uncounted._answer(
-            RESULT, slo, None, ("dense", "int8"), _admitted(slo)
+            RESULT, slo, served, None, tuple(served.by_key), _admitted(slo)
         ),
         "count (metrics)": lambda: metrics.answered(last_event.event),
         "count (statistics)": lambda: statistics.answered(last_event.event),
@@ -181,8 +185,8 @@ def _data_plane(metrics: Metrics, scheduler: _InstantScheduler | _FullScheduler)
         MODEL,
         PROFILES,
         cast("Scheduler[Arrays, Arrays]", scheduler),
-        new_latency_model(time.monotonic),
-        Telemetry(metrics, Statistics(PROFILES)),
+        new_latency_model(time.monotonic, BY_KEY),
+        Telemetry(metrics, Statistics(BY_KEY)),
         time.monotonic,
         max_batch=MAX_BATCH,
         shedder=LoadShedder(),

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,7 +54,7 @@ class HostKiller:
         self._registry = registry
         self._is_ready = is_ready
         self._kill = kill
-        self._apps: dict[str, list[str]] = {}
+        self._apps: dict[tuple[str, int], str] = {}
         self._watches: list[tuple[str, float, asyncio.Task[float]]] = []
 
     @property
@@ -116,7 +116,7 @@ class HostKiller:
         """Return the descriptions of a variant's hosts; an empty list unless all of them answer."""
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
-                apps = self._apps.get(variant, [])
+                apps = apps_of(variant, self._apps)
                 return [host for app in apps for host in await self._registry.describe(app)]
         except Exception as error:  # a host that is dead or starting does not answer
             logger.debug("no answer from the hosts of %s: %r", variant, error)
@@ -150,11 +150,16 @@ async def list_ready_hosts(
 async def _list_pids(registry: Registry, variant: str) -> tuple[int, ...]:
     try:
         async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
-            apps = (await registry.list_apps()).get(variant, [])
+            apps = apps_of(variant, await registry.list_apps())
             return tuple([host.pid for app in apps for host in await registry.describe(app)])
     except Exception as error:  # a host that is dead or starting does not answer
         logger.debug("no answer from the hosts of %s: %r", variant, error)
         return ()
+
+
+def apps_of(variant: str, apps: Mapping[tuple[str, int], str]) -> list[str]:
+    """Return the applications of all generations of a variant."""
+    return [app for (name, _), app in apps.items() if name == variant]
 
 
 def _is_completed(watch: asyncio.Task[float]) -> bool:

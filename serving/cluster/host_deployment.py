@@ -16,7 +16,7 @@ from ray import serve
 from ray.util import get_node_ip_address
 
 from serving.cluster.low_priority import run_at_low_priority
-from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
+from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, HOST, STOP_POLL_S
 from serving.gateway.description import HostDescription
 from serving.gateway.settings import Settings
 from serving.link.host import HostSocket
@@ -98,7 +98,7 @@ def _gpu_memory_bytes() -> int | None:
 
 
 HostDeployment = serve.deployment(
-    name="Host",
+    name=HOST,
     health_check_period_s=HEALTH_PERIOD_S,
     health_check_timeout_s=HEALTH_TIMEOUT_S,
     graceful_shutdown_wait_loop_s=STOP_POLL_S,

@@ -8,6 +8,9 @@ from typing import Final
 GATEWAY: Final = "gateway"
 """Name of the application of the gateway."""
 
+HOST: Final = "Host"
+"""Name of the only deployment in an application of hosts."""
+
 HEALTH_PERIOD_S: Final = 1.0
 """Interval, in seconds, at which Serve checks the health of a replica."""
 
@@ -26,7 +29,10 @@ def app_name(variant: str, generation: int) -> str:
     return f"v-{variant}-g{generation}"
 
 
-def variant_of(app: str) -> str | None:
-    """Return the variant that an application serves, or None if it is not a host application."""
-    match = re.fullmatch(r"v-(.+)-g\d+", app)
-    return match[1] if match else None
+def parse_app(app: str) -> tuple[str, int] | None:
+    """Return the variant and the generation that an application serves.
+
+    Returns None if it is not an application of hosts.
+    """
+    match = re.fullmatch(r"v-(.+)-g(\d+)", app)
+    return (match[1], int(match[2])) if match else None

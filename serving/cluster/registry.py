@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import ray
 from ray import serve
+from ray.serve._private.common import DeploymentStatus, DeploymentStatusInfo
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from ray.serve.generated.serve_pb2 import (  # type: ignore[attr-defined]  # it has no stub
+    DeploymentStatusInfo as DeploymentStatusInfoProto,
+)
 
-from serving.cluster.names import variant_of
+from serving.cluster.names import HOST, parse_app
 from serving.gateway.description import HostDescription
+
+FAILED: Final = frozenset({DeploymentStatus.DEPLOY_FAILED, DeploymentStatus.UNHEALTHY})
+"""Statuses of a deployment whose replicas do not start."""
 
 
 class ServeRegistry:
@@ -20,27 +27,22 @@ class ServeRegistry:
         self._controller: Any = None
         self._handles: dict[str, Any] = {}
 
-    async def list_apps(self) -> dict[str, list[str]]:
-        """Return the names of the applications by variant; raise if Serve does not answer.
+    async def list_apps(self) -> dict[tuple[str, int], str]:
+        """Return the names of the applications by variant and generation.
+
+        Raises if Serve does not answer.
 
         Asks Serve's controller for no more than the names: `serve.status` is the public function,
         but its answer has all configurations, and Python needs 65 ms to read it, during which a
         gateway answers no request.
         """
-        if self._controller is None:
-            self._controller = await asyncio.to_thread(
-                ray.get_actor, SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
-            )
-        deployments = await self._controller.list_deployment_ids.remote()
+        controller = await self._find_controller()
+        deployments = await controller.list_deployment_ids.remote()
         names = {deployment.app_name for deployment in deployments}
         for app in self._handles.keys() - names:
             del self._handles[app]
-        apps: dict[str, list[str]] = {}
-        for app in sorted(names):
-            variant = variant_of(app)
-            if variant is not None:
-                apps.setdefault(variant, []).append(app)
-        return apps
+        parsed = {app: parse_app(app) for app in sorted(names)}
+        return {generation: app for app, generation in parsed.items() if generation is not None}
 
     async def describe(self, app: str) -> list[HostDescription]:
         """Return the descriptions of all replicas of an application; raise if one is missing."""
@@ -50,3 +52,25 @@ class ServeRegistry:
             self._handles[app].broadcast("describe").results_async()
         )
         return descriptions
+
+    async def failure(self, app: str) -> str | None:
+        """Return why the hosts of an application cannot start, or None if that is not known.
+
+        It is the last line of the traceback of a replica.
+        """
+        controller = await self._find_controller()
+        raw = await controller.get_deployment_status.remote(HOST, app)
+        if raw is None:
+            return None
+        status = DeploymentStatusInfo.from_proto(DeploymentStatusInfoProto.FromString(raw))
+        if status.status not in FAILED:
+            return None
+        lines = [line.strip() for line in status.message.splitlines() if line.strip()]
+        return lines[-1] if lines else f"its deployment is {status.status.value}"
+
+    async def _find_controller(self) -> Any:
+        if self._controller is None:
+            self._controller = await asyncio.to_thread(
+                ray.get_actor, SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+            )
+        return self._controller

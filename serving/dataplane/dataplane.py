@@ -8,18 +8,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from typing import Final
 
 from serving.dataplane.batching import Arrays
-from serving.dataplane.explanation import Reasons
 from serving.dataplane.gateway_delay import Admission, GatewayDelay
 from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import RequestResult
 from serving.dataplane.scheduler import Scheduler
+from serving.dataplane.served import ServedVariants
 from serving.dataplane.validation import ModelTensors, signature
 from serving.errors import (
     DeadlineExceeded,
@@ -31,12 +31,16 @@ from serving.errors import (
 )
 from serving.experiment.assignment import ROUTER, Arm, Experiment
 from serving.routing.attainability import attainable_variants, lane_key
+from serving.routing.generation import variant_name
 from serving.routing.latency import LatencyModel
-from serving.routing.profile import VariantProfile, qualifying
-from serving.routing.slo import Objective, Slo
+from serving.routing.profile import VariantProfile
+from serving.routing.slo import Slo
 from serving.telemetry.event import Answered
+from serving.telemetry.statistics import VariantStatistics
 from serving.telemetry.telemetry import Telemetry
 from variants.catalog.catalog import Model
+
+logger = logging.getLogger(__name__)
 
 START_GRACE_S: Final = 60.0
 """Seconds after which a starting service is ready without the variants that are not up yet."""
@@ -52,13 +56,14 @@ class Answer:
     """The answer to a request: the outputs of a variant, and why that variant was chosen."""
 
     variant: str
+    """Name of the variant."""
     outputs: Arrays
     explanation: Mapping[str, str | float | bool]
 
 
 @dataclass(frozen=True, slots=True)
 class _Enrollment:
-    """The arm of a request in an experiment, and the variants that may answer it."""
+    """The arm of a request in an experiment, and the keys of the variants that may answer it."""
 
     arm: Arm
     variants: tuple[str, ...]
@@ -80,19 +85,17 @@ class DataPlane:
         shedder: LoadShedder,
         experiment: Experiment | None = None,
     ) -> None:
-        """`profiles` are by variant; `max_batch` bounds the samples of a request.
+        """`profiles` are by name of a variant; `max_batch` bounds the samples of a request.
 
         `shedder` is the one of the listeners; it learns what requests allow and what delays them.
 
         Raises `ValueError` if an arm of the experiment names a variant without a profile.
         """
         self.model = model
-        self.profiles = profiles
         self.is_draining = False
         self._scheduler = scheduler
         self._latency = latency
         self._telemetry = telemetry
-        self.statistics = telemetry.statistics
         self._now = now
         self.max_batch = max_batch
         self._delay = GatewayDelay(shedder)
@@ -100,34 +103,74 @@ class DataPlane:
         self._tensors = ModelTensors(model, max_batch)
         self._started = now()
         self._seen_alive: set[str] = set()
-        self._reasons = Reasons({name: each.tier_accuracy for name, each in profiles.items()})
-        self._qualifying = lru_cache(maxsize=1024)(partial(_qualifying, profiles))
-        targets = [arm.target for arm in experiment.arms] if experiment else []
-        unknown = {target for target in targets if target != ROUTER} - set(profiles)
-        if unknown:
+        """Routing keys of the variants that have had a live replica."""
+        self._is_complete = False
+        """Whether every variant has had a live replica."""
+        self._served = ServedVariants(profiles)
+        unknown = self._missing_targets()
+        if profiles and unknown:
             raise ValueError(
-                f"the experiment's arms name {', '.join(sorted(unknown))}; "
+                f"the experiment's arms name {', '.join(unknown)}; "
                 f"served here are {', '.join(profiles)}"
             )
 
     @property
+    def profiles(self) -> Mapping[str, VariantProfile]:
+        """The profiles of the variants that are served, by name."""
+        return self._served.profiles
+
+    def serve(self, profiles: Mapping[str, VariantProfile]) -> None:
+        """Serve these variants from now on, by name. The scheduler must route to them already.
+
+        A request that was admitted before is answered as if nothing had changed.
+        """
+        self._served = ServedVariants(profiles)
+        missing = self._missing_targets()
+        if missing:
+            logger.warning(
+                "the experiment is paused: variants of its arms are not served",
+                extra={"variants": ", ".join(missing)},
+            )
+
+    def _missing_targets(self) -> list[str]:
+        """Return the variants that arms of the experiment name and that are not served."""
+        targets = {arm.target for arm in self._experiment.arms} if self._experiment else set()
+        return sorted(targets - {ROUTER} - self._served.profiles.keys())
+
+    @property
     def is_ready(self) -> bool:
-        """True once every variant has had a live replica, or some have and the grace is over."""
-        if self.is_draining:
+        """True once every variant has had a live replica, or some have and the grace is over.
+
+        It stays true when variants are added or replaced, but a service without variants is not
+        ready.
+        """
+        if self.is_draining or not self._served.profiles:
             return False
-        if len(self._seen_alive) < len(self.profiles):
-            self._seen_alive.update(name for name in self.profiles if self._scheduler.slots(name))
-        if len(self._seen_alive) == len(self.profiles):
+        if self._is_complete:
             return True
-        return bool(self._seen_alive) and self._now() - self._started > START_GRACE_S
+        keys = self._served.by_key
+        self._seen_alive.update(key for key in keys if self._scheduler.slots(key))
+        self._is_complete = self._seen_alive.issuperset(keys)
+        is_late = self._now() - self._started > START_GRACE_S
+        return self._is_complete or (is_late and not self._seen_alive.isdisjoint(keys))
 
     def is_variant_ready(self, variant: str) -> bool:
-        """True if the variant has a live replica."""
-        return not self.is_draining and self._scheduler.slots(variant) > 0
+        """True if the variant has a live replica. Raises `KeyError` for an unknown name."""
+        return not self.is_draining and self.slots(variant) > 0
 
     def slots(self, variant: str) -> int:
-        """Return how many batches the live replicas of a variant accept at a time."""
-        return self._scheduler.slots(variant)
+        """Return how many batches the live replicas of a variant accept at a time.
+
+        Raises `KeyError` for an unknown name.
+        """
+        return self._scheduler.slots(self._served.keys[variant])
+
+    def statistics(self, variant: str) -> VariantStatistics:
+        """Return the statistics of the generation of a variant that is served.
+
+        Raises `KeyError` for an unknown name.
+        """
+        return self._telemetry.statistics.by_variant[self._served.keys[variant]]
 
     def rejected(self, error: Exception) -> None:
         """Count a request that failed before it reached `infer`."""
@@ -145,9 +188,8 @@ class DataPlane:
         """Raise `ModelNotFound` unless the model, and the variant if one is named, are served."""
         if model != self.model.name:
             raise ModelNotFound(f"there is no model {model!r:.100}; there is {self.model.name!r}")
-        if variant is not None and variant not in self.profiles:
-            known = ", ".join(self.profiles)
-            raise ModelNotFound(f"there is no variant {variant!r:.100}; there are {known}")
+        if variant is not None:
+            self._served.check_name(variant)
 
     async def infer(
         self, inputs: Arrays, outputs: Collection[str], slo: Slo, unit: str | None, received: float
@@ -159,13 +201,14 @@ class DataPlane:
         `received` is the time at which the request arrived. Raises a leaf of `ServingError`.
         """
         arm = NO_ARM
+        served = self._served
         variants: tuple[str, ...] = ()
         admission: Admission | None = None
         try:
             if not self.is_ready:
                 raise NotReady("the service is starting or stopping; try again in a few seconds")
             size = self._tensors.check(inputs, outputs)
-            variants = self._qualify(slo)
+            variants = served.qualifying(slo)
             enrollment = self._enroll(slo, variants, size, unit)
             if enrollment:
                 arm, variants = enrollment.arm.name, enrollment.variants
@@ -188,25 +231,7 @@ class DataPlane:
             preferred = variants[0] if variants else None
             self._telemetry.failed(error, arm, preferred, self._now() - received)
             raise
-        return self._answer(result, slo, enrollment, variants, admission)
-
-    def _qualify(self, slo: Slo) -> tuple[str, ...]:
-        """Return the qualifying variants, best first; raise `SloUnattainable` if there are none."""
-        if slo.variant is not None:
-            self.check_name(self.model.name, slo.variant)
-        variants = self._qualifying(
-            slo.min_accuracy, slo.max_accuracy_drop, slo.objective, slo.variant
-        )
-        if not variants:
-            best = max(self.profiles.values(), key=lambda profile: profile.accuracy)
-            closest = min(self.profiles.values(), key=lambda profile: profile.accuracy_drop)
-            raise SloUnattainable(
-                f"no variant has an accuracy of at least {slo.min_accuracy:g} and a drop of at "
-                f"most {slo.max_accuracy_drop:g}: the best accuracy is {best.accuracy:.4f} "
-                f"({best.variant}), the smallest drop is {closest.accuracy_drop:.4f} "
-                f"({closest.variant})"
-            )
-        return variants
+        return self._answer(result, slo, served, enrollment, variants, admission)
 
     def _enroll(
         self, slo: Slo, variants: tuple[str, ...], size: int, unit: str | None
@@ -216,23 +241,25 @@ class DataPlane:
         if experiment is None or slo.variant is not None:
             return None
         attainable = attainable_variants(variants, size, slo.latency_s, self._latency.best_case_s)
-        available = [name for name in attainable if self._scheduler.slots(name)]
+        available = [variant_name(key) for key in attainable if self._scheduler.slots(key)]
         if not experiment.is_fair_to(available):
             return None
         arm = experiment.assign(unit)
-        return _Enrollment(arm, variants if arm.target == ROUTER else (arm.target,))
+        if arm.target == ROUTER:
+            return _Enrollment(arm, variants)
+        return _Enrollment(arm, (self._served.keys[arm.target],))
 
     def _check_deadline(self, slo: Slo, variants: tuple[str, ...], size: int) -> None:
         """Raise `SloUnattainable` if no variant could meet the deadline even when idle."""
         best_case_s = self._latency.best_case_s
         if next(attainable_variants(variants, size, slo.latency_s, best_case_s), None) is not None:
             return
-        times_s = {name: best_case_s(name, size) for name in variants}
+        times_s = {key: best_case_s(key, size) for key in variants}
         fastest = min(times_s, key=times_s.__getitem__)
-        best = max(self.profiles[name].accuracy for name in variants)
+        best = max(self._served.by_key[key].accuracy for key in variants)
         raise SloUnattainable(
             f"no qualifying variant answers within {slo.latency_s * 1e3:g} ms even when idle: "
-            f"the fastest is {fastest} with about {times_s[fastest] * 1e3:.2f} ms; "
+            f"the fastest is {variant_name(fastest)} with about {times_s[fastest] * 1e3:.2f} ms; "
             f"the best accuracy among them is {best:.4f}"
         )
 
@@ -240,12 +267,16 @@ class DataPlane:
         self,
         result: RequestResult[Arrays],
         slo: Slo,
+        served: ServedVariants,
         enrollment: _Enrollment | None,
         variants: tuple[str, ...],
         admission: Admission,
     ) -> Answer:
-        """Count the result, and return it with its explanation."""
-        profile = self.profiles[result.variant]
+        """Count the result, and return it with its explanation.
+
+        `served` are the variants at the time of the admission.
+        """
+        profile = served.by_key[result.variant]
         took_s = self._delay.record_answer(
             admission,
             self._now(),
@@ -256,8 +287,9 @@ class DataPlane:
         is_on_time = took_s <= slo.latency_s
         predicted_s = result.predicted_s + admission.outside_s
         explanation: dict[str, str | float | bool] = {
-            "variant": result.variant,
-            "reason": self._reasons.reason(
+            "variant": profile.variant,
+            "generation": profile.generation,
+            "reason": served.reasons.reason(
                 result.reason, result.variant, slo, variants, enrollment.arm if enrollment else None
             ),
             "accuracy": profile.accuracy,
@@ -288,21 +320,4 @@ class DataPlane:
             is_on_time=is_on_time,
         )
         self._telemetry.answered(event)
-        return Answer(result.variant, result.outputs, explanation)
-
-
-def _qualifying(
-    profiles: Mapping[str, VariantProfile],
-    min_accuracy: float,
-    max_accuracy_drop: float,
-    objective: Objective,
-    variant: str | None,
-) -> tuple[str, ...]:
-    """Call `qualifying` with all of an SLO but its deadline, so that the result can be cached."""
-    slo = Slo(
-        min_accuracy=min_accuracy,
-        max_accuracy_drop=max_accuracy_drop,
-        objective=objective,
-        variant=variant,
-    )
-    return qualifying(profiles, slo)
+        return Answer(profile.variant, result.outputs, explanation)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from serving.experiment.assignment import ROUTER, Arm
+from serving.routing.generation import variant_name
 from serving.routing.slo import Objective, Slo
 
 BEST: Final[Mapping[Objective, str]] = {
@@ -23,9 +24,11 @@ class Reasons:
     """The reasons for the choices of a service, which are the same text for equal choices."""
 
     def __init__(self, tiers: Mapping[str, float]) -> None:
-        """`tiers` has the accuracy of each variant's tier: equal for those that count as equal."""
-        self._tiers = tiers
-        self._choice = lru_cache(maxsize=MAX_CACHED_REASONS)(self._describe)
+        """`tiers` has the accuracy of each variant's tier: equal for those that count as equal.
+
+        Variants are given by their routing keys; the texts have their names.
+        """
+        self._choice = lru_cache(maxsize=MAX_CACHED_REASONS)(partial(_describe, tiers))
 
     def reason(
         self, code: str, variant: str, slo: Slo, qualifying: tuple[str, ...], arm: Arm | None
@@ -41,29 +44,34 @@ class Reasons:
             return f"arm {arm.name} of the experiment"
         return self._choice(code, variant, slo.objective, qualifying)
 
-    def _describe(
-        self, code: str, variant: str, objective: Objective, qualifying: tuple[str, ...]
-    ) -> str:
-        best = BEST[objective]
-        passed_over, equal = list(qualifying[: qualifying.index(variant)]), list[str]()
-        if objective == "accuracy":
-            tier = self._tiers[variant]
-            equal = [n for n in qualifying if n != variant and self._tiers[n] == tier]
-            passed_over = [name for name in passed_over if name not in equal]
-        equals = _listed("; counts as equally accurate, but slower now or unavailable: ", equal)
-        match code:
-            case "behind":
-                return "the queue is behind: the variant that answers most queued requests in time"
-            case "at risk":
-                return "the deadline is at risk: the variant that is most likely to meet it"
-            case "preferred" | "in time" if not passed_over or objective == "latency":
-                return f"{best} variant that qualifies{equals}"
-            case "preferred" | "in time":
-                slower = _listed("; too slow now or unavailable: ", passed_over)
-                return f"{best} variant that meets the deadline{equals}{slower}"
-            case _:
-                return f"chosen by the policy {code}"
+
+def _describe(
+    tiers: Mapping[str, float],
+    code: str,
+    variant: str,
+    objective: Objective,
+    qualifying: tuple[str, ...],
+) -> str:
+    best = BEST[objective]
+    passed_over, equal = list(qualifying[: qualifying.index(variant)]), list[str]()
+    if objective == "accuracy":
+        tier = tiers[variant]
+        equal = [n for n in qualifying if n != variant and tiers[n] == tier]
+        passed_over = [name for name in passed_over if name not in equal]
+    equals = _listed("; counts as equally accurate, but slower now or unavailable: ", equal)
+    match code:
+        case "behind":
+            return "the queue is behind: the variant that answers most queued requests in time"
+        case "at risk":
+            return "the deadline is at risk: the variant that is most likely to meet it"
+        case "preferred" | "in time" if not passed_over or objective == "latency":
+            return f"{best} variant that qualifies{equals}"
+        case "preferred" | "in time":
+            slower = _listed("; too slow now or unavailable: ", passed_over)
+            return f"{best} variant that meets the deadline{equals}{slower}"
+        case _:
+            return f"chosen by the policy {code}"
 
 
 def _listed(words: str, variants: Sequence[str]) -> str:
-    return words + ", ".join(variants) if variants else ""
+    return words + ", ".join(map(variant_name, variants)) if variants else ""

@@ -21,6 +21,7 @@ class RequestResult(Generic[Output_co]):
     """The outputs of one request, and how they were computed. Times are in seconds."""
 
     variant: str
+    """Routing key of the variant."""
     outputs: Output_co
     reason: str
     """Reason code of the policy, `Dispatch.reason`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, Generic, Literal, TypeAlias
 
@@ -20,6 +20,7 @@ from serving.dataplane.clock import Clock, Timer
 from serving.dataplane.executor import BatchResult, HostLost, Outcome, Run
 from serving.dataplane.request import Input, Output, PendingRequest, RequestResult, Stage
 from serving.errors import DeadlineExceeded, InferenceFailed, NotReady, ServingError
+from serving.routing.generation import variant_name
 from serving.routing.planner import Planner
 from serving.routing.policy.state import LaneKey, QueuedRequest
 from serving.routing.step import Expired, Idle, NoReplica, Send, Shadow
@@ -77,6 +78,20 @@ class Scheduler(Generic[Input, Output]):
     def slots(self, variant: str) -> int:
         """Return how many batches the live replicas of a variant accept at a time."""
         return self._planner.slots(variant)
+
+    def is_in_use(self, variant: str) -> bool:
+        """Return whether a batch runs on a variant, or it qualifies for a queued request."""
+        return self._planner.is_in_use(variant)
+
+    def set_variants(self, accuracies: Mapping[str, float], slots: Mapping[str, int]) -> None:
+        """Route to these variants from now on; see `Planner.set_variants`.
+
+        `slots` has the slots of each; see `set_slots`.
+        """
+        self._planner.set_variants(accuracies)
+        for variant in accuracies:
+            self._planner.set_slots(variant, slots[variant])
+        self._schedule_step()
 
     def set_slots(self, variant: str, slots: int) -> None:
         """Set how many batches the live replicas of a variant accept at a time, 0 for none."""
@@ -138,7 +153,7 @@ class Scheduler(Generic[Input, Output]):
                 case Expired(request):
                     self._expire(request, now)
                 case NoReplica(batch, variants):
-                    names = " or ".join(variants)
+                    names = " or ".join(map(variant_name, variants))
                     self._fail(batch, NotReady(f"no replica of {names} is alive; try again later"))
                 case Idle(until):
                     if until < math.inf:

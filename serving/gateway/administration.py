@@ -15,6 +15,7 @@ from serving.control.store.store import Store
 from serving.control.tokens import FILE, Token, load_or_create
 from serving.gateway.settings import Settings
 from serving.routing.attainability import attainable_variants
+from serving.routing.generation import variant_name
 from serving.routing.profile import VariantProfile, qualifying
 from serving.routing.slo import Slo
 from variants.catalog.hardware import hardware
@@ -52,7 +53,7 @@ def administration(
     """Return the administration of a gateway.
 
     `profiles` returns those of the variants that are served, and `best_case_s` the least time, in
-    seconds, that a variant takes for a batch of a size.
+    seconds, that a variant, given by its routing key, takes for a batch of a size.
     """
     hardware_key = hardware(settings.hosts.cpus).key
     rules = Rules(
@@ -86,5 +87,5 @@ def variants_meeting(
     best_case_s: Callable[[str, int], float],
 ) -> list[str]:
     """Return the variants that can answer one sample within an SLO when the service is idle."""
-    names = [name for name in qualifying(profiles, slo) if name in profiles]
-    return list(attainable_variants(names, 1, slo.latency_s, best_case_s))
+    keys = [profiles[name].key for name in qualifying(profiles, slo) if name in profiles]
+    return [variant_name(key) for key in attainable_variants(keys, 1, slo.latency_s, best_case_s)]

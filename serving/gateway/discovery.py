@@ -1,25 +1,32 @@
 """Host discovery: keeps a gateway's pool of hosts equal to the replicas that Serve runs.
 
-About once per second, and at once after a host is lost, it queries the addresses of all
-replicas of all variants, connects to new ones and times them, and removes those that are gone. A
-replacement on a node where its variant was timed before is not timed again.
+About once per second, more often while a generation starts, and at once after a host is lost, it
+queries the addresses of all replicas of the generations that it watches, connects to new ones and
+times them, and removes those that are gone. A replacement on a node where its generation was timed
+before is not timed again. Neither a slow answer nor a host that is timed delays the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol, TypeAlias
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeVar
 
 import zmq
 
 from serving.dataplane.dataplane import START_GRACE_S
 from serving.dataplane.executor import HostLost
 from serving.gateway.description import HostDescription
+from serving.gateway.timing import Pause, time_host
 from serving.link.connection import BatchFailed, HostConnection
 from serving.link.pool import HostPool
+from serving.routing.generation import generation_key
 from serving.routing.latency import LatencyModel
 from serving.telemetry.event import HostUsage
 from serving.telemetry.telemetry import Telemetry
@@ -28,34 +35,82 @@ from variants.catalog.zero_inputs import zero_batch
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PERIOD_S: Final = 1.0
 """Interval of discovery, in seconds."""
+
+STARTING_PERIOD_S: Final = 0.2
+"""Interval while a generation that is watched does not have all its hosts, in seconds."""
 
 LIST_TIMEOUT_S: Final = 5.0
 """Time limit, in seconds, for the registry to list the applications."""
 
 DESCRIBE_TIMEOUT_S: Final = 5.0
-"""Time limit, in seconds, for the replicas of a variant to describe themselves."""
+"""Time limit, in seconds, for the replicas of a generation to describe themselves."""
 
-CALIBRATION_PAUSE_S: Final = 0.005
-"""Pause, in seconds, before each batch with which a new host is timed."""
+PATIENCE_S: Final = 1.0
+"""Time, in seconds, that a round waits for descriptions. Later ones count in the next round."""
 
-TIMINGS: Final = 8
-"""Number of timings of each batch size on a new host."""
+TIMING_S: Final = 2.0
+"""Time, in seconds, after which a host of a service that runs already is timed less often."""
 
-
-_Timings: TypeAlias = dict[int, list[float]]
-"""Times of batches in seconds, by batch size."""
+FAILURE_PERIOD_S: Final = 1.0
+"""Minimum time, in seconds, between two questions why a generation has no hosts."""
 
 
 class Registry(Protocol):
     """The source of applications and their hosts: Serve in production."""
 
-    async def list_apps(self) -> dict[str, list[str]]:
-        """Return the names of the applications by variant; raise if they are not known now."""
+    async def list_apps(self) -> dict[tuple[str, int], str]:
+        """Return the names of the applications by variant and generation.
+
+        Raises if they are not known now.
+        """
 
     async def describe(self, app: str) -> list[HostDescription]:
         """Return the descriptions of all replicas of an application; raise if one is missing."""
+
+    async def failure(self, app: str) -> str | None:
+        """Return why the hosts of an application cannot start; None if nothing is known."""
+
+
+@dataclass(eq=False)
+class Watch:
+    """A generation whose hosts are to be in the pool."""
+
+    variant: str
+    generation: int
+    sizes: Sequence[int]
+    """Batch sizes with which a new host is timed."""
+    is_awaited: bool
+    """Whether a starting gateway connects to no host before this generation has hosts."""
+    error: str | None = None
+    """Why it has no hosts, or why one does not work; None if it has all or may still get them."""
+    hosts: Sequence[HostDescription] = ()
+    """All its replicas, as last described."""
+    description: asyncio.Task[list[HostDescription] | None] | None = None
+    connecting: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """Tasks that connect to a host and time it, by address."""
+    timed_nodes: set[str] = field(default_factory=set)
+    asked_at: float = 0.0
+    """When the registry was last asked for the cause of a failure."""
+
+    @property
+    def key(self) -> str:
+        """The routing key of the generation."""
+        return generation_key(self.variant, self.generation)
+
+    @property
+    def addresses(self) -> set[str]:
+        """The addresses of its replicas."""
+        return {host.address for host in self.hosts}
+
+    def cancel(self) -> None:
+        """Stop what is under way."""
+        for task in (self.description, *self.connecting.values()):
+            if task is not None:
+                task.cancel()
 
 
 class HostDiscovery:
@@ -64,29 +119,81 @@ class HostDiscovery:
     def __init__(
         self,
         model: Model,
-        sizes: Mapping[str, tuple[int, ...]],
         pool: HostPool,
         latency: LatencyModel,
         telemetry: Telemetry,
         registry: Registry,
         *,
+        on_change: Callable[[], None] = lambda: None,
+        pause: Pause = asyncio.sleep,
         period_s: float = PERIOD_S,
     ) -> None:
-        """`sizes` are the batch sizes, by variant, with which a new host is timed."""
+        """`on_change` is called after each round and when a host has joined the pool.
+
+        `pause` waits for a time before each batch with which a new host is timed.
+        """
         self._model = model
-        self._sizes = sizes
         self._pool = pool
         self._latency = latency
         self._telemetry = telemetry
         self._registry = registry
+        self._on_change = on_change
+        self._pause = pause
         self._period_s = period_s
         self._context = zmq.Context()
         self._wake = asyncio.Event()
         self._may_connect = False
         self._started = time.monotonic()
-        self._removed: set[HostConnection] = set()
-        self._timed: set[tuple[str, str]] = set()
-        """Variants and nodes on which a host of the variant was timed."""
+        self._watches: dict[str, Watch] = {}
+        self._draining: dict[HostConnection, Watch] = {}
+        """Hosts that get no more batches, until theirs have ended."""
+        self._timing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def watch(
+        self, variant: str, generation: int, sizes: Sequence[int], *, is_awaited: bool
+    ) -> None:
+        """Bring the hosts of a generation into the pool from now on.
+
+        The latency model must have its routing key. `sizes` and `is_awaited` as in `Watch`.
+        """
+        watch = Watch(variant, generation, sizes, is_awaited)
+        self._watches[watch.key] = watch
+        self._wake.set()
+
+    def unwatch(self, key: str) -> None:
+        """Send no more batches to the hosts of a generation; those in flight may finish."""
+        watch = self._watches.pop(key)
+        watch.cancel()
+        for host in self._pool.hosts(key):
+            self._drain(watch, host)
+        self._close_drained()
+
+    def is_warm(self, key: str) -> bool:
+        """Return whether all known replicas of a watched generation, at least one, are in use."""
+        addresses = self._watches[key].addresses
+        return bool(addresses) and addresses <= {host.address for host in self._pool.hosts(key)}
+
+    def error(self, key: str) -> str | None:
+        """Return why a watched generation has no hosts, or why one does not work."""
+        return self._watches[key].error
+
+    def draining(self) -> Counter[tuple[str, int]]:
+        """Return the number of hosts that only finish their batches, by variant and generation."""
+        return Counter((watch.variant, watch.generation) for watch in self._draining.values())
+
+    def report_usage(self, key: str) -> None:
+        """Report the replicas of a watched generation and their memory."""
+        hosts = self._watches[key].hosts
+        memories = [host.gpu_memory_bytes for host in hosts if host.gpu_memory_bytes is not None]
+        self._telemetry.host_usage(
+            HostUsage(
+                key,
+                replicas=len(hosts),
+                resident_bytes=sum(host.resident_bytes for host in hosts),
+                gpu_memory_bytes=sum(memories) if memories else None,
+            )
+        )
 
     async def run(self) -> None:
         """Discover hosts until cancelled, then close the connections."""
@@ -101,111 +208,159 @@ class HostDiscovery:
                 now = time.monotonic()
                 self._telemetry.tick(now - ticked)
                 ticked = now
-                try:
-                    await asyncio.wait_for(self._wake.wait(), self._period_s)
-                except TimeoutError:
-                    continue
+                is_complete = all(map(self.is_warm, self._watches))
+                period_s = self._period_s if is_complete else STARTING_PERIOD_S
+                # Not `wait_for`: in Python 3.11 it can swallow a cancellation.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(self._period_s, period_s)):
+                        await self._wake.wait()
         finally:
-            for host in [host for variant in self._sizes for host in self._pool.hosts(variant)]:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for key in self._watches:
+                for host in self._pool.hosts(key):
+                    host.close()
+            for host in self._draining:
                 host.close()
             self._context.destroy(linger=0)
 
     async def _refresh(self) -> None:
         async with asyncio.timeout(LIST_TIMEOUT_S):
             apps = await self._registry.list_apps()
-        answers = await asyncio.gather(
-            *(self._describe(name, apps.get(name, [])) for name in self._sizes)
-        )
-        await self._update_pool(dict(zip(self._sizes, answers, strict=True)))
+        watches = list(self._watches.values())
+        for watch in watches:
+            if watch.description is None:
+                app = apps.get((watch.variant, watch.generation))
+                watch.description = self._start(self._describe(watch, app))
+        pending = [watch.description for watch in watches if watch.description is not None]
+        if pending:
+            await asyncio.wait(pending, timeout=PATIENCE_S)
+        for watch in watches:
+            if self._watches.get(watch.key) is watch:
+                self._update_pool(watch)
+        self._close_drained()
+        self._connect_new()
+        self._on_change()
 
-    async def _update_pool(self, described: dict[str, list[HostDescription] | None]) -> None:
-        """Make the pool equal to the described hosts; skip variants without an answer (None)."""
-        new = {}
-        for variant, hosts in described.items():
-            if hosts is None:
-                if not self._pool.hosts(variant):
-                    self._report_usage(variant, [])
-                continue
-            known = {host.address: host for host in self._pool.hosts(variant)}
-            new[variant] = [host.address for host in hosts if host.address not in known]
-            for address in known.keys() - {host.address for host in hosts}:
+    def _start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine as a task that ends with the discovery."""
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _update_pool(self, watch: Watch) -> None:
+        """Remove the hosts that were not described; skip a generation without an answer."""
+        hosts: list[HostDescription] | None = None
+        if watch.description is not None and watch.description.done():
+            hosts = watch.description.result()
+            watch.description = None
+        if hosts is None:
+            if not self._pool.hosts(watch.key):
+                watch.hosts = ()
+                self.report_usage(watch.key)
+            return
+        watch.hosts = hosts
+        addresses = watch.addresses
+        for host in self._pool.hosts(watch.key):
+            if host.address not in addresses:
                 # Serve is stopping this host. It may finish its batches and gets no new ones.
-                self._pool.remove(variant, known[address])
-                self._removed.add(known[address])
-            self._report_usage(variant, hosts)
-        for host in [host for host in self._removed if not host.in_flight]:
+                self._drain(watch, host)
+        for address in watch.connecting.keys() - addresses:
+            watch.connecting[address].cancel()
+        if self.is_warm(watch.key):
+            watch.error = None
+        self.report_usage(watch.key)
+
+    def _drain(self, watch: Watch, host: HostConnection) -> None:
+        self._pool.remove(watch.key, host)
+        self._draining[host] = watch
+
+    def _close_drained(self) -> None:
+        for host in [host for host in self._draining if not host.in_flight]:
             host.close()
-            self._removed.discard(host)
-        is_late = time.monotonic() - self._started > START_GRACE_S
-        if not (self._may_connect or is_late or all(described.values())):
-            return  # timings are not representative while other hosts are starting
-        self._may_connect = True
-        for variant, addresses in new.items():
-            for address in addresses:
-                await self._connect(variant, address)
+            del self._draining[host]
 
-    def _report_usage(self, variant: str, hosts: list[HostDescription]) -> None:
-        memories = [host.gpu_memory_bytes for host in hosts if host.gpu_memory_bytes is not None]
-        self._telemetry.host_usage(
-            HostUsage(
-                variant,
-                replicas=len(hosts),
-                resident_bytes=sum(host.resident_bytes for host in hosts),
-                gpu_memory_bytes=sum(memories) if memories else None,
-            )
-        )
-
-    async def _describe(self, variant: str, apps: Sequence[str]) -> list[HostDescription] | None:
-        """Return the descriptions of all hosts of a variant, or None if one did not answer."""
+    async def _describe(self, watch: Watch, app: str | None) -> list[HostDescription] | None:
+        """Return the descriptions of all hosts of a generation, or None if one did not answer."""
+        if app is None:
+            return []
+        hosts: list[HostDescription] | None = None
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
-                return [host for app in apps for host in await self._registry.describe(app)]
+                hosts = await self._registry.describe(app)
         except Exception as error:  # a starting application has no replicas yet
-            logger.debug("no description of the hosts of %s: %r", variant, error)
-            return None
+            logger.debug("no description of the hosts of %s: %r", watch.key, error)
+        if not hosts and not self._pool.hosts(watch.key):
+            await self._find_failure(watch, app)
+        return hosts
 
-    async def _connect(self, variant: str, address: str) -> None:
+    async def _find_failure(self, watch: Watch, app: str) -> None:
+        """Record why a generation has no hosts, if the registry knows."""
+        now = time.monotonic()
+        if now - watch.asked_at < FAILURE_PERIOD_S:
+            return
+        watch.asked_at = now
+        try:
+            async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+                watch.error = await self._registry.failure(app)
+        except Exception as error:
+            logger.debug("no status of the hosts of %s: %r", watch.key, error)
+
+    def _connect_new(self) -> None:
+        """Connect to the hosts that are described and not yet connected."""
+        if not self._may_connect:
+            awaited = [watch for watch in self._watches.values() if watch.is_awaited]
+            is_late = time.monotonic() - self._started > START_GRACE_S
+            are_up = awaited and all(watch.addresses or watch.error for watch in awaited)
+            if not (are_up or is_late):
+                return  # timings are not representative while other hosts are starting
+            self._may_connect = True
+        for watch in self._watches.values():
+            connected = {host.address for host in self._pool.hosts(watch.key)}
+            for address in sorted(watch.addresses - connected - watch.connecting.keys()):
+                watch.connecting[address] = self._start(self._connect(watch, address))
+
+    async def _connect(self, watch: Watch, address: str) -> None:
         """Connect to a host, time it through the link if necessary, then add it to the pool."""
+        key = watch.key
 
         def on_lost() -> None:
             # A host that Serve has stopped is not in the pool any more.
-            if self._pool.remove(variant, host):
-                self._telemetry.host_lost(variant)
-                logger.error("a host was lost", extra={"variant": variant, "host": address})
+            if self._pool.remove(key, host):
+                self._telemetry.host_lost(key)
+                logger.error("a host was lost", extra={"variant": key, "host": address})
                 self._wake.set()
 
         host = HostConnection(self._context, address, on_lost)
-        node = address.rpartition(":")[0]
         try:
-            if (variant, node) in self._timed:
-                # Timings would take CPU from hosts that serve, and be distorted by their load.
-                await host.run(zero_batch(self._model, min(self._sizes[variant])))
-            else:
-                self._latency.calibrate(variant, *await self._time(variant, host))
-                self._timed.add((variant, node))
+            await self._warm_up(watch, host)
         except (HostLost, BatchFailed) as error:
             host.close()
-            logger.error(
-                "a host failed to warm up", extra={"variant": variant, "cause": str(error)}
-            )
-            return
+            watch.error = f"a host failed to warm up: {error}"
+            logger.error("a host failed to warm up", extra={"variant": key, "cause": str(error)})
+            await asyncio.sleep(self._period_s)  # before it is tried again
         except BaseException:
             host.close()
             raise
-        if not host.is_lost:
-            self._pool.add(variant, host)
+        else:
+            if not host.is_lost:
+                watch.error = None
+                self._pool.add(key, host)
+        finally:
+            watch.connecting.pop(address, None)
+        self._on_change()
 
-    async def _time(self, variant: str, host: HostConnection) -> tuple[_Timings, _Timings]:
-        """Return the times of batches on a host, and those on the way to it and back."""
-        host_s: _Timings = {size: [] for size in self._sizes[variant]}
-        way_s: _Timings = {size: [] for size in self._sizes[variant]}
-        for round_ in range(1 + TIMINGS):
-            for size in self._sizes[variant]:
-                # The pause lets the CPUs sleep, as they do before a single request.
-                await asyncio.sleep(CALIBRATION_PAUSE_S)
-                start = time.monotonic()
-                result = await host.run(zero_batch(self._model, size))
-                if round_:  # the first round is a warm-up
-                    host_s[size].append(result.compute_s)
-                    way_s[size].append(time.monotonic() - start - result.compute_s)
-        return host_s, way_s
+    async def _warm_up(self, watch: Watch, host: HostConnection) -> None:
+        """Run a batch on a host; calibrate the latency model by the first of each node."""
+        await host.run(zero_batch(self._model, min(watch.sizes)))
+        async with self._timing:  # timings would distort each other
+            node = host.address.rpartition(":")[0]
+            if node in watch.timed_nodes:
+                # Timings would take CPU from hosts that serve, and be distorted by their load.
+                return
+            within_s = math.inf if watch.is_awaited else TIMING_S
+            timings = await time_host(host, self._model, watch.sizes, self._pause, within_s)
+            self._latency.calibrate(watch.key, *timings)
+            watch.timed_nodes.add(node)

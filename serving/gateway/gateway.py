@@ -8,13 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
+import socket
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from serving.control.api.administration import Administration
+from serving.control.state import Lineup, ReplicaReport
 from serving.control.store.store import Store
 from serving.dataplane.batching import Arrays
 from serving.dataplane.clock import LoopClock
@@ -25,6 +29,7 @@ from serving.dataplane.request import PendingRequest
 from serving.dataplane.scheduler import Scheduler
 from serving.gateway.administration import administration
 from serving.gateway.discovery import HostDiscovery, Registry
+from serving.gateway.generations import Generations, Measured, Parts
 from serving.gateway.settings import Settings
 from serving.link.pool import HostPool
 from serving.protocol.documents import Documents
@@ -37,12 +42,19 @@ from serving.protocol.inference import Inference
 from serving.routing.latency import LatencyModel
 from serving.routing.planner import Planner
 from serving.routing.policy import POLICIES
-from serving.routing.profile import variant_profiles
+from serving.routing.profile import VariantProfile, variant_profiles
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
 from serving.telemetry.telemetry import Telemetry
-from variants.catalog.catalog import Catalog
+from variants.catalog.catalog import Catalog, Variant
 from variants.catalog.hardware import hardware
+from variants.catalog.recipe import DENSE
+
+MAX_BUSY_S: Final = 0.01
+"""Maximum time, in seconds, for which each timing of a new host waits for other batches to end."""
+
+BUSY_POLL_S: Final = 0.001
+"""Interval, in seconds, at which such a timing looks whether they have."""
 
 DRAIN_POLL_S: Final = 0.02
 """Interval, in seconds, at which `close` looks whether all accepted requests are answered."""
@@ -51,22 +63,31 @@ DRAIN_POLL_S: Final = 0.02
 class Gateway:
     """One gateway in the running event loop."""
 
-    def __init__(self, settings: Settings, registry: Registry, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        store: Store | None = None,
+        *,
+        serves_catalog: bool = True,
+    ) -> None:
         """Build the parts; no request is accepted before `start`.
 
-        With the `store` of the service, it can be changed through this gateway.
+        With the `store` of the service, it can be changed through this gateway. The first lineup
+        has generation 1 of each variant of the catalog that the settings name. Without
+        `serves_catalog` nothing is served, and the gateway is not ready, until `update`.
 
         Raises `OSError` if a port is taken, `ValueError` if the settings do not fit the catalog.
         """
         clock = LoopClock()
         catalog = Catalog.load(settings.catalog)
-        profiles = variant_profiles(
-            catalog,
-            hardware(settings.hosts.cpus).key,
-            settings.variants,
-            settings.accuracy_margin,
-        )
         limits = settings.limits
+        hardware_key = hardware(settings.hosts.cpus).key
+        profiles: dict[str, VariantProfile] = {}
+        if serves_catalog:
+            profiles = variant_profiles(
+                catalog, hardware_key, settings.variants, settings.accuracy_margin
+            )
         self._drain_s = settings.drain_s
 
         collectors = CollectorRegistry()
@@ -74,18 +95,14 @@ class Gateway:
         PlatformCollector(registry=collectors)
         GCCollector(registry=collectors)
         metrics = Metrics(collectors, catalog.model.name)
-        metrics.profiles(profiles)
-        telemetry = Telemetry(metrics, Statistics(profiles))
+        telemetry = Telemetry(metrics, Statistics())
 
-        latency = LatencyModel(
-            {name: profile.latencies for name, profile in profiles.items()}, clock.time
-        )
-        slots = settings.hosts.slots
-        pool = HostPool(lambda variant, hosts: self._scheduler.set_slots(variant, hosts * slots))
+        latency = LatencyModel({}, clock.time)
+        pool = HostPool(lambda key, hosts: self._generations.set_hosts(key, hosts))
         planner = Planner[PendingRequest[Arrays, Arrays]](
             POLICIES[settings.policy],
             latency,
-            {name: profile.tier_accuracy for name, profile in profiles.items()},
+            {},
             max_batch=limits.batch_size,
             max_queue=limits.queue_length,
             max_lanes=limits.lanes,
@@ -114,15 +131,25 @@ class Gateway:
         )
         self._discovery = HostDiscovery(
             catalog.model,
-            {
-                name: tuple(size for size in profile.latencies if size <= limits.batch_size)
-                for name, profile in profiles.items()
-            },
             pool,
             latency,
             telemetry,
             registry,
+            on_change=lambda: self._generations.apply(),
+            pause=self._pause,
         )
+        self._generations = Generations(
+            self.name,
+            Parts(pool, latency, self._scheduler, self._dataplane, telemetry, self._discovery),
+            Measured(catalog.variants[DENSE], hardware_key, settings.accuracy_margin),
+            max_batch=limits.batch_size,
+            slots_per_host=settings.hosts.slots,
+        )
+        if serves_catalog:
+            self.update(
+                Lineup(revision=0, published=dict.fromkeys(profiles, 1), warming={}),
+                {(name, 1): catalog.variants[name] for name in profiles},
+            )
         inference = Inference(self._dataplane, settings.slo)
         self._administration: Administration | None = None
         if store is not None:
@@ -174,6 +201,26 @@ class Gateway:
         await self._http.start()
         await self._grpc.start()
 
+    def update(self, lineup: Lineup, records: Mapping[tuple[str, int], Variant]) -> None:
+        """Serve this lineup from now on; see `Generations.update`. Call this on the event loop."""
+        self._generations.update(lineup, records)
+
+    def reports(self) -> list[ReplicaReport]:
+        """Return what this gateway sees of each generation. Call this on the event loop."""
+        return self._generations.reports()
+
+    @property
+    def name(self) -> str:
+        """The name of this gateway in its reports: host and process."""
+        return f"{socket.gethostname()}:{os.getpid()}"
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait for this time, and then for a moment without requests, but not for long."""
+        await asyncio.sleep(seconds)
+        deadline = time.monotonic() + MAX_BUSY_S
+        while not self._scheduler.is_idle and time.monotonic() < deadline:
+            await asyncio.sleep(BUSY_POLL_S)
+
     @property
     def http_port(self) -> int:
         """Port of the HTTP listener."""
@@ -209,6 +256,7 @@ class Gateway:
         while not self._scheduler.is_idle and time.monotonic() < deadline:
             await asyncio.sleep(DRAIN_POLL_S)
         await asyncio.gather(self._http.close(), self._grpc.close())
+        self._generations.close()
         self._discovery_task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._discovery_task

@@ -1,4 +1,7 @@
-"""The live host replicas of every variant to which a gateway is connected."""
+"""The live host replicas of every variant to which a gateway is connected.
+
+Variants are given by their routing keys, so the hosts of two generations are never mixed.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,8 @@ class HostPool:
         if host not in hosts:
             return False
         hosts.remove(host)
+        if not hosts:
+            del self._hosts[variant]
         self._on_change(variant, len(hosts))
         return True
 

@@ -81,13 +81,13 @@ class Documents:
         }
 
     def statistics(self, model: str | None, variant: str | None) -> Document:
-        """Return the statistics of the variants since the gateway started."""
+        """Return the statistics of the variants since their generations are served here."""
         name = self._dataplane.model.name
         self._dataplane.check_name(name if model is None else model, variant)
-        by_variant = self._dataplane.statistics.by_variant
         return {
             "model_stats": [
-                _statistics(name, each, by_variant[each]) for each in self._variants(variant)
+                _statistics(name, each, self._dataplane.statistics(each))
+                for each in self._variants(variant)
             ]
         }
 

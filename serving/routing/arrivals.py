@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -83,6 +84,12 @@ class ArrivalRecord:
             or arrivals[0].at < now - MAX_ARRIVAL_AGE_S
         ):
             self._discard_first()
+
+    def replace_variants(self, replace: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
+        """Replace the qualifying variants of all recorded arrivals."""
+        self._arrivals = deque(
+            each._replace(variants=replace(each.variants)) for each in self._arrivals
+        )
 
     def recent(self) -> list[Arrival]:
         """Return the recorded arrivals."""

@@ -44,6 +44,11 @@ class Exploration(Generic[Payload]):
         self._explored_at: dict[str, float] = {}
         self._checked_at = -math.inf
 
+    def forget_others(self) -> None:
+        """Forget the variants that are not in the slots any more."""
+        self._recent = {name: each for name, each in self._recent.items() if name in self._slots}
+        self._explored_at = {n: at for n, at in self._explored_at.items() if n in self._slots}
+
     def record_sent(self, number: int, first: QueuedRequest[Payload]) -> None:
         """Record the first request of a batch that was sent."""
         self._sent[number] = first
@@ -55,7 +60,8 @@ class Exploration(Generic[Payload]):
         """
         request = self._sent.pop(number, None)
         if request is not None and is_answered:
-            self._recent.update(dict.fromkeys(request.key.variants, (now, request)))
+            names = [name for name in request.key.variants if name in self._slots]
+            self._recent.update(dict.fromkeys(names, (now, request)))
 
     def next_target(
         self, now: float, expected_misses: Callable[[float], Callable[[float], float]]

@@ -8,7 +8,8 @@ long as requests arrive: each is a function of the time since the last arrival.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -60,6 +61,20 @@ class Forecast:
         """Record that a request is admitted."""
         if arrival.left_s < math.inf:
             self._admitted.add(arrival)
+
+    def replace_variants(self, successors: Mapping[str, str | None]) -> None:
+        """Let the successor of a removed variant qualify in its place; None if it has none.
+
+        Future requests are expected to be like the recorded ones, except for the variants.
+        """
+
+        @cache
+        def replace(variants: tuple[str, ...]) -> tuple[str, ...]:
+            names = (successors.get(name, name) for name in variants)
+            return tuple(dict.fromkeys(name for name in names if name is not None))
+
+        for record in (self._offered, self._admitted):
+            record.replace_variants(replace)
 
     def arrivals_per_s(self, now: float) -> float:
         """Return the rate of recent requests in samples per second; 0 if there are few."""

@@ -109,6 +109,19 @@ class LatencyModel:
         """Cached predictions. They are discarded when anything that they depend on changes."""
         self._recent: deque[_Observation] = deque(maxlen=WINDOW)
 
+    def add(self, variant: str, card: Mapping[int, LatencyQuantiles]) -> None:
+        """Add a variant, with its measured latencies by batch size; nothing else is known of it.
+
+        Raises `ValueError` without a measured size.
+        """
+        self._variants[variant] = SizeTable(card)
+        self._times.pop(variant, None)
+
+    def remove(self, variant: str) -> None:
+        """Forget a variant and its times. The speed factor and the lag stay."""
+        del self._variants[variant]
+        self._times.pop(variant, None)
+
     def times(self, variant: str) -> PredictedTimes:
         """Return the current predictions for a variant."""
         sizes, now = self._variants[variant], self._now()

@@ -17,6 +17,7 @@ from serving.routing.admission import lateness_s
 from serving.routing.arrivals import Arrival
 from serving.routing.exploration import Exploration
 from serving.routing.forecast import DrainTime, Forecast
+from serving.routing.generation import variant_name
 from serving.routing.latency import LatencyModel
 from serving.routing.policy.state import (
     Dispatch,
@@ -67,8 +68,7 @@ class Planner(Generic[Payload]):
         """
         self._policy = policy
         self._latency = latency
-        best_first = sorted(accuracies, key=lambda name: -accuracies[name])
-        self._accuracies = {name: accuracies[name] for name in best_first}
+        self._accuracies = _best_first(accuracies)
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._max_lanes = max_lanes
@@ -85,12 +85,43 @@ class Planner(Generic[Payload]):
         """Number of queued requests."""
         return len(self._queue)
 
+    def set_variants(self, accuracies: Mapping[str, float]) -> None:
+        """Route to these variants from now on; they map to the accuracies of their tiers.
+
+        New ones have no slots yet. The forecast expects that requests for which a removed
+        generation qualified will be served by another generation of the variant, if there is one.
+        Raises `ValueError` if a variant that is left out `is_in_use`.
+        """
+        removed = [name for name in self._accuracies if name not in accuracies]
+        in_use = [name for name in removed if self.is_in_use(name)]
+        if in_use:
+            raise ValueError(f"requests or batches of {', '.join(in_use)} are in progress")
+        if not self._accuracies:
+            self._recent_accuracy = max(accuracies.values(), default=0.0)
+        self._accuracies = _best_first(accuracies)
+        self._slots.set_variants(self._accuracies)
+        self._exploration.forget_others()
+        if removed:
+            generations = {variant_name(key): key for key in accuracies}
+            self._forecast.replace_variants(
+                {key: generations.get(variant_name(key)) for key in removed}
+            )
+
+    def is_in_use(self, variant: str) -> bool:
+        """Return whether a batch runs on a variant, or it qualifies for a queued request."""
+        return self._slots.is_running(variant) or any(
+            variant in lane.key.variants for lane in self._queue.lanes
+        )
+
     def slots(self, variant: str) -> int:
         """Return how many batches the live replicas of a variant run at a time."""
         return self._slots[variant]
 
     def set_slots(self, variant: str, slots: int) -> None:
-        """Set how many batches the live replicas of a variant run at a time; 0 without replicas."""
+        """Set how many batches the live replicas of a variant run at a time; 0 without replicas.
+
+        Raises `KeyError` for a variant that requests are not routed to.
+        """
         self._slots[variant] = slots
 
     def admit(
@@ -323,6 +354,10 @@ class Planner(Generic[Payload]):
             since = self._slots.unavailable_since(lane.key.variants)
             if since is not None:
                 yield lane, since
+
+
+def _best_first(accuracies: Mapping[str, float]) -> dict[str, float]:
+    return dict(sorted(accuracies.items(), key=lambda item: -item[1]))
 
 
 def _too_late(queued: int, late_s: float) -> Overloaded:

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from serving.routing.generation import generation_key
 from serving.routing.slo import Slo
 from serving.routing.tiers import tier_accuracies
 from variants.catalog.catalog import Catalog, ReportCard, Variant
-from variants.catalog.comparison import hardware_keys
+from variants.catalog.comparison import newest_hardware_keys
 from variants.catalog.recipe import DENSE
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,12 @@ class VariantProfile:
     artifact_bytes: int
     latencies: Mapping[int, LatencyQuantiles]
     """Measured latencies by batch size."""
+    generation: int = 1
+
+    @property
+    def key(self) -> str:
+        """The routing key of the variant's generation."""
+        return generation_key(self.variant, self.generation)
 
     @property
     def seconds_per_sample(self) -> float:
@@ -81,22 +88,45 @@ def variant_profiles(
             f"it has {', '.join(catalog.variants)}"
         )
     variants = {n: variant for n, variant in catalog.variants.items() if not only or n in only}
-    newest = hardware_keys(catalog)
+    profiles = profiles_of(
+        variants, catalog.variants[DENSE], hardware_key, accuracy_margin=accuracy_margin
+    )
+    for name, variant in variants.items():
+        if variant.report_card(hardware_key) is None:
+            logger.warning(
+                "the report card is from other hardware; run `paretoserve measure` on this machine",
+                extra={"variant": name},
+            )
+    return profiles
+
+
+def profiles_of(
+    variants: Mapping[str, Variant],
+    dense: Variant,
+    hardware_key: str,
+    *,
+    accuracy_margin: float = 0.0,
+    generations: Mapping[str, int] | None = None,
+) -> dict[str, VariantProfile]:
+    """Return the profile of each of these variants, by name; see `variant_profiles`.
+
+    `dense` is the reference of the tiers. `generations` has the generation of each variant, by
+    default 1. Raises `ValueError` if a variant or `dense` has no report card.
+    """
+    newest = newest_hardware_keys([dense, *variants.values()])
     on_all = [key for key in newest if all(v.report_card(key) for v in variants.values())]
     keys = (hardware_key, *on_all, *newest)
     cards = {name: _report_card(variant, keys) for name, variant in variants.items()}
     tiers = tier_accuracies(
         {name: card.accuracy_difference for name, card in cards.items()},
-        _report_card(catalog.variants[DENSE], keys).accuracy.value,
+        _report_card(dense, keys).accuracy.value,
         accuracy_margin,
     )
-    for name, card in cards.items():
-        if card.hardware.key != hardware_key:
-            logger.warning(
-                "the report card is from other hardware; run `paretoserve measure` on this machine",
-                extra={"variant": name},
-            )
-    return {name: _profile(name, card, tiers[name]) for name, card in cards.items()}
+    numbers = generations or {}
+    return {
+        name: _profile(name, card, tiers[name], numbers.get(name, 1))
+        for name, card in cards.items()
+    }
 
 
 def qualifying(profiles: Mapping[str, VariantProfile], slo: Slo) -> tuple[str, ...]:
@@ -131,7 +161,7 @@ def _report_card(variant: Variant, keys: Sequence[str]) -> ReportCard:
     return card
 
 
-def _profile(name: str, card: ReportCard, tier_accuracy: float) -> VariantProfile:
+def _profile(name: str, card: ReportCard, tier_accuracy: float, generation: int) -> VariantProfile:
     return VariantProfile(
         variant=name,
         accuracy=card.accuracy.value,
@@ -144,4 +174,5 @@ def _profile(name: str, card: ReportCard, tier_accuracy: float) -> VariantProfil
             measured.batch_size: LatencyQuantiles(measured.p50_s, measured.p95_s, measured.p99_s)
             for measured in card.latencies
         },
+        generation=generation,
     )

@@ -58,27 +58,56 @@ class VariantSlots:
         number of batches that run at once without slowing each other down.
         """
         self._latency = latency
-        self._accuracies = accuracies
         self._max_batch = max_batch
         self._cores = cores
-        self._slots = dict.fromkeys(accuracies, 0)
-        self._batches_sent = dict.fromkeys(accuracies, 0)
+        self._slots: dict[str, int] = {}
+        self._batches_sent: dict[str, int] = {}
         self._numbers = itertools.count()
         self._running: dict[int, RunningBatch] = {}
-        self._by_variant: dict[str, set[int]] = {name: set() for name in accuracies}
+        self._by_variant: dict[str, set[int]] = {}
         self._unavailable_since: dict[str, float] = {}
         self._recent: dict[tuple[str, ...], list[VariantState]] = {}
         """States of `recent_states`, all of the time `_recent_at`."""
         self._recent_at = -math.inf
+        self.set_variants(accuracies)
+
+    def set_variants(self, accuracies: Mapping[str, float]) -> None:
+        """Keep these variants, best first; new ones have no slots. Forget all others.
+
+        Raises `ValueError` if one of the others still runs a batch.
+        """
+        busy = [name for name, own in self._by_variant.items() if own and name not in accuracies]
+        if busy:
+            raise ValueError(f"batches are running on {', '.join(busy)}")
+        self._accuracies = accuracies
+        self._slots = {name: self._slots.get(name, 0) for name in accuracies}
+        self._batches_sent = {name: self._batches_sent.get(name, 0) for name in accuracies}
+        self._by_variant = {name: self._by_variant.get(name, set()) for name in accuracies}
+        for name in self._unavailable_since.keys() - accuracies.keys():
+            del self._unavailable_since[name]
+        self._recent.clear()
+
+    def __contains__(self, variant: str) -> bool:
+        """Return whether this is one of the variants, with or without a live replica."""
+        return variant in self._slots
 
     def __getitem__(self, variant: str) -> int:
         """Return how many batches the live replicas of a variant run at a time."""
         return self._slots.get(variant, 0)
 
     def __setitem__(self, variant: str, slots: int) -> None:
-        """Set how many batches the live replicas of a variant run at a time; 0 without replicas."""
+        """Set how many batches the live replicas of a variant run at a time; 0 without replicas.
+
+        Raises `KeyError` for an unknown variant.
+        """
+        if variant not in self._slots:
+            raise KeyError(variant)
         self._slots[variant] = slots
         self._recent.clear()
+
+    def is_running(self, variant: str) -> bool:
+        """Return whether a batch is running on this variant."""
+        return bool(self._by_variant[variant])
 
     @property
     def is_busy(self) -> bool:

@@ -1,4 +1,7 @@
-"""Events of a gateway that the metrics and the statistics count. Times are in seconds."""
+"""Events of a gateway that the metrics and the statistics count. Times are in seconds.
+
+`variant` is always a routing key, which stands for one generation of a variant.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,10 @@
 Callers report events (`answered`, `failed`, ...); this module defines which series each of them
 changes. The registry is an argument, so there is no global state. Labels are bounded: they are
 names of variants, arms and errors.
+
+A series belongs to the generation of a variant that is served. It ends when another generation
+takes its place: counters start at 0 again. What was answered by a generation that is not served any
+more counts as a request, but for no variant.
 """
 
 from __future__ import annotations
@@ -10,8 +14,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any, Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
+from prometheus_client.metrics import MetricWrapperBase
 
 from serving.errors import status_of
 from serving.routing.profile import VariantProfile
@@ -36,14 +42,31 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
 """Buckets of actual over predicted latency."""
 
+NO_VARIANT: Final = ""
+"""The label `variant` of requests that no variant that is served has answered."""
+
+M = TypeVar("M", bound=MetricWrapperBase)
+
 
 class Metrics:
     """The metrics of one gateway replica."""
 
     def __init__(self, registry: CollectorRegistry, model: str) -> None:
         self._registry = registry
+        self._model = model
+        self._names: dict[str, str] = {}
+        """The name of each variant that is served, by its routing key."""
         self._samples_since_tick: dict[str, int] = defaultdict(int)
+        """Samples by name of a variant."""
+        self._by_variant: list[tuple[MetricWrapperBase, Any]] = []
+        """The metrics with a label `variant`, each with its cached function."""
         by_arm = ("model", "variant", "arm")
+
+        def cached(metric: M, labels: tuple[str, ...]) -> Callable[..., M]:
+            series = cache(lambda *values: metric.labels(model, *values))
+            if "variant" in labels:
+                self._by_variant.append((metric, series))
+            return series
 
         def histogram(
             name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
@@ -51,19 +74,16 @@ class Metrics:
             metric = Histogram(
                 f"paretoserve_{name}", text, labels, buckets=buckets, registry=registry
             )
-            return cache(lambda *values: metric.labels(model, *values))
+            return cached(metric, labels)
 
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Counter]:
-            metric = Counter(f"paretoserve_{name}", text, labels, registry=registry)
-            return cache(lambda *values: metric.labels(model, *values))
+            return cached(Counter(f"paretoserve_{name}", text, labels, registry=registry), labels)
 
         def gauge(name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Gauge]:
-            metric = Gauge(f"paretoserve_{name}", text, labels, registry=registry)
-            return cache(lambda *values: metric.labels(model, *values))
+            return cached(Gauge(f"paretoserve_{name}", text, labels, registry=registry), labels)
 
         def summary(name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Summary]:
-            metric = Summary(f"paretoserve_{name}", text, labels, registry=registry)
-            return cache(lambda *values: metric.labels(model, *values))
+            return cached(Summary(f"paretoserve_{name}", text, labels, registry=registry), labels)
 
         self._requests = counter("requests_total", "Requests by outcome.", (*by_arm, "outcome"))
         self._errors = counter(
@@ -132,6 +152,11 @@ class Metrics:
                 "artifact_bytes", "Bytes of the files on disk.", ("model", "variant")
             ),
         }
+        self._info = gauge(
+            "variant_info",
+            "Always 1; the label has the generation that is served.",
+            ("model", "variant", "generation"),
+        )
         self._replicas = gauge("replicas", "Live host replicas.", ("model", "variant"))
         self._resident = gauge(
             "resident_bytes",
@@ -149,22 +174,47 @@ class Metrics:
             ("model", "variant"),
         )
 
+    def serve(self, profiles: Mapping[str, VariantProfile]) -> None:
+        """Count for these variants, by routing key, from now on.
+
+        Removes the series of all others, also of another generation of the same name. Sets the
+        gauges that come from the report cards.
+        """
+        for key in self._names.keys() - profiles.keys():
+            self._remove(self._names.pop(key))
+        for key, profile in profiles.items():
+            name = self._names[key] = profile.variant
+            self._info(name, str(profile.generation)).set(1)
+            for field, gauge in self._profile_gauges.items():
+                gauge(name).set(getattr(profile, field))
+
+    def _remove(self, variant: str) -> None:
+        self._samples_since_tick.pop(variant, None)
+        for metric, series in self._by_variant:
+            metric.remove_by_labels({"model": self._model, "variant": variant})
+            series.cache_clear()
+
     def answered(self, event: Answered) -> None:
         """Count an answer."""
-        variant, arm = event.variant, event.arm
+        variant, arm = self._names.get(event.variant), event.arm
         outcome = "answered" if event.is_on_time else "late"
+        self._accuracy(arm).observe(event.accuracy)
+        self._agreement(arm).observe(event.agreement)
+        if variant is None:
+            self._requests(NO_VARIANT, arm, outcome).inc()
+            return
         self._requests(variant, arm, outcome).inc()
         self._latency(variant, arm).observe(event.took_s)
         self._queue(variant).observe(event.queue_s)
         self._prediction(variant).observe(event.took_s / event.predicted_s)
-        self._accuracy(arm).observe(event.accuracy)
-        self._agreement(arm).observe(event.agreement)
         if event.has_deadline:
             (self._attained if event.is_on_time else self._missed)(variant, arm).inc()
 
     def executed(self, event: Executed) -> None:
         """Count a batch."""
-        variant = event.variant
+        variant = self._names.get(event.variant)
+        if variant is None:
+            return
         self._batch(variant).observe(event.samples)
         self._compute(variant).observe(event.compute_s)
         self._samples(variant).inc(event.samples)
@@ -173,11 +223,11 @@ class Metrics:
     def failed(self, error: Exception, arm: str) -> None:
         """Count a request that was answered with an error."""
         self._errors(type(error).__name__).inc()
-        self._requests("", arm, status_of(error).outcome).inc()
+        self._requests(NO_VARIANT, arm, status_of(error).outcome).inc()
 
     def disconnected(self, arm: str) -> None:
         """Count a request whose caller disconnected before the answer."""
-        self._requests("", arm, "cancelled").inc()
+        self._requests(NO_VARIANT, arm, "cancelled").inc()
 
     def cancelled(self, stage: str, samples: int) -> None:
         """Count a cancelled request; the samples of a "queued" one are not computed."""
@@ -195,20 +245,19 @@ class Metrics:
 
     def host_lost(self, variant: str) -> None:
         """Count a host replica that was lost."""
-        self._hosts_lost(variant).inc()
-
-    def profiles(self, profiles: Mapping[str, VariantProfile]) -> None:
-        """Set the gauges that come from the report cards."""
-        for name, profile in profiles.items():
-            for field, gauge in self._profile_gauges.items():
-                gauge(name).set(getattr(profile, field))
+        name = self._names.get(variant)
+        if name is not None:
+            self._hosts_lost(name).inc()
 
     def host_usage(self, event: HostUsage) -> None:
         """Set the live replicas of a variant and their memory in bytes."""
-        self._replicas(event.variant).set(event.replicas)
-        self._resident(event.variant).set(event.resident_bytes)
+        variant = self._names.get(event.variant)
+        if variant is None:
+            return
+        self._replicas(variant).set(event.replicas)
+        self._resident(variant).set(event.resident_bytes)
         if event.gpu_memory_bytes is not None:
-            self._gpu(event.variant).set(event.gpu_memory_bytes)
+            self._gpu(variant).set(event.gpu_memory_bytes)
 
     def tick(self, elapsed_s: float) -> None:
         """Set the throughput since the last tick, `elapsed_s` ago."""

@@ -1,7 +1,9 @@
-"""Counts and total times of every variant since the gateway started, for V2's statistics.
+"""Counts and total times of every generation that is served, for V2's statistics.
 
-A request counts for the variant that answered it. A failed request counts for the variant that it
-preferred. There are sums only; the metrics provide quantiles.
+They begin when the generation is published on this gateway, and end when another takes its place.
+Variants are given by their routing keys. A request counts for the variant that answered it. A
+failed request counts for the variant that it preferred. Events of a generation that is not served
+any more are ignored. There are sums only; the metrics provide quantiles.
 """
 
 from __future__ import annotations
@@ -63,25 +65,37 @@ class Statistics:
     """The statistics of one gateway replica."""
 
     def __init__(
-        self, variants: Iterable[str], wall_clock: Callable[[], float] = time.time
+        self, variants: Iterable[str] = (), wall_clock: Callable[[], float] = time.time
     ) -> None:
-        self.by_variant = {variant: VariantStatistics() for variant in variants}
+        self.by_variant: dict[str, VariantStatistics] = {}
         self._wall_clock = wall_clock
+        self.serve(variants)
+
+    def serve(self, variants: Iterable[str]) -> None:
+        """Count for these variants from now on, and discard the counts of all others."""
+        counts = self.by_variant
+        self.by_variant = {name: counts.get(name) or VariantStatistics() for name in variants}
 
     def answered(self, event: Answered) -> None:
         """Count an answer."""
-        counts = self.by_variant[event.variant]
+        counts = self.by_variant.get(event.variant)
+        if counts is None:
+            return
         counts.success.add(event.took_s)
         counts.queue.add(event.queue_s)
         counts.stages.add(event)
 
     def failed(self, variant: str, took_s: float) -> None:
         """Count a failed request that preferred this variant."""
-        self.by_variant[variant].fail.add(took_s)
+        counts = self.by_variant.get(variant)
+        if counts is not None:
+            counts.fail.add(took_s)
 
     def executed(self, event: Executed) -> None:
         """Count a batch."""
-        counts = self.by_variant[event.variant]
+        counts = self.by_variant.get(event.variant)
+        if counts is None:
+            return
         counts.samples += event.samples
         counts.executions += 1
         counts.last_at_s = self._wall_clock()
@@ -89,6 +103,7 @@ class Statistics:
 
     def host_usage(self, event: HostUsage) -> None:
         """Record the memory of a variant's hosts."""
-        counts = self.by_variant[event.variant]
-        counts.resident_bytes = event.resident_bytes
-        counts.gpu_memory_bytes = event.gpu_memory_bytes
+        counts = self.by_variant.get(event.variant)
+        if counts is not None:
+            counts.resident_bytes = event.resident_bytes
+            counts.gpu_memory_bytes = event.gpu_memory_bytes

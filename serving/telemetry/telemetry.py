@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from serving.routing.profile import VariantProfile
 from serving.telemetry.event import Answered, Executed, HostUsage
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
@@ -13,6 +16,11 @@ class Telemetry:
     def __init__(self, metrics: Metrics, statistics: Statistics) -> None:
         self._metrics = metrics
         self.statistics = statistics
+
+    def serve(self, profiles: Mapping[str, VariantProfile]) -> None:
+        """Count for these variants, by routing key, from now on; see `Metrics.serve`."""
+        self._metrics.serve(profiles)
+        self.statistics.serve(profiles)
 
     def answered(self, event: Answered) -> None:
         """Count an answer."""

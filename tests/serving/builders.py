@@ -23,6 +23,7 @@ from serving.protocol.control import Control
 from serving.protocol.documents import Documents
 from serving.protocol.http.application import HttpProtocol
 from serving.protocol.inference import Inference
+from serving.routing.generation import variant_name
 from serving.routing.latency import LatencyModel
 from serving.routing.planner import Planner
 from serving.routing.policy.pareto import pareto
@@ -97,12 +98,12 @@ def pixels(samples: int = 1, start: float = 0.0) -> npt.NDArray[np.float32]:
 
 def answers(variant: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
     """Return the outputs of the variant for these inputs."""
-    logits = inputs["pixels"] @ WEIGHTS[variant]
+    logits = inputs["pixels"] @ WEIGHTS[variant_name(variant)]
     return {"logits": logits, "label": logits.argmax(axis=1)}
 
 
 async def multiply(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
-    """Run a batch without a link, apply the layer of the variant."""
+    """Run a batch without a link, apply the layer of the variant, given by its routing key."""
     sizes = [len(request["pixels"]) for request in requests]
     await asyncio.sleep(0)
     return BatchResult(split(answers(variant, join(requests)), sizes), compute_s=1e-4)
@@ -117,6 +118,8 @@ class InProcess:
     documents: Documents
     dataplane: DataPlane
     scheduler: Scheduler[Arrays, Arrays]
+    latency: LatencyModel
+    telemetry: Telemetry
     registry: CollectorRegistry
     control: Control | None
 
@@ -144,13 +147,12 @@ def in_process(
     clock = LoopClock()
     registry = CollectorRegistry()
     metrics = Metrics(registry, model.name)
-    latency = LatencyModel(
-        {name: profile.latencies for name, profile in profiles.items()}, clock.time
-    )
+    by_key = {profile.key: profile for profile in profiles.values()}
+    latency = LatencyModel({key: profile.latencies for key, profile in by_key.items()}, clock.time)
     planner = Planner[Any](
         pareto,
         latency,
-        {name: profile.tier_accuracy for name, profile in profiles.items()},
+        {key: profile.tier_accuracy for key, profile in by_key.items()},
         max_batch=max_batch,
         max_queue=max_queue,
     )
@@ -162,15 +164,17 @@ def in_process(
         on_cancelled=metrics.cancelled,
         on_expired=metrics.expired,
     )
-    for name, profile in profiles.items():
-        latency.calibrate(name, {size: [one.p50_s] for size, one in profile.latencies.items()})
-        scheduler.set_slots(name, slots)
+    for key, profile in by_key.items():
+        latency.calibrate(key, {size: [one.p50_s] for size, one in profile.latencies.items()})
+        scheduler.set_slots(key, slots)
+    telemetry = Telemetry(metrics, Statistics())
+    telemetry.serve(by_key)
     dataplane = DataPlane(
         model,
         profiles,
         scheduler,
         latency,
-        Telemetry(metrics, Statistics(profiles)),
+        telemetry,
         clock.time,
         max_batch=max_batch,
         shedder=LoadShedder(),
@@ -187,4 +191,14 @@ def in_process(
         control=control,
         now=clock.time,
     )
-    return InProcess(protocol, inference, documents, dataplane, scheduler, registry, control)
+    return InProcess(
+        protocol,
+        inference,
+        documents,
+        dataplane,
+        scheduler,
+        latency,
+        telemetry,
+        registry,
+        control,
+    )

@@ -6,10 +6,17 @@ difference". Cards of different hardware are never compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from variants.catalog.catalog import BatchLatency, Catalog, ClassDifference, Interval, ReportCard
+from variants.catalog.catalog import (
+    BatchLatency,
+    Catalog,
+    ClassDifference,
+    Interval,
+    ReportCard,
+    Variant,
+)
 from variants.catalog.frontier import FrontierPoint, frontier
 
 Cards: TypeAlias = Mapping[str, ReportCard]
@@ -64,8 +71,13 @@ def faster_batches(latencies: Sequence[BatchLatency]) -> tuple[tuple[int, int], 
 
 def hardware_keys(catalog: Catalog) -> tuple[str, ...]:
     """Return the hardware keys of all report cards, those with the newest card first."""
+    return newest_hardware_keys(catalog.variants.values())
+
+
+def newest_hardware_keys(variants: Iterable[Variant]) -> tuple[str, ...]:
+    """Return the hardware keys of these variants' cards, those with the newest card first."""
     newest: dict[str, str] = {}
-    for variant in catalog.variants.values():
+    for variant in variants:
         for card in variant.report_cards:
             key = card.hardware.key
             newest[key] = max(card.measured_at, newest.get(key, ""))

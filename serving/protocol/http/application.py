@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from http import HTTPStatus
 from math import ceil
 from pathlib import Path
@@ -90,16 +91,9 @@ class HttpProtocol:
         self._now = now
         self._control = control
         self._check_inference = control.check_inference if control else None
-        document = openapi_document(
-            dataplane.model,
-            list(dataplane.profiles),
-            version=documents.version,
-            max_batch=dataplane.max_batch,
-            max_body_bytes=max_body_bytes,
+        self._openapi = lru_cache(maxsize=1)(
+            partial(_openapi, dataplane, documents, max_body_bytes, control)
         )
-        if control is not None:
-            control.extend_openapi(document)
-        self._openapi = orjson.dumps(document)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -261,7 +255,7 @@ class HttpProtocol:
 
     async def openapi(self, scope: Scope, receive: Receive) -> Response:
         """GET /openapi.json: the OpenAPI document of this service."""
-        return Response(self._openapi)
+        return Response(self._openapi(tuple(self._dataplane.profiles)))
 
     async def explorer(self, scope: Scope, receive: Receive) -> Response:
         """GET /docs: a page on which the API can be tried."""
@@ -270,6 +264,25 @@ class HttpProtocol:
     async def metrics(self, scope: Scope, receive: Receive) -> Response:
         """GET /metrics: the metrics, in the format of Prometheus."""
         return Response(generate_latest(self._registry), CONTENT_TYPE_LATEST.encode())
+
+
+def _openapi(
+    dataplane: DataPlane,
+    documents: Documents,
+    max_body_bytes: int,
+    control: Control | None,
+    variants: Sequence[str],
+) -> bytes:
+    document = openapi_document(
+        dataplane.model,
+        variants,
+        version=documents.version,
+        max_batch=dataplane.max_batch,
+        max_body_bytes=max_body_bytes,
+    )
+    if control is not None:
+        control.extend_openapi(document)
+    return orjson.dumps(document)
 
 
 def _json_length(headers: Mapping[bytes, bytes]) -> int | None:

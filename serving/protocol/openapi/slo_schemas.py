@@ -56,6 +56,12 @@ _PARAMETERS: Final[Mapping[str, Schema]] = {
 
 EXPLANATION: Final[Mapping[str, Schema]] = {
     "variant": {"type": "string", "description": "The variant that ran."},
+    "generation": {
+        "type": "integer",
+        "minimum": 1,
+        "description": "The generation of the variant. A variant gets a new one when it is "
+        "replaced.",
+    },
     "reason": {"type": "string", "description": "Why this variant was chosen."},
     "accuracy": {**_FRACTION, "description": "The measured accuracy of the variant."},
     "predicted_latency_ms": {

@@ -23,11 +23,14 @@ class Hosts:
         self.killed: list[int] = []
         self.restarts = True
 
-    async def list_apps(self) -> dict[str, list[str]]:
-        return {"dense": ["v-dense-g1"], "int8": ["v-int8-g1"], "broken": ["v-broken-g1"]}
+    async def list_apps(self) -> dict[tuple[str, int], str]:
+        return {(name, 1): f"v-{name}-g1" for name in ("dense", "int8", "broken")}
 
     async def describe(self, app: str) -> list[HostDescription]:
         return [HostDescription(f"tcp://{pid}", pid, 0, None) for pid in self.pids[app]]
+
+    async def failure(self, app: str) -> str | None:
+        return None
 
     def kill(self, pid: int) -> None:
         self.killed.append(pid)

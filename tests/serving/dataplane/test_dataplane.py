@@ -156,6 +156,7 @@ async def test_the_explanation_has_all_fields() -> None:
     answer = await infer(gateway, Slo(latency_s=5.0))
     assert set(answer.explanation) == {
         "variant",
+        "generation",
         "reason",
         "accuracy",
         "predicted_latency_ms",
@@ -260,11 +261,11 @@ async def test_ready_once_every_variant_has_had_a_replica_and_from_then_on() -> 
     gateway = in_process(slots=0)
     with pytest.raises(NotReady):
         await infer(gateway)
-    gateway.scheduler.set_slots("dense", 1)
+    gateway.scheduler.set_slots("dense@1", 1)
     assert not gateway.dataplane.is_ready
-    gateway.scheduler.set_slots("int8", 1)
+    gateway.scheduler.set_slots("int8@1", 1)
     assert gateway.dataplane.is_ready
-    gateway.scheduler.set_slots("int8", 0)
+    gateway.scheduler.set_slots("int8@1", 0)
     assert gateway.dataplane.is_ready
     assert not gateway.dataplane.is_variant_ready("int8")
     assert (await infer(gateway)).variant == "dense"

@@ -26,11 +26,14 @@ class FakeRegistry:
         """`addresses` are by variant; later changes of the mapping take effect."""
         self._addresses = addresses
 
-    async def list_apps(self) -> dict[str, list[str]]:
-        return {variant: [variant] for variant in self._addresses}
+    async def list_apps(self) -> dict[tuple[str, int], str]:
+        return {(variant, 1): variant for variant in self._addresses}
 
     async def describe(self, app: str) -> list[HostDescription]:
         return [HostDescription(self._addresses[app], 1, 1_000_000, None)]
+
+    async def failure(self, app: str) -> str | None:
+        return None
 
 
 @contextmanager

@@ -13,18 +13,21 @@ from prometheus_client import CollectorRegistry
 
 from serving.dataplane.batching import Arrays
 from serving.gateway.description import HostDescription
-from serving.gateway.discovery import HostDiscovery
+from serving.gateway.discovery import DESCRIBE_TIMEOUT_S, HostDiscovery
 from serving.link.host import HostSocket
 from serving.link.pool import HostPool
+from serving.routing.generation import generation_key, variant_name
 from serving.routing.latency import LatencyModel
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
 from serving.telemetry.telemetry import Telemetry
-from tests.serving.builders import MODEL, answers, exactly
-from tests.serving.link.hosts import run_batch
+from tests.serving.builders import MODEL, answers, exactly, profile
+from tests.serving.link.hosts import GatedRunner, run_batch, running_host
 from tests.waiting import until
 
-SIZES = {"dense": (1, 4), "int8": (1, 4)}
+SIZES = (1, 4)
+
+DENSE, INT8 = "dense@1", "int8@1"
 
 
 class FakeRegistry:
@@ -32,21 +35,29 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.hosts: dict[str, list[HostSocket] | Exception] = {}
-        """Hosts by application."""
-        self.apps: dict[str, list[str]] = {}
-        """Applications of the variants that have another application than one of their name."""
+        """Hosts by application, which has the name of the routing key."""
+        self.failures: dict[str, str] = {}
+        """Causes of failures by application."""
+        self.silent: set[str] = set()
+        """Applications that do not answer."""
         self.rounds = 0
         """Number of discoveries so far."""
 
-    async def list_apps(self) -> dict[str, list[str]]:
-        return {app: [app] for app in self.hosts} | self.apps
+    async def list_apps(self) -> dict[tuple[str, int], str]:
+        self.rounds += 1
+        parts = {app: app.partition("@") for app in self.hosts}
+        return {(name, int(number)): app for app, (name, _, number) in parts.items()}
 
     async def describe(self, app: str) -> list[HostDescription]:
-        self.rounds += app == "dense"
+        if app in self.silent:
+            await asyncio.Event().wait()
         hosts = self.hosts[app]
         if isinstance(hosts, Exception):
             raise hosts
         return [HostDescription(host.address, 1, 1_000, None) for host in hosts]
+
+    async def failure(self, app: str) -> str | None:
+        return self.failures.get(app)
 
 
 class DiscoveryHarness:
@@ -56,24 +67,22 @@ class DiscoveryHarness:
         self.counts: dict[str, int] = {}
         self.collectors = CollectorRegistry()
         self.pool = HostPool(self.counts.__setitem__)
-        self.latency = LatencyModel(
-            {name: exactly(dict.fromkeys(sizes, 99.0)) for name, sizes in SIZES.items()},
-            lambda: 0.0,
-        )
-        metrics = Metrics(self.collectors, "shirts")
-        self.statistics = Statistics(SIZES)
+        self.latency = LatencyModel({}, lambda: 0.0)
+        self.telemetry = Telemetry(Metrics(self.collectors, "shirts"), Statistics())
+        self.telemetry.serve({DENSE: profile("dense"), INT8: profile("int8")})
         self.discovery = HostDiscovery(
-            MODEL,
-            SIZES,
-            self.pool,
-            self.latency,
-            Telemetry(metrics, self.statistics),
-            registry,
-            period_s=0.02,
+            MODEL, self.pool, self.latency, self.telemetry, registry, period_s=0.02
         )
+        for variant in ("dense", "int8"):
+            self.watch(variant, 1, is_awaited=True)
+
+    def watch(self, variant: str, generation: int, *, is_awaited: bool = False) -> None:
+        card = exactly(dict.fromkeys(SIZES, 99.0))
+        self.latency.add(generation_key(variant, generation), card)
+        self.discovery.watch(variant, generation, SIZES, is_awaited=is_awaited)
 
     def metric_value(self, name: str, variant: str) -> float:
-        labels = {"model": "shirts", "variant": variant}
+        labels = {"model": "shirts", "variant": variant_name(variant)}
         return self.collectors.get_sample_value(f"paretoserve_{name}", labels) or 0.0
 
     def lost(self, variant: str) -> float:
@@ -84,7 +93,7 @@ class DiscoveryHarness:
         return (
             self.metric_value("replicas", variant),
             self.metric_value("resident_bytes", variant),
-            self.statistics.by_variant[variant].resident_bytes,
+            self.telemetry.statistics.by_variant[variant].resident_bytes,
         )
 
 
@@ -126,65 +135,65 @@ async def next_rounds(registry: FakeRegistry) -> None:
 
 async def test_hosts_are_used_once_every_variant_has_one(host: Any) -> None:
     registry = FakeRegistry()
-    registry.hosts = {"dense": [host("dense")]}
+    registry.hosts = {DENSE: [host("dense")]}
     async with discovering(registry) as harness:
         await next_rounds(registry)
         assert harness.counts == {}, "a host was timed while others were starting"
-        registry.hosts["int8"] = [host("int8"), host("int8")]
-        await until(lambda: harness.counts == {"dense": 1, "int8": 2})
-        assert harness.latency.times("int8").within_s(4) < 1, "the hosts were not timed"
-        result = await run_batch(harness.pool, "dense", {"pixels": np.ones((1, 4), np.float32)})
+        registry.hosts[INT8] = [host("int8"), host("int8")]
+        await until(lambda: harness.counts == {DENSE: 1, INT8: 2})
+        assert harness.latency.times(INT8).within_s(4) < 1, "the hosts were not timed"
+        result = await run_batch(harness.pool, DENSE, {"pixels": np.ones((1, 4), np.float32)})
         assert result.outputs["logits"].tolist() == [[18.0, 22.0, 26.0]]
 
 
 async def test_hosts_stay_in_use_while_the_registry_does_not_answer(host: Any) -> None:
     registry = FakeRegistry()
-    registry.hosts = {"dense": [host("dense")], "int8": [host("int8")]}
+    registry.hosts = {DENSE: [host("dense")], INT8: [host("int8")]}
     async with discovering(registry) as harness:
-        await until(lambda: harness.counts == {"dense": 1, "int8": 1})
-        hosts = registry.hosts["dense"]
-        registry.hosts["dense"] = TimeoutError()
+        await until(lambda: harness.counts == {DENSE: 1, INT8: 1})
+        hosts = registry.hosts[DENSE]
+        registry.hosts[DENSE] = TimeoutError()
         await next_rounds(registry)
-        assert harness.counts == {"dense": 1, "int8": 1}
-        registry.hosts["dense"] = hosts
+        assert harness.counts == {DENSE: 1, INT8: 1}
+        registry.hosts[DENSE] = hosts
         await next_rounds(registry)
-        assert harness.counts == {"dense": 1, "int8": 1}
+        assert harness.counts == {DENSE: 1, INT8: 1}
 
 
 async def test_a_host_that_serve_stopped_is_removed_and_does_not_count_as_lost(host: Any) -> None:
     registry = FakeRegistry()
     remaining, stopped = host("dense"), host("dense")
-    registry.hosts = {"dense": [remaining, stopped], "int8": [host("int8")]}
+    registry.hosts = {DENSE: [remaining, stopped], INT8: [host("int8")]}
     async with discovering(registry) as harness:
-        await until(lambda: harness.counts.get("dense") == 2)
-        registry.hosts["dense"] = [remaining]
-        await until(lambda: harness.counts["dense"] == 1)
-        assert [one.address for one in harness.pool.hosts("dense")] == [remaining.address]
+        await until(lambda: harness.counts.get(DENSE) == 2)
+        registry.hosts[DENSE] = [remaining]
+        await until(lambda: harness.counts[DENSE] == 1)
+        assert [one.address for one in harness.pool.hosts(DENSE)] == [remaining.address]
         stopped.close()
         await next_rounds(registry)
-        assert harness.lost("dense") == 0
+        assert harness.lost(DENSE) == 0
 
 
 async def test_a_lost_host_is_counted_and_its_replacement_is_found(host: Any) -> None:
     registry = FakeRegistry()
     first = host("dense")
-    registry.hosts = {"dense": [first], "int8": [host("int8")]}
+    registry.hosts = {DENSE: [first], INT8: [host("int8")]}
     async with discovering(registry) as harness:
-        await until(lambda: harness.counts.get("dense") == 1)
-        registry.hosts["dense"] = TimeoutError()  # Serve has not noticed yet
+        await until(lambda: harness.counts.get(DENSE) == 1)
+        registry.hosts[DENSE] = TimeoutError()  # Serve has not noticed yet
         first.close()
-        await until(lambda: harness.lost("dense") == 1)
-        assert harness.counts["dense"] == 0
+        await until(lambda: harness.lost(DENSE) == 1)
+        assert harness.counts[DENSE] == 0
         second = host("dense")
-        registry.hosts["dense"] = [second]
-        await until(lambda: harness.counts["dense"] == 1)
-        assert [one.address for one in harness.pool.hosts("dense")] == [second.address]
+        registry.hosts[DENSE] = [second]
+        await until(lambda: harness.counts[DENSE] == 1)
+        assert [one.address for one in harness.pool.hosts(DENSE)] == [second.address]
 
 
 async def test_a_replacement_on_the_same_node_is_not_timed(host: Any) -> None:
     registry = FakeRegistry()
     first = host("dense")
-    registry.hosts = {"dense": [first], "int8": [host("int8")]}
+    registry.hosts = {DENSE: [first], INT8: [host("int8")]}
     sizes: list[int] = []
 
     def run(inputs: Arrays) -> Arrays:
@@ -192,38 +201,103 @@ async def test_a_replacement_on_the_same_node_is_not_timed(host: Any) -> None:
         return answers("dense", inputs)
 
     async with discovering(registry) as harness:
-        await until(lambda: harness.counts.get("dense") == 1)
-        measured_s = harness.latency.times("dense").within_s(4)
+        await until(lambda: harness.counts.get(DENSE) == 1)
+        measured_s = harness.latency.times(DENSE).within_s(4)
         with contextlib.closing(HostSocket(run)) as second:
-            registry.hosts["dense"] = [second]
+            registry.hosts[DENSE] = [second]
             first.close()
-            await until(
-                lambda: [h.address for h in harness.pool.hosts("dense")] == [second.address]
-            )
+            await until(lambda: [h.address for h in harness.pool.hosts(DENSE)] == [second.address])
         assert sizes == [1], "one batch shows that the host works"
-        assert harness.latency.times("dense").within_s(4) == measured_s
+        assert harness.latency.times(DENSE).within_s(4) == measured_s
 
 
-async def test_a_second_application_of_a_variant_is_found(host: Any) -> None:
+async def test_generations_have_their_own_hosts_and_times(host: Any) -> None:
     registry = FakeRegistry()
-    registry.hosts = {"dense": [host("dense")], "int8": [host("int8")]}
+    registry.hosts = {DENSE: [host("dense")], INT8: [host("int8")]}
     async with discovering(registry) as harness:
-        await until(lambda: harness.counts == {"dense": 1, "int8": 1})
-        registry.hosts["int8 again"] = [host("int8")]
-        registry.apps["int8"] = ["int8", "int8 again"]
-        await until(lambda: harness.counts["int8"] == 2)
+        await until(lambda: harness.counts == {DENSE: 1, INT8: 1})
+        registry.hosts["int8@2"] = [host("int8"), host("int8")]
+        await next_rounds(registry)
+        assert "int8@2" not in harness.counts, "a generation was connected that is not watched"
+        harness.watch("int8", 2)
+        await until(lambda: harness.discovery.is_warm("int8@2"))
+        assert harness.counts["int8@2"] == 2
+        assert harness.counts[INT8] == 1
+        assert harness.latency.times("int8@2").within_s(4) < 1, "the hosts were not timed"
+
+
+async def test_an_unwatched_generation_gets_no_batches_and_its_connections_close(
+    host: Any,
+) -> None:
+    registry = FakeRegistry()
+    registry.hosts = {DENSE: [host("dense")], INT8: [host("int8")]}
+    gate = GatedRunner()
+    gate.open.set()
+    async with discovering(registry) as harness:
+        await until(lambda: harness.counts == {DENSE: 1, INT8: 1})
+        with running_host(gate) as gated:
+            registry.hosts["int8@2"] = [gated]
+            harness.watch("int8", 2)
+            await until(lambda: harness.discovery.is_warm("int8@2"))
+            gate.open.clear()
+            inputs = {"pixels": np.ones((1, 4), np.float32)}
+            running = asyncio.create_task(run_batch(harness.pool, "int8@2", inputs))
+            (connection,) = harness.pool.hosts("int8@2")
+            await until(lambda: connection.in_flight == 1)
+            harness.discovery.unwatch("int8@2")
+            assert harness.counts["int8@2"] == 0
+            await next_rounds(registry)
+            assert harness.discovery.draining() == {("int8", 2): 1}
+            assert not connection.is_lost, "the connection was closed with a batch in flight"
+            gate.open.set()
+            assert (await running).outputs.keys() == inputs.keys()
+            await until(lambda: not harness.discovery.draining())
+            assert connection.is_lost
+        assert harness.lost(INT8) == 0
+
+
+async def test_an_application_that_does_not_answer_does_not_delay_the_others(host: Any) -> None:
+    registry = FakeRegistry()
+    registry.hosts = {DENSE: [host("dense")], INT8: [host("int8")]}
+    async with discovering(registry) as harness:
+        await until(lambda: harness.counts == {DENSE: 1, INT8: 1})
+        registry.hosts["int8@2"] = []
+        registry.silent.add("int8@2")
+        harness.watch("int8", 2)
+        new = host("dense")
+        registry.hosts[DENSE] = [new]
+        started = asyncio.get_running_loop().time()
+        await until(lambda: [h.address for h in harness.pool.hosts(DENSE)] == [new.address])
+        assert asyncio.get_running_loop().time() - started < DESCRIBE_TIMEOUT_S
+
+
+async def test_the_cause_of_a_failed_start_is_known_until_the_generation_is_warm(
+    host: Any,
+) -> None:
+    registry = FakeRegistry()
+    registry.hosts = {DENSE: [host("dense")], INT8: [host("int8")], "int8@2": TimeoutError()}
+    registry.failures["int8@2"] = "ValueError: model.onnx is damaged"
+    async with discovering(registry) as harness:
+        harness.watch("int8", 2)
+        await until(lambda: harness.discovery.error("int8@2") is not None)
+        assert harness.discovery.error("int8@2") == "ValueError: model.onnx is damaged"
+        assert harness.discovery.error(INT8) is None
+        del registry.failures["int8@2"]
+        registry.hosts["int8@2"] = [host("int8")]
+        await until(lambda: harness.discovery.is_warm("int8@2"))
+        assert harness.discovery.error("int8@2") is None
 
 
 async def test_the_memory_is_that_of_the_described_hosts(host: Any) -> None:
     registry = FakeRegistry()
     remaining, stopped = host("int8"), host("int8")
-    registry.hosts = {"dense": [host("dense")], "int8": [remaining, stopped]}
+    registry.hosts = {DENSE: [host("dense")], INT8: [remaining, stopped]}
     async with discovering(registry) as harness:
-        await until(lambda: harness.usage("int8") == (2, 2_000, 2_000))
-        assert harness.usage("dense") == (1, 1_000, 1_000)
-        registry.hosts["int8"] = [remaining]
-        await until(lambda: harness.usage("int8") == (1, 1_000, 1_000))
-        assert harness.usage("dense") == (1, 1_000, 1_000)
+        await until(lambda: harness.usage(INT8) == (2, 2_000, 2_000))
+        assert harness.usage(DENSE) == (1, 1_000, 1_000)
+        registry.hosts[INT8] = [remaining]
+        await until(lambda: harness.usage(INT8) == (1, 1_000, 1_000))
+        assert harness.usage(DENSE) == (1, 1_000, 1_000)
 
 
 async def test_a_variant_has_no_replicas_after_its_last_host_is_lost_without_the_registry(
@@ -231,16 +305,14 @@ async def test_a_variant_has_no_replicas_after_its_last_host_is_lost_without_the
 ) -> None:
     registry = FakeRegistry()
     last, other = host("dense"), host("int8")
-    registry.hosts = {"dense": [last], "int8": [other]}
+    registry.hosts = {DENSE: [last], INT8: [other]}
     async with discovering(registry) as harness:
-        await until(lambda: harness.counts == {"dense": 1, "int8": 1})
-        for variant in ("dense", "int8"):
+        await until(lambda: harness.counts == {DENSE: 1, INT8: 1})
+        for variant in (DENSE, INT8):
             registry.hosts[variant] = TimeoutError()
         await next_rounds(registry)
-        assert harness.usage("dense") == (1, 1_000, 1_000), (
-            "a host without a description was removed"
-        )
+        assert harness.usage(DENSE) == (1, 1_000, 1_000), "a host without a description was removed"
         last.close()
-        await until(lambda: harness.lost("dense") == 1)
-        await until(lambda: harness.usage("dense") == (0, 0, 0))
-        assert harness.usage("int8") == (1, 1_000, 1_000)
+        await until(lambda: harness.lost(DENSE) == 1)
+        await until(lambda: harness.usage(DENSE) == (0, 0, 0))
+        assert harness.usage(INT8) == (1, 1_000, 1_000)

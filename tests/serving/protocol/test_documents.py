@@ -29,9 +29,9 @@ async def test_the_configuration_is_in_the_format_of_triton() -> None:
 
 async def test_the_statistics_count_requests_and_batches() -> None:
     gateway = in_process()
-    statistics = gateway.dataplane.statistics
-    statistics.executed(Executed("dense", 3, input_s=0.001, compute_s=0.002, output_s=0.003))
-    statistics.host_usage(HostUsage("dense", 1, 5_000, 700))
+    statistics = gateway.telemetry.statistics
+    statistics.executed(Executed("dense@1", 3, input_s=0.001, compute_s=0.002, output_s=0.003))
+    statistics.host_usage(HostUsage("dense@1", 1, 5_000, 700))
     async with gateway.client() as client:
         await client.post(INFER, json=body())
         await client.post(f"{SHIRTS}/versions/int8/infer", json=body(id="x"))
@@ -75,7 +75,7 @@ async def test_the_statistics_count_requests_and_batches() -> None:
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"ready": false}', b'{"ready": true}'])
 async def test_the_index_lists_the_variants(content: bytes) -> None:
     gateway = in_process()
-    gateway.scheduler.set_slots("int8", 0)
+    gateway.scheduler.set_slots("int8@1", 0)
     async with gateway.client() as client:
         index = (await client.post("/v2/repository/index", content=content)).json()
     ready = {"name": "shirts", "version": "dense", "state": "READY", "reason": ""}

@@ -11,7 +11,7 @@ from serving.telemetry.metrics import Metrics
 from tests.serving.builders import profile
 
 ON_TIME = Answered(
-    variant="int8",
+    variant="int8@1",
     arm="small",
     took_s=0.004,
     queue_s=0.001,
@@ -27,9 +27,13 @@ ON_TIME = Answered(
 LATE = replace(ON_TIME, is_on_time=False)
 NO_DEADLINE = replace(ON_TIME, has_deadline=False)
 
-BATCH = Executed("int8", samples=8, input_s=0.0001, compute_s=0.002, output_s=0.0009)
+BATCH = Executed("int8@1", samples=8, input_s=0.0001, compute_s=0.002, output_s=0.0009)
 
 SERVED = '{arm="small",model="shirts",variant="int8"}'
+INT8 = profile("int8", 0.88, weight_bytes=1_000, artifact_bytes=1_500)
+CARD = ("accuracy", "weight_bytes", "artifact_bytes", "variant_info")
+"""Series that do not change while a generation is served."""
+
 VARIANT = '{model="shirts",variant="int8"}'
 ARM = '{arm="small",model="shirts"}'
 
@@ -41,10 +45,20 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 def metrics(registry: CollectorRegistry) -> Metrics:
-    return Metrics(registry, "shirts")
+    metrics = Metrics(registry, "shirts")
+    metrics.serve({"int8@1": INT8})
+    return metrics
 
 
 def series(registry: CollectorRegistry) -> dict[str, float]:
+    """Return the series that events change, without types, creation times and zeros."""
+    card = tuple(f"paretoserve_{name}{{" for name in CARD)
+    return {
+        name: value for name, value in all_series(registry).items() if not name.startswith(card)
+    }
+
+
+def all_series(registry: CollectorRegistry) -> dict[str, float]:
     """Return the series of a scrape, without types, creation times and zeros."""
     scraped = {}
     for line in generate_latest(registry).decode().splitlines():
@@ -182,7 +196,7 @@ def test_decisions_and_lost_hosts_are_counted(
 ) -> None:
     metrics.decided(0.00003)
     metrics.decided(0.3)
-    metrics.host_lost("int8")
+    metrics.host_lost("int8@1")
     scraped = series(registry)
     assert scraped["paretoserve_router_decision_seconds_count"] == 2
     assert scraped['paretoserve_router_decision_seconds_bucket{le="5e-05"}'] == 1
@@ -190,20 +204,81 @@ def test_decisions_and_lost_hosts_are_counted(
 
 
 def test_gauges_show_the_report_cards(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.profiles({"int8": profile("int8", 0.88, weight_bytes=1_000, artifact_bytes=1_500)})
-    assert series(registry) == {
+    assert all_series(registry) == {
         f"paretoserve_accuracy{VARIANT}": 0.88,
         f"paretoserve_weight_bytes{VARIANT}": 1_000,
         f"paretoserve_artifact_bytes{VARIANT}": 1_500,
+        'paretoserve_variant_info{generation="1",model="shirts",variant="int8"}': 1,
     }
+
+
+def test_the_series_of_a_replaced_generation_end_and_those_of_the_next_begin_at_0(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    metrics.serve({"int8@1": INT8, "dense@1": profile("dense", 0.9)})
+    for event in (ON_TIME, LATE, replace(ON_TIME, variant="dense@1")):
+        metrics.answered(event)
+    metrics.executed(BATCH)
+    metrics.host_lost("int8@1")
+    metrics.host_usage(HostUsage("int8@1", 2, 2_000, 500))
+    metrics.tick(1.0)
+    metrics.serve(
+        {"int8@2": replace(INT8, generation=2, accuracy=0.87), "dense@1": profile("dense", 0.9)}
+    )
+    assert {name: value for name, value in all_series(registry).items() if '"int8"' in name} == {
+        f"paretoserve_accuracy{VARIANT}": 0.87,
+        f"paretoserve_weight_bytes{VARIANT}": 1_000,
+        f"paretoserve_artifact_bytes{VARIANT}": 1_500,
+        'paretoserve_variant_info{generation="2",model="shirts",variant="int8"}': 1,
+    }
+    assert requests(registry) == {
+        'arm="small",model="shirts",outcome="answered",variant="dense"': 1
+    }, "another variant has lost its counts"
+    metrics.answered(replace(ON_TIME, variant="int8@2"))
+    assert series(registry)[f"paretoserve_slo_attained_total{SERVED}"] == 1
+
+
+def test_an_answer_of_a_generation_that_is_not_served_any_more_counts_for_no_variant(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    metrics.serve({"int8@2": replace(INT8, generation=2)})
+    metrics.answered(ON_TIME)
+    metrics.executed(BATCH)
+    metrics.host_lost("int8@1")
+    metrics.host_usage(HostUsage("int8@1", 2, 2_000, 500))
+    metrics.tick(1.0)
+    assert series(registry) == {
+        'paretoserve_requests_total{arm="small",model="shirts",outcome="answered",variant=""}': 1,
+        f"paretoserve_chosen_accuracy_count{ARM}": 1,
+        f"paretoserve_chosen_accuracy_sum{ARM}": 0.88,
+        f"paretoserve_chosen_agreement_count{ARM}": 1,
+        f"paretoserve_chosen_agreement_sum{ARM}": 0.97,
+    }
+
+
+def test_adding_and_removing_variants_leaves_no_series(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    counts = []
+    for number in range(20):
+        name = f"v{number}"
+        metrics.serve({"int8@1": INT8, f"{name}@1": profile(name)})
+        metrics.answered(replace(ON_TIME, variant=f"{name}@1", arm=""))
+        metrics.executed(replace(BATCH, variant=f"{name}@1"))
+        metrics.tick(1.0)
+        metrics.serve({"int8@1": INT8})
+        scraped = generate_latest(registry).decode().splitlines()
+        assert [line for line in scraped if f'"{name}"' in line] == []
+        counts.append(len(scraped))
+    assert counts[-1] == counts[0]
 
 
 def test_replicas_and_memory_are_those_of_the_last_report(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
-    metrics.host_usage(HostUsage("int8", 3, 3_000, None))
+    metrics.host_usage(HostUsage("int8@1", 3, 3_000, None))
     assert f"paretoserve_gpu_memory_bytes{VARIANT}" not in series(registry)
-    metrics.host_usage(HostUsage("int8", 2, 2_000, 500))
+    metrics.host_usage(HostUsage("int8@1", 2, 2_000, 500))
     assert series(registry) == {
         f"paretoserve_replicas{VARIANT}": 2,
         f"paretoserve_resident_bytes{VARIANT}": 2_000,
@@ -238,7 +313,7 @@ def test_the_queue_length_is_read_at_each_scrape(
 
 def test_two_gateways_share_no_metrics() -> None:
     first, second = CollectorRegistry(), CollectorRegistry()
-    Metrics(first, "shirts").host_lost("int8")
+    Metrics(first, "shirts").host_lost("int8@1")
     Metrics(second, "shirts")
     assert series(second) == {}
 

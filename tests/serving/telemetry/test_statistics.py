@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from serving.telemetry.event import Answered, Executed, HostUsage
-from serving.telemetry.statistics import Statistics
+from serving.telemetry.statistics import Statistics, VariantStatistics
 
 
 @pytest.fixture
@@ -61,3 +61,18 @@ def test_memory_is_that_of_the_last_report(statistics: Statistics) -> None:
     statistics.host_usage(HostUsage("dense", 1, 1_000, 300))
     counts = statistics.by_variant["dense"]
     assert (counts.resident_bytes, counts.gpu_memory_bytes) == (1_000, 300)
+
+
+def test_the_counts_of_a_replaced_generation_end_and_later_events_of_it_are_ignored() -> None:
+    statistics = Statistics(["dense@1", "int8@1"])
+    batch = Executed("int8@1", 8, input_s=0.5, compute_s=1.0, output_s=0.25)
+    for _ in "in flight", "later":
+        statistics.answered(answered("int8@1", 2.0))
+        statistics.answered(answered("dense@1", 2.0))
+        statistics.failed("int8@1", 0.5)
+        statistics.executed(batch)
+        statistics.host_usage(HostUsage("int8@1", 1, 1_000, None))
+        statistics.serve(["dense@1", "int8@2"])
+    assert list(statistics.by_variant) == ["dense@1", "int8@2"]
+    assert statistics.by_variant["dense@1"].success.count == 2
+    assert statistics.by_variant["int8@2"] == VariantStatistics()

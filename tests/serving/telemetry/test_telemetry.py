@@ -8,9 +8,10 @@ from serving.telemetry.event import Answered, Executed, HostUsage
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics, VariantStatistics
 from serving.telemetry.telemetry import Telemetry
+from tests.serving.builders import profile
 
 ANSWERED = Answered(
-    variant="int8",
+    variant="int8@1",
     arm="",
     took_s=0.004,
     queue_s=0.001,
@@ -32,7 +33,9 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 def telemetry(registry: CollectorRegistry) -> Telemetry:
-    return Telemetry(Metrics(registry, "shirts"), Statistics(["int8"]))
+    telemetry = Telemetry(Metrics(registry, "shirts"), Statistics())
+    telemetry.serve({"int8@1": profile("int8")})
+    return telemetry
 
 
 def metric(registry: CollectorRegistry, name: str, **labels: str) -> float:
@@ -41,7 +44,7 @@ def metric(registry: CollectorRegistry, name: str, **labels: str) -> float:
 
 
 def counts(telemetry: Telemetry) -> VariantStatistics:
-    return telemetry.statistics.by_variant["int8"]
+    return telemetry.statistics.by_variant["int8@1"]
 
 
 def test_an_answer_counts_in_metrics_and_statistics(
@@ -55,7 +58,7 @@ def test_an_answer_counts_in_metrics_and_statistics(
 def test_a_batch_counts_in_metrics_and_statistics(
     registry: CollectorRegistry, telemetry: Telemetry
 ) -> None:
-    telemetry.executed(Executed("int8", samples=8, input_s=0.1, compute_s=0.2, output_s=0.3))
+    telemetry.executed(Executed("int8@1", samples=8, input_s=0.1, compute_s=0.2, output_s=0.3))
     assert metric(registry, "samples_total", variant="int8") == 8
     assert counts(telemetry).samples == 8
 
@@ -63,12 +66,12 @@ def test_a_batch_counts_in_metrics_and_statistics(
 def test_the_memory_of_hosts_shows_in_metrics_and_statistics(
     registry: CollectorRegistry, telemetry: Telemetry
 ) -> None:
-    telemetry.host_usage(HostUsage("int8", 2, 2_000, None))
+    telemetry.host_usage(HostUsage("int8@1", 2, 2_000, None))
     assert metric(registry, "resident_bytes", variant="int8") == 2_000
     assert counts(telemetry).resident_bytes == 2_000
 
 
-@pytest.mark.parametrize(("variant", "fails"), [("int8", 1), (None, 0)])
+@pytest.mark.parametrize(("variant", "fails"), [("int8@1", 1), (None, 0)])
 def test_a_failure_counts_in_the_statistics_if_a_variant_was_preferred(
     registry: CollectorRegistry, telemetry: Telemetry, variant: str | None, fails: int
 ) -> None:
@@ -81,6 +84,6 @@ def test_events_without_statistics_count_in_the_metrics(
     registry: CollectorRegistry, telemetry: Telemetry
 ) -> None:
     telemetry.disconnected("")
-    telemetry.host_lost("int8")
+    telemetry.host_lost("int8@1")
     assert metric(registry, "requests_total", variant="", arm="", outcome="cancelled") == 1
     assert metric(registry, "hosts_lost_total", variant="int8") == 1

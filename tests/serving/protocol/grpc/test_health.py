@@ -58,8 +58,8 @@ async def test_a_check_returns_the_current_readiness(
     gateway: InProcess, channel: grpc.aio.Channel, service: str
 ) -> None:
     assert await check(channel, service) == NOT_SERVING
-    for variant in gateway.dataplane.profiles:
-        gateway.scheduler.set_slots(variant, 1)
+    for profile in gateway.dataplane.profiles.values():
+        gateway.scheduler.set_slots(profile.key, 1)
     assert await check(channel, service) == SERVING
     gateway.dataplane.is_draining = True
     assert await check(channel, service) == NOT_SERVING
@@ -77,8 +77,8 @@ async def test_a_check_of_an_unknown_service_is_not_found(
 async def test_a_watcher_gets_every_change(gateway: InProcess, channel: grpc.aio.Channel) -> None:
     watching = watch(channel, SERVICE)
     assert (await watching.read()).status == NOT_SERVING
-    for variant in gateway.dataplane.profiles:
-        gateway.scheduler.set_slots(variant, 1)
+    for profile in gateway.dataplane.profiles.values():
+        gateway.scheduler.set_slots(profile.key, 1)
     assert (await watching.read()).status == SERVING
     gateway.dataplane.is_draining = True
     assert (await watching.read()).status == NOT_SERVING

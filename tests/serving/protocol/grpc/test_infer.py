@@ -65,6 +65,7 @@ async def test_the_response_explains_the_choice(channel: grpc.aio.Channel) -> No
     assert explanation == {
         "client_parameter": "kept",
         "variant": "dense",
+        "generation": 1,
         "reason": "most accurate variant that qualifies",
         "accuracy": 0.9,
         "compute_ms": 0.1,

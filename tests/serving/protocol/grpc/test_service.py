@@ -107,7 +107,7 @@ def contains(actual: Any, document: Any) -> bool:
 async def test_health_and_readiness(gateway: InProcess, channel: grpc.aio.Channel) -> None:
     assert (await call(channel, "ServerLive", pb.ServerLiveRequest())).live
     assert (await call(channel, "ServerReady", pb.ServerReadyRequest())).ready
-    gateway.scheduler.set_slots("dense", 0)
+    gateway.scheduler.set_slots("dense@1", 0)
     for version, is_ready in {"": True, "dense": False, "int8": True}.items():
         request = pb.ModelReadyRequest(name="shirts", version=version)
         assert (await call(channel, "ModelReady", request)).ready is is_ready

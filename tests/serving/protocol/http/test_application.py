@@ -92,6 +92,7 @@ async def test_the_response_explains_the_choice(client: httpx.AsyncClient) -> No
     assert explanation.pop("predicted_latency_ms") > 0
     assert explanation == {
         "variant": "dense",
+        "generation": 1,
         "reason": "most accurate variant that qualifies",
         "accuracy": 0.9,
         "compute_ms": 0.1,

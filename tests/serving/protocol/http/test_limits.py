@@ -105,7 +105,7 @@ async def test_a_full_queue_rejects_and_a_passed_deadline_expires() -> None:
 
 async def test_the_service_is_not_ready_until_every_variant_has_been_up() -> None:
     gateway = in_process(slots=0)
-    gateway.scheduler.set_slots("int8", 1)
+    gateway.scheduler.set_slots("int8@1", 1)
     async with gateway.client() as client:
         for path, status in {
             "/v2/health/live": 200,
@@ -120,9 +120,9 @@ async def test_the_service_is_not_ready_until_every_variant_has_been_up() -> Non
         assert ready.json() == {"ready": False, "live": True}
         assert_error(await client.post(INFER, json=body()), 503, "is starting or stopping")
 
-        gateway.scheduler.set_slots("dense", 1)
+        gateway.scheduler.set_slots("dense@1", 1)
         assert (await client.get("/v2/health/ready")).status_code == 200
-        gateway.scheduler.set_slots("dense", 0)
+        gateway.scheduler.set_slots("dense@1", 0)
         assert (await client.get("/v2/health/ready")).status_code == 200, "int8 is up"
 
 
