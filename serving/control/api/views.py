@@ -161,12 +161,12 @@ def shown_state(record: VariantRecord) -> GenerationState:
 
 def last_error(record: VariantRecord, replicas: Sequence[ReplicaReport]) -> str | None:
     """Return the last error of a variant, unless a later generation has been published since."""
-    failed = [report.error for report in replicas if report.error]
-    if failed:
-        return failed[-1]
+    found = [report.error for report in replicas if report.error]
+    found += [each.error for each in record.generations if each.number == record.published]
     newest = record.generations[-1] if record.generations else None
-    if newest is None or (record.published or 0) >= newest.number:
-        return None
-    if newest.error is None and newest.state == "rejected" and newest.gate is not None:
-        return f"the gate rejected generation {newest.number}: {gate_in_words(newest.gate)}"
-    return newest.error
+    if newest is not None and newest.number > (record.published or 0):
+        if newest.error is None and newest.state == "rejected" and newest.gate is not None:
+            words = gate_in_words(newest.gate)
+            found.append(f"the gate rejected generation {newest.number}: {words}")
+        found.append(newest.error)
+    return next(filter(None, found), None)

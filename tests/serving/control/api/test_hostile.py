@@ -94,7 +94,9 @@ CASES = {
     ),
     "too many steps": Case(400, "at most 8 steps", body=recipe(*[STEP] * 9)),
     "an order that does not work": Case(
-        400, "int8", body=recipe(STEP, {"technique": "structured"})
+        400,
+        "cannot follow 'int8'",
+        body=recipe(STEP, {"technique": "structured", "parameters": {"share": 0.5}}),
     ),
     "a field of a pickle": Case(
         400, "a step has the fields technique and parameters", body=recipe({**STEP, "pickle": "gA"})

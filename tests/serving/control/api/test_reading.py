@@ -64,6 +64,9 @@ async def test_the_last_error_is_shown_until_a_later_generation_is_published(
     assert "it loses 10 points" in shown["error"]
     service.finish(service.store.job(await submit(client)))
     assert (await client.get(f"{ADMIN}/variants/tiny")).json()["error"] is None
+    service.store.set_error("tiny", 2, "its hosts do not start")
+    shown = (await client.get(f"{ADMIN}/variants/tiny")).json()
+    assert shown["error"] == "its hosts do not start"
     service.store.report("one", [report(1, error="model.onnx is damaged")])
     shown = (await client.get(f"{ADMIN}/variants/int8")).json()
     assert shown["error"] == "model.onnx is damaged"
