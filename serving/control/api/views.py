@@ -160,11 +160,10 @@ def shown_state(record: VariantRecord) -> GenerationState:
 
 
 def last_error(record: VariantRecord, replicas: Sequence[ReplicaReport]) -> str | None:
-    """Return the last error of a variant, unless a later generation has been published since."""
+    """Return the last error: of hosts, of the published generation, or of the newest one."""
     found = [report.error for report in replicas if report.error]
     found += [each.error for each in record.generations if each.number == record.published]
-    newest = record.generations[-1] if record.generations else None
-    if newest is not None and newest.number > (record.published or 0):
+    for newest in record.generations[-1:]:
         if newest.error is None and newest.state == "rejected" and newest.gate is not None:
             words = gate_in_words(newest.gate)
             found.append(f"the gate rejected generation {newest.number}: {words}")
