@@ -161,7 +161,7 @@ def shown_state(record: VariantRecord) -> GenerationState:
 
 def last_error(record: VariantRecord, replicas: Sequence[ReplicaReport]) -> str | None:
     """Return the last error: of hosts, of the published generation, or of the newest one."""
-    found = [report.error for report in replicas if report.error]
+    found: list[str | None] = [report.error for report in replicas]
     found += [each.error for each in record.generations if each.number == record.published]
     for newest in record.generations[-1:]:
         if newest.error is None and newest.state == "rejected" and newest.gate is not None:
