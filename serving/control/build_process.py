@@ -78,14 +78,18 @@ def _started(
     command: tuple[str, ...], request: BuildRequest, settings: Builder
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start the child and send the request; in the end kill all that is left of it."""
-    threads = str(math.ceil(settings.cpus))
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(math.ceil(settings.cpus)),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    # Every build is a new process: without the byte code of torch it takes 15 s more CPU time.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     child = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ
-        | {"OMP_NUM_THREADS": threads, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=environment,
         start_new_session=True,
     )
     try:
