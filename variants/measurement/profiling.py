@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,25 +66,32 @@ def profile(
     clock: Clock = time.perf_counter,
     seed: int = 0,
     on_progress: ProgressCallback = ignore_progress,
+    least_calls: int = CALLS_PER_TURN,
 ) -> dict[str, tuple[BatchLatency, ...]]:
     """Measure the latency of every variant at every batch size.
 
     `dense` maps runtimes to the names of the loaders of dense. A point is one variant at one batch
     size. It takes about `seconds_per_point`, but at least one turn and at most `MAX_ROUNDS` turns
     per load. Samples are repeated if a batch is larger than their number.
+
+    Where the time does not suffice for a whole turn per load, it may have fewer calls, down to
+    `least_calls`. The median hardly suffers, since the calls of one load are much alike; the other
+    quantiles do.
     """
     rng = np.random.default_rng(seed)
     batches = {size: _batch(samples, size) for size in batch_sizes}
-    rounds: dict[int, int] = {}
+    plans: dict[int, TurnPlan] = {}
     timings: dict[int, list[dict[str, list[float]]]] = {size: [] for size in batch_sizes}
     for load in range(LOADS):
         runners = {name: load_runner() for name, load_runner in loaders.items()}
         for index, (size, batch) in enumerate(batches.items()):
             calls = {name: _call(runner, batch) for name, runner in runners.items()}
-            warm_up(calls)
-            if size not in rounds:
-                rounds[size] = rounds_within(seconds_per_point * len(calls) / LOADS, calls, clock)
-            timings[size].append(time_in_turns(calls, rounds[size], clock, rng))
+            if size not in plans or not plans[size].is_short:
+                warm_up(calls)
+            if size not in plans:
+                budget_s = seconds_per_point * len(calls) / LOADS
+                plans[size] = plan_turns(budget_s, calls, clock, least_calls)
+            timings[size].append(time_in_turns(calls, plans[size], clock, rng))
             subtask(subtask(on_progress, load, LOADS), index, len(batches))(1.0)
         del runners  # free the memory before the next load
 
@@ -104,31 +111,58 @@ def warm_up(calls: Calls) -> None:
             call()
 
 
+class TurnPlan(NamedTuple):
+    """How often a variant is timed at one batch size after each load."""
+
+    rounds: int
+    calls: int = CALLS_PER_TURN
+    """Timed calls in a turn."""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether even a turn takes longer than planned, so that its first call must suffice as
+        warm-up.
+        """
+        return self.calls < CALLS_PER_TURN
+
+
+def plan_turns(seconds: float, calls: Calls, clock: Clock, least_calls: int) -> TurnPlan:
+    """Return how many rounds and calls fit, with at least `least_calls` timed calls in a turn."""
+    if least_calls < CALLS_PER_TURN:
+        before = clock()
+        for call in calls.values():
+            call()
+        fitting = int(seconds / max(clock() - before, 1e-9)) - 1  # the first call is not timed
+        if fitting < CALLS_PER_TURN:
+            return TurnPlan(rounds=1, calls=max(least_calls, fitting))
+    return TurnPlan(rounds_within(seconds, calls, clock))
+
+
 def rounds_within(seconds: float, calls: Calls, clock: Clock) -> int:
     """Return how many rounds fit, 1 to `MAX_ROUNDS`, by the median of three trial rounds."""
     durations = []
     for _ in range(3):
         before = clock()
         for call in calls.values():
-            _turn(call, clock)
+            _turn(call, clock, CALLS_PER_TURN)
         durations.append(clock() - before)
     return min(MAX_ROUNDS, max(1, int(seconds / max(median(durations), 1e-9))))
 
 
 def time_in_turns(
-    calls: Calls, rounds: int, clock: Clock, rng: np.random.Generator
+    calls: Calls, plan: TurnPlan, clock: Clock, rng: np.random.Generator
 ) -> dict[str, list[float]]:
     """Time `calls` in rounds; return the durations of all timed calls in order, in seconds.
 
     In each round every variant has one turn, in random order. A turn is one untimed call, which
-    refills the processor caches, and `CALLS_PER_TURN` timed calls. This measures a warm variant, as
+    refills the processor caches, and then the timed calls. This measures a warm variant, as
     in a dedicated replica under load.
     """
     names = list(calls)
     timings: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(rounds):
+    for _ in range(plan.rounds):
         for index in rng.permutation(len(names)):
-            timings[names[index]] += _turn(calls[names[index]], clock)
+            timings[names[index]] += _turn(calls[names[index]], clock, plan.calls)
     return timings
 
 
@@ -178,10 +212,10 @@ def _call(runner: Runner, batch: Samples) -> Callable[[], object]:
     return lambda: runner(batch)
 
 
-def _turn(call: Callable[[], object], clock: Clock) -> list[float]:
+def _turn(call: Callable[[], object], clock: Clock, number: int) -> list[float]:
     call()
     seconds = []
-    for _ in range(CALLS_PER_TURN):
+    for _ in range(number):
         before = clock()
         call()
         seconds.append(clock() - before)

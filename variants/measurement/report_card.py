@@ -24,7 +24,7 @@ from variants.catalog.recipe import DENSE
 from variants.measurement.evaluation import accuracy, accuracy_difference, agreement, compute_scores
 from variants.measurement.footprint import PROCESSES, measure_footprint
 from variants.measurement.macs import count_macs
-from variants.measurement.profiling import BATCH_SIZES, SECONDS_PER_POINT, profile
+from variants.measurement.profiling import BATCH_SIZES, CALLS_PER_TURN, SECONDS_PER_POINT, profile
 from variants.measurement.progress import PhaseCallback, ignore_phases, subtask
 from variants.measurement.provenance import provenance
 from variants.measurement.quality import compare_answers, dense_answers
@@ -52,6 +52,7 @@ def measure(
     on_progress: PhaseCallback = ignore_phases,
     only: Collection[str] | None = None,
     skip_slower_runtimes: bool = False,
+    least_calls: int = CALLS_PER_TURN,
 ) -> dict[str, ReportCard]:
     """Measure variants whose artifacts are in the folder `catalog`. `dense` must be among them.
 
@@ -59,7 +60,7 @@ def measure(
     variant and batch size. Load time and memory are measured in this number of `processes` each.
     With `only`, just these variants get report cards; the others serve for comparison. With
     `skip_slower_runtimes`, runtimes in which the present card of dense was slower at every batch
-    size are not timed again.
+    size are not timed again. `least_calls` is that of `profile`.
 
     Raises `ValueError` if `dense` is missing, there are no samples, or an artifact is damaged.
     """
@@ -91,6 +92,7 @@ def measure(
         batch_sizes=batch_sizes,
         seed=seed,
         on_progress=partial(on_progress, "latency"),
+        least_calls=least_calls,
     )
 
     cards = {}

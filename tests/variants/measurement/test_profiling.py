@@ -20,6 +20,8 @@ from variants.measurement.profiling import (
     MAX_ROUNDS,
     RESAMPLES,
     WARM_UP_CALLS,
+    TurnPlan,
+    plan_turns,
     profile,
     rounds_within,
     speedup,
@@ -208,12 +210,50 @@ def test_a_profile_takes_about_the_given_time() -> None:
     assert machine.now == pytest.approx(0.5 * len(loaders) * len(sizes), rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "plan"),
+    [
+        pytest.param(0.0, TurnPlan(1, 2), id="no time: the least number of calls"),
+        pytest.param(0.020, TurnPlan(1, 4), id="a part of a turn"),
+        pytest.param(0.024, TurnPlan(1), id="a whole turn"),
+        pytest.param(0.100, TurnPlan(4), id="several"),
+    ],
+)
+def test_turns_are_shorter_where_the_time_does_not_suffice(seconds: float, plan: TurnPlan) -> None:
+    machine = Machine()
+    calls = {name: _advance(machine, 0.002) for name in ("dense", "int8")}
+    assert plan_turns(seconds + 1e-9, calls, machine.clock, 2) == plan
+    assert plan_turns(seconds, calls, machine.clock, CALLS_PER_TURN).calls == CALLS_PER_TURN
+
+
+def test_slow_batches_take_fewer_calls_and_fast_ones_as_many_as_before() -> None:
+    machine = Machine()
+    loaders = {
+        "dense": machine.loader("dense", lambda size: 0.001 * size**3),
+        "int8": machine.loader("int8", lambda size: 0.0005 * size**3),
+    }
+    latencies = profile(
+        loaders,
+        SAMPLES,
+        dense=DENSE,
+        seconds_per_point=0.3,
+        batch_sizes=(1, 10),
+        clock=machine.clock,
+        least_calls=3,
+    )
+    number = {size: machine.calls.count(("int8", size)) for size in (1, 10)}
+    assert number[1] > LOADS * (WARM_UP_CALLS + 1 + CALLS_PER_TURN)
+    assert number[10] == WARM_UP_CALLS + 1 + LOADS * (1 + 3)
+    assert [one.p50_s for one in latencies["int8"]] == pytest.approx([0.0005, 0.5])
+    assert [one.speedup.value for one in latencies["int8"]] == pytest.approx([2, 2])
+
+
 def test_the_order_of_turns_is_random_in_every_round_and_determined_by_the_seed() -> None:
     def order(seed: int) -> list[str]:
         machine = Machine()
         ran: list[str] = []
         calls = {name: _note(ran, name) for name in ("dense", "int8")}
-        time_in_turns(calls, 50, machine.clock, np.random.default_rng(seed))
+        time_in_turns(calls, TurnPlan(50), machine.clock, np.random.default_rng(seed))
         return ran[:: 1 + CALLS_PER_TURN]
 
     rounds = list(zip(order(0)[::2], order(0)[1::2], strict=True))
