@@ -9,6 +9,7 @@ The samples must be test samples, which techniques never receive.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +25,13 @@ from variants.catalog.recipe import DENSE
 from variants.measurement.evaluation import accuracy, accuracy_difference, agreement, compute_scores
 from variants.measurement.footprint import PROCESSES, measure_footprint
 from variants.measurement.macs import count_macs
-from variants.measurement.profiling import BATCH_SIZES, CALLS_PER_TURN, SECONDS_PER_POINT, profile
+from variants.measurement.profiling import (
+    BATCH_SIZES,
+    CALLS_PER_TURN,
+    SECONDS_PER_POINT,
+    Clock,
+    profile,
+)
 from variants.measurement.progress import PhaseCallback, ignore_phases, subtask
 from variants.measurement.provenance import provenance
 from variants.measurement.quality import compare_answers, dense_answers
@@ -53,6 +60,7 @@ def measure(
     only: Collection[str] | None = None,
     skip_slower_runtimes: bool = False,
     least_calls: int = CALLS_PER_TURN,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, ReportCard]:
     """Measure variants whose artifacts are in the folder `catalog`. `dense` must be among them.
 
@@ -60,7 +68,7 @@ def measure(
     variant and batch size. Load time and memory are measured in this number of `processes` each.
     With `only`, just these variants get report cards; the others serve for comparison. With
     `skip_slower_runtimes`, runtimes in which the present card of dense was slower at every batch
-    size are not timed again. `least_calls` is that of `profile`.
+    size are not timed again. `least_calls` and `clock` are those of `profile`.
 
     Raises `ValueError` if `dense` is missing, there are no samples, or an artifact is damaged.
     """
@@ -93,6 +101,7 @@ def measure(
         seed=seed,
         on_progress=partial(on_progress, "latency"),
         least_calls=least_calls,
+        clock=clock,
     )
 
     cards = {}

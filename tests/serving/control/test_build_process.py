@@ -226,5 +226,9 @@ def test_a_real_build_is_relayed_and_a_cancelled_one_leaves_nothing(
     assert generations.on_disk(catalog) == set()
     digest = run(lambda: False)
     assert list(dict.fromkeys(stages)) == ["techniques", "evaluation", "profiling"]
-    assert digest == generations.digest(generations.verify(catalog, "new", 2))
+    built = generations.verify(catalog, "new", 2)
+    assert digest == generations.digest(built)
+    assert built.notes[-1] == "latencies are CPU time, since the machine was serving meanwhile"
+    (card,) = built.report_cards
+    assert [latency.batch_size for latency in card.latencies] == [1, 2, 4, 8, 16, 32, 64]
     assert not any((catalog / DRAFTS).iterdir())  # not even the draft of the killed builder
