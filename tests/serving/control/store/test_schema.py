@@ -81,8 +81,31 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(first: Path) ->
 
 
 def test_processes_that_open_a_new_database_at_once_make_its_tables_once(url: str) -> None:
-    program = f"from serving.control.store.store import Store; Store({url!r}).adopt('a', 'd', ())"
-    processes = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
-    assert [process.wait() for process in processes] == [0, 0, 0]
+    program = f"""
+from serving.control.store.store import Store
+import alembic.command, alembic.ddl, psycopg, sqlalchemy.dialects.postgresql
+print("ready", flush=True)
+input()
+Store({url!r}).adopt('a', 'd', ())
+"""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
+    assert [process.returncode for process in processes] == [0, 0, 0]
     with Store(url) as store:
         assert states(store, "a") == ["published"]

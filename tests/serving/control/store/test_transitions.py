@@ -83,6 +83,7 @@ def test_a_lost_builder_is_started_again_with_the_same_generation(store: Store) 
     store.report_progress(first.id, "profiling", 0.7)
     job = store.requeue(first.id, "the builder was lost")
     assert (job.status, job.stage, job.share, job.attempts) == ("queued", "queued", 0.0, 1)
+    assert job.started_at is job.heartbeat_at is None
     assert [job.id for job in store.snapshot(1.0).jobs] == [first.id, second.id]
     job = store.start_job(first.id)
     assert (job.generation, job.attempts, job.stage) == (1, 2, "techniques")
@@ -91,6 +92,28 @@ def test_a_lost_builder_is_started_again_with_the_same_generation(store: Store) 
         "requeued",
         "the builder was lost",
     )
+
+
+def test_a_generation_is_probed_again_before_it_is_published_again(store: Store) -> None:
+    build(store, add(store))
+    store.probed("int8", 1, 2.5)
+    store.publish("int8", 1)
+    assert store.generation("int8", 1).probe_ms == 2.5
+    serve(store)
+    store.submit_publish("int8", 1, "bo")
+    assert store.generation("int8", 1).probe_ms is None
+
+
+def test_a_variant_that_was_removed_and_published_again_follows_the_catalog_again(
+    store: Store,
+) -> None:
+    store.adopt("int8", "1" * 64, INT8)
+    store.submit_remove("int8", "ana", force=True)
+    store.removed("int8")
+    store.submit_publish("int8", 1, "ana")
+    store.publish("int8", 1)
+    assert store.adopt("int8", "2" * 64, INT8) == 2
+    assert store.lineup().published == {"int8": 2}
 
 
 def test_numbers_of_generations_are_never_used_again(store: Store) -> None:
