@@ -16,7 +16,7 @@ WORKDIR /src
 # Two prefixes become two layers below, so that a change of the code does not copy gigabytes of
 # dependencies again.
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['postgres'], sep='\n')" > requirements.txt \
     && pip install --prefix=/dependencies -c constraints.txt -r requirements.txt
 COPY LICENSE README.md ./
 COPY variants variants

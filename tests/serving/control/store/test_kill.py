@@ -111,7 +111,7 @@ def left_by_a_kill(point: int, prepare: Callable[[], Callable[[], object]]) -> b
         action = prepare()
         event.listen(Engine, "before_cursor_execute", pass_point)
         event.listen(Engine, "commit", pass_point)
-        event.listen(Pool, "checkin", pass_point)
+        event.listen(Pool, "reset", pass_point)
         action()
     finally:
         os._exit(0)
