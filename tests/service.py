@@ -82,7 +82,7 @@ def run_service(folder: Path) -> Iterator[RunningService]:
     set_environment()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings of ray and its imports
-        from serving.cluster.start import cpus_needed, local_cluster, start_service
+        from serving.cluster.start import local_cluster, start_service
 
         catalog = Catalog.load(folder)
         settings = Settings.model_validate(
@@ -100,7 +100,7 @@ def run_service(folder: Path) -> Iterator[RunningService]:
                 },
             }
         )
-        with local_cluster(cpus_needed(settings, len(catalog.variants))):
+        with local_cluster():
             ports = start_service(settings)
             yield RunningService(ports.http, ports.grpc, catalog, folder)
 

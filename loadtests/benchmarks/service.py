@@ -27,14 +27,14 @@ def run_benchmark_service(progress: Progress) -> Iterator[Ports]:
     from serving.cluster.environment import set_environment
 
     set_environment()  # before ray is imported
-    from serving.cluster.start import cpus_needed, local_cluster, start_service
+    from serving.cluster.start import local_cluster, start_service
     from serving.gateway.settings import Settings
 
     with tempfile.TemporaryDirectory(prefix="paretoserve-throughput-") as folder:
         catalog = build_catalog(Path(folder), progress)
         free = {"http": {"port": 0}, "grpc": {"port": 0}}
         settings = Settings.model_validate({"catalog": catalog, **free})
-        with local_cluster(cpus_needed(settings, 2)):
+        with local_cluster():
             yield start_service(settings)
 
 

@@ -113,14 +113,12 @@ def _run(settings: Settings, pipe: Connection) -> None:
     set_environment()  # before ray is imported
     from serving.cluster.start import (
         NotStarted,
-        cpus_needed,
         local_cluster,
-        served_variants,
         start_service,
     )
 
     try:
-        with local_cluster(cpus_needed(settings, len(served_variants(settings)))):
+        with local_cluster():
             ports = start_service(settings)
             pipe.send(ports)
             asyncio.run(_handle_commands(pipe, ports.http))

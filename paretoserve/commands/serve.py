@@ -13,6 +13,12 @@ from paretoserve.commands.options import CATALOG, set_options
 
 @click.command()
 @CATALOG
+@click.option(
+    "--project",
+    type=FILE,
+    default=None,
+    help="Project file with which variants are built while the service runs. [default: none]",
+)
 @click.option("--host", default=None, help="Address to listen on. [default: 127.0.0.1]")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=None, help="Port of HTTP. [default: 8000]"
@@ -20,13 +26,23 @@ from paretoserve.commands.options import CATALOG, set_options
 @click.option(
     "--grpc-port", type=click.IntRange(0, 65535), default=None, help="Port of gRPC. [default: 9000]"
 )
-def up(catalog: Path | None, host: str | None, port: int | None, grpc_port: int | None) -> None:
-    """Serve the variants of a catalog on this machine until Ctrl-C."""
+def up(
+    catalog: Path | None,
+    project: Path | None,
+    host: str | None,
+    port: int | None,
+    grpc_port: int | None,
+) -> None:
+    """Serve the variants of a catalog on this machine until Ctrl-C.
+
+    `paretoserve variants` changes them while they are served.
+    """
     from serving.gateway.settings import load_settings
 
     settings = load_settings(
         **set_options(
             catalog=catalog,
+            project=project,
             http=set_options(host=host, port=port),
             grpc=set_options(host=host, port=grpc_port),
         )

@@ -5,15 +5,21 @@ Serve starts, checks and restarts the replica; requests do not pass through Serv
 
 from __future__ import annotations
 
+import asyncio
 import gc
 
 from ray import serve
 
 from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
 from serving.cluster.registry import ServeRegistry
+from serving.cluster.serve_cluster import ServeCluster
+from serving.control.cluster import GenerationKey
+from serving.control.startup import adopt_catalog, open_store
+from serving.control.store.store import Store
+from serving.gateway.control_loops import ControlLoops
 from serving.gateway.description import Ports
 from serving.gateway.gateway import Gateway
-from serving.gateway.settings import Settings
+from serving.gateway.settings import Settings, absolute
 from serving.telemetry.logs import log_as_json
 
 
@@ -22,11 +28,16 @@ class GatewayReplica:
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
         log_as_json()
-        self._gateway = Gateway(settings, ServeRegistry())
+        settings = absolute(settings)
+        store, hidden = await asyncio.to_thread(_open, settings)
+        self._gateway = Gateway(settings, ServeRegistry(), store, serves_catalog=False)
+        cluster = ServeCluster(settings)
+        self._control = ControlLoops(self._gateway, store, cluster, settings, hidden)
         # What exists now lives as long as the process. With it, a full garbage collection would
         # take 70 ms, in which no request is served.
         gc.collect()
         gc.freeze()
+        await self._control.start()
         await self._gateway.start()
 
     async def ports(self) -> Ports:
@@ -38,12 +49,20 @@ class GatewayReplica:
         return self._gateway.is_ready
 
     async def check_health(self) -> None:
-        """Raise if a listener or the discovery of hosts has stopped; called by Serve."""
+        """Raise if a listener, or what keeps the gateway up to date, has stopped; see Serve."""
         self._gateway.check_health()
+        self._control.check_health()
 
     async def __del__(self) -> None:
         """Stop accepting requests, drain and close; called by Serve on a graceful stop."""
         await self._gateway.close()
+        await self._control.close()
+
+
+def _open(settings: Settings) -> tuple[Store, frozenset[GenerationKey]]:
+    """Open the state of the service and add what the catalog has; see `adopt_catalog`."""
+    store = open_store(settings.control, settings.catalog)
+    return store, adopt_catalog(store, settings.catalog, settings.variants)
 
 
 GatewayDeployment = serve.deployment(

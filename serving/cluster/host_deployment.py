@@ -1,4 +1,4 @@
-"""The host: a Serve deployment. Each replica loads one variant and runs batches of it.
+"""The host: a Serve deployment. Each replica loads one generation of a variant and runs batches.
 
 Serve starts, checks and restarts the replica; batches arrive over the link, not over Serve.
 """
@@ -9,21 +9,31 @@ import os
 import sys
 from functools import partial
 from importlib import import_module
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import psutil
 from ray import serve
+from ray.serve import Application
 from ray.util import get_node_ip_address
 
+from serving.cluster import host_worker
 from serving.cluster.low_priority import run_at_low_priority
-from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, HOST, STOP_POLL_S
+from serving.cluster.names import (
+    HEALTH_PERIOD_S,
+    HEALTH_TIMEOUT_S,
+    HOST,
+    STOP_MARGIN_S,
+    STOP_POLL_S,
+)
 from serving.gateway.description import HostDescription
 from serving.gateway.settings import Settings
 from serving.link.host import HostSocket
 from serving.telemetry.logs import log_as_json
-from variants.catalog.catalog import Catalog
+from variants.catalog import generations
+from variants.catalog.catalog import Model, Variant
 from variants.catalog.zero_inputs import zero_batch
-from variants.runtime.runner import Runner, load_runner
+from variants.runtime.runner import Runner, load_artifact
 
 DRAIN_QUIET_S: Final = 2.5
 """Seconds without a batch after which a stopping host ends.
@@ -33,23 +43,23 @@ Gateways discover hosts once per second, so by then every gateway has noticed th
 
 
 class HostReplica:
-    """One replica of one variant."""
+    """One replica of one generation of a variant."""
 
     _socket: HostSocket | None = None
 
-    def __init__(self, settings: Settings, variant: str) -> None:
-        """Load and warm up the variant, then listen for batches.
+    def __init__(self, settings: Settings, variant: str, generation: int) -> None:
+        """Load and warm up the generation, then listen for batches.
 
-        Raises `ValueError` if the catalog does not have the variant.
+        Raises `ValueError` that names the file of the generation that is missing or damaged.
         """
         log_as_json()
         self._drain_s = settings.drain_s
-        catalog = Catalog.load(settings.catalog)
-        if variant not in catalog.variants:
-            raise ValueError(f"the catalog {settings.catalog} has no variant {variant!r}")
-        if catalog.variants[variant].runner == "onnx":
+        model = Model.load(settings.catalog)
+        record = generations.load(settings.catalog, variant, generation)
+        folder = generations.folder(settings.catalog, variant, generation)
+        if record.runner == "onnx":
             import_module("variants.runtime.onnx")  # onnxruntime starts a thread
-        load = partial(_load, settings, catalog, variant)
+        load = partial(_load, settings, folder, model, record)
         # Compute threads would keep the low priority of the thread that loads.
         runner = run_at_low_priority(load) if settings.hosts.cpus == 1 else load()
         bind = settings.hosts.bind
@@ -79,13 +89,11 @@ class HostReplica:
             self._socket.close()
 
 
-def _load(settings: Settings, catalog: Catalog, variant: str) -> Runner:
+def _load(settings: Settings, folder: Path, model: Model, variant: Variant) -> Runner:
     """Return a runner of the variant that has run its smallest and its largest batch."""
-    runner = load_runner(
-        settings.catalog, catalog.model, catalog.variants[variant], threads=settings.hosts.cpus
-    )
+    runner = load_artifact(folder, model, variant, threads=settings.hosts.cpus)
     for size in (1, settings.limits.batch_size):
-        runner(zero_batch(catalog.model, size))
+        runner(zero_batch(model, size))
     return runner
 
 
@@ -103,3 +111,21 @@ HostDeployment = serve.deployment(
     health_check_timeout_s=HEALTH_TIMEOUT_S,
     graceful_shutdown_wait_loop_s=STOP_POLL_S,
 )(HostReplica)
+
+
+def host_app(settings: Settings, variant: str, generation: int) -> Application:
+    """Return the application of one generation of a variant."""
+    cpus = settings.hosts.cpus
+    runtime_env = {
+        "py_executable": host_worker.command(),
+        # Ray sets it too, but only after numpy has started a thread for each CPU.
+        "env_vars": {"OMP_NUM_THREADS": str(cpus)},
+    }
+    per_node = settings.hosts.replicas_per_node
+    placement: dict[str, Any] = {} if per_node is None else {"max_replicas_per_node": per_node}
+    return HostDeployment.options(
+        num_replicas=settings.hosts.replicas,
+        **placement,
+        ray_actor_options={"num_cpus": cpus, "runtime_env": runtime_env},
+        graceful_shutdown_timeout_s=settings.drain_s + STOP_MARGIN_S,
+    ).bind(settings, variant, generation)

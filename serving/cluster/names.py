@@ -8,6 +8,9 @@ from typing import Final
 GATEWAY: Final = "gateway"
 """Name of the application of the gateway."""
 
+BUILDS: Final = "paretoserve-builds"
+"""Ray's namespace of the actors that build generations; each has the name of its job."""
+
 HOST: Final = "Host"
 """Name of the only deployment in an application of hosts."""
 
@@ -22,6 +25,9 @@ With Serve's defaults of 10 and 30 s, a dead replica is replaced only after call
 
 STOP_POLL_S: Final = 0.1
 """Interval, in seconds, at which Serve looks whether a stopping replica has ended."""
+
+STOP_MARGIN_S: Final = 10.0
+"""Time after the end of the drain, in seconds, after which Serve kills a stopping replica."""
 
 
 def app_name(variant: str, generation: int) -> str:

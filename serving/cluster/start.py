@@ -1,4 +1,7 @@
-"""Starts a whole service on this machine: Ray, Serve, the gateway, and hosts of every variant."""
+"""Starts a whole service on this machine: Ray, Serve, the gateway, and hosts of what is published.
+
+The gateway and its reconciler would start the hosts too. Starting all at the same time is faster.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,18 @@ from typing import Final
 
 import ray
 from ray import serve
-from ray.serve.schema import ApplicationStatusOverview
 
-from serving.cluster.apps import gateway_app, host_app
+from serving.cluster.apps import gateway_app
+from serving.cluster.host_deployment import host_app
 from serving.cluster.names import GATEWAY, app_name
+from serving.cluster.serve_cluster import WAITING, last_line
+from serving.control.startup import adopt_catalog, open_store
+from serving.control.store.store import Store
 from serving.gateway.description import Ports
-from serving.gateway.settings import Settings
-from serving.routing.profile import variant_profiles
-from variants.catalog.catalog import Catalog
-from variants.catalog.hardware import hardware
+from serving.gateway.settings import Settings, absolute
+
+LOGICAL_CPUS: Final = 1000
+"""Number of CPUs that Ray is told to have: replicas and builders share the CPUs of the machine."""
 
 OBJECT_STORE_BYTES: Final = 80 * 2**20
 """Size of Ray's object store, in bytes: about Ray's minimum, because nothing uses the store."""
@@ -53,8 +59,8 @@ def check_port_is_free(host: str, port: int, option: str) -> None:
 
 
 @contextmanager
-def local_cluster(cpus: int) -> Generator[None]:
-    """Run Ray and Serve on this machine, with this number of logical CPUs, within a `with`.
+def local_cluster() -> Generator[None]:
+    """Run Ray and Serve on this machine within a `with`.
 
     Raises `NotStarted` if Ray does not start.
     """
@@ -64,7 +70,9 @@ def local_cluster(cpus: int) -> Generator[None]:
     try:
         ray.init(
             address="local",
-            num_cpus=cpus,
+            num_cpus=LOGICAL_CPUS,
+            # Otherwise Ray starts a process for each CPU in advance.
+            _system_config={"enable_worker_prestart": False, "prestart_worker_first_driver": False},
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             configure_logging=False,
@@ -79,17 +87,6 @@ def local_cluster(cpus: int) -> Generator[None]:
             serve.delete(GATEWAY)
     finally:
         ray.shutdown()
-
-
-def cpus_needed(settings: Settings, variants: int) -> int:
-    """Return the logical CPUs that all replicas reserve; the machine may have fewer."""
-    return 1 + variants * settings.hosts.replicas * settings.hosts.cpus
-
-
-def served_variants(settings: Settings) -> list[str]:
-    """Return the names of the variants to serve; raise `ValueError` if one cannot be served."""
-    catalog = Catalog.load(settings.catalog)
-    return list(variant_profiles(catalog, hardware(settings.hosts.cpus).key, settings.variants))
 
 
 def share_cpus(settings: Settings, cpus: int) -> Settings:
@@ -108,40 +105,41 @@ def share_cpus(settings: Settings, cpus: int) -> Settings:
 def start_service(settings: Settings) -> Ports:
     """Start the gateway and the hosts in a running cluster; return the ports of the gateway.
 
-    Raises `NotStarted` if an application fails or is not ready within `READY_TIMEOUT_S`.
+    Raises `NotStarted` if the gateway or all hosts fail, or if the service is not ready within
+    `READY_TIMEOUT_S`; `ValueError` if the catalog or the database cannot be read.
     """
-    settings = share_cpus(settings, len(os.sched_getaffinity(0)))
-    apps = {
-        app_name(variant, 1): host_app(settings, variant) for variant in served_variants(settings)
-    }
-    targets = [
-        serve.RunTarget(app, name=name, route_prefix=None)
-        for name, app in {GATEWAY: gateway_app(settings), **apps}.items()
-    ]
-    serve.run_many(targets, wait_for_applications_running=False)
+    settings = share_cpus(absolute(settings), len(os.sched_getaffinity(0)))
+    with open_store(settings.control, settings.catalog) as store:
+        hidden = adopt_catalog(store, settings.catalog, settings.variants)
+        published = set(store.lineup().published.items()) - hidden
+        apps = {app_name(*key): host_app(settings, *key) for key in sorted(published)}
+        targets = [
+            serve.RunTarget(app, name=name, route_prefix=None)
+            for name, app in {GATEWAY: gateway_app(settings), **apps}.items()
+        ]
+        serve.run_many(targets, wait_for_applications_running=False)
+        return _wait_until_ready(store)
+
+
+def _wait_until_ready(store: Store) -> Ports:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
-        status = serve.status()
-        failed = [
-            f"{name}: {_last_line(app)}"
-            for name, app in status.applications.items()
-            if app.status == "DEPLOY_FAILED"
+        app = serve.status().applications[GATEWAY]
+        if app.status == "DEPLOY_FAILED":
+            messages = [deployment.message for deployment in app.deployments.values()]
+            raise NotStarted(f"{GATEWAY}: {last_line(messages) or app.message}")
+        served = [
+            generation
+            for variant in store.variants()
+            for generation in variant.generations
+            if generation.state == "published"
         ]
-        if failed:
-            raise NotStarted("; ".join(failed))
-        if status.applications[GATEWAY].status == "RUNNING":
+        if served and all(each.error and each.error != WAITING for each in served):
+            raise NotStarted("; ".join(f"{each.variant}: {each.error}" for each in served))
+        if app.status == "RUNNING":
             gateway = serve.get_app_handle(GATEWAY)
             if gateway.is_ready.remote().result(timeout_s=READY_TIMEOUT_S):
                 ports: Ports = gateway.ports.remote().result(timeout_s=READY_TIMEOUT_S)
                 return ports
         time.sleep(POLL_S)
     raise NotStarted(f"not ready within {READY_TIMEOUT_S:.0f} s; the logs above may say why")
-
-
-def _last_line(app: ApplicationStatusOverview) -> str:
-    """Return the reason for a failed application: the last line of a replica's traceback."""
-    for deployment in app.deployments.values():
-        lines = [line for line in deployment.message.splitlines() if line.strip()]
-        if lines:
-            return lines[-1].strip()
-    return app.message

@@ -11,9 +11,7 @@ from rich.console import Console
 from serving.cluster.start import (
     NotStarted,
     check_port_is_free,
-    cpus_needed,
     local_cluster,
-    served_variants,
     start_service,
 )
 from serving.gateway.description import Ports
@@ -35,17 +33,14 @@ def serve_until_stopped(settings: Settings) -> None:
         stop.set()
 
     try:
-        variants = served_variants(settings)
+        catalog = Catalog.load(settings.catalog)
         check_port_is_free(settings.http.host, settings.http.port, "--port")
         check_port_is_free(settings.grpc.host, settings.grpc.port, "--grpc-port")
-        with (
-            console.status("starting Ray") as status,
-            local_cluster(cpus_needed(settings, len(variants))),
-        ):
+        with console.status("starting Ray") as status, local_cluster():
             status.update("starting the gateway and the hosts")
             ports = start_service(settings)
             status.stop()
-            _print_usage(console, settings, ports)
+            _print_usage(console, settings, catalog, ports)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, request_stop)
             stop.wait()
@@ -58,9 +53,8 @@ def serve_until_stopped(settings: Settings) -> None:
     console.print("stopped")
 
 
-def _print_usage(console: Console, settings: Settings, ports: Ports) -> None:
+def _print_usage(console: Console, settings: Settings, catalog: Catalog, ports: Ports) -> None:
     """Print the table of variants, the addresses, and a request to try."""
-    catalog = Catalog.load(settings.catalog)
     url = f"http://{_connectable(settings.http.host)}:{ports.http}"
     console.print(render_overview(catalog))
     console.print(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from serving.control.cluster import App, GenerationKey
-from serving.control.state import Generation, Job, JobStage, ReplicaReport, VariantRecord
+from serving.control.state import Generation, Job, JobStage, ReplicaReport, Snapshot
 
 BUILDER_LOST_S: Final = 5.0
 """Seconds without a report and without a process after which a builder counts as lost.
@@ -26,7 +26,16 @@ BUILD_ATTEMPTS: Final = 2
 """How often a build is started: once more if its process is lost."""
 
 UNDRAINED_S: Final = 30.0
-"""Seconds after which a draining generation is stopped although a gateway still uses it."""
+"""Seconds after which a draining generation is stopped although a gateway still uses it.
+
+Its successor gets the requests by then.
+"""
+
+UNUSABLE_S: Final = 20.0
+"""Seconds of warming after which a generation fails if a gateway cannot use its hosts.
+
+Before, a host may have been killed, and the cluster replaces it.
+"""
 
 BUILD_STAGES: Final[frozenset[JobStage]] = frozenset(
     {"queued", "techniques", "recovery", "evaluation", "profiling", "gate"}
@@ -39,27 +48,15 @@ WITH_HOSTS: Final = frozenset({"warming", "published", "draining"})
 
 @dataclass(frozen=True)
 class Observation:
-    """What runs, and what the gateways see of it. Times are in seconds since 1970."""
+    """What runs in the cluster. Times are in seconds since 1970."""
 
-    now: float
     apps: Mapping[GenerationKey, App]
     builds: Set[str]
     """Jobs whose builder exists. To be read before the desired state, in which its result shows."""
-    gateways: Set[str]
-    """Gateways that are alive."""
-    reports: Sequence[ReplicaReport]
     replicas: int
     """Number of host replicas of each generation."""
     retry_at: Mapping[GenerationKey, float] = field(default_factory=dict)
     """When to deploy a generation again whose hosts failed to start."""
-    draining_since: Mapping[GenerationKey, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Start:
-    """Mark a job as started."""
-
-    job: str
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,13 @@ class Build:
 @dataclass(frozen=True)
 class EndBuild:
     """End the builder of a job."""
+
+    job: str
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """Record that the builder of a job that was to be cancelled has ended."""
 
     job: str
 
@@ -111,16 +115,8 @@ class Delete:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Time a warm generation through the serving path, and store the result."""
-
-    variant: str
-    generation: int
-
-
-@dataclass(frozen=True)
 class Publish:
-    """Send requests to a generation, and drain the one that got them so far."""
+    """Probe a warm generation, then send requests to it and drain the one that got them so far."""
 
     variant: str
     generation: int
@@ -151,14 +147,13 @@ class SetError:
 
 
 Action: TypeAlias = (
-    Start
-    | Build
+    Build
     | EndBuild
+    | Cancelled
     | Requeue
     | Fail
     | Deploy
     | Delete
-    | Probe
     | Publish
     | Drained
     | Removed
@@ -166,35 +161,28 @@ Action: TypeAlias = (
 )
 
 
-def decide(
-    variants: Sequence[VariantRecord], jobs: Sequence[Job], seen: Observation
-) -> list[Action]:
-    """Return what to do now, in order.
-
-    `variants` has all generations that are not deleted. `jobs` has all jobs that have not ended,
-    oldest first.
-    """
+def decide(state: Snapshot, seen: Observation) -> list[Action]:
+    """Return what to do now, in order."""
     generations = {
         (variant.name, generation.number): generation
-        for variant in variants
+        for variant in state.variants
         for generation in variant.generations
     }
-    published = {variant.name: variant.published for variant in variants}
+    active = {(job.variant, job.generation): job for job in state.jobs if job.status == "running"}
     actions: list[Action] = []
     actions += _unwanted_apps(generations, seen)
-    actions += _jobs(jobs, seen)
-    by_generation = {(job.variant, job.generation): job for job in jobs if job.status == "running"}
+    actions += _builds(state, seen)
     for key, generation in generations.items():
         match generation.state:
             case "warming":
-                actions += _warm(generation, by_generation.get(key), seen)
+                actions += _warm(generation, active.get(key), state, seen)
             case "published":
-                actions += _keep_running(generation, seen)
+                actions += _keep_running(generation, state, seen)
             case "draining":
-                actions += _drain(generation, published[generation.variant], seen)
+                actions += _drain(generation, state, seen)
             case _:
                 pass
-    actions += _removals(generations.values(), jobs)
+    actions += _removals(generations.values(), state.jobs)
     return actions
 
 
@@ -216,35 +204,26 @@ def _unwanted_apps(
             yield Delete(*key)
 
 
-def _jobs(jobs: Sequence[Job], seen: Observation) -> Iterator[Action]:
-    """Start queued jobs, one build at a time, and end or restart builds."""
-    active = {job.id for job in jobs if job.status == "running" and job.stage in BUILD_STAGES}
+def _builds(state: Snapshot, seen: Observation) -> Iterator[Action]:
+    """Start queued builds, one at a time, and end or restart builds."""
+    active = {job.id for job in state.jobs if job.status == "running" and job.stage in BUILD_STAGES}
     for orphan in sorted(seen.builds - active):
         yield EndBuild(orphan)
     is_building = bool(seen.builds)
-    for job in jobs:
+    for job in state.jobs:
         if job.status != "running" or job.kind != "build" or job.stage not in BUILD_STAGES:
             continue
         is_building = True
         if job.cancel_requested:
-            if job.id in seen.builds:
-                yield EndBuild(job.id)
-            yield Fail(job.id, "cancelled")
-        elif job.id not in seen.builds and _is_lost(job, seen.now):
+            yield EndBuild(job.id) if job.id in seen.builds else Cancelled(job.id)
+        elif job.id not in seen.builds and _is_lost(job, state.at):
             if job.attempts < BUILD_ATTEMPTS:
                 yield Requeue(job.id, "the builder was lost; starting it again")
             else:
                 yield Fail(job.id, f"the builder was lost {BUILD_ATTEMPTS} times")
-    for job in jobs:
-        if job.status != "queued":
-            continue
-        if job.cancel_requested:
-            yield Fail(job.id, "cancelled")
-        elif job.kind != "build":
-            yield Start(job.id)
-        elif not is_building:
-            is_building = True
-            yield Build(job)
+    queued = next((job for job in state.jobs if job.status == "queued"), None)
+    if queued is not None and not is_building:
+        yield Build(queued)
 
 
 def _is_lost(job: Job, now: float) -> bool:
@@ -252,19 +231,19 @@ def _is_lost(job: Job, now: float) -> bool:
     return now - last > BUILDER_LOST_S
 
 
-def _warm(generation: Generation, job: Job | None, seen: Observation) -> Iterator[Action]:
-    """Deploy a generation, wait until every gateway has timed it, probe it and publish it."""
+def _warm(
+    generation: Generation, job: Job | None, state: Snapshot, seen: Observation
+) -> Iterator[Action]:
+    """Deploy a generation, wait until every gateway has timed it, and publish it."""
     key = (generation.variant, generation.number)
     app = seen.apps.get(key)
-    reports = _reports(key, seen)
+    reports = _reports(key, state)
     error = None
-    if job is not None and job.cancel_requested:
-        error = "cancelled"
-    elif app is not None and app.status == "failed":
+    if app is not None and app.status == "failed":
         error = app.error or "its hosts could not be started"
-    else:
-        error = next((each.error or "a gateway could not use its hosts"
-                      for each in reports.values() if each.state == "failed"), None)  # fmt: skip
+    elif state.at - (generation.since or state.at) > UNUSABLE_S:
+        failed = (each for each in reports.values() if each.state == "failed")
+        error = next((each.error or "a gateway cannot use its hosts" for each in failed), None)
     if error is not None and job is not None:
         yield Fail(job.id, error)
         if app is not None:
@@ -273,32 +252,32 @@ def _warm(generation: Generation, job: Job | None, seen: Observation) -> Iterato
     if error is not None:
         yield from _back_off(generation, error, app)
     elif app is None:
-        if seen.now >= seen.retry_at.get(key, 0.0):
+        if state.at >= seen.retry_at.get(key, 0.0):
             yield Deploy(*key)
-    elif _is_warm(reports, seen):
-        yield Publish(*key) if generation.probe_ms is not None else Probe(*key)
+    elif app.status == "running" and _is_warm(reports, state.gateways, seen.replicas):
+        yield Publish(*key)
     elif app.error and app.error != generation.error:
         yield SetError(*key, app.error)
 
 
-def _is_warm(reports: Mapping[str, ReplicaReport], seen: Observation) -> bool:
+def _is_warm(reports: Mapping[str, ReplicaReport], gateways: Set[str], replicas: int) -> bool:
     """Return whether all gateways have timed all replicas."""
-    return bool(seen.gateways) and all(
+    return bool(gateways) and all(
         gateway in reports
         and reports[gateway].state in ("warm", "routed")
-        and reports[gateway].replicas >= seen.replicas
-        for gateway in seen.gateways
+        and reports[gateway].replicas >= replicas
+        for gateway in gateways
     )
 
 
-def _keep_running(generation: Generation, seen: Observation) -> Iterator[Action]:
+def _keep_running(generation: Generation, state: Snapshot, seen: Observation) -> Iterator[Action]:
     """Deploy a published generation again after it was lost, and record its errors."""
     key = (generation.variant, generation.number)
     app = seen.apps.get(key)
-    reports = _reports(key, seen)
+    reports = _reports(key, state)
     failed = next((each.error for each in reports.values() if each.state == "failed"), None)
     if app is None:
-        if seen.now >= seen.retry_at.get(key, 0.0):
+        if state.at >= seen.retry_at.get(key, 0.0):
             yield Deploy(*key)
     elif app.status == "failed":
         yield from _back_off(generation, app.error or "its hosts could not be started", app)
@@ -316,34 +295,35 @@ def _back_off(generation: Generation, error: str, app: App | None) -> Iterator[A
         yield Delete(generation.variant, generation.number, failed=True)
 
 
-def _drain(generation: Generation, published: int | None, seen: Observation) -> Iterator[Action]:
+def _drain(generation: Generation, state: Snapshot, seen: Observation) -> Iterator[Action]:
     """Stop the hosts of a generation once no gateway sends them batches."""
     key = (generation.variant, generation.number)
     app = seen.apps.get(key)
     if app is None:
         yield Drained(*key)
         return
-    waited_s = seen.now - seen.draining_since.get(key, seen.now)
-    if app.status != "stopping" and (_is_unused(key, published, seen) or waited_s > UNDRAINED_S):
+    if app.status == "stopping" or not _has_successor(generation, state):
+        return
+    is_used = any(report.state != "failed" for report in _reports(key, state).values())
+    if not is_used or state.at - (generation.since or state.at) > UNDRAINED_S:
         yield Delete(*key)
 
 
-def _is_unused(key: GenerationKey, published: int | None, seen: Observation) -> bool:
-    """Return whether all gateways route to the successor, if any, and none to this generation."""
-    if any(report.state != "failed" for report in _reports(key, seen).values()):
-        return False
+def _has_successor(generation: Generation, state: Snapshot) -> bool:
+    """Return whether all gateways route to the published generation of the variant, if any."""
+    published = state.lineup.published.get(generation.variant)
     if published is None:
         return True
-    successor = _reports((key[0], published), seen)
+    reports = _reports((generation.variant, published), state)
     return all(
-        gateway in successor and successor[gateway].state == "routed" for gateway in seen.gateways
+        gateway in reports and reports[gateway].state == "routed" for gateway in state.gateways
     )
 
 
-def _reports(key: GenerationKey, seen: Observation) -> dict[str, ReplicaReport]:
+def _reports(key: GenerationKey, state: Snapshot) -> dict[str, ReplicaReport]:
     """Return the reports of live gateways on a generation, by gateway."""
     return {
         report.gateway: report
-        for report in seen.reports
-        if (report.variant, report.generation) == key and report.gateway in seen.gateways
+        for report in state.reports
+        if (report.variant, report.generation) == key and report.gateway in state.gateways
     }

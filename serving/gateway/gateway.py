@@ -30,6 +30,7 @@ from serving.dataplane.scheduler import Scheduler
 from serving.gateway.administration import administration
 from serving.gateway.discovery import HostDiscovery, Registry
 from serving.gateway.generations import Generations, Measured, Parts
+from serving.gateway.probe import probe
 from serving.gateway.settings import Settings
 from serving.link.pool import HostPool
 from serving.protocol.documents import Documents
@@ -99,6 +100,7 @@ class Gateway:
 
         latency = LatencyModel({}, clock.time)
         pool = HostPool(lambda key, hosts: self._generations.set_hosts(key, hosts))
+        self._pool = pool
         planner = Planner[PendingRequest[Arrays, Arrays]](
             POLICIES[settings.policy],
             latency,
@@ -208,6 +210,10 @@ class Gateway:
     def reports(self) -> list[ReplicaReport]:
         """Return what this gateway sees of each generation. Call this on the event loop."""
         return self._generations.reports()
+
+    async def probe(self, variant: str, generation: int) -> float:
+        """Return the latency of a warm generation in seconds; see `probe`."""
+        return await probe(self._pool, self._dataplane.model, variant, generation)
 
     @property
     def name(self) -> str:

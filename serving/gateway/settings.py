@@ -185,6 +185,17 @@ def load_settings(**overrides: Any) -> Settings:
         raise ValueError("the settings are wrong: " + "; ".join(lines)) from None
 
 
+def absolute(settings: Settings) -> Settings:
+    """Return the settings with absolute paths: processes of Ray have other working directories."""
+    project = settings.project
+    return settings.model_copy(
+        update={
+            "catalog": settings.catalog.absolute(),
+            "project": None if project is None else project.absolute(),
+        }
+    )
+
+
 def _plain(message: str) -> str:
     """Return a message of pydantic without the prefix of errors that validators raise."""
     return message.removeprefix("Value error, ")

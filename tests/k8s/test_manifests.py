@@ -48,7 +48,8 @@ def ports(rendered: Rendered, pod: str) -> dict[str, int]:
 
 def variables(container: Manifest) -> dict[str, str]:
     """Return the environment of a container: the image's variables and its own."""
-    return environment() | {v["name"]: v["value"] for v in container.get("env", [])}
+    own = {v["name"]: v["value"] for v in container.get("env", []) if "value" in v}
+    return environment() | own
 
 
 def test_the_ray_service_matches_its_schema(rendered: Rendered) -> None:
@@ -119,7 +120,7 @@ def test_every_mount_has_a_volume_and_every_volume_a_source(rendered: Rendered, 
 
 
 @pytest.mark.parametrize("pod", PODS)
-def test_temporary_folders_are_writable_and_the_catalog_only_for_its_job(
+def test_temporary_folders_are_writable_and_so_is_the_catalog_where_it_is_written(
     rendered: Rendered, pod: str
 ) -> None:
     (container,) = rendered.pods[pod]["spec"]["containers"]
@@ -131,7 +132,7 @@ def test_temporary_folders_are_writable_and_the_catalog_only_for_its_job(
         assert len(catalogs) == (pod != "head")
         for catalog in catalogs:
             assert catalog["mountPath"] == variables(each)["PARETOSERVE_CATALOG"]
-            assert catalog.get("readOnly", False) is (pod != "catalog")
+            assert catalog.get("readOnly", False) is (each["name"] == "wait-for-catalog")
 
 
 @pytest.mark.parametrize("pod", sorted(CLUSTER))

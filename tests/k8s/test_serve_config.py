@@ -20,7 +20,8 @@ from ray.serve.schema import (
 )
 
 from serving.cluster.environment import ENVIRONMENT
-from serving.cluster.names import GATEWAY, app_name
+from serving.cluster.host_deployment import host_app
+from serving.cluster.names import GATEWAY, HOST
 from serving.gateway.settings import CONFIG_VARIABLE, Grpc, Http, Settings, load_settings
 from serving.protocol.http.application import ROUTES
 from tests.k8s.conftest import Manifest, Rendered
@@ -62,7 +63,7 @@ def worker(rendered: Rendered) -> Manifest:
 @pytest.fixture
 def settings(rendered: Rendered, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """The settings that the service reads in a worker pod."""
-    own = {variable["name"]: variable["value"] for variable in worker(rendered)["env"]}
+    own = {each["name"]: each["value"] for each in worker(rendered)["env"] if "value" in each}
     for name, value in (environment() | own | {CONFIG_VARIABLE: str(CONFIG)}).items():
         if name.startswith("PARETOSERVE_"):
             monkeypatch.setenv(name, value)
@@ -89,41 +90,49 @@ def test_a_misspelled_key_of_the_serve_config_is_detected() -> None:
 
 def test_serve_has_no_proxy_and_no_routes(rendered: Rendered) -> None:
     assert rendered.serve["proxy_location"] == "Disabled"
-    assert [app["route_prefix"] for app in rendered.serve["applications"]] == [None] * 5
+    assert [app["route_prefix"] for app in rendered.serve["applications"]] == [None]
 
 
-def test_the_apps_are_the_gateway_and_one_host_app_per_variant(
+def test_the_only_app_is_the_gateway(rendered: Rendered) -> None:
+    (app,) = rendered.serve["applications"]
+    assert app["name"] == GATEWAY
+    assert "args" not in app
+
+
+def test_the_app_builds_the_configured_deployment(rendered: Rendered, settings: Settings) -> None:
+    (app,) = rendered.serve["applications"]
+    assert [each["name"] for each in app["deployments"]] == [build(app)._bound_deployment.name]
+
+
+def test_a_worker_has_cpus_for_a_gateway_hosts_a_new_generation_and_a_build(
     rendered: Rendered, settings: Settings
 ) -> None:
     recipes = Project.load(ROOT / "examples" / "fashion_mnist" / "recipes.yaml").recipes
-    apps = {app["name"]: app.get("args", {}) for app in rendered.serve["applications"]}
-    variants = {app_name(name, 1): {"variant": name} for name in recipes}
-    assert apps == {GATEWAY: {}, **variants}
-    assert set(settings.variants) == recipes.keys()
-
-
-def test_every_app_builds_the_configured_deployment(rendered: Rendered, settings: Settings) -> None:
-    for app in rendered.serve["applications"]:
-        deployment = build(app)._bound_deployment
-        assert [d["name"] for d in app["deployments"]] == [deployment.name]
-        assert deployment.name == ("Gateway" if app["name"] == GATEWAY else "Host")
-
-
-def test_the_cpus_of_a_worker_fit_one_gateway_and_one_host_per_variant(
-    rendered: Rendered, settings: Settings
-) -> None:
     (group,) = rendered.cluster["workerGroupSpecs"]
-    cpus = 0.0
-    for app in rendered.serve["applications"]:
-        (configured,) = app["deployments"]
-        assert configured["num_replicas"] == group["replicas"]
-        assert configured["max_replicas_per_node"] == 1
-        options = build(app)._bound_deployment.ray_actor_options
-        assert options
-        cpus += options["num_cpus"]
+    (app,) = rendered.serve["applications"]
+    (configured,) = app["deployments"]
+    assert configured["num_replicas"] == group["replicas"] == settings.hosts.replicas
+    assert configured["max_replicas_per_node"] == settings.hosts.replicas_per_node == 1
+    cpus = 1 + (len(recipes) + 1) * settings.hosts.cpus + settings.builder.cpus
     assert int(worker(rendered)["resources"]["limits"]["cpu"]) == cpus
     assert group["minReplicas"] == group["replicas"] == group["maxReplicas"]
     assert rendered.cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_hosts_are_placed_as_configured(settings: Settings) -> None:
+    deployment = host_app(settings, "int8", 3)._bound_deployment
+    assert (deployment.name, deployment.num_replicas) == (HOST, settings.hosts.replicas)
+    placement = deployment._replica_config.max_replicas_per_node
+    assert placement == settings.hosts.replicas_per_node
+    assert deployment.ray_actor_options
+    assert deployment.ray_actor_options["num_cpus"] == settings.hosts.cpus
+
+
+def test_the_database_is_one_that_gateways_on_several_nodes_share(rendered: Rendered) -> None:
+    (variable,) = [
+        each for each in worker(rendered)["env"] if each["name"] == "PARETOSERVE_CONTROL__DATABASE"
+    ]
+    assert variable["valueFrom"] == {"secretKeyRef": {"name": "paretoserve-database", "key": "url"}}
 
 
 def test_the_settings_match_the_pod(rendered: Rendered, settings: Settings) -> None:
@@ -138,14 +147,15 @@ def test_the_settings_match_the_pod(rendered: Rendered, settings: Settings) -> N
 def test_the_commented_examples_in_the_config_are_valid(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = re.compile(r"^# (?=default_slo:|experiment:|  )", re.MULTILINE)
+    keys = re.compile(r"^# (?=default_slo:|experiment:|project:|  )", re.MULTILINE)
     (tmp_path / "all.yaml").write_text(keys.sub("", CONFIG.read_text()))
     monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "all.yaml"))
     everything = load_settings()
     assert everything.slo != settings.slo
     assert everything.experiment
     assert [arm.weight for arm in everything.experiment.arms] == [80, 20]
-    assert {arm.target for arm in everything.experiment.arms} <= {"router", *settings.variants}
+    recipes = Project.load(ROOT / "examples" / "fashion_mnist" / "recipes.yaml").recipes
+    assert {arm.target for arm in everything.experiment.arms} <= {"router", *recipes}
 
 
 def test_the_config_map_contains_the_config_file(rendered: Rendered) -> None:
@@ -162,7 +172,7 @@ def test_the_settings_read_every_variable(rendered: Rendered, pod: str) -> None:
 
 
 def test_the_worker_sets_the_ray_variables_that_the_code_needs(rendered: Rendered) -> None:
-    variables = {v["name"]: v["value"] for v in worker(rendered)["env"]}
+    variables = {v["name"]: v.get("value") for v in worker(rendered)["env"]}
     assert {
         name: value for name, value in variables.items() if name.startswith("RAY_")
     } == ENVIRONMENT

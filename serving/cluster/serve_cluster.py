@@ -1,0 +1,119 @@
+"""The cluster that Ray provides: applications of Serve for hosts, detached actors for builds.
+
+Applications and detached actors outlive the gateway that started them, so another one finds them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Set
+from typing import Final
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve._private.application_state import StatusOverview
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ApplicationStatus
+from ray.util import list_named_actors
+
+from serving.cluster.builder import Builder
+from serving.cluster.host_deployment import host_app
+from serving.cluster.names import BUILDS, app_name, parse_app
+from serving.control.cluster import App, AppStatus, GenerationKey
+from serving.control.state import Job
+from serving.gateway.settings import Settings
+
+STATUS: Final[Mapping[ApplicationStatus, AppStatus]] = {
+    ApplicationStatus.DEPLOYING: "starting",
+    ApplicationStatus.RUNNING: "running",
+    # Serve replaces the replicas, with growing pauses.
+    ApplicationStatus.UNHEALTHY: "running",
+    ApplicationStatus.DEPLOY_FAILED: "failed",
+    ApplicationStatus.DELETING: "stopping",
+}
+
+
+WAITING: Final = "its process has not started yet: the cluster is busy or has no free CPUs"
+"""Error of hosts that have not been placed for 30 s."""
+
+
+class ServeCluster:
+    """Starts and stops hosts and builders with these settings; see `Cluster`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def apps(self) -> Mapping[GenerationKey, App]:
+        """Return the applications of hosts by generation.
+
+        Uses Serve's private client: the answer of `serve.status` has all configurations, and Python
+        needs 65 ms to read it.
+        """
+        client = _get_global_client()
+        assert client is not None
+        found = {}
+        for overview in client.list_serve_statuses():
+            key = parse_app(overview.name)
+            status = STATUS.get(overview.app_status.status)
+            if key is not None and status is not None:
+                found[key] = App(status, _error(overview) if status != "stopping" else None)
+        return found
+
+    def deploy(self, variant: str, generation: int) -> None:
+        """Start the application of a generation, unless it exists."""
+        if (variant, generation) in self.apps():
+            return  # Serve would restart its replicas
+        app = host_app(self._settings, variant, generation)
+        target = serve.RunTarget(app, name=app_name(variant, generation), route_prefix=None)
+        serve.run_many([target], wait_for_applications_running=False)
+
+    def delete(self, variant: str, generation: int) -> None:
+        """Stop the application of a generation."""
+        serve.delete(app_name(variant, generation), _blocking=False)
+
+    def builds(self) -> Set[str]:
+        """Return the identifiers of the jobs whose builder exists."""
+        actors = list_named_actors(all_namespaces=True)
+        return {actor["name"] for actor in actors if actor["namespace"] == BUILDS}
+
+    def start_build(self, job: Job) -> None:
+        """Start the builder of a job, unless it exists."""
+        Builder.options(
+            name=job.id,
+            namespace=BUILDS,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=self._settings.builder.cpus,
+        ).remote(self._settings, job.id)
+
+    def end_build(self, job_id: str) -> None:
+        """Kill the builder of a job; its child process ends with it."""
+        try:
+            actor = ray.get_actor(job_id, BUILDS)
+        except (ValueError, RayError):
+            return  # it has ended
+        ray.kill(actor)
+
+
+def _error(overview: StatusOverview) -> str | None:
+    """Return why an application does not run, in words."""
+    error = last_line([each.message for each in overview.deployment_statuses])
+    if error is None and overview.app_status.status == ApplicationStatus.DEPLOY_FAILED:
+        return overview.app_status.message or None
+    return error
+
+
+def last_line(messages: Iterable[str]) -> str | None:
+    """Return the last line of the first traceback in Serve's messages on deployments.
+
+    Returns None if there is none: Serve also reports what is not an error.
+    """
+    for message in messages:
+        _, is_error, traceback = message.partition("Error:\n")
+        lines = [line for line in traceback.splitlines() if line.strip()]
+        if is_error and lines:
+            return re.sub(r"^[\w.]*(?:Error|Exception): ", "", lines[-1].strip())
+        if "to be scheduled" in message:
+            return WAITING
+    return None

@@ -1,0 +1,160 @@
+"""Keeps one gateway equal to the desired state, and reports what the gateway sees.
+
+    store ─▶ lineup and records ─▶ gateway
+    gateway ─▶ reports, which are also its heartbeat ─▶ store
+
+Several gateways share a store, and each has an agent. While the store does not answer, a gateway
+serves what it served before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from serving.control.cluster import GenerationKey
+from serving.control.state import Lineup, ReplicaReport
+from serving.control.store.store import Store
+from variants.catalog import generations
+from variants.catalog.catalog import Variant
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_S: Final = 1.0
+"""Longest time, in seconds, between two reports of a gateway."""
+
+RELOAD_S: Final = 5.0
+"""Time, in seconds, after which a generation that could not be read is read again."""
+
+
+class Served(Protocol):
+    """The gateway, as an agent sees it."""
+
+    @property
+    def name(self) -> str:
+        """What identifies it in reports."""
+
+    def update(self, lineup: Lineup, records: Mapping[GenerationKey, Variant]) -> None:
+        """Serve and time the generations of a lineup from now on; drop all others."""
+
+    def reports(self) -> Sequence[ReplicaReport]:
+        """Return what the gateway sees of each generation of the lineup, and of draining ones."""
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A lineup without the generations whose records cannot be read, and why they cannot."""
+
+    lineup: Lineup
+    records: Mapping[GenerationKey, Variant]
+    errors: Mapping[GenerationKey, str]
+
+
+class Agent:
+    """Follows the store on behalf of one gateway."""
+
+    def __init__(
+        self,
+        gateway: Served,
+        store: Store,
+        catalog: Path,
+        *,
+        poll_s: float,
+        hidden: frozenset[GenerationKey] = frozenset(),
+    ) -> None:
+        """`hidden` generations are not served."""
+        self._gateway = gateway
+        self._store = store
+        self._catalog = catalog
+        self._poll_s = poll_s
+        self._hidden = hidden
+        self._loaded: _Loaded | None = None
+        self._loaded_at = 0.0
+        self._reported: list[ReplicaReport] | None = None
+        self._reported_at = 0.0
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look at the store at once. To be called on the event loop."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Follow the store until cancelled."""
+        while True:
+            self._wake.clear()
+            try:
+                await self.step()
+            except Exception:
+                logger.exception("the state cannot be read or written; serving the last lineup")
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._poll_s)
+            except TimeoutError:
+                continue
+
+    async def step(self) -> None:
+        """Bring the gateway up to date once, then report; raise if the store does not answer."""
+        loaded = await asyncio.to_thread(self._load_if_changed)
+        if loaded is not None:
+            for key, error in loaded.errors.items():
+                logger.error(
+                    "a generation cannot be served",
+                    extra={"variant": key[0], "generation": key[1], "cause": error},
+                )
+            self._gateway.update(loaded.lineup, loaded.records)
+            self._loaded, self._loaded_at = loaded, time.monotonic()
+        reports = [*self._gateway.reports(), *self._failed()]
+        is_old = time.monotonic() - self._reported_at > HEARTBEAT_S
+        if is_old or self._reported is None or _without_time(reports) != self._reported:
+            await asyncio.to_thread(self._store.report, self._gateway.name, reports)
+            self._reported, self._reported_at = _without_time(reports), time.monotonic()
+
+    def _load_if_changed(self) -> _Loaded | None:
+        """Read the lineup and its records if there may be news."""
+        if self._loaded is not None:
+            is_failed = bool(self._loaded.errors)
+            is_due = is_failed and time.monotonic() - self._loaded_at > RELOAD_S
+            if not is_due and self._store.revision() == self._loaded.lineup.revision:
+                return None
+        lineup = self._store.lineup()
+        records: dict[GenerationKey, Variant] = {}
+        errors: dict[GenerationKey, str] = {}
+        known = self._loaded.records if self._loaded is not None else {}
+        for key in {*lineup.published.items(), *lineup.warming.items()} - self._hidden:
+            try:
+                # A generation does not change, so its record is read once.
+                records[key] = known.get(key) or generations.load(self._catalog, *key)
+            except ValueError as error:
+                errors[key] = str(error)
+        lineup = lineup.model_copy(
+            update={
+                "published": {k: n for k, n in lineup.published.items() if (k, n) in records},
+                "warming": {k: n for k, n in lineup.warming.items() if (k, n) in records},
+            }
+        )
+        return _Loaded(lineup, records, errors)
+
+    def _failed(self) -> list[ReplicaReport]:
+        """Return reports on the generations whose records cannot be read."""
+        errors = self._loaded.errors if self._loaded is not None else {}
+        return [
+            ReplicaReport(
+                gateway=self._gateway.name,
+                variant=variant,
+                generation=number,
+                state="failed",
+                replicas=0,
+                error=error,
+                at=time.time(),
+            )
+            for (variant, number), error in errors.items()
+        ]
+
+
+def _without_time(reports: Sequence[ReplicaReport]) -> list[ReplicaReport]:
+    """Return reports that are equal if what they report is."""
+    return [report.model_copy(update={"at": 0.0}) for report in reports]

@@ -1,0 +1,138 @@
+"""Builds the generation of one job: runs its process, judges the result, reports to the store.
+
+    job ─▶ process that builds ─▶ gate ─▶ warming | rejected | failed
+
+Runs in a process of its own, so that a gateway neither spends time on a build nor takes it along
+when it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Final
+
+from serving.control.build_process import BuildCancelled, BuildFailed, run_build
+from serving.control.gate import judge
+from serving.control.settings import Builder, Gate
+from serving.control.state import GateReport, Job
+from serving.control.store.changes import IllegalTransition
+from serving.control.store.store import Store
+from variants.catalog import generations
+from variants.catalog.build_request import BuildRequest, BuildStage
+from variants.catalog.hardware import hardware
+
+logger = logging.getLogger(__name__)
+
+REPORT_S: Final = 0.25
+"""Shortest time, in seconds, between two reports on the same stage."""
+
+
+class _Reporter:
+    """Passes the progress of a build to the store, and learns from it whether to go on."""
+
+    def __init__(self, store: Store, job_id: str) -> None:
+        self._store = store
+        self._job_id = job_id
+        self._stage: BuildStage | None = None
+        self._at = 0.0
+        self.is_cancelled = False
+
+    def progress(self, stage: BuildStage, share: float) -> None:
+        now = time.monotonic()
+        if stage == self._stage and now - self._at < REPORT_S:
+            return
+        self._stage, self._at = stage, now
+        job = self._store.report_progress(self._job_id, stage, share)
+        self.is_cancelled = job.cancel_requested
+
+    def log(self, line: str) -> None:
+        self._store.log(self._job_id, line)
+
+
+def build_job(
+    store: Store,
+    job_id: str,
+    *,
+    project: Path | None,
+    catalog: Path,
+    builder: Builder,
+    gate: Gate,
+    threads: int,
+    replicas: int,
+) -> None:
+    """Build the generation of a job that has been started; record the result in the store.
+
+    `threads` is the number of compute threads of a host, and `replicas` the number of hosts. Does
+    nothing more if the job is over meanwhile, for example because somebody has cancelled it.
+    """
+    try:
+        job = store.job(job_id)
+        try:
+            digest = _build(store, job, project, catalog, builder, threads)
+            store.report_progress(job_id, "gate", 0.0)
+            store.built(job_id, digest, _judge(store, job, catalog, gate, threads, replicas))
+        except BuildCancelled:
+            store.cancelled(job_id)
+        except BuildFailed as error:
+            store.fail(job_id, str(error))
+        except ValueError as error:  # what was built cannot be read
+            store.fail(job_id, str(error))
+    except IllegalTransition as error:
+        logger.info("the job is over", extra={"job": job_id, "cause": str(error)})
+
+
+def _build(
+    store: Store, job: Job, project: Path | None, catalog: Path, builder: Builder, threads: int
+) -> str:
+    """Build the generation and return its digest."""
+    if project is None:
+        raise BuildFailed(
+            "the service has no project file to build with; start it with `paretoserve up "
+            "--project recipes.yaml`"
+        )
+    assert job.generation is not None
+    assert job.recipe is not None
+    request = BuildRequest(
+        project=project,
+        catalog=catalog,
+        name=job.variant,
+        number=job.generation,
+        recipe=job.recipe,
+        threads=threads,
+    )
+    reporter = _Reporter(store, job.id)
+    return run_build(
+        request,
+        builder,
+        on_progress=reporter.progress,
+        on_log=reporter.log,
+        is_cancelled=lambda: reporter.is_cancelled,
+    )
+
+
+def _judge(
+    store: Store, job: Job, catalog: Path, gate: Gate, threads: int, replicas: int
+) -> GateReport:
+    """Return the verdict on a generation beside the other variants that are served.
+
+    Raises `ValueError` if its record cannot be read.
+    """
+    assert job.generation is not None
+    key = hardware(threads).key
+    card = generations.load(catalog, job.variant, job.generation).report_card(key)
+    if card is None:
+        raise ValueError(f"the generation has no report card for {key}")
+    others = {}
+    for name, number in store.lineup().published.items():
+        if name == job.variant:
+            continue
+        try:
+            other = generations.load(catalog, name, number).report_card(key)
+        except ValueError as error:  # it is not served either
+            logger.warning("not compared", extra={"variant": name, "cause": str(error)})
+            continue
+        if other is not None:
+            others[name] = other
+    return judge(card, others, gate, replicas=replicas)

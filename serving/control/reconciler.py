@@ -1,0 +1,194 @@
+"""Brings the cluster to the desired state: a loop of reading, deciding and acting.
+
+Every gateway has a reconciler, and the one that holds the lease works. All its methods block, so it
+runs on a thread. An action that fails is logged and decided again in the next round.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from serving.control import decision
+from serving.control.cluster import Cluster, GenerationKey
+from serving.control.decision import Observation, decide
+from serving.control.state import Snapshot
+from serving.control.store.store import Store
+from variants.catalog import generations
+
+logger = logging.getLogger(__name__)
+
+LEASE: Final = "reconciler"
+
+LEASE_S: Final = 5.0
+"""Time, in seconds, after which another gateway takes over from one that was killed."""
+
+GATEWAY_LOST_S: Final = 5.0
+"""Time without a report, in seconds, after which a gateway counts as lost."""
+
+FIRST_RETRY_S: Final = 5.0
+"""Time, in seconds, before hosts that failed are started again; doubled each time."""
+
+LAST_RETRY_S: Final = 300.0
+"""Longest time, in seconds, before hosts that failed are started again."""
+
+
+@dataclass
+class _Failures:
+    """How often the hosts of a generation failed to start, and when to try again."""
+
+    count: int = 0
+    retry_at: float = 0.0
+
+
+class Reconciler:
+    """Decides and acts for all gateways while it holds the lease."""
+
+    def __init__(
+        self,
+        holder: str,
+        store: Store,
+        cluster: Cluster,
+        probe: Callable[[str, int], float],
+        catalog: Path,
+        *,
+        replicas: int,
+        kept_generations: int,
+        hidden: frozenset[GenerationKey] = frozenset(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`holder` identifies the gateway.
+
+        `probe` returns the latency of a warm generation in milliseconds. `hidden` generations get
+        no hosts.
+        """
+        self._holder = holder
+        self._store = store
+        self._cluster = cluster
+        self._probe = probe
+        self._catalog = catalog
+        self._replicas = replicas
+        self._kept_generations = kept_generations
+        self._hidden = hidden
+        self._clock = clock
+        self._failures: dict[GenerationKey, _Failures] = {}
+        self._held_until = -math.inf
+        self._now = 0.0
+        """Time of the last snapshot."""
+
+    def step(self) -> bool:
+        """Do one round; return whether there was anything to do.
+
+        Raises if the store or the cluster cannot be read.
+        """
+        if not self._hold_lease():
+            return False
+        builds = self._cluster.builds()  # before the state, in which the end of a build shows
+        apps = self._cluster.apps()
+        state = self._without_hidden(self._store.snapshot(GATEWAY_LOST_S))
+        keys = {(each.variant, each.number) for name in state.variants for each in name.generations}
+        self._failures = {key: each for key, each in self._failures.items() if key in keys}
+        seen = Observation(
+            apps=apps,
+            builds=builds,
+            replicas=self._replicas,
+            retry_at={key: each.retry_at for key, each in self._failures.items()},
+        )
+        self._now = state.at
+        actions = decide(state, seen)
+        for action in actions:
+            if not self._hold_lease():
+                return False
+            try:
+                self._act(action)
+            except Exception:
+                logger.exception("an action failed; it is decided again", extra=_log_fields(action))
+        return bool(actions)
+
+    def _without_hidden(self, state: Snapshot) -> Snapshot:
+        variants = tuple(
+            variant.model_copy(
+                update={
+                    "generations": tuple(
+                        each
+                        for each in variant.generations
+                        if (variant.name, each.number) not in self._hidden
+                    )
+                }
+            )
+            for variant in state.variants
+        )
+        return state.model_copy(update={"variants": variants})
+
+    def release(self) -> None:
+        """Give the lease back, so that another gateway takes over at once."""
+        self._store.release_lease(LEASE, self._holder)
+
+    def _hold_lease(self) -> bool:
+        """Renew or take the lease; return whether it is held."""
+        now = self._clock()
+        if now > self._held_until - LEASE_S / 2:
+            is_new = now > self._held_until
+            if not self._store.acquire_lease(LEASE, self._holder, LEASE_S):
+                return False
+            self._held_until = now + LEASE_S
+            if is_new:
+                self._delete_files()
+        return True
+
+    def _act(self, action: decision.Action) -> None:
+        store, cluster = self._store, self._cluster
+        logger.info("reconciling", extra=_log_fields(action))
+        match action:
+            case decision.Build(job):
+                store.start_job(job.id)
+                cluster.start_build(job)
+            case decision.EndBuild(job):
+                cluster.end_build(job)
+            case decision.Cancelled(job):
+                store.cancelled(job)
+            case decision.Requeue(job, why):
+                store.requeue(job, why)
+            case decision.Fail(job, error):
+                store.fail(job, error)
+            case decision.Deploy(variant, generation):
+                cluster.deploy(variant, generation)
+            case decision.Delete(variant, generation, failed):
+                cluster.delete(variant, generation)
+                if failed:
+                    self._back_off((variant, generation))
+            case decision.Publish(variant, generation):
+                store.publish(variant, generation, self._probe(variant, generation))
+            case decision.Drained(variant, generation):
+                store.drained(variant, generation)
+                self._delete_files()
+            case decision.Removed(variant):
+                store.removed(variant)
+            case decision.SetError(variant, generation, error):
+                store.set_error(variant, generation, error)
+
+    def _back_off(self, key: GenerationKey) -> None:
+        failures = self._failures.setdefault(key, _Failures())
+        delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2**failures.count)
+        failures.count += 1
+        failures.retry_at = self._now + delay_s
+
+    def _delete_files(self) -> None:
+        """Delete the files of old generations, and of those whose deletion was interrupted."""
+        for variant, number in self._store.delete_old(self._kept_generations):
+            generations.delete(self._catalog, variant, number)
+            self._store.files_deleted(variant, number)
+
+
+def _log_fields(action: decision.Action) -> dict[str, object]:
+    """Return the name of an action and its arguments."""
+    fields = {field.name: getattr(action, field.name) for field in dataclasses.fields(action)}
+    if isinstance(action, decision.Build):
+        fields["job"] = action.job.id
+    return {"action": type(action).__name__, **fields}

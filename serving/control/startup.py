@@ -1,0 +1,63 @@
+"""What a service does with its state when it starts.
+
+    catalog/<name>/ ─▶ generation of <name>, unless the state has one with the same files
+
+A variant that was rebuilt since the last start becomes a new generation and is served. A variant
+that was removed while the service ran stays removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+from serving.control.cluster import GenerationKey
+from serving.control.settings import Control
+from serving.control.store.database import sqlite_url
+from serving.control.store.store import Store
+from variants.catalog import generations
+from variants.catalog.catalog import Catalog
+
+CONTROL: Final = ".control"
+"""Folder of the state in the folder of a catalog."""
+
+DATABASE: Final = "state.db"
+"""Name of the database in the folder of the state."""
+
+
+def adopt_catalog(
+    store: Store, folder: Path, variants: Collection[str] = ()
+) -> frozenset[GenerationKey]:
+    """Make generations of the variants of a catalog; return the generations not to be served.
+
+    Without `variants`, all of the catalog are served. With `variants`, the others of the catalog
+    are not, but those that were added while the service ran still are. May be called by several
+    processes, and again.
+
+    Raises `ValueError` if the catalog or a file of it is missing or damaged, or if it does not have
+    one of `variants`.
+    """
+    catalog = Catalog.load(folder)
+    if unknown := sorted(set(variants) - catalog.variants.keys()):
+        known = ", ".join(catalog.variants)
+        raise ValueError(f"{folder} has no variant {', '.join(unknown)}; it has {known}")
+    hidden = set()
+    for name, variant in catalog.variants.items():
+        is_wanted = not variants or name in variants
+        digest = generations.digest(variant)
+        number = store.adopt(name, digest, variant.recipe, publish=is_wanted)
+        state = store.generation(name, number).state
+        if state != "deleted":
+            generations.adopt(folder, name, number)
+        if state == "published" and not is_wanted:
+            hidden.add((name, number))
+    return frozenset(hidden)
+
+
+def open_store(control: Control, folder: Path) -> Store:
+    """Open the database of the settings, by default the one in the folder of the catalog.
+
+    Raises `ValueError` if it cannot be opened.
+    """
+    return Store(control.database or sqlite_url(folder / CONTROL / DATABASE))

@@ -1,0 +1,205 @@
+"""A service in a process of its own, started as from a terminal, whose processes can be killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import psutil
+
+from tests.service import images
+from tests.waiting import wait_until
+from variants.catalog.catalog import Model
+
+PARETOSERVE: Final = Path(sys.executable).with_name("paretoserve")
+ROOT: Final = Path(__file__).parents[2]
+
+GATEWAY: Final = "ray::ServeReplica:gateway"
+CONTROLLER: Final = "ray::ServeController"
+BUILDER: Final = "ray::BuilderActor"
+BUILD: Final = "variants.build.generation"
+
+
+def host(variant: str, generation: int) -> str:
+    """Return the start of the title of the process of a host."""
+    return f"ray::ServeReplica:v-{variant}-g{generation}:"
+
+
+@dataclass
+class LiveService:
+    """A running `paretoserve up`."""
+
+    process: subprocess.Popen[bytes]
+    catalog: Path
+    url: str
+
+    def admin(self) -> httpx.Client:
+        """Return a client with the token that the first start has made."""
+        token = (self.catalog / ".control" / "admin-token").read_text().strip()
+        headers = {"authorization": f"Bearer {token}"}
+        return httpx.Client(base_url=f"{self.url}/v2/admin", headers=headers, timeout=60)
+
+    def submit(self, path: str, body: dict[str, Any] | None = None, method: str = "POST") -> str:
+        """Send an admin request; return the identifier of the job that it makes."""
+        with self.admin() as client:
+            answer = client.request(method, path, json=body)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        with self.admin() as client:
+            job: dict[str, Any] = client.get(f"/jobs/{job_id}").json()
+        return job
+
+    def wait_for(self, job_id: str) -> dict[str, Any]:
+        """Return a job once it is over."""
+        wait_until(lambda: self._is_over(job_id))
+        return self.job(job_id)
+
+    def wait_for_stage(self, job_id: str, stage: str) -> None:
+        wait_until(lambda: self.job(job_id)["stage"] == stage)
+
+    def published(self) -> dict[str, int]:
+        """Return the generations that should be served, by variant."""
+        with self.admin() as client:
+            variants = client.get("/variants").json()["variants"]
+        return {each["name"]: each["published"] for each in variants if each["published"]}
+
+    def is_routed(self, variant: str, generation: int) -> bool:
+        """Return whether a request that names the variant is answered by this generation."""
+        answer = infer(self.url, self.catalog, {"variant": variant})
+        return answer is not None and answer == (200, generation)
+
+    def pids(self, title: str) -> list[int]:
+        """Return the processes of the service whose command line contains a text."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                if title in " ".join(process.cmdline()):
+                    found.append(process.pid)
+            except psutil.Error:
+                continue
+        return found
+
+    def kill(self, title: str) -> int:
+        """Kill the only process with this title at once; return its number."""
+        wait_until(lambda: len(self.pids(title)) == 1)
+        (pid,) = self.pids(title)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def _is_over(self, job_id: str) -> bool:
+        try:
+            return self.job(job_id)["status"] not in ("queued", "running")
+        except httpx.HTTPError:  # the gateway was killed
+            return False
+
+
+@contextmanager
+def live_service(catalog: Path, project: Path, output: Path) -> Iterator[LiveService]:
+    """Run `paretoserve up` on free ports; end it in the end, whatever is left of it."""
+    free = ("--port", "0", "--grpc-port", "0")
+    command = [str(PARETOSERVE), "up", "--catalog", str(catalog), "--project", str(project), *free]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=file, start_new_session=True, env=environment
+        )
+    children: list[psutil.Process] = []
+    try:
+        wait_until(lambda: "curl" in output.read_text() or process.poll() is not None)
+        url = re.search(r"on\s+(http://127\.0\.0\.1:\d+)", output.read_text())
+        assert url, output.read_text()
+        children = psutil.Process(process.pid).children(recursive=True)
+        yield LiveService(process, catalog, url[1])
+    finally:
+        if process.poll() is None:
+            children += psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        kill_all(children)
+
+
+def kill_all(processes: list[psutil.Process]) -> None:
+    """Kill processes that are left, and wait for their end."""
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.Error:
+            continue
+    psutil.wait_procs(processes, timeout=60)
+
+
+def infer(url: str, catalog: Path, parameters: dict[str, Any]) -> tuple[int, int | None] | None:
+    """Send one request; return the status and the generation, or None without an answer."""
+    pixels = images(1)
+    document = {
+        "parameters": parameters,
+        "inputs": [
+            {
+                "name": "input",
+                "datatype": "FP32",
+                "shape": list(pixels.shape),
+                "data": pixels.reshape(-1).tolist(),
+            }
+        ],
+    }
+    path = f"{url}/v2/models/{Model.load(catalog).name}/infer"
+    try:
+        answer = httpx.post(path, json=document, timeout=60)
+    except httpx.HTTPError:
+        return None
+    generation = answer.json().get("parameters", {}).get("generation")
+    return answer.status_code, generation
+
+
+@dataclass
+class Load:
+    """Requests that a thread sends one after another, with a deadline of five seconds."""
+
+    service: LiveService
+    results: Counter[int | None] = field(default_factory=Counter)
+    """Answers by status; None counts connections that broke."""
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            answer = infer(self.service.url, self.service.catalog, {"slo_latency_ms": 5000})
+            self.results[answer[0] if answer else None] += 1
+            if answer is None:
+                time.sleep(0.05)
+
+    def wait_for_more(self, count: int) -> None:
+        """Return after so many further answers."""
+        before = self.results[200]
+        wait_until(lambda: self.results[200] >= before + count)
+
+
+@contextmanager
+def load(service: LiveService) -> Iterator[Load]:
+    """Send requests from two threads."""
+    sent, stop = Load(service), threading.Event()
+    threads = [threading.Thread(target=sent.run, args=(stop,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        sent.wait_for_more(10)
+        yield sent
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
