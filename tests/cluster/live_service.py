@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -109,9 +110,13 @@ class LiveService:
 
 @contextmanager
 def live_service(catalog: Path, project: Path, output: Path) -> Iterator[LiveService]:
-    """Run `paretoserve up` on free ports; end it in the end, whatever is left of it."""
-    free = ("--port", "0", "--grpc-port", "0")
-    command = [str(PARETOSERVE), "up", "--catalog", str(catalog), "--project", str(project), *free]
+    """Run `paretoserve up` on free ports; end it in the end, whatever is left of it.
+
+    The ports are chosen here, so that a gateway that replaces a killed one has the same.
+    """
+    ports = [free_port() for _ in "ab"]
+    command = [str(PARETOSERVE), "up", "--catalog", str(catalog), "--project", str(project)]
+    command += ["--port", str(ports[0]), "--grpc-port", str(ports[1])]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -133,6 +138,12 @@ def live_service(catalog: Path, project: Path, output: Path) -> Iterator[LiveSer
             except subprocess.TimeoutExpired:
                 process.kill()
         kill_all(children)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def kill_all(processes: list[psutil.Process]) -> None:
