@@ -38,7 +38,7 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
     if request.param == "sqlite":
         return lambda: _empty_sqlite(tmp_path / "state.db")
     server: URL = request.getfixturevalue("postgres")
-    return lambda: _empty_postgres(server)
+    return lambda: empty_postgres(server)
 
 
 @pytest.fixture
@@ -53,7 +53,8 @@ def _empty_sqlite(file: Path) -> str:
     return sqlite_url(file)
 
 
-def _empty_postgres(server: URL) -> str:
+def empty_postgres(server: URL) -> str:
+    """Delete all tables of a server's database; return its URL."""
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for statement in ("DROP SCHEMA public CASCADE", "CREATE SCHEMA public"):

@@ -14,15 +14,18 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, event
-from sqlalchemy.pool import Pool
+from sqlalchemy import URL, Engine, create_engine, event, select
+from sqlalchemy.pool import NullPool, Pool
 
 from serving.control.state import ReplicaReport
 from serving.control.store.database import sqlite_url
 from serving.control.store.store import Store
+from serving.control.store.tables import METADATA
+from tests.serving.control.store.conftest import empty_postgres
 from tests.serving.control.store.states import INT8, gate, serve
 from tests.serving.control.store.test_schema import FIRST
 
@@ -156,6 +159,33 @@ def test_a_step_that_is_killed_anywhere_is_done_or_not_begun(
     assert is_done == sorted(is_done), "what is done stays done"
     assert (is_done[0], is_done[-1]) == (False, True)
     assert len(left) >= 4
+
+
+@pytest.mark.slow
+def test_postgresql_rolls_back_what_a_killed_process_has_begun(postgres: URL) -> None:
+    url = empty_postgres(postgres)
+    engine = create_engine(postgres, poolclass=NullPool)  # a child inherits no connection
+
+    def rows() -> list[object]:
+        with engine.connect() as connection:
+            return [connection.execute(select(each)).all() for each in METADATA.sorted_tables]
+
+    def prepare(name: str) -> Callable[[], object]:
+        store = Store(url, lambda: 1000.0)
+        return lambda: STEPS[name](store)
+
+    Store(url).close()
+    killed = {"publish the other", "fail to load", "removed", "delete old generations"}
+    for name, step in STEPS.items():
+        if name not in killed:
+            with Store(url, lambda: 1000.0) as store:
+                step(store)
+            continue
+        before, point = rows(), 1
+        while rows() == before:
+            assert left_by_a_kill(point, partial(prepare, name)), f"{name} changes nothing"
+            point += 1
+        assert point > 4, "the last point is behind the commit"
 
 
 @pytest.mark.parametrize("revision", ["none", "first"])
