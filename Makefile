@@ -24,7 +24,7 @@ FETCH := --quiet --no-deps --no-compile --retries 1 --timeout 10
 .PHONY: serve build report load fuzz test unit coverage clients models check docs format clean
 
 serve: $(CATALOG)/catalog.json  ## train, build and measure if necessary, then serve on 127.0.0.1:8000
-	$(BIN)/paretoserve up --catalog $(CATALOG)
+	$(BIN)/paretoserve up --catalog $(CATALOG) --project $(PROJECT)
 
 build: $(SERVING) $(WEIGHTS)  ## build and measure every variant again
 	$(BIN)/paretoserve build $(PROJECT) --catalog $(CATALOG)

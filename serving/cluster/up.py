@@ -14,6 +14,7 @@ from serving.cluster.start import (
     local_cluster,
     start_service,
 )
+from serving.gateway.administration import token_file
 from serving.gateway.description import Ports
 from serving.gateway.settings import Settings
 from variants.catalog.catalog import Catalog
@@ -69,11 +70,19 @@ def _print_usage(console: Console, settings: Settings, catalog: Catalog, ports: 
         "try next:",
         f"  {url}/docs    requests in a browser",
         "  make load    load with several SLO classes (in a clone of the repository)",
+        f"  paretoserve variants list --url {url} --catalog {settings.catalog}    change variants "
+        f"while they are served (docs/variants.md); {_token_place(settings)}",
         f"  paretoserve report {settings.catalog}    the complete report cards",
         "  docs/models.md    serve your own model",
     )
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _token_place(settings: Settings) -> str:
+    if settings.control.tokens:
+        return "the tokens are in the settings"
+    return f"the token is in {token_file(settings.catalog)}"
 
 
 def _connectable(host: str) -> str:
