@@ -15,12 +15,15 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
+from serving.control.tokens import digest
 from serving.gateway.settings import Settings
 from tests.waiting import wait_until
 from variants.catalog.catalog import Catalog
 from variants.runtime.runner import load_runner
 
 SIZE = 784
+
+ADMIN_TOKEN, READ_TOKEN = "the-token-of-an-admin", "the-token-of-a-reader"
 
 Pixels = npt.NDArray[np.float32]
 
@@ -91,6 +94,12 @@ def run_service(folder: Path) -> Iterator[RunningService]:
                 "http": {"port": 0},
                 "grpc": {"port": 0},
                 "drain_s": 5.0,
+                "control": {
+                    "tokens": [
+                        {"name": "admin", "scope": "admin", "sha256": digest(ADMIN_TOKEN)},
+                        {"name": "reader", "scope": "read", "sha256": digest(READ_TOKEN)},
+                    ]
+                },
                 "experiment": {
                     "name": "int8-or-not",
                     "arms": [

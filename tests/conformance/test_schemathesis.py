@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import RunningService
+from tests.service import READ_TOKEN, RunningService
 
 pytestmark = pytest.mark.cluster
 
@@ -39,6 +39,7 @@ def test_the_service_behaves_as_its_openapi_document_states(service: RunningServ
             "run",
             f"{service.url}/openapi.json",
             f"--max-examples={EXAMPLES}",
+            f"--header=Authorization: Bearer {READ_TOKEN}",
             "--generation-deterministic",
             "--no-color",
         ],

@@ -17,7 +17,7 @@ from tests.conformance.cases import (
     SloRequest,
 )
 from tests.conformance.triton import Client
-from tests.service import SIZE, RunningService, images
+from tests.service import ADMIN_TOKEN, SIZE, RunningService, images
 
 pytestmark = pytest.mark.cluster
 
@@ -173,8 +173,6 @@ async def test_unknown_names_are_not_found(client: Client, call: tuple[str, ...]
 
 
 UNSUPPORTED = {
-    "load_model": 501,
-    "unload_model": 501,
     "get_trace_settings": 404,
     "get_log_settings": 404,
     "get_system_shared_memory_status": 404,
@@ -184,11 +182,39 @@ UNSUPPORTED = {
 
 @pytest.mark.parametrize(("method", "status"), UNSUPPORTED.items())
 async def test_unsupported_calls_get_an_error(client: Client, method: str, status: int) -> None:
-    names = [MODEL] if method.endswith("load_model") else []
     with pytest.raises(InferenceServerException) as caught:
-        await client.call(method, *names)
+        await client.call(method)
     _check(client, caught.value, Rejection(status, "UNIMPLEMENTED", ""))
     assert len(caught.value.message()) > 20
+
+
+@pytest.mark.parametrize("method", ["load_model", "unload_model"])
+async def test_variants_are_loaded_and_unloaded_with_a_token_only(
+    client: Client, method: str
+) -> None:
+    with pytest.raises(InferenceServerException) as caught:
+        await client.call(method, "int8")
+    _check(client, caught.value, Rejection(401, "UNAUTHENTICATED", "this needs a token"))
+
+
+@pytest.mark.slow
+async def test_a_variant_is_unloaded_and_loaded_again(client: Client) -> None:
+    name, headers = "activation-pruned", {"authorization": f"Bearer {ADMIN_TOKEN}"}
+    await client.call("unload_model", name, headers=headers)
+    assert (await _index(client))[name] == "UNAVAILABLE"
+    with pytest.raises(InferenceServerException) as caught:
+        await client.infer(MODEL, client.input(images(1)), model_version=name)
+    _check(client, caught.value, Rejection(404, "NOT_FOUND", "there is no variant"))
+    await client.call("load_model", name, headers=headers)
+    assert await _index(client) == dict.fromkeys(VARIANTS, "READY")
+    answer = await client.infer(MODEL, client.input(images(1)), model_version=name)
+    assert answer.variant == name
+
+
+async def _index(client: Client) -> dict[str, str]:
+    index = await client.call("get_model_repository_index")
+    models = index["models"] if client.is_grpc else index
+    return {model["version"]: model["state"] for model in models}
 
 
 async def test_the_statistics_count_samples_batches_and_requests(client: Client) -> None:

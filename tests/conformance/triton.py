@@ -69,11 +69,13 @@ class Client:
             response["model_version"], response.get("id"), result.as_numpy("logits"), parameters
         )
 
-    async def call(self, method: str, *names: str) -> Any:
+    async def call(self, method: str, *names: str, **options: Any) -> Any:
         """Call a method without tensors; return its result as plain data."""
         function: Callable[..., Any] = getattr(self.raw, method)
         has_json = "as_json" in inspect.signature(function).parameters
-        return await self._result(function(*names, **({"as_json": True} if has_json else {})))
+        return await self._result(
+            function(*names, **options, **({"as_json": True} if has_json else {}))
+        )
 
     async def _result(self, outcome: Any) -> Any:
         return await outcome if inspect.isawaitable(outcome) else outcome
