@@ -84,12 +84,11 @@ class VariantService:
     # Reading
 
     def variants(self) -> Variants:
-        """Return all variants."""
+        """Return all variants, dense first."""
         reports = self._reports()
         jobs = {job.variant: job for job in self._store.jobs(active_only=True)}
-        return Variants(
-            variants=tuple(self._view(record, reports, jobs) for record in self._store.variants())
-        )
+        records = sorted(self._store.variants(), key=lambda each: (each.name != DENSE, each.name))
+        return Variants(variants=tuple(self._view(record, reports, jobs) for record in records))
 
     def variant(self, name: str) -> VariantDetail:
         """Return one variant. Raises `ModelNotFound` with the names that exist."""

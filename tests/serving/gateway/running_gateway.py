@@ -8,6 +8,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from serving.control.store.store import Store
 from serving.gateway.description import HostDescription
 from serving.gateway.gateway import Gateway
 from serving.gateway.settings import Settings
@@ -54,12 +55,14 @@ def running_hosts(catalog: Path, wrap: Wrap = lambda run: run) -> Iterator[dict[
 
 @asynccontextmanager
 async def gateway_for(
-    catalog: Path, addresses: Mapping[str, str], **settings: Any
+    catalog: Path, addresses: Mapping[str, str], store: Store | None = None, /, **settings: Any
 ) -> AsyncIterator[Gateway]:
     """Run a gateway on free ports in this event loop, for the hosts at these addresses."""
     free = {"http": {"port": 0}, "grpc": {"port": 0}, "drain_s": 1.0}
     gateway = Gateway(
-        Settings.model_validate({"catalog": catalog, **free, **settings}), FakeRegistry(addresses)
+        Settings.model_validate({"catalog": catalog, **free, **settings}),
+        FakeRegistry(addresses),
+        store,
     )
     await gateway.start()
     try:
