@@ -2,12 +2,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.routing.profile import LatencyQuantiles, VariantProfile, qualifying, variant_profiles
+from serving.routing.profile import (
+    LatencyQuantiles,
+    VariantProfile,
+    profiles_of,
+    qualifying,
+    variant_profiles,
+)
 from serving.routing.slo import Slo
 from tests.serving.builders import profile
 from tests.variants.catalog.cards import around, card, catalog, latency
@@ -232,3 +239,13 @@ def test_exactly_the_variants_within_both_limits_qualify(
     assert sorted(qualified) == sorted(
         name for name, (accuracy, drop) in cards.items() if accuracy >= floor and drop <= most
     )
+
+
+def test_profiles_of_generations_are_compared_with_dense_even_if_it_is_not_served() -> None:
+    variants = {"int8": CATALOG.variants["int8"]}
+    profiles = profiles_of(variants, CATALOG.variants["dense"], HERE, generations={"int8": 7})
+    (profile,) = profiles.values()
+    assert (profile.generation, profile.key) == (7, "int8@7")
+    expected = variant_profiles(CATALOG, HERE)["int8"]
+    assert expected.key == "int8@1"
+    assert replace(profile, generation=1) == expected

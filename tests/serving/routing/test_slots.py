@@ -104,3 +104,23 @@ def test_recent_states_are_computed_once_until_time_passes_or_anything_changes()
     assert [each.free_slots for each in slots.recent_states(2.0, names)] == [1, 1]
     slots["int8"] = 0
     assert [each.name for each in slots.recent_states(2.0, names)] == ["dense"]
+
+
+def test_variants_that_stay_keep_their_slots_and_batches_and_others_are_forgotten() -> None:
+    slots = new_slots(dense=2, int8=1)
+    running = slots.start("dense", 1, now=1.0)
+    slots["int8"] = 0
+    slots.record_outages(1.0)
+    slots.set_variants({"better": 0.95, "dense": 0.90})
+    assert list(slots.variant_states(1.0)) == ["dense"]
+    assert (slots["better"], slots["dense"], slots["int8"]) == (0, 2, 0)
+    assert slots.variant_states(1.0)["dense"].free_slots == 1
+    assert slots.is_running("dense")
+    assert "better" in slots
+    assert "int8" not in slots
+    slots.set_variants({"dense": 0.90, "int8": 0.88})
+    assert slots.unavailable_since(("int8",)) == -math.inf, "the former outage is remembered"
+    with pytest.raises(ValueError, match="batches are running on dense"):
+        slots.set_variants({"int8": 0.88})
+    assert slots.end(running).variant == "dense"
+    slots.set_variants({"int8": 0.88})
