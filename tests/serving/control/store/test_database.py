@@ -163,6 +163,7 @@ def test_of_many_threads_that_add_a_variant_one_succeeds(url: str) -> None:
         assert len(store.jobs()) == 1
 
 
+@pytest.mark.slow
 def test_threads_and_processes_that_write_at_once_lose_nothing(url: str) -> None:
     program = f"""
 from serving.control.store.store import Store

@@ -29,6 +29,8 @@ from tests.serving.control.store.conftest import empty_postgres
 from tests.serving.control.store.states import INT8, gate, serve
 from tests.serving.control.store.test_schema import FIRST
 
+pytestmark = pytest.mark.slow
+
 REPORT = ReplicaReport(
     gateway="a", variant="int8", generation=1, state="routed", replicas=1, at=0.0
 )
@@ -161,7 +163,6 @@ def test_a_step_that_is_killed_anywhere_is_done_or_not_begun(
     assert len(left) >= 4
 
 
-@pytest.mark.slow
 def test_postgresql_rolls_back_what_a_killed_process_has_begun(postgres: URL) -> None:
     url = empty_postgres(postgres)
     engine = create_engine(postgres, poolclass=NullPool)  # a child inherits no connection

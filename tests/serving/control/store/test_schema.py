@@ -80,6 +80,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(first: Path) ->
     assert first.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_new_database_at_once_make_its_tables_once(url: str) -> None:
     program = f"""
 from serving.control.store.store import Store
