@@ -1,0 +1,148 @@
+"""Decisions on states that a test writes down; `test_reconciler` has whole courses of events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from serving.control.cluster import App
+from serving.control.decision import (
+    UNDRAINED_S,
+    UNUSABLE_S,
+    Action,
+    Delete,
+    Fail,
+    Observation,
+    Publish,
+    SetError,
+    decide,
+)
+from serving.control.state import Generation, Job, Lineup, ReplicaReport, Snapshot, VariantRecord
+
+NOW = 1000.0
+UP = App("running")
+Seen = Mapping[str, tuple[Any, int]]
+"""State and number of replicas that each gateway reports."""
+
+
+def generation(number: int, state: Any, since: float = NOW, **fields: Any) -> Generation:
+    values = {"recipe": (), "digest": "d", "created_at": 0.0, "since": since, **fields}
+    return Generation(variant="v", number=number, state=state, **values)
+
+
+def actions(
+    *generations: Generation,
+    apps: Mapping[int, App],
+    seen: Mapping[int, Seen],
+    gateways: str = "ab",
+    replicas: int = 2,
+) -> list[Action]:
+    """Return what is decided on one variant; warming generations have a job."""
+    published = {each.variant: each.number for each in generations if each.state == "published"}
+    warming = {each.variant: each.number for each in generations if each.state == "warming"}
+    job = Job(
+        id="job",
+        kind="publish",
+        variant="v",
+        generation=warming.get("v"),
+        status="running",
+        stage="warming",
+        share=0.0,
+        recipe=None,
+        actor="me",
+        created_at=0.0,
+    )
+    state = Snapshot(
+        lineup=Lineup(revision=1, published=published, warming=warming),
+        variants=(VariantRecord(name="v", published=published.get("v"), generations=generations),),
+        jobs=(job,) if warming else (),
+        reports=tuple(
+            ReplicaReport(
+                gateway=name,
+                variant="v",
+                generation=number,
+                state=state,
+                replicas=count,
+                error="it failed" if state == "failed" else None,
+                at=NOW,
+            )
+            for number, reports in seen.items()
+            for name, (state, count) in reports.items()
+        ),
+        gateways=frozenset(gateways),
+        at=NOW,
+    )
+    running = {("v", number): app for number, app in apps.items()}
+    return decide(state, Observation(apps=running, builds=set(), replicas=replicas))
+
+
+@pytest.mark.parametrize(
+    ("seen", "is_published"),
+    [
+        ({"a": ("warm", 2), "b": ("warm", 2)}, True),
+        ({"a": ("warm", 2), "b": ("warm", 1)}, False),
+        ({"a": ("warm", 2), "b": ("starting", 2)}, False),
+        ({"a": ("warm", 2)}, False),
+        ({}, False),
+    ],
+)
+def test_a_generation_is_published_once_all_gateways_have_timed_all_its_replicas(
+    seen: Seen, is_published: bool
+) -> None:
+    decided = actions(generation(2, "warming"), apps={2: UP}, seen={2: seen})
+    assert decided == ([Publish("v", 2)] if is_published else [])
+
+
+def test_a_generation_is_not_published_while_its_hosts_are_stopped() -> None:
+    warm: Seen = {"a": ("warm", 2), "b": ("warm", 2)}
+    assert actions(generation(2, "warming"), apps={2: App("stopping")}, seen={2: warm}) == []
+    assert actions(generation(2, "warming"), apps={2: UP}, seen={2: warm}, gateways="") == []
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "waited_s", "is_deleted"),
+    [
+        ({"a": ("routed", 2), "b": ("routed", 2)}, {}, 0.0, True),
+        ({"a": ("routed", 2), "b": ("starting", 2)}, {}, 0.0, False),
+        ({"a": ("routed", 2)}, {}, UNDRAINED_S + 1, False),
+        ({"a": ("routed", 2), "b": ("routed", 2)}, {"b": ("draining", 1)}, 0.0, False),
+        ({"a": ("routed", 2), "b": ("routed", 2)}, {"b": ("draining", 1)}, UNDRAINED_S + 1, True),
+        ({"a": ("routed", 2), "b": ("routed", 2)}, {"dead": ("routed", 1)}, 0.0, True),
+    ],
+)
+def test_the_former_generation_is_stopped_once_nobody_needs_it(
+    new: Seen, old: Seen, waited_s: float, is_deleted: bool
+) -> None:
+    decided = actions(
+        generation(1, "draining", NOW - waited_s),
+        generation(2, "published"),
+        apps={1: UP, 2: UP},
+        seen={1: old, 2: new},
+    )
+    assert decided == ([Delete("v", 1)] if is_deleted else [])
+
+
+def test_a_removed_variant_keeps_its_hosts_while_a_gateway_routes_to_it() -> None:
+    draining = generation(1, "draining")
+    assert actions(draining, apps={1: UP}, seen={1: {"a": ("routed", 2)}}) == []
+    assert actions(draining, apps={1: UP}, seen={}) == [Delete("v", 1)]
+
+
+def test_hosts_that_a_gateway_cannot_use_fail_a_generation_after_a_while() -> None:
+    """A host may have been killed just now, and the cluster replaces it."""
+    failed: Seen = {"a": ("warm", 2), "b": ("failed", 0)}
+    assert actions(generation(2, "warming"), apps={2: UP}, seen={2: failed}) == []
+    late = generation(2, "warming", NOW - UNUSABLE_S - 1)
+    assert actions(late, apps={2: UP}, seen={2: failed}) == [
+        Fail("job", "it failed"),
+        Delete("v", 2),
+    ]
+
+
+def test_the_error_of_a_published_generation_is_cleared_once_it_is_routed_again() -> None:
+    broken = generation(1, "published", error="it failed")
+    routed: Seen = {"a": ("routed", 2), "b": ("routed", 2)}
+    assert actions(broken, apps={1: UP}, seen={1: {"a": ("failed", 0)}}) == []
+    assert actions(broken, apps={1: UP}, seen={1: routed}) == [SetError("v", 1, None)]
