@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,9 @@ from variants.catalog.catalog import Model
 
 PARETOSERVE: Final = Path(sys.executable).with_name("paretoserve")
 ROOT: Final = Path(__file__).parents[2]
+
+RAY_FAILED: Final = "Ray could not be started"
+"""The constant of `serving.cluster.start`, whose import would import ray."""
 
 GATEWAY: Final = "ray::ServeReplica:gateway"
 CONTROLLER: Final = "ray::ServeController"
@@ -118,13 +122,16 @@ def live_service(catalog: Path, project: Path, output: Path) -> Iterator[LiveSer
     command = [str(PARETOSERVE), "up", "--catalog", str(catalog), "--project", str(project)]
     command += ["--port", str(ports[0]), "--grpc-port", str(ports[1])]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=file, start_new_session=True, env=environment
-        )
+    for _ in range(3):  # Ray has a time limit of 30 s, which a busy machine may exceed
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                command, stdout=file, stderr=file, start_new_session=True, env=environment
+            )
+        wait_until(partial(_has_started_or_ended, process, output))
+        if RAY_FAILED not in output.read_text():
+            break
     children: list[psutil.Process] = []
     try:
-        wait_until(lambda: "curl" in output.read_text() or process.poll() is not None)
         url = re.search(r"on\s+(http://127\.0\.0\.1:\d+)", output.read_text())
         assert url, output.read_text()
         children = psutil.Process(process.pid).children(recursive=True)
@@ -138,6 +145,10 @@ def live_service(catalog: Path, project: Path, output: Path) -> Iterator[LiveSer
             except subprocess.TimeoutExpired:
                 process.kill()
         kill_all(children)
+
+
+def _has_started_or_ended(process: subprocess.Popen[bytes], output: Path) -> bool:
+    return "curl" in output.read_text() or process.poll() is not None
 
 
 def free_port() -> int:
