@@ -44,6 +44,9 @@ from variants.catalog.record import Record
 Authorize: TypeAlias = Callable[[Caller, Scope], str]
 """Returns the name of the caller's token. Raises `Unauthorized`, `Forbidden` or `Overloaded`."""
 
+ADVICE: Final = "send a shorter recipe, or put it into the project file and send its name"
+"""What helps against a body that is too large."""
+
 KEY_HEADER: Final = "idempotency-key"
 MAX_KEY_LENGTH: Final = 200
 LARGEST: Final = 2**63 - 1
@@ -197,7 +200,7 @@ class AdminApplication:
                 f"the header Idempotency-Key must have 1 to {MAX_KEY_LENGTH} printable characters"
             )
         headers = dict(request.scope["headers"])
-        body = await read_body(headers, request.receive, self._max_body_bytes)
+        body = await read_body(headers, request.receive, self._max_body_bytes, ADVICE)
         what = f"{request.method} {request.url.path}?{request.url.query}\n".encode()
         return Origin(actor, key, hashlib.sha256(what + body).hexdigest()), body
 

@@ -15,8 +15,15 @@ class ClientDisconnected(Exception):
     """The client disconnected before it had sent the whole request."""
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
+async def read_body(
+    headers: Mapping[bytes, bytes],
+    receive: Receive,
+    limit: int,
+    advice: str = "send fewer samples",
+) -> bytes:
     """Return the body with its Content-Encoding decoded.
+
+    `advice` says in an error what would be right.
 
     Raises `RequestTooLarge` if the body is larger than `limit` bytes, encoded or decoded, and reads
     no more of it; `InvalidRequest` if the body does not match its Content-Encoding;
@@ -27,7 +34,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
     received = 0
     while True:
         if size > limit:
-            raise RequestTooLarge(f"the body is larger than {limit} bytes; send fewer samples")
+            raise RequestTooLarge(f"the body is larger than {limit} bytes; {advice}")
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnected

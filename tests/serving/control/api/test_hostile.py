@@ -71,7 +71,7 @@ CASES = {
     "dots in a path": Case(404, "", "GET", f"{VARIANTS}/%2e%2e"),
     "a recipe by a path": Case(400, "recipe", body={**GOOD, "recipe": "../recipes.yaml"}),
     "a giant recipe": Case(
-        413, f"larger than {MAX_BODY_BYTES} bytes", body=recipe(*[STEP] * 1_000)
+        413, f"{MAX_BODY_BYTES} bytes; send a shorter recipe", body=recipe(*[STEP] * 1_000)
     ),
     "a giant recipe without a length": Case(
         413, f"larger than {MAX_BODY_BYTES} bytes", body=None, headers={"x-stream": "yes"}
