@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from serving.gateway.description import HostDescription
 from serving.gateway.gateway import Gateway
 from serving.gateway.settings import Settings
 from serving.link.host import HostSocket
-from tests.serving.gateway.two_inputs import Arrays, answers
+from tests.serving.gateway.two_inputs import answers
 from tests.serving.link.hosts import running_host
 from tests.waiting import until
 from variants.catalog.catalog import Catalog, Interval, Variant
 
-Run = Callable[[Arrays], Arrays]
+Run = Callable[[Any], Mapping[str, Any]]
 Key = tuple[str, int]
 
 FREE: dict[str, Any] = {"http": {"port": 0}, "grpc": {"port": 0}, "drain_s": 5.0}
@@ -61,7 +61,11 @@ class ChangingGateway:
 
     def start_host(self, variant: str, generation: int, run: Run | None = None) -> HostSocket:
         """Start a host of a generation. By default it computes what the variant computes."""
-        host = self._stack.enter_context(running_host(run or (lambda each: answers(variant, each))))
+
+        def compute(arrays: Any) -> Mapping[str, Any]:
+            return answers(variant, arrays)
+
+        host = self._stack.enter_context(running_host(run or compute))
         self.registry.hosts.setdefault((variant, generation), []).append(host)
         return host
 
