@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -208,10 +208,13 @@ def _subject(job: Json) -> str:
     return str(job["variant"]) if number is None else f"{job['variant']}@{number}"
 
 
-def _table(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
+def _table(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> Table:
+    """Return a table whose last column takes the rest of the width; only it is folded."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for place, column in enumerate(columns):
+        longest = max((len(row[place]) for row in rows), default=0)
+        is_last = place == len(columns) - 1
+        table.add_column(column, overflow="fold", min_width=None if is_last else longest)
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     return table

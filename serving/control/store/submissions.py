@@ -7,7 +7,7 @@ contradicts the present state.
 from __future__ import annotations
 
 import re
-import uuid
+import secrets
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +29,9 @@ from serving.control.store.rows import recipe_text
 from serving.control.store.tables import GENERATIONS, JOBS, VARIANTS
 from serving.errors import Conflict, InvalidRequest, ModelNotFound, shorten
 from variants.catalog.recipe import DENSE, Recipe
+
+JOB_ID_BYTES: Final = 6
+"""Random bytes of a job's id: few, because people type and read it, and jobs are few too."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
 
@@ -219,7 +222,7 @@ def _require_idle(transaction: Transaction, name: str) -> None:
 def _add_job(
     transaction: Transaction, kind: JobKind, name: str, request: Request, **values: object
 ) -> str:
-    job_id = uuid.uuid4().hex
+    job_id = secrets.token_hex(JOB_ID_BYTES)
     columns: dict[str, object] = {
         "id": job_id,
         "kind": kind,

@@ -56,10 +56,10 @@ def test_a_token_is_random_and_stored_as_its_sha256() -> None:
 @pytest.mark.parametrize(
     ("header", "scope", "name"),
     [
-        (f"Bearer {ADMIN}", "admin", "operator"),
-        (f"Bearer {ADMIN}", "read", "operator"),
-        (f"bearer {ADMIN} ", "admin", "operator"),
-        (f"Bearer {READ}", "read", "monitor"),
+        pytest.param(f"Bearer {ADMIN}", "admin", "operator", id="admin to change"),
+        pytest.param(f"Bearer {ADMIN}", "read", "operator", id="admin to read"),
+        pytest.param(f"bearer {ADMIN} ", "admin", "operator", id="lower case"),
+        pytest.param(f"Bearer {READ}", "read", "monitor", id="read to read"),
     ],
 )
 def test_a_token_allows_what_its_scope_says(header: str, scope: Scope, name: str) -> None:

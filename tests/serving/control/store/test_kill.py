@@ -82,7 +82,7 @@ def content(file: Path) -> str:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         dump = "\n".join(connection.iterdump())
     connection.close()
-    return re.sub(r"\b[0-9a-f]{32}\b", "ID", dump)
+    return re.sub(r"\b[0-9a-f]{12}\b", "ID", dump)
 
 
 def copy(file: Path, target: Path) -> Path:
