@@ -13,9 +13,11 @@ import hashlib
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from variants.catalog.catalog import File, Variant
 from variants.catalog.record import Record
@@ -75,7 +77,7 @@ def write_record(path: Path, record: Record) -> None:
 
 def write_file(path: Path, content: bytes) -> None:
     """Write or replace a file atomically: readers see the old content or the new, never a part."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         _write(draft, content)
         draft.replace(path)
@@ -130,8 +132,15 @@ def recover(catalog: Path) -> None:
 def discard_drafts(catalog: Path) -> None:
     """Delete drafts of killed writers; those of living ones and backups stay."""
     for draft in (catalog / DRAFTS).glob("*"):
-        if not draft.name.startswith(_REPLACED) and not _is_locked(draft):
+        if draft.name.startswith(_REPLACED):
+            continue
+        # A process that creates the folder at this moment waits for the lock; see `_locked_folder`.
+        # NFS locks only files that are open for writing.
+        with suppress(OSError), (draft / _LOCK).open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(draft, ignore_errors=True)
+        with suppress(OSError):  # NFS deletes an open file when it is closed
+            draft.rmdir()
 
 
 @contextmanager
@@ -142,10 +151,9 @@ def draft_folder(catalog: Path, *, prefix: str) -> Iterator[Path]:
     """
     drafts = catalog / DRAFTS
     drafts.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=drafts))
+    folder, lock = _locked_folder(drafts, prefix)
     try:
-        with (folder / _LOCK).open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -160,16 +168,16 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _is_locked(draft: Path) -> bool:
-    """Return whether a living process holds the lock of a folder of drafts."""
-    try:
-        with (draft / _LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no lock file, or not a folder
-        return False
-    return False
+def _locked_folder(parent: Path, prefix: str) -> tuple[Path, BinaryIO]:
+    """Create a folder and lock its lock file; create another if `discard_drafts` was faster."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        with suppress(FileNotFoundError):
+            lock = (folder / _LOCK).open("wb")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (folder / _LOCK).exists():
+                return folder, lock
+            lock.close()
 
 
 def _describe(name: str, content: bytes) -> File:

@@ -10,9 +10,12 @@ does not import torch.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +25,9 @@ from variants.catalog.record import read_record
 
 GENERATIONS: Final = ".generations"
 """Folder of all generations. Its variants lie deeper than `*/variant.json`, as drafts do."""
+
+_LOCK: Final = ".lock"
+"""File in the folder of generations that a process locks while it adopts a variant."""
 
 
 def digest(variant: Variant) -> str:
@@ -87,10 +93,10 @@ def adopt(catalog: Path, name: str, number: int) -> str:
     if not (source / artifact.RECORD).is_file():
         raise ValueError(f"{catalog} has no variant {name!r}: there is no {source}")
     variant = _read(source)
-    if _is_intact(catalog, name, number, digest(variant)):
-        artifact.write_record(folder(catalog, name, number) / artifact.RECORD, variant)
-        return digest(variant)
-    with artifact.draft_folder(catalog, prefix=f"{name}-") as drafts:
+    with _adoption_lock(catalog), artifact.draft_folder(catalog, prefix=f"{name}-") as drafts:
+        if _is_intact(catalog, name, number, digest(variant)):
+            artifact.write_record(folder(catalog, name, number) / artifact.RECORD, variant)
+            return digest(variant)
         draft = drafts / name
         draft.mkdir()
         for file in variant.files:
@@ -139,6 +145,16 @@ def delete(catalog: Path, name: str, number: int) -> None:
         artifact.sync(path.parent)
         if not any(path.parent.iterdir()):
             path.parent.rmdir()
+
+
+@contextmanager
+def _adoption_lock(catalog: Path) -> Iterator[None]:
+    """Let one process at a time adopt variants: gateways that start together adopt the same."""
+    folder = catalog / GENERATIONS
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _is_intact(catalog: Path, name: str, number: int, expected: str) -> bool:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from variants.catalog import artifact
 from variants.catalog.artifact import (
     DRAFTS,
     RECORD,
+    draft_folder,
     read,
     read_all,
     recover,
@@ -158,3 +160,15 @@ def test_recovery_deletes_drafts_of_killed_writers_only(tmp_path: Path) -> None:
         assert draft.is_dir()
         recover(tmp_path)
         assert not draft.exists()
+
+
+def test_a_draft_that_is_just_created_is_not_deleted(tmp_path: Path) -> None:
+    def write(number: int) -> bool:
+        with draft_folder(tmp_path, prefix=f"{number}-") as folder:
+            (folder / "model.onnx").write_bytes(b"a draft")
+            artifact.discard_drafts(tmp_path)
+            return (folder / "model.onnx").read_bytes() == b"a draft"
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(write, range(200)))
+    assert list((tmp_path / DRAFTS).iterdir()) == []

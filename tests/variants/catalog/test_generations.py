@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,16 @@ def test_adopting_again_repairs_a_damaged_generation(tmp_path: Path, damage: byt
     assert generations.verify(tmp_path, "int8", 1) == saved
 
 
+def test_gateways_that_start_at_the_same_time_may_adopt_the_same_variant(tmp_path: Path) -> None:
+    saved = save(tmp_path, INT8, FILES)
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(1, 6):
+            digests = pool.map(lambda n: generations.adopt(tmp_path, "int8", n), [number] * 8)
+            assert set(digests) == {generations.digest(saved)}
+            assert generations.verify(tmp_path, "int8", number) == saved
+    assert list((tmp_path / DRAFTS).iterdir()) == []
+
+
 def test_a_damaged_or_missing_variant_is_not_adopted(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no variant 'int8'"):
         generations.adopt(tmp_path, "int8", 1)
@@ -142,5 +153,6 @@ def test_a_deleted_generation_leaves_no_files_and_the_others_stay(tmp_path: Path
     generations.delete(tmp_path, "int8", 1)
     assert generations.on_disk(tmp_path) == {("int8", 2)}
     generations.delete(tmp_path, "int8", 2)
-    assert list((tmp_path / generations.GENERATIONS).iterdir()) == []
+    assert generations.on_disk(tmp_path) == set()
+    assert not (tmp_path / generations.GENERATIONS / "int8").exists()
     assert list((tmp_path / DRAFTS).iterdir()) == []
