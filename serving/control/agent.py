@@ -10,6 +10,7 @@ serves what it served before.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -32,8 +33,8 @@ RELOAD_S: Final = 5.0
 """Time, in seconds, after which a generation that could not be read is read again."""
 
 
-class Served(Protocol):
-    """The gateway, as an agent sees it."""
+class Gateway(Protocol):
+    """What an agent needs of its gateway."""
 
     @property
     def name(self) -> str:
@@ -60,7 +61,7 @@ class Agent:
 
     def __init__(
         self,
-        gateway: Served,
+        gateway: Gateway,
         store: Store,
         catalog: Path,
         *,
@@ -91,10 +92,10 @@ class Agent:
                 await self.step()
             except Exception:
                 logger.exception("the state cannot be read or written; serving the last lineup")
-            try:
-                await asyncio.wait_for(self._wake.wait(), self._poll_s)
-            except TimeoutError:
-                continue
+            # Not `wait_for`: in Python 3.11 it can swallow a cancellation.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_s):
+                    await self._wake.wait()
 
     async def step(self) -> None:
         """Bring the gateway up to date once, then report; raise if the store does not answer."""
