@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ class Reconciler:
         self._hidden = hidden
         self._clock = clock
         self._failures: dict[GenerationKey, _Failures] = {}
+        self._lock = threading.Lock()
+        self._is_released = False
         self._held_until = -math.inf
         self._now = 0.0
         """Time of the last snapshot."""
@@ -112,6 +115,11 @@ class Reconciler:
         return bool(actions)
 
     def _without_hidden(self, state: Snapshot) -> Snapshot:
+        published = {
+            name: number
+            for name, number in state.lineup.published.items()
+            if (name, number) not in self._hidden
+        }
         variants = tuple(
             variant.model_copy(
                 update={
@@ -124,22 +132,32 @@ class Reconciler:
             )
             for variant in state.variants
         )
-        return state.model_copy(update={"variants": variants})
+        lineup = state.lineup.model_copy(update={"published": published})
+        return state.model_copy(update={"lineup": lineup, "variants": variants})
 
     def release(self) -> None:
-        """Give the lease back, so that another gateway takes over at once."""
-        self._store.release_lease(LEASE, self._holder)
+        """Release the lease for good, so that another gateway takes over at once.
+
+        May be called while `step` runs on another thread, which then begins no further action.
+        """
+        with self._lock:
+            self._is_released = True
+            self._store.release_lease(LEASE, self._holder)
 
     def _hold_lease(self) -> bool:
         """Renew or take the lease; return whether it is held."""
         now = self._clock()
-        if now > self._held_until - LEASE_S / 2:
+        with self._lock:
+            if self._is_released:
+                return False
+            if now <= self._held_until - LEASE_S / 2:
+                return True
             is_new = now > self._held_until
             if not self._store.acquire_lease(LEASE, self._holder, LEASE_S):
                 return False
             self._held_until = now + LEASE_S
-            if is_new:
-                self._delete_files()
+        if is_new:
+            self._delete_files()
         return True
 
     def _act(self, action: decision.Action) -> None:
@@ -149,6 +167,7 @@ class Reconciler:
             case decision.Build(job):
                 store.start_job(job.id)
                 cluster.start_build(job)
+                self._delete_files()  # of generations that failed or were rejected
             case decision.EndBuild(job):
                 cluster.end_build(job)
             case decision.Cancelled(job):

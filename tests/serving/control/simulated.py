@@ -134,19 +134,21 @@ class MemoryGateway:
     store: Store
     routed: dict[str, int] = field(default_factory=dict)
     is_alive: bool = True
+    hidden: frozenset[GenerationKey] = frozenset()
 
     def step(self, apps: Mapping[GenerationKey, App]) -> None:
         if not self.is_alive:
             return
         lineup = self.store.lineup()
+        published = dict(lineup.published.items() - self.hidden)
         up = {key for key, app in apps.items() if app.status == "running"}
         reports = [
             self._report(key, "warm" if key in up else "starting", int(key in up))
             for key in lineup.warming.items()
         ]
-        for name in self.routed.keys() - lineup.published.keys():
+        for name in self.routed.keys() - published.keys():
             del self.routed[name]
-        for key in lineup.published.items():
+        for key in published.items():
             if key in up:
                 self.routed[key[0]] = key[1]
             is_routed = self.routed.get(key[0]) == key[1]
@@ -169,22 +171,29 @@ class MemoryGateway:
 class World:
     """The store, the cluster, two gateways, and the reconcilers of the gateways."""
 
-    def __init__(self, folder: Path, crash: CrashPoint | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        crash: CrashPoint | None = None,
+        hidden: frozenset[GenerationKey] = frozenset(),
+    ) -> None:
         self.now = 1000.0
         (folder / "state.db").write_bytes(_empty_database())
         self.store = Store(f"sqlite:///{folder / 'state.db'}", clock=lambda: self.now)
         self.cluster = MemoryCluster(on_delete=self._check_unused)
-        self.gateways = [MemoryGateway(name, self.store) for name in "ab"]
+        self.gateways = [MemoryGateway(name, self.store, hidden=hidden) for name in "ab"]
         self.crash = crash or CrashPoint()
         self.verdict: GateVerdict = "pass"
         self.builder_steps = 3
         self.probed: list[GenerationKey] = []
         self._folder = folder
-        self._reconcilers = {each.name: self._new_reconciler(each.name) for each in self.gateways}
+        self._hidden = hidden
+        self._reconcilers = {each.name: self.new_reconciler(each.name) for each in self.gateways}
         for name in ("dense", "int8"):
             self.store.adopt(name, f"digest of {name}", RECIPE)
 
-    def _new_reconciler(self, holder: str) -> Reconciler:
+    def new_reconciler(self, holder: str) -> Reconciler:
+        """Return a reconciler of a gateway."""
         return Reconciler(
             holder,
             self.crash.around(self.store),
@@ -193,6 +202,7 @@ class World:
             self._folder,
             replicas=1,
             kept_generations=2,
+            hidden=self._hidden,
             clock=lambda: self.now,
         )
 
@@ -218,7 +228,7 @@ class World:
             try:
                 self._reconcilers[gateway.name].step()
             except Crash:
-                self._reconcilers[gateway.name] = self._new_reconciler(gateway.name)
+                self._reconcilers[gateway.name] = self.new_reconciler(gateway.name)
 
     def _build(self) -> None:
         for job_id, steps in list(self.cluster.building.items()):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from serving.control.cluster import App
+from serving.control.reconciler import LEASE
 from tests.serving.control.simulated import RECIPE, CrashPoint, World
 from variants.catalog import generations
 
@@ -199,6 +200,38 @@ def test_old_generations_are_deleted_from_disk(tmp_path: Path) -> None:
     states = [each.state for each in world.store.variant("int8").generations]
     assert states == ["deleted", "kept", "kept", "published"]
     assert generations.on_disk(tmp_path) == {("int8", 2), ("int8", 3)}
+
+
+def test_what_the_gate_rejects_is_deleted_from_disk_when_later_builds_begin(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.settle()
+    world.verdict = "fail"
+    for _ in range(4):
+        world.store.submit_build("new", RECIPE, "me", must_exist=False)
+        world.settle()
+    states = [each.state for each in world.store.variant("new").generations]
+    assert states == ["deleted", "rejected", "rejected", "rejected"]
+
+
+def test_a_reconciler_that_has_released_the_lease_does_not_act_any_more(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    reconciler = world.new_reconciler("c")
+    assert reconciler.step()
+    reconciler.release()
+    world.cluster.running.clear()
+    assert not reconciler.step()
+    assert world.cluster.running == {}
+    assert world.store.acquire_lease(LEASE, "a", 5.0)
+
+
+def test_a_generation_that_is_not_served_here_does_not_keep_the_hosts_of_its_predecessor(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, hidden=frozenset({("int8", 2)}))
+    world.settle()
+    world.store.adopt("int8", "other digest", RECIPE)
+    world.settle()
+    assert world.running == {("dense", 1)}
 
 
 def test_a_generation_is_probed_before_it_is_published(tmp_path: Path) -> None:
