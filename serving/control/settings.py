@@ -13,8 +13,9 @@ class Control(Record):
 
     database: str | None = None
     """SQLAlchemy URL of the database; None means a SQLite file in the folder of the catalog."""
-    poll_s: float = Field(default=0.5, gt=0)
-    """Interval, in seconds, at which gateways look for changes."""
+    poll_s: float = Field(default=0.5, gt=0, le=2)
+    """Interval, in seconds, at which gateways look for changes and report that they live. One that
+    has not reported for 5 s counts as lost."""
     kept_generations: int = Field(default=3, ge=0)
     """Generations of each variant to keep on disk besides the published one."""
     tokens: tuple[Token, ...] = ()
