@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from serving.control.build_process import BuildCancelled, BuildFailed, run_build
 from serving.control.gate import judge
@@ -19,18 +20,30 @@ from serving.control.settings import Builder, Gate
 from serving.control.state import GateReport, Job
 from serving.control.store.changes import IllegalTransition
 from serving.control.store.store import Store
+from serving.errors import NotReady
 from variants.catalog import generations
 from variants.catalog.build_request import BuildRequest, BuildStage
 from variants.catalog.hardware import hardware
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 REPORT_S: Final = 0.25
 """Shortest time, in seconds, between two reports on the same stage."""
 
+OUTAGE_S: Final = 300.0
+"""Time, in seconds, for which the result of a build waits for a store that does not answer."""
+
+RETRY_S: Final = 1.0
+"""Time, in seconds, between two attempts to store the result."""
+
 
 class _Reporter:
-    """Passes the progress of a build to the store, and learns from it whether to go on."""
+    """Passes the progress of a build to the store, and learns from it whether to go on.
+
+    While the store does not answer, the build goes on and its lines are lost.
+    """
 
     def __init__(self, store: Store, job_id: str) -> None:
         self._store = store
@@ -44,11 +57,30 @@ class _Reporter:
         if stage == self._stage and now - self._at < REPORT_S:
             return
         self._stage, self._at = stage, now
-        job = self._store.report_progress(self._job_id, stage, share)
-        self.is_cancelled = job.cancel_requested
+        try:
+            job = self._store.report_progress(self._job_id, stage, share)
+        except NotReady as error:
+            logger.warning("progress was not stored", extra={"cause": str(error)})
+        else:
+            self.is_cancelled = job.cancel_requested
 
     def log(self, line: str) -> None:
-        self._store.log(self._job_id, line)
+        try:
+            self._store.log(self._job_id, line)
+        except NotReady as error:
+            logger.warning("a line was not stored", extra={"line": line, "cause": str(error)})
+
+
+def _call_until_answered(call: Callable[[], T]) -> T:
+    """Call a method of the store again while the store does not answer, for `OUTAGE_S`."""
+    deadline = time.monotonic() + OUTAGE_S
+    while True:
+        try:
+            return call()
+        except NotReady:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_S)
 
 
 def build_job(
@@ -71,14 +103,16 @@ def build_job(
         job = store.job(job_id)
         try:
             digest = _build(store, job, project, catalog, builder, threads)
-            store.report_progress(job_id, "gate", 0.0)
-            store.built(job_id, digest, _judge(store, job, catalog, gate, threads, replicas))
+            _call_until_answered(lambda: store.report_progress(job_id, "gate", 0.0))
+            report = _call_until_answered(
+                lambda: _judge(store, job, catalog, gate, threads, replicas)
+            )
+            _call_until_answered(lambda: store.built(job_id, digest, report))
         except BuildCancelled:
-            store.cancelled(job_id)
-        except BuildFailed as error:
-            store.fail(job_id, str(error))
-        except ValueError as error:  # what was built cannot be read
-            store.fail(job_id, str(error))
+            _call_until_answered(lambda: store.cancelled(job_id))
+        except (BuildFailed, ValueError) as error:  # ValueError: what was built cannot be read
+            cause = str(error)
+            _call_until_answered(lambda: store.fail(job_id, cause))
     except IllegalTransition as error:
         logger.info("the job is over", extra={"job": job_id, "cause": str(error)})
 

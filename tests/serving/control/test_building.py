@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from serving.control.settings import Builder, Gate
 from serving.control.startup import adopt_catalog
 from serving.control.state import Job
 from serving.control.store.store import Store
+from serving.errors import NotReady
 from variants.catalog import generations
 from variants.catalog.recipe import Recipe, Step
 
@@ -89,3 +91,27 @@ def test_a_recipe_that_cannot_be_applied_fails_with_the_cause(
     assert job.error
     assert "Traceback" not in job.error
     assert ("new", 1) not in generations.on_disk(catalog)
+
+
+def test_a_build_survives_a_store_that_does_not_answer_for_a_while(
+    store: Store, catalog: Path, small_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = set[str]()
+
+    def unreliable(name: str) -> Callable[..., object]:
+        """Return the method, which raises in its first call."""
+        method = getattr(store, name)
+
+        def call(*args: object) -> object:
+            if name in failed:
+                return method(*args)
+            failed.add(name)
+            raise NotReady("the database does not answer")
+
+        return call
+
+    for name in ("report_progress", "log", "built"):
+        monkeypatch.setattr(store, name, unreliable(name))
+    job = build(store, catalog, small_project, max_accuracy_drop=1.0, allow_dominated=True)
+    assert failed == {"report_progress", "log", "built"}
+    assert (job.status, job.stage, job.attempts) == ("running", "warming", 1)
