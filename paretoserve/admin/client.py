@@ -13,10 +13,12 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import click
 
+from serving.control.settings import FOLDER
 from serving.control.state import ENDED
+from serving.control.tokens import FILE
 
 TOKEN_VARIABLE: Final = "PARETOSERVE_TOKEN"
-TOKEN_FILE: Final = Path(".control/admin-token")
+TOKEN_FILE: Final = Path(FOLDER) / FILE
 """Path of the token that a service makes, in the folder of its catalog."""
 
 TIMEOUT_S: Final = 30.0

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field, field_validator
 
 from serving.control.tokens import Token
 from variants.catalog.record import Record
+
+FOLDER: Final = ".control"
+"""Folder, in the folder of the catalog, of the database and the first token."""
 
 
 class Control(Record):

@@ -13,17 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from serving.control.cluster import GenerationKey
-from serving.control.settings import Control
+from serving.control.settings import FOLDER, Control
 from serving.control.store.database import sqlite_url
 from serving.control.store.store import Store
 from variants.catalog import generations
 from variants.catalog.catalog import Catalog
 
-CONTROL: Final = ".control"
-"""Folder of the state in the folder of a catalog."""
-
 DATABASE: Final = "state.db"
-"""Name of the database in the folder of the state."""
+"""Name of the database in `FOLDER`."""
 
 
 def adopt_catalog(
@@ -60,4 +57,4 @@ def open_store(control: Control, folder: Path) -> Store:
 
     Raises `ValueError` if it cannot be opened.
     """
-    return Store(control.database or sqlite_url(folder / CONTROL / DATABASE))
+    return Store(control.database or sqlite_url(folder / FOLDER / DATABASE))

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias
 
@@ -55,36 +56,35 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def load_or_create(path: Path) -> tuple[Token, bool]:
-    """Return the token in a file, and whether it was created, with mode 0600.
+def load_or_create(path: Path) -> Token:
+    """Return the token in a file; create the file, with mode 0600, if there is none.
 
     Of several processes that start at once, one creates it and all return the same. Raises
     `ValueError` if the file is empty.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists() and _create_file(path)
+    if not path.exists():
+        _create_file(path)
     text = path.read_text().strip()
     if not text:
         raise ValueError(f"{path} is empty: delete it, and the next start makes a new token")
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         logger.warning("other users may read the token in %s: chmod 600 %s", path, path)
-    return Token(name=FIRST_TOKEN, scope="admin", sha256=digest(text)), is_new
+    return Token(name=FIRST_TOKEN, scope="admin", sha256=digest(text))
 
 
-def _create_file(path: Path) -> bool:
-    """Write a new token, unless another process does so first; return whether it was written."""
+def _create_file(path: Path) -> None:
+    """Write a new token, unless another process does so first."""
     descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(create() + "\n")
             file.flush()
             os.fsync(descriptor)
-        os.link(draft, path)  # unlike a rename, this fails if the file exists
-    except FileExistsError:
-        return False
+        with suppress(FileExistsError):
+            os.link(draft, path)  # unlike a rename, this fails if the file exists
     finally:
         Path(draft).unlink()
-    return True
 
 
 class AttemptLimiter:

@@ -11,6 +11,7 @@ from serving.control.api.administration import Administration
 from serving.control.api.preview import preview_build
 from serving.control.api.service import Rules
 from serving.control.recipes import check_recipe
+from serving.control.settings import FOLDER
 from serving.control.store.store import Store
 from serving.control.tokens import FILE, Token, load_or_create
 from serving.gateway.settings import Settings
@@ -20,16 +21,13 @@ from serving.routing.profile import VariantProfile, qualifying
 from serving.routing.slo import Slo
 from variants.catalog.hardware import hardware
 
-CONTROL: Final = ".control"
-"""Folder of the state in the folder of a catalog."""
-
 ENVELOPE_BYTES: Final = 4096
 """Maximum size of what an admin request has besides a recipe."""
 
 
 def token_file(catalog: Path) -> Path:
     """Return the path of the token that the first start makes."""
-    return catalog / CONTROL / FILE
+    return catalog / FOLDER / FILE
 
 
 def service_tokens(settings: Settings) -> tuple[Token, ...]:
@@ -39,8 +37,7 @@ def service_tokens(settings: Settings) -> tuple[Token, ...]:
     """
     if settings.control.tokens:
         return settings.control.tokens
-    token, _ = load_or_create(token_file(settings.catalog))
-    return (token,)
+    return (load_or_create(token_file(settings.catalog)),)
 
 
 def administration(

@@ -19,6 +19,9 @@ ADMIN: Final = "/v2/admin"
 AUTHORIZATION: Final = "authorization"
 """Header or metadata key of a caller's token: `Bearer TOKEN`."""
 
+CHALLENGE: Final = 'Bearer realm="paretoserve"'
+"""Value of the header `www-authenticate` in a response with status 401."""
+
 NO_REPOSITORY: Final = "this gateway serves a fixed set of variants: it loads and unloads none"
 """Message of an error."""
 

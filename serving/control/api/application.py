@@ -36,7 +36,7 @@ from serving.control.api.threads import BlockingCalls
 from serving.control.api.views import Preview
 from serving.control.state import Job, Scope
 from serving.errors import STATUS, InvalidRequest, Overloaded, ServingError, Unauthorized
-from serving.protocol.control import ADMIN, AUTHORIZATION, Caller
+from serving.protocol.control import ADMIN, AUTHORIZATION, CHALLENGE, Caller
 from serving.protocol.failure import INTERNAL_ERROR, log_failure
 from serving.protocol.http.body import ClientDisconnected, read_body
 from variants.catalog.record import Record
@@ -50,8 +50,6 @@ ADVICE: Final = "send a shorter recipe, or put it into the project file and send
 KEY_HEADER: Final = "idempotency-key"
 MAX_KEY_LENGTH: Final = 200
 LARGEST: Final = 2**63 - 1
-
-CHALLENGE: Final = 'Bearer realm="paretoserve"'
 
 
 class AdminApplication:

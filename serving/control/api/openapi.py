@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
-from serving.control.api.application import CHALLENGE, MAX_KEY_LENGTH
+from serving.control.api.application import MAX_KEY_LENGTH
 from serving.control.api.bodies import Addition, Publication, Replacement, Rollback
 from serving.control.api.views import History, JobLog, Jobs, Preview, VariantDetail, Variants
 from serving.control.state import Job
@@ -25,7 +25,7 @@ from serving.errors import (
     Unauthorized,
     Unsupported,
 )
-from serving.protocol.control import ADMIN
+from serving.protocol.control import ADMIN, CHALLENGE
 from serving.protocol.openapi.components import (
     JSON,
     NOT_ALLOWED,

@@ -32,6 +32,7 @@ from serving.errors import (
 from serving.protocol.control import (
     ADMIN,
     AUTHORIZATION,
+    CHALLENGE,
     NO_REPOSITORY,
     Caller,
     Control,
@@ -53,7 +54,6 @@ JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"
 HTML: Final = b"text/html; charset=utf-8"
 JSON_LENGTH: Final = b"inference-header-content-length"
-CHALLENGE: Final = b'Bearer realm="paretoserve"'
 EXPLORER: Final = Path(__file__).with_name("explorer.html")
 
 
@@ -365,7 +365,7 @@ def _error_response(error: ServingError) -> Response:
     if isinstance(error, Overloaded):
         headers = ((b"retry-after", str(max(1, ceil(error.retry_after_s))).encode()),)
     if isinstance(error, Unauthorized):
-        headers = ((b"www-authenticate", CHALLENGE),)
+        headers = ((b"www-authenticate", CHALLENGE.encode()),)
     return _error(STATUS[type(error)].http, str(error), error.request_id, headers)
 
 
