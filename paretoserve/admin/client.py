@@ -93,7 +93,7 @@ class AdminClient:
     def post(
         self, *path: str, body: Mapping[str, object] | None = None, key: str | None = None
     ) -> Any:
-        """Post a body; return the response. With an idempotency key it is sent until answered."""
+        """Post a body; return the response. `key` is the idempotency key. Raises as `get` does."""
         return self._send("POST", path, {}, body or {}, key)
 
     def delete(self, *path: str, key: str | None = None, **query: object) -> Any:
@@ -119,7 +119,7 @@ class AdminClient:
         *,
         is_patient: bool = False,
     ) -> Any:
-        """Send a request; repeat it while the service is unreachable, if that is safe."""
+        """Send a request; if `is_patient`, repeat it while the service is unreachable."""
         deadline = time.monotonic() + LOST_S
         while True:
             try:

@@ -280,5 +280,5 @@ def _body(**fields: object) -> dict[str, object]:
 
 
 def _key() -> str:
-    """Return an idempotency key, so that the request can be repeated after a lost connection."""
+    """Return a new idempotency key: a request that arrives twice makes one job."""
     return uuid.uuid4().hex

@@ -116,7 +116,7 @@ class Job(Record):
     """Share of the stage that is done, from 0 to 1."""
     recipe: Recipe | None
     actor: str
-    """Name of the token that asked for it, or `system`."""
+    """Name of the token of the request."""
     created_at: float
     started_at: float | None = None
     ended_at: float | None = None
@@ -149,7 +149,7 @@ class HistoryEntry(Record):
     actor: str
     action: str
     """A request: `add`, `replace`, `publish`, `rollback`, `remove`, `cancel`. Its outcome:
-    `published`, `rejected`, `failed`, `cancelled`, `requeued`, `removed`, `deleted`. Or `adopt`, or
+    `published`, `rejected`, `failed`, `requeued`, `removed`, `deleted`. Or `adopt`, or
     `login failed`."""
     subject: str
     """A variant, a generation such as `int8@2`, or a job."""

@@ -56,7 +56,7 @@ TIMING_S: Final = 2.0
 """Time, in seconds, after which a host of a service that runs already is timed less often."""
 
 FAILURE_PERIOD_S: Final = 1.0
-"""Minimum time, in seconds, between two questions why a generation has no hosts."""
+"""Minimum time, in seconds, between two queries why a generation has no hosts."""
 
 
 class Registry(Protocol):
@@ -93,8 +93,8 @@ class Watch:
     connecting: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """Tasks that connect to a host and time it, by address."""
     timed_nodes: set[str] = field(default_factory=set)
-    asked_at: float = 0.0
-    """When the registry was last asked for the cause of a failure."""
+    failure_checked_at: float = 0.0
+    """When the registry was last queried for the cause of a failure."""
 
     @property
     def key(self) -> str:
@@ -299,9 +299,9 @@ class HostDiscovery:
     async def _find_failure(self, watch: Watch, app: str) -> None:
         """Record why a generation has no hosts, if the registry knows."""
         now = time.monotonic()
-        if now - watch.asked_at < FAILURE_PERIOD_S:
+        if now - watch.failure_checked_at < FAILURE_PERIOD_S:
             return
-        watch.asked_at = now
+        watch.failure_checked_at = now
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
                 watch.error = await self._registry.failure(app)

@@ -44,7 +44,7 @@ def preview_build(
     notes.append("time: former builds" if took_s is not None else "time: nothing was built yet")
     waiting = [each for each in store.jobs(active_only=True) if each.kind == "build"]
     if waiting:
-        notes.append(f"it would wait for {len(waiting)} other builds, which is not in the estimate")
+        notes.append(f"builds before this one, which the estimate leaves out: {len(waiting)}")
     return Preview(
         kind="build",
         recipe=recipe,

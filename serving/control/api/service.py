@@ -204,8 +204,7 @@ class VariantService:
 
     def cancel(self, identifier: str, actor: str) -> Job:
         """Cancel a job; it ends soon. Raises `Conflict` if it has ended."""
-        self._store.cancel(identifier, actor)
-        return self._store.job(identifier)
+        return self._store.cancel(identifier, actor)
 
     def _submit(
         self, name: str, body: Replacement, origin: Origin, *, must_exist: bool

@@ -1,4 +1,4 @@
-"""Which gateways live and what they see, and which process may act for the service.
+"""Which gateways are live and what they report, and which process may act for the service.
 
 Nothing here changes what should be served, so the revision stays.
 """
@@ -19,7 +19,7 @@ FORGET_S: Final = 3600.0
 
 
 def report(transaction: Transaction, gateway: str, reports: Iterable[ReplicaReport]) -> None:
-    """Replace what a gateway sees, and note that it lives."""
+    """Replace the reports of a gateway; they are its heartbeat."""
     connection, now = transaction.connection, transaction.now
     if (
         connection.execute(
@@ -59,7 +59,7 @@ def acquire_lease(transaction: Transaction, name: str, holder: str, ttl_s: float
 
 
 def release_lease(transaction: Transaction, name: str, holder: str) -> None:
-    """Give up a lease; that of another holder stays."""
+    """Release a lease; that of another holder stays."""
     transaction.connection.execute(
         delete(LEASES).where(LEASES.c.name == name, LEASES.c.holder == holder)
     )

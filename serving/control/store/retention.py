@@ -29,7 +29,7 @@ _CLASSES: Final[tuple[frozenset[GenerationState], ...]] = (
 
 
 def delete_old(transaction: Transaction, kept_generations: int) -> tuple[tuple[str, int], ...]:
-    """Give up all but the newest `kept_generations` kept generations of each variant.
+    """Mark as deleted all but the newest `kept_generations` kept generations of each variant.
 
     As many rejected and failed ones stay beside them. Returns the name and number of each
     generation whose files are to be deleted, those of former calls that are not confirmed included.

@@ -66,7 +66,7 @@ class Store:
         """Close all connections."""
         self._database.close()
 
-    # What everybody reads
+    # Reading
 
     def revision(self) -> int:
         """Return a number that grows when gateways or the reconciler have something to do."""
@@ -134,7 +134,7 @@ class Store:
         with self._database.read() as transaction:
             return queries.gateways(transaction, max_age_s)
 
-    # What people ask for
+    # Requests of users
 
     def submit_build(
         self,
@@ -281,7 +281,7 @@ class Store:
             transitions.removed(transaction, name)
 
     def delete_old(self, kept_generations: int) -> tuple[tuple[str, int], ...]:
-        """Give up the oldest generations; return name and number of those to be deleted on disk.
+        """Mark the oldest generations as deleted; return name and number of those still on disk.
 
         Each variant keeps `kept_generations` beside what is served. Confirm each with
         `files_deleted`, otherwise it is returned again.
@@ -316,7 +316,7 @@ class Store:
         with self._database.write() as transaction:
             return transitions.adopt(transaction, name, digest, recipe, actor, publish)
 
-    # Who lives
+    # Live gateways, leases and the history
 
     def report(self, gateway: str, reports: Iterable[ReplicaReport]) -> None:
         """Replace what a gateway sees of the generations; the heartbeat of the gateway."""
@@ -334,7 +334,7 @@ class Store:
             return presence.acquire_lease(transaction, name, holder, ttl_s)
 
     def release_lease(self, name: str, holder: str) -> None:
-        """Give up a lease; that of another holder stays."""
+        """Release a lease; that of another holder stays."""
         with self._database.write() as transaction:
             presence.release_lease(transaction, name, holder)
 
