@@ -12,8 +12,8 @@ from pathlib import Path
 
 from serving.control.state import VariantRecord
 from serving.control.store.store import Store
-from serving.errors import ModelNotFound, Unsupported
-from variants.catalog import generations
+from serving.errors import Conflict, ModelNotFound, Unsupported
+from variants.catalog import artifact, generations
 from variants.catalog.catalog import Variant
 from variants.catalog.recipe import Project, Recipe
 from variants.catalog.record import read_record
@@ -42,7 +42,10 @@ class InCatalog:
 
 
 class Sources:
-    """The catalog, the kept generations and the project file. Its methods block."""
+    """The catalog, the kept generations and the project file.
+
+    Its methods block. They raise `Conflict` if a file on disk is missing, damaged or invalid.
+    """
 
     def __init__(self, store: Store, catalog: Path, project: Path | None) -> None:
         """`project` is the project file whose recipes can be named; without one, none is built."""
@@ -68,9 +71,9 @@ class Sources:
 
         Raises `ModelNotFound` if there is neither an artifact, nor a generation, nor a recipe.
         """
-        artifact = self.new_artifact(name, record)
-        if artifact is not None:
-            return artifact
+        new = self.new_artifact(name, record)
+        if new is not None:
+            return new
         kept = former_generation(record)
         if kept is not None:
             return kept
@@ -92,17 +95,25 @@ class Sources:
         """Return the artifact in the catalog, unless it is one of the variant's generations."""
         if name not in self.names():
             return None
-        variant = read_record(Variant, self._catalog / name / "variant.json")
+        try:
+            variant = read_record(Variant, self._catalog / name / artifact.RECORD)
+        except (OSError, ValueError) as error:
+            raise Conflict(f"the artifact of {name} cannot be read: {error}") from error
         known = {each.digest for each in record.generations} if record else set()
         return None if generations.digest(variant) in known else InCatalog(variant)
 
     def adopt(self, name: str, found: InCatalog, actor: str) -> OnDisk:
         """Make an artifact of the catalog a generation."""
         variant = found.variant
-        number = self._store.adopt(
-            name, generations.digest(variant), variant.recipe, actor, publish=False
-        )
-        generations.adopt(self._catalog, name, number)
+        try:
+            for file in variant.files:  # before it is recorded, which is not undone
+                artifact.read(self._catalog / name, file)
+            number = self._store.adopt(
+                name, generations.digest(variant), variant.recipe, actor, publish=False
+            )
+            generations.adopt(self._catalog, name, number)
+        except ValueError as error:
+            raise Conflict(f"{error}; build {name} again") from error
         return OnDisk(number, variant.recipe)
 
     def names(self) -> list[str]:
@@ -115,7 +126,10 @@ class Sources:
                 "this service builds nothing, because it was started without a project file: "
                 "start it with `paretoserve up --project`"
             )
-        return Project.load(self._project).recipes
+        try:
+            return Project.load(self._project).recipes
+        except ValueError as error:
+            raise Conflict(f"the project file is invalid: {error}") from error
 
 
 def former_generation(record: VariantRecord | None) -> OnDisk | None:

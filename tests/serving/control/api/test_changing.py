@@ -104,6 +104,19 @@ async def test_a_replacement_without_a_recipe_takes_a_new_artifact_else_the_reci
     assert job.kind == "publish"
 
 
+async def test_a_damaged_artifact_is_refused_and_is_no_generation(
+    service: Administered, client: httpx.AsyncClient
+) -> None:
+    folder = service.catalog / "spare"
+    (folder / "model.onnx").write_bytes(b"damaged")
+    response = await client.post(VARIANTS, json={"name": "spare"})
+    assert_error(response, 409, "model.onnx is damaged")
+    (folder / "variant.json").write_text("{}")
+    response = await client.post(VARIANTS, json={"name": "spare"})
+    assert_error(response, 409, "the artifact of spare cannot be read")
+    assert "spare" not in published(service)
+
+
 async def test_a_generation_that_the_gate_rejected_is_published_by_hand(
     service: Administered, client: httpx.AsyncClient
 ) -> None:
