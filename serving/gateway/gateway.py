@@ -29,7 +29,7 @@ from serving.dataplane.request import PendingRequest
 from serving.dataplane.scheduler import Scheduler
 from serving.gateway.administration import administration
 from serving.gateway.discovery import HostDiscovery, Registry
-from serving.gateway.generations import Generations, Measured, Parts
+from serving.gateway.generations import Generations, Parts, ProfileSource
 from serving.gateway.probe import probe
 from serving.gateway.settings import Settings
 from serving.link.pool import HostPool
@@ -143,7 +143,7 @@ class Gateway:
         self._generations = Generations(
             self.name,
             Parts(pool, latency, self._scheduler, self._dataplane, telemetry, self._discovery),
-            Measured(catalog.variants[DENSE], hardware_key, settings.accuracy_margin),
+            ProfileSource(catalog.variants[DENSE], hardware_key, settings.accuracy_margin),
             max_batch=limits.batch_size,
             slots_per_host=settings.hosts.slots,
         )

@@ -51,8 +51,8 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """How profiles are made from report cards."""
+class ProfileSource:
+    """Makes the profiles of variants from their report cards."""
 
     dense: Variant
     """The reference of the accuracy tiers, also if it is not served."""
@@ -88,7 +88,7 @@ class Generations:
         self,
         gateway: str,
         parts: Parts,
-        measured: Measured,
+        profile_source: ProfileSource,
         *,
         max_batch: int,
         slots_per_host: int,
@@ -96,7 +96,7 @@ class Generations:
         """`gateway` is the name of the gateway in its reports."""
         self._gateway = gateway
         self._parts = parts
-        self._measured = measured
+        self._profile_source = profile_source
         self._max_batch = max_batch
         self._slots_per_host = slots_per_host
         self._published: Mapping[str, int] = {}
@@ -208,7 +208,8 @@ class Generations:
         """Bring the hosts of a generation into the pool. Raises `ValueError` if that is no use."""
         if record is None:
             raise ValueError(f"there are no files of {generation_key(variant, number)}")
-        latencies = self._measured.profiles({variant: record}, {variant: number})[variant].latencies
+        profiles = self._profile_source.profiles({variant: record}, {variant: number})
+        latencies = profiles[variant].latencies
         key = generation_key(variant, number)
         self._parts.latency.add(key, latencies)
         self._watched[key] = _Generation(variant, number, record)
@@ -231,7 +232,7 @@ class Generations:
     def _route(self, routed: Mapping[str, str]) -> None:
         """Let new requests qualify for these generations only, given by name of the variant."""
         chosen = {name: self._watched[key] for name, key in routed.items()}
-        profiles = self._measured.profiles(
+        profiles = self._profile_source.profiles(
             {name: generation.record for name, generation in chosen.items()},
             {name: generation.number for name, generation in chosen.items()},
         )

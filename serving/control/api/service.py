@@ -23,10 +23,10 @@ from serving.control.api.views import (
     VariantDetail,
     Variants,
     VariantView,
+    card_generation,
     last_error,
-    shown_generation,
-    shown_state,
     summarize,
+    variant_state,
     view,
 )
 from serving.control.state import Job, ReplicaReport, VariantRecord
@@ -116,7 +116,7 @@ class VariantService:
             if record.published is not None:
                 found.pop(record.name, None)
             elif record.generations:
-                state = shown_state(record)
+                state = variant_state(record)
                 found[record.name] = last_error(record, ()) or f"it is not loaded: {state}"
         return found
 
@@ -330,7 +330,7 @@ class VariantService:
 
     def _card(self, record: VariantRecord) -> ReportCard | None:
         """Return the report card for this hardware, else the newest one; None without files."""
-        number = shown_generation(record)
+        number = card_generation(record)
         if number is None:
             return None
         try:

@@ -115,7 +115,7 @@ def view(
     replicas = tuple(report for report in reports if report.variant == record.name)
     return VariantView(
         name=record.name,
-        state=shown_state(record),
+        state=variant_state(record),
         published=record.published,
         generations=record.generations,
         replicas=replicas,
@@ -125,7 +125,7 @@ def view(
     )
 
 
-def shown_generation(record: VariantRecord) -> int | None:
+def card_generation(record: VariantRecord) -> int | None:
     """Return the generation whose report card stands for the variant; None if none is on disk."""
     if record.published is not None:
         return record.published
@@ -151,7 +151,7 @@ def summarize(card: ReportCard, hardware_key: str) -> CardSummary:
     )
 
 
-def shown_state(record: VariantRecord) -> GenerationState:
+def variant_state(record: VariantRecord) -> GenerationState:
     """Return the state of the published generation, else of the newest one that is left."""
     if record.published is not None:
         return "published"
