@@ -32,6 +32,7 @@ class BuilderActor:
                     job_id,
                     project=settings.project,
                     catalog=settings.catalog,
+                    artifacts=settings.artifacts,
                     builder=settings.builder,
                     gate=settings.gate,
                     threads=settings.hosts.cpus,

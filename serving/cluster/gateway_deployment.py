@@ -21,6 +21,7 @@ from serving.gateway.description import Ports
 from serving.gateway.gateway import Gateway
 from serving.gateway.settings import Settings, absolute
 from serving.telemetry.logs import log_as_json
+from variants.catalog.storage import open_storage
 
 
 class GatewayReplica:
@@ -62,7 +63,8 @@ class GatewayReplica:
 def _open(settings: Settings) -> tuple[Store, frozenset[GenerationKey]]:
     """Open the state of the service and add what the catalog has; see `adopt_catalog`."""
     store = open_store(settings.control, settings.catalog)
-    return store, adopt_catalog(store, settings.catalog, settings.variants)
+    storage = open_storage(settings.artifacts)
+    return store, adopt_catalog(store, settings.catalog, settings.variants, storage=storage)
 
 
 GatewayDeployment = serve.deployment(

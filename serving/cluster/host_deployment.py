@@ -32,6 +32,7 @@ from serving.link.host import HostSocket
 from serving.telemetry.logs import log_as_json
 from variants.catalog import generations
 from variants.catalog.catalog import Model, Variant
+from variants.catalog.storage import open_storage
 from variants.catalog.zero_inputs import zero_batch
 from variants.runtime.runner import Runner, load_artifact
 
@@ -50,10 +51,14 @@ class HostReplica:
     def __init__(self, settings: Settings, variant: str, generation: int) -> None:
         """Load and warm up the generation, then listen for batches.
 
-        Raises `ValueError` that names the file of the generation that is missing or damaged.
+        With `artifacts` in the settings, a generation that is missing on this node or damaged is
+        restored from there. Raises `ValueError` that names the file that is missing or damaged.
         """
         log_as_json()
         self._drain_s = settings.drain_s
+        storage = open_storage(settings.artifacts)
+        if storage is not None:
+            storage.restore(settings.catalog, variant, generation)
         model = Model.load(settings.catalog)
         record = generations.load(settings.catalog, variant, generation)
         folder = generations.folder(settings.catalog, variant, generation)

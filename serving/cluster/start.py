@@ -24,6 +24,7 @@ from serving.control.startup import adopt_catalog, open_store
 from serving.control.store.store import Store
 from serving.gateway.description import Ports
 from serving.gateway.settings import Settings, absolute
+from variants.catalog.storage import open_storage
 
 LOGICAL_CPUS: Final = 1000
 """Number of CPUs that Ray is told to have: replicas and builders share the CPUs of the machine."""
@@ -106,11 +107,13 @@ def start_service(settings: Settings) -> Ports:
     """Start the gateway and the hosts in a running cluster; return the ports of the gateway.
 
     Raises `NotStarted` if the gateway or all hosts fail, or if the service is not ready within
-    `READY_TIMEOUT_S`; `ValueError` if the catalog or the database cannot be read.
+    `READY_TIMEOUT_S`; `ValueError` if the catalog, the database or the URL of the
+    artifacts cannot be opened.
     """
     settings = share_cpus(absolute(settings), len(os.sched_getaffinity(0)))
     with open_store(settings.control, settings.catalog) as store:
-        hidden = adopt_catalog(store, settings.catalog, settings.variants)
+        storage = open_storage(settings.artifacts)
+        hidden = adopt_catalog(store, settings.catalog, settings.variants, storage=storage)
         published = set(store.lineup().published.items()) - hidden
         apps = {app_name(*key): host_app(settings, *key) for key in sorted(published)}
         targets = [

@@ -21,8 +21,8 @@ from typing import Final, Protocol
 from serving.control.cluster import GenerationKey
 from serving.control.state import Lineup, ReplicaReport
 from serving.control.store.store import Store
-from variants.catalog import generations
 from variants.catalog.catalog import Variant
+from variants.catalog.storage import Storage, load
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +66,18 @@ class Agent:
         catalog: Path,
         *,
         poll_s: float,
+        storage: Storage | None = None,
         hidden: frozenset[GenerationKey] = frozenset(),
     ) -> None:
-        """`hidden` generations are not served."""
+        """Records that are not on this node are read from `storage`.
+
+        `hidden` generations are not served.
+        """
         self._gateway = gateway
         self._store = store
         self._catalog = catalog
         self._poll_s = poll_s
+        self._storage = storage
         self._hidden = hidden
         self._loaded: _Loaded | None = None
         self._loaded_at = 0.0
@@ -128,7 +133,7 @@ class Agent:
         for key in {*lineup.published.items(), *lineup.warming.items()} - self._hidden:
             try:
                 # A generation does not change, so its record is read once.
-                records[key] = known.get(key) or generations.load(self._catalog, *key)
+                records[key] = known.get(key) or load(self._storage, self._catalog, *key)
             except ValueError as error:
                 errors[key] = str(error)
         lineup = lineup.model_copy(

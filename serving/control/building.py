@@ -24,6 +24,8 @@ from serving.errors import NotReady
 from variants.catalog import generations
 from variants.catalog.build_request import BuildRequest, BuildStage
 from variants.catalog.hardware import hardware
+from variants.catalog.recipe import DENSE
+from variants.catalog.storage import Storage, load, open_storage
 
 T = TypeVar("T")
 
@@ -89,6 +91,7 @@ def build_job(
     *,
     project: Path | None,
     catalog: Path,
+    artifacts: str | None = None,
     builder: Builder,
     gate: Gate,
     threads: int,
@@ -96,21 +99,31 @@ def build_job(
 ) -> None:
     """Build the generation of a job that has been started; record the result in the store.
 
-    `threads` is the number of compute threads of a host, and `replicas` the number of hosts. Does
-    nothing more if the job is over meanwhile, for example because somebody has cancelled it.
+    `threads` is the number of compute threads of a host, and `replicas` the number of hosts. With
+    the URL `artifacts`, dense is restored from there if it is missing, and the result is copied to
+    it for hosts on other nodes. Does nothing more if the job is over meanwhile, for example because
+    somebody has cancelled it.
     """
     try:
         job = store.job(job_id)
         try:
+            storage = open_storage(artifacts)
+            if storage is not None:
+                dense = _call_until_answered(lambda: _dense_generation(store))
+                storage.restore_dense(catalog, dense)
             digest = _build(store, job, project, catalog, builder, threads)
             _call_until_answered(lambda: store.report_progress(job_id, "gate", 0.0))
             report = _call_until_answered(
-                lambda: _judge(store, job, catalog, gate, threads, replicas)
+                lambda: _judge(store, job, catalog, storage, gate, threads, replicas)
             )
+            if storage is not None:
+                assert job.generation is not None
+                storage.upload(catalog, job.variant, job.generation)
             _call_until_answered(lambda: store.built(job_id, digest, report))
         except BuildCancelled:
             _call_until_answered(lambda: store.cancelled(job_id))
-        except (BuildFailed, ValueError) as error:  # ValueError: what was built cannot be read
+        # ValueError: what was built cannot be read or copied, or dense cannot be restored.
+        except (BuildFailed, ValueError) as error:
             cause = str(error)
             _call_until_answered(lambda: store.fail(job_id, cause))
     except IllegalTransition as error:
@@ -146,8 +159,20 @@ def _build(
     )
 
 
+def _dense_generation(store: Store) -> int:
+    """Return the number of the newest generation of dense."""
+    numbers = [each.number for each in store.variant(DENSE).generations if each.state != "deleted"]
+    return max(numbers)
+
+
 def _judge(
-    store: Store, job: Job, catalog: Path, gate: Gate, threads: int, replicas: int
+    store: Store,
+    job: Job,
+    catalog: Path,
+    storage: Storage | None,
+    gate: Gate,
+    threads: int,
+    replicas: int,
 ) -> GateReport:
     """Return the verdict on a generation beside the other variants that are served.
 
@@ -163,7 +188,7 @@ def _judge(
         if name == job.variant:
             continue
         try:
-            other = generations.load(catalog, name, number).report_card(key)
+            other = load(storage, catalog, name, number).report_card(key)
         except ValueError as error:  # it is not served either
             logger.warning("not compared", extra={"variant": name, "cause": str(error)})
             continue

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Final
 
 from serving.control import decision
@@ -22,6 +23,7 @@ from serving.control.decision import Observation, decide
 from serving.control.state import Snapshot
 from serving.control.store.store import Store
 from variants.catalog import generations
+from variants.catalog.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +63,14 @@ class Reconciler:
         *,
         replicas: int,
         kept_generations: int,
+        storage: Storage | None = None,
         hidden: frozenset[GenerationKey] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`holder` identifies the gateway.
 
-        `probe` returns the latency of a warm generation in milliseconds. `hidden` generations get
-        no hosts.
+        `probe` returns the latency of a warm generation in milliseconds. Old generations are
+        deleted from `storage` too. `hidden` generations get no hosts.
         """
         self._holder = holder
         self._store = store
@@ -76,6 +79,8 @@ class Reconciler:
         self._catalog = catalog
         self._replicas = replicas
         self._kept_generations = kept_generations
+        self._storage = storage
+        self._deletion: Thread | None = None
         self._hidden = hidden
         self._clock = clock
         self._failures: dict[GenerationKey, _Failures] = {}
@@ -203,6 +208,27 @@ class Reconciler:
         for variant, number in self._store.delete_old(self._kept_generations):
             generations.delete(self._catalog, variant, number)
             self._store.files_deleted(variant, number)
+        is_deleting = self._deletion is not None and self._deletion.is_alive()
+        if self._storage is not None and not is_deleting:
+            # On a thread, because a storage that does not answer must not stop the reconciler.
+            arguments = (self._store, self._storage)
+            self._deletion = Thread(target=_delete_copies, args=arguments, daemon=True)
+            self._deletion.start()
+
+
+def _delete_copies(store: Store, storage: Storage) -> None:
+    """Delete the copies of all generations that are deleted; the next call repeats what fails."""
+    try:
+        storage.delete(
+            {
+                (each.variant, each.number)
+                for variant in store.variants()
+                for each in variant.generations
+                if each.state == "deleted"
+            }
+        )
+    except Exception as error:  # the storage or the store may be unreachable, or closed
+        logger.warning("copies of old generations are not deleted", extra={"cause": str(error)})
 
 
 def _log_fields(action: decision.Action) -> dict[str, object]:

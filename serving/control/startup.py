@@ -8,6 +8,7 @@ that was removed while the service ran stays removed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
@@ -18,19 +19,27 @@ from serving.control.store.database import sqlite_url
 from serving.control.store.store import Store
 from variants.catalog import generations
 from variants.catalog.catalog import Catalog
+from variants.catalog.storage import Storage
+
+logger = logging.getLogger(__name__)
 
 DATABASE: Final = "state.db"
 """Name of the database in `FOLDER`."""
 
 
 def adopt_catalog(
-    store: Store, folder: Path, variants: Collection[str] = ()
+    store: Store,
+    folder: Path,
+    variants: Collection[str] = (),
+    *,
+    storage: Storage | None = None,
 ) -> frozenset[GenerationKey]:
     """Make generations of the variants of a catalog; return the generations not to be served.
 
     Without `variants`, all of the catalog are served. With `variants`, the others of the catalog
-    are not, but those that were added while the service ran still are. May be called by several
-    processes, and again.
+    are not, but those that were added while the service ran still are. All generations on disk are
+    copied to `storage`; while it does not answer, nodes that have the files serve them. May be
+    called by several processes, and again.
 
     Raises `ValueError` if the catalog or a file of it is missing or damaged, or if it does not have
     one of `variants`.
@@ -49,7 +58,26 @@ def adopt_catalog(
             generations.adopt(folder, name, number)
         if state == "published" and not is_wanted:
             hidden.add((name, number))
+    if storage is not None:
+        _upload(store, folder, storage)
     return frozenset(hidden)
+
+
+def _upload(store: Store, folder: Path, storage: Storage) -> None:
+    """Copy the generations that are on disk to the storage."""
+    on_disk = generations.on_disk(folder)
+    for variant in store.variants():
+        for each in variant.generations:
+            key = (each.variant, each.number)
+            if key not in on_disk or each.digest is None or each.state == "deleted":
+                continue
+            try:
+                storage.upload(folder, *key)
+            except ValueError as error:
+                logger.error(
+                    "a generation cannot be copied for other nodes",
+                    extra={"variant": key[0], "generation": key[1], "cause": str(error)},
+                )
 
 
 def open_store(control: Control, folder: Path) -> Store:

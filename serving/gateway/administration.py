@@ -20,6 +20,7 @@ from serving.routing.generation import variant_name
 from serving.routing.profile import VariantProfile, qualifying
 from serving.routing.slo import Slo
 from variants.catalog.hardware import hardware
+from variants.catalog.storage import open_storage
 
 ENVELOPE_BYTES: Final = 4096
 """Maximum size of what an admin request has besides a recipe."""
@@ -75,6 +76,7 @@ def administration(
         max_body_bytes=settings.builder.max_recipe_bytes + ENVELOPE_BYTES,
         poll_s=settings.control.poll_s,
         is_inference_open=settings.control.open_inference,
+        storage=open_storage(settings.artifacts),
     )
 
 

@@ -18,6 +18,7 @@ from serving.control.reconciler import Reconciler
 from serving.control.store.store import Store
 from serving.gateway.gateway import Gateway
 from serving.gateway.settings import Settings
+from variants.catalog.storage import open_storage
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,10 @@ class ControlLoops:
         self._gateway = gateway
         self._store = store
         self._poll_s = settings.control.poll_s
-        self._agent = Agent(gateway, store, settings.catalog, poll_s=self._poll_s, hidden=hidden)
+        storage = open_storage(settings.artifacts)
+        self._agent = Agent(
+            gateway, store, settings.catalog, poll_s=self._poll_s, storage=storage, hidden=hidden
+        )
         self._reconciler = Reconciler(
             gateway.name,
             store,
@@ -52,6 +56,7 @@ class ControlLoops:
             settings.catalog,
             replicas=settings.hosts.replicas,
             kept_generations=settings.control.kept_generations,
+            storage=storage,
             hidden=hidden,
         )
         self._loop = asyncio.get_running_loop()

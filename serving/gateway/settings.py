@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     catalog: Path = Path("catalog")
     project: Path | None = None
     """The project file with which variants are built while the service runs."""
+    artifacts: str | None = None
+    """URL of fsspec under which generations are copied, for nodes that do not have the catalog."""
     variants: tuple[str, ...] = ()
     """The variants of the catalog to serve; empty means all."""
     policy: str = "pareto"
@@ -131,6 +133,13 @@ class Settings(BaseSettings):
         except InvalidRequest as error:
             raise ValueError(str(error)) from None
         return parameters
+
+    @field_validator("artifacts")
+    @classmethod
+    def _artifacts_is_a_url(cls, url: str | None) -> str | None:
+        if url is not None and not all(url.partition("://")):
+            raise ValueError(f"{url!r} is no URL; give one such as s3://bucket/folder")
+        return url
 
     @field_validator("policy")
     @classmethod

@@ -159,9 +159,9 @@ def draft_folder(catalog: Path, *, prefix: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def sync(folder: Path) -> None:
-    """Fsync a folder, which makes renames in it durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Fsync a file, or a folder, which makes renames in it durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -16,6 +16,7 @@ from serving.control.api.threads import BlockingCalls
 from serving.control.store.store import Store
 from serving.control.tokens import Token
 from serving.protocol.control import Control
+from variants.catalog.storage import Storage
 
 
 class Administration:
@@ -34,16 +35,17 @@ class Administration:
         max_body_bytes: int,
         poll_s: float,
         is_inference_open: bool,
+        storage: Storage | None = None,
     ) -> None:
         """`model` is the name of the model, and `project` the project file for builds, if any.
 
         A request may have `max_body_bytes`. Jobs are looked at every `poll_s` seconds. Unless
-        `is_inference_open`, inference needs a token too.
+        `is_inference_open`, inference needs a token too. `storage` gets copies of new generations.
         """
         self._is_stopping = False
         self._call = BlockingCalls()
         access = Access(tokens, store, self._call)
-        sources = Sources(store, catalog, project)
+        sources = Sources(store, catalog, project, storage)
         service = VariantService(store, sources, catalog, hardware_key, rules)
         streams = Streams(service, self._call, poll_s, lambda: self._is_stopping)
         self.control = Control(

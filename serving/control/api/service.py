@@ -220,6 +220,7 @@ class VariantService:
         if isinstance(source, InCatalog):
             source = self._sources.adopt(name, source, origin.actor)
         if isinstance(source, OnDisk):
+            self._sources.copy(name, source.number)
             return self._publish(name, source.number, origin, body.reason)
         return self._store.submit_build(
             name,

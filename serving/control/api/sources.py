@@ -12,11 +12,12 @@ from pathlib import Path
 
 from serving.control.state import VariantRecord
 from serving.control.store.store import Store
-from serving.errors import Conflict, ModelNotFound, Unsupported
+from serving.errors import Conflict, ModelNotFound, NotReady, Unsupported
 from variants.catalog import artifact, generations
 from variants.catalog.catalog import Variant
 from variants.catalog.recipe import Project, Recipe
 from variants.catalog.record import read_record
+from variants.catalog.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,17 @@ class Sources:
     Its methods block. They raise `Conflict` if a file on disk is missing, damaged or invalid.
     """
 
-    def __init__(self, store: Store, catalog: Path, project: Path | None) -> None:
-        """`project` is the project file whose recipes can be named; without one, none is built."""
+    def __init__(
+        self, store: Store, catalog: Path, project: Path | None, storage: Storage | None = None
+    ) -> None:
+        """`project` is the project file whose recipes can be named; without one, none is built.
+
+        What is published is copied to `storage`.
+        """
         self._store = store
         self._catalog = catalog
         self._project = project
+        self._storage = storage
 
     def recipe_named(self, name: str) -> Recipe:
         """Return a recipe of the project file. Raises `ModelNotFound`, `Unsupported`."""
@@ -115,6 +122,19 @@ class Sources:
         except ValueError as error:
             raise Conflict(f"{error}; build {name} again") from error
         return OnDisk(number, variant.recipe)
+
+    def copy(self, name: str, number: int) -> None:
+        """Copy a generation that is on disk to the storage, from which other nodes fetch it.
+
+        Raises `NotReady` if it cannot be copied.
+        """
+        if self._storage is None or (name, number) not in generations.on_disk(self._catalog):
+            return
+        try:
+            self._storage.upload(self._catalog, name, number)
+        except ValueError as error:
+            self._store.set_error(name, number, str(error))
+            raise NotReady(str(error)) from None
 
     def names(self) -> list[str]:
         """Return the names of the artifacts in the catalog."""

@@ -18,6 +18,7 @@ from serving.control.reconciler import Reconciler
 from serving.control.state import GateReport, GateVerdict, Job, ReplicaReport
 from serving.control.store.store import Store
 from variants.catalog.recipe import Recipe, Step
+from variants.catalog.storage import Storage
 
 STEP_S = 0.5
 RECIPE: Recipe = (Step(technique="int8"),)
@@ -188,6 +189,7 @@ class World:
         self.probed: list[GenerationKey] = []
         self._folder = folder
         self._hidden = hidden
+        self._storage: Storage | None = None
         self._reconcilers = {each.name: self.new_reconciler(each.name) for each in self.gateways}
         for name in ("dense", "int8"):
             self.store.adopt(name, f"digest of {name}", RECIPE)
@@ -202,9 +204,17 @@ class World:
             self._folder,
             replicas=1,
             kept_generations=2,
+            storage=self._storage,
             hidden=self._hidden,
             clock=lambda: self.now,
         )
+
+    def use(self, storage: Storage) -> None:
+        """Start the reconcilers again, with a storage."""
+        self._storage = storage
+        for holder, reconciler in self._reconcilers.items():
+            reconciler.release()
+            self._reconcilers[holder] = self.new_reconciler(holder)
 
     def _probe(self, variant: str, generation: int) -> float:
         assert self.cluster.running[variant, generation].status == "running"

@@ -33,7 +33,12 @@ def store(catalog: Path) -> Store:
 
 
 def build(
-    store: Store, catalog: Path, project: Path | None, recipe: Recipe = RECIPE, **gate: object
+    store: Store,
+    catalog: Path,
+    project: Path | None,
+    recipe: Recipe = RECIPE,
+    artifacts: str | None = None,
+    **gate: object,
 ) -> Job:
     job = store.submit_build("new", recipe, "me", must_exist=False)
     store.start_job(job.id)
@@ -42,6 +47,7 @@ def build(
         job.id,
         project=project,
         catalog=catalog,
+        artifacts=artifacts,
         builder=Builder(),
         gate=Gate.model_validate(gate),
         threads=1,
