@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -91,11 +92,16 @@ def small_catalog(
 
 
 @pytest.fixture(scope="session")
-def running_service(small_catalog: Path) -> Iterator[RunningService]:
+def running_service(
+    small_catalog: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningService]:
     """A service of all four variants on the Ray cluster that all cluster tests share."""
     from tests.service import run_service  # its imports are for these tests only
 
-    with run_service(small_catalog) as running:
+    # A service keeps its state beside the catalog.
+    catalog = tmp_path_factory.mktemp("served") / "catalog"
+    shutil.copytree(small_catalog, catalog)
+    with run_service(catalog) as running:
         yield running
 
 

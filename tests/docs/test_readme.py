@@ -42,8 +42,12 @@ def test_the_python_example_runs(small_project: Path, tmp_path: Path) -> None:
 
 
 def test_the_shell_example_checks_a_project(small_project: Path) -> None:
-    check, build, up = BUILD.commands()
-    assert (build, up) == (["paretoserve", "build", "recipes.yaml"], ["paretoserve", "up"])
+    check, *others = BUILD.commands()
+    assert [" ".join(command) for command in others] == [
+        "paretoserve build recipes.yaml",
+        "paretoserve up --project recipes.yaml",
+        "paretoserve variants add fast --recipe int8",
+    ]
     printed = run_here(small_project.parent, sys.executable, "-m", *check)
     assert "ok" in printed
 
