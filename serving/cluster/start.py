@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from typing import Final
 
@@ -20,6 +20,7 @@ from serving.cluster.apps import gateway_app
 from serving.cluster.host_deployment import host_app
 from serving.cluster.names import GATEWAY, app_name
 from serving.cluster.serve_cluster import WAITING, last_line
+from serving.control.cluster import GenerationKey
 from serving.control.startup import adopt_catalog, open_store
 from serving.control.store.store import Store
 from serving.gateway.description import Ports
@@ -121,10 +122,11 @@ def start_service(settings: Settings) -> Ports:
             for name, app in {GATEWAY: gateway_app(settings), **apps}.items()
         ]
         serve.run_many(targets, wait_for_applications_running=False)
-        return _wait_until_ready(store)
+        return _wait_until_ready(store, hidden)
 
 
-def _wait_until_ready(store: Store) -> Ports:
+def _wait_until_ready(store: Store, hidden: Collection[GenerationKey]) -> Ports:
+    """Wait until the gateway is ready, or runs if there is no variant to serve."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         app = serve.status().applications[GATEWAY]
@@ -136,12 +138,14 @@ def _wait_until_ready(store: Store) -> Ports:
             for variant in store.variants()
             for generation in variant.generations
             if generation.state == "published"
+            and (generation.variant, generation.number) not in hidden
         ]
         if served and all(each.error and each.error != WAITING for each in served):
             raise NotStarted("; ".join(f"{each.variant}: {each.error}" for each in served))
         if app.status == "RUNNING":
             gateway = serve.get_app_handle(GATEWAY)
-            if gateway.is_ready.remote().result(timeout_s=READY_TIMEOUT_S):
+            # Without variants it is not ready, but lets them be added.
+            if not served or gateway.is_ready.remote().result(timeout_s=READY_TIMEOUT_S):
                 ports: Ports = gateway.ports.remote().result(timeout_s=READY_TIMEOUT_S)
                 return ports
         time.sleep(POLL_S)

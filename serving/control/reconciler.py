@@ -11,6 +11,7 @@ import logging
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ GATEWAY_LOST_S: Final = 5.0
 
 FIRST_RETRY_S: Final = 5.0
 """Time, in seconds, before hosts that failed are started again; doubled each time."""
+
+MAX_PROBES: Final = 3
+"""How often in succession the probe of a generation may fail."""
 
 LAST_RETRY_S: Final = 300.0
 """Longest time, in seconds, before hosts that failed are started again."""
@@ -84,6 +88,9 @@ class Reconciler:
         self._hidden = hidden
         self._clock = clock
         self._failures: dict[GenerationKey, _Failures] = {}
+        self._probes_failed = Counter[GenerationKey]()
+        self._jobs: dict[GenerationKey, str] = {}
+        """The running jobs of generations at the last snapshot."""
         self._lock = threading.Lock()
         self._is_released = False
         self._held_until = -math.inf
@@ -91,7 +98,7 @@ class Reconciler:
         """Time of the last snapshot."""
 
     def step(self) -> bool:
-        """Do one round; return whether there was anything to do.
+        """Do one round; return whether anything was done.
 
         Raises if the store or the cluster cannot be read.
         """
@@ -109,15 +116,21 @@ class Reconciler:
             retry_at={key: each.retry_at for key, each in self._failures.items()},
         )
         self._now = state.at
-        actions = decide(state, seen)
-        for action in actions:
+        self._jobs = {
+            (job.variant, job.generation): job.id
+            for job in state.jobs
+            if job.status == "running" and job.generation is not None
+        }
+        done = 0
+        for action in decide(state, seen):
             if not self._hold_lease():
                 return False
             try:
                 self._act(action)
+                done += 1
             except Exception:
                 logger.exception("an action failed; it is decided again", extra=_log_fields(action))
-        return bool(actions)
+        return done > 0
 
     def _without_hidden(self, state: Snapshot) -> Snapshot:
         published = {
@@ -188,7 +201,7 @@ class Reconciler:
                 if failed:
                     self._back_off((variant, generation))
             case decision.Publish(variant, generation):
-                store.publish(variant, generation, self._probe(variant, generation))
+                self._publish((variant, generation))
             case decision.Drained(variant, generation):
                 store.drained(variant, generation)
                 self._delete_files()
@@ -196,6 +209,21 @@ class Reconciler:
                 store.removed(variant)
             case decision.SetError(variant, generation, error):
                 store.set_error(variant, generation, error)
+
+    def _publish(self, key: GenerationKey) -> None:
+        """Probe a generation and publish it; fail its job if it cannot be probed."""
+        try:
+            probe_ms = self._probe(*key)
+        except Exception as error:
+            self._probes_failed[key] += 1
+            job = self._jobs.get(key)
+            if job is None or self._probes_failed[key] < MAX_PROBES:
+                raise
+            del self._probes_failed[key]
+            self._store.fail(job, f"its hosts did not answer a test request: {error!r:.200}")
+        else:
+            del self._probes_failed[key]
+            self._store.publish(*key, probe_ms)
 
     def _back_off(self, key: GenerationKey) -> None:
         failures = self._failures.setdefault(key, _Failures())

@@ -175,8 +175,8 @@ class AdminApplication:
         query = request.query_params
         force, why = flag(query, "force"), reason(query)
         remove = partial(self._service.remove, force=force, reason=why)
-        name, needed = request.path_params["name"], self._service.needed()
-        return await self._submit(origin, remove, name, origin, needed)
+        name, meeting_slo = request.path_params["name"], self._service.meeting_slo()
+        return await self._submit(origin, remove, name, origin, meeting_slo)
 
     async def cancel(self, request: Request) -> Response:
         """POST /v2/admin/jobs/JOB/cancel: cancel a job."""

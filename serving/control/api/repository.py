@@ -7,7 +7,8 @@ gives up does not end the job; a caller that asks again waits for the same job.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import orjson
@@ -17,11 +18,14 @@ from serving.control.api.bodies import Addition, Replacement, parse_body
 from serving.control.api.service import Origin, VariantService
 from serving.control.api.threads import BlockingCalls
 from serving.control.state import ENDED, Job, VariantRecord
-from serving.errors import Conflict, InvalidRequest, Unsupported, shorten
+from serving.errors import Conflict, InvalidRequest, NotReady, Unsupported, shorten
 from serving.protocol.control import Caller
 
 CONFIG: Final = "config"
 """Parameter of `load`: a recipe as JSON."""
+
+UNLOADED_MAX_AGE_S: Final = 0.5
+"""Age, in seconds, up to which the index is not read again."""
 
 FILE_PREFIX: Final = "file:"
 """Beginning of the parameters of `load` that are files of Triton's model repository."""
@@ -44,6 +48,9 @@ class VariantRepository:
         self._authorize = authorize
         self._call = call
         self._poll_s = poll_s
+        self._unloaded: asyncio.Future[Mapping[str, str]] | None = None
+        """What `unloaded` returns, from `_unloaded_at` on."""
+        self._unloaded_at = -math.inf
 
     async def load(self, name: str, parameters: Mapping[str, Any], caller: Caller) -> None:
         """Publish a variant, and return once it gets requests. See `Repository`."""
@@ -58,13 +65,26 @@ class VariantRepository:
         """Remove a variant, and return once it has no hosts any more. See `Repository`."""
         actor = self._authorize(caller, "admin")
         self._check_name(name)
-        job = await self._call(self._submit_unload, name, Origin(actor), self._service.needed())
+        job = await self._call(
+            self._submit_unload, name, Origin(actor), self._service.meeting_slo()
+        )
         if job is not None:
             await self._wait(job)
 
     async def unloaded(self) -> Mapping[str, str]:
-        """Return the variants on disk that are not served, with the reason. See `Repository`."""
-        return await self._call(self._service.unloaded)
+        """Return the variants on disk that are not served, with the reason. See `Repository`.
+
+        The index needs no token, so the state is read at most once in `UNLOADED_MAX_AGE_S`,
+        however often it is called. Without the state, the index has only what is served.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._unloaded is None or now - self._unloaded_at > UNLOADED_MAX_AGE_S:
+            self._unloaded_at = now
+            self._unloaded = asyncio.ensure_future(self._call(self._service.unloaded))
+        try:
+            return await asyncio.shield(self._unloaded)
+        except NotReady:
+            return {}
 
     def _check_name(self, name: str) -> None:
         if name == self._model:
@@ -105,7 +125,7 @@ class VariantRepository:
         replacement = parse_body(Replacement, orjson.dumps({"recipe": recipe}))
         return _job(self._service.replace(name, replacement, origin))
 
-    def _submit_unload(self, name: str, origin: Origin, needed: str | None) -> Job | None:
+    def _submit_unload(self, name: str, origin: Origin, meeting_slo: Collection[str]) -> Job | None:
         record, active = self._service.find(name)
         if record is None:
             self._service.variant(name)  # raises ModelNotFound
@@ -113,12 +133,13 @@ class VariantRepository:
             return active
         if record is not None and record.published is None and active is None:
             return None
-        return self._service.remove(name, origin, needed, force=False, reason=None)
+        return self._service.remove(name, origin, meeting_slo, force=False, reason=None)
 
     async def _wait(self, job: Job) -> None:
         while job.status not in ENDED:
             await asyncio.sleep(self._poll_s)
             job = await self._call(self._service.job, job.id)
+        self._unloaded = None  # the index shows at once what has just changed
         if job.status != "succeeded":
             raise Conflict(
                 f"job {job.id} was {_PAST[job.status]}: {job.error or 'without a cause'}"

@@ -24,7 +24,6 @@ from serving.control.api.views import (
     Variants,
     VariantView,
     card_generation,
-    last_error,
     summarize,
     variant_state,
     view,
@@ -116,8 +115,8 @@ class VariantService:
             if record.published is not None:
                 found.pop(record.name, None)
             elif record.generations:
-                state = variant_state(record)
-                found[record.name] = last_error(record, ()) or f"it is not loaded: {state}"
+                # The last error may name paths; it is shown to those who have a token.
+                found[record.name] = f"it is not loaded: {variant_state(record)}"
         return found
 
     def job(self, identifier: str) -> Job:
@@ -175,27 +174,27 @@ class VariantService:
         self._check_publishable(record, body.generation, states=states)
         return self._publish(name, body.generation, origin, body.reason)
 
-    def needed(self) -> str | None:
-        """Return the variant without which none meets the default SLO, if any.
+    def meeting_slo(self) -> frozenset[str]:
+        """Return the variants that meet the default SLO.
 
         Does not block. To be called on the event loop, for `remove`.
         """
-        meeting = list(self._rules.meeting_default_slo())
-        return meeting[0] if len(meeting) == 1 else None
+        return frozenset(self._rules.meeting_default_slo())
 
     def remove(
-        self, name: str, origin: Origin, needed: str | None, *, force: bool, reason: str | None
+        self,
+        name: str,
+        origin: Origin,
+        meeting_slo: Collection[str],
+        *,
+        force: bool,
+        reason: str | None,
     ) -> Job:
-        """Drain a variant and stop its hosts; `needed` is the one that only `force` removes."""
-        record = self._store.variant(name)
-        if record.published is not None and name == needed and not force:
-            raise Conflict(
-                f"{name} is the last variant that meets the default SLO of the service; add "
-                "another one first, or remove it with force"
-            )
+        """Drain a variant and stop its hosts; only `force` removes the last of `meeting_slo`."""
         return self._store.submit_remove(
             name,
             origin.actor,
+            meeting_slo=meeting_slo,
             force=force,
             idempotency_key=origin.key,
             body_sha256=origin.digest,

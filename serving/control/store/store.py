@@ -11,7 +11,7 @@ A process that is killed leaves the state before a method or after it. Every met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -185,6 +185,7 @@ class Store:
         name: str,
         actor: str,
         *,
+        meeting_slo: Collection[str] = (),
         force: bool = False,
         idempotency_key: str | None = None,
         body_sha256: str | None = None,
@@ -192,12 +193,12 @@ class Store:
     ) -> Job:
         """Begin to drain a variant; its generations stay on disk.
 
-        Raises `ModelNotFound` if it is not served, and `Conflict` if it is the last variant and
-        `force` is not set, or as `submit_build`.
+        Raises `ModelNotFound` if it is not served, and, unless `force` is set, `Conflict` if it is
+        the last variant, or the last one of those `meeting_slo`; or as `submit_build`.
         """
         request = Request(actor, idempotency_key, body_sha256, force, reason)
         with self._database.write() as transaction:
-            return submissions.remove(transaction, name, request)
+            return submissions.remove(transaction, name, request, meeting_slo)
 
     def submitted(self, actor: str, idempotency_key: str, body_sha256: str) -> Job | None:
         """Return the job that a request of this actor with this key made; None if there is none.

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select, update
 
 from serving.control.state import ENDED, Job, JobKind
 from serving.control.store import queries
@@ -121,10 +122,13 @@ def publish(transaction: Transaction, name: str, number: int, request: Request) 
     return queries.job(transaction, job)
 
 
-def remove(transaction: Transaction, name: str, request: Request) -> Job:
+def remove(
+    transaction: Transaction, name: str, request: Request, meeting_slo: Collection[str]
+) -> Job:
     """Begin to drain a variant. Its generations are kept on disk.
 
-    Raises `ModelNotFound` if it is not served, or `Conflict`, unless forced, if it is the last one.
+    Raises `ModelNotFound` if it is not served, or `Conflict`, unless forced, if it is the last one,
+    or the last one of those `meeting_slo`, which meet the default SLO.
     """
     if (same := repeated(transaction, request)) is not None:
         return same
@@ -134,9 +138,16 @@ def remove(transaction: Transaction, name: str, request: Request) -> Job:
             raise queries.unknown_variant(transaction, name)
         raise ModelNotFound(f"{name} is not served")
     _require_idle(transaction, name)
-    served = select(func.count()).select_from(GENERATIONS).where(GENERATIONS.c.state == "published")
-    if transaction.connection.scalars(served).one() == 1 and not request.force:
-        raise Conflict(f"{name} is the last variant; to remove it, force it")
+    if not request.force:
+        query = select(GENERATIONS.c.variant).where(GENERATIONS.c.state == "published")
+        others = set(transaction.connection.scalars(query)) - {name}
+        if not others:
+            raise Conflict(f"{name} is the last variant; to remove it, force it")
+        if name in meeting_slo and others.isdisjoint(meeting_slo):
+            raise Conflict(
+                f"{name} is the last variant that meets the default SLO of the service; add "
+                "another one first, or remove it with force"
+            )
     move(transaction, name, published, "draining")
     transaction.connection.execute(
         update(VARIANTS).where(VARIANTS.c.name == name).values(is_removed=True)

@@ -187,6 +187,8 @@ class World:
         self.verdict: GateVerdict = "pass"
         self.builder_steps = 3
         self.probed: list[GenerationKey] = []
+        self.mute: set[GenerationKey] = set()
+        """Generations whose hosts do not answer a probe."""
         self._folder = folder
         self._hidden = hidden
         self._storage: Storage | None = None
@@ -219,6 +221,8 @@ class World:
     def _probe(self, variant: str, generation: int) -> float:
         assert self.cluster.running[variant, generation].status == "running"
         self.probed.append((variant, generation))
+        if (variant, generation) in self.mute:
+            raise TimeoutError
         return 1.5
 
     def _check_unused(self, key: GenerationKey) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serving.control.cluster import App
-from serving.control.reconciler import LEASE
+from serving.control.reconciler import LEASE, MAX_PROBES
 from tests.serving.control.simulated import RECIPE, CrashPoint, World
 from variants.catalog import generations
 
@@ -239,3 +239,16 @@ def test_a_generation_is_probed_before_it_is_published(tmp_path: Path) -> None:
     add(world)
     assert world.probed == [("new", 1)]
     assert world.store.generation("new", 1).probe_ms == 1.5
+
+
+def test_hosts_that_answer_no_probe_fail_their_job_and_leave_what_is_served(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.settle()
+    world.mute = {("int8", 2)}
+    job = world.store.submit_build("int8", RECIPE, "me", must_exist=True)
+    world.settle()
+    failed = world.store.job(job.id)
+    assert failed.status == "failed"
+    assert "did not answer a test request: TimeoutError()" in (failed.error or "")
+    assert world.probed == [("int8", 2)] * MAX_PROBES
+    assert world.running == START

@@ -20,6 +20,7 @@ import tritonclient.http
 import tritonclient.http.aio
 from tritonclient.utils import InferenceServerException
 
+from serving.control.api.repository import UNLOADED_MAX_AGE_S
 from tests.serving.builders import pixels
 from tests.serving.control.api.administered import (
     ADMIN_TOKEN,
@@ -205,3 +206,11 @@ async def test_inference_needs_a_token_if_it_is_not_open(tmp_path: Path, name: s
         assert "needs a token" in caught.value.message()
         headers = {"authorization": f"Bearer {READ_TOKEN}"}
         assert await triton.call("infer", "shirts", [tensor], headers=headers)
+
+
+async def test_the_index_reads_the_state_once_for_many_callers(service: Administered) -> None:
+    repository = service.administration.control.repository
+    first = await asyncio.gather(*(repository.unloaded() for _ in range(100)))
+    assert len({id(each) for each in first}) == 1
+    await asyncio.sleep(UNLOADED_MAX_AGE_S)
+    assert await repository.unloaded() is not first[0]

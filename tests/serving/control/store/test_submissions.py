@@ -307,3 +307,15 @@ def test_the_history_says_who_asked_for_what(store: Store) -> None:
         ("ana", "add", "int8"),
     ]
     assert store.history(limit=1, before=entries[1].number) == (entries[2],)
+
+
+def test_the_last_variant_that_meets_the_default_slo_is_removed_by_force_only(store: Store) -> None:
+    for name in ("int8", "half", "slow"):
+        serve(store, name)
+    meeting = {"int8", "half"}
+    store.submit_remove("half", "bo", meeting_slo=meeting)
+    # The caller has read what meets the SLO before the other one was removed.
+    with pytest.raises(Conflict, match="int8 is the last variant that meets the default SLO"):
+        store.submit_remove("int8", "bo", meeting_slo=meeting)
+    store.submit_remove("int8", "bo", meeting_slo=meeting, force=True)
+    assert store.lineup().published == {"slow": 1}
