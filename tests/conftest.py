@@ -81,14 +81,21 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_catalog(
     small_project: Path, tmp_path_factory: pytest.TempPathFactory, onnx_operators: None
-) -> Path:
+) -> Iterator[Path]:
     """A catalog of four measured variants, as `paretoserve build` writes it; do not change it."""
     from tests.small import measure_lightly, quiet
     from variants.build.build import build
 
     catalog = tmp_path_factory.mktemp("catalog")
     build(small_project, catalog, progress=quiet(), measure=measure_lightly)
-    return catalog
+    yield catalog
+    assert not (catalog / ".control").exists(), "a test has served it; serve `own_catalog`"
+
+
+@pytest.fixture
+def own_catalog(small_catalog: Path, tmp_path: Path) -> Path:
+    """A copy of `small_catalog`, for a test that serves it: a service keeps its state there."""
+    return Path(shutil.copytree(small_catalog, tmp_path / "catalog"))
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +105,6 @@ def running_service(
     """A service of all four variants on the Ray cluster that all cluster tests share."""
     from tests.service import run_service  # its imports are for these tests only
 
-    # A service keeps its state beside the catalog.
     catalog = tmp_path_factory.mktemp("served") / "catalog"
     shutil.copytree(small_catalog, catalog)
     with run_service(catalog) as running:

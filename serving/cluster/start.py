@@ -19,7 +19,7 @@ from ray import serve
 from serving.cluster.apps import gateway_app
 from serving.cluster.host_deployment import host_app
 from serving.cluster.names import GATEWAY, app_name
-from serving.cluster.serve_cluster import WAITING, last_line
+from serving.cluster.serve_cluster import WAITING, list_apps
 from serving.control.cluster import GenerationKey
 from serving.control.startup import adopt_catalog, open_store
 from serving.control.store.store import Store
@@ -39,7 +39,7 @@ RAY_FAILED: Final = "Ray could not be started; if the machine is busy, try again
 READY_TIMEOUT_S: Final = 300.0
 """Time limit, in seconds, for all replicas to become ready."""
 
-POLL_S: Final = 0.05
+POLL_S: Final = 0.1
 """Interval, in seconds, at which a starting service is checked."""
 
 
@@ -85,7 +85,7 @@ def local_cluster() -> Generator[None]:
         serve.start(proxy_location="Disabled")
         yield
         # The gateway first: it needs the hosts to answer the requests that it has accepted.
-        if GATEWAY in serve.status().applications:
+        if GATEWAY in list_apps():
             serve.delete(GATEWAY)
     finally:
         ray.shutdown()
@@ -129,10 +129,9 @@ def _wait_until_ready(store: Store, hidden: Collection[GenerationKey]) -> Ports:
     """Wait until the gateway is ready, or runs if there is no variant to serve."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
-        app = serve.status().applications[GATEWAY]
-        if app.status == "DEPLOY_FAILED":
-            messages = [deployment.message for deployment in app.deployments.values()]
-            raise NotStarted(f"{GATEWAY}: {last_line(messages) or app.message}")
+        app = list_apps()[GATEWAY]
+        if app.status == "failed":
+            raise NotStarted(f"{GATEWAY}: {app.error}")
         served = [
             generation
             for variant in store.variants()
@@ -142,7 +141,7 @@ def _wait_until_ready(store: Store, hidden: Collection[GenerationKey]) -> Ports:
         ]
         if served and all(each.error and each.error != WAITING for each in served):
             raise NotStarted("; ".join(f"{each.variant}: {each.error}" for each in served))
-        if app.status == "RUNNING":
+        if app.status == "running":
             gateway = serve.get_app_handle(GATEWAY)
             # Without variants it is not ready, but lets them be added.
             if not served or gateway.is_ready.remote().result(timeout_s=READY_TIMEOUT_S):

@@ -29,11 +29,11 @@ PARETOSERVE = Path(sys.executable).with_name("paretoserve")
 
 
 @pytest.fixture
-def up(small_catalog: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+def up(own_catalog: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """The running command, in its own session as in a terminal, and the file with its output."""
     output = tmp_path / "output"
     free = ("--port", "0", "--grpc-port", "0")
-    command = [str(PARETOSERVE), "up", "--catalog", str(small_catalog), *free]
+    command = [str(PARETOSERVE), "up", "--catalog", str(own_catalog), *free]
     for _ in range(3):  # Ray has a time limit of 30 s, which a busy machine may exceed
         with output.open("wb") as file:
             process = subprocess.Popen(
@@ -80,15 +80,13 @@ def test_the_printed_command_works_and_ctrl_c_ends_every_process(
 @pytest.mark.parametrize(
     ("option", "other"), [("--port", "--grpc-port"), ("--grpc-port", "--port")]
 )
-def test_a_port_in_use_is_an_error_of_one_line(
-    small_catalog: Path, option: str, other: str
-) -> None:
+def test_a_port_in_use_is_an_error_of_one_line(own_catalog: Path, option: str, other: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
         run = subprocess.run(
-            [PARETOSERVE, "up", "--catalog", small_catalog, option, port, other, "0"],
+            [PARETOSERVE, "up", "--catalog", own_catalog, option, port, other, "0"],
             capture_output=True,
             text=True,
             timeout=300,
