@@ -18,9 +18,9 @@ from serving.control.store.tables import GENERATIONS, HISTORY, JOBS, SERVICE, VA
 TRANSITIONS: Final[Mapping[GenerationState, frozenset[GenerationState]]] = {
     "building": frozenset({"warming", "rejected", "failed"}),
     "rejected": frozenset({"warming", "deleted"}),
-    "warming": frozenset({"published", "failed", "kept", "rejected"}),
+    "warming": frozenset({"published", "failed", "kept", "rejected", "draining"}),
     "published": frozenset({"draining"}),
-    "draining": frozenset({"kept"}),
+    "draining": frozenset({"kept", "warming"}),
     "kept": frozenset({"warming", "deleted"}),
     "failed": frozenset({"warming", "deleted"}),
     "deleted": frozenset(),

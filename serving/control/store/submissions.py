@@ -88,6 +88,8 @@ def build(
 def publish(transaction: Transaction, name: str, number: int, request: Request) -> Job:
     """Begin to warm up a generation that is on disk, to publish it.
 
+    One that still drains keeps its hosts, unless they are being stopped already.
+
     Raises `InvalidRequest` if the gate did not let it pass and there is no reason, `ModelNotFound`,
     or `Conflict` if its files are gone, or if it is served or about to be.
     """
@@ -98,8 +100,6 @@ def publish(transaction: Transaction, name: str, number: int, request: Request) 
     subject = f"{name}@{number}"
     if generation.state == "published":
         raise Conflict(f"{subject} is published already")
-    if generation.state == "draining":
-        raise Conflict(f"{subject} is being stopped; try again in a few seconds")
     if generation.state == "deleted" or generation.digest is None:
         raise Conflict(f"{subject} has no files on disk; build it again from its recipe")
     if generation.gate is not None and generation.gate.verdict != "pass" and not request.reason:

@@ -192,13 +192,18 @@ def test_a_rollback_needs_no_build_and_is_recorded_as_such(store: Store) -> None
     assert actions == [("system", "published", "int8@1"), ("bo", "rollback", "int8@1")]
 
 
-def test_a_generation_that_still_drains_is_not_published_yet(store: Store) -> None:
+def test_a_generation_that_still_drains_is_taken_back(store: Store) -> None:
     serve(store)
-    job = store.submit_build("int8", INT8, "ana", must_exist=True)
-    build(store, job)
+    build(store, store.submit_build("int8", INT8, "ana", must_exist=True))
     store.publish("int8", 2)
-    with pytest.raises(Conflict, match="try again in a few seconds"):
-        store.submit_publish("int8", 1, "bo")
+    assert states(store) == ["draining", "published"]
+    job = store.submit_publish("int8", 1, "bo")
+    assert states(store) == ["warming", "published"]
+    store.cancel(job.id, "bo")
+    assert states(store) == ["draining", "published"]
+    store.submit_publish("int8", 1, "bo")
+    store.publish("int8", 1)
+    assert states(store) == ["published", "draining"]
 
 
 def test_what_the_gate_rejected_is_published_with_a_reason_that_is_recorded(store: Store) -> None:
