@@ -13,6 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
+from serving.control.adoption import adopt_artifact
 from serving.control.cluster import GenerationKey
 from serving.control.settings import FOLDER, Control
 from serving.control.store.database import sqlite_url
@@ -49,14 +50,10 @@ def adopt_catalog(
         known = ", ".join(catalog.variants)
         raise ValueError(f"{folder} has no variant {', '.join(unknown)}; it has {known}")
     hidden = set()
-    for name, variant in catalog.variants.items():
+    for name in catalog.variants:
         is_wanted = not variants or name in variants
-        digest = generations.digest(variant)
-        number = store.adopt(name, digest, variant.recipe, publish=is_wanted)
-        state = store.generation(name, number).state
-        if state != "deleted":
-            generations.adopt(folder, name, number)
-        if state == "published" and not is_wanted:
+        number = adopt_artifact(store, folder, name, publish=is_wanted)
+        if not is_wanted and store.generation(name, number).state == "published":
             hidden.add((name, number))
     if storage is not None:
         _upload(store, folder, storage)

@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,14 @@ GENERATIONS: Final = ".generations"
 
 _LOCK: Final = ".lock"
 """File in the folder of generations that a process locks while it adopts a variant."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A complete copy of a variant that has no number yet; see `publish_draft`."""
+
+    folder: Path
+    variant: Variant
 
 
 def digest(variant: Variant) -> str:
@@ -89,43 +98,59 @@ def adopt(catalog: Path, name: str, number: int) -> str:
 
     Raises `ValueError` with the file that is missing or damaged.
     """
-    source = catalog / name
-    if not (source / artifact.RECORD).is_file():
-        raise ValueError(f"{catalog} has no variant {name!r}: there is no {source}")
-    variant = _read(source)
-    with _adoption_lock(catalog), artifact.draft_folder(catalog, prefix=f"{name}-") as drafts:
+    with _adoption_lock(catalog):
+        variant = source(catalog, name)
         if _is_intact(catalog, name, number, digest(variant)):
             artifact.write_record(folder(catalog, name, number) / artifact.RECORD, variant)
             return digest(variant)
-        draft = drafts / name
-        draft.mkdir()
+        with draft(catalog, name) as complete:
+            return publish_draft(complete.folder, catalog, name, number)
+
+
+def source(catalog: Path, name: str) -> Variant:
+    """Read the record in `catalog/<name>/`. Raises `ValueError` if it is missing or invalid."""
+    path = catalog / name
+    if not (path / artifact.RECORD).is_file():
+        raise ValueError(f"{catalog} has no variant {name!r}: there is no {path}")
+    return _read(path)
+
+
+@contextmanager
+def draft(catalog: Path, name: str) -> Iterator[Draft]:
+    """Yield a verified draft of the variant in `catalog/<name>/`; delete what is left of it.
+
+    Raises `ValueError` with the file that is missing or damaged.
+    """
+    with artifact.draft_folder(catalog, prefix=f"{name}-") as drafts:
+        variant = source(catalog, name)
+        path = drafts / name
+        path.mkdir()
         for file in variant.files:
-            _link(source / file.name, draft / file.name)
-        artifact.write_record(draft / artifact.RECORD, variant)
+            _link(catalog / name / file.name, path / file.name)
+        artifact.write_record(path / artifact.RECORD, variant)
         for file in variant.files:  # a build may have replaced the variant meanwhile
-            artifact.read(draft, file)
-        publish_draft(draft, catalog, name, number)
-    return digest(variant)
+            artifact.read(path, file)
+        yield Draft(path, variant)
 
 
-def publish_draft(draft: Path, catalog: Path, name: str, number: int) -> str:
+def publish_draft(draft_folder: Path, catalog: Path, name: str, number: int) -> str:
     """Move a complete draft, a folder on the same disk, to its generation; return its digest.
 
     A folder of the same number, left by a builder that was killed before it could report, is
     replaced. Raises `ValueError` if the record of the draft is invalid or is that of another
     variant.
     """
-    variant = _read(draft)
+    variant = _read(draft_folder)
     if variant.name != name:
-        raise ValueError(f"{draft} holds the variant {variant.name!r}, not {name!r}")
+        raise ValueError(f"{draft_folder} holds the variant {variant.name!r}, not {name!r}")
     target = folder(catalog, name, number)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft.chmod(0o755)
-    artifact.sync(draft)
+    draft_folder.chmod(0o755)
+    artifact.sync(draft_folder)
     with artifact.draft_folder(catalog, prefix=f"{name}-") as discarded:
         if target.exists():
             target.rename(discarded / "replaced")
-        draft.rename(target)
+        draft_folder.rename(target)
     for path in (target.parent, target.parent.parent, catalog):
         artifact.sync(path)
     return digest(variant)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.control.adoption import adopt_artifact
 from serving.control.state import VariantRecord
 from serving.control.store.store import Store
 from serving.errors import Conflict, ModelNotFound, NotReady, Unsupported
@@ -111,17 +112,11 @@ class Sources:
 
     def adopt(self, name: str, found: InCatalog, actor: str) -> OnDisk:
         """Make an artifact of the catalog a generation."""
-        variant = found.variant
         try:
-            for file in variant.files:  # before it is recorded, which is not undone
-                artifact.read(self._catalog / name, file)
-            number = self._store.adopt(
-                name, generations.digest(variant), variant.recipe, actor, publish=False
-            )
-            generations.adopt(self._catalog, name, number)
+            number = adopt_artifact(self._store, self._catalog, name, actor=actor, publish=False)
         except ValueError as error:
             raise Conflict(f"{error}; build {name} again") from error
-        return OnDisk(number, variant.recipe)
+        return OnDisk(number, found.variant.recipe)
 
     def copy(self, name: str, number: int) -> None:
         """Copy a generation that is on disk to the storage, from which other nodes fetch it.

@@ -308,14 +308,20 @@ class Store:
         actor: str = transitions.SYSTEM,
         *,
         publish: bool = True,
+        before_commit: Callable[[int], None] = lambda number: None,
     ) -> int:
         """Return the number of the generation with these files; add one if there is none.
 
         A new one is published at once, unless `publish` is false or the variant was removed: then
-        it is kept, for `submit_publish`.
+        it is kept, for `submit_publish`. `before_commit` gets its number and puts its files in
+        place, while all other writers wait; it is not called for one that is there already. If it
+        raises, nothing is added.
         """
         with self._database.write() as transaction:
-            return transitions.adopt(transaction, name, digest, recipe, actor, publish)
+            number, is_new = transitions.adopt(transaction, name, digest, recipe, actor, publish)
+            if is_new:
+                before_commit(number)
+            return number
 
     # Live gateways, leases and the history
 

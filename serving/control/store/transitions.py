@@ -219,8 +219,8 @@ def removed(transaction: Transaction, name: str) -> None:
 
 def adopt(
     transaction: Transaction, name: str, digest: str, recipe: Recipe, actor: str, publish: bool
-) -> int:
-    """Return the generation with these files; if there is none, add one.
+) -> tuple[int, bool]:
+    """Return the generation with these files, and whether it was added because there was none.
 
     A new one is published, and the former one is to be drained; but it is only kept if `publish` is
     false or the variant was removed.
@@ -232,7 +232,7 @@ def adopt(
         query.order_by(GENERATIONS.c.number.desc()).limit(1)
     ).one_or_none()
     if known is not None:
-        return known
+        return known, False
     ensure_variant(transaction, name)
     is_removed = transaction.connection.scalars(
         select(VARIANTS.c.is_removed).where(VARIANTS.c.name == name)
@@ -249,7 +249,7 @@ def adopt(
         transaction.now if serve else None,
     )
     record(transaction, actor, "adopt", f"{name}@{number}")
-    return number
+    return number, True
 
 
 def set_error(transaction: Transaction, name: str, number: int, text: str | None) -> None:
