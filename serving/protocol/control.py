@@ -38,10 +38,16 @@ class Caller(NamedTuple):
 class Repository(Protocol):
     """The repository extension of V2. Its models are the variants of the one model."""
 
-    async def load(self, name: str, parameters: Mapping[str, Any], caller: Caller) -> None:
+    def authorize(self, caller: Caller) -> str:
+        """Return who the caller is, for `load` and `unload`. To be called before a body is read.
+
+        Raises `Unauthorized`, `Forbidden` or `Overloaded`.
+        """
+
+    async def load(self, name: str, parameters: Mapping[str, Any], actor: str) -> None:
         """Return once the variant gets requests. Raises a leaf of `ServingError`."""
 
-    async def unload(self, name: str, caller: Caller) -> None:
+    async def unload(self, name: str, actor: str) -> None:
         """Return once the variant is removed. Raises a leaf of `ServingError`."""
 
     async def unloaded(self) -> Mapping[str, str]:

@@ -52,18 +52,20 @@ class VariantRepository:
         """What `unloaded` returns, from `_unloaded_at` on."""
         self._unloaded_at = -math.inf
 
-    async def load(self, name: str, parameters: Mapping[str, Any], caller: Caller) -> None:
+    def authorize(self, caller: Caller) -> str:
+        """Return the name of the caller's token, which has the scope `admin`. See `Repository`."""
+        return self._authorize(caller, "admin")
+
+    async def load(self, name: str, parameters: Mapping[str, Any], actor: str) -> None:
         """Publish a variant, and return once it gets requests. See `Repository`."""
-        actor = self._authorize(caller, "admin")
         recipe = _recipe(parameters)
         self._check_name(name)
         job = await self._call(self._submit_load, name, recipe, Origin(actor))
         if job is not None:
             await self._wait(job)
 
-    async def unload(self, name: str, caller: Caller) -> None:
+    async def unload(self, name: str, actor: str) -> None:
         """Remove a variant, and return once it has no hosts any more. See `Repository`."""
-        actor = self._authorize(caller, "admin")
         self._check_name(name)
         job = await self._call(
             self._submit_unload, name, Origin(actor), self._service.meeting_slo()

@@ -163,16 +163,19 @@ class GrpcProtocol:
 
     async def load(self, request: Any, context: Context) -> Any:
         """Add the variant of this name."""
+        repository = self._repository()
+        actor = repository.authorize(_caller(context))
         parameters = {
             name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
             for name, value in request.parameters.items()
         }
-        await self._repository().load(request.model_name, parameters, _caller(context))
+        await repository.load(request.model_name, parameters, actor)
         return pb.RepositoryModelLoadResponse()
 
     async def unload(self, request: Any, context: Context) -> Any:
         """Remove the variant of this name."""
-        await self._repository().unload(request.model_name, _caller(context))
+        repository = self._repository()
+        await repository.unload(request.model_name, repository.authorize(_caller(context)))
         return pb.RepositoryModelUnloadResponse()
 
     def _repository(self) -> Repository:

@@ -236,16 +236,18 @@ class HttpProtocol:
         """POST .../load: add the variant of this name."""
         headers = dict(scope["headers"])
         repository = self._repository()
+        actor = repository.authorize(_caller(scope, headers))
         parameters = _parameters(await read_body(headers, receive, self._max_body_bytes))
-        await repository.load(model, parameters, _caller(scope, headers))
+        await repository.load(model, parameters, actor)
         return _json({})
 
     async def unload(self, scope: Scope, receive: Receive, model: str) -> Response:
         """POST .../unload: remove the variant of this name."""
         headers = dict(scope["headers"])
         repository = self._repository()
+        actor = repository.authorize(_caller(scope, headers))
         _parameters(await read_body(headers, receive, self._max_body_bytes))
-        await repository.unload(model, _caller(scope, headers))
+        await repository.unload(model, actor)
         return _json({})
 
     def _repository(self) -> Repository:

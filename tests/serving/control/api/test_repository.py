@@ -176,6 +176,19 @@ async def test_unloading_fails_with_a_reason(triton: Triton, name: str, message:
     assert message in caught.value.message()
 
 
+@pytest.mark.parametrize("verb", ["load", "unload"])
+async def test_a_body_is_not_read_without_a_token(service: Administered, verb: str) -> None:
+    read = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(1)
+        yield b"{"
+
+    async with service.client(token=None) as client:
+        response = await client.post(f"/v2/repository/models/tiny/{verb}", content=body())
+    assert (response.status_code, read) == (401, [])
+
+
 @pytest.mark.parametrize("name", ["http.aio", "grpc.aio"])
 async def test_a_build_that_fails_tells_every_caller_why(service: Administered, name: str) -> None:
     async with connected(service, name) as triton:
