@@ -6,6 +6,7 @@ that of the job, so there is never a second builder of one job.
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import ray
@@ -14,6 +15,8 @@ from serving.control.building import build_job
 from serving.control.startup import open_store
 from serving.gateway.settings import Settings
 from serving.telemetry.logs import log_as_json
+
+logger = logging.getLogger(__name__)
 
 
 class BuilderActor:
@@ -38,6 +41,8 @@ class BuilderActor:
                     threads=settings.hosts.cpus,
                     replicas=settings.hosts.replicas,
                 )
+        except Exception:  # the store does not answer, so the log is all that is left
+            logger.exception("a builder ended without a result", extra={"job": job_id})
         finally:
             ray.kill(self._itself)  # a thread cannot end its actor in another way
 

@@ -40,6 +40,9 @@ OUTAGE_S: Final = 300.0
 RETRY_S: Final = 1.0
 """Time, in seconds, between two attempts to store the result."""
 
+CAUSE_CHARACTERS: Final = 500
+"""Maximum number of characters of the message of an unexpected error."""
+
 
 class _Reporter:
     """Passes the progress of a build to the store, and learns from it whether to go on.
@@ -102,7 +105,7 @@ def build_job(
     `threads` is the number of compute threads of a host, and `replicas` the number of hosts. With
     the URL `artifacts`, dense is restored from there if it is missing, and the result is copied to
     it for hosts on other nodes. Does nothing more if the job is over meanwhile, for example because
-    somebody has cancelled it.
+    it was cancelled. Raises `NotReady` if the store does not answer for `OUTAGE_S`.
     """
     try:
         job = store.job(job_id)
@@ -126,8 +129,21 @@ def build_job(
         except (BuildFailed, ValueError) as error:
             cause = str(error)
             _call_until_answered(lambda: store.fail(job_id, cause))
+        except (IllegalTransition, NotReady):
+            raise  # the job is over, or another attempt may find the store again
+        except Exception as error:
+            logger.exception("a build failed unexpectedly", extra={"job": job_id})
+            cause = _describe(error)
+            _call_until_answered(lambda: store.fail(job_id, cause))
     except IllegalTransition as error:
         logger.info("the job is over", extra={"job": job_id, "cause": str(error)})
+
+
+def _describe(error: Exception) -> str:
+    """Return the type and the message of an error that no code expects, in one line."""
+    message = " ".join(str(error).split())[:CAUSE_CHARACTERS]
+    name = type(error).__name__
+    return f"an internal error of the builder: {name}{message and ': '}{message}"
 
 
 def _build(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,27 @@ def test_a_recipe_that_cannot_be_applied_fails_with_the_cause(
     assert job.error
     assert "Traceback" not in job.error
     assert ("new", 1) not in generations.on_disk(catalog)
+
+
+def test_an_unexpected_error_is_in_the_job_without_its_traceback_which_is_in_the_log(
+    store: Store,
+    catalog: Path,
+    small_project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def start(*_: object, **__: object) -> str:
+        raise PermissionError("no process\ncan be started")
+
+    monkeypatch.setattr("serving.control.building.run_build", start)
+    with caplog.at_level(logging.ERROR):
+        job = build(store, catalog, small_project)
+    assert job.status == "failed"
+    assert job.error == (
+        "an internal error of the builder: PermissionError: no process can be started"
+    )
+    assert store.generation("new", 1).error == job.error
+    assert "Traceback" in caplog.text
 
 
 def test_a_build_survives_a_store_that_does_not_answer_for_a_while(
