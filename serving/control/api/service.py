@@ -275,6 +275,8 @@ class VariantService:
         )
 
     def _publish(self, name: str, number: int, origin: Origin, reason: str | None) -> Job:
+        # Its hosts would find it later, after some attempts to start.
+        self._sources.check_files(self._store.generation(name, number))
         return self._store.submit_publish(
             name,
             number,

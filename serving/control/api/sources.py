@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.control.adoption import adopt_artifact
-from serving.control.state import VariantRecord
+from serving.control.state import Generation, VariantRecord
 from serving.control.store.store import Store
 from serving.errors import Conflict, ModelNotFound, NotReady, Unsupported
 from variants.catalog import artifact, generations
@@ -117,6 +117,27 @@ class Sources:
         except ValueError as error:
             raise Conflict(f"{error}; build {name} again") from error
         return OnDisk(number, found.variant.recipe)
+
+    def check_files(self, generation: Generation) -> None:
+        """Raise `Conflict` if hosts could not load a generation: it names the file.
+
+        Files that are missing or damaged on this node are fetched from the storage, if it has them.
+        """
+        name, number = generation.variant, generation.number
+        try:
+            found = generations.verify(self._catalog, name, number)
+            if generations.digest(found) != generation.digest:
+                folder = generations.folder(self._catalog, name, number)
+                raise ValueError(f"{folder} has other files than those that were built")
+        except ValueError as error:
+            cause = str(error)
+            if self._storage is not None:
+                try:
+                    self._storage.record(name, number)
+                    return
+                except ValueError as missing:
+                    cause = f"{cause}; {missing}"
+            raise Conflict(f"{name}@{number} cannot be published: {cause}") from error
 
     def copy(self, name: str, number: int) -> None:
         """Copy a generation that is on disk to the storage, from which other nodes fetch it.

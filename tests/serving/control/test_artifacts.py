@@ -11,7 +11,7 @@ import pytest
 from serving.control.api.sources import InCatalog, Sources
 from serving.control.startup import adopt_catalog
 from serving.control.store.store import Store
-from serving.errors import NotReady
+from serving.errors import Conflict, NotReady
 from tests.serving.control.test_agent import RecordingGateway, agent_of
 from tests.serving.control.test_building import RECIPE, build
 from tests.waiting import until
@@ -116,6 +116,18 @@ def test_an_artifact_that_cannot_be_copied_is_not_published(
     bucket.unlink()
     sources.copy("int8", number)
     assert records(bucket) == {"int8/1.json"}
+
+
+def test_files_that_are_missing_on_this_node_are_looked_for_in_the_storage(
+    catalog: Path, store: Store, storage: Storage, bucket: Path
+) -> None:
+    adopt_catalog(store, catalog, storage=storage)
+    shutil.rmtree(generations.folder(catalog, "int8", 1))
+    generation = store.generation("int8", 1)
+    Sources(store, catalog, None, storage).check_files(generation)
+    shutil.rmtree(bucket / "int8")
+    with pytest.raises(Conflict, match="is not on disk.*int8/1.json cannot be read"):
+        Sources(store, catalog, None, storage).check_files(generation)
 
 
 async def test_a_gateway_reads_records_that_are_not_on_its_node(

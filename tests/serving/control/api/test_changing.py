@@ -20,6 +20,7 @@ from tests.serving.control.api.administered import (
     write_variant,
 )
 from tests.serving.protocol.calls import assert_error
+from variants.catalog import generations
 
 VARIANTS = "/v2/admin/variants"
 
@@ -115,6 +116,33 @@ async def test_a_damaged_artifact_is_refused_and_is_no_generation(
     response = await client.post(VARIANTS, json={"name": "spare"})
     assert_error(response, 409, "the artifact of spare cannot be read")
     assert "spare" not in published(service)
+
+
+@pytest.mark.parametrize("damage", ["missing", "another size", "another content"])
+@pytest.mark.parametrize("request_name", ["rollback", "publish", "add"])
+async def test_a_generation_with_damaged_files_is_refused_at_once_and_the_file_is_named(
+    service: Administered, client: httpx.AsyncClient, damage: str, request_name: str
+) -> None:
+    if request_name == "add":
+        service.finish(accepted(await client.delete(f"{VARIANTS}/int8")))
+    else:
+        replacement = {"recipe": steps(DYNAMIC)}
+        service.finish(accepted(await client.post(f"{VARIANTS}/int8/replace", json=replacement)))
+    file = generations.folder(service.catalog, "int8", 1) / "model.onnx"
+    content = file.read_bytes()
+    file.unlink()
+    if damage != "missing":
+        file.write_bytes(content[1:] + b"x" * (damage == "another content"))
+    sent: dict[str, tuple[str, dict[str, object]]] = {
+        "rollback": ("/int8/rollback", {}),
+        "publish": ("/int8/publish", {"generation": 1, "reason": "x"}),
+        "add": ("", {"name": "int8"}),
+    }
+    path, body = sent[request_name]
+    response = await client.post(VARIANTS + path, json=body)
+    assert_error(response, 409, "int8@1 cannot be published: ")
+    assert str(file) in response.json()["error"]
+    assert service.store.jobs(active_only=True) == ()
 
 
 async def test_a_generation_that_the_gate_rejected_is_published_by_hand(
