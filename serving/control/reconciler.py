@@ -22,6 +22,7 @@ from serving.control import decision
 from serving.control.cluster import Cluster, GenerationKey
 from serving.control.decision import Observation, decide
 from serving.control.state import Snapshot
+from serving.control.store.presence import GATEWAY_LOST_S
 from serving.control.store.store import Store
 from variants.catalog import generations
 from variants.catalog.storage import Storage
@@ -32,9 +33,6 @@ LEASE: Final = "reconciler"
 
 LEASE_S: Final = 5.0
 """Time, in seconds, after which another gateway takes over from one that was killed."""
-
-GATEWAY_LOST_S: Final = 5.0
-"""Time without a report, in seconds, after which a gateway counts as lost."""
 
 FIRST_RETRY_S: Final = 5.0
 """Time, in seconds, before hosts that failed are started again; doubled each time."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from serving.control.api.bodies import Addition, Publication, Replacement, Rollback
 from serving.control.api.sources import InCatalog, OnDisk, Sources, ToBuild, former_generation
@@ -29,14 +28,12 @@ from serving.control.api.views import (
     view,
 )
 from serving.control.state import Job, ReplicaReport, VariantRecord
+from serving.control.store.presence import GATEWAY_LOST_S
 from serving.control.store.store import Store
 from serving.errors import Conflict, InvalidRequest, ModelNotFound
 from variants.catalog import generations
 from variants.catalog.catalog import ReportCard
 from variants.catalog.recipe import DENSE, Recipe
-
-GATEWAY_LOST_S: Final = 10.0
-"""Age, in seconds, of a report of a gateway that is not shown any more."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class VariantService:
 
     def variants(self) -> Variants:
         """Return all variants, dense first."""
-        reports = self._reports()
+        reports = self._store.reports(GATEWAY_LOST_S)
         jobs = {job.variant: job for job in self._store.jobs(active_only=True)}
         records = sorted(self._store.variants(), key=lambda each: (each.name != DENSE, each.name))
         return Variants(variants=tuple(self._view(record, reports, jobs) for record in records))
@@ -93,7 +90,7 @@ class VariantService:
         """Return one variant. Raises `ModelNotFound` with the names that exist."""
         record = self._store.variant(name)
         jobs = {job.variant: job for job in self._store.jobs(active_only=True)}
-        shown = self._view(record, self._reports(), jobs)
+        shown = self._view(record, self._store.reports(GATEWAY_LOST_S), jobs)
         return VariantDetail(
             **{field: getattr(shown, field) for field in VariantView.model_fields},
             report_card=self._card(record),
@@ -315,10 +312,6 @@ class VariantService:
             return self._store.variant(name)
         except ModelNotFound:
             return None
-
-    def _reports(self) -> tuple[ReplicaReport, ...]:
-        alive = set(self._store.gateways(GATEWAY_LOST_S))
-        return tuple(report for report in self._store.reports() if report.gateway in alive)
 
     def _view(
         self,

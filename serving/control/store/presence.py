@@ -14,6 +14,10 @@ from serving.control.state import ReplicaReport
 from serving.control.store.database import Transaction
 from serving.control.store.tables import GATEWAYS, LEASES, REPORTS
 
+GATEWAY_LOST_S: Final = 5.0
+"""Age, in seconds, of the last report of a gateway after which it counts as lost: nothing waits for
+it, and what it reported is not shown."""
+
 FORGET_S: Final = 3600.0
 """Seconds after which a gateway that does not report is forgotten."""
 

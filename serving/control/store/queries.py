@@ -134,11 +134,14 @@ def history(transaction: Transaction, limit: int, before: int | None) -> tuple[H
     return tuple(history_of(row) for row in _rows(transaction, query))
 
 
-def reports(transaction: Transaction, max_age_s: float | None = None) -> tuple[ReplicaReport, ...]:
-    """Return what the gateways see; only those that are live if `max_age_s` is given."""
-    query = select(REPORTS).order_by(REPORTS.c.gateway, REPORTS.c.variant, REPORTS.c.generation)
-    if max_age_s is not None:
-        query = query.join(GATEWAYS).where(GATEWAYS.c.at >= transaction.now - max_age_s)
+def reports(transaction: Transaction, max_age_s: float) -> tuple[ReplicaReport, ...]:
+    """Return what the gateways see whose last report is at most `max_age_s` old."""
+    query = (
+        select(REPORTS)
+        .join(GATEWAYS)
+        .where(GATEWAYS.c.at >= transaction.now - max_age_s)
+        .order_by(REPORTS.c.gateway, REPORTS.c.variant, REPORTS.c.generation)
+    )
     return tuple(report_of(row) for row in _rows(transaction, query))
 
 

@@ -124,15 +124,10 @@ class Store:
         with self._database.read() as transaction:
             return queries.history(transaction, limit, before)
 
-    def reports(self) -> tuple[ReplicaReport, ...]:
-        """Return what every gateway has reported last, also of those that are gone."""
+    def reports(self, max_age_s: float) -> tuple[ReplicaReport, ...]:
+        """Return the last reports of the gateways that have reported within `max_age_s` seconds."""
         with self._database.read() as transaction:
-            return queries.reports(transaction)
-
-    def gateways(self, max_age_s: float) -> frozenset[str]:
-        """Return the gateways that have reported within `max_age_s` seconds."""
-        with self._database.read() as transaction:
-            return queries.gateways(transaction, max_age_s)
+            return queries.reports(transaction, max_age_s)
 
     # Requests of users
 

@@ -72,7 +72,7 @@ def test_files_that_a_killed_process_has_left_are_replaced(catalog: Path, tmp_pa
 def test_a_damaged_artifact_is_no_generation(catalog: Path, tmp_path: Path) -> None:
     (catalog / "int8" / "model.onnx").write_bytes(b"damaged")
     with opened(tmp_path) as store:
-        with pytest.raises(ValueError, match="model.onnx is damaged"):
+        with pytest.raises(ValueError, match=r"model\.onnx is damaged"):
             adopt_artifact(store, catalog, "int8")
         assert numbers(store) == []
     assert generations.on_disk(catalog) == frozenset()

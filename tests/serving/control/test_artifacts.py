@@ -126,7 +126,7 @@ def test_files_that_are_missing_on_this_node_are_looked_for_in_the_storage(
     generation = store.generation("int8", 1)
     Sources(store, catalog, None, storage).check_files(generation)
     shutil.rmtree(bucket / "int8")
-    with pytest.raises(Conflict, match="is not on disk.*int8/1.json cannot be read"):
+    with pytest.raises(Conflict, match=r"is not on disk.*int8/1\.json cannot be read"):
         Sources(store, catalog, None, storage).check_files(generation)
 
 

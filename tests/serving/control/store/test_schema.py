@@ -58,7 +58,7 @@ def test_a_database_of_the_first_revision_is_brought_up_to_date_with_all_that_is
         assert store.job_log(jobs[2].id)[0].text == "in techniques"
         assert jobs[0].estimate_s is not None
         assert len(store.history()) == 7
-        assert [report.state for report in store.reports()] == ["routed"]
+        assert [report.state for report in store.reports(1000.0)] == ["routed"]
         again = store.submit_build(
             "half", INT8, "bo", must_exist=False, idempotency_key="second", body_sha256="c" * 64
         )
