@@ -1,7 +1,7 @@
 """Recipes from the network: data that is checked and bounded before anything is built.
 
-    bytes ─▶ read_recipe ─▶ Recipe ─▶ check_recipe: steps, techniques, parameters, order, training
-                                   ─▶ forecast: size and memory of the variant
+    Recipe ─▶ check_recipe: steps, techniques, parameters, order, training
+           ─▶ forecast: size and memory of the variant
 
 A recipe names techniques and gives numbers, choices and patterns of layer names. There is no field
 for a path or an import. The schemas of the parameters come from `variants.catalog.techniques`, so
@@ -20,7 +20,6 @@ import orjson
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError as SchemaError
 from jsonschema.exceptions import best_match
-from pydantic import TypeAdapter, ValidationError
 
 from serving.control.settings import Builder
 from serving.errors import InvalidRequest, RequestTooLarge, shorten
@@ -29,35 +28,11 @@ from variants.catalog.recipe import DENSE, Recipe, Step
 from variants.catalog.record import Record
 from variants.catalog.techniques import known_techniques, order_error
 
-_RECIPE: Final = TypeAdapter(Recipe)
 _LARGEST_INTEGER: Final = 2**63 - 1
-_EXAMPLE: Final = '[{"technique": "int8", "parameters": {"samples": 512}}]'
-
-
-def read_recipe(content: bytes, limits: Builder) -> Recipe:
-    """Return the recipe that JSON states, after all checks.
-
-    Raises `RequestTooLarge` or `InvalidRequest` with what would be right.
-    """
-    _require_size(len(content), limits)
-    try:
-        decoded = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the recipe is not valid JSON: {error}") from None
-    try:
-        recipe = _RECIPE.validate_python(decoded)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f" {part}" for part in first["loc"])
-        raise InvalidRequest(
-            f"the recipe{where}: {first['msg']}; a recipe is a list of steps, such as {_EXAMPLE}"
-        ) from None
-    check_recipe(recipe, limits)
-    return recipe
 
 
 def check_recipe(recipe: Recipe, limits: Builder) -> None:
-    """Check a recipe that was parsed already.
+    """Check what a recipe asks for.
 
     Raises `RequestTooLarge` or `InvalidRequest` with what would be right.
     """

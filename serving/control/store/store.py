@@ -253,15 +253,10 @@ class Store:
         with self._database.write() as transaction:
             return transitions.cancelled(transaction, job_id)
 
-    def probed(self, name: str, number: int, probe_ms: float) -> None:
-        """Record the median latency of a warm generation through the serving path."""
-        with self._database.write() as transaction:
-            transitions.probed(transaction, name, number, probe_ms)
-
     def publish(self, name: str, number: int, probe_ms: float | None = None) -> None:
         """Let a warm generation get the requests; the former one is to be drained.
 
-        `probe_ms` is that of `probed`, if it was not called.
+        `probe_ms` is the median latency of its first requests through the serving path.
         """
         with self._database.write() as transaction:
             transitions.publish(transaction, name, number, probe_ms)

@@ -157,18 +157,6 @@ def cancelled(transaction: Transaction, job_id: str) -> Job:
     return _cancelled(transaction, row)
 
 
-def probed(transaction: Transaction, name: str, number: int, probe_ms: float) -> None:
-    """Record the latency of a warm generation through the serving path."""
-    if state_of(transaction, name, number) != "warming":
-        raise IllegalTransition(f"{name}@{number} is not being warmed up")
-    transaction.connection.execute(
-        update(GENERATIONS)
-        .where(GENERATIONS.c.variant == name, GENERATIONS.c.number == number)
-        .values(probe_ms=probe_ms)
-    )
-    advance(transaction)
-
-
 def publish(transaction: Transaction, name: str, number: int, probe_ms: float | None) -> None:
     """Make a warm generation the one that gets requests; the former one is to be drained."""
     row = active_job(transaction, name)
@@ -186,7 +174,7 @@ def publish(transaction: Transaction, name: str, number: int, probe_ms: float | 
         number,
         "published",
         published_at=transaction.now,
-        probe_ms=generation.probe_ms if probe_ms is None else probe_ms,
+        probe_ms=probe_ms,
         gate=None if gate is None else gate.model_dump_json(),
         error=None,
     )

@@ -172,10 +172,6 @@ class StoreMachine(RuleBasedStateMachine):
         self.attempt(lambda: self.store.publish(name, number, 1.0))
 
     @rule(name=NAMES, number=NUMBERS)
-    def probed(self, name: str, number: int) -> None:
-        self.attempt(lambda: self.store.probed(name, number, 2.0))
-
-    @rule(name=NAMES, number=NUMBERS)
     def drained(self, name: str, number: int) -> None:
         self.attempt(lambda: self.store.drained(name, number))
 

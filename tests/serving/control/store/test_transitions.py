@@ -28,8 +28,7 @@ def test_a_build_passes_through_its_stages_and_keeps_the_time_of_each(
     store.built(job.id, "d" * 64, gate())
     assert store.lineup().warming == {"int8": 1}
     clock.now += 10
-    store.probed("int8", 1, 2.5)
-    store.publish("int8", 1)
+    store.publish("int8", 1, 2.5)
     job = store.job(job.id)
     assert (job.status, job.stage, job.share) == ("succeeded", "published", 1.0)
     assert job.stage_seconds == {
@@ -96,8 +95,7 @@ def test_a_lost_builder_is_started_again_with_the_same_generation(store: Store) 
 
 def test_a_generation_is_probed_again_before_it_is_published_again(store: Store) -> None:
     build(store, add(store))
-    store.probed("int8", 1, 2.5)
-    store.publish("int8", 1)
+    store.publish("int8", 1, 2.5)
     assert store.generation("int8", 1).probe_ms == 2.5
     serve(store)
     store.submit_publish("int8", 1, "bo")
@@ -220,7 +218,6 @@ def prepare(store: Store) -> tuple[str, str, str]:
         pytest.param(lambda s, q, w, o: s.publish("over", 1), id="publish twice"),
         pytest.param(lambda s, q, w, o: s.publish("queued", 1), id="publish what is not built"),
         pytest.param(lambda s, q, w, o: s.publish("warm", 2), id="publish another"),
-        pytest.param(lambda s, q, w, o: s.probed("over", 1, 1.0), id="probe what is not warming"),
         pytest.param(lambda s, q, w, o: s.drained("over", 1), id="drained: published"),
         pytest.param(lambda s, q, w, o: s.drained("warm", 1), id="drained: warming"),
         pytest.param(lambda s, q, w, o: s.drained("none", 1), id="drained: unknown"),
