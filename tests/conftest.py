@@ -56,6 +56,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+def pytest_configure() -> None:
+    """Stop if pytest-xdist cannot group tests: two Ray clusters at once overload a machine."""
+    if not hasattr(pytest.Item, "_nodeid"):  # pytest-xdist 3.8 writes the group there
+        raise pytest.UsageError("pytest-xdist does not group tests with this version of pytest")
+
+
 @pytest.fixture(scope="session")
 def onnx_operators() -> Iterator[None]:
     """Make torch's ONNX exporter build its table of operators once instead of in each export.
