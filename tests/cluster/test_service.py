@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
 import numpy as np
@@ -129,23 +130,22 @@ def test_a_killed_host_is_replaced_and_every_request_is_answered(
     def send() -> None:
         with service.client() as client:
             for _ in range(20):
-                status = service.infer(client, pixels, {"slo_latency_ms": 2000}).status_code
+                # A deadline that a busy machine meets: a request may be refused if it is short.
+                status = service.infer(client, pixels, {"slo_latency_ms": 60_000}).status_code
                 with lock:
                     statuses[status] += 1
 
     for _ in range(4):
         in_background(send)
     wait_until(lambda: statuses[200] > 100)
-    killed = _host_process(service, "dense")
+    killed = _wait_for_host(service, "dense")
     os.kill(killed, signal.SIGKILL)
     before = statuses[200]
     wait_until(lambda: statuses[200] > before + 200)
-    wait_until(lambda: _host_process(service, "dense") not in (0, killed))
+    replacement = _wait_for_host(service, "dense", killed)
     wait_until_ready(service)
     assert set(statuses) == {200}
-    replacement = psutil.Process(_host_process(service, "dense"))
-    priorities = {os.getpriority(os.PRIO_PROCESS, each.id) for each in replacement.threads()}
-    assert len(priorities) == 1, "a thread has kept the low priority of the start"
+    assert len(_priorities(replacement)) == 1, "a thread has kept the low priority of the start"
     with service.client() as client:
         pinned = service.infer(client, pixels, {"variant": "dense"})
     assert pinned.json()["model_version"] == "dense"
@@ -155,7 +155,7 @@ def test_metrics_cover_every_variant_and_arm(service: RunningService) -> None:
     with service.client() as client:
         for number in range(200):
             headers = {"x-experiment-unit": f"user-{number}"}
-            answer = service.infer(client, images(1), {"slo_latency_ms": 5000}, headers).json()
+            answer = service.infer(client, images(1), {"slo_latency_ms": 60_000}, headers).json()
             assert answer["parameters"]["experiment"] == "int8-or-not"
             if answer["parameters"]["arm"] == "treatment":
                 assert answer["model_version"] == "int8"
@@ -177,8 +177,30 @@ def _control(client: httpx.Client, service: RunningService) -> dict[str, str]:
     raise AssertionError("none of 100 units is in the larger arm")
 
 
+def _wait_for_host(service: RunningService, variant: str, former: int = 0) -> int:
+    """Return the process id of the variant's only host, once it is another than the former."""
+    found = former
+
+    def is_new() -> bool:
+        nonlocal found
+        found = _host_process(service, variant)
+        return found not in (0, former)
+
+    wait_until(is_new)
+    return found
+
+
+def _priorities(pid: int) -> set[int]:
+    """Return the priorities of the threads of a process, except for those that end meanwhile."""
+    priorities = set()
+    for thread in psutil.Process(pid).threads():
+        with suppress(ProcessLookupError):
+            priorities.add(os.getpriority(os.PRIO_PROCESS, thread.id))
+    return priorities
+
+
 def _host_process(service: RunningService, variant: str) -> int:
-    """Return the process id of the variant's only host, or 0 while it has none."""
+    """Return the process id of the variant's only host, or 0 while it has none or is silent."""
     from ray import serve
 
     from serving.cluster.names import app_name

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -61,6 +62,7 @@ def test_variants_change_under_load_without_a_failed_request(live: LiveService) 
         assert live.wait_for(replaced)["status"] == "succeeded"
         wait_until(lambda: live.is_routed("new", 2))
         wait_until(lambda: not live.pids(host("new", 1)))
+        live.wait_until_kept("new", 1)
         back = live.submit("/variants/new/rollback", {})
         assert live.wait_for(back)["status"] == "succeeded"
         wait_until(lambda: live.is_routed("new", 1))
@@ -120,6 +122,7 @@ def test_the_state_survives_the_loss_of_the_controller_a_host_and_the_gateway(
 def test_damaged_files_fail_a_publication_and_leave_what_is_served(live: LiveService) -> None:
     job = live.submit("/variants/int8/replace", {"recipe": RECIPE} | FORCE)
     assert live.wait_for(job)["status"] == "succeeded"
+    live.wait_until_kept("int8", 1)
     damaged = generations.folder(live.catalog, "int8", 1) / "model.onnx"
     damaged.rename(damaged.with_suffix(".away"))
     with load(live) as sent:
@@ -147,7 +150,8 @@ def test_a_killed_service_comes_back_as_it_was(
     with live_service(catalog, small_project, catalog.parent / "second") as again:
         assert again.published() == served
         for variant, generation in served.items():
-            assert again.is_routed(variant, generation)
+            # On a busy machine, a service is ready before all its hosts are.
+            wait_until(partial(again.is_routed, variant, generation))
         with again.admin() as client:
             assert client.get("/history").json() == history
     assert not list((catalog / ".building").glob("*"))
