@@ -136,7 +136,9 @@ class _Supervision:
             selector.register(self.child.stdout, selectors.EVENT_READ, _Lines(self._event))
             selector.register(self.child.stderr, selectors.EVENT_READ, _Lines(self._error_line))
             while selector.get_map():
-                ready = selector.select(_POLL_S if self._result is None else 0)
+                # Before its output is read: what it has written until its end is there by then.
+                has_ended = self._result is not None or self.child.poll() is not None
+                ready = selector.select(0 if has_ended else _POLL_S)
                 for key, _ in ready:
                     content = os.read(key.fd, _READ_BYTES)
                     key.data.add(content)
@@ -148,7 +150,7 @@ class _Supervision:
                     self._check(now - started)
                 if now - self._reported_at >= _HEARTBEAT_S:
                     self._report()
-                if not ready and (self._result is not None or self.child.poll() is not None):
+                if has_ended and not ready:
                     break  # without waiting for processes that have inherited its output
             for key in selector.get_map().values():
                 key.data.add(b"")
