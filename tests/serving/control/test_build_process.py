@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from serving.control.build_process import BuildCancelled, BuildFailed, run_build
 from serving.control.settings import Builder
-from tests.waiting import wait_until
+from tests.waiting import GIVE_UP_S, wait_until
 from variants.catalog import generations
 from variants.catalog.artifact import DRAFTS
 from variants.catalog.build_request import BuildRequest
@@ -27,6 +28,8 @@ PROLOGUE = """
 import json, os, subprocess, sys, time
 request = json.loads(sys.stdin.readline())
 def emit(**event): print(json.dumps(event), flush=True)
+def wait_for(file):
+    while not os.path.exists(file): time.sleep(0.01)
 """
 
 
@@ -76,10 +79,21 @@ emit(built="abc")
     assert changes[-2:] == [("techniques", 0.5), ("profiling", 1.0)]
 
 
-def test_progress_is_repeated_as_a_sign_of_life() -> None:
+def test_progress_is_repeated_as_a_sign_of_life(tmp_path: Path) -> None:
     observer = Observer()
-    observer.run('emit(stage="recovery", share=0.25)\ntime.sleep(2.5)\nemit(built="abc")')
-    assert observer.progress.count(("recovery", 0.25)) >= 3
+    is_enough = tmp_path / "enough"
+
+    def is_cancelled() -> bool:
+        if observer.progress.count(("recovery", 0.25)) >= 3:
+            is_enough.touch()
+        return False
+
+    observer.is_cancelled = is_cancelled
+    observer.run(
+        f'emit(stage="recovery", share=0.25)\nwait_for({str(is_enough)!r})\nemit(built="abc")',
+        time_s=GIVE_UP_S,
+    )
+    assert is_enough.exists()
 
 
 @pytest.mark.parametrize(
@@ -114,21 +128,30 @@ def test_a_command_that_does_not_read_its_request_says_why() -> None:
 
 
 def test_a_build_over_its_time_is_ended() -> None:
-    observer = Observer()
+    before = psutil.Process().children()
     with pytest.raises(BuildFailed, match=r"longer than 0\.5 s \(builder\.time_s\) .*techniques"):
-        observer.run("emit(log=str(os.getpid()))\ntime.sleep(600)", time_s=0.5)
-    assert not psutil.pid_exists(_pid(observer))
+        Observer().run("time.sleep(600)", time_s=0.5)
+    assert psutil.Process().children() == before
 
 
-def test_the_memory_of_the_whole_process_tree_counts() -> None:
+def test_the_memory_of_the_whole_process_tree_counts(tmp_path: Path) -> None:
     observer = Observer()
+    are_known = tmp_path / "known"
+
+    def is_cancelled() -> bool:
+        if len(observer.log) == 2:
+            are_known.touch()
+        return False
+
+    observer.is_cancelled = is_cancelled
     # Neither the builder nor its child is over the limit alone.
-    script = """
+    script = f"""
 emit(log=str(os.getpid()))
 hold = "import time; block = bytearray(80 << 20); time.sleep(600)"
 child = subprocess.Popen([sys.executable, "-c", hold])
-block = bytearray(80 << 20)
 emit(log=str(child.pid))
+wait_for({str(are_known)!r})
+block = bytearray(80 << 20)
 time.sleep(600)
 """
     limit = 150 << 20
@@ -191,6 +214,7 @@ def test_the_builder_has_low_priority_its_share_of_threads_and_a_session_of_its_
 
 def test_no_pipe_or_process_is_left_behind() -> None:
     Observer().run('emit(built="abc")')
+    gc.collect()  # what other tests have left
     process = psutil.Process()
     before = process.num_fds(), len(process.children()), threading.active_count()
     for _ in range(5):
