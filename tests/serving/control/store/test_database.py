@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import subprocess
-import sys
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +14,9 @@ from serving.control.store import database
 from serving.control.store.database import Database, sqlite_url
 from serving.control.store.store import Store
 from serving.errors import Conflict, NotReady
+from tests.serving.control.store.children import forked
 from tests.serving.control.store.states import INT8, add
+from tests.waiting import GIVE_UP_S
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,6 @@ def test_a_writer_that_waits_too_long_is_told_to_try_again(
 ) -> None:
     monkeypatch.setattr(database, "WAIT_S", 0.1)
     monkeypatch.setattr(database, "_PG_OPTIONS", "-c lock_timeout=100ms")
-    monkeypatch.setattr(database, "CONNECT_S", 2)
     with Store(url) as store:
         other = Database(url)
         with other.write(), pytest.raises(NotReady, match="try again"):
@@ -164,15 +164,26 @@ def test_of_many_threads_that_add_a_variant_one_succeeds(url: str) -> None:
 
 
 @pytest.mark.slow
-def test_threads_and_processes_that_write_at_once_lose_nothing(url: str) -> None:
-    program = f"""
-from serving.control.store.store import Store
-with Store({url!r}) as store:
-    for _ in range(20):
-        store.record("process", "test", "")
-"""
-    processes = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
-    with Store(url) as store, ThreadPoolExecutor(4) as pool:
+def test_threads_and_processes_that_write_at_once_lose_nothing(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # SQLite does not queue those who wait, so that on a slow disk one of them may wait long.
+    monkeypatch.setattr(database, "WAIT_S", GIVE_UP_S)
+
+    def write(writer: str) -> None:
+        with Store(url) as store:
+            for _ in range(20):
+                store.record(writer, "test", "")
+
+    with (
+        forked(2, lambda: write("process")) as processes,
+        Store(url) as store,
+        ThreadPoolExecutor(4) as pool,
+    ):
         list(pool.map(lambda _: store.record("thread", "test", ""), range(40)))
-        assert [process.wait() for process in processes] == [0, 0]
-        assert len(store.history(1000)) == 80
+    assert [process.exitcode for process in processes] == [0, 0]
+    with Store(url) as store:
+        assert Counter(entry.actor for entry in store.history(1000)) == {
+            "process": 40,
+            "thread": 40,
+        }

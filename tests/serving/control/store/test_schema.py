@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,11 +8,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from serving.control.store import database
 from serving.control.store.database import Database, sqlite_url
 from serving.control.store.schema import MIGRATIONS
 from serving.control.store.store import Store
 from serving.control.store.tables import METADATA
+from tests.serving.control.store.children import forked
 from tests.serving.control.store.states import INT8, build, states
+from tests.waiting import GIVE_UP_S
 
 FIRST = Path(__file__).with_name("first_revision.sql")
 """A database that the first revision has written, as SQL."""
@@ -81,32 +82,17 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(first: Path) ->
 
 
 @pytest.mark.slow
-def test_processes_that_open_a_new_database_at_once_make_its_tables_once(url: str) -> None:
-    program = f"""
-from serving.control.store.store import Store
-import alembic.command, alembic.ddl, psycopg, sqlalchemy.dialects.postgresql
-print("ready", flush=True)
-input()
-Store({url!r}).adopt('a', 'd', ())
-"""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in processes:
-        process.communicate()
-    assert [process.returncode for process in processes] == [0, 0, 0]
+def test_processes_that_open_a_new_database_at_once_make_its_tables_once(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "WAIT_S", GIVE_UP_S)  # on a slow disk, the tables take long
+
+    def open_and_adopt() -> None:
+        with Store(url) as store:
+            store.adopt("a", "d", ())
+
+    with forked(3, open_and_adopt) as processes:
+        pass
+    assert [process.exitcode for process in processes] == [0, 0, 0]
     with Store(url) as store:
         assert states(store, "a") == ["published"]
