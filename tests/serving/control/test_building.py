@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,10 +27,10 @@ def catalog(tmp_path: Path, small_catalog: Path) -> Path:
 
 
 @pytest.fixture
-def store(catalog: Path) -> Store:
-    store = Store(f"sqlite:///{catalog / '.control' / 'state.db'}")
-    adopt_catalog(store, catalog)
-    return store
+def store(catalog: Path) -> Iterator[Store]:
+    with Store(f"sqlite:///{catalog / '.control' / 'state.db'}") as store:
+        adopt_catalog(store, catalog)
+        yield store
 
 
 def build(
