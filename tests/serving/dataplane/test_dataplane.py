@@ -172,12 +172,13 @@ async def test_the_explanation_has_all_fields() -> None:
 
 async def test_a_late_answer_has_a_missed_deadline() -> None:
     async def slow(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.55)
         return await multiply(variant, requests)
 
-    answer = await infer(in_process(slow), Slo(latency_s=0.02))
+    # A busy machine sends the batch before a deadline of half a second.
+    answer = await infer(in_process(slow), Slo(latency_s=0.5))
     assert answer.explanation["deadline_met"] is False
-    assert float(answer.explanation["latency_ms"]) > 20
+    assert float(answer.explanation["latency_ms"]) > 500
 
 
 async def test_answers_are_not_mixed_up() -> None:
