@@ -21,6 +21,7 @@ from serving.routing.generation import variant_name
 from serving.routing.slo import Slo
 from tests.serving.builders import PROFILES
 from tests.serving.gateway.running_gateway import gateway_for, running_hosts
+from tests.serving.protocol.http.sockets import http_client
 from variants.catalog import generations
 from variants.catalog.catalog import Catalog
 
@@ -47,7 +48,7 @@ async def connected(
     with running_hosts(catalog) as addresses:
         async with (
             gateway_for(catalog, addresses, store, **settings) as gateway,
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.http_port}") as client,
+            http_client(gateway.http_port) as client,
         ):
             yield client
 
@@ -97,7 +98,7 @@ async def test_a_gateway_without_a_store_has_no_admin_api(catalog: Path) -> None
     with running_hosts(catalog) as addresses:
         async with (
             gateway_for(catalog, addresses) as gateway,
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.http_port}") as client,
+            http_client(gateway.http_port) as client,
         ):
             assert (await client.get("/v2/admin/variants")).status_code == 404
             assert "model_repository" not in (await client.get("/v2")).json()["extensions"]

@@ -12,8 +12,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from serving.dataplane.batching import Arrays
+from serving.gateway import discovery
 from serving.gateway.description import HostDescription
-from serving.gateway.discovery import DESCRIBE_TIMEOUT_S, HostDiscovery
+from serving.gateway.discovery import HostDiscovery
 from serving.link.host import HostSocket
 from serving.link.pool import HostPool
 from serving.routing.generation import generation_key, variant_name
@@ -26,6 +27,9 @@ from tests.serving.link.hosts import GatedRunner, run_batch, running_host
 from tests.waiting import until
 
 SIZES = (1, 4)
+
+CARD_S = 99.0
+"""Time of a batch of any size, in seconds, according to the report cards."""
 
 DENSE, INT8 = "dense@1", "int8@1"
 
@@ -77,7 +81,7 @@ class DiscoveryHarness:
             self.watch(variant, 1, is_awaited=True)
 
     def watch(self, variant: str, generation: int, *, is_awaited: bool = False) -> None:
-        card = exactly(dict.fromkeys(SIZES, 99.0))
+        card = exactly(dict.fromkeys(SIZES, CARD_S))
         self.latency.add(generation_key(variant, generation), card)
         self.discovery.watch(variant, generation, SIZES, is_awaited=is_awaited)
 
@@ -141,7 +145,7 @@ async def test_hosts_are_used_once_every_variant_has_one(host: Any) -> None:
         assert harness.counts == {}, "a host was timed while others were starting"
         registry.hosts[INT8] = [host("int8"), host("int8")]
         await until(lambda: harness.counts == {DENSE: 1, INT8: 2})
-        assert harness.latency.times(INT8).within_s(4) < 1, "the hosts were not timed"
+        assert harness.latency.times(INT8).within_s(4) < CARD_S / 2, "the hosts were not timed"
         result = await run_batch(harness.pool, DENSE, {"pixels": np.ones((1, 4), np.float32)})
         assert result.outputs["logits"].tolist() == [[18.0, 22.0, 26.0]]
 
@@ -223,7 +227,7 @@ async def test_generations_have_their_own_hosts_and_times(host: Any) -> None:
         await until(lambda: harness.discovery.is_warm("int8@2"))
         assert harness.counts["int8@2"] == 2
         assert harness.counts[INT8] == 1
-        assert harness.latency.times("int8@2").within_s(4) < 1, "the hosts were not timed"
+        assert harness.latency.times("int8@2").within_s(4) < CARD_S / 2, "the hosts were not timed"
 
 
 async def test_an_unwatched_generation_gets_no_batches_and_its_connections_close(
@@ -256,7 +260,10 @@ async def test_an_unwatched_generation_gets_no_batches_and_its_connections_close
         assert harness.lost(INT8) == 0
 
 
-async def test_an_application_that_does_not_answer_does_not_delay_the_others(host: Any) -> None:
+async def test_an_application_that_does_not_answer_does_not_delay_the_others(
+    host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "DESCRIBE_TIMEOUT_S", None)  # it never answers
     registry = FakeRegistry()
     registry.hosts = {DENSE: [host("dense")], INT8: [host("int8")]}
     async with discovering(registry) as harness:
@@ -266,9 +273,7 @@ async def test_an_application_that_does_not_answer_does_not_delay_the_others(hos
         harness.watch("int8", 2)
         new = host("dense")
         registry.hosts[DENSE] = [new]
-        started = asyncio.get_running_loop().time()
         await until(lambda: [h.address for h in harness.pool.hosts(DENSE)] == [new.address])
-        assert asyncio.get_running_loop().time() - started < DESCRIBE_TIMEOUT_S
 
 
 async def test_the_cause_of_a_failed_start_is_known_until_the_generation_is_warm(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import httpx
 import numpy as np
 import pytest
 from google.protobuf.json_format import ParseDict
@@ -26,6 +25,7 @@ from tests.serving.gateway.running_gateway import running_gateway
 from tests.serving.gateway.two_inputs import TOKENS, answers, inputs
 from tests.serving.gateway.two_inputs_client import Client, assert_close
 from tests.serving.link.hosts import TIMEOUT_S, in_time
+from tests.serving.protocol.http.sockets import http_client
 from tests.waiting import until
 from variants.runtime.runner import Runner, Tensors
 
@@ -98,7 +98,7 @@ def metric_becomes(gateway: Gateway) -> Callable[..., Any]:
 
 async def wait_for_metric(gateway: Gateway, value: float, name: str, **labels: str) -> None:
     """Wait until a metric has a value."""
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.http_port}") as http:
+    async with http_client(gateway.http_port) as http:
         async with asyncio.timeout(TIMEOUT_S):
             while metric_value((await http.get("/metrics")).text, name, **labels) != value:
                 await asyncio.sleep(0.01)

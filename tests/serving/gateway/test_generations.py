@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from operator import le
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ async def changing(two_inputs_catalog: Path) -> AsyncIterator[ChangingGateway]:
 @pytest.fixture
 async def client(changing: ChangingGateway) -> AsyncIterator[httpx.AsyncClient]:
     url = f"http://127.0.0.1:{changing.gateway.http_port}"
-    async with httpx.AsyncClient(base_url=url, timeout=GIVE_UP_S) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=GIVE_UP_S, verify=False) as client:
         yield client
 
 
@@ -309,9 +311,8 @@ async def test_without_variants_the_gateway_is_not_ready_and_another_one_makes_i
 async def test_twenty_adds_and_removes_leave_nothing_behind(
     changing: ChangingGateway, client: httpx.AsyncClient
 ) -> None:
-    process = psutil.Process()
+    gc.collect()  # what other tests have left
     changing.accuracies |= {("better", number): 0.99 for number in range(1, 21)}
-    figures = []
     host = changing.start_host("better", 1, lambda arrays: answers("dense", arrays))
     for number in range(1, 21):
         changing.registry.hosts["better", number] = [host]
@@ -321,18 +322,30 @@ async def test_twenty_adds_and_removes_leave_nothing_behind(
         changing.serve(BOTH)
         await changing.becomes("better", number, None)
         assert (await infer(client))["variant"] == "dense"
-        gateway: Any = changing.gateway
-        planner = gateway._scheduler._planner
-        figures.append(
-            (
-                len((await client.get("/metrics")).text.splitlines()),
-                process.num_fds(),
-                process.num_threads(),
-                len(gateway._discovery._tasks),
-                len(gateway._generations._parts.latency._variants),
-                len(planner._exploration._recent),
-                len(planner._slots._slots),
-                len(gateway._generations._parts.pool._hosts),
-            )
-        )
-    assert figures[-1] == figures[1]
+        if number == 2:
+            lines, most = await metric_lines(client), held(changing.gateway)
+        if number in range(2, 11):
+            most = tuple(map(max, most, held(changing.gateway)))
+    assert await metric_lines(client) == lines
+    # Sockets are closed a little later: those of ZeroMQ by a thread of its own.
+    await until(lambda: all(map(le, held(changing.gateway), most)))
+
+
+async def metric_lines(client: httpx.AsyncClient) -> int:
+    return len((await client.get("/metrics")).text.splitlines())
+
+
+def held(gateway: Any) -> tuple[int, ...]:
+    """Return how much of everything this process and the gateway hold."""
+    process = psutil.Process()
+    planner = gateway._scheduler._planner
+    parts = gateway._generations._parts
+    return (
+        process.num_fds(),
+        process.num_threads(),
+        len(gateway._discovery._tasks),
+        len(parts.latency._variants),
+        len(planner._exploration._recent),
+        len(planner._slots._slots),
+        len(parts.pool._hosts),
+    )

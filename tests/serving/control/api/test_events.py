@@ -13,6 +13,7 @@ import httpx
 from serving.control.api import events
 from tests.serving.control.api.administered import ADMIN_TOKEN, Administered, authorization
 from tests.serving.protocol.http.sockets import LOOPBACK, listening
+from tests.waiting import GIVE_UP_S
 
 Event = tuple[str, str, dict[str, Any]]
 
@@ -24,7 +25,8 @@ async def connected(service: Administered) -> AsyncIterator[httpx.AsyncClient]:
         httpx.AsyncClient(
             base_url=f"http://{LOOPBACK}:{listener.port}",
             headers=authorization(ADMIN_TOKEN),
-            timeout=30,
+            timeout=GIVE_UP_S,
+            verify=False,
         ) as client,
     ):
         yield client
