@@ -124,15 +124,20 @@ def test_damaged_files_fail_a_publication_and_leave_what_is_served(live: LiveSer
     assert live.wait_for(job)["status"] == "succeeded"
     live.wait_until_kept("int8", 1)
     damaged = generations.folder(live.catalog, "int8", 1) / "model.onnx"
-    damaged.rename(damaged.with_suffix(".away"))
     with load(live) as sent:
         back = live.submit("/variants/int8/rollback", {})
+        # Its files were checked; the processes of its hosts take seconds to start.
+        damaged.rename(damaged.with_suffix(".away"))
         failed = live.wait_for(back)
     assert failed["status"] == "failed"
     assert "model.onnx" in failed["error"]
     assert set(sent.results) == {200}
     wait_until(lambda: live.is_routed("int8", 2))
     wait_until(lambda: not live.pids(host("int8", 1)))
+    with live.admin() as client:
+        again = client.post("/variants/int8/publish", json={"generation": 1, "reason": "a test"})
+    assert again.status_code == 409
+    assert "model.onnx" in again.json()["error"]
 
 
 def test_a_killed_service_comes_back_as_it_was(
