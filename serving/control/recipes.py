@@ -5,8 +5,7 @@
 
 A recipe names techniques and gives numbers, choices and patterns of layer names. There is no field
 for a path or an import. The schemas of the parameters come from `variants.catalog.techniques`, so
-torch is not imported; what only concerns several parameters of a technique together is checked when
-the build begins.
+torch is not imported. What depends on the model or its data is checked when the variant is built.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from jsonschema.exceptions import best_match
 from serving.control.settings import Builder
 from serving.errors import InvalidRequest, RequestTooLarge, shorten
 from variants.catalog.catalog import Catalog, ReportCard
+from variants.catalog.parameter_rules import parameters_error
 from variants.catalog.recipe import DENSE, Recipe, Step
 from variants.catalog.record import Record
 from variants.catalog.techniques import known_techniques, order_error
@@ -114,6 +114,8 @@ def _check_step(number: int, step: Step) -> None:
         raise InvalidRequest(
             f"{where}, {step.technique}: {_describe(error)}; known parameters: {names}"
         )
+    if text := parameters_error(step.technique, _with_defaults(step)):
+        raise InvalidRequest(f"{where}, {step.technique}: {text}")
 
 
 @cache

@@ -34,7 +34,7 @@ class TechniqueInfo(Record):
     """What is known of a technique without importing it."""
 
     parameters: dict[str, Any]
-    """JSON schema of its parameters. Rules that concern several parameters are not in it."""
+    """JSON schema of its parameters. `parameter_rules` has rules for several parameters."""
     accepts: StageName
     """Latest stage of a model that it can be applied to."""
     yields: StageName

@@ -68,6 +68,23 @@ HOSTILE: list[Any] = [
         [INT8, _step("structured", share=0.5)],
         "step 2, 'structured', cannot follow 'int8': the model is an ONNX graph", id="the order",
     ),
+    pytest.param([_step("sparse-n:m", n=4)], "m must be larger than n, which is 4", id="n and m"),
+    pytest.param(
+        [_step("unstructured")], "step 1, unstructured: set either share,", id="neither of two"
+    ),
+    pytest.param(
+        [_step("low-rank", energy=0.9, break_even=0.5)], "set either energy or", id="both of two"
+    ),
+    pytest.param(
+        [_step("activation-pruning", mean_below=0.1)], "set either both mean_below", id="one of two"
+    ),
+    pytest.param(
+        [_step("unstructured", share=0.5, scope="global", criterion="wanda")],
+        "wanda does not support the scope global", id="scope",
+    ),
+    pytest.param(
+        [_step("structured", share=0.5, recover={})], "rounds of at least 2", id="one round"
+    ),
     pytest.param([INT8] * 9, "at most 8 steps", id="many steps"),
     pytest.param([_step("recover", epochs=101)], "at most 100 epochs .* not 101", id="epochs"),
     pytest.param([_step("recover", epochs=60)] * 2, "100 epochs .* not 120", id="epochs of two"),

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from rich.progress import Progress
 from torch import nn
 
+from variants.catalog.parameter_rules import parameters_error
 from variants.compression.pruning.graph import UnitGroups, find_unit_groups
 from variants.compression.pruning.group import ParameterCounter, remove_units
 from variants.compression.pruning.neurons import (
@@ -56,10 +57,8 @@ class ActivationPruning(Technique):
     @field_validator("share")
     @classmethod
     def _require_one_rule(cls, share: float | None, info: ValidationInfo) -> float | None:
-        names = ("mean_below", "deviation_below")
-        thresholds = sum(info.data.get(name) is not None for name in names)
-        if thresholds != (2 if share is None else 0):
-            raise ValueError("set either both mean_below and deviation_below, or share")
+        if error := parameters_error(cls.kind, info.data | {"share": share}):
+            raise ValueError(error)
         return share
 
     def apply(

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from variants.catalog.parameter_rules import parameters_error
 from variants.compression.sparsity.layers import find_layers, no_layer_error
 from variants.compression.sparsity.statistics import draw_samples
 from variants.compression.techniques.technique import Technique
@@ -53,8 +54,8 @@ class LowRankFactors(Technique):
     @field_validator("break_even")
     @classmethod
     def _require_one_rank_rule(cls, share: float | None, info: ValidationInfo) -> float | None:
-        if "energy" in info.data and (share is None) == (info.data["energy"] is None):
-            raise ValueError("set either energy or break_even: each decides the rank")
+        if error := parameters_error(cls.kind, info.data | {"break_even": share}):
+            raise ValueError(error)
         return share
 
     def apply(

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from variants.catalog.parameter_rules import parameters_error
 from variants.compression.sparsity.criteria import Criterion, score
 from variants.compression.sparsity.layers import (
     SparsifiableLayer,
@@ -77,8 +78,8 @@ class SparseNM(Technique):
     @field_validator("m")
     @classmethod
     def _require_n_below_m(cls, m: int, info: ValidationInfo) -> int:
-        if m <= info.data.get("n", 0):
-            raise ValueError(f"must be larger than n, which is {info.data['n']}")
+        if error := parameters_error(cls.kind, info.data | {"m": m}):
+            raise ValueError(error)
         return m
 
     def apply(

@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, ValidationInfo
 
+from variants.catalog.parameter_rules import rounds_error
 from variants.model.training import Schedule
 
 
@@ -19,11 +20,8 @@ def ramp(done: int, rounds: int) -> float:
 
 
 def _require_rounds(recover: Schedule | None, info: ValidationInfo) -> Schedule | None:
-    if recover is not None and info.data.get("rounds") == 1:
-        raise ValueError(
-            "training between rounds needs rounds of at least 2; to train after pruning, add a "
-            "step `recover`"
-        )
+    if error := rounds_error(info.data | {"recover": recover}):
+        raise ValueError(error)
     return recover
 
 

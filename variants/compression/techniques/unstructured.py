@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from variants.catalog.parameter_rules import parameters_error
 from variants.compression.sparsity.criteria import Criterion, score
 from variants.compression.sparsity.layers import (
     SparsifiableLayer,
@@ -28,12 +29,6 @@ from variants.model.dataset import Split, TrainingData
 from variants.model.state import CompressionState, Stage
 from variants.model.training import fit
 from variants.runtime.patterns import keep_share, keep_share_of_all, keep_share_of_rows
-
-_NO_GLOBAL_SCOPE = {
-    "wanda": "its scores compare the weights of one output; the input norms of different layers "
-    "are not comparable",
-    "sparsegpt": "it prunes one layer after the other, each by the error of its own output",
-}
 
 
 class Unstructured(Technique):
@@ -80,21 +75,15 @@ class Unstructured(Technique):
     def _require_one_share(
         cls, shares: dict[str, float] | None, info: ValidationInfo
     ) -> dict[str, float] | None:
-        if "share" in info.data and (info.data["share"] is None) == (not shares):
-            raise ValueError("set either share, for all layers, or shares, by layer")
+        if error := parameters_error(cls.kind, info.data | {"shares": shares}):
+            raise ValueError(error)
         return shares
 
     @field_validator("scope")
     @classmethod
     def _require_comparable_scores(cls, scope: str, info: ValidationInfo) -> str:
-        criterion = info.data.get("criterion", "")
-        if scope == "global" and criterion in _NO_GLOBAL_SCOPE:
-            raise ValueError(
-                f"{criterion} does not support the scope global: {_NO_GLOBAL_SCOPE[criterion]}; "
-                "use the scope layer"
-            )
-        if scope == "global" and info.data.get("shares"):
-            raise ValueError("shares are set by layer, so the scope must be layer")
+        if error := parameters_error(cls.kind, info.data | {"scope": scope}):
+            raise ValueError(error)
         return scope
 
     def apply(
