@@ -37,6 +37,9 @@ LEASE_S: Final = 5.0
 FIRST_RETRY_S: Final = 5.0
 """Time, in seconds, before hosts that failed are started again; doubled each time."""
 
+CLEANING_S: Final = 600.0
+"""Interval, in seconds, at which old jobs and entries of the history are deleted."""
+
 MAX_PROBES: Final = 3
 """How often in succession the probe of a generation may fail."""
 
@@ -65,6 +68,8 @@ class Reconciler:
         *,
         replicas: int,
         kept_generations: int,
+        kept_jobs: int,
+        kept_history: int,
         storage: Storage | None = None,
         hidden: frozenset[GenerationKey] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
@@ -81,6 +86,9 @@ class Reconciler:
         self._catalog = catalog
         self._replicas = replicas
         self._kept_generations = kept_generations
+        self._kept_jobs = kept_jobs
+        self._kept_history = kept_history
+        self._cleaned_at = -math.inf
         self._storage = storage
         self._deletion: Thread | None = None
         self._hidden = hidden
@@ -172,8 +180,10 @@ class Reconciler:
             if not self._store.acquire_lease(LEASE, self._holder, LEASE_S):
                 return False
             self._held_until = now + LEASE_S
-        if is_new:
+        if is_new or now - self._cleaned_at > CLEANING_S:
+            self._cleaned_at = now
             self._delete_files()
+            self._store.delete_records(self._kept_jobs, self._kept_history)
         return True
 
     def _act(self, action: decision.Action) -> None:

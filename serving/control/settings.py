@@ -23,6 +23,10 @@ class Control(Record):
     has not reported for 5 s counts as lost."""
     kept_generations: int = Field(default=3, ge=0)
     """Generations of each variant to keep on disk besides the published one."""
+    kept_jobs: int = Field(default=1_000, ge=1)
+    """Number of the newest jobs to keep; older ones are deleted once they are over."""
+    kept_history: int = Field(default=10_000, ge=1)
+    """Number of the newest entries of the history to keep."""
     tokens: tuple[Token, ...] = ()
     """Tokens of the administrative API. Without any, the first start makes one."""
     open_inference: bool = True

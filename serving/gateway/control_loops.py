@@ -56,6 +56,8 @@ class ControlLoops:
             settings.catalog,
             replicas=settings.hosts.replicas,
             kept_generations=settings.control.kept_generations,
+            kept_jobs=settings.control.kept_jobs,
+            kept_history=settings.control.kept_history,
             storage=storage,
             hidden=hidden,
         )

@@ -1,7 +1,8 @@
-"""Which generations stay on disk, and which logs are kept.
+"""Which generations stay on disk, and which jobs, logs and entries of the history are kept.
 
-Deleting takes two steps, since files and database do not change together: a generation becomes
-`deleted`, its files are deleted, and that is confirmed. What is not confirmed is listed again.
+Deleting files takes two steps, since files and database do not change together: a generation
+becomes `deleted`, its files are deleted, and that is confirmed. What is not confirmed is listed
+again.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from collections.abc import Collection, Iterator
 from itertools import groupby, islice
 from typing import Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Column, delete, select, update
 
 from serving.control.state import GenerationState
 from serving.control.store.changes import move, record
 from serving.control.store.database import Transaction
-from serving.control.store.tables import GENERATIONS, JOB_LOG, JOBS
+from serving.control.store.tables import GENERATIONS, HISTORY, JOB_LOG, JOBS
 from serving.control.store.transitions import SYSTEM
 
 KEPT_LOGS: Final = 200
@@ -38,7 +39,6 @@ def delete_old(transaction: Transaction, kept_generations: int) -> tuple[tuple[s
         for name, number in list(_beyond(transaction, states, kept_generations)):
             move(transaction, name, number, "deleted")
             record(transaction, SYSTEM, "deleted", f"{name}@{number}")
-    _delete_old_logs(transaction)
     query = select(GENERATIONS.c.variant, GENERATIONS.c.number).where(
         GENERATIONS.c.state == "deleted", GENERATIONS.c.has_files
     )
@@ -72,8 +72,22 @@ def _beyond(
         yield from ((row.variant, row.number) for row in islice(group, kept, None))
 
 
-def _delete_old_logs(transaction: Transaction) -> None:
-    newest = select(JOBS.c.position).order_by(JOBS.c.position.desc()).limit(KEPT_LOGS)
-    oldest = transaction.connection.scalars(newest).all()
-    if len(oldest) == KEPT_LOGS:
-        transaction.connection.execute(delete(JOB_LOG).where(JOB_LOG.c.job < oldest[-1]))
+def delete_records(transaction: Transaction, kept_jobs: int, kept_history: int) -> None:
+    """Delete all but the newest jobs, logs of jobs and entries of the history; no active job."""
+    execute = transaction.connection.execute
+    outdated = (
+        JOBS.c.position < _oldest(transaction, JOBS.c.position, kept_jobs)
+    ) & JOBS.c.ended_at.is_not(None)
+    logged = JOB_LOG.c.job < _oldest(transaction, JOBS.c.position, KEPT_LOGS)
+    execute(
+        delete(JOB_LOG).where(logged | JOB_LOG.c.job.in_(select(JOBS.c.position).where(outdated)))
+    )
+    execute(delete(JOBS).where(outdated))
+    first = _oldest(transaction, HISTORY.c.number, kept_history)
+    execute(delete(HISTORY).where(HISTORY.c.number < first))
+
+
+def _oldest(transaction: Transaction, key: Column[int], kept: int) -> int:
+    """Return the smallest of the `kept` largest values of a key; 0 if there are fewer."""
+    query = select(key).order_by(key.desc()).offset(kept - 1).limit(1)
+    return transaction.connection.scalars(query).one_or_none() or 0

@@ -280,6 +280,11 @@ class Store:
         with self._database.write() as transaction:
             return retention.delete_old(transaction, kept_generations)
 
+    def delete_records(self, kept_jobs: int, kept_history: int) -> None:
+        """Delete all but the newest jobs that are over, and entries of the history."""
+        with self._database.write() as transaction:
+            retention.delete_records(transaction, kept_jobs, kept_history)
+
     def files_deleted(self, name: str, number: int) -> None:
         """Confirm that the files of a deleted generation are gone."""
         with self._database.write() as transaction:

@@ -21,11 +21,12 @@ from variants.catalog.recipe import Recipe, Step
 from variants.catalog.storage import Storage
 
 STEP_S = 0.5
+KEPT_HISTORY = 100
 RECIPE: Recipe = (Step(technique="int8"),)
 CHANGES = frozenset(
     {
         "start_job", "requeue", "fail", "cancelled", "publish", "drained", "removed", "set_error",
-        "delete_old", "files_deleted",
+        "delete_old", "files_deleted", "delete_records",
         "deploy", "delete", "start_build", "end_build",
     }
 )  # fmt: skip
@@ -206,6 +207,8 @@ class World:
             self._folder,
             replicas=1,
             kept_generations=2,
+            kept_jobs=100,
+            kept_history=KEPT_HISTORY,
             storage=self._storage,
             hidden=self._hidden,
             clock=lambda: self.now,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from serving.control.cluster import App
-from serving.control.reconciler import LEASE, MAX_PROBES
-from tests.serving.control.simulated import RECIPE, CrashPoint, World
+from serving.control.reconciler import CLEANING_S, LEASE, MAX_PROBES
+from tests.serving.control.simulated import KEPT_HISTORY, RECIPE, CrashPoint, World
 from variants.catalog import generations
 
 Scenario = Callable[[World], None]
@@ -232,6 +232,18 @@ def test_a_generation_that_is_not_served_here_does_not_keep_the_hosts_of_its_pre
     world.store.adopt("int8", "other digest", RECIPE)
     world.settle()
     assert world.running == {("dense", 1)}
+
+
+def test_old_entries_of_the_history_are_deleted_while_nothing_else_happens(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.settle()
+    for _ in range(KEPT_HISTORY + 50):
+        world.store.record("unknown", "login failed", "10.0.0.1")
+    world.step()
+    assert len(world.store.history(1000)) > KEPT_HISTORY
+    world.now += CLEANING_S
+    world.step()
+    assert len(world.store.history(1000)) == KEPT_HISTORY
 
 
 def test_a_generation_is_probed_before_it_is_published(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ STEPS: dict[str, Callable[[Store], object]] = {
     "remove": lambda s: s.submit_remove("int8", "ana"),
     "removed": lambda s: s.removed("int8"),
     "delete old generations": lambda s: s.delete_old(0),
+    "delete old jobs": lambda s: s.delete_records(1, 1),
     "files deleted": lambda s: s.files_deleted("int8", 2),
     "report": lambda s: s.report("a", [REPORT]),
     "take a lease": lambda s: s.acquire_lease("reconciler", "a", 5),

@@ -67,5 +67,43 @@ def test_the_logs_of_old_jobs_are_deleted(store: Store, monkeypatch: pytest.Monk
     jobs = [add(store, name) for name in ("a", "b", "c")]
     for job in jobs:
         store.log(job.id, "a line")
-    store.delete_old(3)
+    store.delete_records(10, 10)
     assert [len(store.job_log(job.id)) for job in jobs] == [0, 1, 1]
+
+
+def test_old_jobs_are_deleted_with_their_logs_once_they_are_over(store: Store) -> None:
+    active = add(store, "active")
+    for number in range(4):
+        store.log(store.submit_build("int8", INT8, "ana", must_exist=False).id, "a line")
+        store.cancel(store.jobs(limit=1)[0].id, "ana")
+        assert len(store.jobs()) == number + 2
+    kept = store.jobs(limit=2)
+    store.delete_records(2, 100)
+    assert store.jobs() == (*kept, store.job(active.id))
+    assert [len(store.job_log(job.id)) for job in kept] == [1, 1]
+    store.delete_records(3, 100)
+    assert len(store.jobs()) == 3
+
+
+def test_an_idempotency_key_is_forgotten_with_its_job(store: Store) -> None:
+    def submit() -> str:
+        return store.submit_build(
+            "int8", INT8, "ana", must_exist=False, idempotency_key="k", body_sha256="b"
+        ).id
+
+    first = submit()
+    store.cancel(first, "ana")
+    assert submit() == first
+    add(store, "other")
+    store.delete_records(1, 100)
+    assert submit() != first
+
+
+def test_the_history_keeps_its_newest_entries(store: Store) -> None:
+    for number in range(5):
+        store.record("ana", "login failed", str(number))
+    store.delete_records(1, 2)
+    assert [each.subject for each in store.history()] == ["4", "3"]
+    store.delete_records(1, 2)
+    store.record("ana", "login failed", "5")
+    assert [each.subject for each in store.history()] == ["5", "4", "3"]
