@@ -87,6 +87,12 @@ class LiveService:
         variants = self._get("/variants")["variants"]
         return {each["name"]: each["published"] for each in variants if each["published"]}
 
+    def error(self, variant: str) -> str | None:
+        """Return the last error of a variant."""
+        with self.admin() as client:
+            error: str | None = client.get(f"/variants/{variant}").json()["error"]
+        return error
+
     def is_routed(self, variant: str, generation: int) -> bool:
         """Return whether a request that names the variant is answered by this generation."""
         answer = infer(self.url, self.catalog, {"variant": variant})

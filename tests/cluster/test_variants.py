@@ -140,6 +140,17 @@ def test_damaged_files_fail_a_publication_and_leave_what_is_served(live: LiveSer
     assert "model.onnx" in again.json()["error"]
 
 
+def test_a_host_that_finds_no_files_says_so_and_comes_back_with_them(live: LiveService) -> None:
+    model = generations.folder(live.catalog, "dense", 1) / "model.onnx"
+    away = model.rename(model.with_suffix(".away"))
+    with load(live) as sent:
+        live.kill(host("dense", 1))
+        wait_until(lambda: "model.onnx" in (live.error("dense") or ""))
+        away.rename(model)
+        wait_until(lambda: live.is_routed("dense", 1) and live.error("dense") is None)
+    assert set(sent.results) == {200}
+
+
 def test_a_killed_service_comes_back_as_it_was(
     catalog: Path, small_project: Path, live: LiveService
 ) -> None:
