@@ -14,6 +14,7 @@ from ray.serve.generated.serve_pb2 import (  # type: ignore[attr-defined]  # it 
 )
 
 from serving.cluster.names import HOST, parse_app
+from serving.cluster.start_failure import start_failure
 from serving.gateway.description import HostDescription
 
 FAILED: Final = frozenset({DeploymentStatus.DEPLOY_FAILED, DeploymentStatus.UNHEALTHY})
@@ -54,10 +55,7 @@ class ServeRegistry:
         return descriptions
 
     async def failure(self, app: str) -> str | None:
-        """Return why the hosts of an application cannot start, or None if that is not known.
-
-        It is the last line of the traceback of a replica.
-        """
+        """Return why the hosts of an application cannot start, or None if that is not known."""
         controller = await self._find_controller()
         raw = await controller.get_deployment_status.remote(HOST, app)
         if raw is None:
@@ -65,8 +63,7 @@ class ServeRegistry:
         status = DeploymentStatusInfo.from_proto(DeploymentStatusInfoProto.FromString(raw))
         if status.status not in FAILED:
             return None
-        lines = [line.strip() for line in status.message.splitlines() if line.strip()]
-        return lines[-1] if lines else f"its deployment is {status.status.value}"
+        return start_failure([status.message]) or f"its deployment is {status.status.value}"
 
     async def _find_controller(self) -> Any:
         if self._controller is None:

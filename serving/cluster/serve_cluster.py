@@ -5,8 +5,7 @@ Applications and detached actors outlive the gateway that started them, so anoth
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from typing import Final
 
 import ray
@@ -20,6 +19,7 @@ from ray.util import list_named_actors
 from serving.cluster.builder import Builder
 from serving.cluster.host_deployment import host_app
 from serving.cluster.names import BUILDS, app_name, parse_app
+from serving.cluster.start_failure import start_failure
 from serving.control.cluster import App, AppStatus, GenerationKey
 from serving.control.state import Job
 from serving.gateway.settings import Settings
@@ -32,10 +32,6 @@ STATUS: Final[Mapping[ApplicationStatus, AppStatus]] = {
     ApplicationStatus.DEPLOY_FAILED: "failed",
     ApplicationStatus.DELETING: "stopping",
 }
-
-
-WAITING: Final = "its process has not started yet: the cluster is busy or has no free CPUs"
-"""Error of hosts that have not been placed for 30 s."""
 
 
 class ServeCluster:
@@ -103,22 +99,7 @@ def list_apps() -> dict[str, App]:
 
 def _error(overview: StatusOverview) -> str | None:
     """Return why an application does not run, in words."""
-    error = last_line([each.message for each in overview.deployment_statuses])
+    error = start_failure([each.message for each in overview.deployment_statuses])
     if error is None and overview.app_status.status == ApplicationStatus.DEPLOY_FAILED:
         return overview.app_status.message or None
     return error
-
-
-def last_line(messages: Iterable[str]) -> str | None:
-    """Return the last line of the first traceback in Serve's messages on deployments.
-
-    Returns None if there is none: Serve also reports what is not an error.
-    """
-    for message in messages:
-        _, is_error, traceback = message.partition("Error:\n")
-        lines = [line for line in traceback.splitlines() if line.strip()]
-        if is_error and lines:
-            return re.sub(r"^[\w.]*(?:Error|Exception): ", "", lines[-1].strip())
-        if "to be scheduled" in message:
-            return WAITING
-    return None
