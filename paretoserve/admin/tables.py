@@ -37,7 +37,7 @@ def variants_table(variants: Iterable[Json]) -> RenderableType:
                 str(variant["published"] or NONE),
                 variant["state"],
                 f"{card['accuracy']:.2%}" if card else NONE,
-                f"{card['p50_ms']:.3g} ms" if card else NONE,
+                _milliseconds(card["p50_s"]) if card else NONE,
                 _replicas(variant),
                 note,
             )
@@ -157,7 +157,7 @@ def _generations(variant: Json) -> Table:
                 each["state"],
                 ", ".join(step["technique"] for step in each["recipe"]) or "none",
                 verdict,
-                NONE if each["probe_ms"] is None else f"{each['probe_ms']:.3g} ms",
+                NONE if each["probe_s"] is None else _milliseconds(each["probe_s"]),
                 NONE if each["published_at"] is None else _time(each["published_at"]),
                 "; ".join(filter(None, notes)),
             )
@@ -218,6 +218,10 @@ def _table(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> Table:
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     return table
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.3g} ms"
 
 
 def _time(at: float) -> str:

@@ -30,10 +30,10 @@ class GatewayReplica:
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
         log_as_json()
         settings = absolute(settings)
-        store, hidden = await asyncio.to_thread(_open, settings)
+        store, excluded = await asyncio.to_thread(_open, settings)
         self._gateway = Gateway(settings, ServeRegistry(), store, serves_catalog=False)
         cluster = ServeCluster(settings)
-        self._control = ControlLoops(self._gateway, store, cluster, settings, hidden)
+        self._control = ControlLoops(self._gateway, store, cluster, settings, excluded)
         # What exists now lives as long as the process. With it, a full garbage collection would
         # take 70 ms, in which no request is served.
         gc.collect()

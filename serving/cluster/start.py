@@ -114,18 +114,18 @@ def start_service(settings: Settings) -> Ports:
     settings = share_cpus(absolute(settings), len(os.sched_getaffinity(0)))
     with open_store(settings.control, settings.catalog) as store:
         storage = open_storage(settings.artifacts)
-        hidden = adopt_catalog(store, settings.catalog, settings.variants, storage=storage)
-        published = set(store.lineup().published.items()) - hidden
+        excluded = adopt_catalog(store, settings.catalog, settings.variants, storage=storage)
+        published = set(store.lineup().published.items()) - excluded
         apps = {app_name(*key): host_app(settings, *key) for key in sorted(published)}
         targets = [
             serve.RunTarget(app, name=name, route_prefix=None)
             for name, app in {GATEWAY: gateway_app(settings), **apps}.items()
         ]
         serve.run_many(targets, wait_for_applications_running=False)
-        return _wait_until_ready(store, hidden)
+        return _wait_until_ready(store, excluded)
 
 
-def _wait_until_ready(store: Store, hidden: Collection[GenerationKey]) -> Ports:
+def _wait_until_ready(store: Store, excluded: Collection[GenerationKey]) -> Ports:
     """Wait until the gateway is ready, or runs if there is no variant to serve."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -137,7 +137,7 @@ def _wait_until_ready(store: Store, hidden: Collection[GenerationKey]) -> Ports:
             for variant in store.variants()
             for generation in variant.generations
             if generation.state == "published"
-            and (generation.variant, generation.number) not in hidden
+            and (generation.variant, generation.number) not in excluded
         ]
         if served and all(each.error and each.error != WAITING for each in served):
             raise NotStarted("; ".join(f"{each.variant}: {each.error}" for each in served))

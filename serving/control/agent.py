@@ -67,18 +67,18 @@ class Agent:
         *,
         poll_s: float,
         storage: Storage | None = None,
-        hidden: frozenset[GenerationKey] = frozenset(),
+        excluded: frozenset[GenerationKey] = frozenset(),
     ) -> None:
         """Records that are not on this node are read from `storage`.
 
-        `hidden` generations are not served.
+        `excluded` generations are not served.
         """
         self._gateway = gateway
         self._store = store
         self._catalog = catalog
         self._poll_s = poll_s
         self._storage = storage
-        self._hidden = hidden
+        self._excluded = excluded
         self._loaded: _Loaded | None = None
         self._loaded_at = 0.0
         self._reported: list[ReplicaReport] | None = None
@@ -130,7 +130,7 @@ class Agent:
         records: dict[GenerationKey, Variant] = {}
         errors: dict[GenerationKey, str] = {}
         known = self._loaded.records if self._loaded is not None else {}
-        for key in {*lineup.published.items(), *lineup.warming.items()} - self._hidden:
+        for key in {*lineup.published.items(), *lineup.warming.items()} - self._excluded:
             try:
                 # A generation does not change, so its record is read once.
                 records[key] = known.get(key) or load(self._storage, self._catalog, *key)

@@ -71,13 +71,13 @@ class Reconciler:
         kept_jobs: int,
         kept_history: int,
         storage: Storage | None = None,
-        hidden: frozenset[GenerationKey] = frozenset(),
+        excluded: frozenset[GenerationKey] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`holder` identifies the gateway.
 
-        `probe` returns the latency of a warm generation in milliseconds. Old generations are
-        deleted from `storage` too. `hidden` generations get no hosts.
+        `probe` returns the latency of a warm generation in seconds. Old generations are
+        deleted from `storage` too. `excluded` generations get no hosts.
         """
         self._holder = holder
         self._store = store
@@ -91,7 +91,7 @@ class Reconciler:
         self._cleaned_at = -math.inf
         self._storage = storage
         self._deletion: Thread | None = None
-        self._hidden = hidden
+        self._excluded = excluded
         self._clock = clock
         self._failures: dict[GenerationKey, _Failures] = {}
         self._probes_failed = Counter[GenerationKey]()
@@ -112,7 +112,7 @@ class Reconciler:
             return False
         builds = self._cluster.builds()  # before the state, in which the end of a build shows
         apps = self._cluster.apps()
-        state = self._without_hidden(self._store.snapshot(GATEWAY_LOST_S))
+        state = self._without_excluded(self._store.snapshot(GATEWAY_LOST_S))
         keys = {(each.variant, each.number) for name in state.variants for each in name.generations}
         self._failures = {key: each for key, each in self._failures.items() if key in keys}
         seen = Observation(
@@ -138,11 +138,11 @@ class Reconciler:
                 logger.exception("an action failed; it is decided again", extra=_log_fields(action))
         return done > 0
 
-    def _without_hidden(self, state: Snapshot) -> Snapshot:
+    def _without_excluded(self, state: Snapshot) -> Snapshot:
         published = {
             name: number
             for name, number in state.lineup.published.items()
-            if (name, number) not in self._hidden
+            if (name, number) not in self._excluded
         }
         variants = tuple(
             variant.model_copy(
@@ -150,7 +150,7 @@ class Reconciler:
                     "generations": tuple(
                         each
                         for each in variant.generations
-                        if (variant.name, each.number) not in self._hidden
+                        if (variant.name, each.number) not in self._excluded
                     )
                 }
             )
@@ -221,7 +221,7 @@ class Reconciler:
     def _publish(self, key: GenerationKey) -> None:
         """Probe a generation and publish it; fail its job if it cannot be probed."""
         try:
-            probe_ms = self._probe(*key)
+            probe_s = self._probe(*key)
         except Exception as error:
             self._probes_failed[key] += 1
             job = self._jobs.get(key)
@@ -231,7 +231,7 @@ class Reconciler:
             self._store.fail(job, f"its hosts did not answer a test request: {error!r:.200}")
         else:
             del self._probes_failed[key]
-            self._store.publish(*key, probe_ms)
+            self._store.publish(*key, probe_s)
 
     def _back_off(self, key: GenerationKey) -> None:
         failures = self._failures.setdefault(key, _Failures())

@@ -49,15 +49,15 @@ def adopt_catalog(
     if unknown := sorted(set(variants) - catalog.variants.keys()):
         known = ", ".join(catalog.variants)
         raise ValueError(f"{folder} has no variant {', '.join(unknown)}; it has {known}")
-    hidden = set()
+    excluded = set()
     for name in catalog.variants:
         is_wanted = not variants or name in variants
         number = adopt_artifact(store, folder, name, publish=is_wanted)
         if not is_wanted and store.generation(name, number).state == "published":
-            hidden.add((name, number))
+            excluded.add((name, number))
     if storage is not None:
         _upload(store, folder, storage)
-    return frozenset(hidden)
+    return frozenset(excluded)
 
 
 def _upload(store: Store, folder: Path, storage: Storage) -> None:

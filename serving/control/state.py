@@ -85,8 +85,9 @@ class Generation(Record):
     created_at: float
     published_at: float | None = None
     gate: GateReport | None = None
-    probe_ms: float | None = None
-    """Median latency of its first requests through the serving path, before it was published."""
+    probe_s: float | None = None
+    """Median latency, in seconds, of its first requests through the serving path, before it was
+    published."""
     error: str | None = None
     """The last error in words."""
     since: float | None = None

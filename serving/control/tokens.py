@@ -1,6 +1,6 @@
 """Bearer tokens of the administrative API: who may read or change the state.
 
-    Authorization: Bearer <token> ─▶ Authoriser.require(...) ─▶ the Token, by name and scope
+    Authorization: Bearer <token> ─▶ Authorizer.require(...) ─▶ the Token, by name and scope
 
 Tokens are random, so their SHA-256 is stored without salt; the text of a token exists only where it
 is used, and in the file that the first start makes. Failed attempts are limited by address.
@@ -123,7 +123,7 @@ class AttemptLimiter:
             self._failed.popitem(last=False)
 
 
-class Authoriser:
+class Authorizer:
     """Finds the token of a request. Use it from one thread."""
 
     def __init__(

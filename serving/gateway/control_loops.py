@@ -38,15 +38,20 @@ class ControlLoops:
         store: Store,
         cluster: Cluster,
         settings: Settings,
-        hidden: frozenset[GenerationKey],
+        excluded: frozenset[GenerationKey],
     ) -> None:
-        """`hidden` generations are not served."""
+        """`excluded` generations are not served."""
         self._gateway = gateway
         self._store = store
         self._poll_s = settings.control.poll_s
         storage = open_storage(settings.artifacts)
         self._agent = Agent(
-            gateway, store, settings.catalog, poll_s=self._poll_s, storage=storage, hidden=hidden
+            gateway,
+            store,
+            settings.catalog,
+            poll_s=self._poll_s,
+            storage=storage,
+            excluded=excluded,
         )
         self._reconciler = Reconciler(
             gateway.name,
@@ -59,7 +64,7 @@ class ControlLoops:
             kept_jobs=settings.control.kept_jobs,
             kept_history=settings.control.kept_history,
             storage=storage,
-            hidden=hidden,
+            excluded=excluded,
         )
         self._loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []
@@ -107,8 +112,8 @@ class ControlLoops:
             await asyncio.sleep(min(BUSY_POLL_S, self._poll_s) if is_busy else self._poll_s)
 
     def _probe(self, variant: str, generation: int) -> float:
-        """Return the latency of a warm generation in milliseconds. To be called on a thread."""
+        """Return the latency of a warm generation in seconds. To be called on a thread."""
         probe = asyncio.run_coroutine_threadsafe(
             self._gateway.probe(variant, generation), self._loop
         )
-        return probe.result(PROBE_TIMEOUT_S) * 1000
+        return probe.result(PROBE_TIMEOUT_S)

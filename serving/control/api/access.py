@@ -8,7 +8,7 @@ from typing import Final
 from serving.control.api.threads import BlockingCalls
 from serving.control.state import Scope
 from serving.control.store.store import Store
-from serving.control.tokens import Authoriser, Token
+from serving.control.tokens import Authorizer, Token
 from serving.protocol.control import Caller
 
 NOBODY: Final = "unknown"
@@ -25,14 +25,14 @@ class Access:
         """
         self._store = store
         self._call = call
-        self._authoriser = Authoriser(tokens, on_failure=self._record)
+        self._authorizer = Authorizer(tokens, on_failure=self._record)
 
     def authorize(self, caller: Caller, scope: Scope) -> str:
         """Return the name of the caller's token.
 
         Raises `Unauthorized`, `Forbidden`, or `Overloaded` after too many failed attempts.
         """
-        return self._authoriser.require(caller.authorization, scope, caller.address).name
+        return self._authorizer.require(caller.authorization, scope, caller.address).name
 
     def check_inference(self, caller: Caller) -> None:
         """Raise, as `authorize` does, unless the caller has a token of any scope."""

@@ -27,8 +27,8 @@ class CardSummary(Record):
     accuracy: float
     accuracy_difference: Interval
     """Accuracy minus that of dense."""
-    p50_ms: float
-    """Median time of the smallest batch that was measured, on an idle machine."""
+    p50_s: float
+    """Median time, in seconds, of the smallest batch that was measured, on an idle machine."""
     served_bytes: int
     resident_bytes: int
     is_of_this_hardware: bool
@@ -144,7 +144,7 @@ def summarize(card: ReportCard, hardware_key: str) -> CardSummary:
     return CardSummary(
         accuracy=card.accuracy.value,
         accuracy_difference=card.accuracy_difference,
-        p50_ms=card.latencies[0].p50_s * 1e3,
+        p50_s=card.latencies[0].p50_s,
         served_bytes=card.served_bytes,
         resident_bytes=card.resident_bytes,
         is_of_this_hardware=card.hardware.key == hardware_key,

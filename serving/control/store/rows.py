@@ -36,7 +36,7 @@ def generation_of(row: RowMapping) -> Generation:
         created_at=row["created_at"],
         published_at=row["published_at"],
         gate=None if gate is None else GateReport.model_validate_json(gate),
-        probe_ms=row["probe_ms"],
+        probe_s=row["probe_s"],
         error=row["error"],
         since=row["since"],
     )

@@ -253,13 +253,13 @@ class Store:
         with self._database.write() as transaction:
             return transitions.cancelled(transaction, job_id)
 
-    def publish(self, name: str, number: int, probe_ms: float | None = None) -> None:
+    def publish(self, name: str, number: int, probe_s: float | None = None) -> None:
         """Let a warm generation get the requests; the former one is to be drained.
 
-        `probe_ms` is the median latency of its first requests through the serving path.
+        `probe_s` is the median latency of its first requests through the serving path.
         """
         with self._database.write() as transaction:
-            transitions.publish(transaction, name, number, probe_ms)
+            transitions.publish(transaction, name, number, probe_s)
 
     def drained(self, name: str, number: int) -> None:
         """Record that a former generation has no hosts any more; its files are kept."""
@@ -326,7 +326,7 @@ class Store:
             presence.report(transaction, gateway, reports)
 
     def forget(self, gateway: str) -> None:
-        """Delete a gateway that stops, so that nobody waits for its reports."""
+        """Delete a gateway that stops, so that nothing waits for its reports."""
         with self._database.write() as transaction:
             presence.forget(transaction, gateway)
 

@@ -39,7 +39,7 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Who asks, and how a repetition of the request is recognised."""
+    """Who asks, and how a repetition of the request is recognized."""
 
     actor: str
     idempotency_key: str | None = None
@@ -104,7 +104,7 @@ def publish(transaction: Transaction, name: str, number: int, request: Request) 
         raise Conflict(f"{subject} has no files on disk; build it again from its recipe")
     if generation.gate is not None and generation.gate.verdict != "pass" and not request.reason:
         raise InvalidRequest(f"the gate did not let {subject} pass; to publish it, give a reason")
-    former = move(transaction, name, number, "warming", error=None, probe_ms=None)
+    former = move(transaction, name, number, "warming", error=None, probe_s=None)
     job = _add_job(
         transaction,
         "publish",

@@ -64,7 +64,7 @@ GENERATIONS: Final = Table(
     Column("created_at", Double, nullable=False),
     Column("published_at", Double),
     Column("gate", Text),
-    Column("probe_ms", Double),
+    Column("probe_s", Double),
     Column("error", Text),
     Column("has_files", Boolean, nullable=False),
     Column("since", Double),

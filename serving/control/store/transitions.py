@@ -153,11 +153,11 @@ def cancelled(transaction: Transaction, job_id: str) -> Job:
     """Confirm that the builder of a job that was to be cancelled has ended."""
     row = _require(transaction, job_id, "running")
     if row["cancelled_by"] is None:
-        raise IllegalTransition(f"nobody has cancelled job {job_id}")
+        raise IllegalTransition(f"job {job_id} was not cancelled")
     return _cancelled(transaction, row)
 
 
-def publish(transaction: Transaction, name: str, number: int, probe_ms: float | None) -> None:
+def publish(transaction: Transaction, name: str, number: int, probe_s: float | None) -> None:
     """Make a warm generation the one that gets requests; the former one is to be drained."""
     row = active_job(transaction, name)
     if row is None or row["generation"] != number:
@@ -174,7 +174,7 @@ def publish(transaction: Transaction, name: str, number: int, probe_ms: float | 
         number,
         "published",
         published_at=transaction.now,
-        probe_ms=probe_ms,
+        probe_s=probe_s,
         gate=None if gate is None else gate.model_dump_json(),
         error=None,
     )

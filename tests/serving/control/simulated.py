@@ -136,13 +136,13 @@ class MemoryGateway:
     store: Store
     routed: dict[str, int] = field(default_factory=dict)
     is_alive: bool = True
-    hidden: frozenset[GenerationKey] = frozenset()
+    excluded: frozenset[GenerationKey] = frozenset()
 
     def step(self, apps: Mapping[GenerationKey, App]) -> None:
         if not self.is_alive:
             return
         lineup = self.store.lineup()
-        published = dict(lineup.published.items() - self.hidden)
+        published = dict(lineup.published.items() - self.excluded)
         up = {key for key, app in apps.items() if app.status == "running"}
         reports = [
             self._report(key, "warm" if key in up else "starting", int(key in up))
@@ -177,13 +177,13 @@ class World:
         self,
         folder: Path,
         crash: CrashPoint | None = None,
-        hidden: frozenset[GenerationKey] = frozenset(),
+        excluded: frozenset[GenerationKey] = frozenset(),
     ) -> None:
         self.now = 1000.0
         (folder / "state.db").write_bytes(_empty_database())
         self.store = Store(f"sqlite:///{folder / 'state.db'}", clock=lambda: self.now)
         self.cluster = MemoryCluster(on_delete=self._check_unused)
-        self.gateways = [MemoryGateway(name, self.store, hidden=hidden) for name in "ab"]
+        self.gateways = [MemoryGateway(name, self.store, excluded=excluded) for name in "ab"]
         self.crash = crash or CrashPoint()
         self.verdict: GateVerdict = "pass"
         self.builder_steps = 3
@@ -191,7 +191,7 @@ class World:
         self.mute: set[GenerationKey] = set()
         """Generations whose hosts do not answer a probe."""
         self._folder = folder
-        self._hidden = hidden
+        self._excluded = excluded
         self._storage: Storage | None = None
         self._reconcilers = {each.name: self.new_reconciler(each.name) for each in self.gateways}
         for name in ("dense", "int8"):
@@ -210,7 +210,7 @@ class World:
             kept_jobs=100,
             kept_history=KEPT_HISTORY,
             storage=self._storage,
-            hidden=self._hidden,
+            excluded=self._excluded,
             clock=lambda: self.now,
         )
 

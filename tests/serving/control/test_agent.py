@@ -156,7 +156,7 @@ def test_a_start_adopts_the_catalog_once_and_what_was_removed_stays_removed(
     assert generations.on_disk(catalog) == {("dense", 1), ("int8", 1)}
 
 
-def test_a_variant_that_is_not_among_the_settings_is_hidden_but_kept(
+def test_a_variant_that_is_not_among_the_settings_is_not_served_but_kept(
     catalog: Path, store: Store
 ) -> None:
     assert adopt_catalog(store, catalog, ["dense"]) == frozenset()

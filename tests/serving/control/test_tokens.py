@@ -13,7 +13,7 @@ from serving.control.settings import Control
 from serving.control.state import Scope
 from serving.control.tokens import (
     AttemptLimiter,
-    Authoriser,
+    Authorizer,
     Token,
     create,
     digest,
@@ -63,7 +63,7 @@ def test_a_token_is_random_and_stored_as_its_sha256() -> None:
     ],
 )
 def test_a_token_allows_what_its_scope_says(header: str, scope: Scope, name: str) -> None:
-    assert Authoriser(TOKENS).require(header, scope, "10.0.0.1").name == name
+    assert Authorizer(TOKENS).require(header, scope, "10.0.0.1").name == name
 
 
 @pytest.mark.parametrize(
@@ -85,40 +85,40 @@ def test_without_a_token_of_the_scope_nothing_is_allowed(
     header: str | None, error: type[ServingError], message: str
 ) -> None:
     with pytest.raises(error, match=message) as caught:
-        Authoriser(TOKENS).require(header, "admin", "10.0.0.1")
+        Authorizer(TOKENS).require(header, "admin", "10.0.0.1")
     assert ADMIN not in str(caught.value)
 
 
 def test_without_tokens_nobody_is_allowed() -> None:
     with pytest.raises(Unauthorized):
-        Authoriser(()).require(f"Bearer {ADMIN}", "read", "10.0.0.1")
+        Authorizer(()).require(f"Bearer {ADMIN}", "read", "10.0.0.1")
 
 
 def test_too_many_failed_attempts_block_the_address_for_a_while(
     limiter: AttemptLimiter, clock: Clock
 ) -> None:
     failures: list[str] = []
-    authoriser = Authoriser(TOKENS, limiter, failures.append)
+    authorizer = Authorizer(TOKENS, limiter, failures.append)
     for _ in range(3):
         with pytest.raises(Unauthorized):
-            authoriser.require("Bearer guess", "admin", "10.0.0.1")
+            authorizer.require("Bearer guess", "admin", "10.0.0.1")
         clock.now += 10
     with pytest.raises(Overloaded, match="too many failed attempts") as caught:
-        authoriser.require(f"Bearer {ADMIN}", "admin", "10.0.0.1")
+        authorizer.require(f"Bearer {ADMIN}", "admin", "10.0.0.1")
     assert caught.value.retry_after_s == 30
-    authoriser.require(f"Bearer {ADMIN}", "admin", "10.0.0.2")
+    authorizer.require(f"Bearer {ADMIN}", "admin", "10.0.0.2")
     clock.now += 30
-    authoriser.require(f"Bearer {ADMIN}", "admin", "10.0.0.1")
+    authorizer.require(f"Bearer {ADMIN}", "admin", "10.0.0.1")
     assert failures == ["10.0.0.1"] * 3
 
 
 def test_a_request_without_a_token_or_with_a_small_scope_is_no_failed_attempt(
     limiter: AttemptLimiter,
 ) -> None:
-    authoriser = Authoriser(TOKENS, limiter)
+    authorizer = Authorizer(TOKENS, limiter)
     for header in [None, f"Bearer {READ}"] * 5:
         with pytest.raises((Unauthorized, Forbidden)):
-            authoriser.require(header, "admin", "10.0.0.1")
+            authorizer.require(header, "admin", "10.0.0.1")
     assert limiter.blocked_s("10.0.0.1") == 0
 
 
@@ -131,7 +131,7 @@ def test_the_limiter_remembers_a_bounded_number_of_addresses(limiter: AttemptLim
 
 def test_two_tokens_cannot_have_the_same_name() -> None:
     with pytest.raises(ValueError, match="must differ, got operator, operator"):
-        Authoriser((TOKENS[0], TOKENS[0]))
+        Authorizer((TOKENS[0], TOKENS[0]))
     with pytest.raises(ValidationError, match="must differ"):
         Control(tokens=(TOKENS[0], TOKENS[0]))
 

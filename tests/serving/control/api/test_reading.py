@@ -42,7 +42,7 @@ async def test_the_list_has_state_card_replicas_and_the_job_in_progress(
     int8 = variants[1]
     assert (int8["state"], int8["published"], int8["error"]) == ("published", 1, None)
     assert int8["card"]["accuracy"] == 0.9
-    assert int8["card"]["p50_ms"] == 2.0
+    assert int8["card"]["p50_s"] == 0.002
     assert [each["replicas"] for each in int8["replicas"]] == [2]
     assert int8["job"]["kind"] == "build"
     assert variants[0]["job"] is None

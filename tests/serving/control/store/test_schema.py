@@ -40,7 +40,7 @@ def test_the_migrations_make_the_tables_that_the_code_uses(url: str) -> None:
 
 def test_the_migrations_are_one_line_from_the_first_to_the_last() -> None:
     scripts = ScriptDirectory(str(MIGRATIONS))
-    assert [each.revision for each in scripts.walk_revisions()] == ["0002", "0001"]
+    assert [each.revision for each in scripts.walk_revisions()] == ["0003", "0002", "0001"]
 
 
 def test_a_database_of_the_first_revision_is_brought_up_to_date_with_all_that_is_in_it(
@@ -50,7 +50,7 @@ def test_a_database_of_the_first_revision_is_brought_up_to_date_with_all_that_is
         assert store.lineup().published == {"dense": 1, "int8": 2}
         assert states(store) == ["kept", "published"]
         generation = store.generation("int8", 2)
-        assert (generation.probe_ms, generation.since) == (3.0, None)
+        assert (generation.probe_s, generation.since) == (0.003, None)
         assert generation.gate is not None
         assert generation.gate.checks[0].rule == "max_accuracy_drop"
         assert store.generation("pruned", 1).error == "the recipe needs more than 4 GiB"

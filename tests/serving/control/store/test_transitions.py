@@ -36,7 +36,7 @@ def test_a_build_passes_through_its_stages_and_keeps_the_time_of_each(
         "warming": 10,
     }  # fmt: skip
     generation = store.generation("int8", 1)
-    assert (generation.digest, generation.gate, generation.probe_ms) == ("d" * 64, gate(), 2.5)
+    assert (generation.digest, generation.gate, generation.probe_s) == ("d" * 64, gate(), 2.5)
     assert generation.published_at == generation.since == job.ended_at == clock.now
     assert store.lineup().published == {"int8": 1}
 
@@ -96,10 +96,10 @@ def test_a_lost_builder_is_started_again_with_the_same_generation(store: Store) 
 def test_a_generation_is_probed_again_before_it_is_published_again(store: Store) -> None:
     build(store, add(store))
     store.publish("int8", 1, 2.5)
-    assert store.generation("int8", 1).probe_ms == 2.5
+    assert store.generation("int8", 1).probe_s == 2.5
     serve(store)
     store.submit_publish("int8", 1, "bo")
-    assert store.generation("int8", 1).probe_ms is None
+    assert store.generation("int8", 1).probe_s is None
 
 
 def test_a_variant_that_was_removed_and_published_again_follows_the_catalog_again(
