@@ -11,8 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
+from serving.control.actions import (
+    Action,
+    Build,
+    Cancelled,
+    Delete,
+    Deploy,
+    Drained,
+    EndBuild,
+    Fail,
+    Publish,
+    Removed,
+    Requeue,
+    SetError,
+)
 from serving.control.cluster import App, GenerationKey
 from serving.control.state import Generation, Job, JobStage, ReplicaReport, Snapshot
 
@@ -57,108 +71,6 @@ class Observation:
     """Number of host replicas of each generation."""
     retry_at: Mapping[GenerationKey, float] = field(default_factory=dict)
     """When to deploy a generation again whose hosts failed to start."""
-
-
-@dataclass(frozen=True)
-class Build:
-    """Mark a job as started, then start its builder."""
-
-    job: Job
-
-
-@dataclass(frozen=True)
-class EndBuild:
-    """End the builder of a job."""
-
-    job: str
-
-
-@dataclass(frozen=True)
-class Cancelled:
-    """Record that the builder of a job that was to be cancelled has ended."""
-
-    job: str
-
-
-@dataclass(frozen=True)
-class Requeue:
-    """Put a job whose builder is lost back into the queue."""
-
-    job: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Fail:
-    """End a job without success; its generation gets no request."""
-
-    job: str
-    error: str
-
-
-@dataclass(frozen=True)
-class Deploy:
-    """Start the hosts of a generation."""
-
-    variant: str
-    generation: int
-
-
-@dataclass(frozen=True)
-class Delete:
-    """Stop the hosts of a generation."""
-
-    variant: str
-    generation: int
-    failed: bool = False
-    """Its hosts could not start: wait before they are deployed again."""
-
-
-@dataclass(frozen=True)
-class Publish:
-    """Probe a warm generation, then send requests to it and drain the one that got them so far."""
-
-    variant: str
-    generation: int
-
-
-@dataclass(frozen=True)
-class Drained:
-    """Record that a generation has no hosts any more."""
-
-    variant: str
-    generation: int
-
-
-@dataclass(frozen=True)
-class Removed:
-    """Record that a variant has no hosts any more and is removed."""
-
-    variant: str
-
-
-@dataclass(frozen=True)
-class SetError:
-    """Record the last error of a generation in words."""
-
-    variant: str
-    generation: int
-    error: str | None
-
-
-Action: TypeAlias = (
-    Build
-    | EndBuild
-    | Cancelled
-    | Requeue
-    | Fail
-    | Deploy
-    | Delete
-    | Publish
-    | Drained
-    | Removed
-    | SetError
-)
 
 
 def decide(state: Snapshot, seen: Observation) -> list[Action]:

@@ -1,7 +1,6 @@
 """Recipes from the network: data that is checked and bounded before anything is built.
 
     Recipe ─▶ check_recipe: steps, techniques, parameters, order, training
-           ─▶ forecast: size and memory of the variant
 
 A recipe names techniques and gives numbers, choices and patterns of layer names. There is no field
 for a path or an import. The schemas of the parameters come from `variants.catalog.techniques`, so
@@ -22,10 +21,8 @@ from jsonschema.exceptions import best_match
 
 from serving.control.settings import Builder
 from serving.errors import InvalidRequest, RequestTooLarge, shorten
-from variants.catalog.catalog import Catalog, ReportCard
 from variants.catalog.parameter_rules import parameters_error
-from variants.catalog.recipe import DENSE, Recipe, Step
-from variants.catalog.record import Record
+from variants.catalog.recipe import Recipe, Step
 from variants.catalog.techniques import known_techniques, order_error
 
 _LARGEST_INTEGER: Final = 2**63 - 1
@@ -63,7 +60,7 @@ def training_epochs(recipe: Recipe) -> int:
 
     A lottery ticket is trained once in each round and once more in the end.
     """
-    return sum(_epochs(_with_defaults(step)) for step in recipe)
+    return sum(_epochs(with_defaults(step)) for step in recipe)
 
 
 def _epochs(parameters: Mapping[str, Any]) -> int:
@@ -74,7 +71,7 @@ def _epochs(parameters: Mapping[str, Any]) -> int:
     return 0 if rounds is None else (int(rounds) - 1) * each
 
 
-def _with_defaults(step: Step) -> dict[str, Any]:
+def with_defaults(step: Step) -> dict[str, Any]:
     """Return the parameters of a step with the defaults of those that it does not set."""
     schema = known_techniques()[step.technique].parameters
     filled = _defaults(schema) | step.parameters
@@ -114,7 +111,7 @@ def _check_step(number: int, step: Step) -> None:
         raise InvalidRequest(
             f"{where}, {step.technique}: {_describe(error)}; known parameters: {names}"
         )
-    if text := parameters_error(step.technique, _with_defaults(step)):
+    if text := parameters_error(step.technique, with_defaults(step)):
         raise InvalidRequest(f"{where}, {step.technique}: {text}")
 
 
@@ -168,66 +165,3 @@ def _numbers(value: object) -> Iterator[float]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _numbers(item)
-
-
-class Forecast(Record):
-    """What a variant of a recipe will probably need; None if nothing similar was measured."""
-
-    served_bytes: int | None
-    """Size of the files that a host loads."""
-    resident_bytes: int | None
-    """Memory of one host."""
-    basis: str
-    """What the numbers are taken from."""
-
-
-_SIZES: Final[Mapping[str, float]] = {
-    "int8": 0.25,
-    "fp16": 0.5,
-    "bf16": 0.5,
-    "weight-sharing": 0.25,
-}
-"""Size of the weights after a technique, as a share of their size before."""
-
-
-def forecast(recipe: Recipe, catalog: Catalog, hardware_key: str | None = None) -> Forecast:
-    """Forecast size and memory of the variant of a valid recipe from the catalog's report cards.
-
-    The card of a variant with the same recipe counts, else one with the same techniques, else that
-    of dense with the usual effect of the techniques. `hardware_key` selects cards; None means any.
-    """
-    cards: dict[str, ReportCard] = {}
-    for name, variant in catalog.variants.items():
-        fitting = [c for c in variant.report_cards if hardware_key in (None, c.hardware.key)]
-        if fitting:
-            cards[name] = fitting[-1]
-    kinds = [step.technique for step in recipe]
-    same = [name for name in cards if catalog.variants[name].recipe == recipe]
-    similar = [
-        name
-        for name in cards
-        if [step.technique for step in catalog.variants[name].recipe] == kinds
-    ]
-    for names, what in ((same, "the same recipe"), (similar, "the same techniques")):
-        if names:
-            card = cards[names[0]]
-            return Forecast(
-                served_bytes=card.served_bytes,
-                resident_bytes=card.resident_bytes,
-                basis=f"the report card of {names[0]}, which has {what}",
-            )
-    if DENSE not in cards:
-        return Forecast(served_bytes=None, resident_bytes=None, basis="no report card is similar")
-    share = math.prod(_size_share(step) for step in recipe)
-    dense = cards[DENSE]
-    return Forecast(
-        served_bytes=round(share * dense.served_bytes),
-        resident_bytes=round(share * dense.resident_bytes),
-        basis="the report card of dense and the usual effect of the techniques",
-    )
-
-
-def _size_share(step: Step) -> float:
-    if step.technique == "structured":
-        return 1 - float(_with_defaults(step)["share"])
-    return _SIZES.get(step.technique, 1.0)

@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Final
 
-from serving.control import decision
+from serving.control import actions
 from serving.control.cluster import Cluster, GenerationKey
 from serving.control.decision import Observation, decide
 from serving.control.state import Snapshot
@@ -186,36 +186,36 @@ class Reconciler:
             self._store.delete_records(self._kept_jobs, self._kept_history)
         return True
 
-    def _act(self, action: decision.Action) -> None:
+    def _act(self, action: actions.Action) -> None:
         store, cluster = self._store, self._cluster
         logger.info("reconciling", extra=_log_fields(action))
         match action:
-            case decision.Build(job):
+            case actions.Build(job):
                 store.start_job(job.id)
                 cluster.start_build(job)
                 self._delete_files()  # of generations that failed or were rejected
-            case decision.EndBuild(job):
+            case actions.EndBuild(job):
                 cluster.end_build(job)
-            case decision.Cancelled(job):
+            case actions.Cancelled(job):
                 store.cancelled(job)
-            case decision.Requeue(job, why):
+            case actions.Requeue(job, why):
                 store.requeue(job, why)
-            case decision.Fail(job, error):
+            case actions.Fail(job, error):
                 store.fail(job, error)
-            case decision.Deploy(variant, generation):
+            case actions.Deploy(variant, generation):
                 cluster.deploy(variant, generation)
-            case decision.Delete(variant, generation, failed):
+            case actions.Delete(variant, generation, failed):
                 cluster.delete(variant, generation)
                 if failed:
                     self._back_off((variant, generation))
-            case decision.Publish(variant, generation):
+            case actions.Publish(variant, generation):
                 self._publish((variant, generation))
-            case decision.Drained(variant, generation):
+            case actions.Drained(variant, generation):
                 store.drained(variant, generation)
                 self._delete_files()
-            case decision.Removed(variant):
+            case actions.Removed(variant):
                 store.removed(variant)
-            case decision.SetError(variant, generation, error):
+            case actions.SetError(variant, generation, error):
                 store.set_error(variant, generation, error)
 
     def _publish(self, key: GenerationKey) -> None:
@@ -267,9 +267,9 @@ def _delete_copies(store: Store, storage: Storage) -> None:
         logger.warning("copies of old generations are not deleted", extra={"cause": str(error)})
 
 
-def _log_fields(action: decision.Action) -> dict[str, object]:
+def _log_fields(action: actions.Action) -> dict[str, object]:
     """Return the name of an action and its arguments."""
     fields = {field.name: getattr(action, field.name) for field in dataclasses.fields(action)}
-    if isinstance(action, decision.Build):
+    if isinstance(action, actions.Build):
         fields["job"] = action.job.id
     return {"action": type(action).__name__, **fields}

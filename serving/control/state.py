@@ -72,6 +72,11 @@ class GateReport(Record):
     reason: str | None = None
     """Why it was published in spite of the verdict."""
 
+    def describe(self) -> str:
+        """Return the verdict and the checks that did not pass, in words."""
+        failed = [check.text for check in self.checks if check.verdict != "pass"]
+        return ": ".join(filter(None, ["the gate", self.verdict, "; ".join(failed)]))
+
 
 class Generation(Record):
     """One generation of a variant. Times are in seconds since 1970."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from serving.control.api.views import Preview
-from serving.control.estimate import estimate_s, typical_seconds
 from serving.control.gate import describe
-from serving.control.recipes import forecast
 from serving.control.settings import Gate
+from serving.control.size_estimate import estimate_size
 from serving.control.state import Job
 from serving.control.store.store import Store
+from serving.control.time_estimate import estimate_s, typical_seconds
 from variants.catalog.catalog import Catalog
 from variants.catalog.recipe import Recipe
 
@@ -23,9 +23,9 @@ def preview_build(
     Report cards of the hardware `hardware_key` count, or of any if there is none.
     """
     records = Catalog.load(catalog)
-    sizes = forecast(recipe, records, hardware_key)
+    sizes = estimate_size(recipe, records, hardware_key)
     if sizes.served_bytes is None:
-        sizes = forecast(recipe, records)
+        sizes = estimate_size(recipe, records)
     job = Job(
         id="",
         kind="build",

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from serving.control.state import (
-    GateReport,
     Generation,
     GenerationState,
     HistoryEntry,
@@ -133,12 +132,6 @@ def card_generation(record: VariantRecord) -> int | None:
     return next((g.number for g in reversed(record.generations) if g.state in on_disk), None)
 
 
-def gate_in_words(report: GateReport) -> str:
-    """Return the checks of a gate that did not pass, in words."""
-    found = [check.text for check in report.checks if check.verdict != "pass"]
-    return "; ".join(found) or f"the verdict is {report.verdict}"
-
-
 def summarize(card: ReportCard, hardware_key: str) -> CardSummary:
     """Return the main figures of a report card."""
     return CardSummary(
@@ -164,8 +157,7 @@ def last_error(record: VariantRecord, replicas: Sequence[ReplicaReport]) -> str 
     found: list[str | None] = [report.error for report in replicas]
     found += [each.error for each in record.generations if each.number == record.published]
     for newest in record.generations[-1:]:
-        if newest.error is None and newest.state == "rejected" and newest.gate is not None:
-            words = gate_in_words(newest.gate)
-            found.append(f"the gate rejected generation {newest.number}: {words}")
         found.append(newest.error)
+        if newest.state == "rejected" and newest.gate is not None:
+            found.append(newest.gate.describe())
     return next(filter(None, found), None)

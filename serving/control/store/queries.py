@@ -8,7 +8,6 @@ from typing import Final
 
 from sqlalchemy import RowMapping, Select, func, select
 
-from serving.control.estimate import estimate_s, typical_seconds
 from serving.control.state import (
     ENDED,
     Generation,
@@ -38,6 +37,7 @@ from serving.control.store.tables import (
     SERVICE,
     VARIANTS,
 )
+from serving.control.time_estimate import estimate_s, typical_seconds
 from serving.errors import ModelNotFound, shorten
 
 _COMPARED_JOBS: Final = 20

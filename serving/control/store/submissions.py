@@ -6,12 +6,12 @@ contradicts the present state.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import insert, select, update
 
 from serving.control.state import ENDED, Job, JobKind
@@ -29,12 +29,12 @@ from serving.control.store.database import Transaction
 from serving.control.store.rows import recipe_text
 from serving.control.store.tables import GENERATIONS, JOBS, VARIANTS
 from serving.errors import Conflict, InvalidRequest, ModelNotFound, shorten
-from variants.catalog.recipe import DENSE, Recipe
+from variants.catalog.recipe import DENSE, Recipe, VariantName
 
 JOB_ID_BYTES: Final = 6
 """Random bytes of a job's id: few, because people type and read it, and jobs are few too."""
 
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
+_NAME: Final = TypeAdapter[str](VariantName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,13 @@ def build(
     """
     if (same := repeated(transaction, request)) is not None:
         return same
-    if not _NAME.fullmatch(name):
+    try:
+        _NAME.validate_python(name)
+    except ValidationError:
         raise InvalidRequest(
             f"{shorten(name)} cannot name a variant: use up to 63 lower-case letters, digits, "
             "dots, colons and hyphens, the first a letter or a digit"
-        )
+        ) from None
     if name == DENSE:
         raise InvalidRequest(f"{DENSE} is the model without compression; choose another name")
     if request.force and not request.reason:

@@ -100,7 +100,7 @@ def built(transaction: Transaction, job_id: str, digest: str, gate: GateReport) 
         move(transaction, name, number, "warming", **values)
         enter_stage(transaction, row, "warming", 0.0)
     else:
-        reason = _verdict(gate)
+        reason = gate.describe()
         move(transaction, name, number, "rejected", error=reason, **values)
         end_job(transaction, row, "rejected", error=reason)
         record(transaction, SYSTEM, "rejected", f"{name}@{number}", reason)
@@ -291,9 +291,3 @@ def _require_builder(transaction: Transaction, job_id: str) -> RowMapping:
     if STAGES.index(row["stage"]) > STAGES.index("gate"):
         raise IllegalTransition(f"job {job_id} is past its builder, in {row['stage']}")
     return row
-
-
-def _verdict(gate: GateReport) -> str:
-    """Return the checks that did not pass, in words."""
-    texts = [check.text for check in gate.checks if check.verdict != "pass"]
-    return f"the gate: {gate.verdict}: " + "; ".join(texts)

@@ -7,18 +7,9 @@ from typing import Any
 
 import pytest
 
+from serving.control.actions import Action, Delete, Fail, Publish, SetError
 from serving.control.cluster import App
-from serving.control.decision import (
-    UNDRAINED_S,
-    UNUSABLE_S,
-    Action,
-    Delete,
-    Fail,
-    Observation,
-    Publish,
-    SetError,
-    decide,
-)
+from serving.control.decision import UNDRAINED_S, UNUSABLE_S, Observation, decide
 from serving.control.state import Generation, Job, Lineup, ReplicaReport, Snapshot, VariantRecord
 
 NOW = 1000.0

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from serving.control.api.bodies import Replacement, parse_body
-from serving.control.recipes import check_recipe, forecast, training_epochs
+from serving.control.recipes import check_recipe, training_epochs
 from serving.control.settings import Builder
 from serving.errors import InvalidRequest, RequestTooLarge
-from tests.variants.catalog.cards import card, catalog
 from variants.catalog.recipe import Recipe, Step
 
 LIMITS = Builder()
@@ -170,24 +169,3 @@ def test_recipes_are_checked_without_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
-
-
-def test_the_most_similar_report_card_makes_the_forecast() -> None:
-    dense = card().model_copy(update={"served_bytes": 1_000, "resident_bytes": 2_000})
-    int8 = card().model_copy(update={"served_bytes": 300, "resident_bytes": 700})
-    both = catalog({"dense": (dense,), "int8": (int8,)})
-    measured = _recipe(INT8)
-    variants = dict(both.variants)
-    variants["int8"] = variants["int8"].model_copy(update={"recipe": measured})
-    both = both.model_copy(update={"variants": variants})
-
-    for recipe, expected, basis in (
-        (measured, (300, 700), "int8, which has the same recipe"),
-        (_recipe(_step("int8", samples=8)), (300, 700), "int8, which has the same techniques"),
-        (_recipe(_step("fp16")), (500, 1_000), "dense and the usual effect"),
-        (_recipe(_step("structured", share=0.75), INT8), (62, 125), "dense and the usual effect"),
-    ):
-        found = forecast(recipe, both)
-        assert (found.served_bytes, found.resident_bytes) == expected
-        assert basis in found.basis
-    assert forecast(measured, both, "another-cpu").served_bytes is None

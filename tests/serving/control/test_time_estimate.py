@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from serving.control.estimate import estimate_s, typical_seconds
 from serving.control.state import Job, JobKind, JobStage
+from serving.control.time_estimate import estimate_s, typical_seconds
 from variants.catalog.recipe import Recipe, Step
 
 INT8: Recipe = (Step(technique="int8"),)
