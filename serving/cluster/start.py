@@ -19,7 +19,8 @@ from ray import serve
 from serving.cluster.apps import gateway_app
 from serving.cluster.host_deployment import host_app
 from serving.cluster.names import GATEWAY, app_name
-from serving.cluster.serve_cluster import WAITING, list_apps
+from serving.cluster.serve_cluster import list_apps
+from serving.cluster.start_failure import WAITING
 from serving.control.cluster import GenerationKey
 from serving.control.startup import adopt_catalog, open_store
 from serving.control.store.store import Store
