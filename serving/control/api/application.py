@@ -31,10 +31,11 @@ from serving.control.api.bodies import (
     reason,
 )
 from serving.control.api.events import Streams
-from serving.control.api.service import Origin, VariantService
+from serving.control.api.service import VariantService
 from serving.control.api.threads import BlockingCalls
 from serving.control.api.views import Preview
 from serving.control.state import Job, Scope
+from serving.control.store.submissions import Origin
 from serving.errors import STATUS, InvalidRequest, Overloaded, ServingError, Unauthorized
 from serving.protocol.control import ADMIN, AUTHORIZATION, CHALLENGE, Caller
 from serving.protocol.failure import INTERNAL_ERROR, log_failure

@@ -15,9 +15,10 @@ import orjson
 
 from serving.control.api.application import Authorize
 from serving.control.api.bodies import Addition, Replacement, parse_body
-from serving.control.api.service import Origin, VariantService
+from serving.control.api.service import VariantService
 from serving.control.api.threads import BlockingCalls
 from serving.control.state import ENDED, Job, VariantRecord
+from serving.control.store.submissions import Origin
 from serving.errors import Conflict, InvalidRequest, NotReady, Unsupported, shorten
 from serving.protocol.control import Caller
 

@@ -30,21 +30,11 @@ from serving.control.api.views import (
 from serving.control.state import Job, ReplicaReport, VariantRecord
 from serving.control.store.presence import GATEWAY_LOST_S
 from serving.control.store.store import Store
-from serving.errors import Conflict, InvalidRequest, ModelNotFound
+from serving.control.store.submissions import Origin
+from serving.errors import Conflict, ModelNotFound
 from variants.catalog import generations
 from variants.catalog.catalog import ReportCard
 from variants.catalog.recipe import DENSE, Recipe
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Who asks for a change, and how a repetition of the request is recognized."""
-
-    actor: str
-    key: str | None = None
-    """The idempotency key."""
-    digest: str | None = None
-    """SHA-256 of the request."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +129,7 @@ class VariantService:
 
         Raises `Conflict` if that was another request.
         """
-        if origin.key is None or origin.digest is None:
-            return None
-        return self._store.submitted(origin.actor, origin.key, origin.digest)
+        return None if origin.idempotency_key is None else self._store.submitted(origin)
 
     def add(self, body: Addition, origin: Origin) -> Job | Preview:
         """Add a variant, or publish one again that was removed."""
@@ -193,8 +181,8 @@ class VariantService:
             origin.actor,
             meeting_slo=meeting_slo,
             force=force,
-            idempotency_key=origin.key,
-            body_sha256=origin.digest,
+            idempotency_key=origin.idempotency_key,
+            body_sha256=origin.body_sha256,
             reason=reason,
         )
 
@@ -205,8 +193,6 @@ class VariantService:
     def _submit(
         self, name: str, body: Replacement, origin: Origin, *, must_exist: bool
     ) -> Job | Preview:
-        if body.force and body.reason is None:
-            raise InvalidRequest("force needs a reason, for the history")
         record = self._find(name)
         is_served = record is not None and record.published is not None
         self._check_exists(name, is_served=is_served, must_exist=must_exist)
@@ -223,8 +209,8 @@ class VariantService:
             source.recipe,
             origin.actor,
             must_exist=must_exist,
-            idempotency_key=origin.key,
-            body_sha256=origin.digest,
+            idempotency_key=origin.idempotency_key,
+            body_sha256=origin.body_sha256,
             force=body.force,
             reason=body.reason,
         )
@@ -278,8 +264,8 @@ class VariantService:
             name,
             number,
             origin.actor,
-            idempotency_key=origin.key,
-            body_sha256=origin.digest,
+            idempotency_key=origin.idempotency_key,
+            body_sha256=origin.body_sha256,
             reason=reason,
         )
 

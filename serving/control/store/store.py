@@ -36,7 +36,7 @@ from serving.control.store import (
     transitions,
 )
 from serving.control.store.database import Database
-from serving.control.store.submissions import Request
+from serving.control.store.submissions import Origin
 from variants.catalog.recipe import Recipe
 
 
@@ -152,9 +152,17 @@ class Store:
         `must_exist`, and `Conflict` if the variant is served already, has a job in progress, or the
         key was used with another `body_sha256`.
         """
-        request = Request(actor, idempotency_key, body_sha256, force, reason)
+        origin = Origin(actor, idempotency_key, body_sha256)
         with self._database.write() as transaction:
-            return submissions.build(transaction, name, recipe, request, must_exist)
+            return submissions.build(
+                transaction,
+                name,
+                recipe,
+                origin,
+                must_exist=must_exist,
+                force=force,
+                reason=reason,
+            )
 
     def submit_publish(
         self,
@@ -171,9 +179,9 @@ class Store:
         Raises `InvalidRequest` if the gate did not let it pass and there is no reason,
         `ModelNotFound`, and `Conflict` if it is served, draining or deleted, or as `submit_build`.
         """
-        request = Request(actor, idempotency_key, body_sha256, reason=reason)
+        origin = Origin(actor, idempotency_key, body_sha256)
         with self._database.write() as transaction:
-            return submissions.publish(transaction, name, number, request)
+            return submissions.publish(transaction, name, number, origin, reason)
 
     def submit_remove(
         self,
@@ -191,17 +199,19 @@ class Store:
         Raises `ModelNotFound` if it is not served, and, unless `force` is set, `Conflict` if it is
         the last variant, or the last one of those `meeting_slo`; or as `submit_build`.
         """
-        request = Request(actor, idempotency_key, body_sha256, force, reason)
+        origin = Origin(actor, idempotency_key, body_sha256)
         with self._database.write() as transaction:
-            return submissions.remove(transaction, name, request, meeting_slo)
+            return submissions.remove(
+                transaction, name, origin, meeting_slo, force=force, reason=reason
+            )
 
-    def submitted(self, actor: str, idempotency_key: str, body_sha256: str) -> Job | None:
-        """Return the job that a request of this actor with this key made; None if there is none.
+    def submitted(self, origin: Origin) -> Job | None:
+        """Return the job that an earlier request of this origin made; None if there is none.
 
-        Raises `Conflict` if the key was used with another `body_sha256`.
+        Raises `Conflict` if its key was used for another request.
         """
         with self._database.read() as transaction:
-            return submissions.repeated(transaction, Request(actor, idempotency_key, body_sha256))
+            return submissions.repeated(transaction, origin)
 
     def cancel(self, job_id: str, actor: str) -> Job:
         """Cancel a job; repeating it changes nothing.

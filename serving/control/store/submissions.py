@@ -38,19 +38,24 @@ _NAME: Final = TypeAdapter[str](VariantName)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """Who asks, and how a repetition of the request is recognized."""
+class Origin:
+    """Who asks for a change, and how a repetition of the request is recognized."""
 
     actor: str
     idempotency_key: str | None = None
     body_sha256: str | None = None
     """SHA-256 of all that the request consists of: path and body."""
-    force: bool = False
-    reason: str | None = None
 
 
 def build(
-    transaction: Transaction, name: str, recipe: Recipe, request: Request, must_exist: bool
+    transaction: Transaction,
+    name: str,
+    recipe: Recipe,
+    origin: Origin,
+    *,
+    must_exist: bool,
+    force: bool,
+    reason: str | None,
 ) -> Job:
     """Queue a job that makes a generation from a recipe and publishes it.
 
@@ -58,7 +63,7 @@ def build(
 
     Raises `InvalidRequest`, `ModelNotFound`, or `Conflict`.
     """
-    if (same := repeated(transaction, request)) is not None:
+    if (same := repeated(transaction, origin)) is not None:
         return same
     try:
         _NAME.validate_python(name)
@@ -69,8 +74,8 @@ def build(
         ) from None
     if name == DENSE:
         raise InvalidRequest(f"{DENSE} is the model without compression; choose another name")
-    if request.force and not request.reason:
-        raise InvalidRequest("to publish in spite of the gate, give a reason")
+    if force and not reason:
+        raise InvalidRequest("force needs a reason, for the history")
     published = _published(transaction, name)
     if must_exist and published is None:
         raise (
@@ -82,12 +87,16 @@ def build(
         raise Conflict(f"{name} is served already, as generation {published}; replace it")
     _require_idle(transaction, name)
     ensure_variant(transaction, name)
-    job = _add_job(transaction, "build", name, request, recipe=recipe_text(recipe))
-    record(transaction, request.actor, "replace" if must_exist else "add", name, f"job {job}")
+    job = _add_job(
+        transaction, "build", name, origin, recipe=recipe_text(recipe), force=force, reason=reason
+    )
+    record(transaction, origin.actor, "replace" if must_exist else "add", name, f"job {job}")
     return queries.job(transaction, job)
 
 
-def publish(transaction: Transaction, name: str, number: int, request: Request) -> Job:
+def publish(
+    transaction: Transaction, name: str, number: int, origin: Origin, reason: str | None
+) -> Job:
     """Begin to warm up a generation that is on disk, to publish it.
 
     One that still drains keeps its hosts, unless they are being stopped already.
@@ -95,7 +104,7 @@ def publish(transaction: Transaction, name: str, number: int, request: Request) 
     Raises `InvalidRequest` if the gate did not let it pass and there is no reason, `ModelNotFound`,
     or `Conflict` if its files are gone, or if it is served or about to be.
     """
-    if (same := repeated(transaction, request)) is not None:
+    if (same := repeated(transaction, origin)) is not None:
         return same
     generation = queries.generation(transaction, name, number)
     _require_idle(transaction, name)
@@ -104,14 +113,15 @@ def publish(transaction: Transaction, name: str, number: int, request: Request) 
         raise Conflict(f"{subject} is published already")
     if generation.state == "deleted" or generation.digest is None:
         raise Conflict(f"{subject} has no files on disk; build it again from its recipe")
-    if generation.gate is not None and generation.gate.verdict != "pass" and not request.reason:
+    if generation.gate is not None and generation.gate.verdict != "pass" and not reason:
         raise InvalidRequest(f"the gate did not let {subject} pass; to publish it, give a reason")
     former = move(transaction, name, number, "warming", error=None, probe_s=None)
     job = _add_job(
         transaction,
         "publish",
         name,
-        request,
+        origin,
+        reason=reason,
         generation=number,
         former_state=former,
         status="running",
@@ -120,19 +130,25 @@ def publish(transaction: Transaction, name: str, number: int, request: Request) 
         recipe=recipe_text(generation.recipe),
     )
     action = "publish" if generation.published_at is None else "rollback"
-    record(transaction, request.actor, action, subject, request.reason or f"job {job}")
+    record(transaction, origin.actor, action, subject, reason or f"job {job}")
     return queries.job(transaction, job)
 
 
 def remove(
-    transaction: Transaction, name: str, request: Request, meeting_slo: Collection[str]
+    transaction: Transaction,
+    name: str,
+    origin: Origin,
+    meeting_slo: Collection[str],
+    *,
+    force: bool,
+    reason: str | None,
 ) -> Job:
     """Begin to drain a variant. Its generations are kept on disk.
 
     Raises `ModelNotFound` if it is not served, or `Conflict`, unless forced, if it is the last one,
     or the last one of those `meeting_slo`, which meet the default SLO.
     """
-    if (same := repeated(transaction, request)) is not None:
+    if (same := repeated(transaction, origin)) is not None:
         return same
     published = _published(transaction, name)
     if published is None:
@@ -140,7 +156,7 @@ def remove(
             raise queries.unknown_variant(transaction, name)
         raise ModelNotFound(f"{name} is not served")
     _require_idle(transaction, name)
-    if not request.force:
+    if not force:
         query = select(GENERATIONS.c.variant).where(GENERATIONS.c.state == "published")
         others = set(transaction.connection.scalars(query)) - {name}
         if not others:
@@ -158,13 +174,15 @@ def remove(
         transaction,
         "remove",
         name,
-        request,
+        origin,
+        force=force,
+        reason=reason,
         generation=published,
         status="running",
         stage="draining",
         started_at=transaction.now,
     )
-    record(transaction, request.actor, "remove", name, request.reason or f"job {job}")
+    record(transaction, origin.actor, "remove", name, reason or f"job {job}")
     return queries.job(transaction, job)
 
 
@@ -194,20 +212,20 @@ def cancel(transaction: Transaction, job_id: str, actor: str) -> Job:
     return queries.job(transaction, job_id)
 
 
-def repeated(transaction: Transaction, request: Request) -> Job | None:
+def repeated(transaction: Transaction, origin: Origin) -> Job | None:
     """Return the job that a request with the same key made.
 
     Raises `Conflict` if that request was another.
     """
-    if request.idempotency_key is None:
+    if origin.idempotency_key is None:
         return None
     query = select(JOBS.c.id, JOBS.c.body_sha256).where(
-        JOBS.c.actor == request.actor, JOBS.c.idempotency_key == request.idempotency_key
+        JOBS.c.actor == origin.actor, JOBS.c.idempotency_key == origin.idempotency_key
     )
     row = transaction.connection.execute(query).one_or_none()
     if row is None:
         return None
-    if row.body_sha256 != request.body_sha256:
+    if row.body_sha256 != origin.body_sha256:
         raise Conflict(
             f"the idempotency key was used for another request, which made job {row.id}; "
             "use a new key for a new request"
@@ -233,7 +251,7 @@ def _require_idle(transaction: Transaction, name: str) -> None:
 
 
 def _add_job(
-    transaction: Transaction, kind: JobKind, name: str, request: Request, **values: object
+    transaction: Transaction, kind: JobKind, name: str, origin: Origin, **values: object
 ) -> str:
     job_id = secrets.token_hex(JOB_ID_BYTES)
     columns: dict[str, object] = {
@@ -245,14 +263,13 @@ def _add_job(
         "stage_since": transaction.now,
         "stage_seconds": "{}",
         "share": 0.0,
-        "actor": request.actor,
+        "actor": origin.actor,
         "created_at": transaction.now,
         "attempts": 0,
-        "force": request.force,
-        "reason": request.reason,
+        "force": False,
         "log_lines": 0,
-        "idempotency_key": request.idempotency_key,
-        "body_sha256": request.body_sha256,
+        "idempotency_key": origin.idempotency_key,
+        "body_sha256": origin.body_sha256,
     }
     transaction.connection.execute(insert(JOBS).values(**(columns | values)))
     advance(transaction)

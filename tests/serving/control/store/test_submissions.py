@@ -91,7 +91,7 @@ def test_publishing_and_removing_are_idempotent_too(store: Store) -> None:
         pytest.param(
             lambda s: s.submit_build("int4", INT8, "bo", must_exist=False, force=True),
             InvalidRequest,
-            "give a reason",
+            "force needs a reason",
             id="forcing without a reason",
         ),
         pytest.param(
