@@ -138,7 +138,8 @@ def discard_drafts(catalog: Path) -> None:
         # NFS locks only files that are open for writing.
         with suppress(OSError), (draft / _LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(draft, ignore_errors=True)
+            if _is_at(draft / _LOCK, lock):
+                shutil.rmtree(draft, ignore_errors=True)
         with suppress(OSError):  # NFS deletes an open file when it is closed
             draft.rmdir()
 
@@ -175,9 +176,17 @@ def _locked_folder(parent: Path, prefix: str) -> tuple[Path, BinaryIO]:
         with suppress(FileNotFoundError):
             lock = (folder / _LOCK).open("wb")
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if (folder / _LOCK).exists():
+            if _is_at(folder / _LOCK, lock):
                 return folder, lock
             lock.close()
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    """Return whether this open file is at the path, not another one or none since it was opened."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _describe(name: str, content: bytes) -> File:
