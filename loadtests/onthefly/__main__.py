@@ -11,6 +11,7 @@ service is as before in the end, but for kept generations.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -130,10 +131,19 @@ def _phases_grid(results: Sequence[PhaseResult], note: str) -> Grid:
                 str(requests),
                 f"{sum(each.on_time for each in same) / requests:.3%}" if requests else "",
                 str(sum(each.refused for each in same)),
-                str(sum(each.failed for each in same)),
+                str(sum(each.unsent for each in same)),
+                _failures(same),
             )
         )
-    return Grid("Requests while variants change", (*columns, "failed"), rows, note)
+    return Grid("Requests while variants change", (*columns, "unsent", "failed"), rows, note)
+
+
+def _failures(results: Sequence[PhaseResult]) -> str:
+    """Return the number of failed requests, and how many had which status."""
+    failures = sum((Counter(each.failures) for each in results), Counter[int]())
+    total = str(failures.total())
+    by_status = ", ".join(f"{count} of status {code}" for code, count in sorted(failures.items()))
+    return f"{total} ({by_status})" if failures else total
 
 
 def _stages_grid(results: Sequence[PhaseResult]) -> Grid:

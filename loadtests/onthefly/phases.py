@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 
 from loadtests.onthefly.admin import POLL_S, Admin
-from loadtests.steady.load import LoadRecord
+from loadtests.steady.load import UNSENT, LoadRecord
 
 IN_VAIN: Final = (422, 429, 504)
 """Statuses of requests that the service has refused or dropped because of their deadline."""
@@ -44,13 +45,15 @@ class PhaseResult:
     on_time: int
     refused: int
     """Requests that were refused or dropped because of their deadline."""
-    failed: int
-    """Requests with any other status, or without an answer."""
+    unsent: int
+    """Requests for which the client found no free connection."""
+    failures: Mapping[int, int]
+    """Requests with any other status, by status; `LoadRecord` has those that stand for none."""
 
     @property
-    def attainment(self) -> float:
-        """Share of the requests that were answered in time."""
-        return self.on_time / self.requests if self.requests else float("nan")
+    def failed(self) -> int:
+        """Number of failed requests."""
+        return sum(self.failures.values())
 
 
 @dataclass
@@ -107,14 +110,17 @@ def summarize(phases: list[Phase], record: LoadRecord, deadline_s: float) -> lis
         during = (record.due_s >= phase.started_s) & (record.due_s < phase.ended_s)
         status, latency_s = record.http_status[during], record.latency_s[during]
         refused = int(np.isin(status, IN_VAIN).sum())
-        answered = int((status == 200).sum())
+        codes = Counter(int(code) for code in status)
+        known = {200, UNSENT, *IN_VAIN}
+        failures = {code: count for code, count in codes.items() if code not in known}
         results.append(
             PhaseResult(
                 phase,
                 requests=len(status),
                 on_time=int(((status == 200) & (latency_s <= deadline_s)).sum()),
                 refused=refused,
-                failed=len(status) - answered - refused,
+                unsent=codes[UNSENT],
+                failures=failures,
             )
         )
     return results

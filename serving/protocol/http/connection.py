@@ -27,6 +27,10 @@ MAX_QUEUED: Final = 256
 """Number of pipelined requests in the queue, which one read may fill beyond its limit, after
 which the connection accepts no more. It closes once they are answered."""
 
+READ_FIRST_S: Final = 0.001
+"""Seconds after which an idle connection is closed once its time is over: the next iteration of the
+event loop, which has read what has arrived."""
+
 LINGER_S: Final = 2.0
 """Seconds that a rejected client may go on sending. Closing at once could lose the response."""
 
@@ -204,6 +208,16 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(
             seconds, self.timeout_keep_alive_handler
+        )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, once the event loop has read what has arrived.
+
+        uvloop calls due timers before it reads: after an iteration that took long, a connection
+        may have a request that nobody has seen yet.
+        """
+        self.timeout_keep_alive_task = self.loop.call_later(
+            READ_FIRST_S, super().timeout_keep_alive_handler
         )
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:

@@ -88,6 +88,10 @@ class RawClient:
         self._socket = socket.create_connection((LOOPBACK, port))
         self._socket.setblocking(False)
 
+    def send_now(self, message: bytes) -> None:
+        """Send a small message without a wait, during which the event loop would run."""
+        assert self._socket.send(message) == len(message)
+
     async def send(self, message: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self._socket, message)
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
+from collections.abc import Callable
 
 import pytest
+import uvloop
 
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.calls import INFER, Gate, assert_answers, body
@@ -110,6 +114,7 @@ async def test_a_time_out_does_not_affect_an_earlier_pipelined_request() -> None
 
 
 KEEP_ALIVE_S = 0.5
+GET = b"GET / HTTP/1.1\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -164,3 +169,30 @@ async def test_a_connection_with_a_request_is_not_closed() -> None:
             assert (await raw.read_until(b'"model_name"')).startswith(b"HTTP/1.1 200")
         for raw in (queued, begun, idle):
             raw.close()
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_request_that_came_while_the_loop_was_busy_is_answered(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def send_while_busy() -> None:
+        loop = asyncio.get_running_loop()
+        near, far = socket.socketpair()
+
+        def stay_busy() -> None:
+            loop.remove_reader(near)
+            raw.send_now(GET)
+            time.sleep(2 * KEEP_ALIVE_S)
+
+        async with listening(StaticApp(b"done"), keep_alive_s=KEEP_ALIVE_S) as listener:
+            raw = RawClient(listener.port)
+            raw.send_now(GET)
+            await raw.read_until(b"done")
+            loop.add_reader(near, stay_busy)
+            far.send(b"x")
+            assert b"done" in await raw.read_until(b"done")
+            for each in (raw, near, far):
+                each.close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(send_while_busy())
