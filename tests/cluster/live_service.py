@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -145,17 +145,9 @@ def live_service(catalog: Path, project: Path, output: Path) -> Iterator[LiveSer
     The ports are chosen here, so that a gateway that replaces a killed one has the same.
     """
     ports = [free_port() for _ in "ab"]
-    command = [str(PARETOSERVE), "up", "--catalog", str(catalog), "--project", str(project)]
-    command += ["--port", str(ports[0]), "--grpc-port", str(ports[1])]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    for _ in range(3):  # Ray has a time limit of 30 s, which a busy machine may exceed
-        with output.open("wb") as file:
-            process = subprocess.Popen(
-                command, stdout=file, stderr=file, start_new_session=True, env=environment
-            )
-        wait_until(partial(_has_started_or_ended, process, output))
-        if RAY_FAILED not in output.read_text():
-            break
+    arguments = ["--catalog", str(catalog), "--project", str(project)]
+    arguments += ["--port", str(ports[0]), "--grpc-port", str(ports[1])]
+    process = start_up(arguments, output)
     children: list[psutil.Process] = []
     try:
         url = re.search(r"on\s+(http://127\.0\.0\.1:\d+)", output.read_text())
@@ -172,6 +164,27 @@ def live_service(catalog: Path, project: Path, output: Path) -> Iterator[LiveSer
                 process.kill()
                 process.wait()
         kill_all(children)
+
+
+def start_up(arguments: Sequence[str], output: Path) -> subprocess.Popen[bytes]:
+    """Run `paretoserve up` in a session of its own, as in a terminal, until it is ready or ends.
+
+    Its output is written to the file `output`.
+    """
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for _ in range(3):  # Ray has a time limit of 30 s, which a busy machine may exceed
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                [PARETOSERVE, "up", *arguments],
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+                env=environment,
+            )
+        wait_until(partial(_has_started_or_ended, process, output))
+        if RAY_FAILED not in output.read_text():
+            break
+    return process
 
 
 def _has_started_or_ended(process: subprocess.Popen[bytes], output: Path) -> bool:

@@ -9,23 +9,16 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 import tritonclient.grpc as triton
 
-from tests.waiting import wait_until
-
-# The constant of `serving.cluster.start`, whose import would import ray.
-RAY_FAILED = "Ray could not be started"
+from tests.cluster.live_service import PARETOSERVE, start_up
 
 pytestmark = pytest.mark.cluster
-
-PARETOSERVE = Path(sys.executable).with_name("paretoserve")
 
 
 @pytest.fixture
@@ -33,23 +26,11 @@ def up(own_catalog: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[byt
     """The running command, in its own session as in a terminal, and the file with its output."""
     output = tmp_path / "output"
     free = ("--port", "0", "--grpc-port", "0")
-    command = [str(PARETOSERVE), "up", "--catalog", str(own_catalog), *free]
-    for _ in range(3):  # Ray has a time limit of 30 s, which a busy machine may exceed
-        with output.open("wb") as file:
-            process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        wait_until(partial(_has_started_or_ended, process, output))
-        if RAY_FAILED not in output.read_text():
-            break
+    process = start_up(["--catalog", str(own_catalog), *free], output)
     yield process, output
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(300)
-
-
-def _has_started_or_ended(process: subprocess.Popen[bytes], output: Path) -> bool:
-    return "curl" in output.read_text() or process.poll() is not None
 
 
 def test_the_printed_command_works_and_ctrl_c_ends_every_process(

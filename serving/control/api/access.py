@@ -11,7 +11,7 @@ from serving.control.store.store import Store
 from serving.control.tokens import Authorizer, Token
 from serving.protocol.control import Caller
 
-NOBODY: Final = "unknown"
+UNKNOWN_ACTOR: Final = "unknown"
 """Actor of a failed attempt in the history."""
 
 
@@ -39,4 +39,4 @@ class Access:
         self.authorize(caller, "read")
 
     def _record(self, address: str) -> None:
-        self._call.later(self._store.record, NOBODY, "login failed", address)
+        self._call.later(self._store.record, UNKNOWN_ACTOR, "login failed", address)

@@ -93,7 +93,7 @@ class AdminApplication:
             log_failure(error, path)
             return _error_response(error)
         except ClientDisconnected:
-            return Response()  # nobody receives it
+            return Response()  # not sent
         except Exception as error:
             log_failure(error, path)
             return _error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)

@@ -34,7 +34,7 @@ class IllegalTransition(Exception):
 
 
 def advance(transaction: Transaction) -> None:
-    """Count one change; whoever polls the revision reads the state again."""
+    """Increase the revision: what polls it reads the state again."""
     transaction.connection.execute(update(SERVICE).values(revision=SERVICE.c.revision + 1))
 
 

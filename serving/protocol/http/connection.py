@@ -214,7 +214,7 @@ class Connection(HttpToolsProtocol):
         """Close an idle connection, once the event loop has read what has arrived.
 
         uvloop calls due timers before it reads: after an iteration that took long, a connection
-        may have a request that nobody has seen yet.
+        may have a request that has not been read yet.
         """
         self.timeout_keep_alive_task = self.loop.call_later(
             READ_FIRST_S, super().timeout_keep_alive_handler

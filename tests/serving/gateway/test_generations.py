@@ -168,9 +168,10 @@ async def test_a_generation_is_not_published_before_all_its_hosts_are_warm(
     assert counts.keys() == {("coarse", 1), ("coarse", 2)}
 
 
-async def test_a_batch_in_flight_is_answered_by_the_generation_that_runs_it(
+async def batch_in_flight(
     changing: ChangingGateway, client: httpx.AsyncClient
-) -> None:
+) -> tuple[Gate, asyncio.Task[dict[str, Any]]]:
+    """Route to a second generation, and hold a batch in its host; return what opens its gate."""
     gate = Gate("coarse")
     changing.start_host("coarse", 2, gate)
     changing.serve({**BOTH, "coarse": 2})
@@ -179,6 +180,13 @@ async def test_a_batch_in_flight_is_answered_by_the_generation_that_runs_it(
     before = gate.calls
     pending = asyncio.create_task(infer(client, variant="coarse"))
     await until(lambda: gate.calls == before + 1)
+    return gate, pending
+
+
+async def test_a_batch_in_flight_is_answered_by_the_generation_that_runs_it(
+    changing: ChangingGateway, client: httpx.AsyncClient
+) -> None:
+    gate, pending = await batch_in_flight(changing, client)
     queued = asyncio.create_task(infer(client, variant="coarse"))
     await until(lambda: changing.gateway._scheduler.queued == 1)
     changing.accuracies["coarse", 3] = 0.5
@@ -248,14 +256,7 @@ async def test_a_variant_is_added_and_removed_under_load_without_a_failed_reques
 async def test_queued_requests_that_only_a_removed_variant_can_answer_are_answered(
     changing: ChangingGateway, client: httpx.AsyncClient
 ) -> None:
-    gate = Gate("coarse")
-    changing.start_host("coarse", 2, gate)
-    changing.serve({**BOTH, "coarse": 2})
-    await changing.becomes("coarse", 2, "routed")
-    gate.is_open.clear()
-    before = gate.calls
-    first = asyncio.create_task(infer(client, variant="coarse"))
-    await until(lambda: gate.calls == before + 1)
+    gate, first = await batch_in_flight(changing, client)
     rest = [asyncio.create_task(infer(client, variant="coarse")) for _ in range(3)]
     await until(lambda: changing.gateway._scheduler.queued == 3)
     changing.serve({"dense": 1})
