@@ -263,9 +263,11 @@ async def test_both_gateways_detect_a_killed_host_and_its_replacement(
             for client in clients:
                 await client.metric_becomes(1, "paretoserve_queue_length")
             process.kill()
-            del addresses["coarse"]
             for client in clients:
                 await client.metric_becomes(1, "paretoserve_hosts_lost_total", variant="coarse")
+            # Only now: a host that the registry does not list any more is stopped, not lost.
+            del addresses["coarse"]
+            for client in clients:
                 assert not await client.is_variant_ready("coarse")
                 assert await client.infer(inputs(2, 4), slo_latency_ms=4_000) == ANSWERED
                 assert client.answered == {"dense": 2}
