@@ -77,6 +77,13 @@ class Publish:
 
 
 @dataclass(frozen=True)
+class Routed:
+    """Record that the gateways route to what a job has published."""
+
+    variant: str
+
+
+@dataclass(frozen=True)
 class Drained:
     """Record that a generation has no hosts any more."""
 
@@ -109,6 +116,7 @@ Action: TypeAlias = (
     | Deploy
     | Delete
     | Publish
+    | Routed
     | Drained
     | Removed
     | SetError

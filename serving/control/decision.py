@@ -25,6 +25,7 @@ from serving.control.actions import (
     Publish,
     Removed,
     Requeue,
+    Routed,
     SetError,
 )
 from serving.control.cluster import App, GenerationKey
@@ -43,6 +44,12 @@ UNDRAINED_S: Final = 30.0
 """Seconds after which a draining generation is stopped although a gateway still uses it.
 
 Its successor gets the requests by then.
+"""
+
+UNROUTED_S: Final = 30.0
+"""Seconds after which the job of a published generation ends although a gateway does not route it.
+
+That gateway reports why, and follows when it can.
 """
 
 UNUSABLE_S: Final = 20.0
@@ -69,6 +76,8 @@ class Observation:
     """Jobs whose builder exists. To be read before the desired state, in which its result shows."""
     replicas: int
     """Number of host replicas of each generation."""
+    rollback_window_s: float = 0.0
+    """Seconds for which a replaced generation keeps its hosts, so that it can be taken back."""
     retry_at: Mapping[GenerationKey, float] = field(default_factory=dict)
     """When to deploy a generation again whose hosts failed to start."""
 
@@ -84,6 +93,7 @@ def decide(state: Snapshot, seen: Observation) -> list[Action]:
     actions: list[Action] = []
     actions += _unwanted_apps(generations, seen)
     actions += _builds(state, seen)
+    actions += _routed(generations, state)
     for key, generation in generations.items():
         match generation.state:
             case "warming":
@@ -136,6 +146,21 @@ def _builds(state: Snapshot, seen: Observation) -> Iterator[Action]:
     queued = next((job for job in state.jobs if job.status == "queued"), None)
     if queued is not None and not is_building:
         yield Build(queued)
+
+
+def _routed(generations: Mapping[GenerationKey, Generation], state: Snapshot) -> Iterator[Action]:
+    """End jobs whose generation gets the requests of all gateways, or does not any more."""
+    for job in state.jobs:
+        if job.stage != "published" or job.generation is None:
+            continue
+        generation = generations.get((job.variant, job.generation))
+        if (
+            generation is None
+            or generation.state != "published"
+            or (state.gateways and _is_routed(generation, state))
+            or state.at - (generation.published_at or state.at) > UNROUTED_S
+        ):
+            yield Routed(job.variant)
 
 
 def _is_lost(job: Job, now: float) -> bool:
@@ -208,25 +233,50 @@ def _back_off(generation: Generation, error: str, app: App | None) -> Iterator[A
 
 
 def _drain(generation: Generation, state: Snapshot, seen: Observation) -> Iterator[Action]:
-    """Stop the hosts of a generation once no gateway sends them batches."""
+    """Stop the hosts of a generation once no gateway sends them batches, and none is to again."""
     key = (generation.variant, generation.number)
     app = seen.apps.get(key)
     if app is None:
         yield Drained(*key)
         return
-    if app.status == "stopping" or not _has_successor(generation, state):
+    if app.status == "stopping" or not state.gateways or not _has_successor(generation, state):
+        return  # without a live gateway, it is not known who uses it
+    since_s = state.at - (generation.since or state.at)
+    if _can_be_taken_back(generation, state) and since_s < seen.rollback_window_s:
         return
     is_used = any(report.state != "failed" for report in _reports(key, state).values())
-    if not is_used or state.at - (generation.since or state.at) > UNDRAINED_S:
+    if not is_used or since_s > UNDRAINED_S:
         yield Delete(*key)
+
+
+def _can_be_taken_back(generation: Generation, state: Snapshot) -> bool:
+    """Return whether a draining generation is the one that the published one replaced."""
+    if generation.variant not in state.lineup.published:
+        return False
+    draining = (
+        each
+        for variant in state.variants
+        if variant.name == generation.variant
+        for each in variant.generations
+        if each.state == "draining"
+    )
+    return generation == max(draining, key=lambda each: each.since or 0.0)
 
 
 def _has_successor(generation: Generation, state: Snapshot) -> bool:
     """Return whether all gateways route to the published generation of the variant, if any."""
-    published = state.lineup.published.get(generation.variant)
-    if published is None:
-        return True
-    reports = _reports((generation.variant, published), state)
+    return all(
+        _is_routed(each, state)
+        for variant in state.variants
+        if variant.name == generation.variant
+        for each in variant.generations
+        if each.state == "published"
+    )
+
+
+def _is_routed(generation: Generation, state: Snapshot) -> bool:
+    """Return whether all gateways route to a generation."""
+    reports = _reports((generation.variant, generation.number), state)
     return all(
         gateway in reports and reports[gateway].state == "routed" for gateway in state.gateways
     )

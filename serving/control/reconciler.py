@@ -67,6 +67,7 @@ class Reconciler:
         catalog: Path,
         *,
         replicas: int,
+        rollback_window_s: float,
         kept_generations: int,
         kept_jobs: int,
         kept_history: int,
@@ -85,6 +86,7 @@ class Reconciler:
         self._probe = probe
         self._catalog = catalog
         self._replicas = replicas
+        self._rollback_window_s = rollback_window_s
         self._kept_generations = kept_generations
         self._kept_jobs = kept_jobs
         self._kept_history = kept_history
@@ -119,6 +121,7 @@ class Reconciler:
             apps=apps,
             builds=builds,
             replicas=self._replicas,
+            rollback_window_s=self._rollback_window_s,
             retry_at={key: each.retry_at for key, each in self._failures.items()},
         )
         self._now = state.at
@@ -210,6 +213,8 @@ class Reconciler:
                     self._back_off((variant, generation))
             case actions.Publish(variant, generation):
                 self._publish((variant, generation))
+            case actions.Routed(variant):
+                store.routed(variant)
             case actions.Drained(variant, generation):
                 store.drained(variant, generation)
                 self._delete_files()

@@ -21,6 +21,9 @@ class Control(Record):
     poll_s: float = Field(default=0.5, gt=0, le=2)
     """Interval, in seconds, at which gateways look for changes and report that they live. One that
     has not reported for 5 s counts as lost."""
+    rollback_window_s: float = Field(default=30.0, ge=0)
+    """Time, in seconds, for which the hosts of a replaced generation are kept, so that it can be
+    taken back at once. The generation that replaced it needs its memory beside theirs."""
     kept_generations: int = Field(default=3, ge=0)
     """Generations of each variant to keep on disk besides the published one."""
     kept_jobs: int = Field(default=1_000, ge=1)

@@ -60,6 +60,7 @@ class ControlLoops:
             self._probe,
             settings.catalog,
             replicas=settings.hosts.replicas,
+            rollback_window_s=settings.control.rollback_window_s,
             kept_generations=settings.control.kept_generations,
             kept_jobs=settings.control.kept_jobs,
             kept_history=settings.control.kept_history,

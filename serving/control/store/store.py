@@ -266,10 +266,16 @@ class Store:
     def publish(self, name: str, number: int, probe_s: float | None = None) -> None:
         """Let a warm generation get the requests; the former one is to be drained.
 
+        The job ends when `routed` confirms that the gateways have followed.
         `probe_s` is the median latency of its first requests through the serving path.
         """
         with self._database.write() as transaction:
             transitions.publish(transaction, name, number, probe_s)
+
+    def routed(self, name: str) -> None:
+        """Record that gateways route to what a job has published, which ends the job."""
+        with self._database.write() as transaction:
+            transitions.routed(transaction, name)
 
     def drained(self, name: str, number: int) -> None:
         """Record that a former generation has no hosts any more; its files are kept."""

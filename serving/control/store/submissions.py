@@ -198,6 +198,8 @@ def cancel(transaction: Transaction, job_id: str, actor: str) -> Job:
         raise Conflict(f"job {job_id} is over: {row['status']}")
     if row["kind"] == "remove":
         raise Conflict(f"{row['variant']} is being removed; publish it again instead")
+    if row["stage"] == "published":
+        raise Conflict(f"{row['variant']} is published already; roll it back or remove it instead")
     record(transaction, actor, "cancel", row["variant"], f"job {job_id}")
     change_job(transaction, row, cancelled_by=actor)
     advance(transaction)

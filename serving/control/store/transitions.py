@@ -116,8 +116,8 @@ def fail(transaction: Transaction, job_id: str, error: str) -> Job:
     name, number = row["variant"], row["generation"]
     if row["cancelled_by"] is not None:
         return _cancelled(transaction, row)
-    if row["kind"] == "remove":
-        raise IllegalTransition(f"job {job_id} removes {name}, which ends by itself only")
+    if row["kind"] == "remove" or row["stage"] == "published":
+        raise IllegalTransition(f"job {job_id} is in the stage {row['stage']}, which cannot fail")
     if number is not None:
         move(transaction, name, number, "failed", error=error)
     end_job(transaction, row, "failed", error=error)
@@ -158,7 +158,10 @@ def cancelled(transaction: Transaction, job_id: str) -> Job:
 
 
 def publish(transaction: Transaction, name: str, number: int, probe_s: float | None) -> None:
-    """Make a warm generation the one that gets requests; the former one is to be drained."""
+    """Make a warm generation the one that gets requests; the former one is to be drained.
+
+    Its job ends when `routed` confirms that it gets them.
+    """
     row = active_job(transaction, name)
     if row is None or row["generation"] != number:
         raise IllegalTransition(f"no job publishes {name}@{number}")
@@ -179,8 +182,16 @@ def publish(transaction: Transaction, name: str, number: int, probe_s: float | N
         error=None,
     )
     _set_removed(transaction, name, False)
-    end_job(transaction, row, "succeeded", stage="published")
+    enter_stage(transaction, row, "published", 0.0)
     record(transaction, SYSTEM, "published", f"{name}@{number}", f"job {row['id']}")
+
+
+def routed(transaction: Transaction, name: str) -> None:
+    """Record that the gateways route to what a job has published."""
+    row = active_job(transaction, name)
+    if row is None or row["stage"] != "published":
+        raise IllegalTransition(f"no job has published a generation of {name}")
+    end_job(transaction, row, "succeeded")
 
 
 def drained(transaction: Transaction, name: str, number: int) -> None:

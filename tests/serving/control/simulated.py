@@ -25,8 +25,8 @@ KEPT_HISTORY = 100
 RECIPE: Recipe = (Step(technique="int8"),)
 CHANGES = frozenset(
     {
-        "start_job", "requeue", "fail", "cancelled", "publish", "drained", "removed", "set_error",
-        "delete_old", "files_deleted", "delete_records",
+        "start_job", "requeue", "fail", "cancelled", "publish", "routed", "drained", "removed",
+        "set_error", "delete_old", "files_deleted", "delete_records",
         "deploy", "delete", "start_build", "end_build",
     }
 )  # fmt: skip
@@ -178,6 +178,7 @@ class World:
         folder: Path,
         crash: CrashPoint | None = None,
         excluded: frozenset[GenerationKey] = frozenset(),
+        rollback_window_s: float = 0.0,
     ) -> None:
         self.now = 1000.0
         (folder / "state.db").write_bytes(_empty_database())
@@ -187,6 +188,7 @@ class World:
         self.crash = crash or CrashPoint()
         self.verdict: GateVerdict = "pass"
         self.builder_steps = 3
+        self.rollback_window_s = rollback_window_s
         self.probed: list[GenerationKey] = []
         self.mute: set[GenerationKey] = set()
         """Generations whose hosts do not answer a probe."""
@@ -206,6 +208,7 @@ class World:
             self._probe,
             self._folder,
             replicas=1,
+            rollback_window_s=self.rollback_window_s,
             kept_generations=2,
             kept_jobs=100,
             kept_history=KEPT_HISTORY,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from serving.control.actions import Action, Delete, Fail, Publish, SetError
+from serving.control.actions import Action, Delete, Fail, Publish, Routed, SetError
 from serving.control.cluster import App
-from serving.control.decision import UNDRAINED_S, UNUSABLE_S, Observation, decide
+from serving.control.decision import UNDRAINED_S, UNROUTED_S, UNUSABLE_S, Observation, decide
 from serving.control.state import Generation, Job, Lineup, ReplicaReport, Snapshot, VariantRecord
 
 NOW = 1000.0
@@ -29,17 +29,22 @@ def actions(
     seen: Mapping[int, Seen],
     gateways: str = "ab",
     replicas: int = 2,
+    job_of: int | None = None,
+    rollback_window_s: float = 0.0,
 ) -> list[Action]:
-    """Return what is decided on one variant; warming generations have a job."""
+    """Return what is decided on one variant.
+
+    A warming generation has a job, and so has the generation `job_of`, which a job has published.
+    """
     published = {each.variant: each.number for each in generations if each.state == "published"}
     warming = {each.variant: each.number for each in generations if each.state == "warming"}
     job = Job(
         id="job",
         kind="publish",
         variant="v",
-        generation=warming.get("v"),
+        generation=warming.get("v", job_of),
         status="running",
-        stage="warming",
+        stage="warming" if warming else "published",
         share=0.0,
         recipe=None,
         actor="me",
@@ -48,7 +53,7 @@ def actions(
     state = Snapshot(
         lineup=Lineup(revision=1, published=published, warming=warming),
         variants=(VariantRecord(name="v", published=published.get("v"), generations=generations),),
-        jobs=(job,) if warming else (),
+        jobs=(job,) if job.generation is not None else (),
         reports=tuple(
             ReplicaReport(
                 gateway=name,
@@ -66,7 +71,12 @@ def actions(
         at=NOW,
     )
     running = {("v", number): app for number, app in apps.items()}
-    return decide(state, Observation(apps=running, builds=set(), replicas=replicas))
+    return decide(
+        state,
+        Observation(
+            apps=running, builds=set(), replicas=replicas, rollback_window_s=rollback_window_s
+        ),
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,6 +103,32 @@ def test_a_generation_is_not_published_while_its_hosts_are_stopped() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seen", "waited_s", "is_over"),
+    [
+        ({"a": ("routed", 2), "b": ("routed", 2)}, 0.0, True),
+        ({"a": ("routed", 2), "b": ("warm", 2)}, 0.0, False),
+        ({"a": ("routed", 2)}, 0.0, False),
+        ({"a": ("routed", 2), "b": ("failed", 0)}, UNROUTED_S + 1, True),
+    ],
+)
+def test_a_job_is_over_once_all_gateways_route_to_what_it_published(
+    seen: Seen, waited_s: float, is_over: bool
+) -> None:
+    new = generation(2, "published", published_at=NOW - waited_s)
+    decided = actions(new, apps={2: UP}, seen={2: seen}, job_of=2)
+    assert (Routed("v") in decided) == is_over
+
+
+def test_a_job_is_over_once_what_it_published_was_replaced() -> None:
+    decided = actions(generation(2, "draining"), apps={2: UP}, seen={}, job_of=2)
+    assert Routed("v") in decided
+
+
+def test_a_job_is_not_over_while_no_gateway_lives() -> None:
+    assert actions(generation(2, "published"), apps={2: UP}, seen={}, gateways="", job_of=2) == []
+
+
+@pytest.mark.parametrize(
     ("new", "old", "waited_s", "is_deleted"),
     [
         ({"a": ("routed", 2), "b": ("routed", 2)}, {}, 0.0, True),
@@ -113,6 +149,21 @@ def test_the_former_generation_is_stopped_once_nobody_needs_it(
         seen={1: old, 2: new},
     )
     assert decided == ([Delete("v", 1)] if is_deleted else [])
+
+
+def test_the_last_generation_that_was_replaced_keeps_its_hosts_in_the_rollback_window() -> None:
+    generations = [
+        generation(1, "draining", NOW - 6),
+        generation(2, "draining", NOW - 5),
+        generation(3, "published", NOW - 5),
+    ]
+    apps = {1: UP, 2: UP, 3: UP}
+    seen: dict[int, Seen] = {3: {"a": ("routed", 2), "b": ("routed", 2)}}
+    assert actions(*generations, apps=apps, seen=seen, rollback_window_s=9) == [Delete("v", 1)]
+    both = [Delete("v", 1), Delete("v", 2)]
+    assert actions(*generations, apps=apps, seen=seen, rollback_window_s=4) == both
+    removed = generations[:2]
+    assert actions(*removed, apps={1: UP, 2: UP}, seen={}, rollback_window_s=9) == both
 
 
 def test_a_removed_variant_keeps_its_hosts_while_a_gateway_routes_to_it() -> None:

@@ -116,6 +116,23 @@ def test_the_cluster_becomes_as_desired_wherever_the_reconciler_is_killed(
         assert crash.changes >= number, "the process was not killed"
 
 
+def test_a_rollback_in_the_window_takes_back_hosts_that_still_run(tmp_path: Path) -> None:
+    world = World(tmp_path, rollback_window_s=20.0)
+    world.settle()
+    for number in (2, 3):
+        job = world.store.submit_build("int8", RECIPE, "me", must_exist=True)
+        while world.store.job(job.id).status != "succeeded":
+            world.step()
+        assert {gateway.routed["int8"] for gateway in world.gateways} == {number}
+    world.store.submit_publish("int8", 2, "me")
+    world.settle()
+    assert world.store.lineup().published == {"dense": 1, "int8": 2}
+    assert world.cluster.deployed.count(("int8", 2)) == 1
+    for _ in range(60):  # 30 s
+        world.step()
+    assert world.running == {("dense", 1), ("int8", 2)}
+
+
 def test_a_lost_builder_is_started_once_more_and_then_the_job_fails(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.settle()

@@ -107,6 +107,7 @@ class Administered:
         elif job.stage == "warming":
             assert job.generation is not None
             self.store.publish(job.variant, job.generation)
+            self.store.routed(job.variant)
         self.drain()
         return self.store.job(job.id)
 

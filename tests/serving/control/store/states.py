@@ -33,13 +33,19 @@ def build(store: Store, job: Job, verdict: GateVerdict = "pass") -> Job:
     return store.built(job.id, digest(1000 + started.generation), gate(verdict))
 
 
+def publish(store: Store, name: str, number: int) -> None:
+    """Publish a warm generation, and end the job that does."""
+    store.publish(name, number)
+    store.routed(name)
+
+
 def serve(store: Store, name: str = "int8") -> int:
     """Add or replace a variant until it is published and the former one is drained."""
     present = {each.name: each.published for each in store.variants()}.get(name)
     job = store.submit_build(name, INT8, "ana", must_exist=present is not None)
     number = build(store, job).generation
     assert number is not None
-    store.publish(name, number)
+    publish(store, name, number)
     if present is not None:
         store.drained(name, present)
     return number

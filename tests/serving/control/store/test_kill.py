@@ -54,10 +54,12 @@ STEPS: dict[str, Callable[[Store], object]] = {
     "start it again": lambda s: s.start_job(newest(s)),
     "built": lambda s: s.built(newest(s), "1" * 64, gate()),
     "publish": lambda s: s.publish("int8", 1),
+    "routed": lambda s: s.routed("int8"),
     "submit another": lambda s: s.submit_build("int8", INT8, "ana", must_exist=True),
     "start the other": lambda s: s.start_job(newest(s)),
     "built the other": lambda s: s.built(newest(s), "2" * 64, gate()),
     "publish the other": lambda s: s.publish("int8", 2, 1.5),
+    "the other is routed": lambda s: s.routed("int8"),
     "drained": lambda s: s.drained("int8", 1),
     "roll back": lambda s: s.submit_publish("int8", 1, "ana"),
     "fail to load": lambda s: s.fail(newest(s), "no memory"),
@@ -238,7 +240,9 @@ def test_a_process_that_is_killed_at_any_moment_leaves_a_state_that_can_go_on(
             generations = store.variant("int8").generations
             assert [each.state for each in generations].count("published") == 1
             for job in store.jobs(active_only=True):
-                if store.cancel(job.id, "ana").status == "running":
+                if job.stage == "published":
+                    store.routed(job.variant)
+                elif store.cancel(job.id, "ana").status == "running":
                     store.cancelled(job.id)
             for each in generations:
                 if each.state == "draining":

@@ -171,6 +171,10 @@ class StoreMachine(RuleBasedStateMachine):
     def publish(self, name: str, number: int) -> None:
         self.attempt(lambda: self.store.publish(name, number, 1.0))
 
+    @rule(name=NAMES)
+    def routed(self, name: str) -> None:
+        self.attempt(lambda: self.store.routed(name))
+
     @rule(name=NAMES, number=NUMBERS)
     def drained(self, name: str, number: int) -> None:
         self.attempt(lambda: self.store.drained(name, number))
@@ -262,7 +266,7 @@ class StoreMachine(RuleBasedStateMachine):
         expected = {
             (job.variant, job.generation)
             for job in active
-            if job.generation is not None and job.kind != "remove"
+            if job.generation is not None and job.stage not in ("published", "draining")
         }
         assert in_progress == expected
         for job in active:

@@ -6,7 +6,16 @@ import pytest
 
 from serving.control.store.store import Store
 from serving.errors import Conflict, InvalidRequest, ModelNotFound, ServingError
-from tests.serving.control.store.states import INT8, PRUNED, add, build, gate, serve, states
+from tests.serving.control.store.states import (
+    INT8,
+    PRUNED,
+    add,
+    build,
+    gate,
+    publish,
+    serve,
+    states,
+)
 
 
 def test_a_submitted_build_is_queued_and_has_no_generation_yet(store: Store) -> None:
@@ -39,7 +48,7 @@ def test_the_same_key_and_body_give_the_same_job_in_any_state(store: Store) -> N
     first = submit()
     assert submit() == first
     build(store, store.job(first))
-    store.publish("int8", 1)
+    publish(store, "int8", 1)
     assert submit() == first
     assert len(store.jobs()) == 1
 
@@ -166,7 +175,7 @@ def test_removing_keeps_the_files_and_the_variant_can_be_published_again(store: 
     with pytest.raises(ModelNotFound, match="int8 is not served; add it"):
         store.submit_build("int8", INT8, "bo", must_exist=True)
     store.submit_publish("int8", 1, "bo")
-    store.publish("int8", 1)
+    publish(store, "int8", 1)
     assert store.lineup().published == {"half": 1, "int8": 1}
 
 
@@ -178,6 +187,15 @@ def test_the_last_variant_is_removed_by_force_only(store: Store) -> None:
     assert store.lineup().published == {}
 
 
+def test_a_job_that_has_published_cannot_be_cancelled(store: Store) -> None:
+    job = build(store, add(store))
+    store.publish("int8", 1)
+    with pytest.raises(Conflict, match="int8 is published already; roll it back or remove it"):
+        store.cancel(job.id, "bo")
+    store.routed("int8")
+    assert store.job(job.id).status == "succeeded"
+
+
 def test_a_rollback_needs_no_build_and_is_recorded_as_such(store: Store) -> None:
     serve(store)
     serve(store)
@@ -185,7 +203,7 @@ def test_a_rollback_needs_no_build_and_is_recorded_as_such(store: Store) -> None
     assert (job.kind, job.status, job.stage) == ("publish", "running", "warming")
     assert store.lineup().warming == {"int8": 1}
     assert store.lineup().published == {"int8": 2}
-    store.publish("int8", 1)
+    publish(store, "int8", 1)
     assert store.lineup().published == {"int8": 1}
     assert states(store) == ["published", "draining"]
     actions = [(each.actor, each.action, each.subject) for each in store.history(2)]
@@ -195,14 +213,14 @@ def test_a_rollback_needs_no_build_and_is_recorded_as_such(store: Store) -> None
 def test_a_generation_that_still_drains_is_taken_back(store: Store) -> None:
     serve(store)
     build(store, store.submit_build("int8", INT8, "ana", must_exist=True))
-    store.publish("int8", 2)
+    publish(store, "int8", 2)
     assert states(store) == ["draining", "published"]
     job = store.submit_publish("int8", 1, "bo")
     assert states(store) == ["warming", "published"]
     store.cancel(job.id, "bo")
     assert states(store) == ["draining", "published"]
     store.submit_publish("int8", 1, "bo")
-    store.publish("int8", 1)
+    publish(store, "int8", 1)
     assert states(store) == ["published", "draining"]
 
 
@@ -213,7 +231,7 @@ def test_what_the_gate_rejected_is_published_with_a_reason_that_is_recorded(stor
     with pytest.raises(InvalidRequest, match="to publish it, give a reason"):
         store.submit_publish("int8", 1, "bo")
     store.submit_publish("int8", 1, "bo", reason="speed matters more")
-    store.publish("int8", 1)
+    publish(store, "int8", 1)
     report = store.generation("int8", 1).gate
     assert report == gate("fail").model_copy(
         update={"overridden_by": "bo", "reason": "speed matters more"}
@@ -225,7 +243,7 @@ def test_a_forced_build_is_published_in_spite_of_the_gate(store: Store) -> None:
         "int8", INT8, "ana", must_exist=False, force=True, reason="a test of the gate"
     )
     assert build(store, job, "inconclusive").stage == "warming"
-    store.publish("int8", 1)
+    publish(store, "int8", 1)
     report = store.generation("int8", 1).gate
     assert report is not None
     assert (report.overridden_by, report.reason) == ("ana", "a test of the gate")

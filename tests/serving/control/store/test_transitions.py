@@ -10,7 +10,16 @@ from serving.control.store.store import Store
 from serving.control.store.transitions import LINE_LENGTH, LOG_LINES
 from serving.errors import ModelNotFound
 from tests.serving.control.store.conftest import Clock
-from tests.serving.control.store.states import INT8, PRUNED, add, build, gate, serve, states
+from tests.serving.control.store.states import (
+    INT8,
+    PRUNED,
+    add,
+    build,
+    gate,
+    publish,
+    serve,
+    states,
+)
 
 
 def test_a_build_passes_through_its_stages_and_keeps_the_time_of_each(
@@ -29,15 +38,21 @@ def test_a_build_passes_through_its_stages_and_keeps_the_time_of_each(
     assert store.lineup().warming == {"int8": 1}
     clock.now += 10
     store.publish("int8", 1, 2.5)
+    published_at = clock.now
+    job = store.job(job.id)
+    assert (job.status, job.stage, job.share) == ("running", "published", 0.0)
+    clock.now += 1
+    store.routed("int8")
     job = store.job(job.id)
     assert (job.status, job.stage, job.share) == ("succeeded", "published", 1.0)
     assert job.stage_seconds == {
         "queued": 5, "techniques": 1, "recovery": 2, "evaluation": 3, "profiling": 4, "gate": 5,
-        "warming": 10,
+        "warming": 10, "published": 1,
     }  # fmt: skip
     generation = store.generation("int8", 1)
     assert (generation.digest, generation.gate, generation.probe_s) == ("d" * 64, gate(), 2.5)
-    assert generation.published_at == generation.since == job.ended_at == clock.now
+    assert generation.published_at == generation.since == published_at
+    assert job.ended_at == clock.now
     assert store.lineup().published == {"int8": 1}
 
 
@@ -45,7 +60,7 @@ def test_replacing_drains_the_former_generation_in_the_same_moment(store: Store)
     serve(store)
     job = build(store, store.submit_build("int8", INT8, "ana", must_exist=True))
     assert (store.lineup().published, store.lineup().warming) == ({"int8": 1}, {"int8": 2})
-    store.publish("int8", 2)
+    publish(store, "int8", 2)
     assert (store.lineup().published, store.lineup().warming) == ({"int8": 2}, {})
     assert states(store) == ["draining", "published"]
     store.drained("int8", 1)
@@ -72,7 +87,7 @@ def test_a_generation_that_could_not_be_loaded_can_be_tried_again(store: Store) 
     store.fail(build(store, add(store)).id, "no memory")
     store.submit_publish("int8", 1, "bo")
     assert store.generation("int8", 1).error is None
-    store.publish("int8", 1)
+    publish(store, "int8", 1)
     assert states(store) == ["published"]
 
 
@@ -96,6 +111,7 @@ def test_a_lost_builder_is_started_again_with_the_same_generation(store: Store) 
 def test_a_generation_is_probed_again_before_it_is_published_again(store: Store) -> None:
     build(store, add(store))
     store.publish("int8", 1, 2.5)
+    store.routed("int8")
     assert store.generation("int8", 1).probe_s == 2.5
     serve(store)
     store.submit_publish("int8", 1, "bo")
@@ -109,7 +125,7 @@ def test_a_variant_that_was_removed_and_published_again_follows_the_catalog_agai
     store.submit_remove("int8", "ana", force=True)
     store.removed("int8")
     store.submit_publish("int8", 1, "ana")
-    store.publish("int8", 1)
+    publish(store, "int8", 1)
     assert store.adopt("int8", "2" * 64, INT8) == 2
     assert store.lineup().published == {"int8": 2}
 
@@ -193,12 +209,21 @@ def test_an_artifact_is_adopted_without_publishing_it(store: Store) -> None:
 
 
 def prepare(store: Store) -> tuple[str, str, str]:
-    """Return a build that is queued, one that warms up, and one that is over; all of variants."""
+    """Return a build that is queued, one that warms up, and one that is over.
+
+    That of the variant `new` is published and not routed yet.
+    """
     over = add(store, "over")
     build(store, over)
-    store.publish("over", 1)
+    publish(store, "over", 1)
+    build(store, add(store, "new"))
+    store.publish("new", 1)
     warming = build(store, add(store, "warm"))
     return add(store, "queued").id, warming.id, over.id
+
+
+def new(store: Store) -> str:
+    return next(job.id for job in store.jobs() if job.variant == "new")
 
 
 @pytest.mark.parametrize(
@@ -212,6 +237,11 @@ def prepare(store: Store) -> tuple[str, str, str]:
         pytest.param(lambda s, q, w, o: s.built(q, "d" * 64, gate()), id="built: queued"),
         pytest.param(lambda s, q, w, o: s.built(w, "d" * 64, gate()), id="built twice"),
         pytest.param(lambda s, q, w, o: s.fail(o, "late"), id="fail what is over"),
+        pytest.param(lambda s, q, w, o: s.fail(new(s), "late"), id="fail what is published"),
+        pytest.param(lambda s, q, w, o: s.requeue(new(s), "lost"), id="requeue what is published"),
+        pytest.param(lambda s, q, w, o: s.routed("over"), id="routed twice"),
+        pytest.param(lambda s, q, w, o: s.routed("warm"), id="routed before it is published"),
+        pytest.param(lambda s, q, w, o: s.routed("none"), id="routed: unknown"),
         pytest.param(lambda s, q, w, o: s.requeue(q, "lost"), id="requeue what is queued"),
         pytest.param(lambda s, q, w, o: s.requeue(w, "lost"), id="requeue what is built"),
         pytest.param(lambda s, q, w, o: s.cancelled(q), id="nobody cancelled it"),
@@ -259,7 +289,7 @@ def test_the_revision_grows_only_when_somebody_has_something_to_do(store: Store)
     store.built(job.id, "d" * 64, gate())
     built = store.revision()
     assert built > started
-    store.publish("int8", 1)
+    publish(store, "int8", 1)
     published = store.revision()
     assert published > built
     job = store.start_job(store.submit_build("int8", INT8, "ana", must_exist=True).id)
