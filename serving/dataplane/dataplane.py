@@ -182,7 +182,7 @@ class DataPlane:
 
     def record_written(self, took_s: float) -> None:
         """Record how long it took, in seconds, to render and write an answer after `infer`."""
-        self._delay.record_written(took_s)
+        self._delay.record_written(self._now(), took_s)
 
     def check_name(self, model: str, variant: str | None) -> None:
         """Raise `ModelNotFound` unless the model, and the variant if one is named, are served."""

@@ -15,9 +15,6 @@ DELIVERY_QUANTILE: Final = 0.75
 """Quantile of the recent times from the return of a batch to the answer that is set aside for a
 request."""
 
-WRITING_GAIN: Final = 0.05
-"""Weight of one answer in the moving average of the time to render and write it."""
-
 
 class Admission(NamedTuple):
     """When a request was received and admitted. Times are in seconds of one clock."""
@@ -48,14 +45,14 @@ class GatewayDelay:
         self._shedder = shedder
         self._delivery = Lag()
         """From the return of a batch until an answer is rendered."""
-        self.writing_s = 0.0
-        """Usual time to render and write an answer."""
+        self._writing = Lag()
+        """From the return of an answer by the data plane until it is written."""
 
     def admit(self, received: float, allowed_s: float, now: float) -> Admission:
         """Record what a request allows, and set the time aside that its answer will take."""
         self._shedder.record_allowed(allowed_s)
         self._delivery.expire(now)
-        delivery_s = max(self.writing_s, self._delivery.quantile_s(DELIVERY_QUANTILE))
+        delivery_s = max(self._writing_s(now), self._delivery.quantile_s(DELIVERY_QUANTILE))
         return Admission(received, allowed_s, now, delivery_s)
 
     def record_answer(
@@ -72,8 +69,9 @@ class GatewayDelay:
         The request was queued for `queue_s`; its batch, computed in `compute_s`, was back at the
         gateway at `returned_at`.
         """
-        took_s = now + self.writing_s - admission.received
-        before_s, after_s = admission.at - admission.received, now + self.writing_s - returned_at
+        written_at = now + self._writing_s(now)
+        took_s = written_at - admission.received
+        before_s, after_s = admission.at - admission.received, written_at - returned_at
         way_s = returned_at - admission.at - queue_s - compute_s
         self._delivery.add(now, after_s)
         # On its way a batch may also have waited for a host. The answer of the host waits for the
@@ -82,10 +80,19 @@ class GatewayDelay:
         self._shedder.record_answer(now, delay_s, is_late=took_s > admission.allowed_s)
         return took_s
 
-    def record_written(self, took_s: float) -> None:
+    def record_written(self, now: float, took_s: float) -> None:
         """Record how long it took to render and write an answer."""
-        self.writing_s += WRITING_GAIN * (took_s - self.writing_s)
+        self._writing.add(now, took_s)
 
     def record_failure(self, admission: Admission, now: float, priority: int) -> None:
         """Record a request that was parsed and then refused for want of time or room."""
         self._shedder.record_failure(now, priority, admission.at - admission.received)
+
+    def _writing_s(self, now: float) -> float:
+        """Return the usual time to render and write an answer; 0 after a silence.
+
+        Were it remembered, a pause of the process would refuse all later requests: it would count
+        for each, and none would be answered and correct it.
+        """
+        self._writing.expire(now)
+        return self._writing.typical_s()
