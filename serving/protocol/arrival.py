@@ -49,9 +49,9 @@ class ArrivalClock:
 
         `connection` is the transport's socket, or None if there is none, as in tests.
         """
+        age_s = _kernel_age_s(connection)  # first: a pause before `now` makes nothing older
         now = self._now()
         self._follow(now)
-        age_s = _kernel_age_s(connection)
         if self._polled_at is None:
             # The loop was waiting for these events, unless the process was stopped meanwhile.
             return min(self._first_read_at, now - age_s + RESOLUTION_S)

@@ -28,6 +28,9 @@ CONFIG: Final = "config"
 UNLOADED_MAX_AGE_S: Final = 0.5
 """Age, in seconds, up to which the index is not read again."""
 
+SUBMISSIONS: Final = 3
+"""How often `load` is tried while jobs that were in its way end."""
+
 FILE_PREFIX: Final = "file:"
 """Beginning of the parameters of `load` that are files of Triton's model repository."""
 
@@ -101,13 +104,16 @@ class VariantRepository:
 
         A job in progress that does the same is returned, also one that was just submitted.
         """
-        try:
-            return self._active_load(name, recipe) or self._new_load(name, recipe, origin)
-        except Conflict:
-            same = self._active_load(name, recipe)
-            if same is None:
-                raise
-            return same
+        for _ in range(SUBMISSIONS - 1):
+            try:
+                return self._active_load(name, recipe) or self._new_load(name, recipe, origin)
+            except Conflict:
+                if (same := self._active_load(name, recipe)) is not None:
+                    return same
+                if self._service.find(name)[1] is not None:
+                    raise
+            # The job that was in the way has just ended.
+        return self._new_load(name, recipe, origin)
 
     def _active_load(self, name: str, recipe: Any) -> Job | None:
         _, active = self._service.find(name)

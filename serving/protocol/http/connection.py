@@ -28,8 +28,12 @@ MAX_QUEUED: Final = 256
 which the connection accepts no more. It closes once they are answered."""
 
 READ_FIRST_S: Final = 0.001
-"""Seconds after which an idle connection is closed once its time is over: the next iteration of the
-event loop, which has read what has arrived."""
+"""Seconds after which a connection is closed once its time is over: the next iteration of the event
+loop, which has read what has arrived.
+
+uvloop calls due timers before it reads: after an iteration that took long, a connection may have
+data that have not been read yet.
+"""
 
 LINGER_S: Final = 2.0
 """Seconds that a rejected client may go on sending. Closing at once could lose the response."""
@@ -211,11 +215,7 @@ class Connection(HttpToolsProtocol):
         )
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection, once the event loop has read what has arrived.
-
-        uvloop calls due timers before it reads: after an iteration that took long, a connection
-        may have a request that has not been read yet.
-        """
+        """Close an idle connection, once the event loop has read what has arrived."""
         self.timeout_keep_alive_task = self.loop.call_later(
             READ_FIRST_S, super().timeout_keep_alive_handler
         )
@@ -302,6 +302,13 @@ class Connection(HttpToolsProtocol):
         if left_s > 0:
             self._read_timer = self.loop.call_later(left_s, self._check_read_timeout)
         else:
+            self._read_timer = self.loop.call_later(READ_FIRST_S, self._time_out, self._last_read)
+
+    def _time_out(self, last_read: float) -> None:
+        """Reject the request that is being read, unless data have arrived since `last_read`."""
+        if self._last_read > last_read:
+            self._check_read_timeout()
+        elif not self._is_rejected and self.scope is not None:
             text = f"the request is incomplete, and no data arrived for {self._read_timeout_s:g} s"
             self._reject(HTTPStatus.REQUEST_TIMEOUT, text)
 

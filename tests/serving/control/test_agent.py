@@ -14,9 +14,8 @@ from serving.control.agent import Agent
 from serving.control.cluster import GenerationKey
 from serving.control.startup import adopt_catalog
 from serving.control.state import Lineup, ReplicaReport
-from serving.control.store.presence import GATEWAY_LOST_S
 from serving.control.store.store import Store
-from tests.waiting import until
+from tests.waiting import GIVE_UP_S, until
 from variants.catalog import artifact, generations
 from variants.catalog.catalog import Catalog, Variant
 
@@ -76,11 +75,11 @@ async def test_a_gateway_serves_what_is_published_and_reports_it(
     await agent_of(gateway, store, catalog).step()
     assert gateway.lineups[-1].published == {"dense": 1, "int8": 1}
     assert gateway.records.keys() == {("dense", 1), ("int8", 1)}
-    assert {(each.variant, each.state) for each in store.reports(GATEWAY_LOST_S)} == {
+    assert {(each.variant, each.state) for each in store.reports(GIVE_UP_S)} == {
         ("dense", "routed"),
         ("int8", "routed"),
     }
-    assert store.snapshot(GATEWAY_LOST_S).gateways == {"here"}
+    assert store.snapshot(GIVE_UP_S).gateways == {"here"}
 
 
 async def test_a_change_reaches_the_gateway_and_nothing_else_does(
@@ -109,7 +108,7 @@ async def test_a_generation_with_missing_files_is_reported_and_read_again(
     agent = agent_of(gateway, store, catalog)
     await agent.step()
     assert gateway.lineups[-1].published == {"dense": 1}
-    (failed,) = [each for each in store.reports(GATEWAY_LOST_S) if each.state == "failed"]
+    (failed,) = [each for each in store.reports(GIVE_UP_S) if each.state == "failed"]
     assert failed.variant == "int8"
     assert failed.error is not None
     assert "model.onnx cannot be read" in failed.error

@@ -71,8 +71,8 @@ def test_the_time_for_which_the_loop_was_blocked_counts(
         sockets[0].send(b"x")
         await reader.next_read()
         for _ in range(2):
-            sockets[0].send(b"x")
             sent = time.monotonic()
+            sockets[0].send(b"x")
             time.sleep(BLOCK_S)  # the loop cannot read
             await reader.next_read()
             assert reader.read_at - sent >= BLOCK_S

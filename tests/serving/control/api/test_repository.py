@@ -20,7 +20,6 @@ import tritonclient.http
 import tritonclient.http.aio
 from tritonclient.utils import InferenceServerException
 
-from serving.control.api.repository import UNLOADED_MAX_AGE_S
 from tests.serving.builders import pixels
 from tests.serving.control.api.administered import (
     ADMIN_TOKEN,
@@ -34,6 +33,7 @@ from tests.serving.control.api.administered import (
 from tests.serving.protocol.grpc.calls import listening as listening_grpc
 from tests.serving.protocol.grpc.calls import protocol
 from tests.serving.protocol.http.sockets import LOOPBACK, listening
+from tests.waiting import GIVE_UP_S
 
 CLIENTS: dict[str, ModuleType] = {
     "http": tritonclient.http,
@@ -221,9 +221,12 @@ async def test_inference_needs_a_token_if_it_is_not_open(tmp_path: Path, name: s
         assert await triton.call("infer", "shirts", [tensor], headers=headers)
 
 
-async def test_the_index_reads_the_state_once_for_many_callers(service: Administered) -> None:
+async def test_the_index_reads_the_state_once_for_many_callers(
+    service: Administered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.control.api.repository.UNLOADED_MAX_AGE_S", GIVE_UP_S)
     repository = service.administration.control.repository
     first = await asyncio.gather(*(repository.unloaded() for _ in range(100)))
     assert len({id(each) for each in first}) == 1
-    await asyncio.sleep(UNLOADED_MAX_AGE_S)
+    monkeypatch.setattr("serving.control.api.repository.UNLOADED_MAX_AGE_S", -1.0)
     assert await repository.unloaded() is not first[0]

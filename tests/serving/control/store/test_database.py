@@ -146,6 +146,26 @@ def test_a_lost_connection_to_postgresql_is_replaced(
         assert store.revision() == revision
 
 
+def test_a_new_file_is_opened_while_another_process_makes_its_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite does not wait in this case, whatever its time-out."""
+    file = tmp_path / "state.db"
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if other.in_transaction:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr("serving.control.store.database.time.sleep", wait)
+    Database(sqlite_url(file)).close()
+    assert len(waits) == 1
+    other.close()
+
+
 def test_of_many_threads_that_add_a_variant_one_succeeds(url: str) -> None:
     threads = 8
     barrier = threading.Barrier(threads)
@@ -168,6 +188,7 @@ def test_threads_and_processes_that_write_at_once_lose_nothing(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # SQLite does not queue those who wait, so that on a slow disk one of them may wait long.
+    monkeypatch.setattr(database, "_PG_OPTIONS", f"-c lock_timeout={GIVE_UP_S:g}s")
     monkeypatch.setattr(database, "WAIT_S", GIVE_UP_S)
 
     def write(writer: str) -> None:

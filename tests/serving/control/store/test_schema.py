@@ -85,6 +85,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(first: Path) ->
 def test_processes_that_open_a_new_database_at_once_make_its_tables_once(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(database, "_PG_OPTIONS", f"-c lock_timeout={GIVE_UP_S:g}s")
     monkeypatch.setattr(database, "WAIT_S", GIVE_UP_S)  # on a slow disk, the tables take long
 
     def open_and_adopt() -> None:

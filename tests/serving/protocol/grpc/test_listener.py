@@ -156,7 +156,7 @@ async def test_calls_during_the_delay_of_close_get_an_error() -> None:
     # Without the delay, grpc would cancel calls that arrive while the server stops.
     gateway = in_process()
     listener = GrpcListener(
-        protocol(gateway), LOOPBACK, 0, max_message_bytes=LIMIT, close_delay_s=1.0
+        protocol(gateway), LOOPBACK, 0, max_message_bytes=LIMIT, close_delay_s=HANG_S
     )
     await listener.start()
     async with open_channel(listener.port) as channel:
@@ -172,7 +172,10 @@ async def test_calls_during_the_delay_of_close_get_an_error() -> None:
         assert {error.details() for error in errors} == {
             "the service is starting or stopping; try again in a few seconds"
         }
-        await closing
+        closing.cancel()
+        await asyncio.wait([closing])
+        listener._close_delay_s = 0.0
+        await listener.close()
 
 
 async def test_close_cuts_calls_after_its_timeout(caplog: pytest.LogCaptureFixture) -> None:

@@ -190,6 +190,7 @@ async def hold(door: Door, port: int) -> list[RawClient]:
     door.hold()
     for client in clients:
         await client.send(post(SMALL))
+    await until(lambda: door.refused == len(clients))
     return clients
 
 
@@ -197,7 +198,6 @@ async def test_refusals_are_held_while_there_are_many_and_sent_when_the_server_s
     door = shut()
     async with listening(read_then_respond, front_door=door.door) as listener:
         clients = await hold(door, listener.port)
-        await until(lambda: door.refused == len(clients))
         reads = [asyncio.create_task(client.read_until(REFUSED)) for client in clients]
         await asyncio.sleep(0)
         assert not any(read.done() for read in reads)

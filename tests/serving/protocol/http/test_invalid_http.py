@@ -63,7 +63,10 @@ async def test_invalid_http_gets_an_error_and_the_next_request_is_answered(messa
             assert_answers(await client.post(INFER, json=body()), "dense", pixels())
 
 
-async def test_a_rejected_client_can_send_its_whole_request_and_gets_the_error() -> None:
+async def test_a_rejected_client_can_send_its_whole_request_and_gets_the_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.protocol.http.connection.LINGER_S", HANG_S)
     async with listening(StaticApp(b"never")) as listener:
         raw = RawClient(listener.port)
         await raw.send(b"GET / HTTP/1.1\r\na: " + b"x" * 20_000_000)

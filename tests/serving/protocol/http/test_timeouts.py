@@ -171,9 +171,10 @@ async def test_a_connection_with_a_request_is_not_closed() -> None:
             raw.close()
 
 
+@pytest.mark.parametrize("begun", [0, 5], ids=["idle", "within a request"])
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_a_request_that_came_while_the_loop_was_busy_is_answered(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    new_loop: Callable[[], asyncio.AbstractEventLoop], begun: int
 ) -> None:
     async def send_while_busy() -> None:
         loop = asyncio.get_running_loop()
@@ -181,13 +182,17 @@ def test_a_request_that_came_while_the_loop_was_busy_is_answered(
 
         def stay_busy() -> None:
             loop.remove_reader(near)
-            raw.send_now(GET)
+            raw.send_now(GET[begun:])
             time.sleep(2 * KEEP_ALIVE_S)
 
-        async with listening(StaticApp(b"done"), keep_alive_s=KEEP_ALIVE_S) as listener:
+        async with listening(
+            StaticApp(b"done"), keep_alive_s=KEEP_ALIVE_S, read_timeout_s=KEEP_ALIVE_S
+        ) as listener:
             raw = RawClient(listener.port)
             raw.send_now(GET)
             await raw.read_until(b"done")
+            raw.send_now(GET[:begun])
+            await asyncio.sleep(0.01)  # so that the beginning is most likely read
             loop.add_reader(near, stay_busy)
             far.send(b"x")
             assert b"done" in await raw.read_until(b"done")
