@@ -92,6 +92,8 @@ class Watch:
     description: asyncio.Task[list[HostDescription] | None] | None = None
     connecting: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """Tasks that connect to a host and time it, by address."""
+    was_lost: bool = False
+    """Whether the last host that was tried was lost while it warmed up."""
     timed_nodes: set[str] = field(default_factory=set)
     failure_checked_at: float = 0.0
     """When the registry was last queried for the cause of a failure."""
@@ -338,7 +340,10 @@ class HostDiscovery:
             await self._warm_up(watch, host)
         except (HostLost, BatchFailed) as error:
             host.close()
-            watch.error = f"a host failed to warm up: {error}"
+            # A host that is lost once may have been stopped by a busy machine for a moment.
+            if watch.was_lost or isinstance(error, BatchFailed):
+                watch.error = f"a host failed to warm up: {error}"
+            watch.was_lost = True
             logger.error("a host failed to warm up", extra={"variant": key, "cause": str(error)})
             await asyncio.sleep(self._period_s)  # before it is tried again
         except BaseException:
@@ -346,7 +351,7 @@ class HostDiscovery:
             raise
         else:
             if not host.is_lost:
-                watch.error = None
+                watch.error, watch.was_lost = None, False
                 self._pool.add(key, host)
         finally:
             watch.connecting.pop(address, None)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 from prometheus_client import CollectorRegistry
 
 from serving.dataplane.batching import Arrays
@@ -84,6 +86,10 @@ class DiscoveryHarness:
         card = exactly(dict.fromkeys(SIZES, CARD_S))
         self.latency.add(generation_key(variant, generation), card)
         self.discovery.watch(variant, generation, SIZES, is_awaited=is_awaited)
+
+    def connecting(self, key: str) -> set[str]:
+        """Return the addresses to which a connection is being made."""
+        return set(self.discovery._watches[key].connecting)
 
     def metric_value(self, name: str, variant: str) -> float:
         labels = {"model": "shirts", "variant": variant_name(variant)}
@@ -274,6 +280,25 @@ async def test_an_application_that_does_not_answer_does_not_delay_the_others(
         new = host("dense")
         registry.hosts[DENSE] = [new]
         await until(lambda: [h.address for h in harness.pool.hosts(DENSE)] == [new.address])
+
+
+async def test_a_host_that_is_lost_while_it_warms_up_is_reported_the_second_time(host: Any) -> None:
+    registry = FakeRegistry()
+    registry.hosts = {DENSE: [host("dense")], INT8: [host("int8")]}
+    async with discovering(registry) as harness:
+        harness.watch("int8", 2)
+        for is_reported in (False, True):
+            with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
+                port = socket.bind_to_random_port("tcp://127.0.0.1")
+                dying: Any = SimpleNamespace(address=f"tcp://127.0.0.1:{port}")
+                registry.hosts["int8@2"] = [dying]
+                await until(lambda: bool(socket.poll(0)))
+                registry.hosts["int8@2"] = TimeoutError()  # Serve has not noticed yet
+            await until(lambda: not harness.connecting("int8@2"))
+            assert bool(harness.discovery.error("int8@2")) == is_reported
+        registry.hosts["int8@2"] = [host("int8")]
+        await until(lambda: harness.discovery.is_warm("int8@2"))
+        assert harness.discovery.error("int8@2") is None
 
 
 async def test_the_cause_of_a_failed_start_is_known_until_the_generation_is_warm(
