@@ -9,6 +9,7 @@ from serving.control.api.access import Access
 from serving.control.api.application import AdminApplication
 from serving.control.api.events import Streams
 from serving.control.api.openapi import extend_openapi
+from serving.control.api.overview import Overview
 from serving.control.api.repository import VariantRepository
 from serving.control.api.service import Rules, VariantService
 from serving.control.api.sources import Sources
@@ -46,13 +47,21 @@ class Administration:
         self._call = BlockingCalls()
         access = Access(tokens, store, self._call)
         sources = Sources(store, catalog, project, storage)
-        service = VariantService(store, sources, catalog, hardware_key, rules)
-        streams = Streams(service, self._call, poll_s, lambda: self._is_stopping)
+        service = VariantService(store, sources, rules)
+        overview = Overview(store, catalog, hardware_key)
+        streams = Streams(overview, self._call, poll_s, lambda: self._is_stopping)
         self.control = Control(
             admin=AdminApplication(
-                service, access.authorize, self._call, streams, max_body_bytes=max_body_bytes
+                service,
+                overview,
+                access.authorize,
+                self._call,
+                streams,
+                max_body_bytes=max_body_bytes,
             ),
-            repository=VariantRepository(model, service, access.authorize, self._call, poll_s),
+            repository=VariantRepository(
+                model, service, overview, access.authorize, self._call, poll_s
+            ),
             extend_openapi=extend_openapi,
             check_inference=None if is_inference_open else access.check_inference,
         )

@@ -1,7 +1,8 @@
 """The admin API over HTTP: the application that answers `/v2/admin/*`.
 
-It authorizes, parses, delegates to `VariantService` on threads, and renders. Reading needs a token
-of any scope, and changing one of the scope `admin`. The table of routes is at the end of the file.
+It authorizes, parses, delegates to `Overview` or `VariantService` on threads, and renders. Reading
+needs a token of any scope, and changing one of the scope `admin`. The table of routes is at the end
+of the file.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from serving.control.api.bodies import (
     reason,
 )
 from serving.control.api.events import Streams
+from serving.control.api.overview import Overview
 from serving.control.api.service import VariantService
 from serving.control.api.threads import BlockingCalls
 from serving.control.api.views import Preview
@@ -59,6 +61,7 @@ class AdminApplication:
     def __init__(
         self,
         service: VariantService,
+        overview: Overview,
         authorize: Authorize,
         call: BlockingCalls,
         streams: Streams,
@@ -66,6 +69,7 @@ class AdminApplication:
         max_body_bytes: int,
     ) -> None:
         self._service = service
+        self._overview = overview
         self._authorize = authorize
         self._call = call
         self._streams = streams
@@ -103,30 +107,30 @@ class AdminApplication:
     async def variants(self, request: Request) -> Response:
         """GET /v2/admin/variants: all variants."""
         self._actor(request, "read")
-        return _record(await self._call(self._service.variants))
+        return _record(await self._call(self._overview.variants))
 
     async def variant(self, request: Request) -> Response:
         """GET /v2/admin/variants/NAME: one variant."""
         self._actor(request, "read")
-        return _record(await self._call(self._service.variant, request.path_params["name"]))
+        return _record(await self._call(self._overview.variant, request.path_params["name"]))
 
     async def jobs(self, request: Request) -> Response:
         """GET /v2/admin/jobs: jobs, newest first."""
         self._actor(request, "read")
         query = request.query_params
         active, limit = flag(query, "active"), integer(query, "limit", 50, 1, 200)
-        return _record(await self._call(self._service.jobs, active_only=active, limit=limit))
+        return _record(await self._call(self._overview.jobs, active_only=active, limit=limit))
 
     async def job(self, request: Request) -> Response:
         """GET /v2/admin/jobs/JOB: one job."""
         self._actor(request, "read")
-        return _record(await self._call(self._service.job, request.path_params["job"]))
+        return _record(await self._call(self._overview.job, request.path_params["job"]))
 
     async def log(self, request: Request) -> Response:
         """GET /v2/admin/jobs/JOB/log: lines of its log."""
         self._actor(request, "read")
         after = integer(request.query_params, "after", 0, 0, LARGEST)
-        return _record(await self._call(self._service.log, request.path_params["job"], after))
+        return _record(await self._call(self._overview.log, request.path_params["job"], after))
 
     async def events(self, request: Request) -> Response:
         """GET /v2/admin/jobs/JOB/events: the job and its log as server-sent events."""
@@ -142,7 +146,7 @@ class AdminApplication:
         query = request.query_params
         limit = integer(query, "limit", 50, 1, 200)
         before = integer(query, "before", 0, 1, LARGEST) or None
-        return _record(await self._call(self._service.history, limit=limit, before=before))
+        return _record(await self._call(self._overview.history, limit=limit, before=before))
 
     # Changing
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 from starlette.responses import StreamingResponse
 
-from serving.control.api.service import VariantService
+from serving.control.api.overview import Overview
 from serving.control.api.threads import BlockingCalls
 from serving.control.state import ENDED, Job
 from serving.errors import Overloaded, ServingError
@@ -36,13 +36,13 @@ class Streams:
 
     def __init__(
         self,
-        service: VariantService,
+        overview: Overview,
         call: BlockingCalls,
         poll_s: float,
         is_stopping: Callable[[], bool],
     ) -> None:
         """Look for changes every `poll_s` seconds, until `is_stopping`."""
-        self._service = service
+        self._overview = overview
         self._call = call
         self._poll_s = poll_s
         self._is_stopping = is_stopping
@@ -53,7 +53,7 @@ class Streams:
 
         Raises `ModelNotFound` if there is no such job, `Overloaded` if too many streams are open.
         """
-        job = await self._call(self._service.job, job_id)
+        job = await self._call(self._overview.job, job_id)
         if self._open >= MAX_STREAMS:
             raise Overloaded(f"{MAX_STREAMS} event streams are open already; close one, or poll")
         return _CountedResponse(
@@ -72,8 +72,8 @@ class Streams:
         while not self._is_stopping():
             try:
                 # The log is complete if it is read after the end of the job.
-                now = await self._call(self._service.job, job.id)
-                log = await self._call(self._service.log, job.id, line)
+                now = await self._call(self._overview.job, job.id)
+                log = await self._call(self._overview.log, job.id, line)
             except ServingError as error:
                 yield f": {error}\n\n".encode()
                 return

@@ -15,6 +15,7 @@ import orjson
 
 from serving.control.api.application import Authorize
 from serving.control.api.bodies import Addition, Replacement, parse_body
+from serving.control.api.overview import Overview
 from serving.control.api.service import VariantService
 from serving.control.api.threads import BlockingCalls
 from serving.control.state import ENDED, Job, VariantRecord
@@ -42,6 +43,7 @@ class VariantRepository:
         self,
         model: str,
         service: VariantService,
+        overview: Overview,
         authorize: Authorize,
         call: BlockingCalls,
         poll_s: float,
@@ -49,6 +51,7 @@ class VariantRepository:
         """`model` is the name of the model whose variants these are."""
         self._model = model
         self._service = service
+        self._overview = overview
         self._authorize = authorize
         self._call = call
         self._poll_s = poll_s
@@ -137,7 +140,7 @@ class VariantRepository:
     def _submit_unload(self, name: str, origin: Origin, meeting_slo: Collection[str]) -> Job | None:
         record, active = self._service.find(name)
         if record is None:
-            self._service.variant(name)  # raises ModelNotFound
+            self._overview.variant(name)  # raises ModelNotFound
         if active is not None and active.kind == "remove":
             return active
         if record is not None and record.published is None and active is None:
@@ -147,7 +150,7 @@ class VariantRepository:
     async def _wait(self, job: Job) -> None:
         while job.status not in ENDED:
             await asyncio.sleep(self._poll_s)
-            job = await self._call(self._service.job, job.id)
+            job = await self._call(self._overview.job, job.id)
         self._unloaded = None  # the index shows at once what has just changed
         if job.status != "succeeded":
             raise Conflict(

@@ -1,4 +1,4 @@
-"""What can be done with the variants of a service, independent of HTTP and gRPC.
+"""What can be asked of the variants of a service, independent of HTTP and gRPC.
 
     request ─▶ VariantService ─▶ store ─▶ reconciler and agents
 
@@ -10,30 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from serving.control.api.bodies import Addition, Publication, Replacement, Rollback
 from serving.control.api.sources import InCatalog, OnDisk, Sources, ToBuild, former_generation
 from serving.control.api.views import (
-    History,
-    JobLog,
-    Jobs,
     Preview,
-    VariantDetail,
-    Variants,
-    VariantView,
-    card_generation,
-    summarize,
     variant_state,
-    view,
 )
-from serving.control.state import Job, ReplicaReport, VariantRecord
-from serving.control.store.presence import GATEWAY_LOST_S
+from serving.control.state import Job, VariantRecord
 from serving.control.store.store import Store
 from serving.control.store.submissions import Origin
 from serving.errors import Conflict, ModelNotFound
-from variants.catalog import generations
-from variants.catalog.catalog import ReportCard
 from variants.catalog.recipe import DENSE, Recipe
 
 
@@ -50,41 +37,12 @@ class Rules:
 
 
 class VariantService:
-    """Reads and changes the desired state of a service."""
+    """Changes the desired state of a service."""
 
-    def __init__(
-        self,
-        store: Store,
-        sources: Sources,
-        catalog: Path,
-        hardware_key: str,
-        rules: Rules,
-    ) -> None:
-        """Report cards of the hardware `hardware_key` are shown if there are any."""
+    def __init__(self, store: Store, sources: Sources, rules: Rules) -> None:
         self._store = store
         self._sources = sources
-        self._catalog = catalog
-        self._hardware_key = hardware_key
         self._rules = rules
-
-    # Reading
-
-    def variants(self) -> Variants:
-        """Return all variants, dense first."""
-        reports = self._store.reports(GATEWAY_LOST_S)
-        jobs = {job.variant: job for job in self._store.jobs(active_only=True)}
-        records = sorted(self._store.variants(), key=lambda each: (each.name != DENSE, each.name))
-        return Variants(variants=tuple(self._view(record, reports, jobs) for record in records))
-
-    def variant(self, name: str) -> VariantDetail:
-        """Return one variant. Raises `ModelNotFound` with the names that exist."""
-        record = self._store.variant(name)
-        jobs = {job.variant: job for job in self._store.jobs(active_only=True)}
-        shown = self._view(record, self._store.reports(GATEWAY_LOST_S), jobs)
-        return VariantDetail(
-            **{field: getattr(shown, field) for field in VariantView.model_fields},
-            report_card=self._card(record),
-        )
 
     def find(self, name: str) -> tuple[VariantRecord | None, Job | None]:
         """Return a variant if the service knows it, and its job in progress, if any."""
@@ -105,24 +63,6 @@ class VariantService:
                 # The last error may name paths; it is shown to those who have a token.
                 found[record.name] = f"it is not loaded: {variant_state(record)}"
         return found
-
-    def job(self, identifier: str) -> Job:
-        """Return a job. Raises `ModelNotFound`."""
-        return self._store.job(identifier)
-
-    def jobs(self, *, active_only: bool, limit: int) -> Jobs:
-        """Return jobs, newest first."""
-        return Jobs(jobs=tuple(self._store.jobs(active_only=active_only, limit=limit)))
-
-    def log(self, identifier: str, after: int) -> JobLog:
-        """Return the lines of the log of a job after the line `after`. Raises `ModelNotFound`."""
-        return JobLog(lines=tuple(self._store.job_log(identifier, after)))
-
-    def history(self, *, limit: int, before: int | None) -> History:
-        """Return entries of the history, newest first, those before a number."""
-        return History(entries=tuple(self._store.history(limit, before)))
-
-    # Changing
 
     def submitted(self, origin: Origin) -> Job | None:
         """Return the job of an earlier request with the same idempotency key, if any.
@@ -298,25 +238,3 @@ class VariantService:
             return self._store.variant(name)
         except ModelNotFound:
             return None
-
-    def _view(
-        self,
-        record: VariantRecord,
-        reports: tuple[ReplicaReport, ...],
-        jobs: Mapping[str, Job],
-    ) -> VariantView:
-        card = self._card(record)
-        summary = summarize(card, self._hardware_key) if card else None
-        return view(record, reports, jobs.get(record.name), summary)
-
-    def _card(self, record: VariantRecord) -> ReportCard | None:
-        """Return the report card for this hardware, else the newest one; None without files."""
-        number = card_generation(record)
-        if number is None:
-            return None
-        try:
-            variant = generations.load(self._catalog, record.name, number)
-        except ValueError:
-            return None
-        cards = sorted(variant.report_cards, key=lambda card: card.measured_at)
-        return variant.report_card(self._hardware_key) or (cards[-1] if cards else None)

@@ -149,8 +149,8 @@ class Store:
         with the `idempotency_key` of a former one of this actor returns the job of that one.
 
         Raises `InvalidRequest` for a wrong name or `force` without a reason, `ModelNotFound` with
-        `must_exist`, and `Conflict` if the variant is served already, has a job in progress, or the
-        key was used with another `body_sha256`.
+        `must_exist`, and `Conflict` if the variant is served already, or is not with `must_exist`,
+        has a job in progress, or the key was used with another `body_sha256`.
         """
         origin = Origin(actor, idempotency_key, body_sha256)
         with self._database.write() as transaction:
@@ -196,8 +196,8 @@ class Store:
     ) -> Job:
         """Begin to drain a variant; its generations stay on disk.
 
-        Raises `ModelNotFound` if it is not served, and, unless `force` is set, `Conflict` if it is
-        the last variant, or the last one of those `meeting_slo`; or as `submit_build`.
+        Raises `ModelNotFound`, and `Conflict` if it is not served or, unless `force` is set, if it
+        is the last variant, or the last one of those `meeting_slo`; or as `submit_build`.
         """
         origin = Origin(actor, idempotency_key, body_sha256)
         with self._database.write() as transaction:

@@ -28,7 +28,7 @@ from serving.control.store.changes import (
 from serving.control.store.database import Transaction
 from serving.control.store.rows import recipe_text
 from serving.control.store.tables import GENERATIONS, JOBS, VARIANTS
-from serving.errors import Conflict, InvalidRequest, ModelNotFound, shorten
+from serving.errors import Conflict, InvalidRequest, shorten
 from variants.catalog.recipe import DENSE, Recipe, VariantName
 
 JOB_ID_BYTES: Final = 6
@@ -81,7 +81,7 @@ def build(
         raise (
             queries.unknown_variant(transaction, name)
             if not queries.is_known(transaction, name)
-            else ModelNotFound(f"{name} is not served; add it")
+            else Conflict(f"{name} is not served; add it instead")
         )
     if not must_exist and published is not None:
         raise Conflict(f"{name} is served already, as generation {published}; replace it")
@@ -145,8 +145,8 @@ def remove(
 ) -> Job:
     """Begin to drain a variant. Its generations are kept on disk.
 
-    Raises `ModelNotFound` if it is not served, or `Conflict`, unless forced, if it is the last one,
-    or the last one of those `meeting_slo`, which meet the default SLO.
+    Raises `ModelNotFound`, or `Conflict` if it is not served or, unless forced, if it is the last
+    one, or the last one of those `meeting_slo`, which meet the default SLO.
     """
     if (same := repeated(transaction, origin)) is not None:
         return same
@@ -154,7 +154,7 @@ def remove(
     if published is None:
         if not queries.is_known(transaction, name):
             raise queries.unknown_variant(transaction, name)
-        raise ModelNotFound(f"{name} is not served")
+        raise Conflict(f"{name} is not served")
     _require_idle(transaction, name)
     if not force:
         query = select(GENERATIONS.c.variant).where(GENERATIONS.c.state == "published")

@@ -170,9 +170,9 @@ def test_removing_keeps_the_files_and_the_variant_can_be_published_again(store: 
     store.removed("int8")
     assert store.job(job.id).status == "succeeded"
     assert states(store) == ["kept"]
-    with pytest.raises(ModelNotFound, match="int8 is not served"):
+    with pytest.raises(Conflict, match="int8 is not served"):
         store.submit_remove("int8", "bo")
-    with pytest.raises(ModelNotFound, match="int8 is not served; add it"):
+    with pytest.raises(Conflict, match="int8 is not served; add it instead"):
         store.submit_build("int8", INT8, "bo", must_exist=True)
     store.submit_publish("int8", 1, "bo")
     publish(store, "int8", 1)
