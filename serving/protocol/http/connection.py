@@ -1,153 +1,34 @@
-"""A client connection. Extends uvicorn's with disconnect detection, limits and a read time-out.
+"""A client connection whose requests the front door lets in or refuses.
 
-The loss of a connection cancels the task that answers its request. The size of request lines,
-headers and trailers is limited, and so is the number of pipelined requests. A request that stops
-arriving times out. Invalid HTTP gets an error response. Requests that the gateway cannot answer in
-time are refused before their bodies are parsed.
+Requests that the gateway cannot answer in time are refused before their bodies are parsed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from functools import partial
-from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
-import httptools
-import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from serving.protocol.front_door import FrontDoor
-from serving.protocol.http.flow_control import PipelineFlowControl
+from serving.protocol.http.limited_connection import LimitedConnection
 from serving.protocol.http.refusal import CLOSE, KEEP_ALIVE, HeldRefusal, allowed_s_of, rank_of
 from serving.protocol.http.unadmitted import UnadmittedRequest
-from serving.protocol.http.upgrade import strip_upgrade
-
-MAX_QUEUED: Final = 256
-"""Number of pipelined requests in the queue, which one read may fill beyond its limit, after
-which the connection accepts no more. It closes once they are answered."""
-
-READ_FIRST_S: Final = 0.001
-"""Seconds after which a connection is closed once its time is over: the next iteration of the event
-loop, which has read what has arrived.
-
-uvloop calls due timers before it reads: after an iteration that took long, a connection may have
-data that have not been read yet.
-"""
-
-LINGER_S: Final = 2.0
-"""Seconds that a rejected client may go on sending. Closing at once could lose the response."""
 
 
-class ParsingStopped(Exception):
-    """Raised to stop parsing. httptools swallows it."""
+class Connection(LimitedConnection):
+    """The protocol class of a listener."""
 
-
-class Connection(HttpToolsProtocol):
-    """The protocol class of a listener.
-
-    A client that shuts down its sending side counts as disconnected, because TCP does not tell the
-    two apart. A client that pipelines more than `MAX_QUEUED` requests gets `connection: close` with
-    the last response and has to send the remaining requests on another connection.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        max_header_bytes: int,
-        read_timeout_s: float,
-        front_door: FrontDoor,
-        **kwargs: Any,
-    ) -> None:
-        """Pass on uvicorn's arguments.
-
-        The request line and headers together may have `max_header_bytes`. A client that sends
-        nothing for `read_timeout_s` in the middle of a request is rejected.
-        """
+    def __init__(self, *args: Any, front_door: FrontDoor, **kwargs: Any) -> None:
+        """Pass on the arguments of `LimitedConnection`."""
         super().__init__(*args, **kwargs)
         self._front_door = front_door
         self._unadmitted: UnadmittedRequest | None = None
         """A request that has neither been let in nor refused yet."""
         self._refusal = HeldRefusal(self._send_refusal)
-        self._max_header_bytes = max_header_bytes
-        self._read_timeout_s = read_timeout_s
-        self._head_without_upgrade = b""
-        self._running: RequestResponseCycle | None = None
-        self._task: asyncio.Task[None]
-        self._unparsed_bytes = 0
-        """Bytes read since the last complete head, complete message or part of a body."""
-        self._head_bound_bytes = 0
-        """Upper bound of the head being read: all bytes since a read ended with a message."""
-        self._is_in_body = False
-        self._last_read = 0.0
-        self._read_timer: asyncio.TimerHandle | None = None
-        self._is_rejected = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Called by the transport."""
-        super().connection_made(transport)
-        self.flow = PipelineFlowControl(transport, self.pipeline)
-        self._close_after(self.timeout_keep_alive)
-
-    def data_received(self, data: bytes) -> None:
-        """Called by the transport with the bytes of one read."""
-        if self._is_rejected:
-            return
-        self._unparsed_bytes += len(data)
-        self._head_bound_bytes += len(data)
-        try:
-            self._parse(data)
-        except httptools.HttpParserError:
-            self._reject(HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")
-            return
-        if self.scope is None:  # only empty lines after a message, which the parser skips
-            self._unparsed_bytes = self._head_bound_bytes = 0
-            return
-        self._unset_keepalive_if_required()
-        if self._unparsed_bytes > self._max_header_bytes:
-            self._reject_large_head()
-            return
-        self._last_read = self.loop.time()
-        if self._read_timer is None:
-            self._read_timer = self.loop.call_later(self._read_timeout_s, self._check_read_timeout)
-
-    def _parse(self, data: bytes) -> None:
-        rest: bytes | memoryview = data
-        while True:
-            try:
-                self.parser.feed_data(rest)
-                return
-            except httptools.HttpParserUpgrade as upgrade:
-                rest = memoryview(rest)[upgrade.args[0] :]
-            # A server may ignore an offer to upgrade (RFC 9110, section 7.8). The parser would read
-            # the body as the new protocol, so a new parser gets the head without these headers.
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-            self.parser.feed_data(self._head_without_upgrade)
-
-    def on_headers_complete(self) -> None:
-        """Called by the parser."""
-        # Measuring the head takes time, so it is done only if the reads exceed the limit.
-        if (
-            self._head_bound_bytes > self._max_header_bytes
-            and self._head_bytes() > self._max_header_bytes
-        ):
-            self._reject_large_head()
-            raise ParsingStopped
-        self._unparsed_bytes = 0
-        self._unset_keepalive_if_required()
-        if self.parser.should_upgrade():
-            method, version = self.parser.get_method(), self.parser.get_http_version()
-            if method == b"CONNECT":
-                text = "CONNECT is not allowed: this server is not a proxy"
-                self._reject(HTTPStatus.METHOD_NOT_ALLOWED, text)
-                raise ParsingStopped
-            self._head_without_upgrade = strip_upgrade(method, self.url, version, self.headers)
-            return
-        if len(self.pipeline) >= MAX_QUEUED:
-            self._is_rejected = True
-            self.cycle.keep_alive = False
-            raise ParsingStopped
+    def _admits(self) -> bool:
         self._refusal.release()  # the client has sent the next request without waiting for it
         arrived = self._front_door.arrivals.arrived_at(self.transport.get_extra_info("socket"))
         target = self.url.decode("latin-1")
@@ -155,40 +36,28 @@ class Connection(HttpToolsProtocol):
         scope: Any = self.scope  # its type has no keys of our own
         scope["arrived"], scope["rank"] = arrived, rank
         self._unadmitted = self._unadmitted_request(rank, arrived)
-        if self._unadmitted is not None:
-            return
-        super().on_headers_complete()
-        self._is_in_body = True
-        if self.pipeline:
-            self.flow.resume_reading()  # a paused transport does not report a disconnect
+        return self._unadmitted is None
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
-        self._unparsed_bytes = 0
         if self._unadmitted is None:
             super().on_body(body)
         else:
+            self._unparsed_bytes = 0
             self._unadmitted.add(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
-        if self._unadmitted is not None:
-            self._unparsed_bytes = 0
-            self._unadmitted.end(keeps_alive=self.parser.should_keep_alive())
-            if self._unadmitted.may_wait:
-                waiting = self._unadmitted
-                self._front_door.wait(self, waiting.rank, waiting.allowed_s, waiting.arrived)
-            else:
-                self.refuse()
+        if self._unadmitted is None:
+            super().on_message_complete()
             return
-        if not self._is_in_body:
-            return  # the end of a head that offers to upgrade
         self._unparsed_bytes = 0
-        self._is_in_body = False
-        super().on_message_complete()
-        self.scope = None  # type: ignore[assignment]  # until the next message begins
-        if self.cycle.response_complete:
-            self._close_after(self.timeout_keep_alive)
+        self._unadmitted.end(keeps_alive=self.parser.should_keep_alive())
+        if self._unadmitted.may_wait:
+            waiting = self._unadmitted
+            self._front_door.wait(self, waiting.rank, waiting.allowed_s, waiting.arrived)
+        else:
+            self.refuse()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport."""
@@ -197,10 +66,6 @@ class Connection(HttpToolsProtocol):
             self._front_door.withdraw(self, self._unadmitted.rank)
             self._unadmitted = None
         super().connection_lost(exc)
-        self._cancel_request()
-        self._unset_keepalive_if_required()  # uvicorn keeps the timer after a reset
-        if self._read_timer is not None:
-            self._read_timer.cancel()
 
     def shutdown(self) -> None:
         """Called by the server when it stops."""
@@ -208,32 +73,16 @@ class Connection(HttpToolsProtocol):
         self._refusal.release()
         super().shutdown()
 
-    def _close_after(self, seconds: float) -> None:
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(
-            seconds, self.timeout_keep_alive_handler
-        )
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection, once the event loop has read what has arrived."""
-        self.timeout_keep_alive_task = self.loop.call_later(
-            READ_FIRST_S, super().timeout_keep_alive_handler
-        )
-
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        self._task = self.loop.create_task(cycle.run_asgi(partial(_run_app, cycle, app)))
+        super()._start_asgi_task(cycle, app)
         scope: Any = cycle.scope
         rank: int | None = scope["rank"]
         if rank is not None:
             self._front_door.enter(rank)
-        self._task.add_done_callback(partial(self._end_task, rank))
-        self.tasks.add(self._task)
+            self._task.add_done_callback(partial(self._leave, rank))
 
-    def _end_task(self, rank: int | None, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
-        if rank is not None:
-            self._front_door.leave(rank)
+    def _leave(self, rank: int, _: asyncio.Task[None]) -> None:
+        self._front_door.leave(rank)
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
@@ -244,10 +93,9 @@ class Connection(HttpToolsProtocol):
         """Answer the request that waits. Called by the front door."""
         request, self._unadmitted = self._unadmitted, None
         assert request is not None
-        super().on_headers_complete()
+        self._begin()
         super().on_body(bytes(request.body))
         super().on_message_complete()
-        self.scope = None  # type: ignore[assignment]  # until the next message begins
 
     def refuse(self) -> None:
         """Refuse the request that waits, now or later; see `RefusalPacer`."""
@@ -283,82 +131,3 @@ class Connection(HttpToolsProtocol):
             self._close_after(self.timeout_keep_alive)
         else:
             self.transport.close()
-
-    def _cancel_request(self) -> None:
-        # Queued requests start only after a response, which will not be sent.
-        cycle = self._running
-        if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True
-            self._task.cancel()
-
-    def _check_read_timeout(self) -> None:
-        self._read_timer = None
-        if self._is_rejected or self.scope is None:
-            return
-        now = self.loop.time()
-        if self.flow.read_paused or self._is_earlier_request_running():
-            self._last_read = now  # the wait is not the client's fault
-        left_s = self._last_read + self._read_timeout_s - now
-        if left_s > 0:
-            self._read_timer = self.loop.call_later(left_s, self._check_read_timeout)
-        else:
-            self._read_timer = self.loop.call_later(READ_FIRST_S, self._time_out, self._last_read)
-
-    def _time_out(self, last_read: float) -> None:
-        """Reject the request that is being read, unless data have arrived since `last_read`."""
-        if self._last_read > last_read:
-            self._check_read_timeout()
-        elif not self._is_rejected and self.scope is not None:
-            text = f"the request is incomplete, and no data arrived for {self._read_timeout_s:g} s"
-            self._reject(HTTPStatus.REQUEST_TIMEOUT, text)
-
-    def _head_bytes(self) -> int:
-        # Each line ends with two bytes, and two bytes separate the name of a header from its value.
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-
-    def _reject_large_head(self) -> None:
-        self._reject(
-            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-            f"the request line and headers are larger than {self._max_header_bytes} bytes; "
-            "send fewer or shorter headers",
-        )
-
-    def _reject(self, status: HTTPStatus, text: str) -> None:
-        """Send an error response for the request that is being read, stop reading and close."""
-        if self._is_rejected or self.transport.is_closing():
-            return
-        self._is_rejected = True
-        self._cancel_request()
-        if not self._can_send_error():
-            self.transport.close()
-            return
-        body = orjson.dumps({"error": text})
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
-        self.transport.write_eof()
-        self._close_after(LINGER_S)
-
-    def _can_send_error(self) -> bool:
-        """Return whether the client will take the next bytes as the response to this request."""
-        has_started = self._is_in_body and self.cycle.response_started
-        return not has_started and not self._is_earlier_request_running()
-
-    def _is_earlier_request_running(self) -> bool:
-        """Return whether a request before the one that is being read has no response yet."""
-        running = self._running
-        if running is None or running.response_complete:
-            return False
-        return not self._is_in_body or running is not self.cycle
-
-
-async def _run_app(
-    cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any
-) -> None:
-    try:
-        await app(scope, receive, send)
-    except asyncio.CancelledError:
-        if not cycle.disconnected:
-            raise  # uvicorn logs it

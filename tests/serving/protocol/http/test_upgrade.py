@@ -58,7 +58,7 @@ async def test_connection_close_beside_an_upgrade_is_respected() -> None:
 async def test_thousands_of_requests_that_offer_an_upgrade_can_be_pipelined(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.protocol.http.connection.MAX_QUEUED", 2_000)
+    monkeypatch.setattr("serving.protocol.http.limited_connection.MAX_QUEUED", 2_000)
     async with listening(StaticApp(b"done")) as listener:
         raw = RawClient(listener.port)
         await raw.send((b"GET / HTTP/1.1\r\n" + H2C + b"\r\n") * 2_000)

@@ -1,4 +1,4 @@
-"""Contract of `connection.py` and `listener.py` with the undocumented parts of uvicorn.
+"""Contract of `limited_connection.py` and `listener.py` with the undocumented parts of uvicorn.
 
 If a test fails after an update of uvicorn, compare these two modules with the new version, adapt
 them, and move the version range in pyproject.toml.
