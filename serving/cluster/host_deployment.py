@@ -26,6 +26,7 @@ from serving.cluster.names import (
     STOP_MARGIN_S,
     STOP_POLL_S,
 )
+from serving.cluster.spare import SpareKeeper
 from serving.gateway.description import HostDescription
 from serving.gateway.settings import Settings
 from serving.link.host import HostSocket
@@ -56,6 +57,7 @@ class HostReplica:
         """
         log_as_json()
         self._drain_s = settings.drain_s
+        self._spare = SpareKeeper() if settings.hosts.spare else None
         storage = open_storage(settings.artifacts)
         if storage is not None:
             storage.restore(settings.catalog, variant, generation)
@@ -86,6 +88,8 @@ class HostReplica:
         """Raise if the compute thread has ended; called by Serve."""
         if self._socket is None or not self._socket.is_alive:
             raise RuntimeError("the compute thread has ended")
+        if self._spare is not None:
+            self._spare.check()
 
     def __del__(self) -> None:
         """Run batches until the gateways send no more; called by Serve on a graceful stop."""

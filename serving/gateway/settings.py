@@ -61,6 +61,9 @@ class Hosts(Record):
     cores: int | None = Field(default=None, ge=1)
     """Batches that all hosts together can run at a time without slowing each other down, if they
     share CPUs. None means that each host has its own CPUs, as Ray reserves them."""
+    spare: bool = True
+    """Whether each node with hosts keeps a process that has imported what a host needs, so that
+    the next host starts at once."""
     bind: str = "127.0.0.1"
     """Address on which a host listens for gateways; `node` means that of its cluster node."""
 

@@ -1,0 +1,112 @@
+"""A spare process on each node, so that the next host there starts without its imports.
+
+    host ─▶ Ray: start a process with my runtime environment ─▶ it imports, and idles
+    Serve ─▶ Ray: start a host ─▶ it runs in the idle process
+
+Ray gives an idle process to the next actor with the same runtime environment. It can start one in
+advance, but has no Python function for it: this module calls the RPC that Ray's own core uses,
+`PrestartWorkers` of its `NodeManagerService`. If that fails, hosts start as they do without.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+import ray
+
+from serving.cluster import host_worker
+
+logger = logging.getLogger(__name__)
+
+PERIOD_S: Final = 5.0
+"""Interval, in seconds, at which a host looks for the spare process."""
+
+TIMEOUT_S: Final = 2.0
+"""Time limit, in seconds, for Ray to accept the request for a process."""
+
+KEEP_S: Final = 1_000_000
+"""Seconds for which Ray keeps an idle process, even if all CPUs are reserved."""
+
+IDLE: Final = "ray::IDLE"
+"""Title of a process that has imported its modules and runs nothing."""
+
+HOSTS: Final = "ray::ServeReplica:v-"
+"""Start of the title of a process that runs a host; see `names.app_name`."""
+
+
+class SpareKeeper:
+    """Keeps a spare process on the node of this host. Of several hosts, the oldest one acts."""
+
+    def __init__(self) -> None:
+        self._next_check_at = 0.0
+
+    def check(self) -> None:
+        """Ask Ray for a spare process if there is none. Does nothing most of the time."""
+        now = time.monotonic()
+        if now < self._next_check_at:
+            return
+        self._next_check_at = now + PERIOD_S
+        titles = children(os.getppid())
+        if is_spare_missing(titles, os.getpid()):
+            try:
+                _request_process()
+            except Exception as error:
+                logger.warning("no spare process was started", extra={"cause": repr(error)})
+
+
+def is_spare_missing(titles: dict[int, str], pid: int) -> bool:
+    """Return whether the host `pid` should ask for a spare process.
+
+    `titles` are those of all worker processes of its node, by process identifier.
+    """
+    hosts = [each for each, title in titles.items() if title.startswith(HOSTS)]
+    # One that still imports is about to become a spare process or a host.
+    is_there = any(title == IDLE or host_worker.__name__ in title for title in titles.values())
+    return not is_there and pid == min(hosts, default=None)
+
+
+def children(pid: int) -> dict[int, str]:
+    """Return the titles of the child processes of a process, by their identifiers."""
+    titles = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in _read(task / "children").split():
+            titles[int(child)] = _read(Path("/proc", child, "cmdline")).replace("\0", " ").strip()
+    return titles
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # the process has ended
+        return ""
+
+
+def _request_process() -> None:
+    # Most processes never need these modules.
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated.common_pb2 import PYTHON  # type: ignore[attr-defined]
+    from ray.core.generated.node_manager_pb2 import (  # type: ignore[attr-defined]
+        PrestartWorkersRequest,
+    )
+    from ray.core.generated.node_manager_pb2_grpc import NodeManagerServiceStub
+
+    context = ray.get_runtime_context()
+    node_id = context.get_node_id()
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    node = next(each for each in nodes if each["NodeID"] == node_id)
+    request = PrestartWorkersRequest(
+        language=PYTHON,
+        job_id=bytes.fromhex(context.get_job_id()),
+        num_workers=1,
+        keep_alive_duration_secs=KEEP_S,
+    )
+    runtime_env: str = context.get_runtime_env_string()  # type: ignore[no-untyped-call]
+    request.runtime_env_info.serialized_runtime_env = runtime_env
+    address = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+    with init_grpc_channel(address) as channel:
+        stub = NodeManagerServiceStub(channel)  # type: ignore[no-untyped-call]
+        stub.PrestartWorkers(request, timeout=TIMEOUT_S)
