@@ -19,14 +19,21 @@ if TYPE_CHECKING:
 # networks of the tests with two threads takes ten times as long as with one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A busy machine may stop a process for seconds. Only tests of heartbeats lose hosts by silence.
+os.environ.setdefault("PARETOSERVE_LINK_SILENCE_MS", "600000")
+
 # pytest-xdist sets a width for its workers, which rich would keep for all output of the process.
 os.environ.pop("COLUMNS", None)
 
 # Tests may share their cores with other processes, so the time of an example is not meaningful.
+# The result of the suite depends on the code only; `--hypothesis-profile=explore` tries new examples.
 settings.register_profile(
-    "shared cores", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "explore", deadline=None, max_examples=1_000, suppress_health_check=list(HealthCheck)
 )
-settings.load_profile("shared cores")
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 
 TESTS = Path(__file__).parent
@@ -77,7 +84,22 @@ def onnx_operators() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fp32_training() -> Iterator[None]:
+    """Let trainings of this process compute in FP32, whether or not the processor multiplies BF16.
+
+    Their results, and whether they pass a threshold, would depend on the kind of processor.
+    """
+    from variants.catalog.hardware import hardware
+    from variants.model import training
+
+    without_flags = hardware(1).model_copy(update={"flags": ()})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "hardware", lambda threads: without_flags)
+        yield
+
+
+@pytest.fixture(scope="session")
+def small_project(tmp_path_factory: pytest.TempPathFactory, fp32_training: None) -> Path:
     """The project file of a small trained network with four recipes; do not change it."""
     from tests.small import write_project  # imports torch, which few tests of serving/ need
 

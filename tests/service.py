@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from serving.control.tokens import digest
 from serving.gateway.settings import Settings
@@ -86,7 +87,9 @@ def run_service(folder: Path) -> Iterator[RunningService]:
     set_environment()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings of ray and its imports
-        from serving.cluster.start import local_cluster, start_service
+        import ray
+
+        from serving.cluster.start import NotStarted, local_cluster, start_service
 
         catalog = Catalog.load(folder)
         settings = Settings.model_validate(
@@ -110,7 +113,17 @@ def run_service(folder: Path) -> Iterator[RunningService]:
                 },
             }
         )
-        with local_cluster():
+        with ExitStack() as stack:
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            # What processes log would be printed in later tests.
+            patch.setattr(ray, "init", partial(ray.init, log_to_driver=False))
+            for _ in range(2):  # Ray has a time limit of 30 s, which a busy machine may exceed
+                with suppress(NotStarted):
+                    stack.enter_context(local_cluster())
+                    break
+                ray.shutdown()
+            else:
+                stack.enter_context(local_cluster())
             ports = start_service(settings)
             yield RunningService(ports.http, ports.grpc, catalog, folder)
 

@@ -8,6 +8,7 @@ An answer's header has "compute_s" too, or "error" and no tensors. Nothing is ev
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -21,8 +22,11 @@ from variants.catalog.raw import from_raw, to_raw
 HEARTBEAT_MS: Final = 500
 """Interval between the heartbeats of a connection, in milliseconds."""
 
-SILENCE_MS: Final = 2000
-"""Time without a message, in milliseconds, after which a peer is considered lost."""
+SILENCE_MS: Final = int(os.environ.get("PARETOSERVE_LINK_SILENCE_MS", "2000"))
+"""Time without a message, in milliseconds, after which a peer is considered lost.
+
+A machine that stops processes for longer needs more.
+"""
 
 MAX_MESSAGE_BYTES: Final = 2**30
 """Largest frame that a socket accepts, in bytes."""

@@ -109,8 +109,22 @@ class LiveService:
                 continue
         return found
 
-    def kill(self, title: str) -> int:
-        """Kill the only process with this title at once; return its number."""
+    def kill(self, title: str) -> None:
+        """Kill the only process with this title at once."""
+        os.kill(self._only(title), signal.SIGKILL)
+
+    @contextmanager
+    def stopped(self, title: str) -> Iterator[None]:
+        """Stop the only process with this title within a `with`."""
+        pid = self._only(title)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def _only(self, title: str) -> int:
+        """Return the only process with this title once there is one."""
         found: list[int] = []
 
         def is_only() -> bool:
@@ -118,7 +132,6 @@ class LiveService:
             return len(found) == 1
 
         wait_until(is_only)
-        os.kill(found[0], signal.SIGKILL)
         return found[0]
 
     def _get(self, path: str) -> dict[str, Any]:
@@ -171,7 +184,10 @@ def start_up(arguments: Sequence[str], output: Path) -> subprocess.Popen[bytes]:
 
     Its output is written to the file `output`.
     """
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PARETOSERVE_CONTROL__ROLLBACK_WINDOW_S": "0",  # replaced hosts end at once
+    }
     for _ in range(3):  # Ray has a time limit of 30 s, which a busy machine may exceed
         with output.open("wb") as file:
             process = subprocess.Popen(

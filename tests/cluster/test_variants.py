@@ -125,9 +125,10 @@ def test_damaged_files_fail_a_publication_and_leave_what_is_served(live: LiveSer
     live.wait_until_kept("int8", 1)
     damaged = generations.folder(live.catalog, "int8", 1) / "model.onnx"
     with load(live) as sent:
-        back = live.submit("/variants/int8/rollback", {})
-        # Its files were checked; the processes of its hosts take seconds to start.
-        damaged.rename(damaged.with_suffix(".away"))
+        # Without the controller, no host starts before the file is gone.
+        with live.stopped(CONTROLLER):
+            back = live.submit("/variants/int8/rollback", {})
+            damaged.rename(damaged.with_suffix(".away"))
         failed = live.wait_for(back)
     assert failed["status"] == "failed"
     assert "model.onnx" in failed["error"]

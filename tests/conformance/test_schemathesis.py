@@ -46,7 +46,7 @@ def test_the_service_behaves_as_its_openapi_document_states(service: RunningServ
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert fuzzed.returncode == 0, fuzzed.stdout + fuzzed.stderr

@@ -218,12 +218,14 @@ async def _index(client: Client) -> dict[str, str]:
 
 
 async def test_the_statistics_count_samples_batches_and_requests(client: Client) -> None:
+    # Variants that are not in use run shadow batches, which count as batches but not as requests.
+    await client.infer(MODEL, client.input(images(1)), model_version="int8")
     before = await _statistics(client, MODEL)
     for count in (1, 3, 8):
         await client.infer(MODEL, client.input(images(count)), model_version="int8")
     after = await _statistics(client, MODEL)
     assert set(after) == set(VARIANTS)
-    assert _counts(after["dense"]) == _counts(before["dense"])
+    assert _counts(after["dense"])[-1] == _counts(before["dense"])[-1]
     increase = np.subtract(_counts(after["int8"]), _counts(before["int8"]))
     assert increase.tolist() == [12, 3, 3]
     assert int(after["int8"]["last_inference"]) > int(before["int8"].get("last_inference", 0))

@@ -16,17 +16,21 @@ import tritonclient.http
 import tritonclient.http.aio
 
 from tests.service import Pixels, RunningService
+from tests.waiting import GIVE_UP_S
 
 HTTP: Final = tritonclient.http
 GRPC: Final = tritonclient.grpc
 
-CLIENTS: Final[dict[str, tuple[ModuleType, ModuleType]]] = {
-    "http": (HTTP, HTTP),
-    "http.aio": (HTTP, HTTP.aio),
-    "grpc": (GRPC, GRPC),
-    "grpc.aio": (GRPC, GRPC.aio),
+CLIENTS: Final[dict[str, tuple[ModuleType, ModuleType, dict[str, float]]]] = {
+    "http": (HTTP, HTTP, {"network_timeout": GIVE_UP_S}),
+    "http.aio": (HTTP, HTTP.aio, {"conn_timeout": GIVE_UP_S}),
+    "grpc": (GRPC, GRPC, {}),
+    "grpc.aio": (GRPC, GRPC.aio, {}),
 }
-"""The module of the tensors and the module of the client, by name."""
+"""The module of the tensors, the module of the client and its time limits, by name.
+
+By default, the HTTP clients wait for 60 s, in which a busy machine may not load a variant.
+"""
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,9 @@ class Client:
 @asynccontextmanager
 async def connect(service: RunningService, name: str) -> AsyncIterator[Client]:
     """Connect the client of this name; close it at the end."""
-    tensors, module = CLIENTS[name]
+    tensors, module, limits = CLIENTS[name]
     port = service.grpc_port if tensors is GRPC else service.port
-    raw = module.InferenceServerClient(f"127.0.0.1:{port}")
+    raw = module.InferenceServerClient(f"127.0.0.1:{port}", **limits)
     try:
         yield Client(tensors, raw)
     finally:

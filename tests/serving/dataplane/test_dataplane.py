@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from serving.dataplane.batching import Arrays
+from serving.dataplane.clock import LoopClock
 from serving.dataplane.dataplane import Answer
 from serving.dataplane.executor import BatchResult
 from serving.errors import InvalidRequest, ModelNotFound, NotReady, SloUnattainable
@@ -20,12 +19,12 @@ from tests.serving.builders import (
     MODEL,
     InProcess,
     answers,
-    exactly,
     in_process,
     multiply,
     pixels,
     profile,
 )
+from tests.serving.dataplane.scheduler_harness import ManualClock
 from variants.catalog.catalog import TensorSpec
 
 FOUR = {
@@ -36,16 +35,12 @@ FOUR = {
 }
 
 
-SLOW = {
-    name: replace(
-        one, latencies=exactly({size: 50 * took.p50_s for size, took in one.latencies.items()})
-    )
-    for name, one in FOUR.items()
-}
-"""Predicted latencies long enough that a busy machine does not miss the deadlines by itself.
-
-Nothing computes for that long.
-"""
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
+    """The time of every gateway. It moves only when a test moves it, so no deadline passes."""
+    clock = ManualClock()
+    monkeypatch.setattr(LoopClock, "time", lambda _: clock.now)
+    return clock
 
 
 async def run_any(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
@@ -57,7 +52,7 @@ async def infer(
     gateway: InProcess, slo: Slo | None = None, inputs: Any = None, unit: str | None = None
 ) -> Answer:
     inputs = {"pixels": pixels()} if inputs is None else inputs
-    return await gateway.dataplane.infer(inputs, [], slo or Slo(), unit, time.monotonic())
+    return await gateway.dataplane.infer(inputs, [], slo or Slo(), unit, LoopClock().time())
 
 
 @pytest.mark.parametrize(
@@ -98,13 +93,13 @@ async def test_the_slo_determines_the_variant(slo: Slo, variant: str, reason: st
 
 @pytest.mark.parametrize(
     ("latency_s", "variant"),
-    [(0.395, "sparse"), (0.195, "int8"), (0.095, "tiny")],
+    [(0.0079, "sparse"), (0.0039, "int8"), (0.0019, "tiny")],
     ids=["just too tight for dense", "tighter", "tightest"],
 )
 async def test_a_tighter_deadline_gets_a_faster_variant_and_the_reason(
     latency_s: float, variant: str
 ) -> None:
-    gateway = in_process(run_any, profiles=SLOW)
+    gateway = in_process(run_any, profiles=FOUR)
     answer = await infer(gateway, Slo(latency_s=latency_s))
     assert answer.variant == variant
     assert "too slow now or unavailable: dense" in str(answer.explanation["reason"])
@@ -170,12 +165,11 @@ async def test_the_explanation_has_all_fields() -> None:
     assert answer.explanation["batch_size"] == 1
 
 
-async def test_a_late_answer_has_a_missed_deadline() -> None:
+async def test_a_late_answer_has_a_missed_deadline(clock: ManualClock) -> None:
     async def slow(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
-        await asyncio.sleep(0.55)
+        clock.now += 0.55
         return await multiply(variant, requests)
 
-    # A busy machine sends the batch before a deadline of half a second.
     answer = await infer(in_process(slow), Slo(latency_s=0.5))
     assert answer.explanation["deadline_met"] is False
     assert float(answer.explanation["latency_ms"]) > 500
@@ -215,9 +209,7 @@ async def test_inputs_that_do_not_fit_the_model_are_refused(inputs: Any, message
 
 async def test_an_unknown_output_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="no output 'heat'; there is label, logits"):
-        await in_process().dataplane.infer(
-            {"pixels": pixels()}, ["heat"], Slo(), None, time.monotonic()
-        )
+        await in_process().dataplane.infer({"pixels": pixels()}, ["heat"], Slo(), None, 0.0)
 
 
 @pytest.mark.parametrize(

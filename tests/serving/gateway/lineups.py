@@ -20,7 +20,7 @@ from variants.catalog.catalog import Catalog, Interval, Variant
 Run = Callable[[Any], Mapping[str, Any]]
 Key = tuple[str, int]
 
-FREE: dict[str, Any] = {"http": {"port": 0}, "grpc": {"port": 0}, "drain_s": 5.0}
+FREE: dict[str, Any] = {"http": {"port": 0}, "grpc": {"port": 0}, "drain_s": 60.0}
 
 
 class LineupRegistry:

@@ -37,7 +37,7 @@ REFUSED = {False: "503", True: "StatusCode.UNAVAILABLE"}
 LANES = 4
 """Limit of lanes of the gateway."""
 
-DRAIN_S = 5.0
+DRAIN_S = 60.0
 
 
 class RunnerGate:
@@ -281,7 +281,8 @@ async def test_clients_that_send_continuously_are_answered_until_the_gateway_clo
         await in_time(sending)
     answered = outcomes.pop("answered")
     assert gate.samples == answered + len(clients), "a request was computed but not answered"
-    assert outcomes["StatusCode.UNAVAILABLE"] == 16
+    # grpc cancels calls that arrive while it stops.
+    assert outcomes["StatusCode.UNAVAILABLE"] + outcomes["StatusCode.CANCELLED"] == 16, outcomes
     assert outcomes["503"] + outcomes["not connected"] == 16, outcomes
 
 

