@@ -26,7 +26,8 @@ os.environ.setdefault("PARETOSERVE_LINK_SILENCE_MS", "600000")
 os.environ.pop("COLUMNS", None)
 
 # Tests may share their cores with other processes, so the time of an example is not meaningful.
-# The result of the suite depends on the code only; `--hypothesis-profile=explore` tries new examples.
+# The result of the suite depends on the code only. `--hypothesis-profile=explore` tries new
+# examples.
 settings.register_profile(
     "explore", deadline=None, max_examples=1_000, suppress_health_check=list(HealthCheck)
 )

@@ -65,13 +65,16 @@ async def _send_calls(
     channel: grpc.aio.Channel, message: bytes, result: LoadResult, until: float
 ) -> None:
     call: Any = channel.unary_unary(INFER)
-    while (sent := time.perf_counter()) < until:
+    while True:
+        sent = time.perf_counter()
         try:
             await call(message)
             result.latencies_s.append(time.perf_counter() - sent)
         except grpc.aio.AioRpcError as error:
             result.failures += 1
             result.first_failure = result.first_failure or str(error).encode()
+        if time.perf_counter() >= until:
+            return
 
 
 async def _send_stream(
@@ -79,7 +82,8 @@ async def _send_stream(
 ) -> None:
     call: Any = channel.stream_stream(STREAM)()
     responses: AsyncIterator[bytes] = aiter(call)
-    while (sent := time.perf_counter()) < until:
+    while True:
+        sent = time.perf_counter()
         await call.write(message)
         response = await anext(responses)
         if response.startswith(ERROR):
@@ -87,4 +91,6 @@ async def _send_stream(
             result.first_failure = result.first_failure or response
         else:
             result.latencies_s.append(time.perf_counter() - sent)
+        if time.perf_counter() >= until:
+            break
     await call.done_writing()

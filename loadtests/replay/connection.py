@@ -72,10 +72,11 @@ class ClientConnection(asyncio.Protocol):
         length = _parse_header(head, _LENGTH)
         status = head[9:12]  # after "HTTP/1.1 "
         number = self._number
-        if length is None or number is None or not status.isdigit():
-            self._transport.abort()  # not a response, unexpected, or without a length
-            return
         body = end + len(_HEAD_END)
+        if length is None or number is None or not status.isdigit() or len(data) > body + length:
+            # not a response, unexpected, without a length, or longer than its length
+            self._transport.abort()
+            return
         if len(data) < body + length:
             self._received = data
             return

@@ -68,6 +68,7 @@ async def _run(load: Load, on_start: Callable[[float], None]) -> LoadRecord:
         cpu_share = (time.process_time() - cpu_s) / (ended_s - start_s)
         while log.open and time.monotonic() < ended_s + DRAIN_S:
             await asyncio.sleep(PROBE_S)
+        await asyncio.sleep(PROBE_S)  # reads what arrived while this process was paused
     finally:
         await closed.close()
         await opened.close()

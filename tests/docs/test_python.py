@@ -29,8 +29,8 @@ def test_a_grpc_client(service: RunningService, capsys: pytest.CaptureFixture[st
     block = example("docs/clients.md", "tritonclient.grpc")
     text = block.text.replace("127.0.0.1:9000", f"127.0.0.1:{service.grpc_port}")
     text = text.replace("fashion-mnist", service.catalog.model.name)
-    text = text.replace('"slo_latency_ms": 50', '"slo_latency_ms": 5000')
-    text = text.replace("client_timeout=0.2", "client_timeout=20")
+    text = text.replace('"slo_latency_ms": 50', '"slo_latency_ms": 60000')
+    text = text.replace("client_timeout=0.2", "client_timeout=60")
     execute(Block(block.page, block.line, block.language, text))
     assert capsys.readouterr().out.split()[0] in service.catalog.variants
 

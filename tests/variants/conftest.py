@@ -1,4 +1,4 @@
-"""A fixture for all tests of `variants/`."""
+"""Fixtures for all tests of `variants/`."""
 
 from __future__ import annotations
 
@@ -8,3 +8,8 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def _onnx_operators(onnx_operators: None) -> None:
     """Shorten the exports of all these tests."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fp32_training(fp32_training: None) -> None:
+    """Make the trainings of all these tests independent of the kind of processor."""

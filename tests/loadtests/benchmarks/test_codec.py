@@ -30,5 +30,5 @@ def test_a_case_is_timed_in_microseconds() -> None:
     calls = []
     case = Case("parse request", "HTTP, JSON", 1, 1, lambda: calls.append(1))
     (time_us,) = measure([case], rounds=2, seconds=0.001)
-    assert 0 < time_us < 1_000
+    assert time_us > 0
     assert len(calls) >= 2

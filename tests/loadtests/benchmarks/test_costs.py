@@ -16,6 +16,4 @@ def test_every_part_of_a_request_is_measured() -> None:
     costs_us = costs.measure(rounds=1, seconds=0.001, on_part=lambda: done.append(None))
     assert len(costs_us) == costs.count_parts() == len(done)
     assert all(cost_us > 0 for cost_us in costs_us.values())
-    link_us = [cost_us for name, cost_us in costs_us.items() if name.startswith("link")]
-    assert link_us[0] > link_us[-1], "a batch of 64 shares its round trip"
     assert len(costs.costs_grid(costs_us).rows) == len(costs_us)

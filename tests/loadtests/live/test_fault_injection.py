@@ -10,6 +10,7 @@ import pytest
 from loadtests.live.fault_injection import HostKiller, list_ready_hosts
 from serving.gateway.description import HostDescription
 from tests.service import RunningService
+from tests.waiting import GIVE_UP_S
 
 
 class Hosts:
@@ -103,8 +104,10 @@ async def test_a_host_of_a_real_service_is_killed_and_comes_back(service: Runnin
         return await asyncio.to_thread(_is_ready, service, variant)
 
     killer = HostKiller(ServeRegistry(), is_ready, kill)
-    await killer.run(["int8"], every_s=0.01, until_s=0.02)
-    await killer.wait_for_hosts()
+    async with asyncio.timeout(GIVE_UP_S):
+        while not killer.kills:
+            await killer.run(["int8"], every_s=0.01, until_s=0.02)
+    await killer.wait_for_hosts(timeout_s=GIVE_UP_S)
     (host_kill,) = killer.kills
     assert len(killed) == 1
     assert host_kill.back_after_s is not None

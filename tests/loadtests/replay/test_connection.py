@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from loadtests.replay.connection import ClientConnection
 from loadtests.replay.replay import ReplayResult, run_replay
 from loadtests.trials.outcomes import RequestStatus
 from tests.loadtests.gateway_stub import RESPONSE, respond
@@ -20,6 +23,33 @@ def run_with(response: bytes | tuple[bytes, bytes] | None, requests: int = 2) ->
     with tiny_server(respond_to) as port:
         url = f"http://127.0.0.1:{port}"
         return run_replay(url, workload([0.0] * requests), connections=1, grace_s=60)
+
+
+class Owner:
+    """An owner of connections that records the answered requests."""
+
+    def __init__(self) -> None:
+        self.answered: list[int] = []
+
+    def on_open(self, connection: ClientConnection) -> None: ...
+
+    def on_response(
+        self, connection: ClientConnection, number: int, now_s: float, status: int, content: bytes
+    ) -> None:
+        self.answered.append(number)
+
+    def on_lost(self, connection: ClientConnection, number: int | None) -> None: ...
+
+
+class Transport(asyncio.Transport):
+    """A transport to nowhere."""
+
+    is_aborted = False
+
+    def write(self, data: object) -> None: ...
+
+    def abort(self) -> None:
+        self.is_aborted = True
 
 
 @pytest.mark.parametrize("cut", [5, 20, RESPONSE.index(b"\r\n\r\n") + 2, len(RESPONSE) - 1])
@@ -53,6 +83,7 @@ def test_only_the_json_part_of_a_binary_response_is_parsed() -> None:
         pytest.param(ok(b'{"model_version": "int8"}'), id="no parameters"),
         pytest.param(ok(b'{"error": "it broke"}', 500), id="server error"),
         pytest.param(ok(b'{"error": "shape"}', 400), id="client error"),
+        pytest.param(RESPONSE + RESPONSE, id="two responses"),
     ],
 )
 def test_an_invalid_response_fails_its_request_only(response: bytes | None) -> None:
@@ -62,7 +93,11 @@ def test_an_invalid_response_fails_its_request_only(response: bytes | None) -> N
 
 
 def test_a_response_without_a_request_closes_the_connection() -> None:
-    result = run_with((RESPONSE, RESPONSE), requests=1)
-    assert result.outcomes.status.tolist() == [RequestStatus.ANSWERED]
-    result = run_with(RESPONSE + RESPONSE, requests=3)
-    assert result.outcomes.status.tolist() == [RequestStatus.ANSWERED] * 3
+    owner, transport = Owner(), Transport()
+    connection = ClientConnection(owner)
+    connection.connection_made(transport)
+    connection.send(0, b"request")
+    connection.data_received(RESPONSE)
+    assert (owner.answered, transport.is_aborted) == ([0], False)
+    connection.data_received(RESPONSE)
+    assert (owner.answered, transport.is_aborted) == ([0], True)

@@ -1,20 +1,26 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from loadtests.steady import goodput
 from loadtests.steady.curve import CURVE_FILE, read_curve
 from loadtests.steady.curve_plot import PLOT_FILE, draw_curves
 from loadtests.steady.goodput import TABLES_FILE, main
 from tests.loadtests.gateway_stub import respond
 from tests.loadtests.server import tiny_server
 from tests.loadtests.steady.curves import curve
+from tests.loadtests.steady.instant_client import instant_client
 from variants.catalog import artifact
 
 
-def test_a_running_service_is_measured_and_the_result_is_written(tmp_path: Path) -> None:
+def test_a_running_service_is_measured_and_the_result_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(goodput, "start_load_client", lambda: nullcontext(instant_client()))
     with tiny_server(respond) as port:
         result = CliRunner().invoke(
             main,

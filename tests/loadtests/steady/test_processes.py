@@ -3,11 +3,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from loadtests.steady import processes
 from loadtests.steady.processes import (
     busy_command,
     cpu_seconds,
@@ -48,30 +49,23 @@ def test_commands_that_have_ended_are_no_error() -> None:
 
 
 def test_a_stopped_process_continues(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+    stopped_s: list[float] = []
     with running([SLEEP]) as (pid,):
-        sleep = time.sleep
 
-        def observe(seconds: float) -> None:
-            if seconds == 0.01:
-                for _ in range(1000):
-                    if state(pid) == "T":
-                        break
-                    sleep(0.001)
-                seen.append(state(pid))
+        def sleep(seconds: float) -> None:
+            wait_until(lambda: state(pid) == "T")
+            stopped_s.append(seconds)
 
-        monkeypatch.setattr(time, "sleep", observe)
+        monkeypatch.setattr(processes, "time", SimpleNamespace(sleep=sleep))
         stop_for(pid, 0.01)
-        monkeypatch.undo()
-        assert seen == ["T"]
+        assert stopped_s == [0.01]
         wait_until(lambda: state(pid) != "T")
 
 
 def test_the_busiest_process_used_most_cpu_time_in_between() -> None:
     with running([busy_command(), SLEEP]) as (busy, idle):
-        wait_until(lambda: cpu_seconds([busy])[busy] > 0.1)
-        used = cpu_seconds([busy, idle])
-        assert find_busiest({busy: 0.0, idle: 0.0}, used) == busy
+        nothing = {busy: 0.0, idle: 0.0}
+        wait_until(lambda: find_busiest(nothing, cpu_seconds([busy, idle])) == busy)
     assert cpu_seconds([busy]) == {}
     assert find_busiest({1: 5.0, 2: 0.0}, {1: 5.1, 2: 1.0, 3: 9.0}) == 2
     with pytest.raises(ValueError, match="no host process is alive"):

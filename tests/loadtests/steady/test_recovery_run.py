@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from loadtests.steady import recovery_run
-from loadtests.steady.client_process import start_load_client
 from loadtests.steady.disturbances import DISTURBANCES, Disturbance, Victims
 from loadtests.steady.recovery_run import DisturbancePlan, SteadyLoad, measure_disturbances
 from loadtests.steady.target import ClientSettings, find_target
 from tests.loadtests.gateway_stub import respond
 from tests.loadtests.server import tiny_server
+from tests.loadtests.steady.instant_client import instant_client
+from tests.waiting import GIVE_UP_S
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -30,7 +31,7 @@ def test_each_disturbance_is_caused_under_each_load(
     monkeypatch: pytest.MonkeyPatch, idle_process: int
 ) -> None:
     monkeypatch.setattr(recovery_run, "CAPACITY_S", 0.1)
-    monkeypatch.setattr(recovery_run, "START_S", 0.1)
+    monkeypatch.setattr(recovery_run, "START_S", GIVE_UP_S)
     caused: list[Victims] = []
     small = {
         "nothing": Disturbance("nothing", 0.0, caused.append),
@@ -47,9 +48,9 @@ def test_each_disturbance_is_caused_under_each_load(
         observed_s=1.1,
     )
     done: list[None] = []
-    with start_load_client() as client, tiny_server(respond) as port:
-        settings = ClientSettings(connections=16, is_real_time=False)
-        target = find_target(f"http://127.0.0.1:{port}", settings)
+    client = instant_client()
+    with tiny_server(respond) as port:
+        target = find_target(f"http://127.0.0.1:{port}", ClientSettings())
         runs = measure_disturbances(
             client, target, plan, "fifo", 3, lambda: [idle_process], lambda: done.append(None)
         )

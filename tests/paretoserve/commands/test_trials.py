@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from serving.protocol.http.application import HttpProtocol
 from tests.loadtests.catalogs import write_catalog
 from tests.serving.builders import in_process, multiply
 from tests.serving.protocol.http.sockets import LOOPBACK, listening
+from tests.waiting import GIVE_UP_S
 from variants.catalog.record import read_record
 
 LAX_LAG = ("--lag-ms", "60000")
@@ -176,7 +178,7 @@ def serving(make: Callable[[], HttpProtocol]) -> Iterator[str]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        assert started.wait(30)
+        assert started.wait(GIVE_UP_S)
         yield f"http://{LOOPBACK}:{ports[0]}"
     finally:
         ended[0]()
@@ -186,7 +188,7 @@ def serving(make: Callable[[], HttpProtocol]) -> Iterator[str]:
 def test_replay_reports_the_outcomes_and_writes_batch_timings(
     catalog: Path, tmp_path: Path
 ) -> None:
-    with serving(lambda: in_process().protocol) as url:
+    with serving(lambda: in_process(max_queue=1000).protocol) as url:
         result = invoke(
             "replay", url, "--slo", "name=lax,latency_ms=20000", "--slo", "name=pin,variant=int8",
             "--rate", "400", "--seconds", "0.5", "--out", tmp_path, *LAX_LAG, "--markdown",
@@ -231,19 +233,17 @@ def test_replay_reports_nothing_if_the_client_itself_was_late() -> None:
     assert "on time" not in result.output
 
 
-def test_replay_fails_when_a_request_failed(tmp_path: Path) -> None:
-    calls = 0
+def test_replay_fails_when_a_request_failed(catalog: Path, tmp_path: Path) -> None:
+    calls = itertools.count()
 
     async def failing(variant: str, requests: Sequence[Arrays]) -> BatchResult[Sequence[Arrays]]:
-        nonlocal calls
-        calls += 1
-        if calls > 20:
+        if next(calls) % 2 == 0:
             raise RuntimeError("gone")
         return await multiply(variant, requests)
 
     with serving(lambda: in_process(failing).protocol) as url:
         result = invoke("replay", url, "--rate", "200", "--requests", "60", *LAX_LAG,
-                        "--slo", "anything", "--out", tmp_path)  # fmt: skip
+                        "--catalog", catalog, "--slo", "anything", "--out", tmp_path)  # fmt: skip
     assert result.exit_code == 1
     failed = np.count_nonzero(
         read_outcomes(tmp_path / "pareto-live.npz").status == RequestStatus.FAILED

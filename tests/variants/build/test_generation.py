@@ -215,7 +215,7 @@ def test_a_builder_does_not_outlive_its_parent(small_project: Path, catalog: Pat
 def _has_ended(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
     return state == "Z"  # nobody waits for an orphan in some containers
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from tests.small import quiet
 from tests.variants import tiny, tiny_conv, two_inputs
+from variants.catalog.hardware import hardware
+from variants.model import training
 from variants.model.dataset import Split
 from variants.model.forward import all_scores
 from variants.model.training import Schedule, Teacher, accuracy, count_steps, fit, predict
@@ -46,6 +48,20 @@ def test_the_seed_determines_the_result() -> None:
     weights = [network.get_parameter("0.weight") for network in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
+def test_products_are_in_bf16_on_processors_that_multiply_it(
+    monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    with_flag = hardware(1).model_copy(update={"flags": (flag,)})
+    monkeypatch.setattr(training, "hardware", lambda threads: with_flag)
+    network, computed = tiny.network(), set[torch.dtype]()
+    network[0].register_forward_hook(lambda layer, given, result: computed.add(result.dtype))
+    fit(network, tiny.split(600), SCHEDULE, quiet())
+    assert computed == {torch.bfloat16}
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert accuracy(network, tiny.split(300, seed=5)) > 0.8
 
 
 def test_training_does_not_change_the_global_random_state() -> None:

@@ -5,8 +5,10 @@ python -m tests.variants.analysis.search.small_search PROJECT STATE
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -16,12 +18,15 @@ from torch import nn
 
 from tests.small import quiet
 from tests.variants import tiny
-from variants.analysis.search.context import measure_recipe
+from tests.waiting import GIVE_UP_S
+from variants.analysis.search.context import SearchContext, measure_recipe
 from variants.analysis.search.goal import Cost, Goal
 from variants.analysis.search.result import SearchResult
 from variants.analysis.search.search import MeasureRecipe, search
 from variants.analysis.search.space import STRENGTH, Family
-from variants.catalog.recipe import Step
+from variants.analysis.search.store import Measurement
+from variants.catalog.recipe import Recipe, Step
+from variants.model import training
 from variants.model.training import Schedule, fit
 
 GOAL = Goal(max_drop=0.2, least="parameters")
@@ -78,5 +83,20 @@ def run_search(
     )
 
 
+def wait_in_third() -> MeasureRecipe:
+    """Return a function that measures two candidates, and waits to be killed in the third."""
+    numbers = itertools.count(1)
+
+    def measure(
+        context: SearchContext, recipe: Recipe, on_step: Callable[[str], None]
+    ) -> Measurement:
+        if next(numbers) == 3:
+            time.sleep(GIVE_UP_S)
+        return measure_recipe(context, recipe, on_step)
+
+    return measure
+
+
 if __name__ == "__main__":
-    run_search(Path(sys.argv[1]), Path(sys.argv[2]))
+    training._BF16_FLAGS = set()  # as in the process of the tests
+    run_search(Path(sys.argv[1]), Path(sys.argv[2]), measure=wait_in_third())
