@@ -36,7 +36,6 @@ from serving.protocol.control import (
     NO_REPOSITORY,
     Caller,
     Control,
-    Repository,
 )
 from serving.protocol.documents import Documents
 from serving.protocol.failure import INTERNAL_ERROR, log_failure
@@ -54,6 +53,11 @@ JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"
 HTML: Final = b"text/html; charset=utf-8"
 JSON_LENGTH: Final = b"inference-header-content-length"
+INDEX_BYTES: Final = 4096
+"""Maximum size of the body of a request for the repository index."""
+INDEX_ADVICE: Final = 'send no body, or {"ready": true}'
+LOAD_ADVICE: Final = "send a shorter recipe as `config`, or the name of one in the project file"
+UNLOAD_ADVICE: Final = "send no body"
 EXPLORER: Final = Path(__file__).with_name("explorer.html")
 
 
@@ -225,7 +229,7 @@ class HttpProtocol:
 
     async def index(self, scope: Scope, receive: Receive) -> Response:
         """POST /v2/repository/index: the variants and whether each is ready."""
-        body = await read_body(dict(scope["headers"]), receive, self._max_body_bytes)
+        body = await read_body(dict(scope["headers"]), receive, INDEX_BYTES, INDEX_ADVICE)
         only_ready = _only_ready(body)
         unloaded: Mapping[str, str] = {}
         if self._control is not None and not only_ready:
@@ -235,25 +239,25 @@ class HttpProtocol:
     async def load(self, scope: Scope, receive: Receive, model: str) -> Response:
         """POST .../load: add the variant of this name."""
         headers = dict(scope["headers"])
-        repository = self._repository()
-        actor = repository.authorize(_caller(scope, headers))
-        parameters = _parameters(await read_body(headers, receive, self._max_body_bytes))
-        await repository.load(model, parameters, actor)
+        control = self._changing()
+        actor = control.repository.authorize(_caller(scope, headers))
+        body = await read_body(headers, receive, control.max_body_bytes, LOAD_ADVICE)
+        await control.repository.load(model, _parameters(body), actor)
         return _json({})
 
     async def unload(self, scope: Scope, receive: Receive, model: str) -> Response:
         """POST .../unload: remove the variant of this name."""
         headers = dict(scope["headers"])
-        repository = self._repository()
-        actor = repository.authorize(_caller(scope, headers))
-        _parameters(await read_body(headers, receive, self._max_body_bytes))
-        await repository.unload(model, actor)
+        control = self._changing()
+        actor = control.repository.authorize(_caller(scope, headers))
+        _parameters(await read_body(headers, receive, control.max_body_bytes, UNLOAD_ADVICE))
+        await control.repository.unload(model, actor)
         return _json({})
 
-    def _repository(self) -> Repository:
+    def _changing(self) -> Control:
         if self._control is None:
             raise Unsupported(NO_REPOSITORY)
-        return self._control.repository
+        return self._control
 
     async def openapi(self, scope: Scope, receive: Receive) -> Response:
         """GET /openapi.json: the OpenAPI document of this service."""

@@ -76,6 +76,15 @@ CASES = {
     "a giant recipe without a length": Case(
         413, f"larger than {MAX_BODY_BYTES} bytes", body=None, headers={"x-stream": "yes"}
     ),
+    "a giant recipe to load": Case(
+        413,
+        f"{MAX_BODY_BYTES} bytes; send a shorter recipe",
+        path="/v2/repository/models/tiny/load",
+        body=[0] * MAX_BODY_BYTES,
+    ),
+    "a giant body to list the repository": Case(
+        413, 'send no body, or {"ready": true}', path="/v2/repository/index", body=[0] * 4096
+    ),
     "a compression bomb": Case(
         413, f"larger than {MAX_BODY_BYTES} bytes", headers={"Content-Encoding": "gzip"}, body=None
     ),
