@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -68,10 +68,12 @@ class Agent:
         poll_s: float,
         storage: Storage | None = None,
         excluded: frozenset[GenerationKey] = frozenset(),
+        on_report: Callable[[], None] = lambda: None,
     ) -> None:
         """Records that are not on this node are read from `storage`.
 
-        `excluded` generations are not served.
+        `excluded` generations are not served. `on_report` is called when what the gateway sees has
+        changed and is reported.
         """
         self._gateway = gateway
         self._store = store
@@ -79,6 +81,7 @@ class Agent:
         self._poll_s = poll_s
         self._storage = storage
         self._excluded = excluded
+        self._on_report = on_report
         self._loaded: _Loaded | None = None
         self._loaded_at = 0.0
         self._reported: list[ReplicaReport] | None = None
@@ -88,6 +91,11 @@ class Agent:
     def wake(self) -> None:
         """Look at the store at once. To be called on the event loop."""
         self._wake.set()
+
+    def look(self) -> None:
+        """Report at once if what the gateway sees has changed. To be called on the event loop."""
+        if self._reported is not None and _without_time(self._reports()) != self._reported:
+            self.wake()
 
     async def run(self) -> None:
         """Follow the store until cancelled."""
@@ -113,11 +121,13 @@ class Agent:
                 )
             self._gateway.update(loaded.lineup, loaded.records)
             self._loaded, self._loaded_at = loaded, time.monotonic()
-        reports = [*self._gateway.reports(), *self._failed()]
-        is_old = time.monotonic() - self._reported_at > HEARTBEAT_S
-        if is_old or self._reported is None or _without_time(reports) != self._reported:
+        reports = self._reports()
+        is_new = _without_time(reports) != self._reported
+        if is_new or time.monotonic() - self._reported_at > HEARTBEAT_S:
             await asyncio.to_thread(self._store.report, self._gateway.name, reports)
             self._reported, self._reported_at = _without_time(reports), time.monotonic()
+        if is_new:
+            self._on_report()
 
     def _load_if_changed(self) -> _Loaded | None:
         """Read the lineup and its records if there may be news."""
@@ -143,6 +153,9 @@ class Agent:
             }
         )
         return _Loaded(lineup, records, errors)
+
+    def _reports(self) -> list[ReplicaReport]:
+        return [*self._gateway.reports(), *self._failed()]
 
     def _failed(self) -> list[ReplicaReport]:
         """Return reports on the generations whose records cannot be read."""

@@ -44,6 +44,8 @@ class ControlLoops:
         self._gateway = gateway
         self._store = store
         self._poll_s = settings.control.poll_s
+        self._is_woken = asyncio.Event()
+        """Set when the reconciler should look at once."""
         storage = open_storage(settings.artifacts)
         self._agent = Agent(
             gateway,
@@ -52,7 +54,9 @@ class ControlLoops:
             poll_s=self._poll_s,
             storage=storage,
             excluded=excluded,
+            on_report=self._is_woken.set,
         )
+        gateway.on_change = self._agent.look
         self._reconciler = Reconciler(
             gateway.name,
             store,
@@ -103,6 +107,7 @@ class ControlLoops:
 
     async def _reconcile(self) -> None:
         while True:
+            self._is_woken.clear()
             is_busy = False
             try:
                 is_busy = await asyncio.to_thread(self._reconciler.step)
@@ -110,7 +115,10 @@ class ControlLoops:
                 logger.warning("the cluster cannot be reconciled", extra={"cause": repr(error)})
             if is_busy:
                 self._agent.wake()
-            await asyncio.sleep(min(BUSY_POLL_S, self._poll_s) if is_busy else self._poll_s)
+            pause_s = min(BUSY_POLL_S, self._poll_s) if is_busy else self._poll_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._is_woken.wait()
 
     def _probe(self, variant: str, generation: int) -> float:
         """Return the latency of a warm generation in seconds. To be called on a thread."""

@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Final
 
@@ -90,6 +90,8 @@ class Gateway:
                 catalog, hardware_key, settings.variants, settings.accuracy_margin
             )
         self._drain_s = settings.drain_s
+        self.on_change: Callable[[], None] = lambda: None
+        """Called on the event loop when what `reports` returns may have changed."""
 
         collectors = CollectorRegistry()
         ProcessCollector(registry=collectors)
@@ -137,7 +139,7 @@ class Gateway:
             latency,
             telemetry,
             registry,
-            on_change=lambda: self._generations.apply(),
+            on_change=self._apply,
             pause=self._pause,
         )
         self._generations = Generations(
@@ -219,6 +221,11 @@ class Gateway:
     def name(self) -> str:
         """The name of this gateway in its reports: host and process."""
         return f"{socket.gethostname()}:{os.getpid()}"
+
+    def _apply(self) -> None:
+        """Take note of the hosts that have joined or left."""
+        self._generations.apply()
+        self.on_change()
 
     async def _pause(self, seconds: float) -> None:
         """Wait for this time, and then for a moment without requests, but not for long."""

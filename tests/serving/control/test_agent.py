@@ -27,6 +27,7 @@ class RecordingGateway:
     name: str = "here"
     lineups: list[Lineup] = field(default_factory=list)
     records: Mapping[GenerationKey, Variant] = field(default_factory=dict)
+    replicas: int = 1
 
     def update(self, lineup: Lineup, records: Mapping[GenerationKey, Variant]) -> None:
         self.lineups.append(lineup)
@@ -39,7 +40,7 @@ class RecordingGateway:
                 variant=name,
                 generation=number,
                 state="routed",
-                replicas=1,
+                replicas=self.replicas,
                 at=time.time(),
             )
             for name, number in self.lineups[-1].published.items()
@@ -63,8 +64,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-def agent_of(gateway: RecordingGateway, store: Store, catalog: Path, **options: object) -> Agent:
-    return Agent(gateway, store, catalog, poll_s=0.01, **options)  # type: ignore[arg-type]
+def agent_of(
+    gateway: RecordingGateway,
+    store: Store,
+    catalog: Path,
+    poll_s: float = 0.01,
+    **options: object,
+) -> Agent:
+    return Agent(gateway, store, catalog, poll_s=poll_s, **options)  # type: ignore[arg-type]
 
 
 async def test_a_gateway_serves_what_is_published_and_reports_it(
@@ -94,6 +101,29 @@ async def test_a_change_reaches_the_gateway_and_nothing_else_does(
     assert gateway.lineups[-1].published == {"dense": 1}
     await asyncio.sleep(0.1)  # ten polls
     assert len(gateway.lineups) == 2
+    task.cancel()
+
+
+async def test_what_the_gateway_sees_is_reported_at_once_if_it_has_changed(
+    catalog: Path, store: Store
+) -> None:
+    adopt_catalog(store, catalog)
+    gateway = RecordingGateway()
+    reported: list[int] = []
+    agent = agent_of(
+        gateway,
+        store,
+        catalog,
+        poll_s=GIVE_UP_S,
+        on_report=lambda: reported.append(gateway.replicas),
+    )
+    task = asyncio.create_task(agent.run())
+    await until(lambda: reported == [1])
+    for replicas in (1, 1, 2):
+        gateway.replicas = replicas
+        agent.look()
+    await until(lambda: reported == [1, 2])
+    assert {each.replicas for each in store.reports(GIVE_UP_S)} == {2}
     task.cancel()
 
 
