@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Collection, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import ray
@@ -48,17 +48,36 @@ class NotStarted(Exception):
     """The service could not be started; the message has the reason and a remedy."""
 
 
-def check_port_is_free(host: str, port: int, option: str) -> None:
-    """Raise `NotStarted` if another process already listens on this address and port."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise NotStarted(
-                f"cannot listen on {host}:{port} ({error.strerror}): stop the process that listens "
-                f"there, or choose another port with {option}"
-            ) from None
+def choose_ports(settings: Settings) -> Settings:
+    """Return the settings with a free port in place of each 0.
+
+    A gateway that replaces a killed one then listens on the same ports. Raises `NotStarted` if
+    another process listens on a port.
+    """
+    with ExitStack() as stack:  # the two must differ
+        http = _free_port(stack, settings.http.host, settings.http.port, "--port")
+        grpc = _free_port(stack, settings.grpc.host, settings.grpc.port, "--grpc-port")
+    return settings.model_copy(
+        update={
+            "http": settings.http.model_copy(update={"port": http}),
+            "grpc": settings.grpc.model_copy(update={"port": grpc}),
+        }
+    )
+
+
+def _free_port(stack: ExitStack, host: str, port: int, option: str) -> int:
+    """Return the port, or a free one if it is 0, which stays bound until the end of the stack."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    probe = stack.enter_context(socket.socket(family))
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        probe.bind((host, port))
+    except OSError as error:
+        raise NotStarted(
+            f"cannot listen on {host}:{port} ({error.strerror}): stop the process that listens "
+            f"there, or choose another port with {option}"
+        ) from None
+    return int(probe.getsockname()[1])
 
 
 @contextmanager

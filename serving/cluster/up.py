@@ -10,7 +10,7 @@ from rich.console import Console
 
 from serving.cluster.start import (
     NotStarted,
-    check_port_is_free,
+    choose_ports,
     local_cluster,
     start_service,
 )
@@ -35,8 +35,7 @@ def serve_until_stopped(settings: Settings) -> None:
 
     try:
         catalog = Catalog.load(settings.catalog)
-        check_port_is_free(settings.http.host, settings.http.port, "--port")
-        check_port_is_free(settings.grpc.host, settings.grpc.port, "--grpc-port")
+        settings = choose_ports(settings)
         with console.status("starting Ray") as status, local_cluster():
             status.update("starting the gateway and the hosts")
             ports = start_service(settings)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import warnings
 
 import pytest
@@ -27,3 +28,20 @@ def test_hosts_on_one_machine_share_its_cpus(
     shared = share_cpus(settings, usable)
     assert shared.hosts.cores == expected
     assert shared.hosts.cpus == settings.hosts.cpus
+
+
+def test_a_free_port_is_chosen_once_in_place_of_0() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # warnings of ray
+        from serving.cluster.start import NotStarted, choose_ports
+
+    any_free = Settings.model_validate({"http": {"port": 0}, "grpc": {"port": 0}})
+    chosen = choose_ports(any_free)
+    assert 0 not in (chosen.http.port, chosen.grpc.port)
+    assert chosen.http.port != chosen.grpc.port
+    assert choose_ports(chosen) == chosen
+    with (
+        socket.create_server(("127.0.0.1", chosen.grpc.port)),
+        pytest.raises(NotStarted, match="another port with --grpc-port"),
+    ):
+        choose_ports(chosen)
