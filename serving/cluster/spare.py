@@ -5,7 +5,8 @@
 
 Ray gives an idle process to the next actor with the same runtime environment. It can start one in
 advance, but has no Python function for it: this module calls the RPC that Ray's own core uses,
-`PrestartWorkers` of its `NodeManagerService`. If that fails, hosts start as they do without.
+`PrestartWorkers` of its `NodeManagerService`. Hosts start as they do without if that fails, and on
+a node of a shared cluster where Ray keeps an idle process of another application.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from threading import Thread
 from typing import Final
 
 import ray
@@ -24,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 PERIOD_S: Final = 5.0
 """Interval, in seconds, at which a host looks for the spare process."""
+
+MAX_PERIOD_S: Final = 600.0
+"""The same interval after Ray has ended spare processes again and again; doubled each time."""
 
 TIMEOUT_S: Final = 2.0
 """Time limit, in seconds, for Ray to accept the request for a process."""
@@ -43,19 +48,32 @@ class SpareKeeper:
 
     def __init__(self) -> None:
         self._next_check_at = 0.0
+        self._period_s = PERIOD_S
+        self._hosts: set[int] | None = None
+        """The hosts of the node when a process was last requested; None if it was there since."""
 
     def check(self) -> None:
         """Ask Ray for a spare process if there is none. Does nothing most of the time."""
         now = time.monotonic()
         if now < self._next_check_at:
             return
-        self._next_check_at = now + PERIOD_S
-        titles = children(os.getppid())
-        if is_spare_missing(titles, os.getpid()):
-            try:
-                _request_process()
-            except Exception as error:
-                logger.warning("no spare process was started", extra={"cause": repr(error)})
+        # On a thread, since Ray may not answer, and the caller must not wait or fail.
+        Thread(target=self._look, name="spare", daemon=True).start()
+        self._next_check_at = now + self._period_s
+
+    def _look(self) -> None:
+        try:
+            titles = children(os.getppid())
+            if not is_spare_missing(titles, os.getpid()):
+                self._hosts, self._period_s = None, PERIOD_S
+                return
+            hosts = _hosts(titles)
+            if hosts == self._hosts:  # no host has taken the last one
+                self._period_s = min(2 * self._period_s, MAX_PERIOD_S)
+            self._hosts = hosts
+            _request_process()
+        except Exception as error:
+            logger.warning("no spare process was started", extra={"cause": repr(error)})
 
 
 def is_spare_missing(titles: dict[int, str], pid: int) -> bool:
@@ -63,10 +81,13 @@ def is_spare_missing(titles: dict[int, str], pid: int) -> bool:
 
     `titles` are those of all worker processes of its node, by process identifier.
     """
-    hosts = [each for each, title in titles.items() if title.startswith(HOSTS)]
     # One that still imports is about to become a spare process or a host.
     is_there = any(title == IDLE or host_worker.__name__ in title for title in titles.values())
-    return not is_there and pid == min(hosts, default=None)
+    return not is_there and pid == min(_hosts(titles), default=None)
+
+
+def _hosts(titles: dict[int, str]) -> set[int]:
+    return {pid for pid, title in titles.items() if title.startswith(HOSTS)}
 
 
 def children(pid: int) -> dict[int, str]:

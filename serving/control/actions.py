@@ -78,7 +78,7 @@ class Publish:
 
 @dataclass(frozen=True)
 class Routed:
-    """Record that the gateways route to what a job has published."""
+    """End a job that has published: gateways have followed, or are awaited no longer."""
 
     variant: str
 

@@ -233,7 +233,7 @@ def _back_off(generation: Generation, error: str, app: App | None) -> Iterator[A
 
 
 def _drain(generation: Generation, state: Snapshot, seen: Observation) -> Iterator[Action]:
-    """Stop the hosts of a generation once no gateway sends them batches, and none is to again."""
+    """Stop the hosts of a generation once no gateway uses them and its rollback window is over."""
     key = (generation.variant, generation.number)
     app = seen.apps.get(key)
     if app is None:
@@ -242,16 +242,21 @@ def _drain(generation: Generation, state: Snapshot, seen: Observation) -> Iterat
     if app.status == "stopping" or not state.gateways or not _has_successor(generation, state):
         return  # without a live gateway, it is not known who uses it
     since_s = state.at - (generation.since or state.at)
-    if _can_be_taken_back(generation, state) and since_s < seen.rollback_window_s:
+    if since_s < seen.rollback_window_s and _can_be_taken_back(generation, state, seen):
         return
     is_used = any(report.state != "failed" for report in _reports(key, state).values())
     if not is_used or since_s > UNDRAINED_S:
         yield Delete(*key)
 
 
-def _can_be_taken_back(generation: Generation, state: Snapshot) -> bool:
-    """Return whether a draining generation is the one that the published one replaced."""
-    if generation.variant not in state.lineup.published:
+def _can_be_taken_back(generation: Generation, state: Snapshot, seen: Observation) -> bool:
+    """Return whether a draining generation is the one that the published one replaced.
+
+    While other hosts start, it makes room for them.
+    """
+    apps = [seen.apps.get(key) for key in state.lineup.warming.items()]
+    is_room_needed = any(app is None or app.status == "starting" for app in apps)
+    if is_room_needed or generation.variant not in state.lineup.published:
         return False
     draining = (
         each

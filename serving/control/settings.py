@@ -23,7 +23,7 @@ class Control(Record):
     has not reported for 5 s counts as lost."""
     rollback_window_s: float = Field(default=30.0, ge=0)
     """Time, in seconds, for which the hosts of a replaced generation are kept, so that it can be
-    taken back at once. The generation that replaced it needs its memory beside theirs."""
+    taken back without starting them. They need memory and CPUs beside those of the new one."""
     kept_generations: int = Field(default=3, ge=0)
     """Generations of each variant to keep on disk besides the published one."""
     kept_jobs: int = Field(default=1_000, ge=1)

@@ -20,7 +20,7 @@ GenerationState: TypeAlias = Literal[
     "rejected",  # built and kept, but the gate did not let it pass; can be published by hand
     "warming",  # its hosts start and are timed; it gets no request
     "published",  # it gets requests; one generation of a variant at most
-    "draining",  # it gets no new requests; its hosts are about to be stopped
+    "draining",  # it gets no new requests; its hosts are stopped soon, or it is taken back
     "kept",  # on disk, without hosts; can be published again
     "failed",  # it could not be built or loaded
     "deleted",  # its files are deleted; only its history is left

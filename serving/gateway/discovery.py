@@ -92,8 +92,8 @@ class Watch:
     description: asyncio.Task[list[HostDescription] | None] | None = None
     connecting: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """Tasks that connect to a host and time it, by address."""
-    was_lost: bool = False
-    """Whether the last host that was tried was lost while it warmed up."""
+    lost_at: float | None = None
+    """When a host was last lost while it warmed up; None if one has warmed up since."""
     timed_nodes: set[str] = field(default_factory=set)
     failure_checked_at: float = 0.0
     """When the registry was last queried for the cause of a failure."""
@@ -335,15 +335,18 @@ class HostDiscovery:
                 logger.error("a host was lost", extra={"variant": key, "host": address})
                 self._wake.set()
 
+        began = time.monotonic()
         host = HostConnection(self._context, address, on_lost)
         try:
             await self._warm_up(watch, host)
         except (HostLost, BatchFailed) as error:
             host.close()
-            # A host that is lost once may have been stopped by a busy machine for a moment.
-            if watch.was_lost or isinstance(error, BatchFailed):
+            # A busy machine may have stopped the process of a host, or of this gateway, once.
+            is_second = watch.lost_at is not None and watch.lost_at < began
+            if is_second or isinstance(error, BatchFailed):
                 watch.error = f"a host failed to warm up: {error}"
-            watch.was_lost = True
+            elif watch.lost_at is None:
+                watch.lost_at = time.monotonic()
             logger.error("a host failed to warm up", extra={"variant": key, "cause": str(error)})
             await asyncio.sleep(self._period_s)  # before it is tried again
         except BaseException:
@@ -351,7 +354,7 @@ class HostDiscovery:
             raise
         else:
             if not host.is_lost:
-                watch.error, watch.was_lost = None, False
+                watch.error = watch.lost_at = None
                 self._pool.add(key, host)
         finally:
             watch.connecting.pop(address, None)

@@ -22,7 +22,17 @@ from variants.catalog.raw import from_raw, to_raw
 HEARTBEAT_MS: Final = 500
 """Interval between the heartbeats of a connection, in milliseconds."""
 
-SILENCE_MS: Final = int(os.environ.get("PARETOSERVE_LINK_SILENCE_MS", "2000"))
+SILENCE_VARIABLE: Final = "PARETOSERVE_LINK_SILENCE_MS"
+
+
+def _silence_ms() -> int:
+    text = os.environ.get(SILENCE_VARIABLE, "2000")
+    if not text.isdecimal() or int(text) <= HEARTBEAT_MS:
+        raise ValueError(f"{SILENCE_VARIABLE} must be an integer above {HEARTBEAT_MS}, not {text}")
+    return int(text)
+
+
+SILENCE_MS: Final = _silence_ms()
 """Time without a message, in milliseconds, after which a peer is considered lost.
 
 A machine that stops processes for longer needs more.

@@ -49,7 +49,7 @@ class ArrivalClock:
 
         `connection` is the transport's socket, or None if there is none, as in tests.
         """
-        age_s = _kernel_age_s(connection)  # first: a pause before `now` makes nothing older
+        age_s = _kernel_age_s(connection)  # before the clock: a pause must not make data older
         now = self._now()
         self._follow(now)
         if self._polled_at is None:

@@ -62,7 +62,7 @@ class Control:
     """Answers the requests whose paths begin with `ADMIN`."""
     repository: Repository
     max_body_bytes: int
-    """Maximum size of a request to load or unload a variant."""
+    """Maximum size of a request to load or unload a variant; quotes of a recipe are escaped."""
     extend_openapi: Callable[[dict[str, Any]], None]
     """Adds the admin API to an OpenAPI document."""
     check_inference: Callable[[Caller], None] | None = None

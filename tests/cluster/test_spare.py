@@ -52,10 +52,10 @@ def test_the_next_host_runs_in_the_spare_process(service: RunningService) -> Non
     def pids(title: str) -> list[int]:
         return [pid for pid, found in children(raylet.pid).items() if found.startswith(title)]
 
-    wait_until(lambda: bool(pids(IDLE)))
-    (spare,) = pids(IDLE)
+    wait_until(lambda: IDLE in children(raylet.pid).values())
+    (spare,) = (pid for pid, found in children(raylet.pid).items() if found == IDLE)
     (killed,) = pids(INT8)
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: pids(INT8) == [spare])
-    wait_until(lambda: bool(pids(IDLE)))
+    wait_until(lambda: IDLE in children(raylet.pid).values())
     wait_until_ready(service)

@@ -62,7 +62,7 @@ class Administration:
             repository=VariantRepository(
                 model, service, overview, access.authorize, self._call, poll_s
             ),
-            max_body_bytes=max_body_bytes,
+            max_body_bytes=2 * max_body_bytes,
             extend_openapi=extend_openapi,
             check_inference=None if is_inference_open else access.check_inference,
         )

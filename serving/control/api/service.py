@@ -1,4 +1,4 @@
-"""What can be asked of the variants of a service, independent of HTTP and gRPC.
+"""Requests to change the variants of a service, independent of HTTP and gRPC.
 
     request ─▶ VariantService ─▶ store ─▶ reconciler and agents
 
@@ -13,10 +13,7 @@ from dataclasses import dataclass
 
 from serving.control.api.bodies import Addition, Publication, Replacement, Rollback
 from serving.control.api.sources import InCatalog, OnDisk, Sources, ToBuild, former_generation
-from serving.control.api.views import (
-    Preview,
-    variant_state,
-)
+from serving.control.api.views import Preview, variant_state
 from serving.control.state import Job, VariantRecord
 from serving.control.store.store import Store
 from serving.control.store.submissions import Origin

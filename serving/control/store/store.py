@@ -273,7 +273,7 @@ class Store:
             transitions.publish(transaction, name, number, probe_s)
 
     def routed(self, name: str) -> None:
-        """Record that gateways route to what a job has published, which ends the job."""
+        """End a job that has published: gateways have followed, or are awaited no longer."""
         with self._database.write() as transaction:
             transitions.routed(transaction, name)
 

@@ -187,7 +187,7 @@ def publish(transaction: Transaction, name: str, number: int, probe_s: float | N
 
 
 def routed(transaction: Transaction, name: str) -> None:
-    """Record that the gateways route to what a job has published."""
+    """End a job that has published: gateways have followed, or are awaited no longer."""
     row = active_job(transaction, name)
     if row is None or row["stage"] != "published":
         raise IllegalTransition(f"no job has published a generation of {name}")

@@ -239,7 +239,7 @@ class HttpProtocol:
     async def load(self, scope: Scope, receive: Receive, model: str) -> Response:
         """POST .../load: add the variant of this name."""
         headers = dict(scope["headers"])
-        control = self._changing()
+        control = self._require_control()
         actor = control.repository.authorize(_caller(scope, headers))
         body = await read_body(headers, receive, control.max_body_bytes, LOAD_ADVICE)
         await control.repository.load(model, _parameters(body), actor)
@@ -248,13 +248,13 @@ class HttpProtocol:
     async def unload(self, scope: Scope, receive: Receive, model: str) -> Response:
         """POST .../unload: remove the variant of this name."""
         headers = dict(scope["headers"])
-        control = self._changing()
+        control = self._require_control()
         actor = control.repository.authorize(_caller(scope, headers))
         _parameters(await read_body(headers, receive, control.max_body_bytes, UNLOAD_ADVICE))
         await control.repository.unload(model, actor)
         return _json({})
 
-    def _changing(self) -> Control:
+    def _require_control(self) -> Control:
         if self._control is None:
             raise Unsupported(NO_REPOSITORY)
         return self._control

@@ -140,7 +140,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def _admits(self) -> bool:
         """Return whether the request whose head has been read is answered now."""
-        return True
+        raise NotImplementedError
 
     def _begin(self) -> None:
         """Begin to answer the request whose head has been read; its body may follow."""
@@ -213,6 +213,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def _time_out(self, last_read: float) -> None:
         """Reject the request that is being read, unless data have arrived since `last_read`."""
+        self._read_timer = None
         if self._last_read > last_read:
             self._check_read_timeout()
         elif not self._is_rejected and self.scope is not None:

@@ -217,8 +217,8 @@ def test_no_pipe_or_process_is_left_behind() -> None:
     gc.collect()  # what other tests have left
     process = psutil.Process()
     before = process.num_fds(), len(process.children()), threading.active_count()
-    builds = 10
-    for _ in range(builds // 2):
+    builds = 8
+    for _ in range(builds):
         Observer().run('emit(built="abc")')
         with pytest.raises(BuildFailed):
             Observer().run("sys.exit(1)")

@@ -105,10 +105,12 @@ def test_a_generation_is_not_published_while_its_hosts_are_stopped() -> None:
 @pytest.mark.parametrize(
     ("seen", "waited_s", "is_over"),
     [
-        ({"a": ("routed", 2), "b": ("routed", 2)}, 0.0, True),
-        ({"a": ("routed", 2), "b": ("warm", 2)}, 0.0, False),
-        ({"a": ("routed", 2)}, 0.0, False),
-        ({"a": ("routed", 2), "b": ("failed", 0)}, UNROUTED_S + 1, True),
+        pytest.param({"a": ("routed", 2), "b": ("routed", 2)}, 0.0, True, id="all route to it"),
+        pytest.param({"a": ("routed", 2), "b": ("warm", 2)}, 0.0, False, id="one does not"),
+        pytest.param({"a": ("routed", 2)}, 0.0, False, id="one has not reported"),
+        pytest.param(
+            {"a": ("routed", 2), "b": ("failed", 0)}, UNROUTED_S + 1, True, id="one cannot"
+        ),
     ],
 )
 def test_a_job_is_over_once_all_gateways_route_to_what_it_published(
@@ -162,6 +164,10 @@ def test_the_last_generation_that_was_replaced_keeps_its_hosts_in_the_rollback_w
     assert actions(*generations, apps=apps, seen=seen, rollback_window_s=9) == [Delete("v", 1)]
     both = [Delete("v", 1), Delete("v", 2)]
     assert actions(*generations, apps=apps, seen=seen, rollback_window_s=4) == both
+    starting = generation(4, "warming")
+    assert Delete("v", 2) in actions(
+        *generations, starting, apps=apps, seen=seen, rollback_window_s=9
+    )
     removed = generations[:2]
     assert actions(*removed, apps={1: UP, 2: UP}, seen={}, rollback_window_s=9) == both
 
@@ -170,6 +176,7 @@ def test_a_removed_variant_keeps_its_hosts_while_a_gateway_routes_to_it() -> Non
     draining = generation(1, "draining")
     assert actions(draining, apps={1: UP}, seen={1: {"a": ("routed", 2)}}) == []
     assert actions(draining, apps={1: UP}, seen={}) == [Delete("v", 1)]
+    assert actions(draining, apps={1: UP}, seen={}, gateways="") == [], "it is not known who does"
 
 
 def test_hosts_that_a_gateway_cannot_use_fail_a_generation_after_a_while() -> None:

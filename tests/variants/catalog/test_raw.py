@@ -123,9 +123,3 @@ def test_any_bytes_are_decoded_exactly_or_rejected(raw: bytes, shape: list[int])
     except ValueError:
         return
     assert to_raw(array) == raw
-
-
-def test_a_million_small_elements_are_decoded() -> None:
-    raw = ELEMENT * 1_000_000
-    array = from_raw(memoryview(raw), BYTES, (1_000_000,))
-    assert array[-1] == b"ab"

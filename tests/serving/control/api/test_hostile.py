@@ -78,7 +78,7 @@ CASES = {
     ),
     "a giant recipe to load": Case(
         413,
-        f"{MAX_BODY_BYTES} bytes; send a shorter recipe",
+        f"{2 * MAX_BODY_BYTES} bytes; send a shorter recipe",
         path="/v2/repository/models/tiny/load",
         body=[0] * MAX_BODY_BYTES,
     ),

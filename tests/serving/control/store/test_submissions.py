@@ -196,6 +196,17 @@ def test_a_job_that_has_published_cannot_be_cancelled(store: Store) -> None:
     assert store.job(job.id).status == "succeeded"
 
 
+def test_what_was_just_published_is_rolled_back_before_all_gateways_route_to_it(
+    store: Store,
+) -> None:
+    serve(store)
+    job = build(store, store.submit_build("int8", INT8, "ana", must_exist=True))
+    store.publish("int8", 2)
+    store.submit_publish("int8", 1, "bo")
+    assert store.job(job.id).status == "succeeded"
+    assert store.lineup().warming == {"int8": 1}
+
+
 def test_a_rollback_needs_no_build_and_is_recorded_as_such(store: Store) -> None:
     serve(store)
     serve(store)

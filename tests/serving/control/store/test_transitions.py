@@ -222,7 +222,7 @@ def prepare(store: Store) -> tuple[str, str, str]:
     return add(store, "queued").id, warming.id, over.id
 
 
-def new(store: Store) -> str:
+def published_job(store: Store) -> str:
     return next(job.id for job in store.jobs() if job.variant == "new")
 
 
@@ -237,8 +237,12 @@ def new(store: Store) -> str:
         pytest.param(lambda s, q, w, o: s.built(q, "d" * 64, gate()), id="built: queued"),
         pytest.param(lambda s, q, w, o: s.built(w, "d" * 64, gate()), id="built twice"),
         pytest.param(lambda s, q, w, o: s.fail(o, "late"), id="fail what is over"),
-        pytest.param(lambda s, q, w, o: s.fail(new(s), "late"), id="fail what is published"),
-        pytest.param(lambda s, q, w, o: s.requeue(new(s), "lost"), id="requeue what is published"),
+        pytest.param(
+            lambda s, q, w, o: s.fail(published_job(s), "late"), id="fail what is published"
+        ),
+        pytest.param(
+            lambda s, q, w, o: s.requeue(published_job(s), "lost"), id="requeue what is published"
+        ),
         pytest.param(lambda s, q, w, o: s.routed("over"), id="routed twice"),
         pytest.param(lambda s, q, w, o: s.routed("warm"), id="routed before it is published"),
         pytest.param(lambda s, q, w, o: s.routed("none"), id="routed: unknown"),
