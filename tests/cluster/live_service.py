@@ -188,7 +188,7 @@ def start_up(arguments: Sequence[str], output: Path) -> subprocess.Popen[bytes]:
         "PYTHONPATH": str(ROOT),
         "PARETOSERVE_CONTROL__ROLLBACK_WINDOW_S": "0",  # replaced hosts end at once
     }
-    for _ in range(3):  # Ray has a time limit of 30 s, which a busy machine may exceed
+    for _ in range(6):  # Ray has a time limit of 30 s, which a busy machine may exceed
         with output.open("wb") as file:
             process = subprocess.Popen(
                 [PARETOSERVE, "up", *arguments],
