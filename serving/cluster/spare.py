@@ -49,28 +49,30 @@ class SpareKeeper:
     def __init__(self) -> None:
         self._next_check_at = 0.0
         self._period_s = PERIOD_S
-        self._hosts: set[int] | None = None
+        self._hosts_at_request: set[int] | None = None
         """The hosts of the node when a process was last requested; None if it was there since."""
+        self._thread: Thread | None = None
 
     def check(self) -> None:
         """Ask Ray for a spare process if there is none. Does nothing most of the time."""
         now = time.monotonic()
-        if now < self._next_check_at:
+        if now < self._next_check_at or (self._thread is not None and self._thread.is_alive()):
             return
         # On a thread, since Ray may not answer, and the caller must not wait or fail.
-        Thread(target=self._look, name="spare", daemon=True).start()
+        self._thread = Thread(target=self._look, name="spare", daemon=True)
+        self._thread.start()
         self._next_check_at = now + self._period_s
 
     def _look(self) -> None:
         try:
             titles = children(os.getppid())
             if not is_spare_missing(titles, os.getpid()):
-                self._hosts, self._period_s = None, PERIOD_S
+                self._hosts_at_request, self._period_s = None, PERIOD_S
                 return
             hosts = _hosts(titles)
-            if hosts == self._hosts:  # no host has taken the last one
+            if hosts == self._hosts_at_request:  # no host has taken the last one
                 self._period_s = min(2 * self._period_s, MAX_PERIOD_S)
-            self._hosts = hosts
+            self._hosts_at_request = hosts
             _request_process()
         except Exception as error:
             logger.warning("no spare process was started", extra={"cause": repr(error)})

@@ -10,7 +10,6 @@ serves what it served before.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Final, Protocol
 from serving.control.cluster import GenerationKey
 from serving.control.state import Lineup, ReplicaReport
 from serving.control.store.store import Store
+from serving.control.wake import wait_for_wake
 from variants.catalog.catalog import Variant
 from variants.catalog.storage import Storage, load
 
@@ -105,10 +105,7 @@ class Agent:
                 await self.step()
             except Exception:
                 logger.exception("the state cannot be read or written; serving the last lineup")
-            # Not `wait_for`: in Python 3.11 it can swallow a cancellation.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s):
-                    await self._wake.wait()
+            await wait_for_wake(self._wake, self._poll_s)
 
     async def step(self) -> None:
         """Bring the gateway up to date once, then report; raise if the store does not answer."""

@@ -29,7 +29,14 @@ from serving.control.actions import (
     SetError,
 )
 from serving.control.cluster import App, GenerationKey
-from serving.control.state import Generation, Job, JobStage, ReplicaReport, Snapshot
+from serving.control.state import (
+    Generation,
+    GenerationState,
+    Job,
+    JobStage,
+    ReplicaReport,
+    Snapshot,
+)
 
 BUILDER_LOST_S: Final = 5.0
 """Seconds without a report and without a process after which a builder counts as lost.
@@ -258,25 +265,20 @@ def _can_be_taken_back(generation: Generation, state: Snapshot, seen: Observatio
     is_room_needed = any(app is None or app.status == "starting" for app in apps)
     if is_room_needed or generation.variant not in state.lineup.published:
         return False
-    draining = (
-        each
-        for variant in state.variants
-        if variant.name == generation.variant
-        for each in variant.generations
-        if each.state == "draining"
-    )
+    draining = _in_state("draining", generation.variant, state)
     return generation == max(draining, key=lambda each: each.since or 0.0)
 
 
 def _has_successor(generation: Generation, state: Snapshot) -> bool:
     """Return whether all gateways route to the published generation of the variant, if any."""
-    return all(
-        _is_routed(each, state)
-        for variant in state.variants
-        if variant.name == generation.variant
-        for each in variant.generations
-        if each.state == "published"
-    )
+    published = _in_state("published", generation.variant, state)
+    return all(_is_routed(each, state) for each in published)
+
+
+def _in_state(wanted: GenerationState, variant: str, state: Snapshot) -> list[Generation]:
+    """Return the generations of a variant that are in a state."""
+    records = (record for record in state.variants if record.name == variant)
+    return [each for record in records for each in record.generations if each.state == wanted]
 
 
 def _is_routed(generation: Generation, state: Snapshot) -> bool:

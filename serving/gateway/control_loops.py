@@ -16,6 +16,7 @@ from serving.control.agent import Agent
 from serving.control.cluster import Cluster, GenerationKey
 from serving.control.reconciler import Reconciler
 from serving.control.store.store import Store
+from serving.control.wake import wait_for_wake
 from serving.gateway.gateway import Gateway
 from serving.gateway.settings import Settings
 from variants.catalog.storage import open_storage
@@ -116,9 +117,7 @@ class ControlLoops:
             if is_busy:
                 self._agent.wake()
             pause_s = min(BUSY_POLL_S, self._poll_s) if is_busy else self._poll_s
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._is_woken.wait()
+            await wait_for_wake(self._is_woken, pause_s)
 
     def _probe(self, variant: str, generation: int) -> float:
         """Return the latency of a warm generation in seconds. To be called on a thread."""

@@ -9,7 +9,6 @@ before is not timed again. Neither a slow answer nor a host that is timed delays
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
@@ -20,6 +19,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import zmq
 
+from serving.control.wake import wait_for_wake
 from serving.dataplane.dataplane import START_GRACE_S
 from serving.dataplane.executor import HostLost
 from serving.gateway.description import HostDescription
@@ -212,10 +212,7 @@ class HostDiscovery:
                 ticked = now
                 is_complete = all(map(self.is_warm, self._watches))
                 period_s = self._period_s if is_complete else STARTING_PERIOD_S
-                # Not `wait_for`: in Python 3.11 it can swallow a cancellation.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(self._period_s, period_s)):
-                        await self._wake.wait()
+                await wait_for_wake(self._wake, min(self._period_s, period_s))
         finally:
             for task in self._tasks:
                 task.cancel()

@@ -107,16 +107,17 @@ class VariantRepository:
 
         A job in progress that does the same is returned, also one that was just submitted.
         """
-        for attempt in range(1, SUBMISSIONS + 1):
+        attempts = 0
+        while True:
+            attempts += 1
             try:
                 return self._active_load(name, recipe) or self._new_load(name, recipe, origin)
             except Conflict:
                 if (same := self._active_load(name, recipe)) is not None:
                     return same
                 # If no job is active any more, the one that was in the way has just ended.
-                if attempt == SUBMISSIONS or self._service.find(name)[1] is not None:
+                if attempts == SUBMISSIONS or self._service.find(name)[1] is not None:
                     raise
-        raise AssertionError("unreachable")
 
     def _active_load(self, name: str, recipe: Any) -> Job | None:
         _, active = self._service.find(name)
