@@ -26,6 +26,8 @@ class EventLoop:
         """Factor of all costs; it applies to callbacks that start from now on."""
         self.next_at = math.inf
         """When the running callback ends; infinite if the loop is idle."""
+        self.busy_s = 0.0
+        """Time of all callbacks, including the running one."""
         self._per_turn_s = per_turn_s
         self._effect: Effect | None = None
         self._immediate: deque[tuple[float, Effect]] = deque()
@@ -74,7 +76,9 @@ class EventLoop:
 
     def _start(self, cost_s: float, effect: Effect, now: float) -> None:
         if cost_s:
-            self._effect, self.next_at = effect, now + cost_s * self.slowdown
+            took_s = cost_s * self.slowdown
+            self._effect, self.next_at = effect, now + took_s
+            self.busy_s += took_s
         else:
             effect()
 

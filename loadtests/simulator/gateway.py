@@ -18,10 +18,12 @@ from loadtests.simulator.event_loop import Effect, EventLoop
 from loadtests.simulator.service import SimulatedService
 from loadtests.trials.outcomes import RequestStatus
 from loadtests.workload.workload import SloClass
+from serving.dataplane.capacity import Capacity
 from serving.dataplane.gateway_delay import Admission, GatewayDelay
 from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.refusal_pacer import RefusalPacer
 from serving.dataplane.scheduler import MIN_WAIT_S
+from serving.dataplane.step_delay import StepDelay
 from serving.errors import Overloaded
 from serving.routing.attainability import attainable_variants
 from serving.routing.latency import LatencyModel
@@ -90,13 +92,14 @@ class SimulatedGateway:
         )
         for variant in service.profiles:
             self.planner.set_slots(variant, service.slots)
-        self._shedder = LoadShedder()
+        self._loop = EventLoop(service.costs.per_turn_s)
+        self._shedder = LoadShedder(Capacity(lambda: self._loop.busy_s))
         self._delay = GatewayDelay(self._shedder)
+        self._step_delay = StepDelay()
         self._pacer = RefusalPacer()
         self._held: list[tuple[float, SimulatedRequest]] = []  # a heap of refusals, by time
         self._admissions: dict[int, Admission] = {}  # by number of a request
         self._sent_at: dict[int, float] = {}  # by number of a running batch
-        self._loop = EventLoop(service.costs.per_turn_s)
         self._timer_at = math.inf
         self._is_plan_scheduled = False
 
@@ -147,7 +150,8 @@ class SimulatedGateway:
         """Run the planner at the end of the current turn, in which further requests are read."""
         if not self._is_plan_scheduled:
             self._is_plan_scheduled = True
-            self._loop.call_in_turn(0.0, self._plan_as_scheduled)
+            self._step_delay.starts()
+            self._loop.call_in_turn(0.0, self._plan_if_due)
 
     def _read(self, request: SimulatedRequest) -> None:
         """Read the head of a request from its socket, and turn the request away or parse it.
@@ -198,6 +202,7 @@ class SimulatedGateway:
         except Overloaded:
             self._refuse(request, RequestStatus.SHED)
             return
+        self._step_delay.record_request(now, admission.deadline - now)
         self._fail([other for other, _ in shed], RequestStatus.SHED)
 
     def _refuse(self, request: SimulatedRequest, status: RequestStatus) -> None:
@@ -237,7 +242,10 @@ class SimulatedGateway:
                 self._costs.per_answer_s,
                 partial(self._answer, request, send, sent - request.arrived, host_s, now),
             )
-        self._plan()
+        if self._step_delay.is_busy:
+            self.schedule_plan()
+        else:
+            self._plan()
 
     def _answer(
         self,
@@ -258,9 +266,12 @@ class SimulatedGateway:
         self._shedder.leave(request.rank)
         self._surroundings.answer(request, send)
 
-    def _plan_as_scheduled(self) -> None:
-        self._is_plan_scheduled = False
-        self._plan()
+    def _plan_if_due(self) -> None:
+        if self._step_delay.is_over(self._now(), is_full=self.planner.has_full_batch):
+            self._is_plan_scheduled = False
+            self._plan()
+        else:
+            self._loop.call_soon(0.0, self._plan_if_due)
 
     def _plan(self) -> None:
         """Execute steps of the planner until it is idle."""

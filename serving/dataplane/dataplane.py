@@ -192,13 +192,20 @@ class DataPlane:
             self._served.check_name(variant)
 
     async def infer(
-        self, inputs: Arrays, outputs: Collection[str], slo: Slo, unit: str | None, received: float
+        self,
+        inputs: Arrays,
+        outputs: Collection[str],
+        slo: Slo,
+        unit: str | None,
+        received: float,
+        waited_s: float = 0.0,
     ) -> Answer:
         """Answer one request.
 
         Dimension 0 of the `inputs` is the batch. `outputs` are the names of the requested outputs;
         empty means all. `unit` is the unit of assignment of an experiment, such as a user.
-        `received` is the time at which the request arrived. Raises a leaf of `ServingError`.
+        `received` is the time at which the request arrived, and `waited_s` how many seconds of the
+        time since then it waited to be let in. Raises a leaf of `ServingError`.
         """
         arm = NO_ARM
         served = self._served
@@ -213,7 +220,7 @@ class DataPlane:
             if enrollment:
                 arm, variants = enrollment.arm.name, enrollment.variants
             self._check_deadline(slo, variants, size)
-            admission = self._delay.admit(received, slo.latency_s, self._now())
+            admission = self._delay.admit(received, slo.latency_s, self._now(), waited_s)
             key = lane_key(variants, slo, signature(inputs))
             result = await self._scheduler.submit(
                 inputs,

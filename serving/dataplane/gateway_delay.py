@@ -25,6 +25,8 @@ class Admission(NamedTuple):
     """When it was parsed and checked, and its time in the queue began."""
     delivery_s: float
     """The time that is set aside for delivering its answer."""
+    waited_s: float = 0.0
+    """Time in which it waited to be let in."""
 
     @property
     def deadline(self) -> float:
@@ -35,6 +37,15 @@ class Admission(NamedTuple):
     def outside_s(self) -> float:
         """The predicted time of the request outside of queue and batch."""
         return self.at - self.received + self.delivery_s
+
+    @property
+    def delay_s(self) -> float:
+        """Time by which the gateway delayed the request before it was admitted.
+
+        The wait to be let in does not count: it shows the limit of the load shedder, and a limit
+        that was too low would keep itself low.
+        """
+        return self.at - self.received - self.waited_s
 
 
 class GatewayDelay:
@@ -48,12 +59,14 @@ class GatewayDelay:
         self._writing = Lag()
         """From the return of an answer by the data plane until it is written."""
 
-    def admit(self, received: float, allowed_s: float, now: float) -> Admission:
+    def admit(
+        self, received: float, allowed_s: float, now: float, waited_s: float = 0.0
+    ) -> Admission:
         """Record what a request allows, and set the time aside that its answer will take."""
         self._shedder.record_allowed(allowed_s)
         self._delivery.expire(now)
         delivery_s = max(self._writing_s(now), self._delivery.quantile_s(DELIVERY_QUANTILE))
-        return Admission(received, allowed_s, now, delivery_s)
+        return Admission(received, allowed_s, now, delivery_s, waited_s)
 
     def record_answer(
         self,
@@ -71,7 +84,7 @@ class GatewayDelay:
         """
         written_at = now + self._writing_s(now)
         took_s = written_at - admission.received
-        before_s, after_s = admission.at - admission.received, written_at - returned_at
+        before_s, after_s = admission.delay_s, written_at - returned_at
         way_s = returned_at - admission.at - queue_s - compute_s
         self._delivery.add(now, after_s)
         # On its way a batch may also have waited for a host. The answer of the host waits for the
@@ -86,7 +99,7 @@ class GatewayDelay:
 
     def record_failure(self, admission: Admission, now: float, priority: int) -> None:
         """Record a request that was parsed and then refused for want of time or room."""
-        self._shedder.record_failure(now, priority, admission.at - admission.received)
+        self._shedder.record_failure(now, priority, admission.delay_s)
 
     def _writing_s(self, now: float) -> float:
         """Return the usual time to render and write an answer; 0 after a silence.

@@ -2,8 +2,8 @@
 
 A gateway that has more to read, parse and render than it can is late with all of it. The requests
 inside it at a time are therefore limited. While the delay that the gateway itself causes is long,
-the limit is the number that leaves it in a share of the time that requests allow (Little's law:
-throughput x time); otherwise it grows. As in DAGOR (Zhou et al., "Overload control for scaling
+the limit is the number that can leave it in a share of the time that requests allow (Little's law:
+capacity x time); otherwise it grows. As in DAGOR (Zhou et al., "Overload control for scaling
 WeChat microservices", SoCC'18), the signal is the time spent waiting for the gateway, not the
 response time: if hosts are too slow, the router chooses better whom to refuse.
 """
@@ -14,10 +14,12 @@ import math
 from collections import Counter, deque
 from typing import Final
 
+from serving.dataplane.capacity import Capacity
+
 OVERLOAD_SHARE: Final = 0.3
 """Share of the time that requests allow above which the gateway's own delay is too long."""
 
-SHARE_BOUNDS: Final = (0.4, 0.75)
+SHARE_BOUNDS: Final = (0.2, 0.75)
 """Bounds of the share of the time that requests allow in which they should leave the gateway."""
 
 START_SHARE: Final = 0.5
@@ -30,9 +32,9 @@ FAILURE_BOUNDS: Final = (0.01, 0.03)
 """Share of requests that fail for want of time below which that share increases, and above which
 it is reduced."""
 
-MAX_AGE_SHARE: Final = 0.5
-"""Share of the time that a request allows after which it is not read any more. It ends the reading
-of a burst, before the limit can follow."""
+MAX_AGE_SHARE: Final = 0.75
+"""Share of the time that a request allows after which it is not read any more, even if no other is
+inside. It ends the reading of a burst, before the limit can follow."""
 
 MAX_WAIT_SHARE: Final = 0.3
 """Share of the time that a request allows for which it may wait to be let in."""
@@ -56,9 +58,6 @@ MIN_LIMIT: Final = 8.0
 MAX_LIMIT: Final = 1e6
 """Upper bound of the limit, and its value before an overload."""
 
-THROUGHPUT_MEMORY_S: Final = 0.25
-"""Time constant, in seconds, of the moving average of the throughput."""
-
 MIN_PERIOD_S: Final = 0.02
 """Minimum time between two updates, in seconds, and time without an end after which the requests
 inside are not waiting for the gateway."""
@@ -76,8 +75,10 @@ MEMORY_S: Final = 1.0
 class LoadShedder:
     """An adaptive limit on the number of requests inside a gateway. Times are in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: Capacity | None = None) -> None:
+        """`capacity` is that of the event loop; by default, of the one in the calling thread."""
         self.limit = MAX_LIMIT
+        self._capacity = capacity or Capacity()
         self._inside = Counter[int]()
         self._failed: deque[tuple[float, int]] = deque()
         """Until when requests that failed keep their places, and their priorities."""
@@ -98,8 +99,6 @@ class LoadShedder:
         """Number of requests since the last update that were let in and were late, or were refused
         afterwards."""
         self._share = START_SHARE
-        self._throughput = 0.0
-        """Answers per second."""
 
     @property
     def inside(self) -> int:
@@ -116,10 +115,10 @@ class LoadShedder:
         if now - self._last_at > MEMORY_S:
             self._forget(now)
         self._last_at = now
-        if age_s > MAX_AGE_SHARE * (self._allowed_s if allowed_s is None else allowed_s):
-            return False
         while self._failed and self._failed[0][0] <= now:
             self.leave(self._failed.popleft()[1])
+        if age_s > self._max_age_share() * (self._allowed_s if allowed_s is None else allowed_s):
+            return False
         if not self.has_room(rank) and now - self._ended_at > MIN_PERIOD_S:
             self._ended_at = now
             self._increase()  # those inside do not wait for the gateway
@@ -184,19 +183,24 @@ class LoadShedder:
             self._updated_at = now
 
     def _update(self, period_s: float) -> None:
-        rate = self._answers / period_s
-        weight = -math.expm1(-period_s / THROUGHPUT_MEMORY_S) if self._throughput else 1.0
-        self._throughput += weight * (rate - self._throughput)
+        self._capacity.record(self._answers, period_s)
         if self._allowed:
             self._allowed_s = _quantile(self._allowed, ALLOWED_QUANTILE)
         if self._delays:
             self._delay_s = _quantile(self._delays, DELAY_QUANTILE)
         if self._delay_s > OVERLOAD_SHARE * self._allowed_s:
             self._adjust_share(self._failures / (self._answers + self._failures))
-            self.limit = max(MIN_LIMIT, self._throughput * self._share * self._allowed_s)
+            self.limit = max(MIN_LIMIT, self._capacity.per_s * self._share * self._allowed_s)
         elif self._most_inside >= self.limit:
             self._increase()
         self._answers, self._failures, self._most_inside = 0, 0, self.inside
+
+    def _max_age_share(self) -> float:
+        """Return the share of its time after which a request is too old, given those inside.
+
+        With as many inside as the limit allows, an answer takes `_share` of the time.
+        """
+        return min(MAX_AGE_SHARE, 1 - self._share * min(1.0, self.inside / self.limit))
 
     def _increase(self) -> None:
         self.limit = min(MAX_LIMIT, self.limit + math.sqrt(self.limit))
@@ -212,7 +216,8 @@ class LoadShedder:
         self.limit, self._share = MAX_LIMIT, START_SHARE
         self._allowed.clear()
         self._delays.clear()
-        self._allowed_s, self._delay_s, self._throughput = math.inf, 0.0, 0.0
+        self._capacity.forget()
+        self._allowed_s, self._delay_s = math.inf, 0.0
         self._answers, self._failures, self._most_inside = 0, 0, self.inside
         self._updated_at = self._ended_at = now
 

@@ -19,6 +19,7 @@ from typing import Final, Generic, Literal, TypeAlias
 from serving.dataplane.clock import Clock, Timer
 from serving.dataplane.executor import BatchResult, HostLost, Outcome, Run
 from serving.dataplane.request import Input, Output, PendingRequest, RequestResult, Stage
+from serving.dataplane.step_delay import StepDelay
 from serving.errors import DeadlineExceeded, InferenceFailed, NotReady, ServingError
 from serving.routing.generation import variant_name
 from serving.routing.planner import Planner
@@ -62,6 +63,7 @@ class Scheduler(Generic[Input, Output]):
         self._on_expired = on_expired
         self._timer: Timer | None = None
         self._is_step_scheduled = False
+        self._delay = StepDelay()
         self._running = 0
         """Number of batches that have not ended."""
 
@@ -119,6 +121,7 @@ class Scheduler(Generic[Input, Output]):
         )
         for other, error in shed:
             other.payload.fail(error)
+        self._delay.record_request(now, deadline - now)
         self._schedule_step()
         try:
             return await future
@@ -135,11 +138,18 @@ class Scheduler(Generic[Input, Output]):
         """Run the planner once all requests that have arrived by now are queued."""
         if not self._is_step_scheduled:
             self._is_step_scheduled = True
-            self._clock.call_later(0, self._step)
+            self._delay.starts()
+            self._clock.call_later(0, self._step_if_due)
+
+    def _step_if_due(self) -> None:
+        if self._delay.is_over(self._clock.time(), is_full=self._planner.has_full_batch):
+            self._is_step_scheduled = False
+            self._step()
+        else:
+            self._clock.call_later(0, self._step_if_due)
 
     def _step(self) -> None:
         """Execute steps of the planner until it is idle, then set the timer."""
-        self._is_step_scheduled = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -264,8 +274,10 @@ class Scheduler(Generic[Input, Output]):
             host_s=host_s,
             is_representative=is_representative,
         )
-        # Step now, so that the slot is filled again before the answers are rendered.
-        self._step()
+        if self._delay.is_busy:
+            self._schedule_step()
+        else:
+            self._step()  # now, so that the slot is filled again before the answers are rendered
 
     def _settle(
         self,

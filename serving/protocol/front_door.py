@@ -48,10 +48,10 @@ class FrontDoor:
         on_refused: Callable[[], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_refused` is called once for each refused request."""
+        """`on_refused` is called once for each refused request; `now` is the clock, in seconds."""
         self._shedder = shedder
         self._on_refused = on_refused
-        self._now = now
+        self.now = now
         self._pacer = RefusalPacer()
         self.arrivals = ArrivalClock(now)
         self._room = WaitingRoom[Waiting]()
@@ -63,7 +63,7 @@ class FrontDoor:
 
         `rank` is its priority, and `allowed_s` its deadline in seconds, None if it is not known.
         """
-        now = self._now()
+        now = self.now()
         return self._shedder.is_open(now, now - arrived, rank, allowed_s)
 
     def wait(self, request: Waiting, rank: int, allowed_s: float | None, arrived: float) -> None:
@@ -79,7 +79,7 @@ class FrontDoor:
     def refuse(self) -> float:
         """Count a refusal; return for how many seconds to hold it."""
         self._on_refused()
-        return self._pacer.hold_s(self._now())
+        return self._pacer.hold_s(self.now())
 
     def enter(self, rank: int) -> None:
         """Count an inference request that is let in."""
@@ -96,12 +96,12 @@ class FrontDoor:
 
     def _set_timer(self) -> None:
         if self._timer is None and self._room:
-            delay_s = max(MIN_DELAY_S, self._room.next_expiry - self._now())
+            delay_s = max(MIN_DELAY_S, self._room.next_expiry - self.now())
             self._timer = self._loop.call_later(delay_s, self._refuse_expired)
 
     def _refuse_expired(self) -> None:
         self._timer = None
-        for request in self._room.take_expired(self._now()):
+        for request in self._room.take_expired(self.now()):
             request.refuse()
         self._set_timer()
 

@@ -42,8 +42,11 @@ class Inference:
         metadata: Mapping[str, str],
         received: float,
         timeout_s: float = math.inf,
+        waited_s: float = 0.0,
     ) -> InferResponse:
         """Return the response to a request that arrived at `received`.
+
+        It waited at the front door for `waited_s` of the seconds since then.
 
         `timeout_s` is the time-out that the client set in the transport. It is the deadline if the
         request states none or a later one. Raises a leaf of `ServingError` that carries the id of
@@ -52,7 +55,12 @@ class Inference:
         try:
             slo = self._check(model, variant, request, metadata, timeout_s)
             answer = await self._dataplane.infer(
-                request.inputs, request.outputs, slo, metadata.get(UNIT_HEADER), received
+                request.inputs,
+                request.outputs,
+                slo,
+                metadata.get(UNIT_HEADER),
+                received,
+                waited_s,
             )
         except ServingError as error:
             error.request_id = request.id

@@ -85,6 +85,11 @@ class Planner(Generic[Payload]):
         """Number of queued requests."""
         return len(self._queue)
 
+    @property
+    def has_full_batch(self) -> bool:
+        """Whether as many requests are queued as a batch may have samples."""
+        return len(self._queue) >= self._max_batch
+
     def set_variants(self, accuracies: Mapping[str, float]) -> None:
         """Route to these variants from now on; they map to the accuracies of their tiers.
 

@@ -164,7 +164,12 @@ class HttpProtocol:
             self._inference.reject(model, variant, error)
             raise
         response = await self._inference.answer(
-            model, variant, request, _metadata(request_headers), received
+            model,
+            variant,
+            request,
+            _metadata(request_headers),
+            received,
+            waited_s=scope.get("waited", 0.0),
         )
         answered_at = self._now()
         content, json_length = render_response(response, request.outputs, request.binary_output)

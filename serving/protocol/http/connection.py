@@ -52,7 +52,8 @@ class Connection(LimitedConnection):
             super().on_message_complete()
             return
         self._unparsed_bytes = 0
-        self._unadmitted.end(keeps_alive=self.parser.should_keep_alive())
+        now, keeps_alive = self._front_door.now(), self.parser.should_keep_alive()
+        self._unadmitted.end(now, keeps_alive=keeps_alive)
         if self._unadmitted.may_wait:
             waiting = self._unadmitted
             self._front_door.wait(self, waiting.rank, waiting.allowed_s, waiting.arrived)
@@ -93,6 +94,8 @@ class Connection(LimitedConnection):
         """Answer the request that waits. Called by the front door."""
         request, self._unadmitted = self._unadmitted, None
         assert request is not None
+        scope: Any = self.scope
+        scope["waited"] = self._front_door.now() - request.waits_from
         self._begin()
         super().on_body(bytes(request.body))
         super().on_message_complete()

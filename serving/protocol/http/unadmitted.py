@@ -16,6 +16,8 @@ class UnadmittedRequest:
         self.rank = rank
         self.allowed_s = allowed_s
         self.arrived = arrived
+        self.waits_from = arrived
+        """When it had been read, and began to wait."""
         self.body = bytearray()
         self.may_wait = True
         self.is_complete = False
@@ -27,6 +29,6 @@ class UnadmittedRequest:
         if self.may_wait:
             self.body += body
 
-    def end(self, *, keeps_alive: bool) -> None:
+    def end(self, now: float, *, keeps_alive: bool) -> None:
         """Record that the whole request has been read."""
-        self.is_complete, self.keeps_alive = True, keeps_alive
+        self.is_complete, self.keeps_alive, self.waits_from = True, keeps_alive, now

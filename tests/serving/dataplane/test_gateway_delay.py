@@ -88,3 +88,13 @@ def test_the_prediction_includes_parsing_and_delivery() -> None:
     delay = GatewayDelay(LoadShedder())
     answer(delay, 1.0, 0.0, after_s=0.02)
     assert delay.admit(1.2, 0.1, 1.23).outside_s == pytest.approx(0.03 + 0.02)
+
+
+def test_the_wait_to_be_let_in_does_not_count_as_a_delay_of_the_gateway() -> None:
+    shedder = RecordingShedder()
+    delay = GatewayDelay(shedder)
+    admission = delay.admit(1.0, 0.1, 1.03, waited_s=0.02)
+    assert admission.outside_s == pytest.approx(0.03)
+    took_s = delay.record_answer(admission, 1.04, queue_s=0.0, compute_s=0.01, returned_at=1.04)
+    assert took_s == pytest.approx(0.04)
+    assert [delay_s for delay_s, _ in shedder.answers] == [pytest.approx(0.01)]

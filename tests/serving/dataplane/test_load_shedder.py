@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.dataplane.load_shedder import MEMORY_S, MIN_LIMIT, MIN_PERIOD_S, LoadShedder
+from serving.dataplane.capacity import Capacity
+from serving.dataplane.load_shedder import (
+    MAX_WAIT_S,
+    MEMORY_S,
+    MIN_LIMIT,
+    MIN_PERIOD_S,
+    LoadShedder,
+)
 from serving.routing.slo import DEFAULT_PRIORITY
 
 ALLOWED_S = 0.050
@@ -20,9 +27,12 @@ class LoadedGateway:
     """
 
     def __init__(self, rate: float, clients: int, retry_s: float = 0.1) -> None:
-        self.shedder = LoadShedder()
+        self.busy_s = 0.0
+        self.shedder = LoadShedder(Capacity(lambda: self.busy_s))
         self.now = 50.0
         self.cost_s = 1 / rate
+        self.pause_s = 0.0
+        """Time from an answer until the client sends its next request, in seconds."""
         self._retry_s = retry_s
         self._waiting: deque[float] = deque()
         self._coming = [self.now] * clients
@@ -43,11 +53,12 @@ class LoadedGateway:
                     self._coming.append(self.now + self._retry_s)
             self.now += self.cost_s
             if self._waiting:
+                self.busy_s += self.cost_s
                 took_s = self.now - self._waiting.popleft()
                 self.shedder.leave(DEFAULT_PRIORITY)
                 self.shedder.record_answer(self.now, took_s, is_late=took_s > ALLOWED_S)
                 in_time, late = in_time + (took_s <= ALLOWED_S), late + (took_s > ALLOWED_S)
-                self._coming.append(self.now)
+                self._coming.append(self.now + self.pause_s)
         return in_time, late, refused
 
 
@@ -154,10 +165,10 @@ def test_the_limit_grows_while_those_inside_wait_for_something_else() -> None:
     ("age_s", "allowed_s", "is_open"),
     [
         pytest.param(0.020, None, True, id="young enough"),
-        pytest.param(0.030, None, False, id="older than half of what others allow"),
-        pytest.param(0.030, 1.0, True, id="this one allows more"),
+        pytest.param(0.040, None, False, id="older than three quarters of what others allow"),
+        pytest.param(0.040, 1.0, True, id="this one allows more"),
         pytest.param(0.004, 0.005, False, id="this one allows less"),
-        pytest.param(0.030, math.inf, True, id="without a deadline"),
+        pytest.param(0.040, math.inf, True, id="without a deadline"),
     ],
 )
 def test_a_request_that_has_waited_too_long_is_not_read(
@@ -169,6 +180,39 @@ def test_a_request_that_has_waited_too_long_is_not_read(
         shedder.record_allowed(ALLOWED_S)
         shedder.record_answer(1.0 + number / 10, 0.001, is_late=False)
     assert shedder.is_open(1.8, age_s, 10, allowed_s) is is_open
+
+
+def test_a_request_may_be_older_the_fewer_are_inside() -> None:
+    shedder = full(16, p10=8)
+    for _ in range(4):
+        shedder.record_allowed(ALLOWED_S)
+        shedder.record_answer(1.03, ALLOWED_S, is_late=False)
+    shedder.limit = 16
+    assert shedder.is_open(1.031, 0.7 * ALLOWED_S, 10)
+    for _ in range(7):
+        shedder.enter(10)
+    assert shedder.is_open(1.032, 0.4 * ALLOWED_S, 10)
+    assert not shedder.is_open(1.032, 0.7 * ALLOWED_S, 10)
+
+
+def test_requests_that_have_failed_do_not_keep_out_old_ones_for_good() -> None:
+    shedder = full(8)
+    for _ in range(8):
+        shedder.record_allowed(ALLOWED_S)
+        shedder.enter(10)
+        shedder.record_failure(1.031, 10, ALLOWED_S)
+        shedder.leave(10)
+    assert not shedder.is_open(1.032, 0.7 * ALLOWED_S, 10)
+    assert shedder.is_open(1.031 + MAX_WAIT_S, 0.7 * ALLOWED_S, 10)
+
+
+def test_after_a_pause_the_limit_is_what_the_gateway_could_answer() -> None:
+    gateway = LoadedGateway(2_000, clients=10, retry_s=math.inf)
+    gateway.pause_s = 0.045  # each client waits as long: 220 requests per second, a ninth
+    gateway.run(2.0)
+    gateway.now += 0.03
+    gateway.run(0.1)
+    assert gateway.shedder.limit >= 0.2 * 2_000 * ALLOWED_S
 
 
 def test_without_deadlines_nothing_is_turned_away() -> None:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from serving.dataplane.executor import BatchResult
-from serving.dataplane.request import PendingRequest
+from serving.dataplane.request import PendingRequest, RequestResult
 from serving.dataplane.scheduler import Scheduler
+from serving.dataplane.step_delay import MAX_DELAY_S
 from serving.errors import DeadlineExceeded, NotReady, Overloaded
 from serving.routing.latency import LatencyModel
 from serving.routing.planner import NO_REPLICA_TIMEOUT_S, Planner
@@ -49,6 +50,55 @@ async def test_requests_that_arrive_together_share_a_batch() -> None:
     assert harness.hosts.batches == [("dense", ["a", "b", "c"])]
     harness.hosts.finish()
     assert [(await task).outputs for task in tasks] == [f"output of {name}" for name in "abc"]
+
+
+def bring_in_each_iteration(
+    harness: SchedulerHarness, names: str, iteration_s: float = 0.0
+) -> list[asyncio.Task[RequestResult[str]]]:
+    """Submit a request now and one in each iteration; return their tasks, to which more come."""
+    rest = iter(names)
+    tasks: list[asyncio.Task[RequestResult[str]]] = []
+
+    def bring() -> None:
+        harness.clock.now += iteration_s
+        name = next(rest, None)
+        if name is not None:
+            tasks.append(harness.submit(name))
+            harness.clock.call_later(0, bring)
+
+    bring()
+    return tasks
+
+
+async def test_requests_of_successive_iterations_of_a_busy_loop_share_a_batch() -> None:
+    harness = SchedulerHarness(dense=1)
+    tasks = bring_in_each_iteration(harness, "abcd")
+    await harness.clock.advance()
+    assert harness.hosts.batches == [("dense", ["a", "b", "c", "d"])]
+    harness.hosts.finish()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_slot_is_filled_at_once_unless_the_loop_is_busy() -> None:
+    harness = SchedulerHarness(dense=1)
+    first = harness.submit("first")
+    await harness.clock.advance()
+    second = harness.submit("second")
+    await harness.clock.advance()
+    harness.hosts.finish()
+    assert harness.hosts.batches == [("dense", ["second"])]
+    harness.hosts.finish()
+    tasks = bring_in_each_iteration(harness, "abcdefgh", MAX_DELAY_S / 4)
+    await harness.clock.advance(1.25 * MAX_DELAY_S)
+    (_, batch), *_ = harness.hosts.batches
+    assert 1 < len(batch) < len(tasks) < 8
+    harness.hosts.finish()
+    assert harness.hosts.batches == []
+    await harness.clock.advance(MAX_DELAY_S)
+    (_, rest), *_ = harness.hosts.batches
+    assert [*batch, *rest] == [*"abcdefgh"]
+    harness.hosts.finish()
+    await asyncio.gather(first, second, *tasks)
 
 
 async def test_a_host_gets_a_batch_only_when_it_has_a_free_slot() -> None:
