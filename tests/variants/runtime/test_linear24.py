@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-from variants.runtime.linear24 import Linear24, mask24, pack, unpack
+from variants.runtime.linear24 import mask24, pack, unpack
 
 
 @st.composite
@@ -62,13 +62,3 @@ def test_packed_fp32_weights_take_17_bits_each() -> None:
 def test_pack_rejects(weight: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pack(weight)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_the_layer_is_equivalent_to_its_linear_layer(bias: bool) -> None:
-    linear = nn.Linear(12, 5, bias=bias)
-    with torch.no_grad():
-        linear.weight.mul_(mask24(linear.weight))
-    layer, features = Linear24.from_linear(linear), torch.randn(7, 12)
-    assert torch.equal(layer(features), linear(features))
-    assert set(layer.state_dict()) == {"values", "indices"} | ({"bias"} if bias else set())

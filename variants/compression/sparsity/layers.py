@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from variants.runtime.sparse.forms import sparse_kind
+
 SparsifiableLayer: TypeAlias = nn.Linear | nn.Conv2d
 
 MAX_UNFOLDED_VALUES = 2**24
@@ -132,6 +134,20 @@ def describe_unobserved(
         for name in layers
         if name not in kept
     ]
+
+
+def packable_layers(
+    layers: Mapping[str, SparsifiableLayer], kept: Mapping[str, Tensor]
+) -> frozenset[str]:
+    """Return the names of the Linear layers that can be stored without their zeros.
+
+    `kept` is by layer, BOOL `[out, columns]`. Convolutions have no sparse kernel.
+    """
+    return frozenset(
+        name
+        for name, matrix in kept.items()
+        if isinstance(layers[name], nn.Linear) and sparse_kind(matrix) is not None
+    )
 
 
 def mask_layers(

@@ -1,0 +1,190 @@
+"""Chooses how a variant with packed layers is served: by sparse kernels or as an ONNX graph.
+
+    state ─▶ network with kernels (torch) ─┐
+          ─▶ ONNX graph ───────────────────┴─▶ timed in turns, batch 1 to 64 ─▶ the faster one
+
+The ONNX graph is that of the same masked network, with its zeros. After dynamic `int8` it is the
+INT8 graph, and the kernels are those of packed INT8 weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from statistics import geometric_mean, median
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from variants.catalog.kernels import KernelTable
+from variants.compression.export import TOLERANCE, export_state, relative_difference
+from variants.model.dataset import Samples, count, rows
+from variants.model.forward import outputs, tensors
+from variants.model.state import CompressionState, unpacked_notes
+from variants.runtime.onnx import OnnxRunner
+from variants.runtime.plan import make_plan
+from variants.runtime.runner import Runner
+from variants.runtime.sparse.dispatch import BATCH_SIZES, measure_kernels
+from variants.runtime.sparse.network import sparse_layers, use_kernels
+from variants.runtime.torch import TorchRunner
+
+SECONDS_PER_BATCH_SIZE: Final = 0.15
+"""Time to spend on each batch size, if more than `_MIN_ROUNDS` fit."""
+
+_MIN_ROUNDS: Final = 2
+_MAX_ROUNDS: Final = 30
+_OBSERVED_SAMPLES: Final = 2
+_CHECKED_SAMPLES: Final = 16
+
+
+def choose_runtime(state: CompressionState, samples: Samples, *, threads: int) -> CompressionState:
+    """Return the state that is served faster: with packed layers, or with the ONNX graph.
+
+    `samples` are not test samples. With `packing` set to `always` or `never`, nothing is timed.
+    States without packed layers are returned as they are, and so are graphs other than those of
+    dynamic INT8. The notes state the choice, and the layers that could not be packed.
+
+    Raises `ValueError` if the kernels and the network disagree on the outputs for the samples.
+    """
+    if not state.packed or (state.graph is not None and not state.quantized):
+        return state
+    if state.packing == "never":
+        return _as_graph(state, unpacked_notes(state))
+    observed = observe_rows(state.network, state.packed, samples)
+    notes = tuple(
+        f"layer {name} stays dense: the network reads its weight instead of calling it"
+        for name in sorted(state.packed - observed.keys())
+    )
+    packed = replace(
+        state,
+        packed=frozenset(observed),
+        graph=None,
+        conversion=None,
+        notes=(*state.notes, *notes),
+    )
+    if not observed:
+        return _as_graph(state, notes)
+    threads_before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        runner, table = _with_kernels(packed, observed, threads)
+        if not state.quantized:
+            _require_equal(packed, runner, samples)
+        if state.packing == "always":
+            return _with_notes(packed, _describe(table))
+        try:
+            graph = state.graph or export_state(state, samples).SerializeToString()
+        except ValueError as error:
+            return _with_notes(packed, _describe(table), f"there is no ONNX graph: {error}")
+        speedup = _speedup(OnnxRunner(graph, threads=threads), runner, samples, threads)
+    finally:
+        torch.set_num_threads(threads_before)
+    ratio = f"{speedup:.2f} times as fast as its ONNX graph over batch sizes 1 to {BATCH_SIZES[-1]}"
+    if speedup >= 1:
+        return _with_notes(packed, f"{_describe(table)}, {ratio}")
+    return _as_graph(state, (*notes, f"served as an ONNX graph: {_describe(table)}, {ratio}"))
+
+
+def observe_rows(network: nn.Module, names: Collection[str], samples: Samples) -> dict[str, int]:
+    """Return the rows per sample of the Linear layers with these names, for the first samples.
+
+    Layers that the network does not call are left out: some modules read the weights of their
+    layers.
+    """
+    few = rows(samples, np.arange(_OBSERVED_SAMPLES) % count(samples))
+    observed: dict[str, int] = {}
+
+    def observer(name: str) -> Callable[..., None]:
+        def observe(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            features = arguments[0]
+            number = features.numel() // max(1, features.shape[-1]) // _OBSERVED_SAMPLES
+            observed[name] = max(1, number)
+
+        return observe
+
+    hooks = [
+        network.get_submodule(name).register_forward_pre_hook(observer(name))
+        for name in sorted(names)
+    ]
+    try:
+        with torch.inference_mode():
+            network.eval()(*tensors(few))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: observed[name] for name in names if name in observed}
+
+
+def _with_kernels(
+    state: CompressionState, observed: Mapping[str, int], threads: int
+) -> tuple[Runner, KernelTable]:
+    plan, stored = make_plan(state.network, state.packed, quantized=state.quantized, rows=observed)
+    network = copy.deepcopy(state.network).eval()
+    layers = sparse_layers(network, plan, stored)
+    table = use_kernels(network, layers, measure_kernels(layers))
+    return TorchRunner(network, state.interface, threads=threads), table
+
+
+def _require_equal(state: CompressionState, runner: Runner, samples: Samples) -> None:
+    checked = rows(samples, slice(0, _CHECKED_SAMPLES))
+    with torch.inference_mode():
+        expected = outputs(state.network.eval(), tensors(checked))
+    actual = runner(checked)
+    for spec, tensor in zip(state.interface.outputs, expected, strict=True):
+        difference = relative_difference(actual[spec.name], tensor.float().numpy())
+        if not difference <= TOLERANCE:  # NaN too
+            raise ValueError(
+                f"with sparse kernels, {spec.name!r} differs by {difference:.1e} of its size: the "
+                "network uses its layers in a way that its modules do not show; set packing: never"
+            )
+
+
+def _speedup(graph: Runner, packed: Runner, samples: Samples, threads: int) -> float:
+    """Return the geometric mean over the batch sizes of the graph's time over the packed one's."""
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    ratios = []
+    for size in BATCH_SIZES:
+        batch = rows(samples, np.arange(size) % count(samples))
+        seconds = _time_in_turns((graph, packed), batch, clock)
+        ratios.append(seconds[0] / seconds[1])
+    return geometric_mean(ratios)
+
+
+def _time_in_turns(
+    runners: tuple[Runner, Runner], batch: Mapping[str, Any], clock: Callable[[], float]
+) -> tuple[float, float]:
+    """Return the median seconds of both runners, after a first call that is not counted."""
+    timings: tuple[list[float], list[float]] = ([], [])
+
+    def run() -> None:
+        for runner, calls in zip(runners, timings, strict=True):
+            before = clock()
+            runner(batch)
+            calls.append(clock() - before)
+
+    run()
+    before = time.perf_counter()
+    run()
+    round_s = max(time.perf_counter() - before, 1e-9)
+    for _ in range(max(_MIN_ROUNDS, min(_MAX_ROUNDS, int(SECONDS_PER_BATCH_SIZE / round_s))) - 1):
+        run()
+    first, second = (max(median(calls[1:]), 1e-9) for calls in timings)
+    return first, second
+
+
+def _as_graph(state: CompressionState, notes: tuple[str, ...]) -> CompressionState:
+    return replace(state, packed=frozenset(), quantized=frozenset(), notes=(*state.notes, *notes))
+
+
+def _with_notes(state: CompressionState, *notes: str) -> CompressionState:
+    return replace(state, notes=(*state.notes, *notes))
+
+
+def _describe(table: KernelTable) -> str:
+    if table.missing:
+        return f"packed layers are computed densely, since {table.missing}"
+    return f"packed layers are computed by sparse kernels ({table.instruction_set})"

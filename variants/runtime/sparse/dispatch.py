@@ -1,0 +1,215 @@
+"""Chooses the kernel of each sparse layer by number of rows, by timing them on this machine.
+
+    layers ─▶ kernels of each ─▶ timed in rounds over all layers ─▶ KernelTable
+
+A round calls every kernel of every layer once. Weights are thus read from the same level of the
+memory hierarchy as in a network, and not from the caches that repeated calls would fill. Layers of
+one kind, shape and share of zeros are timed once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import geometric_mean, median
+from typing import Final, TypeAlias
+
+import torch
+from torch import Tensor
+
+from variants.catalog.kernels import (
+    DENSE,
+    PACKED_DENSE,
+    KernelChoice,
+    KernelTable,
+    LayerKernels,
+)
+from variants.runtime.kernels import library
+from variants.runtime.sparse.forms import SparseKind, zero_share
+from variants.runtime.sparse.linear import Kernel, LayerWeights
+
+BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
+"""Each layer is timed at these multiples of its rows per sample."""
+DENSE_GAIN: Final = 1.05
+"""Dense weights stay in memory only if they are this much faster at some batch size."""
+MEASURE_S: Final = 2.0
+"""Time to spend on all layers of a network when a variant is measured."""
+LOAD_S: Final = 0.2
+"""Time to spend when a variant is loaded that was not measured on this hardware."""
+MAX_ROUNDS: Final = 15
+"""Timed calls of each kernel at each number of rows."""
+MIN_ROUNDS: Final = 3
+MAX_MACS: Final = 500_000_000
+"""Numbers of rows with more multiply-accumulates than this are not timed."""
+
+_ZERO_STEPS: Final = 20
+"""Layers whose shares of zeros differ by less than a step of this many count as alike."""
+
+Times: TypeAlias = Mapping[str, float]
+"""Median seconds of each kernel at one number of rows."""
+_Class: TypeAlias = tuple[SparseKind, tuple[int, ...], int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class DispatchedLayer:
+    """A layer to choose kernels for."""
+
+    weights: LayerWeights
+    rows_per_sample: int = 1
+
+    @property
+    def likeness(self) -> _Class:
+        """Equal for layers that take the same time."""
+        zeros = round(zero_share(self.weights.weight) * _ZERO_STEPS)
+        return self.weights.kind, tuple(self.weights.weight.shape), zeros, self.rows_per_sample
+
+    def fits(self, rows: int) -> bool:
+        """Return whether this number of rows is timed."""
+        return rows == self.rows_per_sample or rows * self.weights.weight.numel() <= MAX_MACS
+
+
+def available_instruction_set() -> str:
+    """Return the instruction set of the compiled kernels, or "" if there are none."""
+    return library.instruction_set() if library.is_compiled() else ""
+
+
+def measure_kernels(
+    layers: Mapping[str, DispatchedLayer], *, seconds: float = MEASURE_S
+) -> KernelTable:
+    """Time the kernels of the layers with torch's present number of threads; choose the fastest.
+
+    Without compiled kernels, layers in FP32 are dense, which torch computes faster than the
+    operators that stand in for the kernels.
+    """
+    alike: dict[_Class, DispatchedLayer] = {}
+    for layer in layers.values():
+        alike.setdefault(layer.likeness, layer)
+    measured = _measure(alike, seconds)
+    return KernelTable(
+        instruction_set=available_instruction_set(),
+        missing=library.missing_reason(),
+        layers={name: _choose(layer, measured[layer.likeness]) for name, layer in layers.items()},
+    )
+
+
+def _measure(
+    layers: Mapping[_Class, DispatchedLayer], seconds: float
+) -> dict[_Class, dict[int, Times]]:
+    """Return by layer and number of rows the median time of each kernel."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    kernels = {key: _timed_kernels(layer.weights) for key, layer in layers.items()}
+    generator = torch.Generator().manual_seed(0)
+    times: dict[_Class, dict[int, Times]] = {key: {} for key in layers}
+    started = time.perf_counter()
+    with torch.inference_mode():
+        for batch_size in BATCH_SIZES:
+            if batch_size > 1 and time.perf_counter() - started > seconds:
+                break
+            inputs = {}
+            for key, layer in layers.items():
+                rows = batch_size * layer.rows_per_sample
+                if layer.fits(rows):
+                    columns = layer.weights.weight.shape[1]
+                    inputs[key] = torch.rand(rows, columns, generator=generator)
+            medians = _time_rounds(layers, kernels, inputs, seconds / len(BATCH_SIZES), clock)
+            for key, features in inputs.items():
+                times[key][len(features)] = medians[key]
+    return times
+
+
+def _candidates(weights: LayerWeights) -> tuple[str, ...]:
+    names = weights.kernel_names
+    if library.is_compiled():
+        return names
+    # The stand-ins of all algorithms are the same.
+    return (DENSE,) if DENSE in names else names[:1]
+
+
+def _timed_kernels(weights: LayerWeights) -> dict[str, Kernel]:
+    kernels, _ = weights.kernels(dict.fromkeys((*_candidates(weights), DENSE)))
+    return kernels
+
+
+def _time_rounds(
+    layers: Mapping[_Class, DispatchedLayer],
+    kernels: Mapping[_Class, Mapping[str, Kernel]],
+    inputs: Mapping[_Class, Tensor],
+    seconds: float,
+    clock: Callable[[], float],
+) -> dict[_Class, Times]:
+    timings: dict[_Class, dict[str, list[float]]] = {
+        key: {name: [] for name in kernels[key]} for key in inputs
+    }
+
+    def run() -> None:
+        for key, features in inputs.items():
+            for name, kernel in kernels[key].items():
+                weights = layers[key].weights
+                before = clock()
+                kernel(features, weights.bias, weights.activation)
+                timings[key][name].append(clock() - before)
+
+    run()
+    before = time.perf_counter()
+    run()
+    round_s = max(time.perf_counter() - before, 1e-9)
+    for _ in range(max(MIN_ROUNDS, min(MAX_ROUNDS, int(seconds / round_s))) - 1):
+        run()
+    return {
+        # The first call allocates memory, so it is not counted.
+        key: {name: max(median(calls[1:]), 1e-9) for name, calls in by_name.items()}
+        for key, by_name in timings.items()
+    }
+
+
+def _choose(layer: DispatchedLayer, times: Mapping[int, Times]) -> LayerKernels:
+    """Choose the fastest kernel at each number of rows, and dense ones only if they pay."""
+    candidates = _candidates(layer.weights)
+    sparse = [name for name in candidates if name not in (DENSE, PACKED_DENSE)]
+    dense = [name for name in candidates if name not in sparse]
+    allowed = sparse + _dense_that_pays(times, sparse, dense)
+    choices = []
+    for rows, by_name in times.items():
+        kernel = min(allowed, key=by_name.__getitem__)
+        choices.append(
+            KernelChoice(
+                rows=rows,
+                kernel=kernel,
+                seconds=by_name[kernel],
+                dense_s=by_name[DENSE],
+            )
+        )
+    return LayerKernels(
+        kind=layer.weights.kind,
+        shape=tuple(layer.weights.weight.shape),
+        zeros=zero_share(layer.weights.weight),
+        rows_per_sample=layer.rows_per_sample,
+        choices=tuple(choices),
+        reason=_reason(times, sparse, {choice.kernel for choice in choices}),
+    )
+
+
+def _dense_that_pays(times: Mapping[int, Times], sparse: list[str], dense: list[str]) -> list[str]:
+    """Return the dense kernel to keep in memory, if one is decisively faster somewhere.
+
+    A second dense copy would gain little, so at most one is kept: that with the larger mean gain.
+    """
+    gains = {}
+    for name in dense:
+        ratios = [
+            min((by_name[each] for each in sparse), default=float("inf")) / by_name[name]
+            for by_name in times.values()
+        ]
+        if max(ratios) >= DENSE_GAIN:
+            gains[name] = geometric_mean(min(max(1.0, ratio), 1e9) for ratio in ratios)
+    return [max(gains, key=gains.__getitem__)] if gains else []
+
+
+def _reason(times: Mapping[int, Times], sparse: list[str], chosen: set[str]) -> str:
+    if not library.is_compiled():
+        return library.missing_reason()
+    if chosen & {*sparse}:
+        return ""
+    best = max(by_name[DENSE] / by_name[name] for by_name in times.values() for name in sparse)
+    return f"the sparse kernels are not faster: at best {best:.2f} times as fast as dense"
