@@ -50,7 +50,7 @@ def supported_instruction_sets() -> tuple[str, ...]:
     return INSTRUCTION_SETS[: best + 1]
 
 
-def compiled() -> ctypes.CDLL:
+def loaded() -> ctypes.CDLL:
     """Return the library. Raises `RuntimeError` with `missing_reason()` if there is none."""
     library, reason = _load()
     if library is None:

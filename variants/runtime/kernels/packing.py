@@ -136,20 +136,20 @@ def pack_sparse(weight: Tensor) -> PackedSparse:
     rows, columns = (weight != 0).nonzero(as_tuple=True)
     chunks = -(-inputs // CHUNK)
     counts = torch.bincount(rows * chunks + columns // CHUNK, minlength=out * chunks)
-    ends = counts.cumsum(dim=0).reshape(out, chunks)
-    first = F.pad(ends[:-1, -1], (1, 0)) if out else ends[:, -1]
-    starts = torch.cat([first[:, None], ends], dim=1)
+    positions = F.pad(counts.cumsum(dim=0), (1, 0))
+    starts = positions[chunks * torch.arange(out)[:, None] + torch.arange(chunks + 1)]
     if len(rows) >= 1 << 31:
         raise ValueError(f"positions must fit 31 bits; got {len(rows)} nonzero weights")
     signed = torch.where(columns >= 1 << 15, columns - (1 << 16), columns)
-    return PackedSparse(weight[rows, columns], signed.to(torch.int16), starts.int().contiguous())
+    return PackedSparse(weight[rows, columns], signed.to(torch.int16), starts.int())
 
 
 def pack_dense(weight: Tensor) -> Tensor:
     """Pack a weight FP32 `[out, in]` into FP32 `[blocks, in, BLOCK]`."""
     _check(weight, torch.float32)
-    padded = F.pad(weight, (0, 0, 0, -len(weight) % BLOCK))
-    return padded.reshape(-1, BLOCK, weight.shape[1]).transpose(1, 2).contiguous()
+    out, inputs = weight.shape
+    padded = F.pad(weight, (0, 0, 0, -out % BLOCK))
+    return padded.reshape(len(padded) // BLOCK, BLOCK, inputs).transpose(1, 2).contiguous()
 
 
 def _kept(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,7 +161,7 @@ def _kept(weight: Tensor) -> tuple[Tensor, Tensor]:
     if inputs % _GROUP:
         raise ValueError(f"2:4 needs `in` a multiple of {_GROUP}, got {list(weight.shape)}")
     padded = F.pad(weight, (0, -inputs % PADDING, 0, -out % BLOCK))
-    groups = padded.reshape(-1, BLOCK, padded.shape[1] // _GROUP, _GROUP)
+    groups = padded.reshape(len(padded) // BLOCK, BLOCK, padded.shape[1] // _GROUP, _GROUP)
     nonzero = groups != 0
     invalid = int((nonzero.sum(dim=-1) > _KEPT).sum())
     if invalid:
