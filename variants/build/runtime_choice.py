@@ -39,17 +39,20 @@ _MIN_ROUNDS: Final = 2
 _MAX_ROUNDS: Final = 30
 _OBSERVED_SAMPLES: Final = 2
 _CHECKED_SAMPLES: Final = 16
+_CONVS: Final = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 def choose_runtime(state: CompressionState, samples: Samples, *, threads: int) -> CompressionState:
     """Return the state that is served faster: with packed layers, or with the ONNX graph.
 
     `samples` are not test samples. With `packing` set to `always` or `never`, nothing is timed.
-    States without packed layers are returned as they are, and so are graphs other than those of
+    States without packed layers are left as they are, and so are graphs other than those of
     dynamic INT8. The notes state the choice, and the layers that could not be packed.
 
     Raises `ValueError` if the kernels and the network disagree on the outputs for the samples.
     """
+    if convolutions := _convolution_notes(state):
+        state = _with_notes(state, *convolutions)
     if not state.packed or (state.graph is not None and not state.quantized):
         return state
     if state.packing == "never":
@@ -64,7 +67,7 @@ def choose_runtime(state: CompressionState, samples: Samples, *, threads: int) -
         packed=frozenset(observed),
         graph=None,
         conversion=None,
-        notes=(*state.notes, *notes),
+        notes=(*state.notes, *notes, *_int8_notes(state, observed)),
     )
     if not observed:
         return _as_graph(state, notes)
@@ -117,6 +120,34 @@ def observe_rows(network: nn.Module, names: Collection[str], samples: Samples) -
         for hook in hooks:
             hook.remove()
     return {name: observed[name] for name in names if name in observed}
+
+
+def _convolution_notes(state: CompressionState) -> tuple[str, ...]:
+    """Return a note on the convolutions with masked weights."""
+    modules = dict(state.network.named_modules())
+    owners = [parameter.rpartition(".")[0] for parameter in state.masks]
+    names = [name for name in owners if isinstance(modules.get(name), _CONVS)]
+    if not names:
+        return ()
+    return (
+        "convolutions with masked weights are computed with their zeros, since they have no sparse "
+        f"kernel: {', '.join(names)}",
+    )
+
+
+def _int8_notes(state: CompressionState, packed: Collection[str]) -> tuple[str, ...]:
+    """Return a note on the layers of a packed INT8 model, which differ from those of its graph."""
+    if not state.quantized:
+        return ()
+    linear = [
+        name for name, m in state.network.named_modules() if isinstance(m, nn.Linear | _CONVS)
+    ]
+    quantized = [name for name in linear if name in state.quantized and name in packed]
+    others = [name for name in linear if name not in quantized]
+    return (
+        f"packed 2:4 layers with weights of 8 bits: {', '.join(quantized)}; in FP32: "
+        f"{', '.join(others) or 'none'}",
+    )
 
 
 def _with_kernels(

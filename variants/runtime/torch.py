@@ -21,6 +21,7 @@ from variants.catalog.hardware import hardware
 from variants.catalog.kernels import KernelTable
 from variants.model.loading import load_network
 from variants.model.state import Interface
+from variants.runtime.memory import return_freed_memory
 from variants.runtime.plan import PLAN, WEIGHTS, Plan, restore
 from variants.runtime.runner import Runner, Tensors
 from variants.runtime.sparse.dispatch import measure_kernels
@@ -58,13 +59,22 @@ def load_torch(
     The kernels of sparse layers are those of `kernels`, or those of the report card for this
     hardware. If there is none, they are timed now.
     """
-    network, plan, tensors = load_rebuilt(folder, model, variant)
     if kernels is None:
         card = variant.report_card(hardware(threads).key)
         kernels = None if card is None else card.kernels
     torch.set_num_threads(threads)
-    use_kernels(network, sparse_layers(network, plan, tensors), kernels)
+    network = _with_kernels(folder, model, variant, kernels)
+    return_freed_memory()
     return TorchRunner(network, model, threads=threads)
+
+
+def _with_kernels(
+    folder: Path, model: Model, variant: Variant, kernels: KernelTable | None
+) -> nn.Module:
+    """Return the network of a variant with kernels. Nothing refers to the dense weights then."""
+    network, plan, tensors = load_rebuilt(folder, model, variant)
+    use_kernels(network, sparse_layers(network, plan, tensors), kernels)
+    return network
 
 
 def load_rebuilt(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.small import quiet
-from tests.variants import tiny, two_inputs
+from tests.variants import tiny, tiny_conv, two_inputs
 from variants.build import runtime_choice
 from variants.build.build import create_artifact
 from variants.build.runtime_choice import choose_runtime, observe_rows
@@ -21,6 +21,7 @@ from variants.compression.techniques.structured import Structured
 from variants.compression.techniques.unstructured import Unstructured
 from variants.model.state import CompressionState, Stage
 from variants.runtime.plan import PLAN, Plan
+from variants.runtime.torch import TorchRunner
 
 DATA = tiny.datasets().training_data
 SAMPLES = DATA.validation.samples
@@ -76,6 +77,13 @@ def test_both_runtimes_are_timed_at_every_batch_size() -> None:
 def test_a_network_without_packed_layers_is_not_changed() -> None:
     state = tiny.state()
     assert choose_runtime(state, SAMPLES, threads=1) is state
+
+
+def test_masked_convolutions_are_named() -> None:
+    data = tiny_conv.datasets().training_data
+    masked = SparseNM(min_rows=4, exclude=("head",)).apply(tiny_conv.state(), data, quiet())
+    state = choose_runtime(masked, data.validation.samples, threads=1)
+    assert "have no sparse kernel: widen, narrow" in state.notes[-1]
 
 
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
@@ -157,7 +165,8 @@ class _Reading(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         tokens = torch.stack([features, features], dim=1) @ self.read.weight
-        return self.called(tokens).mean(dim=1)
+        result: torch.Tensor = self.called(tokens).mean(dim=1)
+        return result
 
 
 def test_rows_are_counted_for_the_layers_that_are_called() -> None:
@@ -177,7 +186,7 @@ def test_layers_that_are_not_called_stay_dense(monkeypatch: pytest.MonkeyPatch) 
 
 def test_other_outputs_than_the_networks_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        runtime_choice.TorchRunner,
+        TorchRunner,
         "__call__",
         lambda *_: {"logits": np.ones((16, 3), np.float32)},
     )

@@ -117,7 +117,7 @@ class Int8(Technique):
             conversion=Conversion(self, state),
             notes=(
                 *state.notes,
-                self._describe(count(calibration.samples)),
+                ("INT8 graph: " if packed else "") + self._describe(count(calibration.samples)),
                 *notes,
                 *decided,
                 *(() if packed else unpacked_notes(state)),

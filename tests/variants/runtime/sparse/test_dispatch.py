@@ -20,12 +20,6 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "missing_reason", lambda: "")
 
 
-@pytest.fixture
-def missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "is_compiled", lambda: False)
-    monkeypatch.setattr(library, "missing_reason", lambda: "there is no compiler")
-
-
 def _choose(times: Mapping[int, Mapping[str, float]]) -> LayerKernels:
     return dispatch._choose(LAYER, times)
 

@@ -9,6 +9,8 @@ from variants.catalog.kernels import DENSE, PACKED_DENSE, LayerKernels
 from variants.runtime.sparse.forms import SparseKind
 from variants.runtime.sparse.linear import SparseLinear
 
+pytestmark = pytest.mark.usefixtures("each_library")
+
 KERNELS: list[tuple[SparseKind, str]] = [
     ("linear-2:4", "rows"),
     ("linear-2:4", "panel"),
@@ -82,7 +84,7 @@ def test_only_the_packed_weight_is_in_memory(kind: SparseKind) -> None:
         assert _bytes(only_dense) == pytest.approx(dense, abs=4 * 64)
 
 
-def test_the_kernel_depends_on_the_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_depends_on_the_number_of_rows() -> None:
     weights = weights_of(sparse_linear("linear-2:4"), "linear-2:4")
     layer = SparseLinear(weights, chosen(weights, (1, "rows"), (4, DENSE), (16, "panel")))
     used = [layer._kernels.index(layer._kernel(rows)) for rows in (1, 2, 4, 5, 16, 17, 1000)]

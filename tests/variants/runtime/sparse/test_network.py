@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import logging
 import re
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -17,6 +18,8 @@ from variants.runtime.plan import Plan, make_plan, restore
 from variants.runtime.sparse.dispatch import measure_kernels
 from variants.runtime.sparse.linear import SparseLinear
 from variants.runtime.sparse.network import describe_layers, sparse_layers, use_kernels
+
+pytestmark = pytest.mark.usefixtures("each_library")
 
 SAMPLES = tiny.split(20).samples
 
@@ -122,7 +125,7 @@ def test_a_table_that_does_not_fit_is_measured_again_with_a_warning(
     layers = sparse_layers(network, plan, stored)
     table = measure_kernels(layers, seconds=0)
     first = table.layers["0"]
-    changed, message = {
+    cases: dict[str, tuple[dict[str, Any], str]] = {
         "instruction set": ({"instruction_set": "other"}, "the instruction set 'other'"),
         "layer": ({"layers": {"2": table.layers["2"]}}, "has no layer 0"),
         "shape": (
@@ -142,7 +145,8 @@ def test_a_table_that_does_not_fit_is_measured_again_with_a_warning(
             },
             "unknown kernel magic of layer 0",
         ),
-    }[change]
+    }
+    changed, message = cases[change]
     with caplog.at_level(logging.WARNING):
         used = use_kernels(network, layers, table.model_copy(update=changed))
     assert re.search(message, caplog.text)
