@@ -10,7 +10,7 @@ one kind, shape and share of zeros are timed once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean, median
 from typing import Final, TypeAlias
@@ -35,11 +35,14 @@ DENSE_GAIN: Final = 1.05
 """Dense weights stay in memory only if they are this much faster at some batch size."""
 MEASURE_S: Final = 2.0
 """Time to spend on all layers of a network when a variant is measured."""
-LOAD_S: Final = 0.2
+LOAD_BATCH_SIZES: Final = (1, 8, 32)
+"""The batch sizes that are timed when a variant is loaded."""
+LOAD_S: Final = 0.1
 """Time to spend when a variant is loaded that was not measured on this hardware."""
 MAX_ROUNDS: Final = 15
 """Timed calls of each kernel at each number of rows."""
-MIN_ROUNDS: Final = 3
+MIN_ROUNDS: Final = 2
+"""Rounds even if they take longer than planned."""
 MAX_MACS: Final = 500_000_000
 """Numbers of rows with more multiply-accumulates than this are not timed."""
 
@@ -75,7 +78,10 @@ def available_instruction_set() -> str:
 
 
 def measure_kernels(
-    layers: Mapping[str, DispatchedLayer], *, seconds: float = MEASURE_S
+    layers: Mapping[str, DispatchedLayer],
+    *,
+    seconds: float = MEASURE_S,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> KernelTable:
     """Time the kernels of the layers with torch's present number of threads; choose the fastest.
 
@@ -85,7 +91,7 @@ def measure_kernels(
     alike: dict[_Class, DispatchedLayer] = {}
     for layer in layers.values():
         alike.setdefault(layer.likeness, layer)
-    measured = _measure(alike, seconds)
+    measured = _measure(alike, seconds, batch_sizes)
     return KernelTable(
         instruction_set=available_instruction_set(),
         missing=library.missing_reason(),
@@ -94,7 +100,7 @@ def measure_kernels(
 
 
 def _measure(
-    layers: Mapping[_Class, DispatchedLayer], seconds: float
+    layers: Mapping[_Class, DispatchedLayer], seconds: float, batch_sizes: Sequence[int]
 ) -> dict[_Class, dict[int, Times]]:
     """Return by layer and number of rows the median time of each kernel."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -103,8 +109,8 @@ def _measure(
     times: dict[_Class, dict[int, Times]] = {key: {} for key in layers}
     started = time.perf_counter()
     with torch.inference_mode():
-        for batch_size in BATCH_SIZES:
-            if batch_size > 1 and time.perf_counter() - started > seconds:
+        for number, batch_size in enumerate(batch_sizes):
+            if number and time.perf_counter() - started > seconds:
                 break
             inputs = {}
             for key, layer in layers.items():
@@ -112,7 +118,7 @@ def _measure(
                 if layer.fits(rows):
                     columns = layer.weights.weight.shape[1]
                     inputs[key] = torch.rand(rows, columns, generator=generator)
-            medians = _time_rounds(layers, kernels, inputs, seconds / len(BATCH_SIZES), clock)
+            medians = _time_rounds(layers, kernels, inputs, seconds / len(batch_sizes), clock)
             for key, features in inputs.items():
                 times[key][len(features)] = medians[key]
     return times

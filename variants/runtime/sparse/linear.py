@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Final, TypeAlias
 
 import torch
@@ -68,7 +68,7 @@ class LayerWeights:
     def kernels(self, names: Collection[str]) -> tuple[dict[str, Kernel], dict[str, Tensor]]:
         """Return the kernels by name, and the tensors that they read.
 
-        The weight is packed once for all sparse kernels.
+        The weight is packed once for all sparse kernels, and not again in a second call.
         """
         made: dict[str, Kernel] = {}
         tensors: dict[str, Tensor] = {}
@@ -81,13 +81,13 @@ class LayerWeights:
                 made[name] = partial(_packed_dense, packed, len(self.weight))
         sparse = [name for name in names if name not in made]
         if sparse:
-            operands = self._pack()
-            tensors |= operands._asdict()
+            tensors |= self._operands._asdict()
             for name in sparse:
-                made[name] = self._sparse(operands, name)
+                made[name] = self._sparse(self._operands, name)
         return made, tensors
 
-    def _pack(self) -> packing.Packed24 | packing.Packed24Int8 | packing.PackedSparse:
+    @cached_property
+    def _operands(self) -> packing.Packed24 | packing.Packed24Int8 | packing.PackedSparse:
         match self.kind:
             case "linear-2:4":
                 return packing.pack24(self.weight)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from variants.catalog.kernels import KernelTable, LayerKernels
 from variants.runtime.plan import Plan, packed_tensors
 from variants.runtime.sparse.dispatch import (
+    LOAD_BATCH_SIZES,
     LOAD_S,
     DispatchedLayer,
     available_instruction_set,
@@ -60,7 +61,7 @@ def use_kernels(
         _LOGGER.warning("the kernels are measured again, since %s", reason)
         table = None
     if table is None:
-        table = measure_kernels(layers, seconds=LOAD_S)
+        table = measure_kernels(layers, seconds=LOAD_S, batch_sizes=LOAD_BATCH_SIZES)
     for name, layer in layers.items():
         if layer.weights.activation == "relu":
             remove_relu(network, name)
