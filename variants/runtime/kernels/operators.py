@@ -27,7 +27,7 @@ pass only what `packing` returned.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -254,8 +254,9 @@ def _shape_by_starts(
     return features.new_empty(features.shape[0], starts.shape[0])
 
 
-def _register() -> torch.library.Library:
-    library = torch.library.Library("paretoserve", "DEF")
+def _register() -> object:
+    untyped: Any = torch.library
+    library = untyped.Library("paretoserve", "DEF")
     for schema in _SCHEMAS:
         library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     library.impl("linear24", _linear24, "CPU")

@@ -34,6 +34,9 @@ def test_torch_accepts_the_operator(name: str) -> None:
 
 
 class Layer(nn.Module):
+    values: Tensor
+    indices: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         values, indices = pack24(weights.sparse24(40, 64))

@@ -11,7 +11,8 @@
 
 namespace paretoserve {
 const FloatKernels avx2_float_kernels{
-    dense_rows<Avx2>, rows24<Avx2>, rows_sparse, panel24<Avx2>, panel_sparse<Avx2>, 8,
+    dense_rows<Avx2>,   rows24<Avx2>, rows_sparse<Avx2>, panel24<Avx2>,
+    panel_sparse<Avx2>, 8,
 };
 const Int8Kernels avx2_int8_kernels{quantize_row, rows24_int8<Avx2Int8>};
 }  // namespace paretoserve

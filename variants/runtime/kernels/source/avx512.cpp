@@ -9,7 +9,8 @@
 
 namespace paretoserve {
 const FloatKernels avx512_float_kernels{
-    dense_rows<Avx512>, rows24<Avx512>, rows_sparse, panel24<Avx512>, panel_sparse<Avx512>, 16,
+    dense_rows<Avx512>,   rows24<Avx512>, rows_sparse<Avx512>, panel24<Avx512>,
+    panel_sparse<Avx512>, 16,
 };
 }  // namespace paretoserve
 

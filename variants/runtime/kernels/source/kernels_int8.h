@@ -18,40 +18,41 @@ TARGET inline float round_even(float value) { return (value + 12582912.0f) - 125
 // The range of a row includes 0, and its step is NaN if a feature is not finite.
 TARGET void quantize_row(const Int8Layer& layer, int64_t row) {
   constexpr int kLanes = 16;
-  const float* features = layer.features + row * layer.inputs;
-  uint8_t* quantized = layer.quantized.values + row * layer.stride;
-  float low[kLanes] = {}, high[kLanes] = {}, largest[kLanes] = {};
+  const int64_t inputs = layer.inputs;  // bytes alias everything, so that it would be read again
+  const float* __restrict features = layer.features + row * inputs;
+  uint8_t* __restrict quantized = layer.quantized.values + row * layer.stride;
+  float low[kLanes] = {}, high[kLanes] = {}, invalid[kLanes] = {};
   int64_t column = 0;
-  for (; column + kLanes <= layer.inputs; column += kLanes)
+  for (; column + kLanes <= inputs; column += kLanes)
     for (int lane = 0; lane < kLanes; ++lane) {
       const float feature = features[column + lane];
       low[lane] = feature < low[lane] ? feature : low[lane];
       high[lane] = feature > high[lane] ? feature : high[lane];
-      largest[lane] += feature - feature;  // 0, or NaN for a NaN or an infinity
+      invalid[lane] += feature - feature;  // 0, or NaN for a NaN or an infinity
     }
-  for (; column < layer.inputs; ++column) {
+  for (; column < inputs; ++column) {
     const float feature = features[column];
     low[0] = feature < low[0] ? feature : low[0];
     high[0] = feature > high[0] ? feature : high[0];
-    largest[0] += feature - feature;
+    invalid[0] += feature - feature;
   }
   for (int lane = 1; lane < kLanes; ++lane) {
     low[0] = low[lane] < low[0] ? low[lane] : low[0];
     high[0] = high[lane] > high[0] ? high[lane] : high[0];
-    largest[0] += largest[lane];
+    invalid[0] += invalid[lane];
   }
-  for (column = layer.inputs; column < layer.stride; ++column) quantized[column] = 0;
-  const bool finite = largest[0] == 0;
+  for (column = inputs; column < layer.stride; ++column) quantized[column] = 0;
+  const bool finite = invalid[0] == 0;
   const float step = static_cast<float>((static_cast<double>(high[0]) - low[0]) / 127);
   layer.quantized.steps[row] = finite ? step : std::numeric_limits<float>::quiet_NaN();
   layer.quantized.zeros[row] = 0;
   if (!finite || step == 0) {
-    for (column = 0; column < layer.inputs; ++column) quantized[column] = 0;
+    for (column = 0; column < inputs; ++column) quantized[column] = 0;
     return;
   }
   const float zero = round_even(-low[0] / step);
   layer.quantized.zeros[row] = static_cast<int32_t>(zero);
-  for (column = 0; column < layer.inputs; ++column) {
+  for (column = 0; column < inputs; ++column) {
     float level = round_even(features[column] / step) + zero;
     level = level < 0 ? 0 : level;
     level = level > 127 ? 127 : level;

@@ -1,7 +1,7 @@
 // Kernels that compute several blocks of outputs for one panel of rows: SIMD across the rows.
 //
 // The including file defines TARGET. The loops visit some columns for all outputs before the next
-// columns, so that this part of the panel stays in the first cache. Each weight is read
+// columns, so that this part of the panel stays in a cache. Each weight is read
 // once and multiplied with a vector of rows in place, without moving features in registers.
 #pragma once
 
@@ -14,12 +14,12 @@ namespace {
 
 constexpr int64_t kMaxWidth = 32;
 
-// Bytes of a panel that are visited together.
-constexpr int64_t kPartBytes = 16 << 10;
-
-constexpr int64_t columns_of_part(int64_t width) {
-  return kPartBytes / (width * static_cast<int64_t>(sizeof(float)));
-}
+// Bytes of a panel that are visited together. 2:4 weights use each column of features often, which
+// pays in the first cache. Sparse weights have few nonzeros in a part of a row: small parts would
+// end loops too often, and break up the stream of the weights, so that the second cache is better.
+constexpr int64_t kPartBytes24 = 16 << 10;
+constexpr int64_t kPartBytesSparse = 64 << 10;
+constexpr int64_t kPartBytesSparseNarrow = 128 << 10;  // of panels with up to 16 rows
 
 // Sums of a call, [outputs, width].
 struct PanelSums {
@@ -59,7 +59,7 @@ TARGET void panel24_width(const Layer24& layer, const Panel& panel, int64_t firs
   PanelSums sums;
   if (layer.stride == 0) std::memset(sums.values, 0, sizeof sums.values);
   const int64_t words = layer.stride / kPadding;  // of indices per output
-  constexpr int64_t kWords = columns_of_part(kWidth) / kPadding;
+  constexpr int64_t kWords = kPartBytes24 / (kWidth * 4) / kPadding;
   for (int64_t word = 0; word < words; word += kWords) {
     const int64_t end_word = word + kWords < words ? word + kWords : words;
     for (int64_t block = first_block; block < end_block; ++block) {
@@ -116,7 +116,8 @@ TARGET void panel_sparse_width(const SparseLayer& layer, const Panel& panel, int
   const int64_t first = first_block * kBlock;
   const int64_t end = end_block * kBlock < layer.outputs ? end_block * kBlock : layer.outputs;
   const int64_t chunks = divide_up(layer.inputs, kChunk);
-  constexpr int64_t kChunks = columns_of_part(kWidth) / kChunk;
+  constexpr int64_t kBytes = kWidth > 16 ? kPartBytesSparse : kPartBytesSparseNarrow;
+  constexpr int64_t kChunks = kBytes / (kWidth * 4) / kChunk;
   for (int64_t chunk = 0; chunk < chunks; chunk += kChunks) {
     const int64_t end_chunk = chunk + kChunks < chunks ? chunk + kChunks : chunks;
     for (int64_t output = first; output < end; ++output) {

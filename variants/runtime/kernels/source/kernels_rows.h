@@ -158,6 +158,7 @@ TARGET void rows24(const Layer24& layer, int64_t block) {
 }
 
 // A single row is a gather, which scalar loads do as fast as vector instructions.
+template <class Vector>
 TARGET void rows_sparse(const SparseLayer& layer, int64_t block) {
   const int64_t chunks = divide_up(layer.inputs, kChunk);
   const int64_t end = (block + 1) * kBlock < layer.outputs ? (block + 1) * kBlock : layer.outputs;
@@ -165,16 +166,21 @@ TARGET void rows_sparse(const SparseLayer& layer, int64_t block) {
     const float* features = layer.features + row * layer.stride;
     for (int64_t output = block * kBlock; output < end; ++output) {
       const int32_t* starts = layer.starts + output * (chunks + 1);
-      int64_t i = starts[0];
-      const int64_t last = starts[chunks];
-      float sums[4] = {0, 0, 0, 0};
-      for (; i + 4 <= last; i += 4)
-#pragma GCC unroll 4
-        for (int k = 0; k < 4; ++k) sums[k] += layer.values[i + k] * features[layer.offsets[i + k]];
-      for (; i < last; ++i) sums[0] += layer.values[i] * features[layer.offsets[i]];
-      float value = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-      if (layer.bias) value += layer.bias[output];
-      layer.result[row * layer.outputs + output] = layer.relu && value < 0 ? 0 : value;
+      const float* value = layer.values + starts[0];
+      const float* last = layer.values + starts[chunks];
+      const uint16_t* offset = layer.offsets + starts[0];
+      float a = 0, b = 0, c = 0, d = 0;
+      for (; last - value >= 4; value += 4, offset += 4) {
+        a = Vector::multiply_add(value[0], features[offset[0]], a);
+        b = Vector::multiply_add(value[1], features[offset[1]], b);
+        c = Vector::multiply_add(value[2], features[offset[2]], c);
+        d = Vector::multiply_add(value[3], features[offset[3]], d);
+      }
+      for (; value < last; ++value, ++offset)
+        a = Vector::multiply_add(*value, features[*offset], a);
+      float sum = (a + b) + (c + d);
+      if (layer.bias) sum += layer.bias[output];
+      layer.result[row * layer.outputs + output] = layer.relu && sum < 0 ? 0 : sum;
     }
   }
 }

@@ -7,7 +7,7 @@
 namespace paretoserve {
 
 constexpr int64_t kBlock = 32;    // outputs of a block
-constexpr int64_t kChunk = 128;   // columns that a panel kernel reads before the next outputs
+constexpr int64_t kChunk = 128;   // columns of a chunk of a sparse weight
 constexpr int64_t kPadding = 32;  // `in` is padded to a multiple of it in the layouts of 2:4
 
 constexpr int64_t divide_up(int64_t value, int64_t divisor) {

@@ -8,7 +8,7 @@
 
 namespace paretoserve {
 const FloatKernels portable_float_kernels{
-    dense_rows<Portable>, rows24<Portable>, rows_sparse, panel24<Portable>,
+    dense_rows<Portable>,   rows24<Portable>, rows_sparse<Portable>, panel24<Portable>,
     panel_sparse<Portable>, 8,
 };
 const Int8Kernels portable_int8_kernels{quantize_row, rows24_int8_portable};

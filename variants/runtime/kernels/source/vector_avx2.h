@@ -25,6 +25,7 @@ struct Avx2 {
   INLINE_AVX2 Floats multiply_add(Floats a, Floats b, Floats c) {
     return _mm256_fmadd_ps(a, b, c);
   }
+  INLINE_AVX2 float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
   // Keeps a NaN: the instruction returns its second operand then.
   INLINE_AVX2 Floats relu(Floats a) { return _mm256_max_ps(_mm256_setzero_ps(), a); }
 

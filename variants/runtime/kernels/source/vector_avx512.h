@@ -28,6 +28,7 @@ struct Avx512 {
   INLINE_AVX512 Floats multiply_add(Floats a, Floats b, Floats c) {
     return _mm512_fmadd_ps(a, b, c);
   }
+  INLINE_AVX512 float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
   INLINE_AVX512 Floats relu(Floats a) { return _mm512_max_ps(_mm512_setzero_ps(), a); }
 
   INLINE_AVX512 Words load_words(const void* from) { return _mm512_loadu_si512(from); }

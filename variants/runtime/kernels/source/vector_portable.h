@@ -36,6 +36,13 @@ struct Portable {
     return a * b + c;
 #endif
   }
+  INLINE_PORTABLE float multiply_add(float a, float b, float c) {
+#if defined(__FP_FAST_FMAF)
+    return std::fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+  }
   INLINE_PORTABLE Floats relu(Floats a) {
     for (int lane = 0; lane < kLanes; ++lane) a[lane] = a[lane] < 0 ? 0 : a[lane];
     return a;
