@@ -102,9 +102,7 @@ def test_every_file_in_a_package_is_installed() -> None:
         path
         for package in ("paretoserve", "serving", "variants", "loadtests")
         for path in (ROOT / package).rglob("*")
-        if path.is_file()
-        and path.suffix not in (".py", ".so")
-        and "__pycache__" not in path.parts
+        if path.is_file() and path.suffix not in (".py", ".so") and "__pycache__" not in path.parts
     }
     assert others == listed
 

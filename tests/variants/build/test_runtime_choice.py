@@ -21,6 +21,7 @@ from variants.compression.techniques.structured import Structured
 from variants.compression.techniques.unstructured import Unstructured
 from variants.model.state import CompressionState, Stage
 from variants.runtime.plan import PLAN, Plan
+from variants.runtime.runner import Runner
 from variants.runtime.torch import TorchRunner
 
 DATA = tiny.datasets().training_data
@@ -63,15 +64,34 @@ def test_packing_overrides_the_measurement(monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
-def test_both_runtimes_are_timed_at_every_batch_size() -> None:
+def test_the_speedup_is_the_mean_over_all_batch_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def runner(inputs: Any) -> dict[str, Any]:
-        sizes.append(len(inputs["input"]))
-        return {}
+    def time_in_turns(_: object, batch: Any, clock: object) -> tuple[float, float]:
+        sizes.append(len(batch["input"]))
+        return (4.0, 1.0) if len(batch["input"]) == 64 else (2.0, 2.0)
 
-    assert 0.01 < runtime_choice._speedup(runner, runner, SAMPLES, threads=1) < 100
-    assert {*sizes} == {1, 2, 4, 8, 16, 32, 64}
+    monkeypatch.setattr(runtime_choice, "_time_in_turns", time_in_turns)
+    speedup = runtime_choice._speedup(lambda _: {}, lambda _: {}, SAMPLES, threads=1)
+    assert speedup == pytest.approx(4 ** (1 / 7))
+    assert sizes == [1, 2, 4, 8, 16, 32, 64]
+
+
+def test_both_runtimes_are_timed_in_turns() -> None:
+    now, calls = 0.0, []
+
+    def runner(seconds: float) -> Runner:
+        def run(_: object) -> dict[str, Any]:
+            nonlocal now
+            now += seconds
+            calls.append(seconds)
+            return {}
+
+        return run
+
+    times = runtime_choice._time_in_turns((runner(3.0), runner(2.0)), {}, lambda: now)
+    assert times == (3.0, 2.0)
+    assert calls == [3.0, 2.0] * (len(calls) // 2)
 
 
 def test_a_network_without_packed_layers_is_not_changed() -> None:
@@ -115,6 +135,13 @@ def test_int8_of_packed_layers_falls_back_to_the_int8_graph(
     assert (runner, files["model.onnx"]) == ("onnx", int8.graph)
 
 
+def test_int8_without_packing_is_a_graph_whatever_is_faster() -> None:
+    int8 = Int8(mode="dynamic").apply(_sparse(packing="never"), DATA, quiet())
+    assert int8.quantized == frozenset()
+    assert any("a graph cannot pack them: 2" in note for note in int8.notes)
+    assert _served(int8) == "onnx"
+
+
 def test_excluded_layers_stay_packed_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     _measured(monkeypatch, 1.5)
     int8 = Int8(mode="dynamic", exclude=("2",)).apply(_sparse(), DATA, quiet())
@@ -145,8 +172,9 @@ def test_structured_then_unstructured_pruning_is_packed(monkeypatch: pytest.Monk
     assert layers["2"].in_features < tiny.HIDDEN
 
 
-def test_activation_pruning_rounds_widths_so_that_2_of_4_fits() -> None:
-    technique = ActivationPruning(mean_below=0.3, deviation_below=0.4, round_to=4)
+@pytest.mark.parametrize("chosen_by", [{"mean_below": 0.3, "deviation_below": 0.4}, {"share": 0.3}])
+def test_activation_pruning_rounds_widths_so_that_2_of_4_fits(chosen_by: dict[str, Any]) -> None:
+    technique = ActivationPruning(**chosen_by, round_to=4)
     pruned = technique.apply(tiny.state(), DATA, quiet())
     sparse = SparseNM(min_rows=1).apply(pruned, DATA, quiet())
     widths = [len(pruned.network.get_parameter(f"{name}.weight")) for name in ("0", "2")]

@@ -43,7 +43,8 @@ def test_a_library_of_another_version_is_not_used(
     assert "have version 1 instead of 0" in library.missing_reason()
 
 
-def test_the_instruction_set_is_the_best_of_the_processor() -> None:
+def test_the_instruction_set_is_the_best_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(library.VARIABLE, raising=False)
     assert library.instruction_set() == library.supported_instruction_sets()[-1]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import variants.runtime.torch
 from tests.small import quiet
 from tests.variants import tiny
 from tests.variants.catalog.cards import card
@@ -87,16 +88,22 @@ def test_the_measured_table_lists_every_layer(
     assert measure_kernels(tmp_path, model, onnx, threads=1) is None
 
 
-def test_a_loaded_variant_does_not_keep_its_dense_weights(
-    tmp_path: Path, model: Model, variant: Variant
+def test_a_loaded_variant_keeps_no_dense_weights_and_their_memory_is_returned(
+    tmp_path: Path, model: Model, variant: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    when_returned: list[int] = []
+
     def dense_weights() -> int:
         gc.collect()
         shapes = [o.shape for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
         return sum(shape == (tiny.HIDDEN, tiny.HIDDEN) for shape in shapes)
 
     kernels = _sparse(measure_kernels(tmp_path, model, variant, threads=1))
+    monkeypatch.setattr(
+        variants.runtime.torch, "return_freed_memory", lambda: when_returned.append(dense_weights())
+    )
     before = dense_weights()
     runner = load_runner(tmp_path, model, variant, threads=1, kernels=kernels)
+    assert when_returned == [before]
     assert dense_weights() == before
     assert runner(SAMPLES)["logits"].shape == (20, 3)
