@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -19,26 +20,22 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-class using:  # noqa: N801 - reads as a statement
+@contextmanager
+def using(name: str) -> Iterator[None]:
     """Select the implementation of the operators in a block of code; skip if it is missing."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._patch = pytest.MonkeyPatch()
-
-    def __enter__(self) -> None:
-        if self._name == TORCH:
-            self._patch.setattr(operators, "is_compiled", lambda: False)
-            return
-        if not library.is_compiled():
-            pytest.skip(library.missing_reason())
-        if self._name not in library.supported_instruction_sets():
-            pytest.skip(f"this processor does not support {self._name}")
-        self._patch.setenv(library.VARIABLE, self._name)
-        compiled.forget_instruction_set()
-
-    def __exit__(self, *_: object) -> None:
-        self._patch.undo()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            if name == TORCH:
+                patch.setattr(operators, "is_compiled", lambda: False)
+            elif not library.is_compiled():
+                pytest.skip(library.missing_reason())
+            elif name not in library.supported_instruction_sets():
+                pytest.skip(f"this processor does not support {name}")
+            else:
+                patch.setenv(library.VARIABLE, name)
+                compiled.forget_instruction_set()
+            yield
+    finally:
         compiled.forget_instruction_set()
 
 
