@@ -37,7 +37,7 @@ def call(
     """Run an operator; `weight` has the addresses of its packed tensors, and its other numbers."""
     function, selected = _function(operator)
     rows, inputs = features.shape
-    result = torch.empty(rows, out_features)
+    result = features.new_empty(rows, out_features)
     error = function(
         selected,
         _ALGORITHMS[algorithm],

@@ -23,7 +23,7 @@ def linear24(
     activation: str,
 ) -> Tensor:
     """Multiply by a weight of `pack24`."""
-    shifts = 2 * torch.arange(16).reshape(8, 2, 1)
+    shifts = 2 * torch.arange(16, device="cpu").reshape(8, 2, 1)
     columns = (indices[:, :, None, None].long() >> shifts & 3).reshape(values.shape)
     weight = _unpack24(values.permute(0, 3, 1, 2), columns.permute(0, 3, 1, 2))
     return _activate(_linear(features, weight[:out_features], bias), activation)
@@ -40,7 +40,7 @@ def linear24_int8(
 ) -> Tensor:
     """Multiply by a weight of `pack24_int8`. Features are quantized as in `quantize`."""
     blocks, chunks, steps, block, slots = values.shape
-    shifts = 2 * torch.arange(steps).reshape(steps, 1, 1)
+    shifts = 2 * torch.arange(steps, device="cpu").reshape(steps, 1, 1)
     columns = indices[:, :, None].long() >> shifts & 3
     weight = _unpack24(
         *(
@@ -84,8 +84,8 @@ def linear_sparse(
 ) -> Tensor:
     """Multiply by a weight of `pack_sparse`."""
     counts = (starts[:, -1] - starts[:, 0]).long()
-    rows = torch.repeat_interleave(torch.arange(len(starts)), counts)
-    weight = torch.zeros(len(starts), features.shape[1])
+    rows = torch.repeat_interleave(torch.arange(len(starts), device="cpu"), counts)
+    weight = features.new_zeros(len(starts), features.shape[1])
     weight[rows, offsets.long() & 0xFFFF] = values
     return _activate(_linear(features, weight, bias), activation)
 
@@ -105,7 +105,7 @@ def _linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _unpack24(values: Tensor, columns: Tensor) -> Tensor:
     """Return the weight `[out, in]` of kept weights and columns, `[blocks, BLOCK, groups, 2]`."""
     blocks, block, groups, _ = values.shape
-    weight = torch.zeros(blocks, block, groups, 4, dtype=values.dtype)
+    weight = values.new_zeros(blocks, block, groups, 4)
     return weight.scatter_(-1, columns, values).reshape(blocks * block, groups * 4)
 
 

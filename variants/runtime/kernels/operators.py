@@ -217,10 +217,15 @@ def _check(
     activation: str,
     algorithm: str,
 ) -> None:
-    if features.dtype != torch.float32 or features.ndim != 2 or not features.is_contiguous():
+    if (
+        features.dtype != torch.float32
+        or features.ndim != 2
+        or not features.is_contiguous()
+        or features.device.type != "cpu"
+    ):
         raise ValueError(
-            "expected contiguous features FP32 [rows, in], "
-            f"got {features.dtype} {list(features.shape)}"
+            "expected contiguous features FP32 [rows, in] on the CPU, "
+            f"got {features.dtype} {list(features.shape)} on {features.device}"
         )
     if bias is not None:
         _expect("bias", bias, torch.float32, (out_features,))
@@ -232,10 +237,15 @@ def _check(
 
 
 def _expect(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    if tensor.dtype != dtype or tensor.shape != shape or not tensor.is_contiguous():
+    if (
+        tensor.dtype != dtype
+        or tensor.shape != shape
+        or not tensor.is_contiguous()
+        or tensor.device.type != "cpu"
+    ):
         raise ValueError(
-            f"expected contiguous {name} {dtype} {list(shape)}, "
-            f"got {tensor.dtype} {list(tensor.shape)}"
+            f"expected contiguous {name} {dtype} {list(shape)} on the CPU, "
+            f"got {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
         )
 
 

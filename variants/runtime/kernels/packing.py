@@ -86,7 +86,7 @@ def pack24(weight: Tensor) -> Packed24:
     values, columns = _kept(weight)  # [blocks, BLOCK, groups, 2]
     blocks, _, groups, _ = values.shape
     words = columns.reshape(blocks, BLOCK, groups // 8, 16).long()
-    shifts = 2 * torch.arange(16)
+    shifts = 2 * torch.arange(16, device="cpu")
     bits = (words << shifts).sum(dim=-1)
     signed = torch.where(bits >= 1 << 31, bits - (1 << 32), bits).int()
     return Packed24(
@@ -137,7 +137,8 @@ def pack_sparse(weight: Tensor) -> PackedSparse:
     chunks = -(-inputs // CHUNK)
     counts = torch.bincount(rows * chunks + columns // CHUNK, minlength=out * chunks)
     positions = F.pad(counts.cumsum(dim=0), (1, 0))
-    starts = positions[chunks * torch.arange(out)[:, None] + torch.arange(chunks + 1)]
+    first = chunks * torch.arange(out, device="cpu")
+    starts = positions[first[:, None] + torch.arange(chunks + 1, device="cpu")]
     if len(rows) >= 1 << 31:
         raise ValueError(f"positions must fit 31 bits; got {len(rows)} nonzero weights")
     signed = torch.where(columns >= 1 << 15, columns - (1 << 16), columns)

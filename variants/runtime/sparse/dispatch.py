@@ -105,7 +105,7 @@ def _measure(
     """Return by layer and number of rows the median time of each kernel."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     kernels = {key: _timed_kernels(layer.weights) for key, layer in layers.items()}
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     times: dict[_Class, dict[int, Times]] = {key: {} for key in layers}
     started = time.perf_counter()
     with torch.inference_mode():
@@ -117,7 +117,9 @@ def _measure(
                 rows = batch_size * layer.rows_per_sample
                 if layer.fits(rows):
                     columns = layer.weights.weight.shape[1]
-                    inputs[key] = torch.rand(rows, columns, generator=generator)
+                    inputs[key] = torch.rand(
+                        rows, columns, generator=generator, dtype=torch.float32, device="cpu"
+                    )
             medians = _time_rounds(layers, kernels, inputs, seconds / len(batch_sizes), clock)
             for key, features in inputs.items():
                 times[key][len(features)] = medians[key]

@@ -170,7 +170,7 @@ class SparseLinear(nn.Module):
         `nn.TransformerEncoderLayer` and `nn.MultiheadAttention` do so. It is computed by a product
         with the identity, since only the packed form is in memory.
         """
-        identity = torch.eye(self.in_features)
+        identity = torch.eye(self.in_features, dtype=torch.float32, device="cpu")
         return self._kernel(len(identity))(identity, None, "none").T.contiguous()
 
     def _kernel(self, rows: int) -> Kernel:

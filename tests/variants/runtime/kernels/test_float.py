@@ -118,3 +118,25 @@ def test_wrong_arguments_are_refused() -> None:
         operators.linear24(features, *packed, None, 40, "gelu")
     with pytest.raises(ValueError, match="must be one of auto, rows, got 'panel'"):
         operators.linear_packed(features, pack_dense(weight), None, 40, "none", "panel")
+
+
+@pytest.mark.parametrize("operator", PRODUCTS)
+def test_products_do_not_depend_on_the_default_dtype(implementation: str, operator: str) -> None:
+    weight, features = weights.sparse24(40, 64), weights.features(3, 64)
+    expected = PRODUCTS[operator](features, weight, None, "none", "auto")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        actual = PRODUCTS[operator](features, weight, None, "none", "auto")
+    finally:
+        torch.set_default_dtype(before)
+    assert actual.dtype == torch.float32
+    assert torch.equal(actual, expected)
+
+
+def test_features_on_another_device_are_rejected() -> None:
+    packed = pack_dense(weights.dense(4, 8))
+    with pytest.raises(ValueError, match="features FP32 .* on the CPU, got .* on meta"):
+        operators._linear_packed(torch.ones(3, 8, device="meta"), packed, None, 4)
+    with pytest.raises(ValueError, match="weight .* on the CPU, got .* on meta"):
+        operators._linear_packed(torch.ones(3, 8), packed.to("meta"), None, 4)
