@@ -23,8 +23,17 @@ def _weight(zeros: int, columns: int = 20) -> Tensor:
         (_weight(65_534, 65_537), None),
         (torch.tensor([[0.0, 1, 1, 0, 0, 0, 1, 1]]), "linear-2:4"),
         (torch.zeros(1, 65_540), "linear-2:4"),
+        (torch.eye(20), "linear-sparse"),
     ],
-    ids=["70%", "65%", "65,536 inputs", "65,537 inputs", "2:4", "2:4 with 65,540 inputs"],
+    ids=[
+        "70%",
+        "65%",
+        "65,536 inputs",
+        "65,537 inputs",
+        "2:4",
+        "2:4 with 65,540 inputs",
+        "2:4 with 95%",
+    ],
 )
 def test_the_form_depends_on_pattern_zeros_and_inputs(
     weight: Tensor, kind: SparseKind | None
