@@ -9,16 +9,20 @@ They compute `activation(features @ weight.T + bias)` with a weight that `packin
     result      FP32 [rows, out]
 
 They are registered as `torch.ops.paretoserve.<name>` with shape functions, so that torch.compile
-and torch.export keep them as one node. They use `torch.get_num_threads()` threads; the result does
-not depend on the number. Without the compiled library they compute the same in torch.
+and torch.export keep them as one node. They use as many threads as `torch.get_num_threads()`
+returns in the calling thread; the result does not depend on the number. Without the compiled
+library they compute the same in torch, up to the order of sums: the last bits of FP32 results
+differ between algorithms, instruction sets and torch.
 
-A NaN or an infinity in the features reaches each output whose packed weight for it is nonzero. In
-dense layers it reaches all outputs, since it is also multiplied by zeros.
+Which outputs a NaN or an infinity in the features reaches depends on the operator. It reaches each
+output whose packed weight for it is nonzero. In dense layers, and in torch, it reaches all outputs,
+since it is also multiplied by zeros.
 
 INT8 weights: each row of features is quantized to 7 bits, 0..127, by its minimum and maximum. The
 sum of two products then fits 16 bits, 2 * 127 * 127 = 32258, and no instruction saturates. All
-instruction sets compute the same integers and round alike after them, so a model gives the same
-answers on every processor. A row with a NaN or an infinity gives NaN everywhere.
+instruction sets compute the same integers and round alike after them, so a layer gives the same
+bits for the same features on every processor. Layers in FP32 before it may not. A row with a NaN or
+an infinity gives NaN everywhere.
 
 Shapes and dtypes are checked, and `ValueError` is raised. Positions inside packed tensors are not:
 pass only what `packing` returned.
