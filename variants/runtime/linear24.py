@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from variants.runtime.patterns import keep_n_of_m
+from variants.runtime.stored import require
 
 GROUP = 4
 KEPT = 2
@@ -51,11 +52,19 @@ def pack(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unpack(values: Tensor, indices: Tensor) -> Tensor:
-    """Return the packed weight `[out, in]`, zeros included, bit for bit."""
+    """Return the packed weight `[out, in]`, zeros included, bit for bit.
+
+    Raises `ValueError` if the tensors are not those of a weight.
+    """
+    if values.ndim != 2 or values.shape[1] % KEPT:
+        raise ValueError(f"expected values [out, in/2], got {list(values.shape)}")
     rows, kept = values.shape
+    require("indices", indices, torch.uint8, (rows, -(-kept // _PER_BYTE)))
     columns = torch.stack([indices >> 2 * i & 0b11 for i in range(_PER_BYTE)], dim=-1)
     columns = columns.reshape(rows, -1)[:, :kept].reshape(rows, -1, KEPT).long()
-    groups = torch.zeros(rows, kept // KEPT, GROUP, dtype=values.dtype)
+    if bool((columns[..., 0] >= columns[..., 1]).any()):
+        raise ValueError("indices must ascend within each group of 4")
+    groups = values.new_zeros(rows, kept // KEPT, GROUP)
     return groups.scatter_(-1, columns, values.reshape(rows, -1, KEPT)).reshape(rows, -1)
 
 

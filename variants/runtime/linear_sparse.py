@@ -15,6 +15,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from variants.runtime.stored import require
+
 MAX_COLUMNS: Final = 1 << 16
 """Largest number of inputs of a layer whose columns fit 16 bits."""
 
@@ -30,7 +32,7 @@ def pack(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             f"got {list(weight.shape)}"
         )
     kept = weight != 0
-    starts = torch.zeros(len(weight) + 1, dtype=torch.int32)
+    starts = torch.zeros(len(weight) + 1, dtype=torch.int32, device="cpu")
     starts[1:] = kept.sum(dim=1).cumsum(0)
     return weight[kept].contiguous(), kept.nonzero()[:, 1].to(torch.uint16), starts
 
@@ -40,17 +42,23 @@ def unpack(values: Tensor, offsets: Tensor, starts: Tensor, columns: int) -> Ten
 
     Raises `ValueError` if the tensors do not describe a weight of this width.
     """
+    require("starts", starts, torch.int32, (starts.numel(),))
+    require("values", values, torch.float32, (values.numel(),))
+    require("offsets", offsets, torch.uint16, (len(values),))
+    message = f"values, offsets and starts do not describe a weight of {columns} inputs"
     counts = starts.long().diff()
-    indices = offsets.long()
     if (
         len(starts) < 2
         or int(starts[0]) != 0
-        or (counts < 0).any()
-        or not len(values) == len(offsets) == int(starts[-1])
-        or (len(indices) and int(indices.max()) >= columns)
+        or int(starts[-1]) != len(values)
+        or bool((counts < 0).any())
     ):
-        raise ValueError(f"values, offsets and starts do not describe a weight of {columns} inputs")
-    weight = torch.zeros(len(counts), columns, dtype=values.dtype)
-    rows = torch.arange(len(counts)).repeat_interleave(counts)
+        raise ValueError(message)
+    indices = offsets.long()
+    rows = torch.arange(len(counts), device="cpu").repeat_interleave(counts)
+    ascend = (indices.diff() > 0) | (rows.diff() > 0)
+    if not bool(ascend.all()) or bool((indices >= columns).any()):
+        raise ValueError(message)
+    weight = values.new_zeros(len(counts), columns)
     weight[rows, indices] = values
     return weight

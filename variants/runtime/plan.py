@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from variants.catalog.record import Record
+from variants.runtime.kernels.packing import MAX_INPUTS_INT8
 from variants.runtime.low_rank import LowRank
 from variants.runtime.shape import replace_tensors
 from variants.runtime.sparse.forms import FORMS, SparseKind, is_2_of_4, sparse_kind
@@ -66,11 +67,12 @@ def make_plan(
 ) -> tuple[Plan, dict[str, Tensor]]:
     """Return the plan of a network and the tensors to store. Layers in `packed` are packed.
 
-    Of these, the weights of the layers in `quantized` are stored in INT8 if they are 2:4 sparse.
+    Of these, the weights of the layers in `quantized` are stored in INT8 if they are 2:4 sparse and
+    have at most `MAX_INPUTS_INT8` inputs, and in FP32 otherwise.
     `rows` are the rows per sample by layer, if they are known.
 
     Raises `ValueError` if the weight of a layer in `packed` is neither 2:4 sparse nor has enough
-    zeros.
+    zeros, or contains a NaN or an infinity.
     """
     layers: dict[str, ReplacedLayer] = {}
     tensors = storable_tensors(network)
@@ -84,6 +86,8 @@ def make_plan(
             )
         if name in packed and isinstance(module, nn.Linear):
             weight = tensors.pop(f"{name}.weight")
+            if not bool(weight.isfinite().all()):
+                raise ValueError(f"cannot pack layer {name}: its weight has a NaN or an infinity")
             kind = _kind(weight, is_quantized=name in quantized)
             stored = FORMS[kind].store(weight)
             tensors |= {f"{name}.{key}": tensor for key, tensor in stored.items()}
@@ -123,6 +127,7 @@ def restore(network: nn.Module, plan: Plan, stored: Mapping[str, Tensor]) -> nn.
     tensors = dict(stored)
     for name, layer in plan.layers.items():
         replaced = _replaced(network, name, layer)
+        _require_no_larger(name, layer, replaced)
         if layer.kind == "low-rank":
             network.set_submodule(name, _low_rank(name, layer, has_bias=replaced.bias is not None))
         else:
@@ -158,7 +163,7 @@ def packed_tensors(
 
 
 def _kind(weight: Tensor, *, is_quantized: bool) -> SparseKind:
-    if is_quantized and is_2_of_4(weight):
+    if is_quantized and weight.shape[1] <= MAX_INPUTS_INT8 and is_2_of_4(weight):
         return "linear-2:4-int8"
     # A weight without a form is rejected when it is packed.
     return sparse_kind(weight) or "linear-2:4"
@@ -182,6 +187,19 @@ def _replaced(network: nn.Module, name: str, layer: ReplacedLayer) -> nn.Linear:
     return replaced
 
 
+def _require_no_larger(name: str, layer: ReplacedLayer, replaced: nn.Linear) -> None:
+    """Compression never enlarges a layer, so the network bounds what a plan makes us allocate."""
+    sizes, limits = (
+        (each.out_features, each.in_features, min(each.out_features, each.in_features))
+        for each in (layer, replaced)
+    )
+    if sizes[0] > limits[0] or sizes[1] > limits[1] or (layer.rank or 0) > limits[2]:
+        raise ValueError(
+            f"the plan has layer {name!r} as [{sizes[0]}, {sizes[1]}] of rank {layer.rank}, which "
+            f"is larger than [{limits[0]}, {limits[1]}] in the network"
+        )
+
+
 def _low_rank(name: str, layer: ReplacedLayer, *, has_bias: bool) -> LowRank:
     if layer.rank is None:
         raise ValueError(f"the plan has a low-rank layer {name!r} without a rank")
@@ -190,14 +208,10 @@ def _low_rank(name: str, layer: ReplacedLayer, *, has_bias: bool) -> LowRank:
 
 def _unpack(name: str, layer: ReplacedLayer, parts: Mapping[str, Tensor]) -> Tensor:
     assert layer.kind != "low-rank"
-    weight = FORMS[layer.kind].restore(parts, layer.in_features)
-    expected = [layer.out_features, layer.in_features]
-    if [*weight.shape] != expected:
-        raise ValueError(
-            f"the tensors do not fit the plan: the weight of {name} is {[*weight.shape]}, the plan "
-            f"has {expected}"
-        )
-    return weight
+    try:
+        return FORMS[layer.kind].restore(parts, (layer.out_features, layer.in_features))
+    except ValueError as error:
+        raise ValueError(f"the tensors do not fit the plan: layer {name}: {error}") from error
 
 
 def _some(names: set[str]) -> str:

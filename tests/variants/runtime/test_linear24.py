@@ -45,6 +45,19 @@ def test_the_packed_form_is_the_documented_one() -> None:
     assert indices.dtype == torch.uint8
 
 
+def test_tensors_of_no_weight_are_rejected() -> None:
+    values, indices = pack(torch.tensor([[1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 3.0, 4.0]]))
+    with pytest.raises(ValueError, match=r"indices torch.uint8 \[1, 1\], got torch.int32"):
+        unpack(values, indices.int())
+    with pytest.raises(ValueError, match=r"expected indices torch.uint8 \[1, 1\], got .*\[1, 2\]"):
+        unpack(values, indices.repeat(1, 2))
+    with pytest.raises(ValueError, match=r"expected values \[out, in/2\], got \[1, 3\]"):
+        unpack(values[:, :3], indices)
+    for byte in (0b11_10_00_01, 0b10_10_01_00):  # descending, then twice the same column
+        with pytest.raises(ValueError, match="indices must ascend within each group"):
+            unpack(values, torch.tensor([[byte]], dtype=torch.uint8))
+
+
 def test_packed_fp32_weights_take_17_bits_each() -> None:
     weight = torch.ones(64, 64)
     stored = pack(weight * mask24(weight))

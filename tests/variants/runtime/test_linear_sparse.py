@@ -35,8 +35,15 @@ def test_the_last_of_the_most_columns_fits_16_bits() -> None:
 
 @pytest.mark.parametrize(
     ("offsets", "starts"),
-    [([0, 4], [0, 1, 2]), ([0, 1], [0, 2, 1]), ([0, 1], [1, 2, 2]), ([0, 1], [0, 1, 3])],
-    ids=["column", "descending", "first", "last"],
+    [
+        ([0, 4], [0, 1, 2]),
+        ([0, 1], [0, 2, 1]),
+        ([0, 1], [1, 2, 2]),
+        ([0, 1], [0, 1, 3]),
+        ([1, 0], [0, 2, 2]),
+        ([1, 1], [0, 2, 2]),
+    ],
+    ids=["column", "starts descend", "first", "last", "columns descend", "twice"],
 )
 def test_tensors_of_no_weight_are_rejected(offsets: list[int], starts: list[int]) -> None:
     with pytest.raises(ValueError, match="do not describe a weight of 4 inputs"):
@@ -46,3 +53,15 @@ def test_tensors_of_no_weight_are_rejected(offsets: list[int], starts: list[int]
             torch.tensor(starts, dtype=torch.int32),
             4,
         )
+
+
+def test_tensors_of_other_dtypes_and_shapes_are_rejected() -> None:
+    values, offsets, starts = pack(torch.eye(4))
+    with pytest.raises(ValueError, match=r"expected offsets torch.uint16 \[4\], got torch.int32"):
+        unpack(values, offsets.int(), starts, 4)
+    with pytest.raises(ValueError, match=r"expected values torch.float32 \[4\], got torch.float64"):
+        unpack(values.double(), offsets, starts, 4)
+    with pytest.raises(ValueError, match=r"expected starts torch.int32 \[5\], got torch.int64"):
+        unpack(values, offsets, starts.long(), 4)
+    with pytest.raises(ValueError, match=r"expected offsets torch.uint16 \[4\], got .*\[3\]"):
+        unpack(values, offsets[:3], starts, 4)

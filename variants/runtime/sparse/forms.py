@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from variants.runtime import linear24, linear_sparse
+from variants.runtime.stored import require
 
 SparseKind: TypeAlias = Literal["linear-2:4", "linear-2:4-int8", "linear-sparse"]
 
@@ -34,8 +35,9 @@ class Form:
     """Suffixes of the tensors in the file."""
     store: Callable[[Tensor], Mapping[str, Tensor]]
     """Maps a dense FP32 weight `[out, in]` to the stored tensors. Raises `ValueError`."""
-    restore: Callable[[Mapping[str, Tensor], int], Tensor]
-    """Maps the stored tensors and the number of inputs to the dense FP32 weight."""
+    restore: Callable[[Mapping[str, Tensor], tuple[int, int]], Tensor]
+    """Maps the stored tensors and the shape `[out, in]` to the dense FP32 weight. Raises
+    `ValueError` if the tensors do not describe such a weight."""
 
 
 def sparse_kind(weight: Tensor) -> SparseKind | None:
@@ -91,7 +93,8 @@ def _store_24(weight: Tensor) -> Mapping[str, Tensor]:
     return {"values": values, "indices": indices}
 
 
-def _restore_24(tensors: Mapping[str, Tensor], columns: int) -> Tensor:
+def _restore_24(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
+    require("values", tensors["values"], torch.float32, _shape_of_values(shape))
     return linear24.unpack(tensors["values"], tensors["indices"])
 
 
@@ -101,8 +104,22 @@ def _store_24_int8(weight: Tensor) -> Mapping[str, Tensor]:
     return {"values": values, "indices": indices, "scales": scales}
 
 
-def _restore_24_int8(tensors: Mapping[str, Tensor], columns: int) -> Tensor:
-    return restore_codes(tensors).float() * tensors["scales"][:, None]
+def _restore_24_int8(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
+    values, scales = tensors["values"], tensors["scales"]
+    require("values", values, torch.int8, _shape_of_values(shape))
+    require("scales", scales, torch.float32, shape[:1])
+    if not bool((scales.isfinite() & (scales > 0)).all()):
+        raise ValueError("scales must be finite and positive")
+    if bool((values < -MAX_CODE).any()):
+        raise ValueError(f"values must be from -{MAX_CODE} to {MAX_CODE}")
+    return restore_codes(tensors).float() * scales[:, None]
+
+
+def _shape_of_values(shape: tuple[int, int]) -> tuple[int, int]:
+    out, columns = shape
+    if columns % linear24.GROUP:
+        raise ValueError(f"2:4 needs a multiple of {linear24.GROUP} inputs, got {columns}")
+    return out, columns // linear24.GROUP * linear24.KEPT
 
 
 def _store_sparse(weight: Tensor) -> Mapping[str, Tensor]:
@@ -110,7 +127,9 @@ def _store_sparse(weight: Tensor) -> Mapping[str, Tensor]:
     return {"values": values, "offsets": offsets, "starts": starts}
 
 
-def _restore_sparse(tensors: Mapping[str, Tensor], columns: int) -> Tensor:
+def _restore_sparse(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
+    out, columns = shape
+    require("starts", tensors["starts"], torch.int32, (out + 1,))
     return linear_sparse.unpack(tensors["values"], tensors["offsets"], tensors["starts"], columns)
 
 

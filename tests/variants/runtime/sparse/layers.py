@@ -27,7 +27,7 @@ def sparse_linear(
 def weights_of(linear: nn.Linear, kind: SparseKind, activation: str = "none") -> LayerWeights:
     """Return what `SparseLinear` is made of."""
     stored = FORMS[kind].store(linear.weight.detach())
-    dense: Tensor = FORMS[kind].restore(stored, linear.in_features)
+    dense: Tensor = FORMS[kind].restore(stored, (linear.out_features, linear.in_features))
     bias = None if linear.bias is None else linear.bias.detach()
     return LayerWeights(kind, dense, bias, activation, stored)
 
