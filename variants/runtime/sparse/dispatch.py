@@ -5,6 +5,11 @@
 A round calls every kernel of every layer once. Weights are thus read from the same level of the
 memory hierarchy as in a network, and not from the caches that repeated calls would fill. Layers of
 one kind, shape and share of zeros are timed once.
+
+Multiply-accumulates bound the work of a call, and all layers share them. Time is checked only
+between batch sizes: those of `ALWAYS` are timed in any case, with at least `MIN_ROUNDS` rounds and
+one that is not counted. At load this is at most `2 * (1 + MIN_ROUNDS) * LOAD_MACS` for each kernel
+of a layer, plus one more batch size of the same bound, begun when some of `LOAD_S` was left.
 """
 
 from __future__ import annotations
@@ -37,14 +42,21 @@ MEASURE_S: Final = 2.0
 """Time to spend on all layers of a network when a variant is measured."""
 LOAD_BATCH_SIZES: Final = (1, 8, 32)
 """The batch sizes that are timed when a variant is loaded."""
+ALWAYS: Final = (1, 32)
+"""These batch sizes are timed first, whatever time they take."""
 LOAD_S: Final = 0.1
-"""Time to spend when a variant is loaded that was not measured on this hardware."""
+"""Time after which no further batch size is begun, when a variant is loaded that was not measured
+on this hardware."""
 MAX_ROUNDS: Final = 15
 """Timed calls of each kernel at each number of rows."""
 MIN_ROUNDS: Final = 2
 """Rounds even if they take longer than planned."""
 MAX_MACS: Final = 500_000_000
-"""Numbers of rows with more multiply-accumulates than this are not timed."""
+"""Numbers of rows with more multiply-accumulates in a dense layer than this are not timed."""
+MEASURE_MACS: Final = 5_000_000_000
+"""Dense multiply-accumulates of all layers in a call of each, when a variant is measured."""
+LOAD_MACS: Final = 1_000_000_000
+"""As `MEASURE_MACS`, when a variant is loaded."""
 
 _ZERO_STEPS: Final = 20
 """Layers whose shares of zeros differ by less than a step of this many count as alike."""
@@ -67,9 +79,16 @@ class DispatchedLayer:
         zeros = round(zero_share(self.weights.weight) * _ZERO_STEPS)
         return self.weights.kind, tuple(self.weights.weight.shape), zeros, self.rows_per_sample
 
-    def fits(self, rows: int) -> bool:
-        """Return whether this number of rows is timed."""
-        return rows == self.rows_per_sample or rows * self.weights.weight.numel() <= MAX_MACS
+    def timed_rows(self, batch_size: int, macs: int) -> int | None:
+        """Return the rows to time at a batch size, with at most `macs` multiply-accumulates.
+
+        One sample is timed with fewer rows if they are too many. Larger batches then return None.
+        """
+        rows = batch_size * self.rows_per_sample
+        largest = max(1, macs // max(1, self.weights.weight.numel()))
+        if batch_size == 1:
+            return min(rows, largest)
+        return rows if rows <= largest else None
 
 
 def available_instruction_set() -> str:
@@ -81,9 +100,13 @@ def measure_kernels(
     layers: Mapping[str, DispatchedLayer],
     *,
     seconds: float = MEASURE_S,
+    macs: int = MEASURE_MACS,
     batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> KernelTable:
     """Time the kernels of the layers with torch's present number of threads; choose the fastest.
+
+    After `seconds`, no batch size is begun except those of `ALWAYS`. `macs` are divided among the
+    kinds of layers; each is timed up to its share and `MAX_MACS`.
 
     Without compiled kernels, layers in FP32 are dense, which torch computes faster than the
     operators that stand in for the kernels.
@@ -91,7 +114,8 @@ def measure_kernels(
     alike: dict[_Class, DispatchedLayer] = {}
     for layer in layers.values():
         alike.setdefault(layer.likeness, layer)
-    measured = _measure(alike, seconds, batch_sizes)
+    share = min(MAX_MACS, macs // max(1, len(alike)))
+    measured = _measure(alike, seconds, share, batch_sizes)
     return KernelTable(
         instruction_set=available_instruction_set(),
         missing=library.missing_reason(),
@@ -100,7 +124,10 @@ def measure_kernels(
 
 
 def _measure(
-    layers: Mapping[_Class, DispatchedLayer], seconds: float, batch_sizes: Sequence[int]
+    layers: Mapping[_Class, DispatchedLayer],
+    seconds: float,
+    macs: int,
+    batch_sizes: Sequence[int],
 ) -> dict[_Class, dict[int, Times]]:
     """Return by layer and number of rows the median time of each kernel."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -109,13 +136,13 @@ def _measure(
     times: dict[_Class, dict[int, Times]] = {key: {} for key in layers}
     started = time.perf_counter()
     with torch.inference_mode():
-        for number, batch_size in enumerate(batch_sizes):
-            if number and time.perf_counter() - started > seconds:
+        for batch_size in sorted(batch_sizes, key=lambda size: (size not in ALWAYS, size)):
+            if batch_size not in ALWAYS and time.perf_counter() - started > seconds:
                 break
             inputs = {}
             for key, layer in layers.items():
-                rows = batch_size * layer.rows_per_sample
-                if layer.fits(rows):
+                rows = layer.timed_rows(batch_size, macs)
+                if rows is not None:
                     columns = layer.weights.weight.shape[1]
                     inputs[key] = torch.rand(
                         rows, columns, generator=generator, dtype=torch.float32, device="cpu"
@@ -123,7 +150,7 @@ def _measure(
             medians = _time_rounds(layers, kernels, inputs, seconds / len(batch_sizes), clock)
             for key, features in inputs.items():
                 times[key][len(features)] = medians[key]
-    return times
+    return {key: dict(sorted(by_rows.items())) for key, by_rows in times.items()}
 
 
 def _candidates(weights: LayerWeights) -> tuple[str, ...]:

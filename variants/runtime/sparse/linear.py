@@ -33,7 +33,9 @@ OPERATORS: Final[Mapping[SparseKind, str]] = {
 """The operator of each form, by its name in `operators.ALGORITHMS`."""
 
 _AUTO: Final = "auto"
-"""The algorithm that selects one of the others, which the table does instead."""
+"""The algorithm that selects one of the others by a static rule, which the table does instead."""
+_LARGE_BATCH: Final = 32
+"""If the table ends at a smaller batch size, the static rule selects the kernel of more rows."""
 
 
 class LayerWeights:
@@ -144,12 +146,21 @@ class SparseLinear(nn.Module):
         self.kind = weights.kind
         self.activation = weights.activation
         self.kernel_names = tuple(names)
-        kernels, tensors = weights.kernels(names)
+        rows = [choice.rows for choice in choices.choices]
+        used = [choice.kernel for choice in choices.choices]
+        if rows[-1] < _LARGE_BATCH * choices.rows_per_sample and used[-1] not in (
+            DENSE,
+            PACKED_DENSE,
+        ):
+            used.append(_AUTO)
+        else:
+            del rows[-1]
+        kernels, tensors = weights.kernels(dict.fromkeys(used))
         for name, tensor in tensors.items():
             self.register_buffer(f"packed_{name}", tensor, persistent=False)
         self.register_buffer("bias", weights.bias, persistent=False)
-        self._rows = [choice.rows for choice in choices.choices[:-1]]
-        self._kernels = [kernels[choice.kernel] for choice in choices.choices]
+        self._rows = rows
+        self._kernels = [kernels[name] for name in used]
 
     def forward(self, features: Tensor) -> Tensor:
         """Map FP32 `[..., in]` to FP32 `[..., out]`."""

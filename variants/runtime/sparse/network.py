@@ -15,6 +15,7 @@ from variants.catalog.kernels import KernelTable, LayerKernels
 from variants.runtime.plan import Plan, packed_tensors
 from variants.runtime.sparse.dispatch import (
     LOAD_BATCH_SIZES,
+    LOAD_MACS,
     LOAD_S,
     DispatchedLayer,
     available_instruction_set,
@@ -61,7 +62,9 @@ def use_kernels(
         _LOGGER.warning("the kernels are measured again, since %s", reason)
         table = None
     if table is None:
-        table = measure_kernels(layers, seconds=LOAD_S, batch_sizes=LOAD_BATCH_SIZES)
+        table = measure_kernels(
+            layers, seconds=LOAD_S, macs=LOAD_MACS, batch_sizes=LOAD_BATCH_SIZES
+        )
     for name, layer in layers.items():
         if layer.weights.activation == "relu":
             remove_relu(network, name)

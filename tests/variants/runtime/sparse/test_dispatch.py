@@ -82,14 +82,31 @@ def test_layers_that_are_alike_are_timed_once(monkeypatch: pytest.MonkeyPatch) -
         return measure(weights)  # type: ignore[arg-type]
 
     monkeypatch.setattr(dispatch, "_timed_kernels", count)
-    table = measure_kernels({"0": LAYER, "1": LAYER, "2": INT8}, seconds=0)
+    same = DispatchedLayer(LAYER.weights)
+    table = measure_kernels({"0": LAYER, "1": same, "2": INT8}, seconds=0)
     assert [*table.layers] == ["0", "1", "2"]
     assert len(timed) == 2
 
 
-def test_only_the_smallest_batch_is_timed_if_the_time_is_up() -> None:
+def test_batch_sizes_1_and_32_are_timed_even_if_the_time_is_up() -> None:
     table = measure_kernels({"0": LAYER}, seconds=0)
-    assert [each.rows for each in table.layers["0"].choices] == [1]
+    assert [each.rows for each in table.layers["0"].choices] == [1, 32]
+
+
+def test_layers_share_the_products_to_time() -> None:
+    other = DispatchedLayer(weights_of(sparse_linear("linear-2:4", 80), "linear-2:4"))
+    alone = measure_kernels({"0": LAYER}, seconds=10, macs=33 * 40 * 8)
+    both = measure_kernels({"0": LAYER, "1": other}, seconds=10, macs=33 * 40 * 8)
+    assert [each.rows for each in alone.layers["0"].choices] == [1, 2, 4, 8]
+    assert [each.rows for each in both.layers["0"].choices] == [1, 2, 4]
+    assert [each.rows for each in both.layers["1"].choices] == [1, 2]
+
+
+def test_a_sample_of_many_rows_is_timed_with_fewer() -> None:
+    layer = DispatchedLayer(LAYER.weights, rows_per_sample=10**12)
+    table = measure_kernels({"0": layer}, macs=33 * 40 * 5)
+    assert [each.rows for each in table.layers["0"].choices] == [5]
+    assert table.layers["0"].rows_per_sample == 10**12
 
 
 def test_large_products_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

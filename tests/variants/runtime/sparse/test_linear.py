@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from tests.variants.runtime.sparse.layers import chosen, sparse_linear, weights_of
 from variants.catalog.kernels import DENSE, PACKED_DENSE, LayerKernels
+from variants.runtime.kernels import operators
 from variants.runtime.sparse.forms import SparseKind
 from variants.runtime.sparse.linear import SparseLinear
 
@@ -86,9 +89,28 @@ def test_only_the_packed_weight_is_in_memory(kind: SparseKind) -> None:
 
 def test_the_kernel_depends_on_the_number_of_rows() -> None:
     weights = weights_of(sparse_linear("linear-2:4"), "linear-2:4")
-    layer = SparseLinear(weights, chosen(weights, (1, "rows"), (4, DENSE), (16, "panel")))
-    used = [layer._kernels.index(layer._kernel(rows)) for rows in (1, 2, 4, 5, 16, 17, 1000)]
+    layer = SparseLinear(weights, chosen(weights, (1, "rows"), (4, DENSE), (32, "panel")))
+    used = [layer._kernels.index(layer._kernel(rows)) for rows in (1, 2, 4, 5, 32, 33, 1000)]
     assert used == [0, 1, 1, 2, 2, 2, 2]
+
+
+def test_the_static_rule_selects_the_kernel_of_more_rows_than_were_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used: list[str] = []
+    original = operators.linear_sparse
+
+    def spy(*arguments: Any) -> torch.Tensor:
+        used.append(arguments[-1])
+        return original(*arguments)
+
+    monkeypatch.setattr(operators, "linear_sparse", spy)
+    weights = weights_of(sparse_linear("linear-sparse"), "linear-sparse")
+    for last, rows in ((8, 8), (8, 9), (32, 33)):
+        SparseLinear(weights, chosen(weights, (last, "rows")))(torch.randn(rows, 40))
+    assert used == ["rows", "auto", "rows"]
+    dense = SparseLinear(weights, chosen(weights, (1, "rows"), (8, DENSE)))
+    assert len(dense._kernels) == 2  # a dense product is fast for many rows
 
 
 @pytest.mark.parametrize("kind", ["linear-2:4", "linear-2:4-int8", "linear-sparse"])
