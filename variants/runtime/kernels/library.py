@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sysconfig
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,7 @@ from typing import Final
 INSTRUCTION_SETS: Final = ("portable", "avx2", "avx512", "avx512-vnni")
 """In ascending order; the library numbers them in this order."""
 VARIABLE: Final = "PARETOSERVE_INSTRUCTION_SET"
-"""Environment variable that forces one of them."""
+"""Environment variable that forces one of them, unless it is empty."""
 VERSION: Final = 1
 """Version of the C interface and of the packed layouts."""
 
@@ -36,7 +37,7 @@ def instruction_set() -> str:
     """
     supported = supported_instruction_sets()
     forced = os.environ.get(VARIABLE)
-    if forced is None:
+    if not forced:
         return supported[-1]
     if forced not in supported:
         raise ValueError(f"{VARIABLE} must be one of {', '.join(supported)} here, got {forced!r}")
@@ -60,15 +61,29 @@ def loaded() -> ctypes.CDLL:
 
 @cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
-    folder = Path(__file__).parent
-    files = sorted(folder.glob(f"{_STEM}*.so"))
-    if not files:
-        return None, (
-            "the kernels are not compiled: install a C++ compiler (gcc or clang), "
-            "and then this package again"
-        )
+    """Return the first usable library, or why there is none.
+
+    A file for this interpreter comes first. Files of other versions of Python are usable too, since
+    the library does not call Python.
+    """
+    own = f"{_STEM}{sysconfig.get_config_var('EXT_SUFFIX')}"
+    files = Path(__file__).parent.glob(f"{_STEM}*.so")
+    reasons = []
+    for file in sorted(files, key=lambda each: (each.name != own, each)):
+        library, reason = _open(file)
+        if library is not None:
+            return library, ""
+        reasons.append(reason)
+    missing = (
+        "the kernels are not compiled: install a C++ compiler (gcc or clang), "
+        "and then this package again"
+    )
+    return None, reasons[0] if reasons else missing
+
+
+def _open(file: Path) -> tuple[ctypes.CDLL | None, str]:
     try:
-        library = ctypes.CDLL(str(files[0]))
+        library = ctypes.CDLL(str(file))
         version = int(library.paretoserve_version())
     except (OSError, AttributeError) as error:
         return None, f"the compiled kernels cannot be loaded: {error}"

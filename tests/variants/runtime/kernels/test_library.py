@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ctypes
 import shutil
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,24 @@ def test_a_library_of_another_version_is_not_used(
     assert "have version 1 instead of 0" in library.missing_reason()
 
 
+def test_the_library_of_this_interpreter_comes_first_and_a_damaged_one_is_skipped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def fail(path: str) -> None:
+        opened.append(Path(path).name)
+        raise OSError(f"{Path(path).name} is damaged")
+
+    own = f"_kernels{sysconfig.get_config_var('EXT_SUFFIX')}"
+    names = ["_kernels.a.so", own, "_kernels.z.so"]
+    for name in names:
+        (folder / name).write_bytes(b"")
+    monkeypatch.setattr(ctypes, "CDLL", fail)
+    assert f"{own} is damaged" in library.missing_reason()
+    assert opened == [own, "_kernels.a.so", "_kernels.z.so"]
+
+
 def test_the_instruction_set_is_the_best_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(library.VARIABLE, raising=False)
     assert library.instruction_set() == library.supported_instruction_sets()[-1]
@@ -51,6 +71,11 @@ def test_the_instruction_set_is_the_best_of_the_processor(monkeypatch: pytest.Mo
 def test_a_lower_instruction_set_can_be_forced() -> None:
     with using("portable"):
         assert library.instruction_set() == "portable"
+
+
+def test_an_empty_variable_forces_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(library.VARIABLE, "")
+    assert library.instruction_set() == library.supported_instruction_sets()[-1]
 
 
 def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
