@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from variants.catalog.kernels import KernelTable
 from variants.compression.export import TOLERANCE, export_state, relative_difference
+from variants.compression.sparsity.layers import computes_linear
 from variants.model.dataset import Samples, count, rows
 from variants.model.forward import outputs, tensors
 from variants.model.state import CompressionState, unpacked_notes
+from variants.runtime.kernels.packing import MAX_INPUTS_INT8
 from variants.runtime.onnx import OnnxRunner
 from variants.runtime.plan import make_plan
 from variants.runtime.runner import Runner
@@ -51,8 +53,8 @@ def choose_runtime(state: CompressionState, samples: Samples, *, threads: int) -
 
     Raises `ValueError` if the kernels and the network disagree on the outputs for the samples.
     """
-    if convolutions := _convolution_notes(state):
-        state = _with_notes(state, *convolutions)
+    if dense := (*_convolution_notes(state), *_subclass_notes(state)):
+        state = _with_notes(state, *dense)
     if not state.packed or (state.graph is not None and not state.quantized):
         return state
     if state.packing == "never":
@@ -75,8 +77,7 @@ def choose_runtime(state: CompressionState, samples: Samples, *, threads: int) -
     try:
         torch.set_num_threads(threads)
         runner, table = _with_kernels(packed, observed, threads)
-        if not state.quantized:
-            _require_equal(packed, runner, samples)
+        _require_equal(packed, _exact_runner(packed, observed, threads, runner), samples)
         if state.packing == "always":
             return _with_notes(packed, _describe(table))
         try:
@@ -135,6 +136,17 @@ def _convolution_notes(state: CompressionState) -> tuple[str, ...]:
     )
 
 
+def _subclass_notes(state: CompressionState) -> tuple[str, ...]:
+    """Return notes on the masked Linear layers that compute something else than a Linear layer."""
+    modules = dict(state.network.named_modules())
+    owners = [parameter.rpartition(".")[0] for parameter in state.masks]
+    return tuple(
+        f"layer {name} stays dense: {type(modules[name]).__name__} has a forward of its own"
+        for name in owners
+        if isinstance(modules.get(name), nn.Linear) and not computes_linear(modules[name])
+    )
+
+
 def _int8_notes(state: CompressionState, packed: Collection[str]) -> tuple[str, ...]:
     """Return a note on the layers of a packed INT8 model, which differ from those of its graph."""
     if not state.quantized:
@@ -142,9 +154,16 @@ def _int8_notes(state: CompressionState, packed: Collection[str]) -> tuple[str, 
     linear = [
         name for name, m in state.network.named_modules() if isinstance(m, nn.Linear | _CONVS)
     ]
-    quantized = [name for name in linear if name in state.quantized and name in packed]
+    chosen = [name for name in linear if name in state.quantized and name in packed]
+    widths = {name: state.network.get_parameter(f"{name}.weight").shape[1] for name in chosen}
+    quantized = [name for name in chosen if widths[name] <= MAX_INPUTS_INT8]
     others = [name for name in linear if name not in quantized]
     return (
+        *(
+            f"layer {name} stays in FP32: sums of {width:,} products of 8 bits do not fit 32 bits"
+            for name, width in widths.items()
+            if name not in quantized
+        ),
         f"packed 2:4 layers with weights of 8 bits: {', '.join(quantized)}; in FP32: "
         f"{', '.join(others) or 'none'}",
     )
@@ -158,6 +177,22 @@ def _with_kernels(
     layers = sparse_layers(network, plan, stored)
     table = use_kernels(network, layers, measure_kernels(layers))
     return TorchRunner(network, state.interface, threads=threads), table
+
+
+def _exact_runner(
+    state: CompressionState, observed: Mapping[str, int], threads: int, runner: Runner
+) -> Runner:
+    """Return a runner of the same layers in FP32, which differs from the network by rounding only.
+
+    The features of INT8 kernels are rounded, which hides a layer that is replaced wrongly.
+    """
+    if not state.quantized:
+        return runner
+    plan, stored = make_plan(state.network, state.packed, rows=observed)
+    network = copy.deepcopy(state.network).eval()
+    layers = sparse_layers(network, plan, stored)
+    use_kernels(network, layers, measure_kernels(layers, seconds=0, batch_sizes=(1,)))
+    return TorchRunner(network, state.interface, threads=threads)
 
 
 def _require_equal(state: CompressionState, runner: Runner, samples: Samples) -> None:

@@ -145,9 +145,17 @@ def test_int8_without_packing_is_a_graph_whatever_is_faster() -> None:
 def test_excluded_layers_stay_packed_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     _measured(monkeypatch, 1.5)
     int8 = Int8(mode="dynamic", exclude=("2",)).apply(_sparse(), DATA, quiet())
-    _, files = create_artifact(choose_runtime(int8, SAMPLES, threads=1), DATA)
+    state = choose_runtime(int8, SAMPLES, threads=1)
+    _, files = create_artifact(state, DATA)
     layers = Plan.model_validate_json(files[PLAN]).layers
     assert (layers["0"].kind, layers["2"].kind) == ("linear-2:4-int8", "linear-2:4")
+    assert "packed 2:4 layers with weights of 8 bits: 0; in FP32: 2, 4" in state.notes
+
+
+def test_the_number_of_threads_of_torch_is_restored() -> None:
+    before = torch.get_num_threads()
+    choose_runtime(_sparse(packing="always"), SAMPLES, threads=before + 1)
+    assert torch.get_num_threads() == before
 
 
 def test_recovery_after_int8_of_packed_layers_keeps_the_pattern() -> None:
@@ -222,6 +230,34 @@ def test_other_outputs_than_the_networks_are_an_error(monkeypatch: pytest.Monkey
     )
     with pytest.raises(ValueError, match="with sparse kernels, 'logits' differs by"):
         choose_runtime(_sparse(packing="always"), SAMPLES, threads=1)
+
+
+def test_int8_layers_that_are_used_in_another_way_are_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime_choice, "TorchRunner", _Doubling)
+    int8 = Int8(mode="dynamic").apply(_sparse(packing="always"), DATA, quiet())
+    with pytest.raises(ValueError, match="with sparse kernels, 'logits' differs by"):
+        choose_runtime(int8, SAMPLES, threads=1)
+
+
+class _Doubling(TorchRunner):
+    def __call__(self, inputs: Any) -> dict[str, Any]:
+        return {name: 2 * output for name, output in super().__call__(inputs).items()}
+
+
+class _Scaled(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
+def test_a_subclass_with_a_forward_of_its_own_stays_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    _measured(monkeypatch, 1.5)
+    network = nn.Sequential(_Scaled(8, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    original = replace(tiny.state(), network=network, dense=network)
+    state = choose_runtime(SparseNM(min_rows=3).apply(original, DATA, quiet()), SAMPLES, threads=1)
+    assert state.packed == {"2"}
+    assert "layer 0 stays dense: _Scaled has a forward of its own" in state.notes
 
 
 def test_rows_of_variable_length_inputs_are_stored_in_the_plan() -> None:

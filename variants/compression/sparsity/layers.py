@@ -141,12 +141,22 @@ def packable_layers(
 ) -> frozenset[str]:
     """Return the names of the Linear layers that can be stored without their zeros.
 
-    `kept` is by layer, BOOL `[out, columns]`. Convolutions have no sparse kernel.
+    `kept` is by layer, BOOL `[out, columns]`. Convolutions have no sparse kernel, and a subclass
+    with a forward of its own may compute anything.
     """
     return frozenset(
         name
         for name, matrix in kept.items()
-        if isinstance(layers[name], nn.Linear) and sparse_kind(matrix) is not None
+        if computes_linear(layers[name]) and sparse_kind(matrix) is not None
+    )
+
+
+def computes_linear(layer: nn.Module) -> bool:
+    """Return whether a module computes what `nn.Linear` computes."""
+    return (
+        isinstance(layer, nn.Linear)
+        and type(layer).forward is nn.Linear.forward
+        and "forward" not in layer.__dict__
     )
 
 
