@@ -160,7 +160,7 @@ def _int8_notes(state: CompressionState, packed: Collection[str]) -> tuple[str, 
     others = [name for name in linear if name not in quantized]
     return (
         *(
-            f"layer {name} stays in FP32: sums of {width:,} products of 8 bits do not fit 32 bits"
+            f"layer {name} stays in FP32: 8-bit products of {width:,} inputs may overflow 32 bits"
             for name, width in widths.items()
             if name not in quantized
         ),

@@ -232,6 +232,14 @@ def test_other_outputs_than_the_networks_are_an_error(monkeypatch: pytest.Monkey
         choose_runtime(_sparse(packing="always"), SAMPLES, threads=1)
 
 
+def test_int8_layers_with_too_many_inputs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_choice, "MAX_INPUTS_INT8", 8)
+    int8 = Int8(mode="dynamic").apply(_sparse(), DATA, quiet())
+    wide, kinds = runtime_choice._int8_notes(int8, int8.packed)
+    assert wide == "layer 2 stays in FP32: 8-bit products of 16 inputs may overflow 32 bits"
+    assert kinds.endswith("8 bits: 0; in FP32: 2, 4")
+
+
 def test_int8_layers_that_are_used_in_another_way_are_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
