@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
 
 from tests.variants.runtime.kernels import weights
 from tests.variants.runtime.kernels.weights import ROWS, SHAPES, SHAPES24, assert_product
-from variants.runtime.kernels import operators
+from variants.runtime.kernels import library, operators
 from variants.runtime.kernels.packing import pack24, pack_dense, pack_sparse
 
 Product = Callable[[Tensor, Tensor, Tensor | None, str, str], Tensor]
@@ -136,7 +137,17 @@ def test_products_do_not_depend_on_the_default_dtype(implementation: str, operat
 
 def test_features_on_another_device_are_rejected() -> None:
     packed = pack_dense(weights.dense(4, 8))
-    with pytest.raises(ValueError, match="features FP32 .* on the CPU, got .* on meta"):
+    with pytest.raises(ValueError, match=r"features FP32 .* on the CPU, got .* on meta"):
         operators._linear_packed(torch.ones(3, 8, device="meta"), packed, None, 4)
-    with pytest.raises(ValueError, match="weight .* on the CPU, got .* on meta"):
+    with pytest.raises(ValueError, match=r"weight .* on the CPU, got .* on meta"):
         operators._linear_packed(torch.ones(3, 8), packed.to("meta"), None, 4)
+
+
+@pytest.mark.skipif(not library.is_compiled(), reason=library.missing_reason())
+def test_memory_of_a_large_call_is_not_kept() -> None:
+    weight = weights.sparse24(4, 2048)
+    features = torch.ones(8192, 2048)  # 64 MiB, which the panel kernels transpose
+    operators.linear24(features[:1], *pack24(weight), None, 4)
+    before = psutil.Process().memory_info().rss
+    operators.linear24(features, *pack24(weight), None, 4, "none", "panel")
+    assert psutil.Process().memory_info().rss - before < 32 << 20

@@ -23,7 +23,7 @@ constexpr int64_t kPanelFromSparse = 2;
 // Products per thread that are worth waking one: some 60 us, while waking takes 10 to 50.
 constexpr int64_t kProductsPerThread = 1 << 20;
 
-// Memory that a thread keeps between calls.
+// Memory that a thread keeps between calls, unless a call needs much.
 class Scratch {
  public:
   ~Scratch() { std::free(data_); }
@@ -36,13 +36,25 @@ class Scratch {
     }
     return data_;
   }
+  void shrink() {
+    if (size_ <= kMostKept) return;
+    std::free(data_);
+    data_ = nullptr;
+    size_ = 0;
+  }
 
  private:
+  static constexpr int64_t kMostKept = int64_t{16} << 20;
   void* data_ = nullptr;
   int64_t size_ = 0;
 };
 
 thread_local Scratch scratch;
+
+// Frees large memory when a call returns.
+struct Shrink {
+  ~Shrink() { scratch.shrink(); }
+};
 
 const FloatKernels& float_kernels(int instruction_set) {
 #if defined(__x86_64__)
@@ -117,6 +129,7 @@ int run_panels(const SomeLayer& layer, int threads, int64_t weights, int64_t sma
     }
   };
   const int64_t count = divide_up(layer.rows, 32), blocks = divide_up(layer.outputs, kBlock);
+  const Shrink shrink;
   void* memory = scratch.reserve(count * 32 * layer.stride * int64_t{sizeof(float)});
   if (!memory) return 1;
   threads = useful_threads(threads, weights * layer.rows);
@@ -190,6 +203,7 @@ EXPORT int paretoserve_linear24(int instruction_set, int algorithm, int threads,
   const int64_t weights = layer.stride / 2 * outputs;
   if (algorithm == kPanel || (algorithm == kAuto && rows >= kPanelFrom24))
     return run_panels(layer, threads, weights, kernels.smallest_panel, kernels.panel24);
+  const Shrink shrink;
   if (layer.stride != inputs) {
     auto* padded =
         static_cast<float*>(scratch.reserve(rows * layer.stride * int64_t{sizeof(float)}));
@@ -228,6 +242,7 @@ EXPORT int paretoserve_linear24_int8(int instruction_set, int, int threads, int6
   Int8Layer layer{make_layer(rows, inputs, outputs, features, bias, relu, result),
                   values, indices, scales, sums, {}};
   layer.stride = divide_up(inputs, kPadding) * kPadding;
+  const Shrink shrink;
   auto* memory = static_cast<uint8_t*>(scratch.reserve(rows * (layer.stride + 8)));
   if (!memory) return 1;
   layer.quantized.values = memory;

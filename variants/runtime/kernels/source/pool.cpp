@@ -4,9 +4,9 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <new>
-#include <system_error>
 #include <thread>
 
 namespace paretoserve {
@@ -42,7 +42,7 @@ class Pool {
   bool add_worker() {
     try {
       std::thread([this] { work(); }).detach();
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {  // no memory, or too many threads
       return false;
     }
     ++workers_;
