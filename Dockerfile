@@ -13,6 +13,12 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
+# Compiles the kernels of sparse layers.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
+
 # Two prefixes become two layers below, so that a change of the code does not copy gigabytes of
 # dependencies again.
 COPY pyproject.toml constraints.txt ./
@@ -23,7 +29,9 @@ COPY variants variants
 COPY paretoserve paretoserve
 COPY serving serving
 COPY loadtests loadtests
-RUN pip install --prefix=/package --no-deps -c constraints.txt .
+# pip leaves the kernels out if they cannot be compiled; an image without them would be slow.
+RUN pip install --prefix=/package --no-deps -c constraints.txt . \
+    && ls /package/lib/python*/site-packages/variants/runtime/kernels/_kernels*.so
 
 
 FROM ${BASE}

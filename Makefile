@@ -11,6 +11,7 @@ URL ?= http://127.0.0.1:8000
 EXAMPLES ?= 1000
 PROJECT ?= examples/fashion_mnist/recipes.yaml
 WEIGHTS := examples/fashion_mnist/weights.safetensors
+KERNELS := $(wildcard variants/runtime/kernels/source/*)
 CLIENTS := .clients
 MODELS := .models
 PARALLEL ?= -n logical --dist loadgroup --maxprocesses 4
@@ -88,8 +89,9 @@ format: $(DEV)
 clean:  ## remove environments, fetched and trained files, the catalog and the website
 	rm -rf $(VENV) $(CLIENTS) $(MODELS) $(CATALOG) $(WEIGHTS) site
 
-# Dependencies of serving; those of load tests and development are installed on demand.
-$(SERVING): pyproject.toml constraints.txt
+# Dependencies of serving; those of load tests and development are installed on demand. Installing
+# compiles the kernels.
+$(SERVING): pyproject.toml constraints.txt $(KERNELS)
 	@$(PYTHON) scripts/install.py $(VENV)
 	@touch $@
 
@@ -98,7 +100,7 @@ $(LOADING): $(SERVING)
 	@touch $@
 
 # One installation has all of it.
-$(DEV): pyproject.toml constraints.txt
+$(DEV): pyproject.toml constraints.txt $(KERNELS)
 	@$(PYTHON) scripts/install.py $(VENV) dev
 	@touch $(SERVING) $(LOADING) $@
 

@@ -37,7 +37,7 @@ RECIPES = {
         {"technique": "recover", "parameters": {"epochs": 1}},
     ],
     "sparse-2:4": [
-        {"technique": "sparse-n:m"},
+        {"technique": "sparse-n:m", "parameters": {"packing": "always"}},
         {"technique": "recover", "parameters": {"epochs": 1}},
     ],
     "int8": [{"technique": "int8", "parameters": {"samples": 128}}],

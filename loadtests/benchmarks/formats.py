@@ -30,7 +30,7 @@ from loadtests.benchmarks.machine import describe_machine
 from loadtests.trials.grid import Grid, show
 from variants.catalog.catalog import BatchLatency, Interval
 from variants.measurement.profiling import profile
-from variants.runtime.linear24 import Linear24, mask24, pack
+from variants.runtime.linear24 import mask24, pack, unpack
 from variants.runtime.onnx import OnnxRunner
 
 SHAPES: Final = ((2048, 784), (3072, 768))
@@ -212,8 +212,7 @@ def _onnx(weight: Tensor) -> Product:
 
 
 def _packed(values: Tensor, indices: Tensor) -> Product:
-    layer = Linear24(values.clone(), indices.clone(), None)
-    return lambda samples: layer(torch.from_numpy(samples)).numpy()
+    return _dense(unpack(values.clone(), indices.clone()))
 
 
 def _sparse(convert: Callable[[], Tensor]) -> WeightFormat:

@@ -58,6 +58,12 @@ def test_the_model_takes_plain_pixels() -> None:
 
 def test_every_recipe_of_the_demo_is_valid() -> None:
     project = Project.load(PROJECT)
-    assert set(project.recipes) == {"dense", "activation-pruned", "sparse-2:4", "int8"}
+    assert set(project.recipes) == {
+        "dense",
+        "activation-pruned",
+        "sparse-2:4",
+        "sparse-90",
+        "int8",
+    }
     for recipe in project.recipes.values():
         resolve_all(recipe)

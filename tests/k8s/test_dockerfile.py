@@ -74,6 +74,7 @@ def test_copied_paths_exist_and_are_in_the_build_context() -> None:
         "tests/k8s/test_dockerfile.py",
         "serving/cluster/__pycache__/apps.cpython-311.pyc",
         "examples/fashion_mnist/weights.safetensors",
+        "variants/runtime/kernels/_kernels.cpython-311-x86_64-linux-gnu.so",
     ],
 )
 def test_private_and_generated_files_are_not_in_the_build_context(path: str) -> None:
@@ -88,18 +89,20 @@ def test_every_installed_package_is_copied() -> None:
 
 
 def test_every_file_in_a_package_is_installed() -> None:
-    """Setuptools installs only Python files and the listed package data."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    """Setuptools installs only Python files, the listed package data, and compiled extensions."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     listed = {
         ROOT / package.replace(".", "/") / name
-        for package, names in project["tool"]["setuptools"]["package-data"].items()
+        for package, names in setuptools["package-data"].items()
         for name in names
     }
+    for extension in setuptools["ext-modules"]:
+        listed |= {ROOT / name for name in extension["sources"] + extension["depends"]}
     others = {
         path
         for package in ("paretoserve", "serving", "variants", "loadtests")
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+        if path.is_file() and path.suffix not in (".py", ".so") and "__pycache__" not in path.parts
     }
     assert others == listed
 
@@ -123,6 +126,14 @@ def test_the_final_stage_compiles_nothing_and_does_not_run_as_root() -> None:
     (packages,) = re.findall(r"install --yes --no-install-recommends ([^&]*?) *&&", script)
     assert packages.split() == ["tini", "wget"]
     assert "useradd --uid 1000" in script
+
+
+def test_the_first_stage_compiles_the_kernels_and_fails_without_them() -> None:
+    scripts = [i.text for i in instructions() if i.stage == 0 and i.keyword == "RUN"]
+    compiler, _, package = scripts
+    assert "install --yes --no-install-recommends g++ " in compiler
+    assert "--prefix=/package " in package
+    assert package.endswith("/variants/runtime/kernels/_kernels*.so")
 
 
 def test_tini_starts_the_installed_command() -> None:

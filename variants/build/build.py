@@ -18,6 +18,7 @@ import safetensors.torch
 from rich.progress import Progress, TaskID
 
 from variants.build.check import load_checked_project
+from variants.build.runtime_choice import choose_runtime, observe_rows
 from variants.catalog import artifact
 from variants.catalog.catalog import Catalog, Model, ReportCard, Runtime, Variant
 from variants.catalog.recipe import DENSE, Project, Recipe
@@ -100,7 +101,7 @@ def build(
             for technique in techniques:
                 state = apply_technique(name, technique, state, datasets.training_data, progress)
             built[name] = make_variant(
-                drafts, name, project.recipes[name], state, datasets.training_data
+                drafts, name, project.recipes[name], state, datasets.training_data, threads=threads
             )
         if DENSE not in built:
             built[DENSE] = read_record(Variant, catalog / DENSE / artifact.RECORD)
@@ -161,12 +162,20 @@ def apply_technique(
 
 
 def make_variant(
-    folder: Path, name: str, recipe: Recipe, state: CompressionState, data: TrainingData
+    folder: Path,
+    name: str,
+    recipe: Recipe,
+    state: CompressionState,
+    data: TrainingData,
+    *,
+    threads: int,
 ) -> Variant:
     """Write the artifact of a compressed model to `folder`/<name>; return it without report cards.
 
-    That of dense also contains the original weights.
+    A model with packed layers is served in the faster runtime, with this number of threads. The
+    artifact of dense also contains the original weights.
     """
+    state = choose_runtime(state, data.validation.samples, threads=threads)
     runner, files = create_artifact(state, data)
     if name == DENSE:
         files[plan.WEIGHTS] = safetensors.torch.save(plan.storable_tensors(state.network))
@@ -177,11 +186,17 @@ def make_variant(
 def create_artifact(
     state: CompressionState, data: TrainingData
 ) -> tuple[Runtime, dict[str, bytes]]:
-    """Return the runtime of a compressed model, and the files of its artifact by name."""
+    """Return the runtime of a compressed model, and the files of its artifact by name.
+
+    A model with packed layers runs in torch unless it has a graph. `choose_runtime` comes before.
+    """
     if state.graph is not None:
         return "onnx", {MODEL_FILE: state.graph}
     if state.packed:
-        layers, tensors = plan.make_plan(state.network, state.packed)
+        rows = observe_rows(state.network, state.packed, data.validation.samples)
+        layers, tensors = plan.make_plan(
+            state.network, rows.keys(), quantized=state.quantized, rows=rows
+        )
         files = {plan.WEIGHTS: safetensors.torch.save(tensors)}
         return "torch", {plan.PLAN: layers.model_dump_json(indent=2).encode(), **files}
     exported = export_state(state, data.validation.samples)

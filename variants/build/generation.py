@@ -122,7 +122,9 @@ def build_generation(
         emit(BuildLog(log=note))
 
     with artifact.draft_folder(request.catalog, prefix=f"{request.name}-") as drafts:
-        variant = make_variant(drafts, request.name, request.recipe, state, data)
+        variant = make_variant(
+            drafts, request.name, request.recipe, state, data, threads=request.threads
+        )
         (drafts / DENSE).symlink_to((request.catalog / DENSE).absolute())
         cards = measure(
             drafts,

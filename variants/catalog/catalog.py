@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeAlias
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
+from variants.catalog.kernels import KernelTable
 from variants.catalog.recipe import DENSE, Recipe, Reference, VariantName
 from variants.catalog.record import Record, read_record
 
@@ -196,6 +197,8 @@ class ReportCard(Record):
     """Growth of the resident memory of a fresh process that loads and runs the variant."""
     peak_bytes: int | None = Field(ge=0)
     """Largest growth in that process; None if the system does not report it."""
+    kernels: KernelTable | None = None
+    """The kernels of the sparse layers; None for a variant that does not run in torch."""
 
     @field_validator("latencies")
     @classmethod

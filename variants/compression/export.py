@@ -84,12 +84,12 @@ def _require_equal(
         expected = outputs(network, tensors(inputs))
     actual = runner(inputs)
     for spec, tensor in zip(interface.outputs, expected, strict=True):
-        difference = _difference(actual[spec.name], tensor.numpy())
+        difference = relative_difference(actual[spec.name], tensor.numpy())
         if not difference <= TOLERANCE:  # NaN too
             raise ValueError(f"{spec.name!r} differs from torch by {difference:.1e} of its size")
 
 
-def _difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:
+def relative_difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:
     """Return the largest difference, relative to the largest finite value.
 
     Equal infinities do not differ, nor do two NaN. The difference of different shapes is infinite.

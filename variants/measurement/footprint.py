@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from variants.catalog.catalog import LoadTime, Model, Variant
+from variants.catalog.kernels import KernelTable
 from variants.catalog.record import Record
 from variants.measurement.profiling import BATCH_SIZES
 from variants.model.dataset import Samples, count, rows
@@ -58,6 +59,7 @@ class ProcessRequest(Record):
     model: Model
     variant: Variant
     threads: int
+    kernels: KernelTable | None
     batch_sizes: tuple[int, ...]
     samples: Path
     """An `.npz` file with samples for the largest batch."""
@@ -80,8 +82,11 @@ def measure_footprint(
     threads: int,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     processes: int = PROCESSES,
+    kernels: KernelTable | None = None,
 ) -> Footprint:
     """Measure a variant of the catalog in this folder, in sequential child processes.
+
+    `kernels` are those of its sparse layers, as for `load_runner`.
 
     Raises `ValueError` with the last line of the error output if a child fails.
     """
@@ -95,6 +100,7 @@ def measure_footprint(
             model=model,
             variant=variant,
             threads=threads,
+            kernels=kernels,
             batch_sizes=tuple(batch_sizes),
             samples=file,
         )
@@ -121,7 +127,13 @@ def measure_this_process(request: ProcessRequest) -> ProcessMeasurement:
     before = process.memory_info().rss
 
     started = time.perf_counter()
-    runner = load_runner(request.catalog, request.model, request.variant, threads=request.threads)
+    runner = load_runner(
+        request.catalog,
+        request.model,
+        request.variant,
+        threads=request.threads,
+        kernels=request.kernels,
+    )
     runner(rows(samples, slice(0, 1)))
     load_s = time.perf_counter() - started
 

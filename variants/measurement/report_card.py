@@ -1,6 +1,7 @@
 """Report cards: answers, latency, memory and size of variants that are measured together.
 
-    artifacts ─▶ runners ─▶ answers   (evaluation, quality: paired with dense)  ─┐
+    artifacts ─▶ kernels of sparse layers ─▶ runners, which use them
+              ─▶ runners ─▶ answers   (evaluation, quality: paired with dense)  ─┐
                         ─▶ latency    (profiling, alternating with dense)        ├─▶ ReportCard
               ─▶ load time and memory (footprint, in fresh processes), size ─────┘
 
@@ -39,7 +40,7 @@ from variants.measurement.reference import dense_loaders, slower_runtimes
 from variants.measurement.runner_files import compressed_bytes, runner_files, to_onnx
 from variants.measurement.size import measure_size
 from variants.model.dataset import Samples, Split, count, rows
-from variants.runtime.runner import Runner, load_runner
+from variants.runtime.runner import Runner, load_runner, measure_kernels
 
 _EXPORT_SAMPLES: Final = 2
 """Samples for an export. With a single one the exporter would fix the batch size to 1."""
@@ -80,8 +81,12 @@ def measure(
     machine = hardware(threads)
     circumstances = provenance(Path.cwd(), seed=seed)
     now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+    kernels = {
+        name: measure_kernels(catalog, model, variant, threads=threads)
+        for name, variant in variants.items()
+    }
     loaders = {
-        name: partial(load_runner, catalog, model, variant, threads=threads)
+        name: partial(load_runner, catalog, model, variant, threads=threads, kernels=kernels[name])
         for name, variant in variants.items()
     }
     evaluations = _evaluate(loaders, model, split, seed, on_progress)
@@ -117,6 +122,7 @@ def measure(
             threads=threads,
             batch_sizes=batch_sizes,
             processes=processes,
+            kernels=kernels[name],
         )
         cards[name] = ReportCard(
             hardware=machine,
@@ -139,6 +145,7 @@ def measure(
             compressed_bytes=compressed_bytes(files),
             resident_bytes=footprint.resident_bytes,
             peak_bytes=footprint.peak_bytes,
+            kernels=kernels[name],
         )
         on_progress("memory", completed / len(wanted))
     return cards

@@ -18,6 +18,8 @@ from variants.compression.quantization.shared_weights import find_codebooks
 from variants.runtime.onnx import FILE
 from variants.runtime.plan import PLAN, WEIGHTS, Plan
 
+_NOT_WEIGHTS = ("indices", "offsets", "starts", "scales")
+"""Suffixes of the tensors of packed layers that are neither weights nor biases."""
 _SCALED = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -74,11 +76,11 @@ def onnx_size(model: bytes) -> Size:
 
 
 def torch_size(plan: Plan, weights: bytes) -> Size:
-    """Count the tensors of a safetensors file. The plan lists the packed 2:4 layers."""
+    """Count the tensors of a safetensors file. The plan lists the packed layers."""
     tensors = safetensors.numpy.load(weights)
-    packed = {name: layer for name, layer in plan.layers.items() if layer.kind == "linear-2:4"}
-    indices = {f"{name}.indices" for name in packed}
-    stored = {name: values for name, values in tensors.items() if name not in indices}
+    packed = plan.packed
+    extra = {f"{name}.{part}" for name in packed for part in _NOT_WEIGHTS}
+    stored = {name: values for name, values in tensors.items() if name not in extra}
     omitted = sum(
         layer.in_features * layer.out_features - tensors[f"{name}.values"].size
         for name, layer in packed.items()

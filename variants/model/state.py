@@ -11,13 +11,17 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from rich.progress import Progress
 from torch import Tensor, nn
 
 from variants.catalog.catalog import TensorSpec
 from variants.model.dataset import Axes, TrainingData
+
+Packing: TypeAlias = Literal["auto", "always", "never"]
+"""`auto` serves a model with packed layers by sparse kernels if that is faster than its ONNX graph.
+`always` takes the least memory. `never` serves the graph."""
 
 
 class Stage(IntEnum):
@@ -54,7 +58,12 @@ class CompressionState:
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     """Masks by parameter name, BOOL of its shape. Weights stay zero where the mask is False."""
     packed: frozenset[str] = frozenset()
-    """Names of the `nn.Linear` layers with 2:4 masks that the artifact stores as `Linear24`."""
+    """Names of the masked `nn.Linear` layers that the artifact can store without their zeros."""
+    quantized: frozenset[str] = frozenset()
+    """Names of the packed layers whose weights are stored in INT8, if they are served packed.
+    `graph` is then the other way to serve the model."""
+    packing: Packing = "auto"
+    """Whether packed layers are served by sparse kernels or as a graph with their zeros."""
     graph: bytes | None = None
     """The serialized ONNX model, if a step worked on the exported graph. It is then served."""
     conversion: Conversion | None = None

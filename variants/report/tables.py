@@ -29,6 +29,7 @@ from variants.catalog.comparison import (
 )
 from variants.report.answers import answer_sections
 from variants.report.costs import cost_sections
+from variants.report.kernels import kernel_sections
 from variants.report.text import NO_VALUE, REFERENCE, Section, interval, megabytes, milliseconds
 
 PLOTS: Final = {
@@ -87,6 +88,7 @@ def sections(catalog: Catalog, hardware_key: str) -> Iterator[Section]:
     cards = cards_on(catalog, hardware_key)
     yield from answer_sections(cards)
     yield from cost_sections(cards)
+    yield from kernel_sections(cards)
     variants = [catalog.variants[name] for name in cards]
     yield _recipes(variants)
     if notes := [(variant.name, note) for variant in variants for note in variant.notes]:

@@ -1,19 +1,21 @@
-"""Linear layers with packed 2:4 sparse weights: 2 of every 4 weights along the input are stored.
+"""The portable form of a 2:4 sparse Linear weight: 2 of every 4 weights along the input are stored.
 
     values   [out, in/2]         the two kept weights of each group of 4, columns ascending
     indices  [out, ceil(in/8)]   UINT8, four 2-bit columns per byte, the first in the lowest bits
 
 Packed FP32 weights take 2.125 bytes each instead of 4. The pattern is that of NVIDIA's sparse
 tensor cores (Mishra et al. 2021, arXiv:2104.08378); the file format is specific to this project.
+`variants.runtime.kernels.packing` has the layout in memory.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from variants.runtime.patterns import keep_n_of_m
+from variants.runtime.stored import require
 
 GROUP = 4
 KEPT = 2
@@ -50,42 +52,20 @@ def pack(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unpack(values: Tensor, indices: Tensor) -> Tensor:
-    """Return the packed weight `[out, in]`, zeros included, bit for bit."""
+    """Return the packed weight `[out, in]`, zeros included, bit for bit.
+
+    Raises `ValueError` if the tensors are not those of a weight.
+    """
+    if values.ndim != 2 or values.shape[1] % KEPT:
+        raise ValueError(f"expected values [out, in/2], got {list(values.shape)}")
     rows, kept = values.shape
+    require("indices", indices, torch.uint8, (rows, -(-kept // _PER_BYTE)))
     columns = torch.stack([indices >> 2 * i & 0b11 for i in range(_PER_BYTE)], dim=-1)
     columns = columns.reshape(rows, -1)[:, :kept].reshape(rows, -1, KEPT).long()
-    groups = torch.zeros(rows, kept // KEPT, GROUP, dtype=values.dtype)
+    if bool((columns[..., 0] >= columns[..., 1]).any()):
+        raise ValueError("indices must ascend within each group of 4")
+    groups = values.new_zeros(rows, kept // KEPT, GROUP)
     return groups.scatter_(-1, columns, values.reshape(rows, -1, KEPT)).reshape(rows, -1)
-
-
-class Linear24(nn.Module):
-    """A Linear layer with a packed weight. Equivalent to `nn.Linear` with the unpacked weight.
-
-    The constructor unpacks the weight once, and the product is dense. This is correct but not
-    fast, and it takes the memory of the dense weight in addition.
-    """
-
-    values: Tensor
-    indices: Tensor
-    bias: Tensor | None
-    weight: Tensor
-
-    def __init__(self, values: Tensor, indices: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        self.register_buffer("values", values)
-        self.register_buffer("indices", indices)
-        self.register_buffer("bias", bias)
-        self.register_buffer("weight", unpack(values, indices), persistent=False)
-
-    @classmethod
-    def from_linear(cls, linear: nn.Linear) -> Linear24:
-        """Pack a Linear layer whose weight is 2:4 sparse."""
-        bias = None if linear.bias is None else linear.bias.detach()
-        return cls(*pack(linear.weight.detach()), bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map FP32 `[..., in]` to `[..., out]`."""
-        return F.linear(features, self.weight, self.bias)
 
 
 def _grouped(weight: Tensor) -> Tensor:

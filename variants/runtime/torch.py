@@ -1,4 +1,7 @@
-"""Runner of torch variants, which ONNX operators cannot express, such as packed 2:4 weights."""
+"""Runner of torch variants, whose sparse layers ONNX operators cannot express.
+
+plan and weights ─▶ rebuilt network ─▶ sparse layers replaced by kernels ─▶ TorchRunner
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -13,19 +17,25 @@ from torch import nn
 from variants.catalog import artifact
 from variants.catalog.catalog import Model, Variant
 from variants.catalog.datatype import NUMPY
+from variants.catalog.hardware import hardware
+from variants.catalog.kernels import KernelTable
 from variants.model.loading import load_network
-from variants.runtime.plan import PLAN, WEIGHTS, Plan, rebuild
+from variants.model.state import Interface
+from variants.runtime.memory import return_freed_memory
+from variants.runtime.plan import PLAN, WEIGHTS, Plan, restore
 from variants.runtime.runner import Runner, Tensors
+from variants.runtime.sparse.dispatch import measure_kernels
+from variants.runtime.sparse.network import describe_layers, sparse_layers, use_kernels
 
 
 class TorchRunner:
     """Runs a network in evaluation mode with named inputs and outputs."""
 
-    def __init__(self, network: nn.Module, model: Model, *, threads: int) -> None:
+    def __init__(self, network: nn.Module, interface: Model | Interface, *, threads: int) -> None:
         torch.set_num_threads(threads)
         self._network = network.eval()
-        self._inputs = [spec.name for spec in model.inputs]
-        self._outputs = [spec.name for spec in model.outputs]
+        self._inputs = [spec.name for spec in interface.inputs]
+        self._outputs = [spec.name for spec in interface.outputs]
 
     def __call__(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """Run one batch."""
@@ -36,15 +46,64 @@ class TorchRunner:
         return {name: _array(output) for name, output in zip(self._outputs, outputs, strict=True)}
 
 
-def load_torch(folder: Path, model: Model, variant: Variant, *, threads: int) -> Runner:
-    """Rebuild the network of the variant in `folder` after verifying the hashes of its files."""
+def load_torch(
+    folder: Path,
+    model: Model,
+    variant: Variant,
+    *,
+    threads: int,
+    kernels: KernelTable | None = None,
+) -> Runner:
+    """Rebuild the network of the variant in `folder` after verifying the hashes of its files.
+
+    The kernels of sparse layers are those of `kernels`, or those of the report card for this
+    hardware. If there is none, they are timed now.
+    """
+    if kernels is None:
+        card = variant.report_card(hardware(threads).key)
+        kernels = None if card is None else card.kernels
+    torch.set_num_threads(threads)
+    network = _with_kernels(folder, model, variant, kernels)
+    return_freed_memory()
+    return TorchRunner(network, model, threads=threads)
+
+
+def _with_kernels(
+    folder: Path, model: Model, variant: Variant, kernels: KernelTable | None
+) -> nn.Module:
+    """Return the network of a variant with kernels. Nothing refers to the dense weights then."""
+    network, plan, tensors = load_rebuilt(folder, model, variant)
+    use_kernels(network, sparse_layers(network, plan, tensors), kernels)
+    return network
+
+
+def load_rebuilt(
+    folder: Path, model: Model, variant: Variant
+) -> tuple[nn.Module, Plan, dict[str, torch.Tensor]]:
+    """Return the network of a variant with ordinary layers, its plan, and the tensors of the file.
+
+    Raises `ValueError` if a file is missing or damaged.
+    """
     files = artifact.read_all(folder, variant)
     for name in (PLAN, WEIGHTS):
         if name not in files:
             raise ValueError(f"{folder}: the variant lists no {name}")
     plan = Plan.model_validate_json(files[PLAN])
-    network = rebuild(load_network(model.factory), plan, files[WEIGHTS])
-    return TorchRunner(network, model, threads=threads)
+    tensors = safetensors.torch.load(files[WEIGHTS])
+    return restore(load_network(model.factory), plan, tensors), plan, tensors
+
+
+def measure_torch_kernels(
+    folder: Path, model: Model, variant: Variant, *, threads: int
+) -> KernelTable:
+    """Time the kernels of the sparse layers of the variant in `folder` on this machine.
+
+    The table also lists the dense layers, with the reason.
+    """
+    network, plan, tensors = load_rebuilt(folder, model, variant)
+    torch.set_num_threads(threads)
+    table = measure_kernels(sparse_layers(network, plan, tensors))
+    return describe_layers(network, table)
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:

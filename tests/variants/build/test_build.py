@@ -57,6 +57,7 @@ def test_a_build_saves_and_measures_every_recipe(small_project: Path, small_cata
     assert {name: variant.runner for name, variant in catalog.variants.items()} == {
         "dense": "onnx", "activation-pruned": "onnx", "int8": "onnx", "sparse-2:4": "torch",
     }  # fmt: skip
+    assert "packed layers are computed" in catalog.variants["sparse-2:4"].notes[-1]
 
 
 def test_techniques_make_the_artifacts_smaller(small_catalog: Path) -> None:

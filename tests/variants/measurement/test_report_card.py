@@ -228,3 +228,7 @@ def test_a_model_with_two_inputs_of_variable_length_is_measured(tmp_path: Path) 
     assert measured["sparse"].macs == Macs(dense=hidden + head, effective=hidden // 2 + head)
     assert list(measured["sparse"].latencies[0].dense_p50_s) == ["onnx", "torch"]
     assert measured["sparse"].answers.divergence.value > 0
+    assert measured["dense"].kernels is None
+    kernels = measured["sparse"].kernels
+    assert kernels is not None
+    assert [*kernels.layers] == ["hidden", "head"]

@@ -64,14 +64,30 @@ def test_a_quantized_value_is_zero_where_it_equals_its_zero_point(
     assert counted.weight_bytes == 6 + scale.nbytes + zero_point.nbytes
 
 
-def test_omitted_weights_of_a_packed_layer_are_parameters() -> None:
+@pytest.mark.parametrize(
+    ("kind", "kept", "weight_bytes"),
+    [
+        ("linear-2:4", 48, 4 * 48 + 48 // 4),
+        ("linear-2:4-int8", 48, 48 + 48 // 4 + 4 * 6),
+        ("linear-sparse", 24, (4 + 2) * 24 + 4 * (6 + 1)),
+    ],
+)
+def test_omitted_weights_of_a_packed_layer_are_parameters(
+    kind: str, kept: int, weight_bytes: int
+) -> None:
     torch.manual_seed(0)
     first = nn.Linear(16, 6)
     with torch.no_grad():
         first.weight.mul_(mask24(first.weight))
+        if kind == "linear-sparse":
+            first.weight[:] = torch.eye(6, 16)
+            first.weight[:, 12:15] = 1
     network = nn.Sequential(first, nn.ReLU(), nn.Linear(6, 3))
-    layers, tensors = plan.make_plan(network, frozenset({"0"}))
+    quantized = {"0"} if kind == "linear-2:4-int8" else {}
+    layers, tensors = plan.make_plan(network, {"0"}, quantized=quantized)
+    assert layers.layers["0"].kind == kind
     counted = torch_size(layers, safetensors.torch.save(tensors))
-    assert counted.parameters == 16 * 6 + 6 + 6 * 3 + 3
-    assert counted.nonzeros == 16 * 6 // 2 + 6 + 6 * 3 + 3
-    assert counted.weight_bytes == 4 * counted.nonzeros + 6 * 16 // 8
+    others = 6 + 6 * 3 + 3
+    assert counted.parameters == 16 * 6 + others
+    assert counted.nonzeros == kept + others
+    assert counted.weight_bytes == weight_bytes + 4 * others

@@ -21,9 +21,16 @@ from variants.compression.techniques.n_m import SparseNM
 from variants.compression.techniques.structured import Structured
 from variants.model.forward import all_scores
 from variants.model.state import CompressionState
-from variants.runtime.linear24 import Linear24
+from variants.runtime.kernels.packing import MAX_INPUTS_INT8
 from variants.runtime.low_rank import LowRank
-from variants.runtime.plan import Plan, ReplacedLayer, make_plan, rebuild, storable_tensors
+from variants.runtime.plan import (
+    Plan,
+    ReplacedLayer,
+    make_plan,
+    rebuild,
+    restore,
+    storable_tensors,
+)
 from variants.runtime.runner import load_runner
 from variants.runtime.shape import replace_tensors
 
@@ -50,12 +57,12 @@ def test_a_pruned_and_sparse_network_is_rebuilt_from_its_plan_and_tensors() -> N
     plan, tensors = make_plan(sparse.network, sparse.packed)
 
     assert plan.layers == {
-        "0": ReplacedLayer(kind="linear-2:4", in_features=8, out_features=12),
+        "0": ReplacedLayer(kind="linear-2:4", in_features=8, out_features=12, activation="relu"),
         "2": ReplacedLayer(kind="linear-2:4", in_features=12, out_features=8),
     }
     assert "0.weight" not in tensors
     rebuilt = rebuild(tiny.network(seed=1), *_stored(plan, tensors))
-    assert isinstance(rebuilt.get_submodule("2"), Linear24)
+    assert type(rebuilt.get_submodule("2")) is nn.Linear
     assert rebuilt.get_submodule("4").in_features == 8  # the factory's has 16
     np.testing.assert_array_equal(
         tiny.answers(rebuilt, SAMPLES), tiny.answers(sparse.network, SAMPLES)
@@ -208,6 +215,63 @@ def test_a_mismatch_raises_an_error_with_its_name(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         attempt(*make_plan(tiny.network(), frozenset()))
+
+
+def _sparse_plan(**damage: torch.Tensor) -> nn.Module:
+    """Rebuild a network whose layer 2 is INT8, with some of its tensors replaced."""
+    sparse = SparseNM().apply(tiny.state(), tiny.datasets().training_data, quiet())
+    plan, tensors = make_plan(sparse.network, {"2"}, quantized={"2"})
+    tensors |= {f"2.{part}": tensor for part, tensor in damage.items()}
+    return rebuild(tiny.network(), *_stored(plan, tensors))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"scales": torch.ones(15)}, r"expected scales torch.float32 \[16\]"),
+        ({"scales": torch.full((16,), torch.nan)}, "scales must be finite and positive"),
+        ({"scales": torch.zeros(16)}, "scales must be finite and positive"),
+        ({"values": torch.ones(16, 8)}, r"expected values torch.int8 \[16, 8\]"),
+        ({"values": torch.ones(4, 8, dtype=torch.int8)}, r"expected values torch.int8 \[16, 8\]"),
+        ({"values": torch.full((16, 8), -128, dtype=torch.int8)}, "values must be from -127"),
+    ],
+)
+def test_damaged_tensors_are_an_error_with_the_layer(
+    damage: dict[str, torch.Tensor], message: str
+) -> None:
+    assert type(_sparse_plan().get_submodule("2")) is nn.Linear
+    with pytest.raises(ValueError, match=f"layer 2: {message}"):
+        _sparse_plan(**damage)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [LINEAR24 | {"in_features": 2**40}, LINEAR24 | {"out_features": 20}, LOW_RANK | {"rank": 17}],
+)
+def test_a_layer_larger_than_that_of_the_network_is_rejected(layer: dict[str, Any]) -> None:
+    plan = Plan(layers={"2": ReplacedLayer(**layer)})
+    with pytest.raises(ValueError, match=r"layer '2' as .* is larger than \[16, 16\]"):
+        restore(tiny.network(), plan, {})
+
+
+@pytest.mark.parametrize("special", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_not_packed(special: float) -> None:
+    network = SparseNM().apply(tiny.state(), tiny.datasets().training_data, quiet()).network
+    weight = network.get_parameter("2.weight")
+    with torch.no_grad():
+        weight[weight != 0] = special
+    with pytest.raises(ValueError, match="cannot pack layer 2: its weight has a NaN"):
+        make_plan(network, {"2"})
+
+
+def test_int8_layers_with_too_many_inputs_stay_in_fp32() -> None:
+    network = nn.Sequential(nn.Linear(MAX_INPUTS_INT8 + 4, 1), nn.Linear(4, 1))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(1).view(-1, 1)[2::4] = 0
+            parameter.view(-1, 1)[3::4] = 0
+    plan, _ = make_plan(network, {"0", "1"}, quantized={"0", "1"})
+    assert [each.kind for each in plan.layers.values()] == ["linear-2:4", "linear-2:4-int8"]
 
 
 def test_a_module_that_cannot_be_resized_is_rejected() -> None:

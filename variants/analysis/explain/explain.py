@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -34,10 +33,11 @@ from variants.catalog.sample_request import sample_path
 from variants.measurement.profiling import profile
 from variants.measurement.reference import dense_loaders
 from variants.model.dataset import Samples
-from variants.model.loading import load_network
 from variants.runtime.onnx import FILE
-from variants.runtime.plan import PLAN, WEIGHTS, Plan, rebuild
+from variants.runtime.plan import Plan
 from variants.runtime.runner import Runner, load_runner
+from variants.runtime.sparse.network import sparse_layers, use_kernels
+from variants.runtime.torch import load_rebuilt
 
 SECONDS_PER_POINT: Final = 0.5
 """Time to spend on each latency that the report card does not have."""
@@ -151,16 +151,20 @@ def profile_variant(
     folder: Path, model: Model, variant: Variant, batch: Samples, threads: int
 ) -> tuple[list[Operator], dict[str, StoredWeight]]:
     """Profile a variant of the catalog in this folder; return operators and stored weights."""
-    files = artifact.read_all(folder / variant.name, variant)
     if variant.runner == "onnx":
+        files = artifact.read_all(folder / variant.name, variant)
         return profile_onnx(files[FILE], batch, threads=threads), Graph(files[FILE]).layers
-    plan = Plan.model_validate_json(files[PLAN])
-    network = rebuild(load_network(model.factory), plan, files[WEIGHTS]).eval()
-    return profile_torch(network, batch), _torch_weights(network, plan, files[WEIGHTS])
+    network, plan, tensors = load_rebuilt(folder / variant.name, model, variant)
+    weights = _torch_weights(network, plan, tensors)
+    card = variant.report_card(hardware(threads).key)
+    kernels = None if card is None else card.kernels
+    use_kernels(network, sparse_layers(network, plan, tensors), kernels)
+    return profile_torch(network.eval(), batch), weights
 
 
-def _torch_weights(network: nn.Module, plan: Plan, weights: bytes) -> dict[str, StoredWeight]:
-    tensors = safetensors.torch.load(weights)
+def _torch_weights(
+    network: nn.Module, plan: Plan, tensors: Mapping[str, torch.Tensor]
+) -> dict[str, StoredWeight]:
     stored = {}
     for name, module in network.named_modules():
         weight = getattr(module, "weight", None)

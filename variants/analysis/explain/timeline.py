@@ -25,6 +25,7 @@ from variants.catalog.hardware import hardware
 from variants.model.dataset import Samples
 from variants.model.forward import tensors
 from variants.runtime.onnx import session_options
+from variants.runtime.sparse.linear import SparseLinear
 
 CALLS: Final = 40
 WARM_UP_CALLS: Final = 8
@@ -133,6 +134,8 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 def _type(module: nn.Module) -> str:
+    if isinstance(module, SparseLinear):
+        return module.arithmetic
     parameter = next(module.parameters(), next(module.buffers(), None))
     kind = torch.float32 if parameter is None else parameter.dtype
     return str(kind).removeprefix("torch.")

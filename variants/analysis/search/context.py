@@ -25,6 +25,7 @@ from rich.progress import Progress
 from variants.analysis.search.store import Measurement, PairCounts
 from variants.build.build import create_artifact
 from variants.build.check import CheckedProject
+from variants.build.runtime_choice import choose_runtime
 from variants.catalog import artifact
 from variants.catalog.catalog import BatchLatency, Model, Runtime, Variant
 from variants.catalog.hardware import hardware
@@ -37,7 +38,7 @@ from variants.measurement.size import measure_size
 from variants.model.dataset import Split, TrainingData
 from variants.model.state import CompressionState
 from variants.runtime.plan import WEIGHTS, storable_tensors
-from variants.runtime.runner import Runner, load_runner
+from variants.runtime.runner import Runner, load_runner, measure_kernels
 
 CONFIRMATION_SHARE: Final = 0.5
 """Share of the validation samples in the confirmation part."""
@@ -149,10 +150,20 @@ def measure_recipe(
         on_step(technique.kind)
         state = technique.apply(state, context.data, _SILENT)
     on_step("measuring")
+    state = choose_runtime(state, context.data.validation.samples, threads=context.threads)
     runner, files = create_artifact(state, context.data)
     variant = Variant(name=_CANDIDATE, recipe=recipe, runner=runner, files=())
     variant = artifact.save(context.folder, variant, files)
-    load = partial(load_runner, context.folder, context.model, variant, threads=context.threads)
+    with _torch_threads_restored():
+        kernels = measure_kernels(context.folder, context.model, variant, threads=context.threads)
+    load = partial(
+        load_runner,
+        context.folder,
+        context.model,
+        variant,
+        threads=context.threads,
+        kernels=kernels,
+    )
 
     with _torch_threads_restored():
         pairs = _count_both_parts(context, load())

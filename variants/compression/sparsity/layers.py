@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from variants.runtime.sparse.forms import sparse_kind
+
 SparsifiableLayer: TypeAlias = nn.Linear | nn.Conv2d
 
 MAX_UNFOLDED_VALUES = 2**24
@@ -132,6 +134,30 @@ def describe_unobserved(
         for name in layers
         if name not in kept
     ]
+
+
+def packable_layers(
+    layers: Mapping[str, SparsifiableLayer], kept: Mapping[str, Tensor]
+) -> frozenset[str]:
+    """Return the names of the Linear layers that can be stored without their zeros.
+
+    `kept` is by layer, BOOL `[out, columns]`. Convolutions have no sparse kernel, and a subclass
+    with a forward of its own may compute anything.
+    """
+    return frozenset(
+        name
+        for name, matrix in kept.items()
+        if computes_linear(layers[name]) and sparse_kind(matrix) is not None
+    )
+
+
+def computes_linear(layer: nn.Module) -> bool:
+    """Return whether a module computes what `nn.Linear` computes."""
+    return (
+        isinstance(layer, nn.Linear)
+        and type(layer).forward is nn.Linear.forward
+        and "forward" not in layer.__dict__
+    )
 
 
 def mask_layers(

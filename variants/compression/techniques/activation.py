@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
@@ -48,6 +49,9 @@ class ActivationPruning(Technique):
     share: float | None = Field(default=None, gt=0, lt=1, validate_default=True)
     """Share of the network's parameters to remove, counted when the step begins; excludes both
     thresholds."""
+    round_to: int = Field(default=1, ge=1)
+    """The number of remaining neurons or channels of a layer is a multiple of this. Sparse kernels
+    need a multiple of 4, and use whole registers with 32."""
     exclude: tuple[str, ...] = ()
     """Patterns (`*`, `?`) of layer names whose neurons are kept, such as `blocks.0.*`."""
     fold_means: bool = True
@@ -82,7 +86,7 @@ class ActivationPruning(Technique):
                 ParameterCounter(network, groups),
                 share=self.share,
                 scope="global",
-                limits=Limits(),
+                limits=Limits(self.round_to),
             )
         notes = unit_groups.notes
         if self.fold_means:
@@ -104,8 +108,10 @@ class ActivationPruning(Technique):
             raise ValueError("choosing by thresholds needs mean_below and deviation_below")
         mean, deviation = np.abs(moments.mean), moments.deviation
         kept = (mean >= self.mean_below) | (deviation >= self.deviation_below)
-        if not kept.any():
-            kept[np.argmax(mean + deviation)] = True
+        # Add the most active of the silent neurons up to the next multiple, at least one.
+        size = min(len(kept), math.ceil(max(1, kept.sum()) / self.round_to) * self.round_to)
+        order = np.lexsort((-(mean + deviation), ~kept))
+        kept[order[:size]] = True
         return kept
 
 

@@ -37,6 +37,7 @@ from variants.compression.techniques.technique import Technique
 from variants.model.dataset import Samples, Split, TrainingData, count, rows
 from variants.model.state import CompressionState, Conversion, Stage, unpacked_notes
 from variants.runtime.saturation import saturates
+from variants.runtime.sparse.forms import is_2_of_4
 
 _MAX_CONVOLUTION_SHARE: Final = 0.5
 """Largest share of multiplications in convolutions that dynamic mode accepts."""
@@ -51,6 +52,10 @@ class Int8(Technique):
     accuracy when quantized alone, until the accuracy of the INT8 graph is at most `max_drop` below
     that of the FP32 graph, both measured on validation samples that were not used for calibration.
     The notes name the layers that stay in FP32.
+
+    After `sparse-n:m`, `dynamic` keeps the packing of 2:4 layers: sparse kernels with 8-bit weights
+    compute them, and all other layers stay in FP32. If the INT8 graph is faster, it is served
+    instead (see `packing` of `sparse-n:m`). `max_drop` is checked with the graph.
 
     x86 processors without VNNI add pairs of products in 16 bits, which 8-bit weights can saturate;
     `OnnxRunner` computes such products exactly, but more slowly than those of 7-bit weights
@@ -103,17 +108,19 @@ class Int8(Technique):
             comparator = GraphComparator(model.SerializeToString(), held_out, scores)
         with tempfile.TemporaryDirectory() as folder:
             writers = self._writers(model, calibration.samples, Path(folder), progress)
-            graph, decided = self._decide(writers, layers, comparator, progress)
+            graph, quantized, decided = self._decide(writers, layers, comparator, progress)
+        packed = self._packed(state, quantized)
         return replace(
             state,
             graph=graph,
+            quantized=frozenset(packed),
             conversion=Conversion(self, state),
             notes=(
                 *state.notes,
-                self._describe(count(calibration.samples)),
+                ("INT8 graph: " if packed else "") + self._describe(count(calibration.samples)),
                 *notes,
                 *decided,
-                *unpacked_notes(state),
+                *(() if packed else unpacked_notes(state)),
             ),
         )
 
@@ -210,19 +217,29 @@ class Int8(Technique):
         layers: Sequence[QuantizableLayer],
         comparator: GraphComparator | None,
         progress: Progress,
-    ) -> tuple[bytes, tuple[str, ...]]:
-        """Return the quantized graph, and notes on the comparisons."""
+    ) -> tuple[bytes, Sequence[QuantizableLayer], tuple[str, ...]]:
+        """Return the quantized graph, its INT8 layers, and notes on the comparisons."""
         write: GraphWriter = next(iter(writers.values()))
         notes: tuple[str, ...] = ()
         if comparator is None:
-            return write(layers), notes
+            return write(layers), layers, notes
         if len(writers) > 1:
             name, note = choose_by_agreement(writers, layers, comparator)
             write, notes = writers[name], (note,)
         if self.max_drop is None:
-            return write(layers), notes
+            return write(layers), layers, notes
         kept = limit_accuracy_drop(self.max_drop, layers, write, comparator, progress)
-        return kept.graph, (*notes, *kept.describe())
+        return kept.graph, kept.quantized, (*notes, *kept.describe())
+
+    def _packed(
+        self, state: CompressionState, quantized: Sequence[QuantizableLayer]
+    ) -> tuple[str, ...]:
+        """Return the packed 2:4 layers whose weights can be stored in INT8."""
+        if self.mode != "dynamic" or state.packing == "never":
+            return ()
+        names = state.packed & {layer.name for layer in quantized}
+        weights = {name: state.network.get_parameter(f"{name}.weight") for name in names}
+        return tuple(sorted(name for name, weight in weights.items() if is_2_of_4(weight)))
 
 
 def _require_few_convolutions(network: nn.Module, sample: Samples) -> None:

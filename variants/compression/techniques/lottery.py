@@ -16,6 +16,7 @@ from variants.compression.sparsity.layers import (
     find_layers,
     mask_layers,
     no_layer_error,
+    packable_layers,
     to_matrix,
     unmasked_weights,
 )
@@ -92,11 +93,12 @@ class LotteryTicket(Technique, Schedule):
         first = 0 if self.control == "reinit" else self.rewind_steps
         remaining = range(first, steps)
         fit(network, data.train, self, progress, masks=masks, steps=remaining, label="ticket")
-        _, skipped = find_layers(network, self.exclude)
+        layers, skipped = find_layers(network, self.exclude)
         return replace(
             state,
             network=network,
             masks=masks,
+            packed=packable_layers(layers, {n: to_matrix(masks[f"{n}.weight"]) for n in layers}),
             notes=(*state.notes, *skipped, self._summary(masks)),
         )
 

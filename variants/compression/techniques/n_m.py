@@ -22,6 +22,7 @@ from variants.compression.sparsity.layers import (
     input_channels,
     mask_layers,
     no_layer_error,
+    packable_layers,
 )
 from variants.compression.sparsity.order import find_order, retained
 from variants.compression.sparsity.permutation import find_layer_pairs, permute
@@ -30,7 +31,7 @@ from variants.compression.sparsity.statistics import draw_samples
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import Split, TrainingData
 from variants.model.forward import all_scores
-from variants.model.state import CompressionState, Stage
+from variants.model.state import CompressionState, Packing, Stage
 from variants.runtime.linear24 import GROUP, KEPT
 from variants.runtime.patterns import keep_n_of_m
 
@@ -44,9 +45,12 @@ class SparseNM(Technique):
     """Masks the weights of Linear and Conv2d layers along their inputs.
 
     In a convolution, M consecutive input channels at one kernel position form a group. Linear
-    layers with 2:4 masks are stored packed. A layer stays dense, and the notes say why, if the
-    number of its inputs is not a multiple of M (padding would store columns that do not exist), or
-    if it has fewer than `min_rows` outputs. Classifier heads hold less than 1 % of the weights,
+    layers with 2:4 masks, and those with at least 70 % zeros, are stored without their zeros and
+    computed by sparse kernels, unless the ONNX graph is faster (`packing`).
+
+    A layer stays dense, and the notes say why, if the number of its inputs is not a multiple of M
+    (padding would store columns that do not exist), or if it has fewer than `min_rows` outputs.
+    Classifier heads hold less than 1 % of the weights,
     affect every answer, and have fewer than the 16 rows that sparse matrix units need.
 
     With `permute`, the inputs of a layer are first reordered so that the mask keeps more of the
@@ -70,6 +74,8 @@ class SparseNM(Technique):
     """Patterns (`*`, `?`) of layer names to skip, such as `head` or `blocks.0.*`."""
     permute: bool = False
     """Whether to reorder inputs so that the masks keep more of the score."""
+    packing: Packing = "auto"
+    """Whether the zeros of Linear layers are left out; see `variants.model.state.Packing`."""
     samples: int = Field(default=1024, ge=1)
     """Largest number of train samples on which the criterion is computed."""
     seed: int = 0
@@ -110,7 +116,8 @@ class SparseNM(Technique):
             state,
             network=network,
             masks=masks,
-            packed=state.packed | self._packable(layers, kept),
+            packed=state.packed | packable_layers(layers, kept),
+            packing=self.packing,
             notes=(*state.notes, *notes),
         )
 
@@ -136,13 +143,6 @@ class SparseNM(Technique):
             return reconstruct(network, layers, masks, keeps, self.m, split.samples, progress)
         scores = score(network, layers, masks, self.criterion, split, self.seed, progress)
         return {name: keep(each) for name, each in scores.items()}
-
-    def _packable(
-        self, layers: Mapping[str, SparsifiableLayer], kept: Mapping[str, Tensor]
-    ) -> set[str]:
-        if (self.n, self.m) != (KEPT, GROUP):
-            return set()
-        return {name for name in kept if isinstance(layers[name], nn.Linear)}
 
     def _reorder(
         self,

@@ -20,13 +20,14 @@ from variants.compression.sparsity.layers import (
     find_layers,
     mask_layers,
     no_layer_error,
+    packable_layers,
 )
 from variants.compression.sparsity.sparsegpt import BLOCK, reconstruct
 from variants.compression.sparsity.statistics import draw_samples
 from variants.compression.techniques.ramp import BetweenRounds, ramp
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import Split, TrainingData
-from variants.model.state import CompressionState, Stage
+from variants.model.state import CompressionState, Packing, Stage
 from variants.model.training import fit
 from variants.runtime.patterns import keep_share, keep_share_of_all, keep_share_of_rows
 
@@ -38,8 +39,10 @@ class Unstructured(Technique):
     Gupta 2017, arXiv:1710.01878, equation 1). Each round computes new scores, and `recover` trains
     the remaining weights in between.
 
-    Weights that an earlier step masked count towards the share and stay masked. Masks alone make
-    nothing faster, and files become smaller only if they are compressed afterwards.
+    Weights that an earlier step masked count towards the share and stay masked. Linear layers with
+    at least 70 % zeros are stored without them and computed by sparse kernels, unless the ONNX
+    graph is faster (`packing`). Masks of other layers make nothing faster, and files become smaller
+    only if they are compressed afterwards.
     """
 
     kind: ClassVar[str] = "unstructured"
@@ -61,6 +64,8 @@ class Unstructured(Technique):
     papers."""
     exclude: tuple[str, ...] = ()
     """Patterns (`*`, `?`) of layer names to skip, such as `head` or `blocks.0.*`."""
+    packing: Packing = "auto"
+    """Whether the zeros of Linear layers are left out; see `variants.model.state.Packing`."""
     samples: int = Field(default=1024, ge=1)
     """Largest number of train samples on which the criterion is computed."""
     seed: int = 0
@@ -114,6 +119,8 @@ class Unstructured(Technique):
             state,
             network=network,
             masks=masks,
+            packed=state.packed | packable_layers(layers, kept),
+            packing=self.packing,
             notes=(*state.notes, *notes, *describe_unobserved(layers, kept), self._summary(kept)),
         )
 

@@ -20,6 +20,7 @@ from paretoserve.main import cli
 from tests.variants import tiny
 from tests.variants.analysis.search.small_search import ALL, GOAL, SPACE, run_search, write_project
 from tests.waiting import wait_until
+from variants.analysis.search import context as search_context
 from variants.analysis.search.context import SearchContext, divide, measure_recipe
 from variants.analysis.search.goal import Goal
 from variants.analysis.search.report import recipes_yaml, sentences, table, write_recipes
@@ -30,6 +31,7 @@ from variants.catalog.recipe import Recipe, Step
 from variants.catalog.record import read_record
 from variants.compression.techniques import resolve_all
 from variants.model.dataset import Split
+from variants.model.state import CompressionState
 
 pytestmark = pytest.mark.slow
 
@@ -129,6 +131,21 @@ def test_without_time_no_candidate_is_started(project: Path, tmp_path: Path) -> 
     assert (empty.tried, empty.rows, empty.is_finished) == (0, (), False)
     assert "nothing could be tried" in sentences(empty)[0]
     assert "run the search again to continue" in "\n".join(sentences(empty))
+
+
+def test_a_candidate_is_measured_in_the_runtime_that_would_serve_it(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def choose(state: CompressionState, *_: object, **__: object) -> CompressionState:
+        calls.append(state)
+        return state
+
+    monkeypatch.setattr(search_context, "choose_runtime", choose)
+    (int8,) = (family for family in SPACE if family.name == "int8")
+    run_search(project, tmp_path, GOAL.model_copy(update={"least": "bytes"}), space=(int8,))
+    assert [state.graph is None for state in calls] == [False]
 
 
 def test_a_goal_that_cannot_be_met_names_the_nearest_candidate(

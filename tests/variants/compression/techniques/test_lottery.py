@@ -82,6 +82,15 @@ def test_the_rewind_state_is_the_network_after_the_rewind_steps(steps: int) -> N
     assert _equal(result.rewind_state, initialize(tiny.network(), 0).state_dict()) == (steps == 0)
 
 
+def test_layers_of_a_ticket_with_many_zeros_can_be_stored_without_them() -> None:
+    ticket = _ticket(epochs=1, rounds=1, share_per_round=0.75).apply(tiny.state(), DATA, quiet())
+    zeros = {name: 1 - float(mask.float().mean()) for name, mask in ticket.masks.items()}
+    assert ticket.packed == {
+        name.removesuffix(".weight") for name, share in zeros.items() if share >= 0.7
+    }
+    assert 0 < len(ticket.packed) < len(zeros)
+
+
 def test_kept_weights_are_rewound(search: TicketSearch) -> None:
     network, masks = _ticket(rewind_steps=4).start(tiny.network(), search)
     assert _equal(masks, search.masks[-1])

@@ -48,7 +48,8 @@ def test_the_smallest_weights_of_each_layer_are_masked() -> None:
         assert dense[name][mask].abs().min() >= dense[name][~mask].abs().max()
         assert torch.equal(result.network.get_parameter(name)[mask], dense[name][mask])
     assert result.notes == ("324 of 432 weights are masked by magnitude",)
-    assert result.packed == frozenset()
+    assert result.packed == {"0", "2", "4"}
+    assert Unstructured(share=0.5).apply(tiny.state(), DATA, quiet()).packed == frozenset()
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "wanda", "sparsegpt"])

@@ -1,0 +1,66 @@
+"""The operators inside torch: its checks of operators, torch.export, and torch.compile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.variants.runtime.kernels import weights
+from variants.runtime.kernels import operators
+from variants.runtime.kernels.packing import pack24, pack24_int8, pack_dense, pack_sparse
+
+
+def arguments() -> dict[str, tuple[Any, ...]]:
+    """Return arguments of each operator."""
+    weight, features, bias = weights.sparse24(40, 64), weights.features(3, 64), torch.ones(40)
+    int8 = pack24_int8(*weights.quantized24(40, 64))
+    return {
+        "linear24": (features, *pack24(weight), bias, 40, "relu", "rows"),
+        "linear24_int8": (features, *int8, bias, 40),
+        "linear_sparse": (features, *pack_sparse(weight), None, "none", "panel"),
+        "linear_packed": (features, pack_dense(weight), None, 40),
+    }
+
+
+@pytest.mark.parametrize("name", operators.ALGORITHMS)
+def test_torch_accepts_the_operator(name: str) -> None:
+    operator = getattr(torch.ops.paretoserve, name).default
+    results = torch.library.opcheck(operator, arguments()[name])
+    assert set(results.values()) == {"SUCCESS"}
+
+
+class Layer(nn.Module):
+    values: Tensor
+    indices: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        values, indices = pack24(weights.sparse24(40, 64))
+        self.register_buffer("values", values)
+        self.register_buffer("indices", indices)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return operators.linear24(features, self.values, self.indices, None, 40, "relu")
+
+
+def test_an_exported_module_keeps_the_operator_for_any_number_of_rows() -> None:
+    layer = Layer()
+    rows = torch.export.Dim("rows", min=1, max=1024)
+    exported = torch.export.export(
+        layer, (weights.features(3, 64),), dynamic_shapes={"features": {0: rows}}
+    )
+    assert torch.ops.paretoserve.linear24.default in {node.target for node in exported.graph.nodes}
+    features = weights.features(7, 64)
+    assert torch.equal(exported.module()(features), layer(features))
+
+
+@pytest.mark.slow
+def test_a_compiled_module_gives_the_same() -> None:
+    layer = Layer()
+    compiled: Callable[[Tensor], Tensor] = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    features = weights.features(5, 64)
+    assert torch.equal(compiled(features), layer(features))

@@ -1,0 +1,69 @@
+"""Calls the compiled kernels. Shapes and dtypes must have been checked: the kernels trust them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from variants.runtime.kernels.library import INSTRUCTION_SETS, instruction_set, loaded
+
+_ALGORITHMS: Final = {"auto": 0, "rows": 1, "panel": 2}
+_INT, _SIZE, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+_START: Final = (_INT, _INT, _INT, _SIZE, _SIZE, _SIZE, _POINTER)
+_END: Final = (_POINTER, _INT, _POINTER)
+_PARAMETERS: Final = {
+    "linear24": (*_START, _POINTER, _POINTER, *_END),
+    "linear24_int8": (*_START, _POINTER, _POINTER, _POINTER, _POINTER, *_END),
+    "linear_sparse": (*_START, _POINTER, _POINTER, _POINTER, _SIZE, *_END),
+    "linear_packed": (*_START, _POINTER, *_END),
+}
+"""Types of the parameters in `source/interface.cpp`. ctypes releases the GIL in the calls."""
+
+
+def call(
+    operator: str,
+    features: Tensor,
+    weight: tuple[int, ...],
+    bias: Tensor | None,
+    out_features: int,
+    activation: str,
+    algorithm: str,
+) -> Tensor:
+    """Run an operator; `weight` has the addresses of its packed tensors, and its other numbers."""
+    function, selected = _function(operator)
+    rows, inputs = features.shape
+    result = features.new_empty(rows, out_features)
+    error = function(
+        selected,
+        _ALGORITHMS[algorithm],
+        torch.get_num_threads(),
+        rows,
+        inputs,
+        out_features,
+        features.data_ptr(),
+        *weight,
+        None if bias is None else bias.data_ptr(),
+        activation == "relu",
+        result.data_ptr(),
+    )
+    if error:
+        raise MemoryError(f"no memory to rearrange features {list(features.shape)}")
+    return result
+
+
+@cache
+def _function(operator: str) -> tuple[Callable[..., int], int]:
+    function = getattr(loaded(), f"paretoserve_{operator}")
+    function.argtypes = _PARAMETERS[operator]
+    function.restype = _INT
+    return function, INSTRUCTION_SETS.index(instruction_set())
+
+
+def forget_instruction_set() -> None:
+    """Read the environment variable again at the next call."""
+    _function.cache_clear()

@@ -1,0 +1,14 @@
+// The INT8 kernels for AVX-512 with VNNI.
+#if defined(__x86_64__)
+
+#include "vector_avx512.h"
+
+#define TARGET TARGET_VNNI
+#define VECTOR_INT8
+#include "kernels_int8.h"
+
+namespace paretoserve {
+const Int8Kernels vnni_int8_kernels{quantize_row, rows24_int8<VnniInt8>};
+}  // namespace paretoserve
+
+#endif
