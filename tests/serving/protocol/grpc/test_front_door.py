@@ -95,7 +95,7 @@ async def test_the_deadline_in_the_metadata_decides_how_old_a_call_may_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     door = Door(limit=8)
-    age(door, monkeypatch, 0.3)
+    age(door, monkeypatch, 0.4)
     async with behind(door) as channel:
         tight, loose = ((("x-slo-latency-ms", text),) for text in ("500", "50000"))
         error = await call_error(channel, "ModelInfer", infer_request(), metadata=tight)
