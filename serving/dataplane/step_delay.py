@@ -27,29 +27,26 @@ class StepDelay:
         The loop is then the bottleneck, and hosts need not be given work at once."""
         self._until = math.inf
         """When the next step is due at the latest; infinite before the first request."""
-        self._number = 0
-        """Number of requests since the last step."""
-        self._known = 0
-        """That number in the previous iteration of the event loop."""
+        self._has_new = False
+        """Whether a request was queued in this iteration of the event loop."""
 
     def record_request(self, now: float, left_s: float) -> None:
         """Record that a request was queued whose deadline is in `left_s`."""
-        self._number += 1
+        self._has_new = True
         self._until = min(self._until, now + min(MAX_DELAY_S, MAX_DELAY_SHARE * left_s))
 
     def starts(self) -> None:
         """Record that a step is scheduled for the next iteration."""
-        self._known = self._number
+        self._has_new = False
 
     def is_over(self, now: float, *, is_full: bool) -> bool:
         """Return whether to step now. Call it once in each iteration of the event loop.
 
         `is_full` is whether the queue holds a full batch already, which cannot get larger.
         """
-        has_new = self._number > self._known
-        self._known = self._number
+        has_new, self._has_new = self._has_new, False
         self.is_busy = has_new and (is_full or now >= self._until)
         if has_new and not self.is_busy:
             return False
-        self._until, self._number, self._known = math.inf, 0, 0
+        self._until = math.inf
         return True
