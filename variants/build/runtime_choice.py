@@ -10,10 +10,9 @@ INT8 graph, and the kernels are those of packed INT8 weights.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from statistics import geometric_mean, median
+from statistics import geometric_mean
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +28,7 @@ from variants.model.state import CompressionState, unpacked_notes
 from variants.runtime.kernels.packing import MAX_INPUTS_INT8
 from variants.runtime.onnx import OnnxRunner
 from variants.runtime.plan import make_plan
+from variants.runtime.rounds import choose_clock, run_rounds, typical_s
 from variants.runtime.runner import Runner
 from variants.runtime.sparse.dispatch import BATCH_SIZES, measure_kernels
 from variants.runtime.sparse.network import sparse_layers, use_kernels
@@ -170,12 +170,13 @@ def _int8_notes(state: CompressionState, packed: Collection[str]) -> tuple[str, 
 
 
 def _with_kernels(
-    state: CompressionState, observed: Mapping[str, int], threads: int
+    state: CompressionState, observed: Mapping[str, int], threads: int, **effort: Any
 ) -> tuple[Runner, KernelTable]:
+    """Return a runner of the packed layers; `effort` are arguments of `measure_kernels`."""
     plan, stored = make_plan(state.network, state.packed, quantized=state.quantized, rows=observed)
     network = copy.deepcopy(state.network).eval()
     layers = sparse_layers(network, plan, stored)
-    table = use_kernels(network, layers, measure_kernels(layers))
+    table = use_kernels(network, layers, measure_kernels(layers, **effort))
     return TorchRunner(network, state.interface, threads=threads), table
 
 
@@ -188,11 +189,8 @@ def _exact_runner(
     """
     if not state.quantized:
         return runner
-    plan, stored = make_plan(state.network, state.packed, rows=observed)
-    network = copy.deepcopy(state.network).eval()
-    layers = sparse_layers(network, plan, stored)
-    use_kernels(network, layers, measure_kernels(layers, seconds=0, batch_sizes=(1,)))
-    return TorchRunner(network, state.interface, threads=threads)
+    exact = replace(state, quantized=frozenset())
+    return _with_kernels(exact, observed, threads, seconds=0, batch_sizes=(1,))[0]
 
 
 def _require_equal(state: CompressionState, runner: Runner, samples: Samples) -> None:
@@ -211,7 +209,7 @@ def _require_equal(state: CompressionState, runner: Runner, samples: Samples) ->
 
 def _speedup(graph: Runner, packed: Runner, samples: Samples, threads: int) -> float:
     """Return the geometric mean over the batch sizes of the graph's time over the packed one's."""
-    clock = time.thread_time if threads == 1 else time.perf_counter
+    clock = choose_clock(threads)
     ratios = []
     for size in BATCH_SIZES:
         batch = rows(samples, np.arange(size) % count(samples))
@@ -232,13 +230,8 @@ def _time_in_turns(
             runner(batch)
             calls.append(clock() - before)
 
-    run()
-    before = time.perf_counter()
-    run()
-    round_s = max(time.perf_counter() - before, 1e-9)
-    for _ in range(max(_MIN_ROUNDS, min(_MAX_ROUNDS, int(SECONDS_PER_BATCH_SIZE / round_s))) - 1):
-        run()
-    first, second = (max(median(calls[1:]), 1e-9) for calls in timings)
+    run_rounds(run, SECONDS_PER_BATCH_SIZE, least=_MIN_ROUNDS, most=_MAX_ROUNDS)
+    first, second = (typical_s(calls) for calls in timings)
     return first, second
 
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import geometric_mean, median
+from functools import cached_property
+from statistics import geometric_mean
 from typing import Final, TypeAlias
 
 import torch
@@ -31,6 +32,7 @@ from variants.catalog.kernels import (
     LayerKernels,
 )
 from variants.runtime.kernels import library
+from variants.runtime.rounds import choose_clock, run_rounds, typical_s
 from variants.runtime.sparse.forms import SparseKind, zero_share
 from variants.runtime.sparse.linear import Kernel, LayerWeights
 
@@ -73,7 +75,7 @@ class DispatchedLayer:
     weights: LayerWeights
     rows_per_sample: int = 1
 
-    @property
+    @cached_property
     def likeness(self) -> _Class:
         """Equal for layers that take the same time."""
         zeros = round(zero_share(self.weights.weight) * _ZERO_STEPS)
@@ -130,7 +132,7 @@ def _measure(
     batch_sizes: Sequence[int],
 ) -> dict[_Class, dict[int, Times]]:
     """Return by layer and number of rows the median time of each kernel."""
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    clock = choose_clock(torch.get_num_threads())
     kernels = {key: _timed_kernels(layer.weights) for key, layer in layers.items()}
     generator = torch.Generator("cpu").manual_seed(0)
     times: dict[_Class, dict[int, Times]] = {key: {} for key in layers}
@@ -185,15 +187,9 @@ def _time_rounds(
                 kernel(features, weights.bias, weights.activation)
                 timings[key][name].append(clock() - before)
 
-    run()
-    before = time.perf_counter()
-    run()
-    round_s = max(time.perf_counter() - before, 1e-9)
-    for _ in range(max(MIN_ROUNDS, min(MAX_ROUNDS, int(seconds / round_s))) - 1):
-        run()
+    run_rounds(run, seconds, least=MIN_ROUNDS, most=MAX_ROUNDS)
     return {
-        # The first call allocates memory, so it is not counted.
-        key: {name: max(median(calls[1:]), 1e-9) for name, calls in by_name.items()}
+        key: {name: typical_s(calls) for name, calls in by_name.items()}
         for key, by_name in timings.items()
     }
 

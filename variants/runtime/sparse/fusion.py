@@ -33,7 +33,7 @@ def _next_name(network: nn.Module, name: str) -> str | None:
     parent = network.get_submodule(owner)
     if type(parent) is not nn.Sequential:
         return None
-    keys = [key for key, _ in parent._modules.items()]
+    keys = list(parent._modules)
     following = keys.index(key) + 1
     if following == len(keys) or type(parent[following]) is not nn.ReLU:
         return None
