@@ -238,6 +238,23 @@ def test_the_series_of_a_replaced_generation_end_and_those_of_the_next_begin_at_
     assert series(registry)[f"paretoserve_slo_attained_total{SERVED}"] == 1
 
 
+def test_a_generation_that_is_served_again_begins_at_0(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    for profiles in {"int8@2": replace(INT8, generation=2)}, {"int8@1": INT8}:
+        metrics.answered(ON_TIME)
+        metrics.executed(BATCH)
+        metrics.tick(1.0)
+        metrics.serve(profiles)
+    metrics.answered(ON_TIME)
+    metrics.executed(BATCH)
+    metrics.tick(1.0)
+    scraped = series(registry)
+    assert scraped[f"paretoserve_request_duration_seconds_count{SERVED}"] == 1
+    assert scraped[f"paretoserve_samples_total{VARIANT}"] == 8
+    assert scraped[f"paretoserve_throughput_samples_per_second{VARIANT}"] == 8
+
+
 def test_an_answer_of_a_generation_that_is_not_served_any_more_counts_for_no_variant(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
