@@ -11,17 +11,16 @@ more counts as a request, but for no variant.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from functools import cache
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client import CollectorRegistry, Gauge
 
 from serving.errors import status_of
 from serving.routing.profile import VariantProfile
 from serving.telemetry.event import Answered, Executed, HostUsage
+from serving.telemetry.series import Counter, Family, Histogram, S, Summary
 
 SECONDS = (
     0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03,
@@ -45,133 +44,132 @@ RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
 NO_VARIANT: Final = ""
 """The label `variant` of requests that no variant that is served has answered."""
 
-M = TypeVar("M", bound=MetricWrapperBase)
+
+class _AnswerSeries(NamedTuple):
+    """The series that answers of one variant in one arm with one outcome change."""
+
+    requests: Counter
+    accuracy: Summary
+    agreement: Summary
+    latency: Histogram
+    queue: Histogram
+    prediction: Histogram
+    slo: Counter
+    """Attained or missed deadlines."""
 
 
 class Metrics:
-    """The metrics of one gateway replica."""
+    """The metrics of one gateway replica. All methods, and scrapes, belong to one thread."""
 
     def __init__(self, registry: CollectorRegistry, model: str) -> None:
         self._registry = registry
         self._model = model
         self._names: dict[str, str] = {}
         """The name of each variant that is served, by its routing key."""
-        self._samples_since_tick: dict[str, int] = defaultdict(int)
-        """Samples by name of a variant."""
-        self._by_variant: list[tuple[MetricWrapperBase, Any]] = []
-        """The metrics with a label `variant`, each with its cached function."""
-        by_arm = ("model", "variant", "arm")
+        self._answer_series: dict[tuple[str, str, bool, bool], _AnswerSeries] = {}
+        """By routing key, arm, has_deadline and is_on_time, since the last call of `serve`."""
+        self._batch_series: dict[str, tuple[Histogram, Histogram, Counter]] = {}
+        """Sizes, compute times and samples by routing key, since the last call of `serve`."""
+        self._samples_at_tick: dict[str, int] = {}
+        """The samples of each variant, by name, at the last tick."""
+        self._by_variant: list[Family[Any] | Gauge] = []
+        """The metrics with a label `variant`."""
+        by_arm = ("variant", "arm")
 
-        def cached(metric: M, labels: tuple[str, ...]) -> Callable[..., M]:
-            series = cache(lambda *values: metric.labels(model, *values))
+        def family(name: str, text: str, new: Callable[[], S], *labels: str) -> Family[S]:
+            name = f"paretoserve_{name}"
+            metric = Family(registry, name, text, new, labels, {"model": model})
             if "variant" in labels:
-                self._by_variant.append((metric, series))
-            return series
+                self._by_variant.append(metric)
+            return metric
 
-        def histogram(
-            name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
-        ) -> Callable[..., Histogram]:
-            metric = Histogram(
-                f"paretoserve_{name}", text, labels, buckets=buckets, registry=registry
-            )
-            return cached(metric, labels)
+        def gauge(name: str, text: str, *more: str) -> Gauge:
+            labels = ("model", "variant", *more)
+            metric = Gauge(f"paretoserve_{name}", text, labels, registry=registry)
+            self._by_variant.append(metric)
+            return metric
 
-        def counter(name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Counter]:
-            return cached(Counter(f"paretoserve_{name}", text, labels, registry=registry), labels)
-
-        def gauge(name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Gauge]:
-            return cached(Gauge(f"paretoserve_{name}", text, labels, registry=registry), labels)
-
-        def summary(name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Summary]:
-            return cached(Summary(f"paretoserve_{name}", text, labels, registry=registry), labels)
-
-        self._requests = counter("requests_total", "Requests by outcome.", (*by_arm, "outcome"))
-        self._errors = counter(
-            "errors_total", "Requests answered with an error, by class.", ("model", "error")
+        seconds = partial(Histogram, SECONDS)
+        self._requests = family(
+            "requests_total", "Requests by outcome.", Counter, *by_arm, "outcome"
         )
-        self._cancelled = counter(
-            "cancelled_total", "Requests whose callers disconnected.", ("model", "stage")
+        self._errors = family(
+            "errors_total", "Requests answered with an error, by class.", Counter, "error"
         )
-        self._saved = counter(
+        self._cancelled = family(
+            "cancelled_total", "Requests whose callers disconnected.", Counter, "stage"
+        )
+        self._saved = family(
             "saved_samples_total",
             "Samples not computed: the caller disconnected, or no variant could answer in time.",
-            ("model",),
+            Counter,
         )
-        self._latency = histogram(
+        self._latency = family(
             "request_duration_seconds",
             "Time from receipt of a request to its answer.",
-            by_arm,
-            SECONDS,
+            seconds,
+            *by_arm,
         )
-        self._queue = histogram(
-            "queue_duration_seconds",
-            "Time from receipt to dispatch.",
-            ("model", "variant"),
-            SECONDS,
+        self._queue = family(
+            "queue_duration_seconds", "Time from receipt to dispatch.", seconds, "variant"
         )
-        self._compute = histogram(
-            "compute_duration_seconds",
-            "Time that a host computed a batch.",
-            ("model", "variant"),
-            SECONDS,
+        self._compute = family(
+            "compute_duration_seconds", "Time that a host computed a batch.", seconds, "variant"
         )
-        self._prediction = histogram(
-            "prediction_ratio", "Actual over predicted latency.", ("model", "variant"), RATIOS
+        self._prediction = family(
+            "prediction_ratio",
+            "Actual over predicted latency.",
+            partial(Histogram, RATIOS),
+            "variant",
         )
-        self._batch = histogram(
-            "batch_size", "Samples in a batch.", ("model", "variant"), BATCH_SIZES
+        self._batch = family(
+            "batch_size", "Samples in a batch.", partial(Histogram, BATCH_SIZES), "variant"
         )
-        self._samples = counter(
-            "samples_total", "Samples computed; its rate is the throughput.", ("model", "variant")
+        self._samples = family(
+            "samples_total", "Samples computed; its rate is the throughput.", Counter, "variant"
         )
-        self._attained = counter(
-            "slo_attained_total", "Answers within the requested deadline.", by_arm
+        self._attained = family(
+            "slo_attained_total", "Answers within the requested deadline.", Counter, *by_arm
         )
-        self._missed = counter("slo_missed_total", "Answers after the requested deadline.", by_arm)
-        self._accuracy = summary(
-            "chosen_accuracy", "Accuracy of the variants that answered.", ("model", "arm")
+        self._missed = family(
+            "slo_missed_total", "Answers after the requested deadline.", Counter, *by_arm
         )
-        self._agreement = summary(
+        self._accuracy = family(
+            "chosen_accuracy", "Accuracy of the variants that answered.", Summary, "arm"
+        )
+        self._agreement = family(
             "chosen_agreement",
             "Share of samples on which the variants that answered agree with dense.",
-            ("model", "arm"),
+            Summary,
+            "arm",
         )
-        self._decision = Histogram(
+        self._decision = Family(
+            registry,
             "paretoserve_router_decision_seconds",
             "Time of one call of the policy.",
-            buckets=DECISION_SECONDS,
-            registry=registry,
-        )
-        self._hosts_lost = counter(
-            "hosts_lost_total", "Host replicas that were lost.", ("model", "variant")
+            partial(Histogram, DECISION_SECONDS),
+        ).series()
+        self._hosts_lost = family(
+            "hosts_lost_total", "Host replicas that were lost.", Counter, "variant"
         )
         self._profile_gauges = {
-            "accuracy": gauge("accuracy", "Measured accuracy.", ("model", "variant")),
-            "weight_bytes": gauge("weight_bytes", "Bytes of the weights.", ("model", "variant")),
-            "artifact_bytes": gauge(
-                "artifact_bytes", "Bytes of the files on disk.", ("model", "variant")
-            ),
+            "accuracy": gauge("accuracy", "Measured accuracy."),
+            "weight_bytes": gauge("weight_bytes", "Bytes of the weights."),
+            "artifact_bytes": gauge("artifact_bytes", "Bytes of the files on disk."),
         }
         self._info = gauge(
-            "variant_info",
-            "Always 1; the label has the generation that is served.",
-            ("model", "variant", "generation"),
+            "variant_info", "Always 1; the label has the generation that is served.", "generation"
         )
-        self._replicas = gauge("replicas", "Live host replicas.", ("model", "variant"))
+        self._replicas = gauge("replicas", "Live host replicas.")
         self._resident = gauge(
-            "resident_bytes",
-            "Resident memory of the host processes, summed over replicas.",
-            ("model", "variant"),
+            "resident_bytes", "Resident memory of the host processes, summed over replicas."
         )
         self._gpu = gauge(
-            "gpu_memory_bytes",
-            "GPU memory of the host processes, summed over replicas.",
-            ("model", "variant"),
+            "gpu_memory_bytes", "GPU memory of the host processes, summed over replicas."
         )
         self._rate = gauge(
             "throughput_samples_per_second",
             "Samples computed per second, over about the last second.",
-            ("model", "variant"),
         )
 
     def serve(self, profiles: Mapping[str, VariantProfile]) -> None:
@@ -180,64 +178,95 @@ class Metrics:
         Removes the series of all others, also of another generation of the same name. Sets the
         gauges that come from the report cards.
         """
+        self._answer_series.clear()
+        self._batch_series.clear()
         for key in self._names.keys() - profiles.keys():
             self._remove(self._names.pop(key))
         for key, profile in profiles.items():
             name = self._names[key] = profile.variant
-            self._info(name, str(profile.generation)).set(1)
+            self._info.labels(self._model, name, str(profile.generation)).set(1)
             for field, gauge in self._profile_gauges.items():
-                gauge(name).set(getattr(profile, field))
+                gauge.labels(self._model, name).set(getattr(profile, field))
 
     def _remove(self, variant: str) -> None:
-        self._samples_since_tick.pop(variant, None)
-        for metric, series in self._by_variant:
-            metric.remove_by_labels({"model": self._model, "variant": variant})
-            series.cache_clear()
+        self._samples_at_tick.pop(variant, None)
+        for metric in self._by_variant:
+            metric.remove_by_labels({"variant": variant})
 
     def answered(self, event: Answered) -> None:
         """Count an answer."""
-        variant, arm = self._names.get(event.variant), event.arm
-        outcome = "answered" if event.is_on_time else "late"
-        self._accuracy(arm).observe(event.accuracy)
-        self._agreement(arm).observe(event.agreement)
-        if variant is None:
-            self._requests(NO_VARIANT, arm, outcome).inc()
-            return
-        self._requests(variant, arm, outcome).inc()
-        self._latency(variant, arm).observe(event.took_s)
-        self._queue(variant).observe(event.queue_s)
-        self._prediction(variant).observe(event.took_s / event.predicted_s)
-        if event.has_deadline:
-            (self._attained if event.is_on_time else self._missed)(variant, arm).inc()
+        key = (event.variant, event.arm, event.has_deadline, event.is_on_time)
+        series = self._answer_series.get(key)
+        if series is None:
+            series = self._answer_series[key] = self._find_answer_series(*key)
+        requests, accuracy, agreement, latency, queue, prediction, slo = series
+        requests.value += 1
+        accuracy.observe(event.accuracy)
+        agreement.observe(event.agreement)
+        latency.observe(event.took_s)
+        queue.observe(event.queue_s)
+        prediction.observe(event.took_s / event.predicted_s)
+        slo.value += 1
+
+    def _find_answer_series(
+        self, key: str, arm: str, has_deadline: bool, is_on_time: bool
+    ) -> _AnswerSeries:
+        """Return the series; those to which the answer does not belong are exported nowhere."""
+        variant = self._names.get(key, NO_VARIANT)
+        outcome = "answered" if is_on_time else "late"
+        requests = self._requests.series(variant, arm, outcome)
+        accuracy, agreement = self._accuracy.series(arm), self._agreement.series(arm)
+        if variant == NO_VARIANT:
+            nowhere = Histogram(())
+            return _AnswerSeries(
+                requests, accuracy, agreement, nowhere, nowhere, nowhere, Counter()
+            )
+        slo = self._attained if is_on_time else self._missed
+        return _AnswerSeries(
+            requests,
+            accuracy,
+            agreement,
+            self._latency.series(variant, arm),
+            self._queue.series(variant),
+            self._prediction.series(variant),
+            slo.series(variant, arm) if has_deadline else Counter(),
+        )
 
     def executed(self, event: Executed) -> None:
         """Count a batch."""
-        variant = self._names.get(event.variant)
-        if variant is None:
-            return
-        self._batch(variant).observe(event.samples)
-        self._compute(variant).observe(event.compute_s)
-        self._samples(variant).inc(event.samples)
-        self._samples_since_tick[variant] += event.samples
+        series = self._batch_series.get(event.variant)
+        if series is None:
+            variant = self._names.get(event.variant)
+            if variant is None:
+                return
+            series = self._batch_series[event.variant] = (
+                self._batch.series(variant),
+                self._compute.series(variant),
+                self._samples.series(variant),
+            )
+        size, compute, samples = series
+        size.observe(event.samples)
+        compute.observe(event.compute_s)
+        samples.value += event.samples
 
     def failed(self, error: Exception, arm: str) -> None:
         """Count a request that was answered with an error."""
-        self._errors(type(error).__name__).inc()
-        self._requests(NO_VARIANT, arm, status_of(error).outcome).inc()
+        self._errors.series(type(error).__name__).value += 1
+        self._requests.series(NO_VARIANT, arm, status_of(error).outcome).value += 1
 
     def disconnected(self, arm: str) -> None:
         """Count a request whose caller disconnected before the answer."""
-        self._requests(NO_VARIANT, arm, "cancelled").inc()
+        self._requests.series(NO_VARIANT, arm, "cancelled").value += 1
 
     def cancelled(self, stage: str, samples: int) -> None:
         """Count a cancelled request; the samples of a "queued" one are not computed."""
-        self._cancelled(stage).inc()
+        self._cancelled.series(stage).value += 1
         if stage == "queued":
-            self._saved().inc(samples)
+            self._saved.series().value += samples
 
     def expired(self, samples: int) -> None:
         """Count a queued request that expired; its samples are not computed."""
-        self._saved().inc(samples)
+        self._saved.series().value += samples
 
     def decided(self, took_s: float) -> None:
         """Count a call of the policy."""
@@ -247,23 +276,24 @@ class Metrics:
         """Count a host replica that was lost."""
         name = self._names.get(variant)
         if name is not None:
-            self._hosts_lost(name).inc()
+            self._hosts_lost.series(name).value += 1
 
     def host_usage(self, event: HostUsage) -> None:
         """Set the live replicas of a variant and their memory in bytes."""
         variant = self._names.get(event.variant)
         if variant is None:
             return
-        self._replicas(variant).set(event.replicas)
-        self._resident(variant).set(event.resident_bytes)
+        self._replicas.labels(self._model, variant).set(event.replicas)
+        self._resident.labels(self._model, variant).set(event.resident_bytes)
         if event.gpu_memory_bytes is not None:
-            self._gpu(variant).set(event.gpu_memory_bytes)
+            self._gpu.labels(self._model, variant).set(event.gpu_memory_bytes)
 
     def tick(self, elapsed_s: float) -> None:
         """Set the throughput since the last tick, `elapsed_s` ago."""
-        for variant, samples in self._samples_since_tick.items():
-            self._rate(variant).set(samples / elapsed_s)
-            self._samples_since_tick[variant] = 0
+        for (variant,), samples in self._samples.items():
+            computed = samples.value - self._samples_at_tick.get(variant, 0)
+            self._samples_at_tick[variant] = samples.value
+            self._rate.labels(self._model, variant).set(computed / elapsed_s)
 
     def queue_length(self, count: Callable[[], float]) -> None:
         """Export the length of the queue; `count` is called at each scrape."""

@@ -33,15 +33,32 @@ class Duration:
 class Stages:
     """The times from dispatch to answer: joining the batch, computing it, and the rest."""
 
-    compute_input: Duration = field(default_factory=Duration)
-    compute_infer: Duration = field(default_factory=Duration)
-    compute_output: Duration = field(default_factory=Duration)
+    count: int = 0
+    input_s: float = 0.0
+    compute_s: float = 0.0
+    output_s: float = 0.0
 
     def add(self, event: Answered | Executed) -> None:
         """Count the stages of one request or of one batch."""
-        self.compute_input.add(event.input_s)
-        self.compute_infer.add(event.compute_s)
-        self.compute_output.add(event.output_s)
+        self.count += 1
+        self.input_s += event.input_s
+        self.compute_s += event.compute_s
+        self.output_s += event.output_s
+
+    @property
+    def compute_input(self) -> Duration:
+        """Joining the batch."""
+        return Duration(self.count, self.input_s)
+
+    @property
+    def compute_infer(self) -> Duration:
+        """Computing the batch."""
+        return Duration(self.count, self.compute_s)
+
+    @property
+    def compute_output(self) -> Duration:
+        """The rest."""
+        return Duration(self.count, self.output_s)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,10 @@ from serving.telemetry.statistics import Statistics
 
 
 class Telemetry:
-    """Forwards events to the metrics and the statistics of one gateway replica."""
+    """Forwards events to the metrics and the statistics of one gateway replica.
+
+    There are no locks: all methods, and scrapes, belong to one thread, that of the event loop.
+    """
 
     def __init__(self, metrics: Metrics, statistics: Statistics) -> None:
         self._metrics = metrics
