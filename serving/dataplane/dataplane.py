@@ -7,17 +7,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from serving.dataplane.batching import Arrays
-from serving.dataplane.gateway_delay import Admission, GatewayDelay
+from serving.dataplane.call import Answer, Call
+from serving.dataplane.gateway_delay import GatewayDelay
 from serving.dataplane.load_shedder import LoadShedder
-from serving.dataplane.request import RequestResult
+from serving.dataplane.request import OnEnd, RequestResult
 from serving.dataplane.scheduler import Scheduler
 from serving.dataplane.served import ServedVariants
 from serving.dataplane.validation import ModelTensors, signature
@@ -49,16 +50,6 @@ NO_ARM: Final = ""
 """The label `arm` of requests that are not part of an experiment."""
 
 _REFUSED: Final = Overloaded("refused before it was parsed")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer to a request: the outputs of a variant, and why that variant was chosen."""
-
-    variant: str
-    """Name of the variant."""
-    outputs: Arrays
-    explanation: Mapping[str, str | float | bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +164,7 @@ class DataPlane:
         return self._telemetry.statistics.by_variant[self._served.keys[variant]]
 
     def rejected(self, error: Exception) -> None:
-        """Count a request that failed before it reached `infer`."""
+        """Count a request that failed before it reached `submit`."""
         self._telemetry.failed(error, NO_ARM, variant=None, took_s=0.0)
 
     def count_refused(self) -> None:
@@ -181,7 +172,7 @@ class DataPlane:
         self.rejected(_REFUSED)
 
     def record_written(self, took_s: float) -> None:
-        """Record how long it took, in seconds, to render and write an answer after `infer`."""
+        """Record how long it took, in seconds, to render and write an answer."""
         self._delay.record_written(self._now(), took_s)
 
     def check_name(self, model: str, variant: str | None) -> None:
@@ -191,54 +182,67 @@ class DataPlane:
         if variant is not None:
             self._served.check_name(variant)
 
-    async def infer(
+    def submit(
         self,
         inputs: Arrays,
         outputs: Collection[str],
         slo: Slo,
         unit: str | None,
         received: float,
+        on_end: OnEnd[Answer],
         waited_s: float = 0.0,
-    ) -> Answer:
-        """Answer one request.
+    ) -> Call:
+        """Answer one request: `on_end` is called later with its answer or its error.
 
         Dimension 0 of the `inputs` is the batch. `outputs` are the names of the requested outputs;
         empty means all. `unit` is the unit of assignment of an experiment, such as a user.
         `received` is the time at which the request arrived, and `waited_s` how many seconds of the
-        time since then it waited to be let in. Raises a leaf of `ServingError`.
+        time since then it waited to be let in. Raises a leaf of `ServingError` if the request fails
+        at once. Returns the call, for `cancel`.
         """
-        arm = NO_ARM
-        served = self._served
-        variants: tuple[str, ...] = ()
-        admission: Admission | None = None
+        call = Call(slo, self._served, received, on_end)
         try:
             if not self.is_ready:
                 raise NotReady("the service is starting or stopping; try again in a few seconds")
             size = self._tensors.check(inputs, outputs)
-            variants = served.qualifying(slo)
-            enrollment = self._enroll(slo, variants, size, unit)
+            call.variants = call.served.qualifying(slo)
+            enrollment = self._enroll(slo, call.variants, size, unit)
             if enrollment:
-                arm, variants = enrollment.arm.name, enrollment.variants
-            self._check_deadline(slo, variants, size)
-            admission = self._delay.admit(received, slo.latency_s, self._now(), waited_s)
-            key = lane_key(variants, slo, signature(inputs))
-            result = await self._scheduler.submit(
+                call.arm, call.variants = enrollment.arm, enrollment.variants
+            self._check_deadline(slo, call.variants, size)
+            call.admission = self._delay.admit(received, slo.latency_s, self._now(), waited_s)
+            call.request = self._scheduler.submit(
                 inputs,
-                key,
+                lane_key(call.variants, slo, signature(inputs)),
                 size=size,
-                deadline=admission.deadline,
+                deadline=call.admission.deadline,
                 priority=slo.priority,
+                on_end=partial(self._end, call),
             )
-        except asyncio.CancelledError:
-            self._telemetry.disconnected(arm)
-            raise
         except ServingError as error:
-            if admission is not None and isinstance(error, Overloaded | DeadlineExceeded):
-                self._delay.record_failure(admission, self._now(), slo.priority)
-            preferred = variants[0] if variants else None
-            self._telemetry.failed(error, arm, preferred, self._now() - received)
+            self._count_failure(call, error)
             raise
-        return self._answer(result, slo, served, enrollment, variants, admission)
+        return call
+
+    def cancel(self, call: Call) -> None:
+        """Forget a request whose client has gone; nothing happens if it has ended."""
+        assert call.request is not None
+        if self._scheduler.cancel(call.request):
+            self._telemetry.disconnected(_label(call.arm))
+
+    def _end(self, call: Call, result: RequestResult[Arrays] | ServingError) -> None:
+        if isinstance(result, ServingError):
+            self._count_failure(call, result)
+            call.on_end(result)
+        else:
+            call.on_end(self._answer(call, result))
+
+    def _count_failure(self, call: Call, error: ServingError) -> None:
+        if call.admission is not None and isinstance(error, Overloaded | DeadlineExceeded):
+            self._delay.record_failure(call.admission, self._now(), call.slo.priority)
+        preferred = call.variants[0] if call.variants else None
+        took_s = self._now() - call.received
+        self._telemetry.failed(error, _label(call.arm), preferred, took_s)
 
     def _enroll(
         self, slo: Slo, variants: tuple[str, ...], size: int, unit: str | None
@@ -270,20 +274,11 @@ class DataPlane:
             f"the best accuracy among them is {best:.4f}"
         )
 
-    def _answer(
-        self,
-        result: RequestResult[Arrays],
-        slo: Slo,
-        served: ServedVariants,
-        enrollment: _Enrollment | None,
-        variants: tuple[str, ...],
-        admission: Admission,
-    ) -> Answer:
-        """Count the result, and return it with its explanation.
-
-        `served` are the variants at the time of the admission.
-        """
-        profile = served.by_key[result.variant]
+    def _answer(self, call: Call, result: RequestResult[Arrays]) -> Answer:
+        """Count the result, and return it with its explanation."""
+        admission, slo, arm = call.admission, call.slo, call.arm
+        assert admission is not None
+        profile = call.served.by_key[result.variant]
         took_s = self._delay.record_answer(
             admission,
             self._now(),
@@ -296,8 +291,8 @@ class DataPlane:
         explanation: dict[str, str | float | bool] = {
             "variant": profile.variant,
             "generation": profile.generation,
-            "reason": served.reasons.reason(
-                result.reason, result.variant, slo, variants, enrollment.arm if enrollment else None
+            "reason": call.served.reasons.reason(
+                result.reason, result.variant, slo, call.variants, arm
             ),
             "accuracy": profile.accuracy,
             "predicted_latency_ms": round(predicted_s * 1e3, 3),
@@ -307,14 +302,12 @@ class DataPlane:
             "batch_size": result.batch_size,
             "deadline_met": is_on_time,
         }
-        arm = NO_ARM
-        if enrollment and self._experiment:
-            arm = enrollment.arm.name
+        if arm is not None and self._experiment is not None:
             explanation["experiment"] = self._experiment.name
-            explanation["arm"] = arm
+            explanation["arm"] = arm.name
         event = Answered(
             variant=result.variant,
-            arm=arm,
+            arm=_label(arm),
             took_s=took_s,
             queue_s=result.queue_s,
             input_s=result.input_s,
@@ -328,3 +321,8 @@ class DataPlane:
         )
         self._telemetry.answered(event)
         return Answer(profile.variant, result.outputs, explanation)
+
+
+def _label(arm: Arm | None) -> str:
+    """Return the label `arm` of a request."""
+    return NO_ARM if arm is None else arm.name

@@ -1,28 +1,35 @@
-"""A request inside the scheduler, and its result."""
+"""A request inside the scheduler, and its result.
+
+A caller is told the result by a callback: neither a task nor a future is made for a request.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 from serving.errors import ServingError
 
+logger = logging.getLogger(__name__)
+
 Input = TypeVar("Input")
 Output = TypeVar("Output")
-Output_co = TypeVar("Output_co", covariant=True)
+T = TypeVar("T")
 
-Stage: TypeAlias = Literal["queued", "running"]
+Stage: TypeAlias = Literal["queued", "running", "ended"]
 """The progress of a request through the scheduler."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestResult(Generic[Output_co]):
+# Neither class is frozen: each request makes one of them, and that would triple its cost.
+@dataclass(slots=True)
+class RequestResult(Generic[Output]):
     """The outputs of one request, and how they were computed. Times are in seconds."""
 
     variant: str
     """Routing key of the variant."""
-    outputs: Output_co
+    outputs: Output
     reason: str
     """Reason code of the policy, `Dispatch.reason`."""
     batch_size: int
@@ -38,15 +45,24 @@ class RequestResult(Generic[Output_co]):
     """When the batch was back at the gateway, in seconds of its clock."""
 
 
+OnEnd: TypeAlias = Callable[[T | ServingError], None]
+"""Is called once with the result of a request, or with the error with which it failed."""
+
+
 @dataclass(eq=False, slots=True)
 class PendingRequest(Generic[Input, Output]):
-    """A queued or running request. Its caller awaits the future."""
+    """A request that has not ended, or has and is forgotten soon."""
 
     inputs: Input
-    future: asyncio.Future[RequestResult[Output]]
+    on_end: OnEnd[RequestResult[Output]]
     stage: Stage = "queued"
 
-    def fail(self, error: ServingError) -> None:
-        """Answer with an error, unless the request is answered or its caller has disconnected."""
-        if not self.future.done():
-            self.future.set_exception(error)
+    def end(self, result: RequestResult[Output] | ServingError) -> None:
+        """Pass on the result, unless the request has ended: its caller may have cancelled it."""
+        if self.stage == "ended":
+            return
+        self.stage = "ended"
+        try:
+            self.on_end(result)
+        except Exception:  # the other requests of a batch must be answered all the same
+            logger.exception("the result of a request could not be passed on")

@@ -3,22 +3,29 @@
     submit ─▶ planner, whenever something changes ─▶ run(variant, batch, callback) ─▶ result
 
 Independent of protocols and Ray; the clock is an argument. Everything runs on one event loop. A
-batch is sent and its result is processed in callbacks, without tasks of its own: each task would
-wait for another iteration of the loop, and an iteration first serves all sockets that are ready.
+batch is sent, its result is processed and its requests are answered in callbacks, without tasks:
+each task would wait for another iteration of the loop, which first serves all sockets that are
+ready.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, Generic, Literal, TypeAlias
+from typing import Final, Generic, TypeAlias
 
 from serving.dataplane.clock import Clock, Timer
 from serving.dataplane.executor import BatchResult, HostLost, Outcome, Run
-from serving.dataplane.request import Input, Output, PendingRequest, RequestResult, Stage
+from serving.dataplane.request import (
+    Input,
+    OnEnd,
+    Output,
+    PendingRequest,
+    RequestResult,
+    Stage,
+)
 from serving.dataplane.step_delay import StepDelay
 from serving.errors import DeadlineExceeded, InferenceFailed, NotReady, ServingError
 from serving.routing.generation import variant_name
@@ -30,9 +37,6 @@ logger = logging.getLogger(__name__)
 
 MIN_WAIT_S: Final = 0.0005
 """Minimum delay, in seconds, between two steps of the planner if no event occurs in between."""
-
-Settlement: TypeAlias = Literal["answered", "settled", "run singly"]
-"""How a batch ended: answered as planned, settled in another way, or to be repeated one by one."""
 
 Request: TypeAlias = QueuedRequest[PendingRequest[Input, Output]]
 
@@ -100,19 +104,25 @@ class Scheduler(Generic[Input, Output]):
         self._planner.set_slots(variant, slots)
         self._schedule_step()
 
-    async def submit(
-        self, inputs: Input, key: LaneKey, *, size: int, deadline: float, priority: int
-    ) -> RequestResult[Output]:
-        """Queue one request of `size` samples and return its result.
+    def submit(
+        self,
+        inputs: Input,
+        key: LaneKey,
+        *,
+        size: int,
+        deadline: float,
+        priority: int,
+        on_end: OnEnd[RequestResult[Output]],
+    ) -> Request[Input, Output]:
+        """Queue one request of `size` samples; `on_end` is called later with its result.
 
-        Raises `Overloaded` at once, or later if a request of higher priority takes its place, and
-        `DeadlineExceeded`, `NotReady` or `InferenceFailed` later. A request that is cancelled
-        while it is queued leaves the queue and is never computed.
+        Raises `Overloaded` at once. `on_end` may get it too, if a request of higher priority takes
+        the place of this one, or `DeadlineExceeded`, `NotReady` or `InferenceFailed`. Returns the
+        request, for `cancel`.
         """
         now = self._clock.time()
-        future: asyncio.Future[RequestResult[Output]] = asyncio.get_running_loop().create_future()
         request, shed = self._planner.admit(
-            PendingRequest(inputs, future),
+            PendingRequest(inputs, on_end),
             key,
             size=size,
             deadline=deadline,
@@ -120,19 +130,24 @@ class Scheduler(Generic[Input, Output]):
             now=now,
         )
         for other, error in shed:
-            other.payload.fail(error)
+            other.payload.end(error)
         self._delay.record_request(now, deadline - now)
         self._schedule_step()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._withdraw(request)
-            raise
+        return request
 
-    def _withdraw(self, request: Request[Input, Output]) -> None:
+    def cancel(self, request: Request[Input, Output]) -> bool:
+        """Forget a request whose caller has gone; return False if it has ended already.
+
+        A queued one leaves the queue and is never computed.
+        """
+        stage = request.payload.stage
+        if stage == "ended":
+            return False
+        request.payload.stage = "ended"
         if self._planner.withdraw(request):
             self._schedule_step()  # without this request another decision may be better
-        self._on_cancelled(request.payload.stage, request.size)
+        self._on_cancelled(stage, request.size)
+        return True
 
     def _schedule_step(self) -> None:
         """Run the planner once all requests that have arrived by now are queued."""
@@ -180,15 +195,10 @@ class Scheduler(Generic[Input, Output]):
             logger.exception("the forecast of arrivals could not be updated")
 
     def _send(self, send: Send[PendingRequest[Input, Output]], now: float) -> None:
-        # A caller that was cancelled in this iteration of the loop has not withdrawn its request.
-        batch = [request for request in send.batch if not request.payload.future.done()]
-        if not batch:
-            self._planner.end_batch(send.number, now, is_representative=False)
-            return
-        for request in batch:
+        for request in send.batch:
             request.payload.stage = "running"
         self._running += 1
-        self._run_batch(send.variant, batch, partial(self._end_batch, send, batch, now))
+        self._run_batch(send.variant, send.batch, partial(self._end_batch, send, now))
 
     def _send_shadow(self, shadow: Shadow[PendingRequest[Input, Output]]) -> None:
         self._running += 1
@@ -199,12 +209,14 @@ class Scheduler(Generic[Input, Output]):
         shadow: Shadow[PendingRequest[Input, Output]],
         outcome: Outcome[Sequence[Output]],
     ) -> None:
+        now = self._clock.time()
         if isinstance(outcome, BatchResult):
-            self._free_slot(shadow.number, host_s=outcome.compute_s, is_representative=True)
+            self._free_slot(shadow.number, now, host_s=outcome.compute_s)
         else:
             variant = shadow.variant
             logger.debug("a shadow batch failed", extra={"variant": variant}, exc_info=outcome)
-            self._free_slot(shadow.number, is_representative=False)
+            self._free_slot(shadow.number, now, is_representative=False)
+        self._schedule_step()
 
     def _run_batch(
         self,
@@ -221,18 +233,31 @@ class Scheduler(Generic[Input, Output]):
     def _end_batch(
         self,
         send: Send[PendingRequest[Input, Output]],
-        batch: Sequence[Request[Input, Output]],
         sent: float,
         outcome: Outcome[Sequence[Output]],
     ) -> None:
-        settlement = self._settle(send, batch, sent, outcome)
-        if settlement == "run singly":
-            self._run_singly(send, list(batch))
-            return
-        # Only a batch that ran as planned is representative of batches of its size.
-        is_representative = settlement == "answered" and len(batch) == len(send.batch)
-        host_s = outcome.compute_s if isinstance(outcome, BatchResult) else None
-        self._free_slot(send.number, host_s=host_s, is_representative=is_representative)
+        now = self._clock.time()
+        outcome = _checked(outcome, len(send.batch))
+        if isinstance(outcome, BatchResult):
+            # The slot is filled again before the answers are rendered, if there is something to
+            # fill it with and the event loop is not the bottleneck.
+            is_urgent = self._planner.queued > 0 and not self._delay.is_busy
+            try:
+                if is_urgent:
+                    self._free_slot(send.number, now, host_s=outcome.compute_s)
+                    self._step()
+            finally:
+                self._answer(send, send.batch, outcome, sent, now)
+            if not is_urgent:
+                self._free_slot(send.number, now, host_s=outcome.compute_s)
+                self._schedule_step()
+        elif _is_of_one_request(outcome) and len(send.batch) > 1:
+            logger.error("a batch failed", extra={"variant": send.variant}, exc_info=outcome)
+            self._run_singly(send, list(send.batch))
+        else:
+            self._settle_failure(send, send.batch, outcome)
+            self._free_slot(send.number, now, is_representative=False)
+            self._step()
 
     def _run_singly(
         self, send: Send[PendingRequest[Input, Output]], rest: list[Request[Input, Output]]
@@ -243,11 +268,12 @@ class Scheduler(Generic[Input, Output]):
         """
         while rest:
             request = rest.pop(0)
-            if not request.payload.future.done():
+            if request.payload.stage != "ended":
                 on_outcome = partial(self._end_single, send, request, self._clock.time(), rest)
                 self._run_batch(send.variant, [request], on_outcome)
                 return
-        self._free_slot(send.number, is_representative=False)
+        self._free_slot(send.number, self._clock.time(), is_representative=False)
+        self._step()
 
     def _end_single(
         self,
@@ -257,52 +283,39 @@ class Scheduler(Generic[Input, Output]):
         rest: list[Request[Input, Output]],
         outcome: Outcome[Sequence[Output]],
     ) -> None:
-        self._settle(send, [request], sent, outcome)
+        outcome = _checked(outcome, 1)
+        if isinstance(outcome, BatchResult):
+            self._answer(send, [request], outcome, sent, self._clock.time())
+        else:
+            self._settle_failure(send, [request], outcome)
         self._run_singly(send, rest)
 
     def _free_slot(
         self,
         number: int,
+        now: float,
         *,
-        is_representative: bool,
+        is_representative: bool = True,
         host_s: float | None = None,
     ) -> None:
+        """Record the end of a batch; see `Planner.end_batch`."""
         self._running -= 1
-        self._planner.end_batch(
-            number,
-            self._clock.time(),
-            host_s=host_s,
-            is_representative=is_representative,
-        )
-        if self._delay.is_busy:
-            self._schedule_step()
-        else:
-            self._step()  # now, so that the slot is filled again before the answers are rendered
+        self._planner.end_batch(number, now, host_s=host_s, is_representative=is_representative)
 
-    def _settle(
+    def _settle_failure(
         self,
         send: Send[PendingRequest[Input, Output]],
         batch: Sequence[Request[Input, Output]],
-        sent: float,
-        outcome: Outcome[Sequence[Output]],
-    ) -> Settlement:
-        """Settle the requests of a batch, unless they should be run one by one."""
-        if isinstance(outcome, BatchResult) and len(outcome.outputs) != len(batch):
-            outcome = ValueError(f"{len(outcome.outputs)} outputs for {len(batch)} requests")
-        match outcome:
-            case BatchResult():
-                self._answer(send, batch, outcome, sent)
-                return "answered"
+        failure: Exception,
+    ) -> None:
+        match failure:
             case HostLost():
                 self._send_again(batch)
             case ServingError():
-                self._fail(batch, outcome)
+                self._fail(batch, failure)
             case _:
-                logger.error("a batch failed", extra={"variant": send.variant}, exc_info=outcome)
-                if len(batch) > 1:
-                    return "run singly"
+                logger.error("a batch failed", extra={"variant": send.variant}, exc_info=failure)
                 self._fail(batch, InferenceFailed("inference failed; the cause was logged"))
-        return "settled"
 
     def _answer(
         self,
@@ -310,38 +323,36 @@ class Scheduler(Generic[Input, Output]):
         batch: Sequence[Request[Input, Output]],
         result: BatchResult[Sequence[Output]],
         sent: float,
+        now: float,
     ) -> None:
-        now = self._clock.time()
-        took_s = now - sent
-        output_s = max(0.0, took_s - result.input_s - result.compute_s)
+        """Pass on the outputs of a batch that was sent at `sent` and was back at `now`."""
+        input_s, compute_s = result.input_s, result.compute_s
+        output_s = max(0.0, now - sent - input_s - compute_s)
         samples = sum(request.size for request in batch)
         for request, outputs in zip(batch, result.outputs, strict=True):
-            pending = request.payload
-            if pending.future.done():
-                continue
             queue_s = sent - request.arrived
-            pending.future.set_result(
+            request.payload.end(
                 RequestResult(
-                    variant=send.variant,
-                    outputs=outputs,
-                    reason=send.reason,
-                    batch_size=samples,
-                    queue_s=queue_s,
-                    predicted_s=queue_s + send.predicted_s,
-                    input_s=result.input_s,
-                    compute_s=result.compute_s,
-                    output_s=output_s,
-                    returned_at=now,
+                    send.variant,
+                    outputs,
+                    send.reason,
+                    samples,
+                    queue_s,
+                    queue_s + send.predicted_s,
+                    input_s,
+                    compute_s,
+                    output_s,
+                    now,
                 )
             )
 
     def _fail(self, batch: Sequence[Request[Input, Output]], error: ServingError) -> None:
         for request in batch:
-            request.payload.fail(error)
+            request.payload.end(error)
 
     def _send_again(self, batch: Sequence[Request[Input, Output]]) -> None:
         """Queue the requests of a lost host again, except those whose callers disconnected."""
-        connected = [request for request in batch if not request.payload.future.done()]
+        connected = [request for request in batch if request.payload.stage != "ended"]
         for request in connected:
             request.payload.stage = "queued"
         exhausted = self._planner.retry(connected)
@@ -350,9 +361,21 @@ class Scheduler(Generic[Input, Output]):
     def _expire(self, request: Request[Input, Output], now: float) -> None:
         self._on_expired(request.size)
         waited_ms = (now - request.arrived) * 1e3
-        request.payload.fail(
+        request.payload.end(
             DeadlineExceeded(
                 f"after {waited_ms:.1f} ms in the queue no variant could answer in time any more; "
                 "allow more time, or send fewer requests at once"
             )
         )
+
+
+def _checked(outcome: Outcome[Sequence[Output]], requests: int) -> Outcome[Sequence[Output]]:
+    """Return the outcome of a batch, or a failure if it has not one output per request."""
+    if isinstance(outcome, BatchResult) and len(outcome.outputs) != requests:
+        return ValueError(f"{len(outcome.outputs)} outputs for {requests} requests")
+    return outcome
+
+
+def _is_of_one_request(failure: Exception) -> bool:
+    """Return whether a single request may have caused the failure of its batch."""
+    return not isinstance(failure, HostLost | ServingError)

@@ -38,6 +38,7 @@ from serving.protocol.front_door import FrontDoor
 from serving.protocol.grpc.listener import GrpcListener
 from serving.protocol.grpc.service import GrpcProtocol
 from serving.protocol.http.application import HttpProtocol
+from serving.protocol.http.inference_endpoint import InferenceEndpoint
 from serving.protocol.http.listener import HttpListener
 from serving.protocol.inference import Inference
 from serving.routing.latency import LatencyModel
@@ -172,15 +173,20 @@ class Gateway:
         self._http = HttpListener(
             HttpProtocol(
                 self._dataplane,
-                inference,
                 documents,
                 collectors,
                 max_body_bytes=limits.body_bytes,
                 control=control,
-                now=clock.time,
             ),
             settings.http.host,
             settings.http.port,
+            endpoint=InferenceEndpoint(
+                self._dataplane,
+                inference,
+                max_body_bytes=limits.body_bytes,
+                check_caller=control.check_inference if control else None,
+                now=clock.time,
+            ),
             front_door=front_door,
             max_header_bytes=limits.header_bytes,
         )

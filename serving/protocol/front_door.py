@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable
-from typing import AnyStr, Final, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.refusal_pacer import MAX_HOLD_S, RefusalPacer
@@ -57,6 +57,7 @@ class FrontDoor:
         self._room = WaitingRoom[Waiting]()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_letting_in = False
 
     def is_open(self, rank: int, allowed_s: float | None, arrived: float) -> bool:
         """Return whether to let in an inference request that arrived at `arrived`.
@@ -91,8 +92,14 @@ class FrontDoor:
         self._let_in()
 
     def _let_in(self) -> None:
-        while self._room and self._shedder.has_room(self._room.best_rank):
-            self._room.take().let_in()
+        if self._is_letting_in:
+            return  # a request that was let in has failed at once and left; the loop goes on
+        self._is_letting_in = True
+        try:
+            while self._room and self._shedder.has_room(self._room.best_rank):
+                self._room.take().let_in()
+        finally:
+            self._is_letting_in = False
 
     def _set_timer(self) -> None:
         if self._timer is None and self._room:
@@ -106,27 +113,26 @@ class FrontDoor:
         self._set_timer()
 
 
-def read_rank(headers: Iterable[tuple[AnyStr, AnyStr]], name: AnyStr) -> int:
-    """Return the priority that the header `name` states, or the default.
+def read_rank(value: bytes | str | None) -> int:
+    """Return the priority that the value of a header states, or the default.
 
     Invalid values count as absent: the request gets its error when it is parsed.
     """
-    number = _number(headers, name)
+    number = _number(value)
     return int(number) if number is not None and number >= 1 else DEFAULT_PRIORITY
 
 
-def read_allowed_s(headers: Iterable[tuple[AnyStr, AnyStr]], name: AnyStr) -> float | None:
-    """Return the deadline, in seconds, that the header `name` states in milliseconds, or None."""
-    number = _number(headers, name)
+def read_allowed_s(value: bytes | str | None) -> float | None:
+    """Return the deadline, in seconds, that the value of a header states in ms, or None."""
+    number = _number(value)
     return None if number is None else number / 1e3
 
 
-def _number(headers: Iterable[tuple[AnyStr, AnyStr]], wanted: AnyStr) -> float | None:
-    for name, value in headers:
-        if name == wanted:
-            try:
-                number = float(value)
-            except ValueError:
-                return None
-            return number if math.isfinite(number) else None
-    return None
+def _number(value: bytes | str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

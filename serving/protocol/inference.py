@@ -2,18 +2,22 @@
 
     InferRequest + metadata ─▶ SLO ─▶ data plane ─▶ InferResponse
 
-A transport parses the request, calls `Inference.answer` and renders the response. The metadata are
+A transport parses the request, calls `Inference.start` and renders the response. The metadata are
 the HTTP headers or the gRPC metadata, by lower-case name. No decision is made here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
+from serving.dataplane.call import Answer, Call
 from serving.dataplane.dataplane import DataPlane
+from serving.dataplane.request import OnEnd
 from serving.errors import ModelNotFound, ServingError
 from serving.protocol.messages import InferRequest, InferResponse
 from serving.routing.slo import PARAMETERS, Slo
@@ -34,6 +38,45 @@ class Inference:
         self._dataplane = dataplane
         self._default_slo = default_slo
 
+    def start(
+        self,
+        model: str,
+        variant: str | None,
+        request: InferRequest,
+        metadata: Mapping[str, str],
+        received: float,
+        on_end: OnEnd[InferResponse],
+        timeout_s: float = math.inf,
+        waited_s: float = 0.0,
+    ) -> Call:
+        """Answer a request that arrived at `received`: `on_end` is called later with the response.
+
+        It waited at the front door for `waited_s` of the seconds since then.
+
+        `timeout_s` is the time-out that the client set in the transport. It is the deadline if the
+        request states none or a later one. Raises a leaf of `ServingError` if the request fails at
+        once, and passes one to `on_end` later; both carry the id of the request. Returns the call,
+        for `cancel`.
+        """
+        try:
+            slo = self._check(model, variant, request, metadata, timeout_s)
+            return self._dataplane.submit(
+                request.inputs,
+                request.outputs,
+                slo,
+                metadata.get(UNIT_HEADER),
+                received,
+                partial(_end, model, request, on_end),
+                waited_s,
+            )
+        except ServingError as error:
+            error.request_id = request.id
+            raise
+
+    def cancel(self, call: Call) -> None:
+        """Forget a request whose client has gone; nothing happens if it has ended."""
+        self._dataplane.cancel(call)
+
     async def answer(
         self,
         model: str,
@@ -42,37 +85,19 @@ class Inference:
         metadata: Mapping[str, str],
         received: float,
         timeout_s: float = math.inf,
-        waited_s: float = 0.0,
     ) -> InferResponse:
-        """Return the response to a request that arrived at `received`.
+        """Return the response to a request; see `start`. If cancelled, the request is forgotten.
 
-        It waited at the front door for `waited_s` of the seconds since then.
-
-        `timeout_s` is the time-out that the client set in the transport. It is the deadline if the
-        request states none or a later one. Raises a leaf of `ServingError` that carries the id of
-        the request.
+        For transports that run a task for each request.
         """
+        future: asyncio.Future[InferResponse] = asyncio.get_running_loop().create_future()
+        on_end = partial(_resolve, future)
+        call = self.start(model, variant, request, metadata, received, on_end, timeout_s)
         try:
-            slo = self._check(model, variant, request, metadata, timeout_s)
-            answer = await self._dataplane.infer(
-                request.inputs,
-                request.outputs,
-                slo,
-                metadata.get(UNIT_HEADER),
-                received,
-                waited_s,
-            )
-        except ServingError as error:
-            error.request_id = request.id
+            return await future
+        except asyncio.CancelledError:
+            self.cancel(call)
             raise
-        names = request.outputs or answer.outputs
-        return InferResponse(
-            model_name=model,
-            model_version=answer.variant,
-            outputs={name: answer.outputs[name] for name in names},
-            id=request.id,
-            parameters={**_echoed(request.parameters), **answer.explanation},
-        )
 
     def reject(self, model: str, variant: str | None, error: ServingError) -> None:
         """Count a request whose parsing raised `error`; the caller raises it again.
@@ -105,6 +130,38 @@ class Inference:
             self._dataplane.rejected(error)
             raise
         return slo if slo.latency_s <= timeout_s else replace(slo, latency_s=timeout_s)
+
+
+def _end(
+    model: str,
+    request: InferRequest,
+    on_end: OnEnd[InferResponse],
+    answer: Answer | ServingError,
+) -> None:
+    """Pass on the response to a request of which the data plane has the answer."""
+    if isinstance(answer, ServingError):
+        answer.request_id = request.id
+        on_end(answer)
+        return
+    names = request.outputs or answer.outputs
+    on_end(
+        InferResponse(
+            model_name=model,
+            model_version=answer.variant,
+            outputs={name: answer.outputs[name] for name in names},
+            id=request.id,
+            parameters={**_echoed(request.parameters), **answer.explanation},
+        )
+    )
+
+
+def _resolve(future: asyncio.Future[InferResponse], result: InferResponse | ServingError) -> None:
+    if future.done():
+        return
+    if isinstance(result, ServingError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 def _echoed(parameters: Mapping[str, Any]) -> dict[str, Any]:

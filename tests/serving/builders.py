@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from prometheus_client import CollectorRegistry
 
 from serving.dataplane.batching import Arrays, join, split
+from serving.dataplane.call import Answer
 from serving.dataplane.clock import LoopClock
 from serving.dataplane.dataplane import DataPlane
 from serving.dataplane.executor import BatchResult
@@ -21,7 +22,11 @@ from serving.dataplane.scheduler import Scheduler
 from serving.experiment.assignment import Experiment
 from serving.protocol.control import Control
 from serving.protocol.documents import Documents
+from serving.protocol.front_door import FrontDoor
 from serving.protocol.http.application import HttpProtocol
+from serving.protocol.http.connection import Site
+from serving.protocol.http.inference_endpoint import InferenceEndpoint
+from serving.protocol.http.listener import KEEP_ALIVE_S, MAX_HEADER_BYTES, READ_TIMEOUT_S
 from serving.protocol.inference import Inference
 from serving.routing.generation import variant_name
 from serving.routing.latency import LatencyModel
@@ -32,7 +37,9 @@ from serving.routing.slo import Slo
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
 from serving.telemetry.telemetry import Telemetry
+from tests.serving.awaiting import ended
 from tests.serving.dataplane.async_run import AsyncRun, from_async
+from tests.serving.protocol.http.memory import ConnectionTransport
 from variants.catalog.catalog import Model, TensorSpec
 
 MODEL = Model(
@@ -114,6 +121,7 @@ class InProcess:
     """A gateway without listeners, link and hosts."""
 
     protocol: HttpProtocol
+    endpoint: InferenceEndpoint
     inference: Inference
     documents: Documents
     dataplane: DataPlane
@@ -124,10 +132,35 @@ class InProcess:
     control: Control | None
 
     def client(self) -> httpx.AsyncClient:
-        """Return an HTTP client that calls the application directly."""
-        application: Any = self.protocol  # httpx's type has dictionaries, ours has mappings
-        transport = httpx.ASGITransport(application)
-        return httpx.AsyncClient(transport=transport, base_url="http://gateway")
+        """Return an HTTP client whose connections have no sockets."""
+        site = Site(
+            app=self.protocol,
+            endpoint=self.endpoint,
+            front_door=FrontDoor(LoadShedder(), lambda: None),
+            max_header_bytes=MAX_HEADER_BYTES,
+            read_timeout_s=READ_TIMEOUT_S,
+            keep_alive_s=KEEP_ALIVE_S,
+            connections=set(),
+            tasks=set(),
+        )
+        return httpx.AsyncClient(transport=ConnectionTransport(site), base_url="http://gateway")
+
+    async def infer(
+        self,
+        inputs: Arrays,
+        slo: Slo | None = None,
+        *,
+        outputs: Collection[str] = (),
+        unit: str | None = None,
+    ) -> Answer:
+        """Return the answer of the data plane to a request that arrives now."""
+        received = LoopClock().time()
+        return await ended(
+            lambda on_end: self.dataplane.submit(
+                inputs, outputs, slo or Slo(), unit, received, on_end
+            ),
+            self.dataplane.cancel,
+        )
 
 
 def in_process(
@@ -183,16 +216,18 @@ def in_process(
     inference = Inference(dataplane, default_slo or Slo())
     documents = Documents(dataplane, "1.2.3", has_repository=control is not None)
     protocol = HttpProtocol(
+        dataplane, documents, registry, max_body_bytes=max_body_bytes, control=control
+    )
+    endpoint = InferenceEndpoint(
         dataplane,
         inference,
-        documents,
-        registry,
         max_body_bytes=max_body_bytes,
-        control=control,
+        check_caller=control.check_inference if control else None,
         now=clock.time,
     )
     return InProcess(
         protocol,
+        endpoint,
         inference,
         documents,
         dataplane,

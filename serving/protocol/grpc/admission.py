@@ -49,8 +49,8 @@ class Terms(NamedTuple):
 
 def read_terms(metadata: Iterable[tuple[str, Any]]) -> Terms:
     """Read the terms of a call. Invalid values count as absent."""
-    pairs = tuple(metadata)
-    return Terms(read_rank(pairs, PRIORITY_HEADER), read_allowed_s(pairs, LATENCY_HEADER))
+    values = dict(metadata)
+    return Terms(read_rank(values.get(PRIORITY_HEADER)), read_allowed_s(values.get(LATENCY_HEADER)))
 
 
 class CallAdmission(grpc.GenericRpcHandler):

@@ -1,136 +1,399 @@
-"""A client connection whose requests the front door lets in or refuses.
+"""A client connection: reads requests, and sends their responses in the same order.
 
-Requests that the gateway cannot answer in time are refused before their bodies are parsed.
+    bytes ─▶ httptools ─▶ head ─▶ InferenceExchange or AsgiExchange ─▶ bytes
+
+Inference requests begin at once, pipelined ones too; an application runs when the responses to all
+earlier requests have been sent. The loss of a connection cancels its requests. What is too large,
+too slow or not HTTP gets an error response, after those to the requests before it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from functools import partial
-from typing import Any
+import logging
+from collections import deque
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+import httptools
 
+from serving.protocol.failure import INTERNAL_ERROR
 from serving.protocol.front_door import FrontDoor
-from serving.protocol.http.limited_connection import LimitedConnection
-from serving.protocol.http.refusal import CLOSE, KEEP_ALIVE, HeldRefusal, allowed_s_of, rank_of
-from serving.protocol.http.unadmitted import UnadmittedRequest
+from serving.protocol.http.asgi_exchange import Application, AsgiExchange
+from serving.protocol.http.deadline import Deadline
+from serving.protocol.http.exchange import Exchange, Rejection
+from serving.protocol.http.flow_control import PipelineFlowControl
+from serving.protocol.http.head import Headers, RequestHead, split_target
+from serving.protocol.http.inference_endpoint import InferenceEndpoint
+from serving.protocol.http.inference_exchange import InferenceExchange
+from serving.protocol.http.place import find_place
+from serving.protocol.http.response import render, status_response
+from serving.protocol.http.upgrade import strip_upgrade
+
+logger = logging.getLogger(__name__)
+
+MAX_QUEUED: Final = 256
+"""Number of requests behind the one that is answered after which the connection accepts no more: it
+closes once they are answered. One read can hold so many, although reading pauses before."""
+
+LINGER_S: Final = 2.0
+"""Seconds that a rejected client may go on sending. Closing at once could lose the response."""
 
 
-class Connection(LimitedConnection):
-    """The protocol class of a listener."""
+class ParsingStopped(Exception):
+    """Raised in a callback of the parser to stop it."""
 
-    def __init__(self, *args: Any, front_door: FrontDoor, **kwargs: Any) -> None:
-        """Pass on the arguments of `LimitedConnection`."""
-        super().__init__(*args, **kwargs)
-        self._front_door = front_door
-        self._unadmitted: UnadmittedRequest | None = None
-        """A request that has neither been let in nor refused yet."""
-        self._refusal = HeldRefusal(self._send_refusal)
 
-    def _admits(self) -> bool:
-        self._refusal.release()  # the client has sent the next request without waiting for it
-        arrived = self._front_door.arrivals.arrived_at(self.transport.get_extra_info("socket"))
-        target = self.url.decode("latin-1")
-        rank = rank_of(self.parser.get_method().decode("latin-1"), target, self.headers)
-        scope: Any = self.scope  # its type has no keys of our own
-        scope["arrived"], scope["rank"] = arrived, rank
-        self._unadmitted = self._unadmitted_request(rank, arrived)
-        return self._unadmitted is None
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What all connections of a listener share."""
 
-    def on_body(self, body: bytes) -> None:
-        """Called by the parser."""
-        if self._unadmitted is None:
-            super().on_body(body)
-        else:
-            self._unparsed_bytes = 0
-            self._unadmitted.add(body)
+    app: Application
+    endpoint: InferenceEndpoint | None
+    """Answers inference requests; without it, `app` does."""
+    front_door: FrontDoor
+    max_header_bytes: int
+    """Maximum size of a request line and headers together."""
+    read_timeout_s: float
+    """A request that is incomplete is rejected if nothing arrives for this time."""
+    keep_alive_s: float
+    """A connection without a request is closed after this time."""
+    connections: set[Connection]
+    tasks: set[asyncio.Task[None]]
+    """The tasks of the application."""
 
-    def on_message_complete(self) -> None:
-        """Called by the parser."""
-        if self._unadmitted is None:
-            super().on_message_complete()
-            return
+
+class Connection(asyncio.Protocol):
+    """One connection.
+
+    A client that shuts down its sending side counts as disconnected, because TCP does not tell the
+    two apart.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        # The last request of a connection may be followed by others, which are ignored.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._exchanges: deque[Exchange] = deque()
+        """The requests whose responses have not been sent, the one that is being read included."""
+        self._reading: Exchange | None = None
+        """The request whose body is being read; its response may have been sent already."""
+        self._is_in_message = False
+        self._is_rejected = False
+        self._deadline = Deadline(self._loop, self._time_out)
+        self._target = b""
+        self._headers: Headers = []
+        self._expects_continue = False
+        self._head_without_upgrade = b""
         self._unparsed_bytes = 0
-        now, keeps_alive = self._front_door.now(), self.parser.should_keep_alive()
-        self._unadmitted.end(now, keeps_alive=keeps_alive)
-        if self._unadmitted.may_wait:
-            waiting = self._unadmitted
-            self._front_door.wait(self, waiting.rank, waiting.allowed_s, waiting.arrived)
-        else:
-            self.refuse()
+        """Bytes read since the last complete head, complete message or part of a body."""
+        self._head_bound_bytes = 0
+        """Upper bound of the head being read: all bytes since a read ended with a message."""
+
+    # Called by the transport.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The connection has been accepted."""
+        self._transport = transport
+        self._socket: Any = transport.get_extra_info("socket")
+        peer = transport.get_extra_info("peername")
+        self._client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
+        self._flow = PipelineFlowControl(transport, self._exchanges)
+        self._site.connections.add(self)
+        self._deadline.set(self._site.keep_alive_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the transport."""
-        self._refusal.drop()
-        if self._unadmitted is not None:
-            self._front_door.withdraw(self, self._unadmitted.rank)
-            self._unadmitted = None
-        super().connection_lost(exc)
+        """The connection has been closed by either side."""
+        self._site.connections.discard(self)
+        self._deadline.close()
+        self._is_rejected = True
+        self._cancel_all()
+        self._flow.resume_writing()
 
-    def shutdown(self) -> None:
-        """Called by the server when it stops."""
-        self._refuse_if_waiting()
-        self._refusal.release()
-        super().shutdown()
+    def pause_writing(self) -> None:
+        """The client does not read its responses."""
+        self._flow.pause_writing()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        super()._start_asgi_task(cycle, app)
-        scope: Any = cycle.scope
-        rank: int | None = scope["rank"]
-        if rank is not None:
-            self._front_door.enter(rank)
-            self._task.add_done_callback(partial(self._leave, rank))
+    def resume_writing(self) -> None:
+        """The client has read most of them."""
+        self._flow.resume_writing()
 
-    def _leave(self, rank: int, _: asyncio.Task[None]) -> None:
-        self._front_door.leave(rank)
+    def data_received(self, data: bytes) -> None:
+        """Read the bytes of one read."""
+        if self._is_rejected:
+            return
+        self._unparsed_bytes += len(data)
+        self._head_bound_bytes += len(data)
+        try:
+            self._parse(data)
+        except httptools.HttpParserCallbackError as fault:
+            self._stop_parsing(fault.__context__)
+            return
+        except httptools.HttpParserError:
+            self._reject(HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")
+            return
+        if not self._is_in_message:  # complete, or only empty lines, which the parser skips
+            self._unparsed_bytes = self._head_bound_bytes = 0
+        elif self._unparsed_bytes > self._site.max_header_bytes:
+            self._reject_large_head()
+        elif not self._is_rejected:
+            self._deadline.set(self._site.read_timeout_s)
+        if self._flow.is_full:
+            self._flow.pause_reading()
+
+    def _parse(self, data: bytes) -> None:
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self._parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = memoryview(rest)[upgrade.args[0] :]
+            # A server may ignore an offer to upgrade (RFC 9110, section 7.8). The parser would read
+            # the body as the new protocol, so a new parser gets the head without these headers.
+            self._parser = httptools.HttpRequestParser(self)
+            self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._parser.feed_data(self._head_without_upgrade)
+
+    def _stop_parsing(self, cause: BaseException | None) -> None:
+        """Reject a request if an error of this service stopped the parser."""
+        if not isinstance(cause, ParsingStopped):
+            logger.error("a request could not be read", exc_info=cause)
+            self._reject(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
+
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
-        """Called by the parser."""
-        self._refuse_if_waiting()  # the client has sent the next request without waiting for it
-        super().on_message_begin()
+        """The first byte of a request line was read."""
+        self._is_in_message = True
+        self._target = b""
+        self._headers = []
+        self._expects_continue = False
 
-    def let_in(self) -> None:
-        """Answer the request that waits. Called by the front door."""
-        request, self._unadmitted = self._unadmitted, None
-        assert request is not None
-        scope: Any = self.scope
-        scope["waited"] = self._front_door.now() - request.waits_from
-        self._begin()
-        super().on_body(bytes(request.body))
-        super().on_message_complete()
+    def on_url(self, url: bytes) -> None:
+        """A part of the request target was read."""
+        self._target += url
 
-    def refuse(self) -> None:
-        """Refuse the request that waits, now or later; see `RefusalPacer`."""
-        request, self._unadmitted = self._unadmitted, None
-        assert request is not None
-        self.scope = None  # type: ignore[assignment]  # until the next message begins
-        hold_s = self._front_door.refuse()
-        self._refusal.hold(hold_s, keeps_alive=request.keeps_alive)
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header was read, or a trailer, which is ignored."""
+        if self._reading is not None:
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self._expects_continue = True
+        self._headers.append((name, value))
 
-    def _refuse_if_waiting(self) -> None:
-        if self._unadmitted is not None and self._unadmitted.is_complete:
-            self._front_door.withdraw(self, self._unadmitted.rank)
-            self.refuse()
+    def on_headers_complete(self) -> None:
+        """The head was read."""
+        # Measuring the head takes time, so it is done only if the reads exceed the limit.
+        if (
+            self._head_bound_bytes > self._site.max_header_bytes
+            and self._head_bytes() > self._site.max_header_bytes
+        ):
+            self._reject_large_head()
+            raise ParsingStopped
+        self._unparsed_bytes = 0
+        parser = self._parser
+        method = parser.get_method()
+        if parser.should_upgrade():
+            if method == b"CONNECT":
+                text = "CONNECT is not allowed: this server is not a proxy"
+                self._reject(HTTPStatus.METHOD_NOT_ALLOWED, text)
+                raise ParsingStopped
+            self._head_without_upgrade = strip_upgrade(
+                method, self._target, parser.get_http_version(), self._headers
+            )
+            return
+        if self._exchanges:
+            if len(self._exchanges) > MAX_QUEUED:
+                self._is_rejected = True
+                self._exchanges[-1].keeps_alive = False
+                raise ParsingStopped
+            self._exchanges[-1].hurry()  # the client does not wait for its response
+        self._begin(method)
 
-    def _unadmitted_request(self, rank: int | None, arrived: float) -> UnadmittedRequest | None:
-        """Return the request whose head has been read if it is not let in now.
+    def on_body(self, body: bytes) -> None:
+        """A part of the body was read."""
+        self._unparsed_bytes = 0
+        if self._reading is not None:
+            self._reading.add_body(body)
 
-        Requests that are pipelined behind one that is running are always let in, because responses
-        are sent in order, and so are those that wait for "100 Continue".
-        """
-        if rank is None or self.expect_100_continue:
-            return None
-        if self.cycle and not self.cycle.response_complete:
-            return None
-        allowed_s = allowed_s_of(self.headers)
-        if self._front_door.is_open(rank, allowed_s, arrived):
-            return None
-        return UnadmittedRequest(rank, allowed_s, arrived)
-
-    def _send_refusal(self, keeps_alive: bool) -> None:
-        self.transport.write(KEEP_ALIVE if keeps_alive else CLOSE)
-        if keeps_alive:
-            self._close_after(self.timeout_keep_alive)
+    def on_message_complete(self) -> None:
+        """The request was read."""
+        reading, self._reading = self._reading, None
+        if reading is None:
+            return  # the end of a head that offers to upgrade
+        self._unparsed_bytes = 0
+        self._is_in_message = False
+        if self._exchanges:
+            self._deadline.clear()
         else:
-            self.transport.close()
+            self._deadline.set(self._site.keep_alive_s)
+        reading.end_body()
+
+    # Called by the server.
+
+    def stop(self) -> None:
+        """Close the connection once the requests that were read are answered."""
+        if not self._exchanges:
+            self._transport.close()
+            return
+        self._exchanges[-1].keeps_alive = False
+        for exchange in list(self._exchanges):
+            exchange.hurry()
+
+    def abort(self) -> None:
+        """Close the connection now."""
+        self._transport.abort()
+
+    def _begin(self, method: bytes) -> None:
+        """Begin to answer the request whose head has been read; its body may follow."""
+        site, version = self._site, self._parser.get_http_version()
+        head = RequestHead(
+            method,
+            self._target,
+            version,
+            self._headers,
+            version != "1.0" and self._parser.should_keep_alive(),
+            self._expects_continue,
+            self._client,
+            0.0,
+        )
+        place = None
+        if method == b"POST" and site.endpoint is not None:
+            place = find_place(self._target)
+        if place is None or site.endpoint is None:
+            self._begin_application(head)
+            return
+        head.arrived = site.front_door.arrivals.arrived_at(self._socket)
+        exchange = InferenceExchange(
+            head, place, site.endpoint, site.front_door, self._transport.write, self._send_ready
+        )
+        self._append(exchange)
+        exchange.begin()
+        if exchange is self._front:
+            exchange.reach_front()
+
+    def _begin_application(self, head: RequestHead) -> None:
+        try:
+            target = split_target(head.target)
+        except ValueError as fault:
+            self._reject(HTTPStatus.BAD_REQUEST, str(fault))
+            raise ParsingStopped from None
+        exchange = AsgiExchange(
+            head,
+            target,
+            self._site.app,
+            self._transport,
+            self._flow,
+            self._site.tasks,
+            self._end_front,
+        )
+        self._append(exchange)
+        if exchange is self._front:
+            exchange.reach_front()
+
+    @property
+    def _front(self) -> Exchange | None:
+        """The request whose response is sent next."""
+        return self._exchanges[0] if self._exchanges else None
+
+    def _append(self, exchange: Exchange) -> None:
+        self._exchanges.append(exchange)
+        self._reading = exchange
+
+    def _send_ready(self) -> None:
+        """Send the responses that are ready and not preceded by one that is not."""
+        ready: list[bytes] = []
+        exchanges = self._exchanges
+        last: Exchange | None = None
+        while exchanges and exchanges[0].response is not None and (not last or last.keeps_alive):
+            last = exchanges.popleft()
+            assert last.response is not None
+            ready.append(last.response)
+        if last is None or self._transport.is_closing():
+            return
+        self._transport.write(ready[0] if len(ready) == 1 else b"".join(ready))
+        self._advance(last)
+
+    def _end_front(self, exchange: Exchange) -> None:
+        """Note that the application has sent the whole response."""
+        if self._front is exchange:
+            self._exchanges.popleft()
+            self._advance(exchange)
+
+    def _advance(self, last: Exchange) -> None:
+        """Go on after the response to `last`."""
+        if isinstance(last, Rejection):
+            self._transport.write_eof()
+            self._deadline.set(LINGER_S)
+            return
+        if not last.keeps_alive:
+            self._transport.close()
+            return
+        self._flow.resume_reading()
+        front = self._front
+        if front is not None:
+            front.reach_front()
+            if front.response is not None:
+                self._send_ready()
+        elif not self._is_in_message:
+            self._deadline.set(self._site.keep_alive_s)
+
+    def _cancel_all(self) -> None:
+        for exchange in list(self._exchanges):
+            exchange.cancel()
+        self._exchanges.clear()
+        self._reading = None
+
+    def _time_out(self) -> None:
+        """Close the connection, or reject the request that does not arrive."""
+        if self._is_rejected or not self._is_in_message:
+            self._transport.close()
+        elif self._flow.read_paused or self._is_earlier_unanswered():
+            self._deadline.set(self._site.read_timeout_s)  # the wait is not the client's fault
+        else:
+            limit_s = self._site.read_timeout_s
+            text = f"the request is incomplete, and no data arrived for {limit_s:g} s"
+            self._reject(HTTPStatus.REQUEST_TIMEOUT, text)
+
+    def _is_earlier_unanswered(self) -> bool:
+        """Return whether a request before the one that is being read has no response yet."""
+        return self._front is not None and self._front is not self._reading
+
+    def _head_bytes(self) -> int:
+        # Each line ends with two bytes, and two bytes separate the name of a header from its value.
+        return len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+
+    def _reject_large_head(self) -> None:
+        limit = self._site.max_header_bytes
+        self._reject(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+            f"the request line and headers are larger than {limit} bytes; "
+            "send fewer or shorter headers",
+        )
+
+    def _reject(self, status: HTTPStatus, text: str) -> None:
+        """Send an error response for the request that is being read, stop reading and close."""
+        if self._is_rejected or self._transport.is_closing():
+            return
+        self._is_rejected = True
+        self._deadline.clear()
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            if reading.has_begun:  # it gets no second response
+                if reading in self._exchanges:
+                    reading.keeps_alive = False
+                else:
+                    self._transport.close()
+                return
+            reading.cancel()
+            self._exchanges.remove(reading)
+        rejection = Rejection(render(status_response(status, text), keeps_alive=False))
+        if self._exchanges:
+            self._exchanges[-1].hurry()
+        self._exchanges.append(rejection)
+        self._send_ready()

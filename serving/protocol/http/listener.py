@@ -1,19 +1,16 @@
-"""The HTTP listener of a gateway: a uvicorn server on its own socket, in a running event loop."""
+"""The HTTP listener of a gateway: its socket and its connections, in a running event loop."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Generator
-from functools import partial
-from typing import Any, Final
-
-import uvicorn
+from typing import Final
 
 from serving.dataplane.load_shedder import LoadShedder
 from serving.protocol.front_door import FrontDoor
-from serving.protocol.http.connection import Connection
+from serving.protocol.http.asgi_exchange import Application
+from serving.protocol.http.connection import Connection, Site
+from serving.protocol.http.inference_endpoint import InferenceEndpoint
 
 BACKLOG: Final = 2048
 """Connections that the kernel queues until the listener accepts them."""
@@ -21,41 +18,37 @@ BACKLOG: Final = 2048
 MAX_HEADER_BYTES: Final = 64 * 1024
 READ_TIMEOUT_S: Final = 60.0
 KEEP_ALIVE_S: Final = 75.0
-CLOSE_TIMEOUT_S: Final = 2
+CLOSE_TIMEOUT_S: Final = 2.0
 """Seconds until `close` cuts open connections. Their requests were drained before."""
 
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that installs no signal handlers."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
+CLOSE_POLL_S: Final = 0.01
+"""Interval, in seconds, at which `close` looks whether all connections have ended."""
 
 
 class HttpListener:
-    """Accepts HTTP connections for an ASGI application, from `start` to `close`."""
+    """Accepts HTTP connections, from `start` to `close`."""
 
     def __init__(
         self,
-        app: Any,
+        app: Application,
         host: str,
         port: int,
         *,
+        endpoint: InferenceEndpoint | None = None,
         front_door: FrontDoor | None = None,
         max_header_bytes: int = MAX_HEADER_BYTES,
         read_timeout_s: float = READ_TIMEOUT_S,
         keep_alive_s: float = KEEP_ALIVE_S,
-        close_timeout_s: int = CLOSE_TIMEOUT_S,
+        close_timeout_s: float = CLOSE_TIMEOUT_S,
     ) -> None:
         """Bind the port; 0 binds a free one. Gateways on one node share a port by SO_REUSEPORT.
 
-        `front_door` decides which inference requests are refused before they are parsed; without
-        one, none is.
+        `endpoint` answers inference requests, the ASGI application `app` all others. `front_door`
+        decides which inference requests are refused before they are parsed; without one, none is.
         A request is rejected if its request line and headers together are larger than
         `max_header_bytes`, or if it is incomplete and no data arrive for `read_timeout_s`. A
-        connection without a request is closed after `keep_alive_s`. A client that disconnects
-        cancels the task that runs `app`. Raises `OSError` if another program uses the port.
+        connection without a request is closed after `keep_alive_s`. Raises `OSError` if another
+        program uses the port.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # asyncio disables Nagle's algorithm only on sockets with an explicit protocol. Otherwise
@@ -69,51 +62,55 @@ class HttpListener:
             self._socket.close()
             raise
         self.port: int = self._socket.getsockname()[1]
-        protocol: Any = partial(
-            Connection,
+        self._close_timeout_s = close_timeout_s
+        self._site = Site(
+            app=app,
+            endpoint=endpoint,
+            front_door=front_door or FrontDoor(LoadShedder(), on_refused=lambda: None),
             max_header_bytes=max_header_bytes,
             read_timeout_s=read_timeout_s,
-            front_door=front_door or FrontDoor(LoadShedder(), on_refused=lambda: None),
+            keep_alive_s=keep_alive_s,
+            connections=set(),
+            tasks=set(),
         )
-        config = uvicorn.Config(
-            app,
-            loop="none",
-            interface="asgi3",
-            http=protocol,
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type]  # floats work
-            timeout_graceful_shutdown=close_timeout_s,
-        )
-        self._server = _Server(config)
-        self._task: asyncio.Task[None] | None = None
+        self._server: asyncio.Server | None = None
+        self._is_closed = False
 
     async def start(self) -> None:
         """Start to accept connections; return once they are accepted."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.001)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self._site), sock=self._socket, backlog=BACKLOG
+        )
 
     @property
     def is_alive(self) -> bool:
-        """True while the server runs."""
-        return self._task is not None and not self._task.done()
+        """True from `start` until `close`."""
+        return self._server is not None and not self._is_closed
 
     def stop_accepting(self) -> None:
         """Accept no more connections; open ones continue."""
-        for server in self._server.servers:
-            server.close()
+        if self._server is not None:
+            self._server.close()
 
     async def close(self) -> None:
         """Stop accepting, wait for open connections to end, then close them."""
-        self._server.should_exit = True
-        if self._task is None:
+        if self._server is None:
             self._socket.close()
-        else:
-            await self._task
+            return
+        self.stop_accepting()
+        site = self._site
+        for connection in list(site.connections):
+            connection.stop()
+        deadline = asyncio.get_running_loop().time() + self._close_timeout_s
+        while site.connections or site.tasks:
+            if asyncio.get_running_loop().time() > deadline:
+                self._cut()
+                break
+            await asyncio.sleep(CLOSE_POLL_S)
+        self._is_closed = True
+
+    def _cut(self) -> None:
+        for task in self._site.tasks:
+            task.cancel()
+        for connection in self._site.connections:
+            connection.abort()

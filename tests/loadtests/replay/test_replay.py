@@ -22,6 +22,7 @@ from tests.loadtests.longer import DURATIONS_S
 from tests.loadtests.replay.workloads import StallingApplication, workload
 from tests.loadtests.server import tiny_server
 from tests.serving.builders import in_process, multiply
+from tests.serving.protocol.http.asgi_gateway import AsgiGateway
 from tests.serving.protocol.http.sockets import LOOPBACK, listening
 
 
@@ -44,7 +45,7 @@ async def test_every_request_is_answered_once_and_its_parameters_are_returned() 
     classes = (SloClass("one", Slo()), SloClass("three", Slo(variant="int8"), size=3))
     class_of = [number % 2 for number in range(60)]
     load = workload(np.linspace(0, 0.1, 60), classes, class_of)
-    result = await run(in_process(counting).protocol, load)
+    result = await run(in_process(counting), load)
     outcomes, reported = result.outcomes, result.reported
     assert result.first_failure == ""
     assert (outcomes.status == RequestStatus.ANSWERED).all()
@@ -64,7 +65,7 @@ async def test_every_request_is_answered_once_and_its_parameters_are_returned() 
 async def test_a_stall_shows_in_all_requests_that_arrive_during_it() -> None:
     """The service answers once all requests have arrived: a closed loop would never get there."""
     load = workload(np.linspace(0.01, 0.2, 50))
-    result = await run(StallingApplication(in_process().protocol, count=50), load)
+    result = await run(StallingApplication(AsgiGateway(in_process()), count=50), load)
     assert (result.outcomes.status == RequestStatus.ANSWERED).all()
     took_s = result.outcomes.finished_s - load.arrivals_s
     assert (took_s >= load.arrivals_s[-1] - load.arrivals_s).all()
@@ -72,7 +73,7 @@ async def test_a_stall_shows_in_all_requests_that_arrive_during_it() -> None:
 
 async def test_the_wait_for_a_connection_is_part_of_the_latency() -> None:
     load = workload([0.01] * 6)
-    service = StallingApplication(in_process().protocol, count=2)
+    service = StallingApplication(AsgiGateway(in_process()), count=2)
     result = await run(service, load, connections=2)
     assert (result.outcomes.status == RequestStatus.ANSWERED).all()
     assert service.max_in_flight == result.client.connections == 2
@@ -85,7 +86,7 @@ async def test_the_wait_for_a_connection_is_part_of_the_latency() -> None:
 
 async def test_connections_grow_with_the_requests_in_flight() -> None:
     load = workload([0.01] * 50)
-    service = StallingApplication(in_process().protocol, count=50)
+    service = StallingApplication(AsgiGateway(in_process()), count=50)
     result = await run(service, load)
     assert (result.outcomes.status == RequestStatus.ANSWERED).all()
     assert service.max_in_flight == result.client.connections == 50
@@ -93,7 +94,7 @@ async def test_connections_grow_with_the_requests_in_flight() -> None:
 
 async def test_no_request_is_sent_early_and_delays_are_reported() -> None:
     load = workload(np.sort(np.random.default_rng(0).random(30) * 0.2))
-    service = StallingApplication(in_process().protocol)
+    service = StallingApplication(AsgiGateway(in_process()))
     result = await run(service, load)
     late_s = result.sent_s - load.arrivals_s
     assert (late_s > -1e-9).all()
@@ -116,11 +117,11 @@ async def test_unattainable_and_shed_requests_are_distinguished() -> None:
         """Opens the gate after five refusals: one request runs and one is queued."""
 
         def __init__(self) -> None:
-            self._protocol = in_process(held, slots=1, max_queue=1).protocol
+            self._gateway = AsgiGateway(in_process(held, slots=1, max_queue=1))
             self._refused = 0
 
         async def __call__(self, scope: object, receive: object, send: object) -> None:
-            await self._protocol(scope, receive, send)  # type: ignore[arg-type]
+            await self._gateway(scope, receive, send)  # type: ignore[arg-type]
             self._refused += not gate.is_set() and scope["method"] == "POST"  # type: ignore[index]
             if self._refused == 5:
                 gate.set()
@@ -144,8 +145,8 @@ async def test_unattainable_and_shed_requests_are_distinguished() -> None:
 async def test_requests_without_a_response_are_lost_after_the_grace_period() -> None:
     load = workload(np.linspace(0, 0.05, 20))
     for grace_s in DURATIONS_S:
-        protocol = in_process().protocol
-        service = StallingApplication(protocol, is_answered=lambda number: number % 4 != 3)
+        gateway = AsgiGateway(in_process())
+        service = StallingApplication(gateway, is_answered=lambda number: number % 4 != 3)
         result = await run(service, load, grace_s=grace_s)
         lost = result.outcomes.status == RequestStatus.LOST
         if lost.sum() == 5:
@@ -157,7 +158,7 @@ async def test_requests_without_a_response_are_lost_after_the_grace_period() -> 
 
 
 async def test_requests_without_a_connection_are_lost_and_not_sent() -> None:
-    service = StallingApplication(in_process().protocol, is_answered=lambda number: False)
+    service = StallingApplication(AsgiGateway(in_process()), is_answered=lambda number: False)
     result = await run(service, workload([0.0] * 5), connections=2, grace_s=0.05)
     assert (result.outcomes.status == RequestStatus.LOST).all()
     assert np.isnan(result.sent_s).sum() == result.client.waited == 3
@@ -167,7 +168,7 @@ async def test_requests_without_a_connection_are_lost_and_not_sent() -> None:
 async def test_idle_connections_closed_by_the_server_fail_no_request() -> None:
     for gap_s in DURATIONS_S:
         load = workload([0.0] * 3 + [gap_s] * 3)
-        async with listening(in_process().protocol, keep_alive_s=gap_s / 4) as listener:
+        async with listening(in_process(), keep_alive_s=gap_s / 4) as listener:
             result = await replay(f"http://{LOOPBACK}:{listener.port}", load)
         if result.client.waited == 3:
             break

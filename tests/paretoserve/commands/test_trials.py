@@ -20,9 +20,8 @@ from loadtests.trials.runs import Trial
 from paretoserve.main import cli
 from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import BatchResult
-from serving.protocol.http.application import HttpProtocol
 from tests.loadtests.catalogs import write_catalog
-from tests.serving.builders import in_process, multiply
+from tests.serving.builders import InProcess, in_process, multiply
 from tests.serving.protocol.http.sockets import LOOPBACK, listening
 from tests.waiting import GIVE_UP_S
 from variants.catalog.record import read_record
@@ -161,7 +160,7 @@ def test_an_error_of_the_caller_is_one_line(
 
 
 @contextmanager
-def serving(make: Callable[[], HttpProtocol]) -> Iterator[str]:
+def serving(make: Callable[[], InProcess]) -> Iterator[str]:
     """Serve in a separate thread with its own event loop; yields the URL."""
     started, ports = threading.Event(), list[int]()
     ended: list[Callable[[], object]] = []
@@ -188,7 +187,7 @@ def serving(make: Callable[[], HttpProtocol]) -> Iterator[str]:
 def test_replay_reports_the_outcomes_and_writes_batch_timings(
     catalog: Path, tmp_path: Path
 ) -> None:
-    with serving(lambda: in_process(max_queue=1000).protocol) as url:
+    with serving(lambda: in_process(max_queue=1000)) as url:
         result = invoke(
             "replay", url, "--slo", "name=lax,latency_ms=20000", "--slo", "name=pin,variant=int8",
             "--rate", "400", "--seconds", "0.5", "--out", tmp_path, *LAX_LAG, "--markdown",
@@ -225,7 +224,7 @@ def test_replay_reports_the_outcomes_and_writes_batch_timings(
 
 
 def test_replay_reports_nothing_if_the_client_itself_was_late() -> None:
-    with serving(lambda: in_process().protocol) as url:
+    with serving(lambda: in_process()) as url:
         result = invoke("replay", url, "--rate", "100", "--requests", "20",
                         "--slo", "anything", "--lag-ms", "0.000001")  # fmt: skip
     assert result.exit_code == 1
@@ -241,7 +240,7 @@ def test_replay_fails_when_a_request_failed(catalog: Path, tmp_path: Path) -> No
             raise RuntimeError("gone")
         return await multiply(variant, requests)
 
-    with serving(lambda: in_process(failing).protocol) as url:
+    with serving(lambda: in_process(failing)) as url:
         result = invoke("replay", url, "--rate", "200", "--requests", "60", *LAX_LAG,
                         "--catalog", catalog, "--slo", "anything", "--out", tmp_path)  # fmt: skip
     assert result.exit_code == 1

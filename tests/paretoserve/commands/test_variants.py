@@ -45,7 +45,7 @@ class Terminal:
 
 @pytest.fixture
 async def terminal(tmp_path: Path) -> AsyncIterator[Terminal]:
-    async with administered(tmp_path) as service, listening(service.gateway.protocol) as listener:
+    async with administered(tmp_path) as service, listening(service.gateway) as listener:
         yield Terminal(service, f"http://{LOOPBACK}:{listener.port}")
 
 

@@ -7,6 +7,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from serving.dataplane.request import RequestResult, Stage
 from serving.dataplane.scheduler import Scheduler
 from serving.errors import ServingError
 from serving.routing.policy.state import LaneKey
+from tests.serving.awaiting import ended
 from tests.serving.routing.planner_harness import ANY, new_planner
 
 
@@ -121,10 +123,24 @@ class SchedulerHarness:
         """Submit a request that is due `within` seconds from now."""
         key = LaneKey(variants, has_deadline=within < math.inf)
         return asyncio.create_task(
-            self.scheduler.submit(
-                inputs, key, size=size, deadline=self.clock.now + within, priority=priority
+            submit(
+                self.scheduler,
+                inputs,
+                key,
+                size=size,
+                deadline=self.clock.now + within,
+                priority=priority,
             )
         )
+
+
+async def submit(
+    scheduler: Scheduler[str, str], inputs: str, key: LaneKey, **terms: Any
+) -> RequestResult[str]:
+    """Return the result of a request. If the caller is cancelled, so is the request."""
+    return await ended(
+        lambda on_end: scheduler.submit(inputs, key, on_end=on_end, **terms), scheduler.cancel
+    )
 
 
 async def error_of(task: asyncio.Task[RequestResult[str]]) -> ServingError:

@@ -52,7 +52,7 @@ async def infer(
     gateway: InProcess, slo: Slo | None = None, inputs: Any = None, unit: str | None = None
 ) -> Answer:
     inputs = {"pixels": pixels()} if inputs is None else inputs
-    return await gateway.dataplane.infer(inputs, [], slo or Slo(), unit, LoopClock().time())
+    return await gateway.infer(inputs, slo, unit=unit)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ async def test_inputs_that_do_not_fit_the_model_are_refused(inputs: Any, message
 
 async def test_an_unknown_output_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="no output 'heat'; there is label, logits"):
-        await in_process().dataplane.infer({"pixels": pixels()}, ["heat"], Slo(), None, 0.0)
+        await in_process().infer({"pixels": pixels()}, outputs=["heat"])
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from tests.serving.dataplane.scheduler_harness import (
     ManualHosts,
     SchedulerHarness,
     error_of,
+    submit,
 )
 from tests.serving.routing.planner_harness import ANY, new_planner
 
@@ -187,7 +188,7 @@ async def test_overload_does_not_reduce_goodput(load: float, within: float, leas
         deadline = clock.now + within
         with contextlib.suppress(Overloaded, DeadlineExceeded):
             key = LaneKey(("only",))
-            await scheduler.submit("x", key, size=1, deadline=deadline, priority=10)
+            await submit(scheduler, "x", key, size=1, deadline=deadline, priority=10)
             on_time.append(clock.now <= deadline + 1e-9)
 
     tick_s, seconds, due = 0.0005, 0.3, 0.0
@@ -239,8 +240,8 @@ async def test_every_decision_is_timed() -> None:
     planner, _ = new_planner(clock.time, dense=1)
     scheduler = Scheduler(planner, hosts.run, clock, on_decision=took.append)
     task = asyncio.create_task(
-        scheduler.submit(
-            "a", LaneKey(ANY, has_deadline=False), size=1, deadline=math.inf, priority=10
+        submit(
+            scheduler, "a", LaneKey(ANY, has_deadline=False), size=1, deadline=math.inf, priority=10
         )
     )
     await clock.advance()

@@ -15,6 +15,7 @@ from tests.serving.dataplane.scheduler_harness import (
     ManualHosts,
     SchedulerHarness,
     settle,
+    submit,
 )
 from tests.serving.routing.planner_harness import new_planner
 
@@ -68,41 +69,12 @@ async def test_a_cancellation_triggers_a_new_decision() -> None:
     await asyncio.gather(held, other)
 
 
-async def test_a_request_cancelled_while_its_batch_is_being_sent_is_left_out() -> None:
-    harness = SchedulerHarness(dense=1)
-    running = harness.submit("running")
-    await harness.clock.advance()
-    cancelled, other = harness.submit("cancelled", size=5), harness.submit("other", size=2)
-    await harness.clock.advance()
-    cancelled.cancel()
-    harness.hosts.finish()  # the slot is filled again before the cancellation takes effect
-    await settle()
-    assert harness.hosts.batches == [("dense", ["other"])]
-    harness.hosts.finish()
-    assert (await other).batch_size == 2
-    await running
-    assert harness.cancelled == [("queued", 5)]
-
-
-async def test_a_batch_whose_requests_are_all_cancelled_is_not_sent() -> None:
-    harness = SchedulerHarness(dense=1)
-    running = harness.submit("running")
-    await harness.clock.advance()
-    cancelled = harness.submit("cancelled")
-    await harness.clock.advance()
-    cancelled.cancel()
-    harness.hosts.finish()
-    await running
-    await harness.clock.advance()
-    assert harness.hosts.received == ["running"]
-    assert harness.scheduler.is_idle
-
-
 async def test_a_lost_batch_is_sent_again_without_cancelled_requests() -> None:
     harness = SchedulerHarness(dense=1, int8=1)
     cancelled, other = harness.submit("cancelled"), harness.submit("other")
     await harness.clock.advance()
     cancelled.cancel()
+    await settle()
     harness.hosts.fail(HostLost("dense"))
     await harness.clock.advance()
     assert harness.hosts.batches == [("dense", ["other"])]
@@ -116,6 +88,7 @@ async def test_a_cancelled_request_is_not_queued_again_after_its_host_is_lost() 
     cancelled = harness.submit("cancelled")
     await harness.clock.advance()
     cancelled.cancel()
+    await settle()
     harness.scheduler.set_slots("dense", 0)
     harness.hosts.fail(HostLost("dense"))
     await settle()
@@ -136,17 +109,16 @@ async def test_a_request_queued_again_can_be_cancelled() -> None:
     assert harness.cancelled == [("queued", 4)]
 
 
-async def test_a_request_cancelled_while_it_is_shed_counts_as_cancelled() -> None:
+async def test_a_request_cancelled_after_it_was_shed_does_not_count_as_cancelled() -> None:
     harness = SchedulerHarness(max_queue=1)
     low = harness.submit("low", priority=50)
     await harness.clock.advance()
     important = harness.submit("important", priority=1)
-    asyncio.get_running_loop().call_soon(
-        low.cancel
-    )  # after the important request has taken its place
+    # After the important request has taken its place:
+    asyncio.get_running_loop().call_soon(low.cancel)
     await settle()
     assert low.cancelled()
-    assert harness.cancelled == [("queued", 1)]
+    assert harness.cancelled == []
     assert harness.scheduler.queued == 1
     important.cancel()
     await settle()
@@ -160,8 +132,8 @@ async def test_cancelled_requests_are_counted_by_stage() -> None:
     scheduler = Scheduler(planner, hosts.run, clock, on_cancelled=metrics.cancelled)
     for size in (4, 7):
         task = asyncio.create_task(
-            scheduler.submit(
-                "a", LaneKey(("dense",)), size=size, deadline=clock.now + 9, priority=10
+            submit(
+                scheduler, "a", LaneKey(("dense",)), size=size, deadline=clock.now + 9, priority=10
             )
         )
         await clock.advance()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -56,11 +55,10 @@ async def test_an_answer_has_the_accuracy_of_the_generation_that_was_admitted() 
         return await multiply(variant, requests)
 
     gateway = in_process(held)
-    infer = gateway.dataplane.infer
 
     def request() -> asyncio.Task[object]:
         inputs = {"pixels": pixels()}
-        return asyncio.create_task(infer(inputs, [], Slo(variant="int8"), None, time.monotonic()))
+        return asyncio.create_task(gateway.infer(inputs, Slo(variant="int8")))
 
     first, queued = request(), request()
     await asyncio.sleep(0.01)
@@ -82,7 +80,7 @@ async def test_an_answer_has_the_accuracy_of_the_generation_that_was_admitted() 
 async def test_statistics_are_those_of_the_generation_that_is_served() -> None:
     gateway = in_process()
     inputs = {"pixels": pixels()}
-    await gateway.dataplane.infer(inputs, [], Slo(variant="int8"), None, time.monotonic())
+    await gateway.infer(inputs, Slo(variant="int8"))
     assert gateway.dataplane.statistics("int8").success.count == 1
     serve(gateway, {"dense": PROFILES["dense"], "int8": NEXT})
     assert gateway.dataplane.statistics("int8").success.count == 0
@@ -99,7 +97,7 @@ async def test_ready_stays_true_when_variants_are_added_and_ends_without_variant
     gateway.dataplane.serve({})
     assert not gateway.dataplane.is_ready
     with pytest.raises(NotReady):
-        await gateway.dataplane.infer({"pixels": pixels()}, [], Slo(), None, time.monotonic())
+        await gateway.infer({"pixels": pixels()})
     gateway.dataplane.serve(PROFILES)
     assert gateway.dataplane.is_ready
 
@@ -112,7 +110,7 @@ async def test_an_experiment_pauses_while_a_variant_of_its_arms_is_not_served(
 
     async def arm() -> object:
         inputs = {"pixels": pixels()}
-        answer = await gateway.dataplane.infer(inputs, [], Slo(), "unit", time.monotonic())
+        answer = await gateway.infer(inputs, unit="unit")
         return answer.explanation.get("arm")
 
     assigned = await arm()

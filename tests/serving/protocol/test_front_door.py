@@ -19,7 +19,7 @@ async def test_requests_inside_count_for_both_transports() -> None:
     gateway = in_process(gate := Gate())
     door = Door(limit=2)
     async with (
-        listening(gateway.protocol, front_door=door.door) as http,
+        listening(gateway, front_door=door.door) as http,
         serving(gateway, front_door=door.door) as channel,
     ):
         client = RawClient(http.port)

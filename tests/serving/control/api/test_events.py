@@ -21,7 +21,7 @@ Event = tuple[str, str, dict[str, Any]]
 @asynccontextmanager
 async def connected(service: Administered) -> AsyncIterator[httpx.AsyncClient]:
     async with (
-        listening(service.gateway.protocol) as listener,
+        listening(service.gateway) as listener,
         httpx.AsyncClient(
             base_url=f"http://{LOOPBACK}:{listener.port}",
             headers=authorization(ADMIN_TOKEN),

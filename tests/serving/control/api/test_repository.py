@@ -80,7 +80,7 @@ class Triton:
 async def connected(service: Administered, name: str) -> AsyncIterator[Triton]:
     module = CLIENTS[name]
     async with (
-        listening(service.gateway.protocol) as http,
+        listening(service.gateway) as http,
         listening_grpc(protocol(service.gateway)) as grpc,
     ):
         is_grpc = name.startswith("grpc")

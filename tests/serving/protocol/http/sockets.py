@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from serving.protocol.http.listener import HttpListener
+from tests.serving.builders import InProcess
 from tests.serving.protocol.calls import INFER, body
 
 LOOPBACK = "127.0.0.1"
@@ -55,8 +56,11 @@ async def is_open(port: int) -> bool:
 
 
 @asynccontextmanager
-async def listening(app: object, port: int = 0, **limits: Any) -> AsyncIterator[HttpListener]:
+async def listening(app: Any, port: int = 0, **limits: Any) -> AsyncIterator[HttpListener]:
+    """Listen for an application, or for all requests of a gateway without hosts."""
     # The time-out is long, so that a busy machine does not cut requests that a test keeps open.
+    if isinstance(app, InProcess):
+        app, limits = app.protocol, {"endpoint": app.endpoint, **limits}
     listener = HttpListener(app, LOOPBACK, port, close_timeout_s=HANG_S, **limits)
     await listener.start()
     try:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -216,26 +216,6 @@ async def test_errors_due_to_load_are_logged_at_level_debug(
             assert len(records) == count, level
     assert (vars(records[0])["error"], vars(records[0])["path"]) == (error.__name__, INFER)
     assert vars(records[0])["status"] == STATUS[error].http
-
-
-async def test_a_client_that_disconnects_within_its_body_gets_no_response() -> None:
-    messages: Iterator[Mapping[str, Any]] = iter(
-        [
-            {"type": "http.request", "body": b"{", "more_body": True},
-            {"type": "http.disconnect"},
-        ]
-    )
-    sent = []
-
-    async def receive() -> Mapping[str, Any]:
-        return next(messages)
-
-    async def send(message: Mapping[str, Any]) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": INFER, "headers": []}
-    await in_process().protocol(scope, receive, send)
-    assert sent == []
 
 
 async def test_errors_before_the_data_plane_are_counted() -> None:

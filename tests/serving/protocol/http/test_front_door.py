@@ -7,35 +7,32 @@ import json
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 
+from serving.dataplane.gateway_delay import Admission, GatewayDelay
 from serving.dataplane.load_shedder import LoadShedder
-from serving.protocol.front_door import REFUSAL, FrontDoor
-from serving.protocol.http.refusal import allowed_s_of, rank_of
+from serving.protocol.front_door import REFUSAL, FrontDoor, read_allowed_s, read_rank
+from serving.protocol.http.place import Place, find_place
 from serving.routing.slo import DEFAULT_PRIORITY
-from tests.serving.protocol.calls import INFER
+from tests.serving.builders import in_process
+from tests.serving.protocol.calls import INFER, Gate
 from tests.serving.protocol.door import Door, shut
-from tests.serving.protocol.http.sockets import (
-    SMALL,
-    RawClient,
-    get,
-    listening,
-    post,
-    read_then_respond,
-)
+from tests.serving.protocol.http.sockets import SMALL, RawClient, listening, post
 from tests.waiting import until
 
-DONE = b"done"
-"""End of a response of `read_then_respond`."""
+DONE = b'"model_name"'
+"""A part of each answer."""
+GET = b"GET /v2/health/live HTTP/1.1\r\n\r\n"
+LIVE = b'{"live":true}'
+"""End of the response to `GET`."""
 REFUSED = REFUSAL.encode() + b'"}'
 """End of a refusal."""
 
 
 async def test_a_refusal_has_status_retry_after_and_a_body_that_helps() -> None:
     door = shut()
-    async with listening(read_then_respond, front_door=door.door) as listener:
+    async with listening(in_process(), front_door=door.door) as listener:
         client = RawClient(listener.port)
         await client.send(post(SMALL))
         head, _, content = (await client.read_until(REFUSED)).partition(b"\r\n\r\n")
@@ -55,7 +52,7 @@ async def test_a_refusal_has_status_retry_after_and_a_body_that_helps() -> None:
 
 async def test_a_refused_connection_stays_open_and_can_be_let_in_later() -> None:
     door = shut()
-    async with listening(read_then_respond, front_door=door.door) as listener:
+    async with listening(in_process(), front_door=door.door) as listener:
         client = RawClient(listener.port)
         for _ in range(3):
             await client.send(post(SMALL))
@@ -72,7 +69,7 @@ async def test_a_request_that_waits_is_let_in_when_another_leaves_the_newest_fir
 ) -> None:
     monkeypatch.setattr("serving.dataplane.load_shedder.MAX_WAIT_S", 1e3)
     door = shut()
-    async with listening(read_then_respond, front_door=door.door) as listener:
+    async with listening(in_process(), front_door=door.door) as listener:
         clients = [RawClient(listener.port) for _ in range(3)]
         for number, client in enumerate(clients, 1):
             await client.send(post(SMALL))
@@ -86,19 +83,23 @@ async def test_a_request_that_waits_is_let_in_when_another_leaves_the_newest_fir
     assert door.refused == 0
 
 
-async def test_the_application_learns_how_long_a_request_waited(
+async def test_the_data_plane_learns_how_long_a_request_waited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("serving.dataplane.load_shedder.MAX_WAIT_S", 1e3)
-    waited: list[float | None] = []
+    waited: list[float] = []
+    admit = GatewayDelay.admit
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        waited.append(scope.get("waited"))
-        await read_then_respond(scope, receive, send)
+    def record(
+        delay: GatewayDelay, received: float, allowed_s: float, now: float, waited_s: float
+    ) -> Admission:
+        waited.append(waited_s)
+        return admit(delay, received, allowed_s, now, waited_s)
 
+    monkeypatch.setattr(GatewayDelay, "admit", record)
     door, now = shut(), 50.0
     door.door.now = lambda: now
-    async with listening(app, front_door=door.door) as listener:
+    async with listening(in_process(), front_door=door.door) as listener:
         client = RawClient(listener.port)
         await client.send(post(SMALL))
         await until(partial(door.has_waiting, 1))
@@ -108,7 +109,7 @@ async def test_the_application_learns_how_long_a_request_waited(
         await client.send(post(SMALL))  # is let in at once
         await client.read_until(DONE)
         client.close()
-    assert waited == [pytest.approx(0.25), None]
+    assert waited == [pytest.approx(0.25), 0.0]
 
 
 @pytest.mark.parametrize("leave", [RawClient.close, RawClient.reset], ids=["closes", "resets"])
@@ -117,7 +118,7 @@ async def test_a_client_that_leaves_while_it_waits_is_forgotten(
 ) -> None:
     monkeypatch.setattr("serving.dataplane.load_shedder.MAX_WAIT_S", 1e3)
     door = shut()
-    async with listening(read_then_respond, front_door=door.door) as listener:
+    async with listening(in_process(), front_door=door.door) as listener:
         gone, client = RawClient(listener.port), RawClient(listener.port)
         await gone.send(post(SMALL))
         await until(partial(door.has_waiting, 1))
@@ -136,7 +137,7 @@ async def test_requests_that_wait_are_refused_when_the_server_stops(
 ) -> None:
     monkeypatch.setattr("serving.dataplane.load_shedder.MAX_WAIT_S", 1e3)
     door = shut()
-    async with listening(read_then_respond, front_door=door.door) as listener:
+    async with listening(in_process(), front_door=door.door) as listener:
         client = RawClient(listener.port)
         await client.send(post(SMALL))
         await until(partial(door.has_waiting, 1))
@@ -147,7 +148,7 @@ async def test_requests_that_wait_are_refused_when_the_server_stops(
 @pytest.mark.parametrize(
     "message",
     [
-        pytest.param(get(20), id="a GET"),
+        pytest.param(GET, id="a GET"),
         pytest.param(
             b"POST /v2/repository/index HTTP/1.1\r\ncontent-length: 0\r\n\r\n", id="another POST"
         ),
@@ -159,10 +160,10 @@ async def test_requests_that_wait_are_refused_when_the_server_stops(
 )
 async def test_other_requests_are_let_in(message: bytes) -> None:
     door = shut()
-    async with listening(read_then_respond, front_door=door.door) as listener:
+    async with listening(in_process(), front_door=door.door) as listener:
         client = RawClient(listener.port)
         await client.send(message)
-        assert (await client.read_until(DONE)).startswith(b"HTTP/1.1 200")
+        assert (await client.read_until(b"}")).startswith(b"HTTP/1.1 200")
         client.close()
     assert door.refused == 0
 
@@ -173,7 +174,7 @@ async def test_other_requests_are_let_in(message: bytes) -> None:
     ids=["HTTP/1.0", "connection: close"],
 )
 async def test_a_connection_that_is_not_kept_closes_after_the_refusal(head: bytes) -> None:
-    async with listening(read_then_respond, front_door=shut().door) as listener:
+    async with listening(in_process(), front_door=shut().door) as listener:
         client = RawClient(listener.port)
         message = head % INFER.encode() + b"content-length: %d\r\n\r\n" % len(SMALL) + SMALL
         await client.send(message)
@@ -185,29 +186,28 @@ async def test_a_connection_that_is_not_kept_closes_after_the_refusal(head: byte
 
 async def test_a_body_in_pieces_is_read_to_its_end_before_the_next_request() -> None:
     door = shut()
-    async with listening(read_then_respond, front_door=door.door) as listener:
+    async with listening(in_process(), front_door=door.door) as listener:
         client = RawClient(listener.port)
         message = post(b"x" * 300_000)
         for start in range(0, len(message), 50_000):
             await client.send(message[start : start + 50_000])
             await asyncio.sleep(0)
         await client.read_until(REFUSED)
-        await client.send(get(20))
-        assert (await client.read_until(DONE)).startswith(b"HTTP/1.1 200")
+        await client.send(GET)
+        assert (await client.read_until(LIVE)).startswith(b"HTTP/1.1 200")
         client.close()
     assert door.refused == 1
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
     door = shut()
-    async with listening(read_then_respond, front_door=door.door) as listener:
+    async with listening(in_process(), front_door=door.door) as listener:
         client = RawClient(listener.port)
-        await client.send(post(SMALL) + get(20) + post(SMALL) + get(20))
-        response = await client.read_until(DONE, times=2)
+        await client.send(post(SMALL) + GET + post(SMALL) + GET)
+        response = await client.read_until(LIVE, times=2)
         client.close()
-    # The second inference request waits behind a running one, and is let in.
-    assert re.findall(rb"HTTP/1.1 (\d+)", response)[:3] == [b"429", b"200", b"200"]
-    assert door.refused == 1
+    assert re.findall(rb"HTTP/1.1 (\d+)", response) == [b"429", b"200", b"429", b"200"]
+    assert door.refused == 2
 
 
 async def hold(door: Door, port: int) -> list[RawClient]:
@@ -222,13 +222,13 @@ async def hold(door: Door, port: int) -> list[RawClient]:
 
 async def test_refusals_are_held_while_there_are_many_and_sent_when_the_server_stops() -> None:
     door = shut()
-    async with listening(read_then_respond, front_door=door.door) as listener:
+    async with listening(in_process(), front_door=door.door) as listener:
         clients = await hold(door, listener.port)
         reads = [asyncio.create_task(client.read_until(REFUSED)) for client in clients]
         await asyncio.sleep(0)
         assert not any(read.done() for read in reads)
         # A client that sends its next request gets the response to the first one now.
-        await clients[0].send(get(20))
+        await clients[0].send(GET)
         await asyncio.wait_for(reads[0], 30)
     for read in reads[1:]:
         assert b"429" in await read
@@ -240,32 +240,26 @@ async def test_a_client_that_leaves_while_its_refusal_is_held_is_forgotten(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     door = shut()
-    async with listening(read_then_respond, front_door=door.door) as listener:
+    async with listening(in_process(), front_door=door.door) as listener:
         for client in await hold(door, listener.port):
             client.reset()
         survivor = RawClient(listener.port)
-        await survivor.send(get(20))
-        await survivor.read_until(DONE)
+        await survivor.send(GET)
+        await survivor.read_until(LIVE)
         survivor.close()
     assert not caplog.records
 
 
 async def test_requests_are_counted_until_they_are_answered_or_their_clients_leave() -> None:
-    door = Door(limit=8)
-    release = asyncio.Event()
-
-    async def wait_then_respond(scope: object, receive: object, send: object) -> None:
-        await release.wait()
-        await read_then_respond(scope, receive, send)  # type: ignore[arg-type]
-
-    async with listening(wait_then_respond, front_door=door.door) as listener:
+    door, gate = Door(limit=8), Gate()
+    async with listening(in_process(gate), front_door=door.door) as listener:
         clients = [RawClient(listener.port) for _ in range(3)]
         for client in clients:
             await client.send(post(SMALL))
         await until(lambda: door.shedder.inside == 3)
         clients[0].reset()
         await until(lambda: door.shedder.inside == 2)
-        release.set()
+        gate.open.set()
         for client in clients[1:]:
             await client.read_until(DONE)
         await until(lambda: door.shedder.inside == 0)
@@ -273,29 +267,63 @@ async def test_requests_are_counted_until_they_are_answered_or_their_clients_lea
             client.close()
 
 
+async def test_requests_that_fail_at_once_let_all_others_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each leaves as soon as it is let in: hundreds of them must not be nested calls."""
+    monkeypatch.setattr("serving.dataplane.load_shedder.MAX_WAIT_S", 1e3)
+    door, count = shut(), 500
+    async with listening(in_process(), front_door=door.door) as listener:
+        clients = [RawClient(listener.port) for _ in range(count)]
+        for client in clients:
+            await client.send(post(b"no JSON"))
+        await until(partial(door.has_waiting, count))
+        door.door.leave(DEFAULT_PRIORITY)
+        for client in clients:
+            assert (await client.read_until(b"}")).startswith(b"HTTP/1.1 400")
+            client.close()
+    assert door.shedder.inside == 7
+
+
 @pytest.mark.parametrize(
-    ("method", "target", "priority", "rank"),
+    ("target", "place"),
     [
-        ("POST", "/v2/models/m/infer", None, DEFAULT_PRIORITY),
-        ("POST", "/v2/models/m/versions/v/infer?a=b", b"3", 3),
-        ("POST", "/v2/models/m/infer", b"0", DEFAULT_PRIORITY),
-        ("POST", "/v2/models/m/infer", b"high", DEFAULT_PRIORITY),
-        ("POST", "/v2/models/m/infer", b"nan", DEFAULT_PRIORITY),
-        ("GET", "/v2/models/m/infer", None, None),
-        ("POST", "/v2/repository/index", b"3", None),
+        (b"/v2/models/m/infer", Place("m", None)),
+        (b"/v2/models/m/versions/v/infer?a=b", Place("m", "v")),
+        (b"http://host/v2/models/m/infer", Place("m", None)),
+        (b"/v2/models/a%2Fversions%2Fb/infer", Place("a/versions/b", None)),
+        (b"/v2/models/" + b"m" * 300 + b"/infer", Place("m" * 300, None)),
+        (b"/v2/models/m", None),
+        (b"/v2/repository/index", None),
+        (b"*", None),
+        (b"http://host", None),
+    ],
+)
+def test_inference_requests_are_recognized_by_their_targets(
+    target: bytes, place: Place | None
+) -> None:
+    assert find_place(target) == place
+
+
+@pytest.mark.parametrize(
+    ("value", "rank"),
+    [
+        (None, DEFAULT_PRIORITY),
+        (b"3", 3),
+        ("3", 3),
+        (b"0", DEFAULT_PRIORITY),
+        (b"high", DEFAULT_PRIORITY),
+        (b"nan", DEFAULT_PRIORITY),
     ],
 )
 def test_the_priority_of_an_inference_request_is_that_of_its_header(
-    method: str, target: str, priority: bytes | None, rank: int | None
+    value: bytes | str | None, rank: int
 ) -> None:
-    headers = [(b"host", b"x")]
-    if priority is not None:
-        headers.append((b"x-slo-priority", priority))
-    assert rank_of(method, target, headers) == rank
+    assert read_rank(value) == rank
 
 
 async def test_the_deadline_in_a_header_decides_how_old_a_request_may_be() -> None:
     door = FrontDoor(LoadShedder(), lambda: None, lambda: 100.0)
-    headers = [(b"x-slo-latency-ms", b"50")]
-    assert door.is_open(DEFAULT_PRIORITY, allowed_s_of(headers), 100.0 - 0.020)
-    assert not door.is_open(DEFAULT_PRIORITY, allowed_s_of(headers), 100.0 - 0.040)
+    allowed_s = read_allowed_s(b"50")
+    assert door.is_open(DEFAULT_PRIORITY, allowed_s, 100.0 - 0.020)
+    assert not door.is_open(DEFAULT_PRIORITY, allowed_s, 100.0 - 0.040)

@@ -99,7 +99,7 @@ async def test_empty_lines_between_requests_do_not_count() -> None:
 
 
 async def test_bodies_and_pipelined_requests_do_not_count() -> None:
-    app = in_process().protocol
+    app = in_process()
     async with listening(app, max_header_bytes=LIMIT) as listener:
         raw = RawClient(listener.port)
         # First several requests in one read, then one request in several reads.

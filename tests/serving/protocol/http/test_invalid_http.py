@@ -50,7 +50,7 @@ from tests.serving.protocol.http.sockets import (
     ],
 )
 async def test_invalid_http_gets_an_error_and_the_next_request_is_answered(message: bytes) -> None:
-    async with listening(in_process().protocol) as listener:
+    async with listening(in_process()) as listener:
         reader, writer = await asyncio.open_connection(LOOPBACK, listener.port)
         writer.write(message)
         writer.write_eof()
@@ -66,7 +66,7 @@ async def test_invalid_http_gets_an_error_and_the_next_request_is_answered(messa
 async def test_a_rejected_client_can_send_its_whole_request_and_gets_the_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.protocol.http.limited_connection.LINGER_S", HANG_S)
+    monkeypatch.setattr("serving.protocol.http.connection.LINGER_S", HANG_S)
     async with listening(StaticApp(b"never")) as listener:
         raw = RawClient(listener.port)
         await raw.send(b"GET / HTTP/1.1\r\na: " + b"x" * 20_000_000)
@@ -77,7 +77,7 @@ async def test_a_rejected_client_can_send_its_whole_request_and_gets_the_error(
 async def test_a_rejected_client_that_keeps_sending_is_disconnected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.protocol.http.limited_connection.LINGER_S", 0.01)
+    monkeypatch.setattr("serving.protocol.http.connection.LINGER_S", 0.01)
     async with listening(StaticApp(b"never")) as listener:
         raw = RawClient(listener.port)
         await raw.send(b"nonsense\r\n\r\n")
@@ -101,7 +101,7 @@ async def test_invalid_http_after_a_running_request_closes_the_connection_withou
     None
 ):
     gate = Gate()
-    async with listening(in_process(gate).protocol) as listener:
+    async with listening(in_process(gate)) as listener:
         raw = RawClient(listener.port)
         await raw.send(post(SMALL))
         await gate.entered.wait()

@@ -23,7 +23,7 @@ from tests.serving.protocol.http.sockets import (
 
 
 async def test_the_gateway_answers_over_a_real_socket() -> None:
-    async with listening(in_process().protocol) as listener, http_client(listener.port) as client:
+    async with listening(in_process()) as listener, http_client(listener.port) as client:
         assert listener.is_alive
         response = await client.post(INFER, json=body(pixels(3)))
         assert_answers(response, "dense", pixels(3))
@@ -34,7 +34,7 @@ async def test_the_gateway_answers_over_a_real_socket() -> None:
 async def test_a_streamed_body_over_the_limit_is_rejected_and_the_next_request_is_answered() -> (
     None
 ):
-    app = in_process(max_body_bytes=1_000).protocol
+    app = in_process(max_body_bytes=1_000)
     async with listening(app) as listener, http_client(listener.port) as client:
         response = await client.post(INFER, content=chunks(b" " * 600, b" " * 600))
         assert response.status_code == 413
@@ -74,7 +74,7 @@ def test_a_port_that_another_program_uses_raises() -> None:
 async def test_close_waits_for_open_requests_and_accepts_no_connections() -> None:
     gate = Gate()
     async with (
-        listening(in_process(gate).protocol) as listener,
+        listening(in_process(gate)) as listener,
         http_client(listener.port) as client,
     ):
         running = asyncio.create_task(client.post(INFER, json=body()))

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from serving.protocol.http.limited_connection import MAX_QUEUED
+from serving.protocol.http.connection import MAX_QUEUED
 from tests.serving.protocol.http.sockets import (
     RawClient,
     Receive,

@@ -42,7 +42,7 @@ async def test_an_incomplete_request_times_out_and_a_slow_response_does_not(
     begun: bytes,
 ) -> None:
     gate = Gate()
-    app = in_process(gate).protocol
+    app = in_process(gate)
     async with (
         listening(app, read_timeout_s=0.2) as listener,
         http_client(listener.port) as client,
@@ -66,7 +66,7 @@ async def test_an_incomplete_request_times_out_and_a_slow_response_does_not(
 
 
 async def test_an_incomplete_request_gets_no_second_response() -> None:
-    app = in_process(max_body_bytes=10).protocol
+    app = in_process(max_body_bytes=10)
     async with listening(app, read_timeout_s=0.2) as listener:
         raw = RawClient(listener.port)
         await raw.send(f"POST {INFER} HTTP/1.1\r\ncontent-length: 50\r\n\r\n{{".encode())
@@ -98,7 +98,7 @@ async def test_a_client_whose_connection_is_not_read_does_not_time_out() -> None
 
 async def test_a_time_out_does_not_affect_an_earlier_pipelined_request() -> None:
     gate = Gate()
-    async with listening(in_process(gate).protocol, read_timeout_s=0.2) as listener:
+    async with listening(in_process(gate), read_timeout_s=0.2) as listener:
         raw = RawClient(listener.port)
         await raw.send(post(SMALL) + b"GET /v2")
         await gate.entered.wait()
@@ -158,7 +158,7 @@ async def test_empty_lines_do_not_keep_a_connection_open() -> None:
 
 async def test_a_connection_with_a_request_is_not_closed() -> None:
     gate = Gate()
-    async with listening(in_process(gate).protocol, keep_alive_s=KEEP_ALIVE_S) as listener:
+    async with listening(in_process(gate), keep_alive_s=KEEP_ALIVE_S) as listener:
         queued, begun, idle = (RawClient(listener.port) for _ in range(3))
         await queued.send(post(SMALL))
         await begun.send(post(SMALL)[:20])

@@ -24,7 +24,7 @@ def post(document: Mapping[str, Any], headers: bytes = H2C) -> bytes:
 
 @pytest.mark.parametrize("piece", [1, 100, 100_000])
 async def test_requests_that_offer_an_upgrade_are_answered(piece: int) -> None:
-    async with listening(in_process().protocol) as listener:
+    async with listening(in_process()) as listener:
         raw = RawClient(listener.port)
         for name in ("first", "second"):
             message = post(body(pixels(), id=name))
@@ -37,7 +37,7 @@ async def test_requests_that_offer_an_upgrade_are_answered(piece: int) -> None:
 
 
 async def test_requests_that_offer_an_upgrade_can_be_pipelined() -> None:
-    async with listening(in_process().protocol) as listener:
+    async with listening(in_process()) as listener:
         raw = RawClient(listener.port)
         await raw.send(b"".join(post(body(id=name)) for name in "abc"))
         response = await raw.read_until(b"deadline_met", times=3)
@@ -48,7 +48,7 @@ async def test_requests_that_offer_an_upgrade_can_be_pipelined() -> None:
 
 
 async def test_connection_close_beside_an_upgrade_is_respected() -> None:
-    async with listening(in_process().protocol) as listener:
+    async with listening(in_process()) as listener:
         raw = RawClient(listener.port)
         await raw.send(post(body(), b"Connection: close, Upgrade\r\nUpgrade: h2c\r\n"))
         assert (await raw.read()).startswith(b"HTTP/1.1 200")
@@ -58,7 +58,7 @@ async def test_connection_close_beside_an_upgrade_is_respected() -> None:
 async def test_thousands_of_requests_that_offer_an_upgrade_can_be_pipelined(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.protocol.http.limited_connection.MAX_QUEUED", 2_000)
+    monkeypatch.setattr("serving.protocol.http.connection.MAX_QUEUED", 2_000)
     async with listening(StaticApp(b"done")) as listener:
         raw = RawClient(listener.port)
         await raw.send((b"GET / HTTP/1.1\r\n" + H2C + b"\r\n") * 2_000)
@@ -67,7 +67,7 @@ async def test_thousands_of_requests_that_offer_an_upgrade_can_be_pipelined(
 
 
 async def test_http_1_0_with_an_upgrade_closes_the_connection() -> None:
-    async with listening(in_process().protocol) as listener:
+    async with listening(in_process()) as listener:
         raw = RawClient(listener.port)
         await raw.send(b"GET /v2 HTTP/1.0\r\n" + H2C + b"\r\n")
         assert b"connection: close" in await raw.read()
@@ -86,7 +86,7 @@ async def test_http_1_0_with_an_upgrade_closes_the_connection() -> None:
 async def test_other_protocols_are_not_supported(
     message: bytes, status: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with listening(in_process().protocol) as listener:
+    async with listening(in_process()) as listener:
         raw = RawClient(listener.port)
         await raw.send(message)
         response = await raw.read_until(b"}")

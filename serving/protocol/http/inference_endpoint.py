@@ -1,0 +1,199 @@
+"""Inference requests over HTTP: parses whole requests, starts them and renders their responses.
+
+    head, body ─▶ InferRequest ─▶ Inference.start ─▶ callback ─▶ Response
+
+It makes no decision, and no task: a response is passed to a callback, often much later.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Final
+
+from serving.dataplane.call import Call
+from serving.dataplane.dataplane import DataPlane
+from serving.errors import InvalidRequest, RequestTooLarge, ServingError
+from serving.protocol.control import AUTHORIZATION, Caller
+from serving.protocol.failure import INTERNAL_ERROR, log_failure
+from serving.protocol.http.codec import parse_request, render_response
+from serving.protocol.http.compression import compress, decompress
+from serving.protocol.http.head import RequestHead
+from serving.protocol.http.place import Place
+from serving.protocol.http.response import BINARY, JSON, Response, error_response, status_response
+from serving.protocol.inference import Inference
+from serving.protocol.messages import InferRequest, InferResponse
+
+JSON_LENGTH: Final = b"inference-header-content-length"
+
+
+class InferenceEndpoint:
+    """Answers the inference requests of a gateway over HTTP."""
+
+    def __init__(
+        self,
+        dataplane: DataPlane,
+        inference: Inference,
+        *,
+        max_body_bytes: int,
+        check_caller: Callable[[Caller], None] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`check_caller` raises `Unauthorized` for a caller that may not send requests."""
+        self.max_body_bytes = max_body_bytes
+        self._dataplane = dataplane
+        self._inference = inference
+        self._check_caller = check_caller
+        self._now = now
+
+    def check_head(self, head: RequestHead, fields: Mapping[bytes, bytes]) -> Response | None:
+        """Return the error response that the head of a request makes necessary, if any.
+
+        `fields` are its headers.
+        """
+        try:
+            if self._check_caller is not None:
+                self._check_caller(_caller(head, fields))
+            if int(fields.get(b"content-length", b"0")) > self.max_body_bytes:
+                raise self._too_large()
+        except ServingError as failure:
+            self._dataplane.rejected(failure)
+            return _failed(head, failure)
+        return None
+
+    def too_large(self, head: RequestHead) -> Response:
+        """Count a request whose body is too large, and return the response to it."""
+        failure = self._too_large()
+        self._dataplane.rejected(failure)
+        return _failed(head, failure)
+
+    def start(
+        self,
+        head: RequestHead,
+        fields: Mapping[bytes, bytes],
+        place: Place,
+        body: bytes,
+        waited_s: float,
+        on_response: Callable[[Response], None],
+    ) -> Call | None:
+        """Answer a request: `on_response` is called with the response, now or later.
+
+        It waited at the front door for `waited_s`. Returns the call, for `cancel`; None if the
+        response is there already.
+        """
+        try:
+            request = self._parse(fields, place, body)
+            return self._inference.start(
+                place.model,
+                place.variant,
+                request,
+                _metadata(fields),
+                head.arrived,
+                partial(self._end, head, fields, request, on_response),
+                waited_s=waited_s,
+            )
+        except Exception as failure:
+            on_response(self._failure(head, failure))
+            return None
+
+    def cancel(self, call: Call) -> None:
+        """Forget a request whose client has gone."""
+        self._inference.cancel(call)
+
+    def _parse(self, fields: Mapping[bytes, bytes], place: Place, body: bytes) -> InferRequest:
+        try:
+            coding = fields.get(b"content-encoding")
+            if coding is not None:
+                body = decompress(body, coding, self.max_body_bytes)
+            json_length = _json_length(fields)
+        except ServingError as failure:
+            self._dataplane.rejected(failure)
+            raise
+        try:
+            return parse_request(body, json_length, self._dataplane.model.inputs)
+        except ServingError as failure:
+            self._inference.reject(place.model, place.variant, failure)
+            raise
+
+    def _end(
+        self,
+        head: RequestHead,
+        fields: Mapping[bytes, bytes],
+        request: InferRequest,
+        on_response: Callable[[Response], None],
+        result: InferResponse | ServingError,
+    ) -> None:
+        answered_at = self._now()
+        if isinstance(result, ServingError):
+            on_response(_failed(head, result))
+            return
+        try:
+            response = _render(request, result, fields.get(b"accept-encoding"))
+        except Exception as failure:
+            on_response(self._failure(head, failure))
+            return
+        on_response(response)
+        self._dataplane.record_written(self._now() - answered_at)
+
+    def _failure(self, head: RequestHead, failure: Exception) -> Response:
+        if isinstance(failure, ServingError):
+            return _failed(head, failure)
+        self._dataplane.rejected(failure)
+        log_failure(failure, head.target.decode("latin-1"))
+        return status_response(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
+
+    def _too_large(self) -> RequestTooLarge:
+        return RequestTooLarge(
+            f"the body is larger than {self.max_body_bytes} bytes; send fewer samples"
+        )
+
+
+def _caller(head: RequestHead, fields: Mapping[bytes, bytes]) -> Caller:
+    """Return who sent a request."""
+    authorization = fields.get(AUTHORIZATION.encode())
+    return Caller(
+        None if authorization is None else authorization.decode("latin-1"),
+        head.client[0] if head.client else "",
+    )
+
+
+def _failed(head: RequestHead, failure: ServingError) -> Response:
+    log_failure(failure, head.target.decode("latin-1"))
+    return error_response(failure)
+
+
+def _render(request: InferRequest, response: InferResponse, accepted: bytes | None) -> Response:
+    content, json_length = render_response(response, request.outputs, request.binary_output)
+    content_type, headers = JSON, []
+    if json_length is not None:
+        content_type = BINARY
+        headers.append((JSON_LENGTH, b"%d" % json_length))
+    # Other routes are not compressed: tritonclient always sends Accept-Encoding, but decompresses
+    # only inference responses.
+    content, coding = compress(content, accepted)
+    if coding is not None:
+        headers += [(b"content-encoding", coding), (b"vary", b"accept-encoding")]
+    return Response(content, content_type, headers=headers)
+
+
+def _json_length(fields: Mapping[bytes, bytes]) -> int | None:
+    text = fields.get(JSON_LENGTH)
+    if text is None:
+        return None
+    if not text.isdigit() or len(text) > 18:
+        raise InvalidRequest(
+            "the header Inference-Header-Content-Length must be the length of the JSON part "
+            f"in bytes, got {text.decode('latin-1')!r:.100}"
+        )
+    return int(text)
+
+
+def _metadata(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Return the headers that can state an SLO or an experiment unit: they all begin with x-."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in fields.items()
+        if name.startswith(b"x-")
+    }

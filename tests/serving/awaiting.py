@@ -1,0 +1,36 @@
+"""Lets a test await what the service passes to a callback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from serving.dataplane.request import OnEnd
+from serving.errors import ServingError
+
+Call = TypeVar("Call")
+T = TypeVar("T")
+
+
+async def ended(start: Callable[[OnEnd[T]], Call], cancel: Callable[[Call], object]) -> T:
+    """Return what is passed to the callback of `start`, or raise the error.
+
+    If this is cancelled, it calls `cancel` with what `start` returned.
+    """
+    result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def on_end(outcome: T | ServingError) -> None:
+        if result.done():
+            return
+        if isinstance(outcome, ServingError):
+            result.set_exception(outcome)
+        else:
+            result.set_result(outcome)
+
+    call = start(on_end)
+    try:
+        return await result
+    except asyncio.CancelledError:
+        cancel(call)
+        raise
