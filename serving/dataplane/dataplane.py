@@ -21,7 +21,7 @@ from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import OnEnd, RequestResult
 from serving.dataplane.scheduler import Scheduler
 from serving.dataplane.served import ServedVariants
-from serving.dataplane.validation import ModelTensors, signature
+from serving.dataplane.validation import ModelTensors
 from serving.errors import (
     DeadlineExceeded,
     ModelNotFound,
@@ -204,7 +204,7 @@ class DataPlane:
         try:
             if not self.is_ready:
                 raise NotReady("the service is starting or stopping; try again in a few seconds")
-            size = self._tensors.check(inputs, outputs)
+            size, signature = self._tensors.check(inputs, outputs)
             call.variants = call.served.qualifying(slo)
             enrollment = self._enroll(slo, call.variants, size, unit)
             if enrollment:
@@ -213,7 +213,7 @@ class DataPlane:
             call.admission = self._delay.admit(received, slo.latency_s, self._now(), waited_s)
             call.request = self._scheduler.submit(
                 inputs,
-                lane_key(call.variants, slo, signature(inputs)),
+                lane_key(call.variants, slo, signature),
                 size=size,
                 deadline=call.admission.deadline,
                 priority=slo.priority,
@@ -230,14 +230,19 @@ class DataPlane:
         if self._scheduler.cancel(call.request):
             self._telemetry.disconnected(_label(call.arm))
 
-    def _end(self, call: Call, result: RequestResult[Arrays] | ServingError) -> None:
-        if isinstance(result, ServingError):
+    def _end(self, call: Call, result: RequestResult[Arrays] | Exception) -> None:
+        answer: Answer | Exception
+        if isinstance(result, Exception):
+            answer = result
             self._count_failure(call, result)
-            call.on_end(result)
         else:
-            call.on_end(self._answer(call, result))
+            try:
+                answer = self._answer(call, result)
+            except Exception as error:  # nothing else would answer the request
+                answer = error
+        call.on_end(answer)
 
-    def _count_failure(self, call: Call, error: ServingError) -> None:
+    def _count_failure(self, call: Call, error: Exception) -> None:
         if call.admission is not None and isinstance(error, Overloaded | DeadlineExceeded):
             self._delay.record_failure(call.admission, self._now(), call.slo.priority)
         preferred = call.variants[0] if call.variants else None

@@ -45,8 +45,9 @@ class RequestResult(Generic[Output]):
     """When the batch was back at the gateway, in seconds of its clock."""
 
 
-OnEnd: TypeAlias = Callable[[T | ServingError], None]
-"""Is called once with the result of a request, or with the error with which it failed."""
+OnEnd: TypeAlias = Callable[[T | Exception], None]
+"""Is called once with the result of a request, or with the exception with which it failed: a
+`ServingError`, unless it was not foreseen."""
 
 
 @dataclass(eq=False, slots=True)

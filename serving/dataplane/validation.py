@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -12,6 +12,18 @@ from serving.errors import InvalidRequest, shorten
 from variants.catalog.catalog import Model, TensorSpec
 from variants.catalog.datatype import DATATYPE
 
+MAX_KEPT: Final = 1024
+"""Number of combinations of datatypes and shapes whose check is kept."""
+
+
+class Fit(NamedTuple):
+    """What follows from the datatypes and shapes of the inputs of a request."""
+
+    size: int
+    """Number of samples."""
+    signature: Hashable
+    """Equal for two requests only if they can share a batch."""
+
 
 class ModelTensors:
     """The inputs and outputs of a model. Dimension 0 of each tensor is the batch."""
@@ -19,7 +31,10 @@ class ModelTensors:
     def __init__(self, model: Model, max_batch: int) -> None:
         self._inputs = {spec.name: spec for spec in model.inputs}
         self._outputs = {spec.name for spec in model.outputs}
+        self._texts = [spec.name for spec in model.inputs if spec.datatype == "BYTES"]
         self._max_batch = max_batch
+        self._fits: dict[Hashable, Fit] = {}
+        """By name, datatype and shape of each input, in the order of the request."""
         self._axes: dict[str, list[tuple[str, int]]] = {}
         """Named dimensions of variable size that several inputs share: (input, axis) by name."""
         for name, axes in model.axes.items():
@@ -29,20 +44,33 @@ class ModelTensors:
             axis_name: places for axis_name, places in self._axes.items() if len(places) > 1
         }
 
-    def check(self, inputs: Arrays, outputs: Collection[str]) -> int:
-        """Return the number of samples.
+    def check(self, inputs: Arrays, outputs: Collection[str]) -> Fit:
+        """Return what follows from datatypes and shapes.
 
         Raises `InvalidRequest` if the tensors do not fit the model.
         """
+        for name in outputs:
+            if name not in self._outputs:
+                known = ", ".join(sorted(self._outputs))
+                raise InvalidRequest(f"there is no output {name!r:.100}; there is {known}")
+        kinds = tuple([(name, array.dtype.num, array.shape) for name, array in inputs.items()])
+        fit = self._fits.get(kinds)
+        if fit is None:
+            fit = Fit(self._check(inputs), signature(inputs))
+            if len(self._fits) >= MAX_KEPT:
+                self._fits.clear()
+            self._fits[kinds] = fit
+        for name in self._texts:
+            _check_text(name, inputs[name])
+        return fit
+
+    def _check(self, inputs: Arrays) -> int:
+        """Check datatypes and shapes; return the number of samples."""
         if inputs.keys() != self._inputs.keys():
             raise InvalidRequest(
                 f"the model takes the inputs {', '.join(self._inputs)}; "
                 f"the request has {shorten(list(inputs))}"
             )
-        for name in outputs:
-            if name not in self._outputs:
-                known = ", ".join(sorted(self._outputs))
-                raise InvalidRequest(f"there is no output {name!r:.100}; there is {known}")
         size = -1
         for name, array in inputs.items():
             spec = self._inputs[name]
@@ -56,8 +84,6 @@ class ModelTensors:
                     f"input {name!r} must have shape {list(spec.shape)}, where -1 is any size; "
                     f"the request has {list(array.shape)}"
                 )
-            if datatype == "BYTES":
-                _check_text(name, array)
             if size not in (-1, array.shape[0]):
                 raise InvalidRequest("all inputs must have the same size in their first dimension")
             size = array.shape[0]

@@ -55,7 +55,8 @@ class Inference:
 
         `timeout_s` is the time-out that the client set in the transport. It is the deadline if the
         request states none or a later one. Raises a leaf of `ServingError` if the request fails at
-        once, and passes one to `on_end` later; both carry the id of the request. Returns the call,
+        once. It passes on one, or an exception that was not foreseen, later. Errors carry the id of
+        the request. Returns the call,
         for `cancel`.
         """
         try:
@@ -136,29 +137,34 @@ def _end(
     model: str,
     request: InferRequest,
     on_end: OnEnd[InferResponse],
-    answer: Answer | ServingError,
+    answer: Answer | Exception,
 ) -> None:
     """Pass on the response to a request of which the data plane has the answer."""
-    if isinstance(answer, ServingError):
-        answer.request_id = request.id
-        on_end(answer)
-        return
-    names = request.outputs or answer.outputs
-    on_end(
-        InferResponse(
-            model_name=model,
-            model_version=answer.variant,
-            outputs={name: answer.outputs[name] for name in names},
-            id=request.id,
-            parameters={**_echoed(request.parameters), **answer.explanation},
-        )
-    )
+    response: InferResponse | Exception
+    if isinstance(answer, Exception):
+        response = answer
+        if isinstance(answer, ServingError):
+            answer.request_id = request.id
+    else:
+        try:
+            response = _response(model, request, answer)
+        except Exception as error:  # nothing else would answer the request
+            response = error
+    on_end(response)
 
 
-def _resolve(future: asyncio.Future[InferResponse], result: InferResponse | ServingError) -> None:
+def _response(model: str, request: InferRequest, answer: Answer) -> InferResponse:
+    outputs = answer.outputs
+    if request.outputs:
+        outputs = {name: outputs[name] for name in request.outputs}
+    parameters = {**_echoed(request.parameters), **answer.explanation}
+    return InferResponse(model, answer.variant, outputs, request.id, parameters)
+
+
+def _resolve(future: asyncio.Future[InferResponse], result: InferResponse | Exception) -> None:
     if future.done():
         return
-    if isinstance(result, ServingError):
+    if isinstance(result, Exception):
         future.set_exception(result)
     else:
         future.set_result(result)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy.typing as npt
 
 
-@dataclass(frozen=True, slots=True)
+# Neither class is frozen: each request makes both, and that would triple their cost.
+@dataclass(slots=True)
 class InferRequest:
     """An inference request. The arrays give the datatypes and shapes of its inputs.
 
@@ -27,7 +28,7 @@ class InferRequest:
     binary_output: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferResponse:
     """An inference response. `model_version` is the name of the variant that computed it."""
 

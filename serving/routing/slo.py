@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from serving.errors import InvalidRequest, shorten
@@ -50,21 +51,22 @@ def parse(parameters: Mapping[str, Any], headers: Mapping[str, str], default: Sl
     allowed values, if a value is invalid.
     """
     fields: dict[str, Any] = {}
-    for header, (field, read) in HEADERS.items():
-        if header in headers:
-            fields[field] = read(f"header {header}", headers[header])
+    if headers:
+        for header, (field, read) in HEADERS.items():
+            if header in headers:
+                fields[field] = read(f"header {header}", headers[header])
     for parameter, (field, read) in PARAMETERS.items():
         if parameter in parameters:
             value = read(f"parameter {parameter!r}", parameters[parameter])
             if value is not None:
                 fields[field] = value
-    if not fields:
-        return default
-    return Slo(**{**_as_dict(default), **fields})
+    return _replace(default, tuple(fields.items())) if fields else default
 
 
-def _as_dict(slo: Slo) -> dict[str, Any]:
-    return {name: getattr(slo, name) for name in Slo.__slots__}
+@lru_cache(maxsize=4096)
+def _replace(slo: Slo, fields: tuple[tuple[str, Any], ...]) -> Slo:
+    """Return an SLO with other values of some fields. Most requests have the same few."""
+    return replace(slo, **dict(fields))
 
 
 def _number(where: str, value: Any, valid: str) -> float:

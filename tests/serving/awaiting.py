@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from serving.dataplane.request import OnEnd
-from serving.errors import ServingError
 
 Call = TypeVar("Call")
 T = TypeVar("T")
@@ -20,10 +19,10 @@ async def ended(start: Callable[[OnEnd[T]], Call], cancel: Callable[[Call], obje
     """
     result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
-    def on_end(outcome: T | ServingError) -> None:
+    def on_end(outcome: T | Exception) -> None:
         if result.done():
             return
-        if isinstance(outcome, ServingError):
+        if isinstance(outcome, Exception):
             result.set_exception(outcome)
         else:
             result.set_result(outcome)

@@ -17,27 +17,17 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from serving.errors import InvalidRequest, ServingError, shorten
-from serving.protocol.extension import check_supported
-from serving.protocol.http.json_tensor import from_json, to_json
+from serving.errors import InvalidRequest, ServingError
+from serving.protocol.http.description import BinaryTensor, describe
+from serving.protocol.http.json_tensor import to_json
 from serving.protocol.messages import InferRequest, InferResponse
-from serving.protocol.tensor import (
-    BINARY_ONLY,
-    Array,
-    check_count,
-    check_datatype,
-    check_shape,
-    from_raw,
-    to_raw,
-)
+from serving.protocol.tensor import BINARY_ONLY, Array, from_raw, to_raw
 from variants.catalog.catalog import TensorSpec
 from variants.catalog.datatype import DATATYPE, NUMPY
 
 _LARGE_JSON_BYTES: Final = 2**16
 """From this size on, garbage collection is disabled while JSON is parsed. Parsing makes no garbage,
 and scanning millions of new lists for it takes ten times as long as parsing them."""
-
-_SCALARS: Final = frozenset({str, int, float, bool})
 
 
 def parse_request(
@@ -72,20 +62,44 @@ def parse_request(
 
 def _parse(body: bytes, json_length: int) -> InferRequest:
     view = memoryview(body)
+    description = describe(view[:json_length], has_more=json_length < len(body))
     try:
-        document = orjson.loads(view[:json_length])
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
-
-    fields = _object(document, "the body")
-    identifier = fields.get("id")
-    if identifier is not None and not isinstance(identifier, str):
-        raise InvalidRequest(f"id must be a string, got {shorten(identifier)}")
-    try:
-        return _parse_document(fields, identifier, _BinaryReader(view[json_length:]))
+        inputs = _take_tensors(description.inputs, view, json_length)
     except ServingError as error:
-        error.request_id = identifier
+        error.request_id = description.id
         raise
+    return InferRequest(
+        inputs,
+        description.id,
+        description.parameters,
+        description.outputs,
+        description.binary_output,
+    )
+
+
+def _take_tensors(
+    inputs: Mapping[str, BinaryTensor | Array], view: memoryview, position: int
+) -> dict[str, Array]:
+    """Return the tensors of a request whose raw tensors begin at `position`."""
+    tensors: dict[str, Array] = {}
+    for name, tensor in inputs.items():
+        if not isinstance(tensor, BinaryTensor):
+            tensors[name] = tensor
+            continue
+        datatype, shape, size, where = tensor
+        end = position + size
+        if end > len(view):
+            raise InvalidRequest(
+                f"{where}: binary_data_size is {size}, "
+                f"but only {len(view) - position} bytes of the body remain"
+            )
+        tensors[name] = from_raw(datatype, shape, view[position:end], where)
+        position = end
+    if position != len(view):
+        raise InvalidRequest(
+            f"{len(view) - position} extra bytes follow the tensors that the inputs describe"
+        )
+    return tensors
 
 
 def parse_raw_request(body: bytes, inputs: Sequence[TensorSpec]) -> InferRequest:
@@ -159,113 +173,3 @@ def render_response(
     if not buffers:
         return head, None
     return b"".join((head, *buffers)), len(head)
-
-
-class _BinaryReader:
-    """Reads the raw tensors after the JSON part, one after the other."""
-
-    def __init__(self, view: memoryview) -> None:
-        self._view = view
-        self._position = 0
-
-    def take(self, size: int, where: str) -> memoryview:
-        if size > len(self._view) - self._position:
-            left = len(self._view) - self._position
-            raise InvalidRequest(
-                f"{where}: binary_data_size is {size}, but only {left} bytes of the body remain"
-            )
-        self._position += size
-        return self._view[self._position - size : self._position]
-
-    def check_end(self) -> None:
-        if self._position != len(self._view):
-            left = len(self._view) - self._position
-            raise InvalidRequest(f"{left} extra bytes follow the tensors that the inputs describe")
-
-
-def _parse_document(
-    fields: Mapping[str, Any], identifier: str | None, binary: _BinaryReader
-) -> InferRequest:
-    inputs = _list(fields.get("inputs"), "inputs")
-    if not inputs:
-        raise InvalidRequest("inputs must hold at least one tensor")
-    requested = fields.get("outputs")
-    requested = [] if requested is None else _list(requested, "outputs")
-    check_count(len(inputs), len(requested))
-    tensors: dict[str, Array] = {}
-    for i, item in enumerate(inputs):
-        tensor = _object(item, f"inputs[{i}]")
-        name = _name(tensor, f"inputs[{i}]")
-        if name in tensors:
-            raise InvalidRequest(f"input names must be unique, {name!r:.100} occurs twice")
-        tensors[name] = _parse_tensor(tensor, f"input {name!r:.100}", binary)
-    binary.check_end()
-
-    parameters = _parameters(fields, "parameters")
-    binary_output = _flag(parameters, "binary_data_output", "parameters", default=False)
-    outputs: dict[str, bool] = {}
-    for i, item in enumerate(requested):
-        output = _object(item, f"outputs[{i}]")
-        name = _name(output, f"outputs[{i}]")
-        if name in outputs:
-            raise InvalidRequest(f"output names must be unique, {name!r:.100} occurs twice")
-        where = f"outputs[{i}].parameters"
-        output_parameters = _tensor_parameters(output, where)
-        outputs[name] = _flag(output_parameters, "binary_data", where, binary_output)
-    return InferRequest(tensors, identifier, parameters, outputs, binary_output)
-
-
-def _parse_tensor(fields: Mapping[str, Any], where: str, binary: _BinaryReader) -> Array:
-    shape = check_shape(_list(fields.get("shape"), f"{where}: shape"), where)
-    datatype = check_datatype(fields.get("datatype"), where)
-    size = _tensor_parameters(fields, f"{where}: parameters").get("binary_data_size")
-    if size is None:
-        return from_json(fields.get("data"), datatype, shape, where)
-    if "data" in fields:
-        raise InvalidRequest(f"{where}: send either data or binary_data_size, not both")
-    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-        raise InvalidRequest(
-            f"{where}: binary_data_size must be an integer number of bytes, at least 0"
-        )
-    return from_raw(datatype, shape, binary.take(size, where), where)
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidRequest(f"{where} must be a JSON object")
-    return value
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise InvalidRequest(f"{where} must be a list")
-    return value
-
-
-def _name(fields: Mapping[str, Any], where: str) -> str:
-    name = fields.get("name")
-    if not isinstance(name, str) or not name:
-        raise InvalidRequest(f"{where} must have a name")
-    return name
-
-
-def _parameters(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
-    value = fields.get("parameters")
-    parameters = {} if value is None else _object(value, where)
-    for name, entry in parameters.items():
-        if entry.__class__ not in _SCALARS:
-            raise InvalidRequest(f"{where}: {name!r:.100} must be a string, a number or a boolean")
-    return parameters
-
-
-def _tensor_parameters(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
-    parameters = _parameters(fields, where)
-    check_supported(parameters)
-    return parameters
-
-
-def _flag(parameters: Mapping[str, Any], name: str, where: str, default: bool) -> bool:
-    value = parameters.get(name, default)
-    if not isinstance(value, bool):
-        raise InvalidRequest(f"{where}: {name} must be true or false, got {shorten(value)}")
-    return value

@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import httptools
 
@@ -98,7 +98,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The connection has been accepted."""
         self._transport = transport
-        self._socket: Any = transport.get_extra_info("socket")
+        connection = transport.get_extra_info("socket")
+        self._descriptor = None if connection is None else int(connection.fileno())
         peer = transport.get_extra_info("peername")
         self._client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
         self._flow = PipelineFlowControl(transport, self._exchanges)
@@ -268,7 +269,7 @@ class Connection(asyncio.Protocol):
         if place is None or site.endpoint is None:
             self._begin_application(head)
             return
-        head.arrived = site.front_door.arrivals.arrived_at(self._socket)
+        head.arrived = site.front_door.arrivals.arrived_at(self._descriptor)
         exchange = InferenceExchange(
             head, place, site.endpoint, site.front_door, self._transport.write, self._send_ready
         )

@@ -123,11 +123,11 @@ class InferenceEndpoint:
         fields: Mapping[bytes, bytes],
         request: InferRequest,
         on_response: Callable[[Response], None],
-        result: InferResponse | ServingError,
+        result: InferResponse | Exception,
     ) -> None:
         answered_at = self._now()
-        if isinstance(result, ServingError):
-            on_response(_failed(head, result))
+        if isinstance(result, Exception):
+            on_response(self._failure(head, result))
             return
         try:
             response = _render(request, result, fields.get(b"accept-encoding"))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from serving.dataplane.validation import ModelTensors
+from serving.dataplane.validation import Fit, ModelTensors
 from serving.errors import InvalidRequest
 from variants.catalog.catalog import Model, TensorSpec
 
@@ -22,7 +22,7 @@ TEXT = Model(
 )
 
 
-def check(ids: int, mask: int, context: int) -> int:
+def check(ids: int, mask: int, context: int) -> Fit:
     sizes = {"ids": ids, "mask": mask, "context": context}
     inputs = {name: np.zeros((3, size), np.int64) for name, size in sizes.items()}
     return ModelTensors(TEXT, max_batch=8).check(inputs, ())
@@ -36,4 +36,4 @@ def test_dimensions_with_the_same_name_must_have_the_same_size() -> None:
 
 
 def test_dimensions_with_different_names_may_differ() -> None:
-    assert check(ids=5, mask=5, context=4) == 3
+    assert check(ids=5, mask=5, context=4).size == 3

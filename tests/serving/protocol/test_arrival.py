@@ -38,11 +38,11 @@ class Reader(asyncio.Protocol):
         self.arrived = self.read_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._socket = transport.get_extra_info("socket")
+        self._descriptor: int = transport.get_extra_info("socket").fileno()
 
     def data_received(self, data: bytes) -> None:
         self.read_at = time.monotonic()
-        self.arrived = self._clock.arrived_at(self._socket)
+        self.arrived = self._clock.arrived_at(self._descriptor)
         self.read.set()
 
     async def next_read(self) -> None:

@@ -142,6 +142,13 @@ async def test_another_method_gets_an_error_with_the_allowed_ones(
     assert response.headers["allow"] == allow
 
 
+async def test_an_encoded_slash_is_a_part_of_a_name(client: httpx.AsyncClient) -> None:
+    response = await client.post("/v2/models/shirts/versions/int8%2Finfer/infer", json=body())
+    assert_error(response, 404, "there is no variant 'int8/infer'")
+    response = await client.get("/v2/models/shirts%2Fready")
+    assert_error(response, 404, "there is no model 'shirts/ready'")
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -151,7 +158,6 @@ async def test_another_method_gets_an_error_with_the_allowed_ones(
         "/v2/models//infer",
         "/v2/models/shirts/versions//infer",
         "/v2/models/shirts/versions/int8/infer/more",
-        "/v2/models/shirts/versions/int8%2Finfer/infer",
         "/v2/health",
         "/v2/health/live%0A",
         "/v2/mod%00els",
