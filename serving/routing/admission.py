@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from operator import itemgetter
 
 from serving.routing.policy.state import VariantState
 
 
-class _Throughput(NamedTuple):
-    """The throughput of one slot of a variant with batches of a given size."""
+def is_in_time(variants: Sequence[VariantState], samples: int, left_s: float) -> bool:
+    """Return whether one batch of a variant can hold these samples and ends within `left_s`.
 
-    samples_per_s: float
-    batch: int
-    variant: VariantState
+    Then one with fewer samples, or with more time, is in time as well.
+    """
+    for variant in variants:
+        if (
+            samples <= variant.max_batch
+            and variant.free_in_s + variant.times.typical_s(samples) <= left_s
+        ):
+            return True
+    return False
 
 
 def lateness_s(
@@ -30,20 +36,16 @@ def lateness_s(
     throughput of larger batches and the latency of smaller ones would admit more requests than can
     be served, and nearly all would be late.
     """
-    together = math.ceil(ahead) + size
-    if any(
-        together <= each.max_batch and each.free_in_s + each.times.typical_s(together) <= left_s
-        for each in variants
-    ):
+    if is_in_time(variants, math.ceil(ahead) + size, left_s):
         return -math.inf
-    throughputs = []
+    throughputs = []  # samples per second of a slot with batches of a size, that size, slots
     for variant in variants:
         batch = max(size, variant.sustainable_batch(left_s))
-        throughputs.append(_Throughput(batch / variant.times.typical_s(batch), batch, variant))
-    throughputs.sort(key=lambda each: -each.samples_per_s)
+        throughputs.append((batch / variant.times.typical_s(batch), batch, variant.slots))
+    throughputs.sort(key=itemgetter(0), reverse=True)
     used_slots, round_samples, samples_per_s = 0.0, 0.0, 0.0
-    for slot_samples_per_s, batch, variant in throughputs:
-        slots = min(variant.slots, cores)
+    for slot_samples_per_s, batch, own_slots in throughputs:
+        slots = min(own_slots, cores)
         cores -= slots
         used_slots += slots
         round_samples += slots * batch
@@ -57,5 +59,5 @@ def lateness_s(
         rounds, rest = rounds - 1, round_samples
     # The rest is split over the slots, but a request is not: one batch holds all of its samples.
     last_size = max(size, math.ceil(rest / used_slots))
-    last_s = min(each.free_in_s + each.times.typical_s(last_size) for each in variants)
+    last_s = min([each.free_in_s + each.times.typical_s(last_size) for each in variants])
     return rounds * round_samples / samples_per_s + last_s - left_s

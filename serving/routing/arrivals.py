@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from itertools import pairwise
+from operator import sub
 from typing import Final, NamedTuple
 
 MAX_ARRIVALS: Final = 512
@@ -63,9 +63,9 @@ class ArrivalRecord:
 
     def add(self, arrival: Arrival) -> None:
         """Record an arrival."""
-        arrivals = self._arrivals
+        arrivals, at = self._arrivals, arrival.at
         if arrivals:
-            gap_s = arrival.at - arrivals[-1].at
+            gap_s = at - arrivals[-1].at
             if gap_s > MIN_PAUSE_S and len(arrivals) > 1:
                 self.update_longest_gap()
                 if gap_s > PAUSE_RATIO * self._longest_gap_s:
@@ -74,7 +74,8 @@ class ArrivalRecord:
                 self._discard_first()
         arrivals.append(arrival)
         self._samples += arrival.size
-        self.discard_old(arrival.at)
+        if arrivals[0].at < at - RECENT_S:
+            self.discard_old(at)
 
     def discard_old(self, now: float) -> None:
         """Discard the arrivals that are too old at `now`."""
@@ -97,8 +98,8 @@ class ArrivalRecord:
 
     def update_longest_gap(self) -> None:
         """Recompute the longest gap, which `continuity` uses."""
-        gaps = (after.at - before.at for before, after in pairwise(self._arrivals))
-        self._longest_gap_s = max(gaps, default=0.0)
+        times = [each.at for each in self._arrivals]
+        self._longest_gap_s = max(map(sub, times[1:], times), default=0.0)
 
     def silence_s(self, now: float) -> float:
         """Return the time since the last arrival; infinite if there was none."""
@@ -110,8 +111,7 @@ class ArrivalRecord:
         It is 1 up to a silence as long as the longest gap, 0 from `PAUSE_RATIO` times that, and
         linear in between. The gap is that of the last call of `update_longest_gap`.
         """
-        longest_s = self._longest_gap_s
-        silence_s = self.silence_s(now)
+        silence_s, longest_s = self.silence_s(now), self._longest_gap_s
         if silence_s <= longest_s:
             return 1.0
         end_s = PAUSE_RATIO * longest_s

@@ -60,8 +60,10 @@ class Exploration(Generic[Payload]):
         """
         request = self._sent.pop(number, None)
         if request is not None and is_answered:
-            names = [name for name in request.key.variants if name in self._slots]
-            self._recent.update(dict.fromkeys(names, (now, request)))
+            answered = (now, request)
+            for name in request.key.variants:
+                if name in self._slots:
+                    self._recent[name] = answered
 
     def next_target(
         self, now: float, expected_misses: Callable[[float], Callable[[float], float]]

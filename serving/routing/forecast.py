@@ -128,16 +128,16 @@ class Forecast:
         arrivals = self._admitted.recent()
         if len(arrivals) < 2:
             return
-        row_of = {each.variants: 0 for each in arrivals}
+        _, sizes, lefts_s, variants = zip(*arrivals, strict=True)
+        row_of = {names: row for row, names in enumerate(dict.fromkeys(variants))}
         drain_s = np.empty((len(row_of), WINDOW_ARRIVALS))
-        sizes = np.arange(1, WINDOW_ARRIVALS + 1)
-        for row, variants in enumerate(row_of):
-            row_of[variants] = row
-            drain_s[row] = np.interp(sizes, DRAIN_SIZES, [*map(drain_time(variants), DRAIN_SIZES)])
-        rows = [row_of[each.variants] for each in arrivals]
-        left_s = np.array([each.left_s for each in arrivals])
+        samples = np.arange(1, WINDOW_ARRIVALS + 1)
+        for names, row in row_of.items():
+            drain_s[row] = np.interp(samples, DRAIN_SIZES, [*map(drain_time(names), DRAIN_SIZES)])
+        rows = [row_of[names] for names in variants]
+        left_s = np.array(lefts_s)
         self._p10_slack_s = float(np.quantile(left_s, SLACK_QUANTILE))
-        size = np.array([each.size for each in arrivals])
+        size = np.array(sizes)
         work_s = float((_seconds_per_sample(drain_s, left_s, rows) * size).sum() / size.sum())
         self._offered_load = work_s * _deadline_samples_per_s(self._offered) / max(1.0, cores)
         self._replay = Replay(arrivals, rows, drain_s / max(1.0, cores))
@@ -146,7 +146,7 @@ class Forecast:
 def _deadline_samples_per_s(record: ArrivalRecord) -> float:
     """Return the rate of the samples that have a deadline."""
     arrivals = record.recent()
-    samples = sum(each.size for each in arrivals[1:] if each.left_s < math.inf)
+    samples = sum([each.size for each in arrivals[1:] if each.left_s < math.inf])
     return samples / max(MIN_SPAN_S, arrivals[-1].at - arrivals[0].at)
 
 

@@ -11,6 +11,9 @@ def isotonic(values: Sequence[float], weights: Sequence[float]) -> list[float]:
     Pool-adjacent-violators algorithm (Ayer et al., "An empirical distribution function for
     sampling with incomplete information", 1955). The weights are above 0.
     """
+    ascending = sorted(values)
+    if ascending == values:
+        return ascending  # the usual case
     blocks: list[tuple[float, float, int]] = []  # mean, weight, number of values
     for value, weight in zip(values, weights, strict=True):
         count = 1

@@ -7,6 +7,7 @@ caused it, so it is forgotten quickly.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from typing import Final
@@ -27,6 +28,7 @@ class Lag:
     def __init__(self) -> None:
         self._by_age: deque[tuple[float, float]] = deque()
         self._sorted: list[float] = []
+        self._typical_s = 0.0
 
     def add(self, now: float, lag_s: float) -> None:
         """Record the lag of a batch; a negative one counts as 0."""
@@ -36,6 +38,7 @@ class Lag:
         lag_s = max(0.0, lag_s)
         self._by_age.append((now, lag_s))
         insort(self._sorted, lag_s)
+        self._typical_s = self.quantile_s(0.5)
 
     def expire(self, now: float) -> bool:
         """Discard the batches that are too old; return whether there were any."""
@@ -43,11 +46,18 @@ class Lag:
         while self._by_age and now - self._by_age[0][0] > MAX_AGE_S:
             self._remove_oldest()
             is_changed = True
+        if is_changed:
+            self._typical_s = self.quantile_s(0.5)
         return is_changed
 
     def typical_s(self) -> float:
         """Return the median lag."""
-        return self.quantile_s(0.5)
+        return self._typical_s
+
+    @property
+    def expires_at(self) -> float:
+        """When `expire` discards the next batch; infinite if there is none."""
+        return self._by_age[0][0] + MAX_AGE_S if self._by_age else math.inf
 
     def quantile_s(self, q: float) -> float:
         """Return the lag that a share `q` of the batches does not exceed."""

@@ -33,17 +33,26 @@ MARGIN_MEMORY_S: Final = 1.0
 """Time constant, in seconds, with which a margin is forgotten while the gateway is idle."""
 
 
+EXPIRY_TOLERANCE_S: Final = 1e-6
+"""Time, in seconds, by which cached predictions are checked before one of their inputs becomes too
+old. It is above all rounding errors."""
+
+
 class PredictedTimes:
     """Current predictions for one variant: seconds from the dispatch of a batch to its answer."""
 
-    __slots__ = ("_factor", "_lag", "_sizes", "_typical_s", "_within_s")
+    __slots__ = ("_factor", "_host_s", "_lag", "_sizes", "_typical_s", "_within_s", "expires_at")
 
-    def __init__(self, sizes: SizeTable, factor: float, lag: Lag) -> None:
+    def __init__(self, sizes: SizeTable, factor: float, lag: Lag, expires_at: float) -> None:
+        self.expires_at = expires_at
+        """Time from which `LatencyModel.times` has to check that the predictions still hold."""
         self._sizes = sizes
         self._factor = factor
         self._lag = lag
         # Cached, because decisions need the same sizes again and again.
         self._typical_s: dict[int, float] = {}
+        self._host_s: dict[int, float] = {}
+        """The part of `_typical_s` on the host."""
         self._within_s: dict[int, float] = {}
 
     @property
@@ -55,7 +64,9 @@ class PredictedTimes:
         """Return the median time of a batch of `size` samples."""
         typical_s = self._typical_s.get(size)
         if typical_s is None:
-            typical_s = self._typical_s[size] = self._host_s(size) + self._way_s(size)
+            baseline_s, link_s = self._sizes.typical_s(size)
+            host_s = self._host_s[size] = baseline_s * self._factor
+            typical_s = self._typical_s[size] = host_s + (link_s + self._lag.typical_s())
         return typical_s
 
     def within_s(self, size: int, quantile: float = QUANTILE) -> float:
@@ -70,28 +81,24 @@ class PredictedTimes:
     def miss_probability(self, size: int, left_s: float) -> float:
         """Return the probability that a batch of `size` samples takes longer than `left_s`."""
         left_s /= self._sizes.margin
-        host_s, way_s = self._host_s(size), self._way_s(size)
+        baseline_s, link_s = self._sizes.typical_s(size)
+        host_s, way_s = baseline_s * self._factor, link_s + self._lag.typical_s()
         if left_s <= way_s:
             return 1.0
         late_on_host = self._sizes.residuals(size).exceedance((left_s - way_s) / host_s)
         late_on_way = 0.0
         if left_s > host_s + way_s:
-            late_on_way = self._lag.exceedance(left_s - host_s - self._sizes.link_s(size))
+            late_on_way = self._lag.exceedance(left_s - host_s - link_s)
         return 1 - (1 - late_on_host) * (1 - late_on_way)
 
-    def _host_s(self, size: int) -> float:
-        return self._sizes.baseline_s(size) * self._factor
-
-    def _way_s(self, size: int) -> float:
-        return self._sizes.link_s(size) + self._lag.typical_s()
-
     def _quantile_s(self, size: int, quantile: float) -> float:
-        host_s = self._host_s(size)
-        host_more_s = host_s * (self._sizes.residuals(size).quantile(quantile) - 1)
-        way_more_s = self._lag.quantile_s(quantile) - self._lag.typical_s()
+        sizes, lag = self._sizes, self._lag
+        typical_s = self.typical_s(size)
+        host_more_s = self._host_s[size] * (sizes.residuals(size).quantile(quantile) - 1)
+        way_more_s = lag.quantile_s(quantile) - lag.typical_s()
         # Host and way are independent: their deviations add up like standard deviations.
         more_s = math.copysign(math.hypot(host_more_s, way_more_s), host_more_s + way_more_s)
-        return max(MIN_BATCH_S, self.typical_s(size) + more_s) * self._sizes.margin
+        return max(MIN_BATCH_S, typical_s + more_s) * sizes.margin
 
 
 class LatencyModel:
@@ -108,6 +115,8 @@ class LatencyModel:
         self._times: dict[str, PredictedTimes] = {}
         """Cached predictions. They are discarded when anything that they depend on changes."""
         self._recent: deque[_Observation] = deque(maxlen=WINDOW)
+        self._holds_until = -math.inf
+        """Time up to which no part of what all variants share becomes too old, or a bit less."""
 
     def add(self, variant: str, card: Mapping[int, LatencyQuantiles]) -> None:
         """Add a variant, with its measured latencies by batch size; nothing else is known of it.
@@ -124,19 +133,9 @@ class LatencyModel:
 
     def times(self, variant: str) -> PredictedTimes:
         """Return the current predictions for a variant."""
-        sizes, now = self._variants[variant], self._now()
-        if sizes.has_observations and now - sizes.last_seen_at > MAX_OBSERVATION_AGE_S:
-            sizes.forget()
-            self._times.clear()
-        if self._recent and now - self._recent[-1].at > MAX_OBSERVATION_AGE_S:
-            self._recent.clear()
-            self._speed.forget()
-            self._times.clear()
-        if self._lag.expire(now) | self._speed.expire(now):
-            self._times.clear()
         times = self._times.get(variant)
-        if times is None:
-            times = self._times[variant] = PredictedTimes(sizes, self._speed.value, self._lag)
+        if times is None or self._now() >= times.expires_at:
+            times = self._current_times(variant)
         return times
 
     def since_last_batch_s(self, variant: str) -> float:
@@ -164,6 +163,7 @@ class LatencyModel:
         sizes, now = self._variants[variant], self._now()
         is_late = took_s > self.times(variant).within_s(size)
         self._times.clear()
+        self._holds_until = -math.inf
         took_s = max(MIN_BATCH_S, took_s)
         host_s = took_s if host_s is None else min(took_s, max(MIN_BATCH_S, host_s))
         pause_s = now - took_s - self._recent[-1].at if self._recent else math.inf
@@ -194,6 +194,37 @@ class LatencyModel:
         self._times.clear()
         sizes.last_seen_at = self._now()
         sizes.calibrate(host_s, way_s or {})
+
+    def _current_times(self, variant: str) -> PredictedTimes:
+        """Discard what is too old; return the cached predictions for a variant, or new ones."""
+        sizes, now = self._variants[variant], self._now()
+        if sizes.has_observations and now - sizes.last_seen_at > MAX_OBSERVATION_AGE_S:
+            sizes.forget()
+            self._times.clear()
+        if now >= self._holds_until:
+            self._forget_old(now)
+        times = self._times.get(variant)
+        if times is None:
+            expires_at = self._holds_until
+            if sizes.has_observations:
+                own = sizes.last_seen_at + MAX_OBSERVATION_AGE_S - EXPIRY_TOLERANCE_S
+                expires_at = min(expires_at, own)
+            times = PredictedTimes(sizes, self._speed.value, self._lag, expires_at)
+            self._times[variant] = times
+        return times
+
+    def _forget_old(self, now: float) -> None:
+        """Discard what is too old of what all variants share."""
+        if self._recent and now - self._recent[-1].at > MAX_OBSERVATION_AGE_S:
+            self._recent.clear()
+            self._speed.forget()
+            self._times.clear()
+        if self._lag.expire(now) | self._speed.expire(now):
+            self._times.clear()
+        expires_at = min(self._lag.expires_at, self._speed.expires_at)
+        if self._recent:
+            expires_at = min(expires_at, self._recent[-1].at + MAX_OBSERVATION_AGE_S)
+        self._holds_until = expires_at - EXPIRY_TOLERANCE_S
 
     def _learn(self) -> None:
         """Learn from the observation in the middle, relative to those around it.

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Generic
 
 from serving.errors import Overloaded
-from serving.routing.admission import lateness_s
+from serving.routing.admission import is_in_time, lateness_s
 from serving.routing.arrivals import Arrival
 from serving.routing.exploration import Exploration
 from serving.routing.forecast import DrainTime, Forecast
@@ -146,24 +146,25 @@ class Planner(Generic[Payload]):
         """
         arrival = Arrival(now, size, deadline - now, key.variants)
         self._forecast.record_offered(arrival)
-        if not self._queue.has_lane(key) and len(self._queue.lanes) >= self._max_lanes:
+        queue = self._queue
+        if queue.lane_count >= self._max_lanes and not queue.has_lane(key):
             raise Overloaded("requests of too many different shapes are queued; try again later")
         shed: list[tuple[QueuedRequest[Payload], Overloaded]] = []
         try:
-            if self.queued >= self._max_queue:
+            if len(queue) >= self._max_queue:
                 error = Overloaded(
                     f"the queue is full with {self._max_queue} requests; try again later",
                     retry_after_s=self._queue_drain_time_s(),
                 )
                 shed.append((self._take_least_important(priority, error), error))
-            if key.has_deadline and self.queued:
+            if key.has_deadline and len(queue):
                 self._shed_until_in_time(key, size, deadline, priority, now, shed)
         except Overloaded:
             for other, _ in shed:  # the new request is not admitted, so none is shed for it
-                self._queue.reinsert(other)
+                queue.reinsert(other)
             raise
         self._forecast.record_admitted(arrival)
-        request = self._queue.add(
+        request = queue.add(
             payload, key=key, size=size, deadline=deadline, priority=priority, now=now
         )
         return request, shed
@@ -294,6 +295,8 @@ class Planner(Generic[Payload]):
         left_s = deadline - now
         live = self._slots.recent_states(now, key.variants)
         if not live:
+            return
+        if is_in_time(live, self._queue.samples + size, left_s):
             return
         queued = self.queued
         alone_s = lateness_s(live, 0, size, left_s, self._cores)

@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Collection
 from operator import attrgetter
-from typing import Any, Final, Generic
+from typing import Final, Generic
 
 from serving.routing.policy.state import Lane, LaneKey, Payload, QueuedRequest, QueueOrder
 
@@ -24,6 +24,8 @@ class DeadlineQueue(Generic[Payload]):
         self._lanes: dict[LaneKey, Lane] = {}
         self._numbers = itertools.count()
         self._count = 0
+        self.samples = 0
+        """Number of samples of all queued requests."""
         self._priorities = Counter[int]()
 
     def __len__(self) -> int:
@@ -32,6 +34,11 @@ class DeadlineQueue(Generic[Payload]):
     def has_lane(self, key: LaneKey) -> bool:
         """Return whether requests with this key are queued."""
         return key in self._lanes
+
+    @property
+    def lane_count(self) -> int:
+        """Number of lanes that are not empty."""
+        return len(self._lanes)
 
     @property
     def lanes(self) -> list[Lane]:
@@ -60,9 +67,11 @@ class DeadlineQueue(Generic[Payload]):
         """Queue a request that was taken from this queue again, at its former position."""
         lane = self._lanes.get(request.key)
         if lane is None:
-            lane = self._lanes[request.key] = Lane(request.key)
-        insort(lane.requests, request, key=_order)
+            lane = self._lanes[request.key] = Lane(request.key, [request])
+        else:
+            insort(lane.requests, request, key=_order)
         lane.samples += request.size
+        self.samples += request.size
         self._priorities[request.order.priority] += 1
         self._count += 1
 
@@ -123,11 +132,12 @@ class DeadlineQueue(Generic[Payload]):
         Requests without a deadline do not count, because those with a deadline go first.
         """
         deadline = round(deadline, 3)  # as in `add`
-        own = set(variants)
         total = 0.0
-        for lane in self._lanes.values():
-            shared = len(own.intersection(lane.key.variants)) / len(lane.key.variants)
-            if shared and lane.key.has_deadline:
+        for key, lane in self._lanes.items():
+            if not key.has_deadline:
+                continue
+            shared = 1.0 if key.variants == variants else _shared(key.variants, variants)
+            if shared:
                 before = bisect_right(lane.requests, deadline, key=_due) / len(lane.requests)
                 total += lane.samples * before * shared
         return total
@@ -135,8 +145,11 @@ class DeadlineQueue(Generic[Payload]):
     def _remove(self, lane: Lane, places: slice) -> list[QueuedRequest[Payload]]:
         taken = lane.requests[places]
         del lane.requests[places]
-        lane.samples -= sum(request.size for request in taken)
-        self._priorities.subtract(request.order.priority for request in taken)
+        priorities = self._priorities
+        for request in taken:
+            lane.samples -= request.size
+            self.samples -= request.size
+            priorities[request.order.priority] -= 1
         self._count -= len(taken)
         if not lane.requests:
             del self._lanes[lane.key]
@@ -144,7 +157,9 @@ class DeadlineQueue(Generic[Payload]):
 
 
 _order = attrgetter("order")
+_due = attrgetter("order.due")
 
 
-def _due(request: QueuedRequest[Any]) -> float:
-    return request.order.due
+def _shared(variants: Collection[str], others: Collection[str]) -> float:
+    """Return the share of `variants` that is in `others` too."""
+    return len(set(variants).intersection(others)) / len(variants)

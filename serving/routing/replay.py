@@ -57,9 +57,7 @@ class Replay:
         the time in which all cores together serve them with the fastest variant. `rows` are the
         row numbers of the arrivals.
         """
-        at = np.array([each.at for each in arrivals])
-        left_s = np.array([each.left_s for each in arrivals])
-        size = np.array([each.size for each in arrivals])
+        at, size, left_s = map(np.array, [*zip(*arrivals, strict=True)][:3])
         count = min(WINDOW_ARRIVALS, len(at) // 2)
         starts, self._weights = _window_starts(np.diff(at)[: len(at) - count])
         self._gaps_s: list[float] = (at[starts] - at[starts - 1]).tolist()
@@ -178,16 +176,13 @@ def _late(
     due_s = offset_s + left_s
     # Requests that arrive while the core is occupied are served together afterwards, later ones
     # after them.
-    counts = [
-        np.count_nonzero(np.maximum(held_s + needed_s, alone_s) > due_s, axis=1)
-        for held_s in holds_s.tolist()
-    ]
+    late_alone = alone_s > due_s
+    counts = [((held_s + needed_s > due_s) | late_alone).sum(axis=1) for held_s in holds_s.tolist()]
     late = np.stack(counts, axis=1).astype(np.float64)
     late = np.maximum(0.0, late - late[:, :1])
     # A window ends but arrivals do not, so misses grow from its end as fast as the time.
-    span_s = offset_s[:, -1]
+    span_s = np.clip(offset_s[:, -1:], holds_s[:-1], holds_s[1:])
     for place in range(2, len(holds_s)):
-        before_s, held_s = holds_s[place - 1], holds_s[place]
-        least = late[:, place - 1] * held_s / np.clip(span_s, before_s, held_s)
+        least = late[:, place - 1] * holds_s[place] / span_s[:, place - 1]
         late[:, place] = np.maximum(late[:, place], least)
     return late

@@ -67,7 +67,7 @@ class Residuals:
         self._threshold = threshold = values[-above - 1]
         self._tail_share = above / len(values)
         self._tail_index = max(
-            MIN_TAIL_INDEX, sum(math.log(v / threshold) for v in values[-above:]) / above
+            MIN_TAIL_INDEX, sum([math.log(v / threshold) for v in values[-above:]]) / above
         )
 
 

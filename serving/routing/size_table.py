@@ -110,6 +110,18 @@ class SizeTable:
         """Return the typical time on the way to the host and back, when the gateway is idle."""
         return self._interpolate(self._link_s, size)
 
+    def typical_s(self, size: int) -> tuple[float, float]:
+        """Return both: `baseline_s` and `link_s`."""
+        if size >= len(self._positions):
+            return self.baseline_s(size), self.link_s(size)
+        place, below = self._positions[size]
+        on_host, on_way = self._isotonic_s, self._link_s
+        baseline_s, link_s = on_host[place], on_way[place]
+        if below:
+            baseline_s += (on_host[place - 1] - baseline_s) * below
+            link_s += (on_way[place - 1] - link_s) * below
+        return baseline_s, link_s
+
     def best_s(self, size: int) -> float:
         """Return the shortest time from dispatch to answer that was observed or calibrated."""
         return self._interpolate(self._best_s, size)

@@ -24,7 +24,7 @@ MAX_STATE_AGE_S: Final = 0.001
 """Maximum age, in seconds, of states that `recent_states` returns."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunningBatch:
     """A batch that was sent and has not ended."""
 
@@ -83,6 +83,7 @@ class VariantSlots:
         self._slots = {name: self._slots.get(name, 0) for name in accuracies}
         self._batches_sent = {name: self._batches_sent.get(name, 0) for name in accuracies}
         self._by_variant = {name: self._by_variant.get(name, set()) for name in accuracies}
+        self._best_case_s = {name: partial(self._latency.best_case_s, name) for name in accuracies}
         for name in self._unavailable_since.keys() - accuracies.keys():
             del self._unavailable_since[name]
         self._recent.clear()
@@ -150,11 +151,25 @@ class VariantSlots:
         """
         has_core = len(self._running) + 1 <= self._cores
         core_in_s = 0.0 if has_core else self._next_end_s(self._running, now)
-        return {
-            name: self._variant_state(name, slots, now, has_core, core_in_s)
-            for name, slots in self._slots.items()
-            if slots and (names is None or name in names)
-        }
+        states: dict[str, VariantState] = {}
+        for name, slots in self._slots.items():
+            if not slots or (names is not None and name not in names):
+                continue
+            own = self._by_variant[name]
+            empty = max(0, slots - len(own))
+            states[name] = VariantState(
+                name,
+                self._accuracies[name],
+                slots,
+                empty if has_core else 0,
+                core_in_s if empty else max(self._next_end_s(own, now), core_in_s),
+                self._max_batch,
+                self._latency.times(name),
+                self._best_case_s[name],
+                self._batches_sent[name],
+                0.0 if empty else min(self._running[number].overdue_s(now) for number in own),
+            )
+        return states
 
     def recent_states(self, now: float, names: tuple[str, ...]) -> list[VariantState]:
         """Return the states of `variant_states` as of up to `MAX_STATE_AGE_S` ago, as a list.
@@ -188,25 +203,6 @@ class VariantSlots:
         if any(map(self._slots.get, names)):
             return None
         return max(self._unavailable_since.get(name, -math.inf) for name in names)
-
-    def _variant_state(
-        self, name: str, slots: int, now: float, has_core: bool, core_in_s: float
-    ) -> VariantState:
-        own = self._by_variant[name]
-        empty = max(0, slots - len(own))
-        slot_in_s = 0.0 if empty else self._next_end_s(own, now)
-        return VariantState(
-            name=name,
-            accuracy=self._accuracies[name],
-            slots=slots,
-            free_slots=empty if has_core else 0,
-            free_in_s=max(slot_in_s, core_in_s),
-            max_batch=self._max_batch,
-            times=self._latency.times(name),
-            best_case_s=partial(self._latency.best_case_s, name),
-            batches_sent=self._batches_sent[name],
-            overdue_s=0.0 if empty else min(self._running[n].overdue_s(now) for n in own),
-        )
 
     def _next_end_s(self, numbers: Iterable[int], now: float) -> float:
         return min(self._running[number].left_s(now) for number in numbers)

@@ -45,19 +45,29 @@ class SpeedFactor:
         self.expire(now)
         self._recent.append((now, ratio))
         ratios = [each for _, each in self._recent]
+        recent = median(ratios)
         # As long as there are few observations, the previous factor counts as well.
-        self.value = median([*ratios, *[self.value] * (WINDOW // 2 + 1 - len(ratios))])
+        missing = WINDOW // 2 + 1 - len(ratios)
+        self.value = median([*ratios, *[self.value] * missing]) if missing > 0 else recent
         weight = 1 - math.exp(-pause_s / USUAL_S)
-        self._usual *= math.pow(median(ratios) / self._usual, weight)
+        self._usual *= math.pow(recent / self._usual, weight)
 
     def expire(self, now: float) -> bool:
         """Discard the recent batches if they are too old; return whether they were."""
-        if len(self._recent) < 2:
-            return False
-        first, last = self._recent[0][0], self._recent[-1][0]
-        interval_s = (last - first) / (len(self._recent) - 1)
-        if now - last <= max(MIN_SILENCE_S, SILENCE_RATIO * interval_s):
+        if len(self._recent) < 2 or now - self._recent[-1][0] <= self._max_silence_s():
             return False
         self._recent.clear()
         self.value = self._usual
         return True
+
+    @property
+    def expires_at(self) -> float:
+        """When `expire` discards the recent batches; infinite if it does not."""
+        if len(self._recent) < 2:
+            return math.inf
+        return self._recent[-1][0] + self._max_silence_s()
+
+    def _max_silence_s(self) -> float:
+        first, last = self._recent[0][0], self._recent[-1][0]
+        interval_s = (last - first) / (len(self._recent) - 1)
+        return max(MIN_SILENCE_S, SILENCE_RATIO * interval_s)

@@ -9,7 +9,7 @@ from typing import Generic, TypeAlias
 from serving.routing.policy.state import Payload, QueuedRequest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send(Generic[Payload]):
     """Send these requests in one batch, and call `Planner.end_batch` when it has ended."""
 
@@ -56,7 +56,7 @@ class Shadow(Generic[Payload]):
     request: QueuedRequest[Payload]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Idle:
     """Do nothing until `until` or until the state changes, whichever comes first."""
 

@@ -17,14 +17,13 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, lt
 from typing import Final, NamedTuple
 
 from serving.routing.policy.queue_view import (
     Group,
     QueueView,
     answers_in_s,
-    fastest_variant,
     groups_of,
 )
 from serving.routing.policy.state import Lane, VariantState
@@ -81,6 +80,7 @@ class CandidateBatch(NamedTuple):
 
 
 _deadline = attrgetter("deadline")
+_value = attrgetter("value")
 
 
 class CandidateBatches:
@@ -100,15 +100,18 @@ class CandidateBatches:
         self._allowance_s = lane.requests[0].deadline - lane.requests[0].arrived
         self._worth = [each.accuracy for each in qualifying]
         self._recent_accuracy = state.recent_accuracy
-        is_ascending = any(b > a for a, b in zip(self._worth, self._worth[1:], strict=False))
+        is_ascending = any(map(lt, self._worth, self._worth[1:]))
         if is_ascending or lane.key.cheapest_first:
             self._worth = [1 - RANK_COST * rank for rank in range(len(qualifying))]
             self._recent_accuracy = 1.0
-        self._fastest = fastest_variant(qualifying, lane.samples)
-        self._fastest_worth = self._worth[qualifying.index(self._fastest)]
+        samples = lane.samples
+        took_s = [each.times.typical_s(min(samples, each.max_batch)) for each in qualifying]
+        fastest = took_s.index(min(took_s))
+        self._fastest = qualifying[fastest]
+        self._fastest_worth = self._worth[fastest]
         self._undominated = [
             (self._worth.index(self._worth[place]), variant)
-            for place, variant in _undominated(qualifying, lane.samples)
+            for place, variant in _undominated(qualifying, took_s)
         ]
         last = state.variants.get(state.last_variant) if state.last_variant else None
         self._last_accuracy = last.accuracy if last else None
@@ -276,10 +279,11 @@ class CandidateBatches:
         expected_misses, within_s = self._state.expected_misses, variant.times.within_s
         if expected_misses(MAX_TIME_RATIO * typical_s + first_s) < NEGLIGIBLE_MISSES:
             return 0.0
-        return sum(
-            weight * expected_misses((typical_s if q == 0.5 else within_s(size, q)) + first_s)
-            for weight, q in HOLD_QUANTILES
-        )
+        misses = 0.0
+        for weight, q in HOLD_QUANTILES:
+            held_s = typical_s if q == 0.5 else within_s(size, q)
+            misses += weight * expected_misses(held_s + first_s)
+        return misses
 
     def _next_worth(self, samples: float, left_s: float) -> float:
         """Return the value of a request in the next batch, of `samples` to be served in `left_s`.
@@ -294,6 +298,8 @@ class CandidateBatches:
 
     def _remaining_groups(self, place: int) -> list[Group]:
         """Return the groups of the lane from index `place`."""
+        if place == self._count:
+            return []
         groups = self._remaining.get(place)
         if groups is None:
             groups = list(groups_of(self._lane, place, self._fastest, self._state.now, 0.0))
@@ -307,7 +313,9 @@ def best_batch(batches: Sequence[CandidateBatch]) -> CandidateBatch:
     Of variants that are equally accurate, the one that answers the same requests first is used,
     unless that costs more than a negligible part of the value.
     """
-    best = max(batches, key=attrgetter("value"))
+    if len(batches) == 1:
+        return batches[0]
+    best = max(batches, key=_value)
     least = best.value - NEGLIGIBLE_GAIN * best.taken
     equal = (
         each
@@ -320,19 +328,19 @@ def best_batch(batches: Sequence[CandidateBatch]) -> CandidateBatch:
 
 
 def _undominated(
-    qualifying: Sequence[VariantState], samples: int
+    qualifying: Sequence[VariantState], all_took_s: Sequence[float]
 ) -> list[tuple[int, VariantState]]:
     """Return the variants that are faster than all those before them with a free slot, by index.
 
-    Faster means for a single sample or for all queued samples.
+    Faster means for a single sample or for all queued samples, which take `all_took_s`.
     """
     kept: list[tuple[int, VariantState]] = []
-    fastest_s = [math.inf, math.inf]
+    fastest_one_s = fastest_all_s = math.inf
     for place, variant in enumerate(qualifying):
-        times = variant.times
-        took_s = [times.typical_s(1), times.typical_s(min(samples, variant.max_batch))]
-        if took_s[0] < fastest_s[0] or took_s[1] < fastest_s[1]:
+        one_s, all_s = variant.times.typical_s(1), all_took_s[place]
+        if one_s < fastest_one_s or all_s < fastest_all_s:
             kept.append((place, variant))
             if variant.free_slots:
-                fastest_s = [min(a, b) for a, b in zip(fastest_s, took_s, strict=True)]
+                fastest_one_s = min(fastest_one_s, one_s)
+                fastest_all_s = min(fastest_all_s, all_s)
     return kept

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final
 
 from serving.routing.policy.lookahead import (
@@ -65,7 +66,7 @@ def pareto(state: RouterState) -> Decision:
         qualifying = view.live_variants(lane)
         if _is_unattainable(lane, qualifying, state):
             return Drop(lane)
-        if not any(each.free_slots for each in qualifying):
+        if not any(map(_free_slots, qualifying)):
             until = min(until, lane.requests[0].deadline)
             continue
         preferred = preferred_variant(lane, qualifying)
@@ -187,6 +188,9 @@ def _can_share(other: Lane, lane: Lane, variant: VariantState, state: RouterStat
         and variant.name in key.variants
         and not key.cheapest_first
     )
+
+
+_free_slots = attrgetter("free_slots")
 
 
 def _first_order(lane: Lane) -> QueueOrder:

@@ -67,6 +67,8 @@ def preferred_variant(lane: Lane, live: Sequence[VariantState]) -> VariantState:
     if lane.key.cheapest_first or lane.key.fastest_first:
         return best
     equal = [variant for variant in live if variant.accuracy == best.accuracy]
+    if len(equal) == 1:
+        return best
     return min(equal, key=lambda variant: answers_in_s(variant, samples))
 
 

@@ -94,9 +94,13 @@ def drain_time_s(took_s: Callable[[int], float], samples: int, max_batch: int) -
     return needed_s + took_s(part) if part else needed_s
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class VariantState:
-    """The current state of a variant that has a live replica. Times are in seconds."""
+    """The current state of a variant that has a live replica. Times are in seconds.
+
+    It never changes. It is not frozen only because frozen instances take longer to create; the
+    same holds for the classes below.
+    """
 
     name: str
     accuracy: float
@@ -123,7 +127,8 @@ class VariantState:
         a batch of 1 takes longer than `within_s`.
         """
         size = max(1, min(limit, self.max_batch))
-        while size > 1 and self.times.within_s(size) > within_s:
+        predicted_s = self.times.within_s
+        while size > 1 and predicted_s(size) > within_s:
             size = 1 << (size - 1).bit_length() - 1
         return size
 
@@ -137,7 +142,7 @@ class VariantState:
         return self.largest_batch(self.max_batch, lag_s + (left_s - lag_s) / 2)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RouterState:
     """Everything that a policy may use."""
 
@@ -163,7 +168,7 @@ class RouterState:
     """Name of the variant of the last batch."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Dispatch:
     """Send one batch: `counts` has the number of requests to take from each lane.
 

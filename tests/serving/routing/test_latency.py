@@ -214,6 +214,19 @@ def test_a_single_old_observation_is_discarded(model: LatencyModel, clock: Manua
     assert model.times("dense").within_s(1) == pytest.approx(0.001, rel=0.005)
 
 
+def test_old_observations_are_discarded_although_another_variant_was_in_use_since(
+    model: LatencyModel, clock: ManualClock
+) -> None:
+    clock.now += 2 * MAX_OBSERVATION_AGE_S
+    observe(model, 1, 0.5, times=1)
+    clock.now += MAX_OBSERVATION_AGE_S - 1
+    model.observe("int8", 1, 0.0005)
+    clock.now += 0.5
+    assert model.times("dense").within_s(1) > 0.00104, "just young enough"
+    clock.now += 1
+    assert model.times("dense").within_s(1) == pytest.approx(0.001, rel=0.005)
+
+
 def test_the_time_since_the_last_batch_is_known(model: LatencyModel, clock: ManualClock) -> None:
     assert model.since_last_batch_s("dense") == math.inf
     observe(model, 1, 0.001, times=1)

@@ -283,6 +283,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert orders == sorted(orders)
             assert {request.key for request in lane.requests} == {lane.key}
             assert lane.samples == sum(request.size for request in lane.requests)
+        assert self.queue.samples == sum(lane.samples for lane in self.queue.lanes)
 
 
 TestQueue = QueueMachine.TestCase
