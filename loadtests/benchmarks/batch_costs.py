@@ -77,21 +77,26 @@ async def _schedule(clients: int, seconds: float) -> float:
     clock = LoopClock()
     scheduler = Scheduler(new_planner(pareto, clock.time, max(BATCHES)), run, clock)
     key = LaneKey(tuple(PROFILES))
-    until = time.perf_counter() + seconds
+    is_over = asyncio.Event()
+    count = 0
 
-    async def run_client() -> int:
-        count, is_over = 0, False
-        while not is_over:
-            deadline = clock.time() + DEADLINE_S
-            await scheduler.submit(
-                INPUTS, key, size=1, deadline=deadline, priority=DEFAULT_PRIORITY
-            )
-            count, is_over = count + 1, time.perf_counter() >= until
-        return count
+    def submit(_: object = None) -> None:
+        nonlocal count
+        if time.perf_counter() >= until:
+            is_over.set()
+            return
+        count += 1
+        deadline = clock.time() + DEADLINE_S
+        scheduler.submit(
+            INPUTS, key, size=1, deadline=deadline, priority=DEFAULT_PRIORITY, on_end=submit
+        )
 
     start = time.perf_counter()
-    counts = await asyncio.gather(*(run_client() for _ in range(clients)))
-    return (time.perf_counter() - start) / sum(counts) * 1e6
+    until = start + seconds
+    for _ in range(clients):
+        submit()
+    await is_over.wait()
+    return (time.perf_counter() - start) / max(count, 1) * 1e6
 
 
 async def _round_trips(address: str, size: int, seconds: float) -> float:

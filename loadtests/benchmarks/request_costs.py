@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
+import orjson
 from prometheus_client import CollectorRegistry
 
 from loadtests.benchmarks.decisions import MAX_BATCH, PROFILES, new_latency_model, new_planner
@@ -16,16 +19,18 @@ from loadtests.benchmarks.timing import microseconds_per_call
 from loadtests.client import binary
 from loadtests.client.binary import BinaryRequest
 from serving.dataplane.batching import Arrays
+from serving.dataplane.call import Answer, Call
 from serving.dataplane.dataplane import DataPlane
-from serving.dataplane.gateway_delay import Admission
 from serving.dataplane.load_shedder import LoadShedder
-from serving.dataplane.request import RequestResult
+from serving.dataplane.request import OnEnd, RequestResult
 from serving.dataplane.scheduler import Scheduler
-from serving.dataplane.served import ServedVariants
 from serving.errors import Overloaded
-from serving.protocol.documents import Documents
-from serving.protocol.http.application import HttpProtocol
+from serving.protocol.front_door import FrontDoor
 from serving.protocol.http.codec import parse_request, render_response
+from serving.protocol.http.connection import Connection, Site
+from serving.protocol.http.description import MAX_KEPT
+from serving.protocol.http.inference_endpoint import InferenceEndpoint
+from serving.protocol.http.listener import KEEP_ALIVE_S, MAX_HEADER_BYTES, READ_TIMEOUT_S
 from serving.protocol.inference import Inference
 from serving.protocol.messages import InferResponse
 from serving.routing.policy.pareto import pareto
@@ -78,8 +83,8 @@ Part: TypeAlias = Callable[[float], float]
 class _InstantScheduler:
     """Stub of the scheduler that answers at once."""
 
-    async def submit(self, *_: Any, **__: Any) -> RequestResult[Arrays]:
-        return RESULT
+    def submit(self, *_: Any, on_end: OnEnd[RequestResult[Arrays]], **__: Any) -> None:
+        on_end(RESULT)
 
     def slots(self, variant: str) -> int:
         return 1
@@ -94,7 +99,7 @@ class _FullScheduler:
             while True:
                 self._admit(tuple(BY_KEY))
 
-    async def submit(self, _: Any, key: LaneKey, **__: Any) -> RequestResult[Arrays]:
+    def submit(self, _: Any, key: LaneKey, **__: Any) -> None:
         self._admit(key.variants)
         raise RuntimeError("the request was admitted")
 
@@ -112,6 +117,24 @@ class _FullScheduler:
         )
 
 
+class _Wire(asyncio.Transport):
+    """Stub of a connection's transport that checks the status of each response."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self._begins = b"HTTP/1.1 %d " % status
+
+    def write(self, data: Any) -> None:
+        if not data.startswith(self._begins):
+            raise RuntimeError(f"expected {self._begins!r}: {data!r:.200}")
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        raise RuntimeError("reading was paused")
+
+
 class _LastEvent:
     """Stub of the metrics that keeps the last event and counts nothing."""
 
@@ -121,63 +144,94 @@ class _LastEvent:
         self.event = event
 
 
-def _admitted(slo: Slo) -> Admission:
-    """Return the admission of a request that is received and parsed at this moment."""
-    now = time.monotonic()
-    return Admission(now, slo.latency_s, now, now + slo.latency_s)
-
-
 def request_parts() -> dict[str, Part]:
     """Return the parts of a request in the gateway's protocol and data plane, by name."""
     request = binary.build_request(INPUTS, {"input": "FP32"}, PARAMETERS)
     json_bytes = int(request.headers[binary.JSON_LENGTH_HEADER])
+    new = itertools.cycle([_with_id(request, f"{n:04}") for n in range(2 * MAX_KEPT)])
     slo = parse_slo(PARAMETERS, {}, Slo())
     metrics = Metrics(CollectorRegistry(), "mlp")
     metrics.serve(BY_KEY)
     statistics = Statistics(BY_KEY)
     last_event = _LastEvent()
     uncounted = _data_plane(cast(Metrics, last_event), _InstantScheduler())
-    served = ServedVariants(PROFILES)
-    answer = _run_now(uncounted.infer(INPUTS, (), slo, None, time.monotonic()))
+    answers: list[Answer | Exception] = []
+
+    def submit(on_end: OnEnd[Answer]) -> Call:
+        return uncounted.submit(INPUTS, (), slo, None, time.monotonic(), on_end)
+
+    call = submit(answers.append)
+    (answer,) = answers
+    assert isinstance(answer, Answer)
     response = InferResponse("mlp", "dense", OUTPUTS, None, answer.explanation)
-    answering = _protocol(_data_plane(metrics, _InstantScheduler()))
-    refusing = _protocol(_data_plane(metrics, _FullScheduler()))
-    scope, receive = _scope(request), _receiver(request.body)
+    answering = _data_plane(metrics, _InstantScheduler())
+    refusing = _data_plane(metrics, _FullScheduler())
+    message = _message(request)
     calls: dict[str, Callable[[], object]] = {
         "parse the body (binary tensors, 3.1 kB)": lambda: parse_request(request.body, json_bytes),
+        "the same with a JSON part that was not sent before": lambda: parse_request(*next(new)),
         "parse the SLO from parameters": lambda: parse_slo(PARAMETERS, {}, Slo()),
         "parse the SLO from headers": lambda: parse_slo({}, SLO_HEADERS, Slo()),
-        "validate, find variants, explain (data plane, uncounted)": lambda: _run_now(
-            uncounted.infer(INPUTS, (), slo, None, time.monotonic())
-        ),
+        "validate, find variants, explain (data plane, uncounted)": lambda: submit(_ignore),
         # Private, but timed separately: it is all that routing adds to a response.
-        "of that, explain": lambda: uncounted._answer(
-            RESULT, slo, served, None, tuple(served.by_key), _admitted(slo)
-        ),
+        "of that, explain": lambda: uncounted._answer(call, RESULT),
         "count (metrics)": lambda: metrics.answered(last_event.event),
         "count (statistics)": lambda: statistics.answered(last_event.event),
         "render the response": lambda: render_response(response, {}, True),
-        "all of these, routes and headers: the ASGI call": lambda: _run_now(
-            answering(scope, receive, partial(_check_status, 200))
-        ),
-        "the same for a refused request: 429": lambda: _run_now(
-            refusing(scope, receive, partial(_check_status, 429))
-        ),
     }
     return {
-        name: partial(microseconds_per_call, call, calls_per_reading=CALLS_PER_READING)
-        for name, call in calls.items()
+        **{
+            name: partial(microseconds_per_call, call, calls_per_reading=CALLS_PER_READING)
+            for name, call in calls.items()
+        },
+        "all of these, and HTTP: from bytes to bytes": partial(_run, answering, 200, message),
+        "the same for a refused request: 429": partial(_run, refusing, 429, message),
     }
 
 
-def _protocol(dataplane: DataPlane) -> HttpProtocol:
-    return HttpProtocol(
-        dataplane,
-        Inference(dataplane, Slo()),
-        Documents(dataplane, ""),
-        CollectorRegistry(),
-        max_body_bytes=2**20,
+def _ignore(answer: object) -> None:
+    pass
+
+
+def _run(dataplane: DataPlane, status: int, message: bytes, seconds: float) -> float:
+    """Time a connection whose requests are answered with `status`, at once."""
+
+    async def run() -> float:
+        connection = _connection(dataplane, status)
+        return microseconds_per_call(
+            lambda: connection.data_received(message),
+            seconds,
+            calls_per_reading=CALLS_PER_READING,
+        )
+
+    return asyncio.run(run())
+
+
+def _connection(dataplane: DataPlane, status: int) -> Connection:
+    site = Site(
+        app=_no_application,
+        endpoint=InferenceEndpoint(dataplane, Inference(dataplane, Slo()), max_body_bytes=2**20),
+        front_door=FrontDoor(_OpenDoor(), on_refused=lambda: None),
+        max_header_bytes=MAX_HEADER_BYTES,
+        read_timeout_s=READ_TIMEOUT_S,
+        keep_alive_s=KEEP_ALIVE_S,
+        connections=set(),
+        tasks=set(),
     )
+    connection = Connection(site)
+    connection.connection_made(_Wire(status))
+    return connection
+
+
+class _OpenDoor(LoadShedder):
+    """A load shedder that lets everything in."""
+
+    def is_open(self, now: float, age_s: float, rank: int, allowed_s: float | None = None) -> bool:
+        return True
+
+
+async def _no_application(*_: object) -> None:
+    raise RuntimeError("inference requests are not for the application")
 
 
 def _data_plane(metrics: Metrics, scheduler: _InstantScheduler | _FullScheduler) -> DataPlane:
@@ -193,28 +247,15 @@ def _data_plane(metrics: Metrics, scheduler: _InstantScheduler | _FullScheduler)
     )
 
 
-def _run_now(coroutine: Any) -> Any:
-    """Run a coroutine that never waits; raises RuntimeError if it does."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    raise RuntimeError("the coroutine waited")
+def _with_id(request: BinaryRequest, name: str) -> tuple[bytes, int]:
+    """Return the body of a request with an id, and the length of its JSON part."""
+    length = int(request.headers[binary.JSON_LENGTH_HEADER])
+    json = orjson.dumps({**orjson.loads(request.body[:length]), "id": name})
+    return json + request.body[length:], len(json)
 
 
-def _scope(request: BinaryRequest) -> Mapping[str, Any]:
-    headers = [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
-    headers.append((b"content-length", str(len(request.body)).encode()))
-    return {"path": "/v2/models/mlp/infer", "method": "POST", "headers": headers}
-
-
-def _receiver(body: bytes) -> Callable[[], Awaitable[Mapping[str, Any]]]:
-    async def receive() -> Mapping[str, Any]:
-        return {"type": "http.request", "body": body}
-
-    return receive
-
-
-async def _check_status(status: int, message: Mapping[str, Any]) -> None:
-    if message.get("status", status) != status:
-        raise RuntimeError(f"expected {status}: {message}")
+def _message(request: BinaryRequest) -> bytes:
+    headers = {**request.headers, "host": "127.0.0.1", "content-length": str(len(request.body))}
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    head = "\r\n".join(["POST /v2/models/mlp/infer HTTP/1.1", *lines, "", ""])
+    return head.encode() + request.body

@@ -268,8 +268,9 @@ class DataPlane:
     def _check_deadline(self, slo: Slo, variants: tuple[str, ...], size: int) -> None:
         """Raise `SloUnattainable` if no variant could meet the deadline even when idle."""
         best_case_s = self._latency.best_case_s
-        if next(attainable_variants(variants, size, slo.latency_s, best_case_s), None) is not None:
-            return
+        for key in variants:
+            if best_case_s(key, size) <= slo.latency_s:
+                return
         times_s = {key: best_case_s(key, size) for key in variants}
         fastest = min(times_s, key=times_s.__getitem__)
         best = max(self._served.by_key[key].accuracy for key in variants)

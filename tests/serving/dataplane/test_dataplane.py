@@ -10,7 +10,7 @@ import pytest
 
 from serving.dataplane.batching import Arrays
 from serving.dataplane.clock import LoopClock
-from serving.dataplane.dataplane import Answer
+from serving.dataplane.call import Answer
 from serving.dataplane.executor import BatchResult
 from serving.errors import InvalidRequest, ModelNotFound, NotReady, SloUnattainable
 from serving.experiment.assignment import Arm, Experiment

@@ -65,6 +65,6 @@ def test_methods_have_the_expected_parameters(owner: type, name: str) -> None:
 
 @pytest.mark.parametrize("owner", ATTRIBUTES)
 def test_objects_have_the_expected_attributes(owner: type) -> None:
-    source = inspect.getsource(owner.__init__)
+    source = inspect.getsource(owner)
     missing = [name for name in ATTRIBUTES[owner] if f"self.{name} =" not in source]
     assert not missing, f"uvicorn {uvicorn.__version__} lacks these attributes"
