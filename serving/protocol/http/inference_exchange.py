@@ -119,13 +119,14 @@ class InferenceExchange:
     def cancel(self) -> None:
         """Forget the request."""
         state, self._state = self._state, "done"
+        call, self._call = self._call, None
         if state == "waiting":
             self._door.withdraw(self, self._rank)
         elif state == "refused":
             self._drop_hold()
         elif state in ("inside", "running"):
-            if self._call is not None:
-                self._endpoint.cancel(self._call)
+            if call is not None:
+                self._endpoint.cancel(call)
             self._door.leave(self._rank)
 
     def let_in(self) -> None:
@@ -156,14 +157,17 @@ class InferenceExchange:
         parts = self._parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
-        self._call = self._endpoint.start(
+        call = self._endpoint.start(
             self._head, self._fields, self._place, body, waited_s, self._respond
         )
+        if self._state == "running":
+            self._call = call
 
     def _respond(self, response: Response) -> None:
         if self._state == "done":
             return
         self._state = "done"
+        self._call = None  # breaks a reference cycle
         self.response = render(response, keeps_alive=self.keeps_alive)
         self._on_response()
         self._door.leave(self._rank)
