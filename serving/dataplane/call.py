@@ -41,4 +41,4 @@ class Call:
     admission: Admission | None = None
     """When it was admitted; None until then."""
     request: QueuedRequest[PendingRequest[Arrays, Arrays]] | None = None
-    """The request in the scheduler, as long as it is there."""
+    """The request in the scheduler; None until it is queued."""

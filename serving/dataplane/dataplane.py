@@ -226,12 +226,11 @@ class DataPlane:
 
     def cancel(self, call: Call) -> None:
         """Forget a request whose client has gone; nothing happens if it has ended."""
-        request, call.request = call.request, None
-        if request is not None and self._scheduler.cancel(request):
+        assert call.request is not None
+        if self._scheduler.cancel(call.request):
             self._telemetry.disconnected(_label(call.arm))
 
     def _end(self, call: Call, result: RequestResult[Arrays] | Exception) -> None:
-        call.request = None  # breaks a reference cycle, which only the garbage collector would free
         answer: Answer | Exception
         if isinstance(result, Exception):
             answer = result

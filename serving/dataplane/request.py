@@ -62,8 +62,21 @@ class PendingRequest(Generic[Input, Output]):
         """Pass on the result, unless the request has ended: its caller may have cancelled it."""
         if self.stage == "ended":
             return
-        self.stage = "ended"
+        on_end = self.on_end
+        self.drop()
         try:
-            self.on_end(result)
+            on_end(result)
         except Exception:  # the other requests of a batch must be answered all the same
             logger.exception("the result of a request could not be passed on")
+
+    def drop(self) -> None:
+        """End the request without a result.
+
+        The callback is forgotten: it knows the connection, and the inputs may be kept for a while.
+        """
+        self.stage = "ended"
+        self.on_end = _ignore
+
+
+def _ignore(result: object) -> None:
+    """Do nothing with the result of a request that has ended."""

@@ -143,7 +143,7 @@ class Scheduler(Generic[Input, Output]):
         stage = request.payload.stage
         if stage == "ended":
             return False
-        request.payload.stage = "ended"
+        request.payload.drop()
         if self._planner.withdraw(request):
             self._schedule_step()  # without this request another decision may be better
         self._on_cancelled(stage, request.size)
