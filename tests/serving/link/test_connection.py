@@ -11,7 +11,8 @@ import pytest
 from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import HostLost
 from serving.link.connection import BatchFailed
-from serving.link.wire import pack
+from serving.link.liveness import HEARTBEAT_MS
+from serving.link.wire import HEARTBEAT, pack
 from tests.serving.link.hosts import (
     TIMEOUT_S,
     Connect,
@@ -188,6 +189,19 @@ async def test_a_host_that_does_not_listen_is_lost(connect: Connect) -> None:
     with pytest.raises(HostLost):
         await in_time(connection.run(numbers()))
     assert (connection.is_lost, lost) == (True, ["lost"])
+
+
+async def test_a_gateway_reads_what_has_arrived_before_it_considers_a_host_silent(
+    connect: Connect, echoing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.link.liveness.SILENCE_MS", 2 * HEARTBEAT_MS)
+    connection = connect(echoing)
+    # As while this process is stopped, the event loop does not see that heartbeats arrive.
+    asyncio.get_running_loop().remove_reader(connection._stream.fileno())
+    await until(
+        lambda: connection.is_lost or connection._stream.received_bytes >= 4 * len(HEARTBEAT)
+    )
+    assert not connection.is_lost
 
 
 async def test_a_batch_that_is_not_answered_in_time_is_lost(

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+import time
 from functools import partial
 
 import numpy as np
@@ -15,9 +16,11 @@ import pytest
 from serving.dataplane.batching import Arrays
 from serving.link.connection import HostConnection
 from serving.link.endpoint import accept
+from serving.link.gateways import Gateways
 from serving.link.host import HostSocket
 from serving.link.wire import HEARTBEAT, PREFIX, pack
 from tests.serving.link.hosts import (
+    TIMEOUT_S,
     Connect,
     GatedRunner,
     echo,
@@ -27,7 +30,7 @@ from tests.serving.link.hosts import (
     wait_entered,
 )
 from tests.serving.link.peers import connected_socket, read_message
-from tests.waiting import until, wait_until
+from tests.waiting import until
 
 LARGE = {"x": np.zeros(8_000_000, np.uint8)}
 """A batch of which the kernel does not accept the answer at once."""
@@ -47,9 +50,13 @@ async def test_a_gateway_that_does_not_read_its_answers_does_not_delay_others(
         assert read_message(silent).tensors["x"].nbytes == LARGE["x"].nbytes
 
 
+@pytest.mark.parametrize("first", ["compute", "link"])
 async def test_a_gateway_that_leaves_without_reading_its_answer_is_forgotten(
-    connect: Connect,
+    connect: Connect, first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """`first` is the thread of the host that notices it first."""
+    if first == "compute":
+        monkeypatch.setattr(Gateways, "_send_rest", lambda self, stream: time.sleep(0.01))
     with running_host(echo) as host:
         connection = connect(host.address)
         await in_time(connection.run(numbers()))
@@ -136,13 +143,17 @@ def test_a_host_that_cannot_accept_for_a_while_accepts_later(
     assert "a connection cannot be accepted" in caplog.text
 
 
-def test_a_closing_host_sends_the_rest_of_its_answers() -> None:
+async def test_a_closing_host_sends_the_rest_of_its_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.link.gateways.LINGER_S", TIMEOUT_S)
     host = HostSocket(echo)
     with connected_socket(host.address) as peer:
         peer.sendall(b"".join(pack(1, LARGE)))
-        wait_until(lambda: bool(host._gateways._unsent))
-        host._gateways.stop()
-        wait_until(lambda: not host._thread.is_alive())
-        assert read_message(peer).tensors["x"].nbytes == LARGE["x"].nbytes
-        host.close()
+        await until(lambda: bool(host._gateways._unsent))
+        closing = asyncio.create_task(asyncio.to_thread(host.close))
+        await until(lambda: host._gateways._closes_at is not None)
+        message = await asyncio.to_thread(read_message, peer)
+        assert message.tensors["x"].nbytes == LARGE["x"].nbytes
+        await closing
     assert not host.is_alive

@@ -58,7 +58,8 @@ def test_messages_of_any_size_arrive_in_order(ends: Ends) -> None:
 
 def test_a_message_of_many_buffers_arrives(ends: Ends) -> None:
     sender, receiver = ends
-    inputs = {str(name): np.full(5_000, name, np.int16) for name in range(MAX_PARTS)}
+    # Twice as many as the kernel accepts at once.
+    inputs = {str(name): np.full(10_000, name, np.int16) for name in range(4 * MAX_PARTS)}
     sender.send(pack(1, inputs))
     (message,) = receive_all(sender, receiver, 1)
     for name, array in unpack(message).tensors.items():
