@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import numpy as np
 import uvloop
-import zmq
 
 from loadtests.benchmarks.decisions import PROFILES, new_planner
 from loadtests.benchmarks.request_costs import INPUTS, Part
@@ -101,8 +100,7 @@ async def _schedule(clients: int, seconds: float) -> float:
 
 async def _round_trips(address: str, size: int, seconds: float) -> float:
     """Send batches to the host one after the other; return the microseconds per request."""
-    context = zmq.Context()
-    host = HostConnection(context, address, on_lost=lambda: None)
+    host = HostConnection(address, on_lost=lambda: None)
     inputs = [INPUTS] * size
     until = time.perf_counter() + seconds
     count = 0
@@ -115,7 +113,6 @@ async def _round_trips(address: str, size: int, seconds: float) -> float:
         return (time.perf_counter() - start) / count / size * 1e6
     finally:
         host.close()
-        context.destroy(linger=0)
 
 
 def _serve_zeros(pipe: Connection) -> None:

@@ -17,8 +17,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
-import zmq
-
 from serving.control.wake import wait_for_wake
 from serving.dataplane.dataplane import START_GRACE_S
 from serving.dataplane.executor import HostLost
@@ -142,7 +140,6 @@ class HostDiscovery:
         self._on_change = on_change
         self._pause = pause
         self._period_s = period_s
-        self._context = zmq.Context()
         self._wake = asyncio.Event()
         self._may_connect = False
         self._started = time.monotonic()
@@ -222,7 +219,6 @@ class HostDiscovery:
                     host.close()
             for host in self._draining:
                 host.close()
-            self._context.destroy(linger=0)
 
     async def _refresh(self) -> None:
         async with asyncio.timeout(LIST_TIMEOUT_S):
@@ -333,7 +329,7 @@ class HostDiscovery:
                 self._wake.set()
 
         began = time.monotonic()
-        host = HostConnection(self._context, address, on_lost)
+        host = HostConnection(address, on_lost)
         try:
             await self._warm_up(watch, host)
         except (HostLost, BatchFailed) as error:

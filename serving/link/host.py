@@ -1,4 +1,4 @@
-"""The host's end of the link: a ROUTER socket that all gateways send their batches to.
+"""The host's end of the link: it computes the batches that all gateways send.
 
 HostConnection (gateway)  ──batch──▶  HostSocket  ──▶  run, on the compute thread
 ◀──outputs or error──
@@ -9,24 +9,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
-import zmq
-
 from serving.dataplane.batching import Arrays
-from serving.link.wire import MalformedMessage, configure, pack, unpack
+from serving.link.gateways import Gateways
+from serving.link.wire import Buffer, MalformedMessage, Received, pack, pack_error, unpack
 
 logger = logging.getLogger(__name__)
 
-STOP_POLL_MS: Final = 200
-"""Interval, in milliseconds, at which an idle compute thread checks whether it should stop."""
-
 DRAIN_POLL_S: Final = 0.02
 """Interval, in seconds, at which `drain` looks for the end of the traffic."""
-
-UNKNOWN_ID: Final = 0
-"""Id of the answer to a message whose own id could not be read. Gateways count from 1."""
 
 
 class HostSocket:
@@ -35,20 +28,17 @@ class HostSocket:
     def __init__(self, run: Callable[[Arrays], Arrays], bind: str = "127.0.0.1") -> None:
         """Bind to a free port of the address `bind` and start the compute thread."""
         self._run = run
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
-        configure(self._socket)
-        port = self._socket.bind_to_random_port(f"tcp://{bind}")
-        self.address = f"tcp://{bind}:{port}"
+        self._gateways = Gateways(bind)
+        self.address = self._gateways.address
         self._last_batch_at = time.monotonic()
-        self._stop = threading.Event()
+        self._is_closed = False
         self._thread = threading.Thread(target=self._serve, name="compute", daemon=True)
         self._thread.start()
 
     @property
     def is_alive(self) -> bool:
-        """True while the compute thread runs."""
-        return self._thread.is_alive()
+        """True while both threads run: the one that computes, and the one of `Gateways`."""
+        return self._thread.is_alive() and self._gateways.is_alive
 
     def drain(self, quiet_s: float, within_s: float) -> None:
         """Return once no batch has arrived for `quiet_s`, or after `within_s`."""
@@ -57,29 +47,32 @@ class HostSocket:
             time.sleep(DRAIN_POLL_S)
 
     def close(self) -> None:
-        """Finish the current batch, then stop."""
-        self._stop.set()
+        """Finish the current batch, then stop. Has no effect a second time."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._gateways.stop()
         self._thread.join()
-        self._context.destroy(linger=1000)
+        self._gateways.close()
 
     def _serve(self) -> None:
-        while not self._stop.is_set():
-            if self._socket.poll(STOP_POLL_MS):
-                identity, *frames = self._socket.recv_multipart(copy=False)
-                self._last_batch_at = time.monotonic()
-                self._socket.send_multipart([identity, *self._answer(frames)], copy=False)
+        while streams := self._gateways.wait():
+            for stream in streams:
+                received = self._gateways.receive(stream)
+                if received is not None:
+                    self._last_batch_at = time.monotonic()
+                    self._gateways.send(stream, self._answer(received))
 
-    def _answer(self, frames: Sequence[zmq.Frame]) -> list[bytes | memoryview]:
-        number = UNKNOWN_ID
+    def _answer(self, received: Received) -> list[Buffer]:
+        number = received.number
         try:
-            header, inputs = unpack(frames)
-            number = header["id"]
+            inputs = unpack(received).tensors
             start = time.perf_counter()
             outputs = self._run(inputs)
-            return pack(outputs, id=number, compute_s=time.perf_counter() - start)
+            return pack(number, outputs, time.perf_counter() - start)
         except MalformedMessage as error:
             logger.error("received a malformed message", extra={"cause": str(error)})
-            return pack({}, id=number, error=f"the message is malformed: {error}")
+            return pack_error(number, f"the message is malformed: {error}")
         except Exception as error:
             logger.exception("a batch failed")
-            return pack({}, id=number, error=f"the batch failed: {type(error).__name__}")
+            return pack_error(number, f"the batch failed: {type(error).__name__}")

@@ -1,95 +1,180 @@
-"""The wire format between gateway and host: one ZeroMQ message per batch.
+"""The wire format between gateway and host: one message per batch.
 
-    header ─ JSON: {"id", "tensors": [[name, datatype, shape], ...]}
-    buffer ─ the raw bytes of each tensor, in the order of the header
+    prefix  ─ PREFIX: magic, size of the header, size of all that follows, number, compute_s
+    header  ─ JSON: {"tensors": [[name, datatype, shape, size in bytes], ...]} or {"error": ...}
+    buffers ─ the raw bytes of each tensor, in the order of the header
 
-An answer's header has "compute_s" too, or "error" and no tensors. Nothing is ever pickled.
+Header and buffers are padded to ALIGNMENT. Headers repeat, so both ends remember recent ones. A
+prefix without a header is a heartbeat. Nothing is ever pickled.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from typing import Any, Final
+import math
+import struct
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import orjson
-import zmq
 
 from serving.dataplane.batching import Arrays
 from variants.catalog.datatype import DATATYPE, NUMPY
 from variants.catalog.raw import from_raw, to_raw
 
-HEARTBEAT_MS: Final = 500
-"""Interval between the heartbeats of a connection, in milliseconds."""
+Buffer: TypeAlias = bytes | memoryview
 
-SILENCE_VARIABLE: Final = "PARETOSERVE_LINK_SILENCE_MS"
+PREFIX: Final = struct.Struct("<4sIQQd")
 
+MAGIC: Final = b"PSL1"
+"""The first bytes of each message, which are also the version of the format."""
 
-def _silence_ms() -> int:
-    text = os.environ.get(SILENCE_VARIABLE, "2000")
-    if not text.isdecimal() or int(text) <= HEARTBEAT_MS:
-        raise ValueError(f"{SILENCE_VARIABLE} must be an integer above {HEARTBEAT_MS}, not {text}")
-    return int(text)
+HEARTBEAT: Final = PREFIX.pack(MAGIC, 0, 0, 0, 0.0)
 
-
-SILENCE_MS: Final = _silence_ms()
-"""Time without a message, in milliseconds, after which a peer is considered lost.
-
-A machine that stops processes for longer needs more.
-"""
+ALIGNMENT: Final = 16
+"""Tensors begin at multiples of this many bytes, as memory from `malloc` does."""
 
 MAX_MESSAGE_BYTES: Final = 2**30
-"""Largest frame that a socket accepts, in bytes."""
+"""Largest message, in bytes, without its prefix."""
+
+MAX_HEADER_BYTES: Final = 2**20
+"""Largest header, in bytes."""
+
+SMALL_BYTES: Final = 2**16
+"""Messages up to this size are copied into one buffer, which the kernel takes in less time."""
+
+REMEMBERED_HEADERS: Final = 512
 
 
 class MalformedMessage(ValueError):
-    """The frames are not a message that `pack` could have written."""
+    """What arrived is not a message that the other end could have written."""
 
 
-def pack(tensors: Arrays, **fields: Any) -> list[bytes | memoryview]:
-    """Return the frames of a message: its header, then each tensor as `to_raw` returns it."""
-    described = [[name, DATATYPE[array.dtype], array.shape] for name, array in tensors.items()]
-    header = orjson.dumps({**fields, "tensors": described})
-    return [header, *map(to_raw, tensors.values())]
+class Received(NamedTuple):
+    """A message before its header is read."""
+
+    header_bytes: int
+    number: int
+    compute_s: float
+    content: memoryview
+    """Header and buffers."""
 
 
-def unpack(frames: Sequence[zmq.Frame]) -> tuple[dict[str, Any], Arrays]:
-    """Return the header and the tensors of a message; tensors are views of the frames if possible.
+class Message(NamedTuple):
+    """A batch, its outputs, or the error with which it failed."""
 
-    Raises `MalformedMessage` if the frames are not a message of `pack`.
+    number: int
+    """Number of the batch, which the gateway chose."""
+    compute_s: float
+    tensors: Arrays
+    error: str | None
+
+
+class _Tensor(NamedTuple):
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+class _Header(NamedTuple):
+    tensors: tuple[_Tensor, ...]
+    end: int
+    """Size of header and buffers, in bytes."""
+    error: str | None
+
+
+def pack(number: int, tensors: Arrays, compute_s: float = 0.0) -> list[Buffer]:
+    """Return the bytes of a message. Large tensors are views of their arrays.
+
+    Raises `ValueError` if the message is larger than the other end accepts, and `KeyError` if an
+    array has none of the known datatypes.
     """
-    if not frames:
-        raise MalformedMessage("the header is missing")
-    try:
-        header = orjson.loads(frames[0].buffer)
-        if not isinstance(header["id"], int):
-            raise TypeError("the id is not a number")
-        described = [
-            (str(name), NUMPY[datatype], tuple(int(size) for size in shape))
-            for name, datatype, shape in header["tensors"]
-        ]
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise MalformedMessage(f"the header cannot be read: {error!r:.200}") from error
-    if len(described) != len(frames) - 1:
-        raise MalformedMessage(
-            f"the header describes {len(described)} tensors, there are {len(frames) - 1} buffers"
-        )
-    tensors = {}
-    for (name, dtype, shape), frame in zip(described, frames[1:], strict=True):
-        if min(shape, default=0) < 0:
-            raise MalformedMessage(f"tensor {name!r:.100} has the invalid shape {shape!s:.100}")
+    described, buffers, size = [], [], 0
+    for name, array in tensors.items():
+        raw = to_raw(array)
+        described.append((name, DATATYPE[array.dtype], array.shape, len(raw)))
+        buffers.append(raw)
+        size += len(raw)
+        padding = -len(raw) % ALIGNMENT
+        if padding:
+            buffers.append(bytes(padding))
+            size += padding
+    return _pack(number, compute_s, _describe(tuple(described)), buffers, size)
+
+
+def pack_error(number: int, error: str) -> list[Buffer]:
+    """Return the bytes of the answer to a batch that failed."""
+    return _pack(number, 0.0, _padded(orjson.dumps({"error": error})), [], 0)
+
+
+def _pack(
+    number: int, compute_s: float, header: bytes, buffers: list[Buffer], buffers_bytes: int
+) -> list[Buffer]:
+    size = len(header) + buffers_bytes
+    if size > MAX_MESSAGE_BYTES or len(header) > MAX_HEADER_BYTES:
+        raise ValueError(f"a message of {size} bytes is too large")
+    prefix = PREFIX.pack(MAGIC, len(header), size, number, compute_s)
+    if size <= SMALL_BYTES:
+        return [b"".join((prefix, header, *buffers))]
+    return [prefix + header, *buffers]
+
+
+def read_prefix(prefix: Buffer) -> tuple[int, int, int, float]:
+    """Return the size of the header, the size of the content, the number and `compute_s`.
+
+    Raises `MalformedMessage` if this is not the beginning of a message.
+    """
+    magic, header_bytes, size, number, compute_s = PREFIX.unpack(prefix)
+    if magic != MAGIC or header_bytes > min(size, MAX_HEADER_BYTES) or size > MAX_MESSAGE_BYTES:
+        raise MalformedMessage(f"{bytes(prefix)!r} does not begin a message")
+    return header_bytes, size, number, compute_s
+
+
+def unpack(received: Received) -> Message:
+    """Return a message, with tensors that are views of its content except for BYTES.
+
+    Raises `MalformedMessage` if `pack` could not have written the message.
+    """
+    header_bytes, number, compute_s, content = received
+    header = _read_header(bytes(content[:header_bytes]))
+    if header.end != len(content):
+        raise MalformedMessage(f"the tensors end at byte {header.end} of {len(content)}")
+    if not 0.0 <= compute_s < math.inf:
+        raise MalformedMessage(f"the time of the batch is {compute_s}")
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for name, dtype, shape, start, end in header.tensors:
         try:
-            tensors[name] = from_raw(frame.buffer, dtype, shape)
+            tensors[name] = from_raw(content[start:end], dtype, shape)
         except ValueError as error:
             raise MalformedMessage(f"tensor {name!r:.100}: {error!s:.200}") from error
-    return header, tensors
+    return Message(number, compute_s, tensors, header.error)
 
 
-def configure(socket: zmq.Socket[Any]) -> None:
-    """Set the options that both ends of the link share. Queues are unbounded."""
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-    socket.setsockopt(zmq.SNDHWM, 0)
-    socket.setsockopt(zmq.RCVHWM, 0)
+@lru_cache(maxsize=REMEMBERED_HEADERS)
+def _describe(tensors: tuple[tuple[str, str, tuple[int, ...], int], ...]) -> bytes:
+    """Return the header of tensors."""
+    return _padded(orjson.dumps({"tensors": tensors}))
+
+
+@lru_cache(maxsize=REMEMBERED_HEADERS)
+def _read_header(header: bytes) -> _Header:
+    end, tensors = len(header), []
+    try:
+        document = orjson.loads(header)
+        error = document.get("error")
+        for name, datatype, sizes, raw_bytes in document.get("tensors", ()):
+            start, shape, size = end, tuple(map(int, sizes)), int(raw_bytes)
+            end = start + size + -size % ALIGNMENT
+            tensors.append(_Tensor(str(name), NUMPY[datatype], shape, start, start + size))
+            if min((size, *shape)) < 0:
+                raise ValueError("a size is negative")
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as cause:
+        raise MalformedMessage(f"the header cannot be read: {cause!r:.200}") from cause
+    return _Header(tuple(tensors), end, None if error is None else str(error))
+
+
+def _padded(header: bytes) -> bytes:
+    return header + b" " * (-len(header) % ALIGNMENT)

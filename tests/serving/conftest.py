@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-import zmq
 
 from serving.link.connection import HostConnection
 from tests.serving.link.hosts import Connect
 
 
 @pytest.fixture
-def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
-    context = zmq.Context()
-    yield context
-    context.destroy(linger=0)
-
-
-@pytest.fixture
-async def connect(context: zmq.Context[zmq.Socket[bytes]]) -> AsyncIterator[Connect]:
+async def connect() -> AsyncIterator[Connect]:
     """A function that connects to a host; the connections are closed after the test."""
     connections = []
 
     def connect(address: str, on_lost: Callable[[], None] = lambda: None) -> HostConnection:
-        connections.append(HostConnection(context, address, on_lost))
+        connections.append(HostConnection(address, on_lost))
         return connections[-1]
 
     yield connect

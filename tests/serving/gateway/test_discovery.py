@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from socket import create_server
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import zmq
 from prometheus_client import CollectorRegistry
 
 from serving.dataplane.batching import Arrays
@@ -286,12 +286,13 @@ async def test_a_host_that_is_lost_while_it_warms_up_is_reported_the_second_time
     async with discovering(registry) as harness:
         harness.watch("int8", 2)
         for is_reported in (False, True):
-            with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
-                port = socket.bind_to_random_port("tcp://127.0.0.1")
+            with create_server(("127.0.0.1", 0)) as server:
+                port = server.getsockname()[1]
                 dying: Any = SimpleNamespace(address=f"tcp://127.0.0.1:{port}")
                 registry.hosts["int8@2"] = [dying]
-                await until(lambda: bool(socket.poll(0)))
+                connection, _ = await asyncio.to_thread(server.accept)
                 caplog.clear()
+            connection.close()
             await until(lambda: "a host failed to warm up" in caplog.text)
             assert bool(harness.discovery.error("int8@2")) == is_reported
         registry.hosts["int8@2"] = [host("int8")]

@@ -332,7 +332,7 @@ async def test_twenty_adds_and_removes_leave_nothing_behind(
         if number in range(2, 11):
             most = tuple(map(max, most, held(changing.gateway)))
     assert await metric_lines(client) == lines
-    # Sockets are closed a little later: those of ZeroMQ by a thread of its own.
+    # Sockets are closed a little later.
     await until(lambda: all(map(le, held(changing.gateway), most)))
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-import zmq
 
 from serving.dataplane.batching import Arrays
 from serving.gateway.timing import MIN_TIMINGS, PAUSE_S, TIMINGS, time_host
@@ -19,13 +18,11 @@ from tests.serving.link.hosts import running_host
 
 @contextmanager
 def connected(address: str) -> Iterator[HostConnection]:
-    context = zmq.Context()
-    host = HostConnection(context, address, lambda: None)
+    host = HostConnection(address, lambda: None)
     try:
         yield host
     finally:
         host.close()
-        context.destroy(linger=0)
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
-import zmq
-import zmq.asyncio
 
 from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import HostLost
 from serving.link.connection import BatchFailed
-from serving.link.wire import pack
+from serving.link.liveness import HEARTBEAT_MS
+from serving.link.wire import HEARTBEAT, pack
 from tests.serving.link.hosts import (
     TIMEOUT_S,
     Connect,
@@ -25,7 +24,8 @@ from tests.serving.link.hosts import (
     running_host,
     wait_entered,
 )
-from tests.serving.link.test_wire import MALFORMED
+from tests.serving.link.peers import answering, connected_socket, read_message
+from tests.serving.link.test_wire import MALFORMED, sent
 from tests.tensors import sample_array
 from tests.waiting import until
 from variants.catalog.datatype import NUMPY
@@ -103,24 +103,18 @@ async def test_the_answer_to_a_cancelled_batch_is_discarded(connect: Connect) ->
 
 
 async def test_a_malformed_message_gets_an_error_and_the_host_stays_alive(
-    connect: Connect, context: zmq.Context[zmq.Socket[bytes]]
+    connect: Connect,
 ) -> None:
-    peer = zmq.asyncio.Context(shadow=context).socket(zmq.DEALER)
-    peer.rcvtimeo = int(TIMEOUT_S * 1e3)
-    with running_host(echo) as host:
-        peer.connect(host.address)
-        for case, frames in MALFORMED.items():
-            if not frames:
-                continue  # a DEALER cannot send an empty message
-            await peer.send_multipart(frames)
-            (answer,) = await peer.recv_multipart()
-            header = orjson.loads(answer)
-            assert header["error"].startswith("the message is malformed: "), case
-            assert header["tensors"] == []
+    with running_host(echo) as host, connected_socket(host.address) as peer:
+        for case, content in MALFORMED.items():
+            peer.sendall(sent(*content))
+            answer = read_message(peer)
+            assert answer.number == 1, case
+            assert str(answer.error).startswith("the message is malformed: "), case
+            assert answer.tensors == {}
         assert host.is_alive
         result = await connect(host.address).run(numbers())
         assert result.outputs["x"].tolist() == [0, 1, 2, 3]
-    peer.close(linger=0)
 
 
 def fails(inputs: Arrays) -> Arrays:
@@ -152,52 +146,84 @@ async def test_the_error_of_a_failed_batch_has_no_cause_and_the_host_stays_alive
     assert lost == []
 
 
-MALFORMED_ANSWERS: Mapping[str, list[bytes | memoryview]] = {
-    "no header": [b""],
-    "a pickle": [b"\x80\x04\x95"],
-    "a missing buffer": [b'{"id": 1, "tensors": [["x", "FP32", [2]]]}'],
-    "a shape that exceeds the address space": [
-        b'{"id": 1, "compute_s": 0, "tensors": [["x", "FP32", [0, 4611686018427387904, 8]]]}',
-        b"",
-    ],
-    "an id that is a list": pack({}, id=[1]),
-    "a time that is text": pack({}, id=1, compute_s="soon"),
-    "a time that is null": pack({}, id=1, compute_s=None),
+MALFORMED_ANSWERS: Mapping[str, bytes] = {
+    "no message": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+    "an empty header": sent(*MALFORMED["an empty header"]),
+    "a pickle": sent(b"\x80\x04\x95", b""),
+    "a missing buffer": sent(*MALFORMED["a missing buffer"]),
+    "a shape that exceeds the address space": sent(
+        *MALFORMED["a shape that exceeds the address space"]
+    ),
+    "a time that is negative": sent(b'{"tensors": []}', b"", compute_s=-1.0),
 }
 
 
-@pytest.mark.parametrize("frames", MALFORMED_ANSWERS.values(), ids=MALFORMED_ANSWERS)
+@pytest.mark.parametrize("answer", MALFORMED_ANSWERS.values(), ids=MALFORMED_ANSWERS)
 async def test_a_host_that_sends_a_malformed_answer_is_lost(
-    connect: Connect, context: zmq.Context[zmq.Socket[bytes]], frames: list[bytes | memoryview]
+    connect: Connect, answer: bytes
 ) -> None:
     lost: list[str] = []
-    router = zmq.asyncio.Context(shadow=context).socket(zmq.ROUTER)
-    router.rcvtimeo = int(TIMEOUT_S * 1e3)
-    port = router.bind_to_random_port("tcp://127.0.0.1")
-    connection = connect(f"tcp://127.0.0.1:{port}", lambda: lost.append("lost"))
-    running = asyncio.create_task(connection.run(numbers()))
-    identity, *_ = await router.recv_multipart()
-    await router.send_multipart([identity, *frames])
-    with pytest.raises(HostLost):
-        await in_time(running)
+    async with answering(answer) as address:
+        connection = connect(address, lambda: lost.append("lost"))
+        with pytest.raises(HostLost):
+            await in_time(connection.run(numbers()))
     assert (connection.is_lost, lost) == (True, ["lost"])
-    router.close(linger=0)
 
 
-async def test_answers_to_unknown_or_answered_batches_are_ignored(
-    connect: Connect, context: zmq.Context[zmq.Socket[bytes]]
+async def test_answers_to_unknown_or_answered_batches_are_ignored(connect: Connect) -> None:
+    answers = ((7, 7.0), (1, 1.0), (1, 2.0), (2, 3.0))
+    messages = (pack(number, {"x": np.array(x)}) for number, x in answers)
+    async with answering(b"".join(chain.from_iterable(messages))) as address:
+        connection = connect(address)
+        runs = [asyncio.create_task(connection.run(numbers())) for _ in range(2)]
+        assert [(await in_time(run)).outputs["x"] for run in runs] == [1.0, 3.0]
+        assert not connection.is_lost
+
+
+async def test_a_host_that_does_not_listen_is_lost(connect: Connect) -> None:
+    with running_host(echo) as host:
+        address = host.address
+    lost: list[str] = []
+    connection = connect(address, lambda: lost.append("lost"))
+    assert (connection.is_lost, lost) == (False, [])
+    with pytest.raises(HostLost):
+        await in_time(connection.run(numbers()))
+    assert (connection.is_lost, lost) == (True, ["lost"])
+
+
+async def test_a_gateway_reads_what_has_arrived_before_it_considers_a_host_silent(
+    connect: Connect, echoing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    router = zmq.asyncio.Context(shadow=context).socket(zmq.ROUTER)
-    router.rcvtimeo = int(TIMEOUT_S * 1e3)
-    port = router.bind_to_random_port("tcp://127.0.0.1")
-    connection = connect(f"tcp://127.0.0.1:{port}")
-    running = asyncio.create_task(connection.run(numbers()))
-    identity, *_ = await router.recv_multipart()
-    for number, x in ((7, 7.0), (1, 1.0), (1, 2.0)):
-        await router.send_multipart([identity, *pack({"x": np.array(x)}, id=number)])
-    assert (await running).outputs["x"] == 1.0
+    monkeypatch.setattr("serving.link.liveness.SILENCE_MS", 2 * HEARTBEAT_MS)
+    connection = connect(echoing)
+    # As while this process is stopped, the event loop does not see that heartbeats arrive.
+    asyncio.get_running_loop().remove_reader(connection._stream.fileno())
+    await until(
+        lambda: connection.is_lost or connection._stream.received_bytes >= 4 * len(HEARTBEAT)
+    )
     assert not connection.is_lost
-    router.close(linger=0)
+
+
+async def test_a_batch_that_is_not_answered_in_time_is_lost(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.link.connection.BATCH_TIMEOUT_S", 0.1)
+    gate = GatedRunner()
+    with running_host(gate) as host:
+        with pytest.raises(HostLost):
+            await in_time(connect(host.address).run(numbers()))
+        gate.open.set()
+
+
+async def test_a_batch_that_is_too_large_to_be_sent_fails_alone(
+    connect: Connect, echoing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.link.wire.MAX_MESSAGE_BYTES", 1_000)
+    connection = connect(echoing)
+    with pytest.raises(ValueError, match="too large"):
+        await connection.run({"x": np.zeros(1_000)})
+    assert connection.in_flight == 0
+    assert (await connection.run(numbers())).outputs["x"].tolist() == [0, 1, 2, 3]
 
 
 async def test_a_closing_host_finishes_its_batch_and_is_then_lost(connect: Connect) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zmq
 
 from serving.dataplane.executor import HostLost
 from serving.link.connection import HostConnection
@@ -77,18 +76,17 @@ def host() -> Iterator[HostProcess]:
 async def test_the_batches_of_a_lost_host_fail_and_on_lost_is_called_once(
     host: HostProcess, number: signal.Signals, silence_ms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.link.wire.SILENCE_MS", silence_ms)
+    monkeypatch.setattr("serving.link.liveness.SILENCE_MS", silence_ms)
     monkeypatch.setattr("serving.link.connection.BATCH_TIMEOUT_S", NEVER_MS / 1e3)
     lost: list[str] = []
     replica_counts: list[int] = []
-    context = zmq.Context()
     pool = HostPool(lambda variant, count: replica_counts.append(count))
 
     def on_lost() -> None:
         lost.append("lost")
         pool.remove("dense", connection)
 
-    connection = HostConnection(context, host.address, on_lost)
+    connection = HostConnection(host.address, on_lost)
     pool.add("dense", connection)
     np.testing.assert_array_equal((await run_batch(pool, "dense", BATCH)).outputs["x"], BATCH["x"])
 
@@ -106,4 +104,3 @@ async def test_the_batches_of_a_lost_host_fail_and_on_lost_is_called_once(
     connection.close()
     await asyncio.sleep(0)
     assert lost == ["lost"]
-    context.destroy(linger=0)
