@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from serving.dataplane.batching import Arrays
-from serving.dataplane.clock import LoopClock
 from serving.dataplane.call import Answer
+from serving.dataplane.clock import LoopClock
 from serving.dataplane.executor import BatchResult
 from serving.errors import InvalidRequest, ModelNotFound, NotReady, SloUnattainable
 from serving.experiment.assignment import Arm, Experiment

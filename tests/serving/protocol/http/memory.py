@@ -15,7 +15,8 @@ from serving.protocol.http.connection import Connection, Site
 class MemoryTransport(asyncio.Transport):
     """The server's end of a connection; it parses the responses that are written to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, method: str) -> None:
+        self._is_head = method == "HEAD"
         super().__init__({"peername": ("127.0.0.1", 1)})
         self._parser = httptools.HttpResponseParser(self)
         self._is_closing = False
@@ -49,6 +50,8 @@ class MemoryTransport(asyncio.Transport):
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
+        if self._is_head:
+            self.complete.set()  # the length in its headers is that of a GET
 
     def on_body(self, body: bytes) -> None:
         self.body += body
@@ -65,7 +68,7 @@ class ConnectionTransport(httpx.AsyncBaseTransport):
         self._site = site
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        connection, transport = Connection(self._site), MemoryTransport()
+        connection, transport = Connection(self._site), MemoryTransport(request.method)
         connection.connection_made(transport)
         try:
             connection.data_received(_head(request))
