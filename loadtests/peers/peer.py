@@ -53,9 +53,9 @@ def list_peers(reference: Reference) -> tuple[Peer, ...]:
         Peer("mosec", "mosec_server", "mosec", (path, PORT, "0"), mosec),
         Peer("mosec-wait", "mosec_server", "mosec", (path, PORT, str(MOSEC_WAIT_MS)), mosec),
         Peer(
-            "pytriton",
-            "pytriton_server",
-            "pytriton",
+            "triton",
+            "triton_server",
+            "triton",
             (path, PORT, *triton),
             exchange.v2_binary(v2, features, model),
         ),

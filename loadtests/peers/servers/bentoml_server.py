@@ -8,18 +8,22 @@ from __future__ import annotations
 import base64
 import os
 import sys
-from typing import Final
+from typing import Annotated, Final
 
 import bentoml
 import numpy as np
+from bentoml.validators import ContentType
 
 from . import session
 
 MODEL: Final = "PEERS_MODEL"
 """Environment variable that passes the path of the model to the worker process."""
 
+Logits = Annotated[list[list[float]], ContentType("application/json")]
+"""Without its content type, BentoML generates a JSON schema for every response."""
 
-@bentoml.service(workers=1, logging={"access": {"enabled": False}})
+
+@bentoml.service(workers=1, logging={"access": {"enabled": False}}, metrics={"enabled": False})
 class Classifier:
     """Runs batches of the model."""
 
@@ -27,10 +31,10 @@ class Classifier:
         self._run = session.load(os.environ[MODEL])
 
     @bentoml.api(batchable=True, max_batch_size=session.BATCH_SIZE)  # type: ignore[untyped-decorator]
-    def classify(self, samples: list[str]) -> list[list[float]]:
+    def classify(self, samples: list[str]) -> Logits:
         """Run one batch; each element is a sample in base64."""
         rows = [np.frombuffer(base64.b64decode(sample), np.float32) for sample in samples]
-        logits: list[list[float]] = self._run(np.stack(rows)).tolist()
+        logits: Logits = self._run(np.stack(rows)).tolist()
         return logits
 
 
