@@ -90,7 +90,7 @@ format: $(DEV)
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove environments, fetched and trained files, the catalog and the website
-	rm -rf $(VENV) $(CLIENTS) $(MODELS) $(CATALOG) $(WEIGHTS) site
+	rm -rf $(VENV) $(CLIENTS) $(MODELS) $(CATALOG) $(WEIGHTS) build/peers site
 
 # Dependencies of serving; those of load tests and development are installed on demand. Installing
 # compiles the kernels.

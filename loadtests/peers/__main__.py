@@ -103,7 +103,7 @@ def _targets(
             targets.append(
                 service.target(catalog, model)
                 if name == service.NAME
-                else peer.target(peers[name], model, on_install)
+                else peer.target(peers[name], model.dense, on_install)
             )
         except RuntimeError as error:
             measurement.unavailable[name] = str(error)

@@ -6,7 +6,7 @@ Every peer has one process that runs the model with one thread, and batches of a
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from loadtests.peers import environment, exchange
-from loadtests.peers.exchange import Exchange
+from loadtests.peers.exchange import Exchange, Logits
 from loadtests.peers.process import free_port, run_child
 from loadtests.peers.reference import Reference
 from loadtests.peers.target import Running, Scenario, Target
@@ -71,15 +71,17 @@ def list_peers(reference: Reference) -> tuple[Peer, ...]:
     )
 
 
-def target(peer: Peer, reference: Reference, on_install: Callable[[str], None]) -> Target:
-    """Return a peer as a target; builds its environment if necessary.
+def target(peer: Peer, expected: Mapping[str, Logits], on_install: Callable[[str], None]) -> Target:
+    """Return a peer as a target that answers with the expected logits, given by variant.
+
+    Builds its environment if necessary; `on_install` is called before.
 
     Raises RuntimeError with the reason if that fails.
     """
     python = Path(sys.executable)
     if peer.environment:
         python = environment.prepare(peer.environment, on_install)
-    scenario = Scenario(peer.name, peer.exchange, reference.dense)
+    scenario = Scenario(peer.name, peer.exchange, expected)
     return Target(peer.name, partial(_start, peer, python), (scenario,))
 
 

@@ -60,6 +60,7 @@ class Child:
             for process in family:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
+            psutil.wait_procs(family, STOP_TIMEOUT_S)
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
