@@ -22,7 +22,7 @@ PINS := tests/conformance/clients
 APT := apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=0 -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10
 FETCH := --quiet --no-deps --no-compile --retries 1 --timeout 10
 
-.PHONY: serve build report load fuzz test unit coverage clients models check docs format clean
+.PHONY: serve build report load peers fuzz test unit coverage clients models check docs format clean
 
 serve: $(CATALOG)/catalog.json  ## train, build and measure if necessary, then serve on 127.0.0.1:8000
 	$(BIN)/paretoserve up --catalog $(CATALOG) --project $(PROJECT)
@@ -35,6 +35,9 @@ report: $(CATALOG)/catalog.json  ## print the report cards as a table
 
 load: $(LOADING)  ## run a load test with several SLO classes against the running service
 	$(BIN)/paretoserve load
+
+peers: $(LOADING) $(CATALOG)/catalog.json  ## measure Paretoserve against other servers of models; needs wrk, and 1.5 GB in build/peers
+	$(BIN)/python -m loadtests.peers --catalog $(CATALOG) $(PEERS)
 
 fuzz: $(DEV)  ## fuzz the running service according to its OpenAPI document
 	$(BIN)/st --config-file=tests/conformance/schemathesis.toml run $(URL)/openapi.json --max-examples=$(EXAMPLES)
@@ -87,7 +90,7 @@ format: $(DEV)
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove environments, fetched and trained files, the catalog and the website
-	rm -rf $(VENV) $(CLIENTS) $(MODELS) $(CATALOG) $(WEIGHTS) site
+	rm -rf $(VENV) $(CLIENTS) $(MODELS) $(CATALOG) $(WEIGHTS) build/peers site
 
 # Dependencies of serving; those of load tests and development are installed on demand. Installing
 # compiles the kernels.
