@@ -95,7 +95,7 @@ class SimulatedGateway:
         self._loop = EventLoop(service.costs.per_turn_s)
         self._shedder = LoadShedder(Capacity(lambda: self._loop.busy_s))
         self._delay = GatewayDelay(self._shedder)
-        self._step_delay = StepDelay()
+        self._step_delay = StepDelay(self.planner.max_batch)
         self._pacer = RefusalPacer()
         self._held: list[tuple[float, SimulatedRequest]] = []  # a heap of refusals, by time
         self._admissions: dict[int, Admission] = {}  # by number of a request
@@ -202,8 +202,9 @@ class SimulatedGateway:
         except Overloaded:
             self._refuse(request, RequestStatus.SHED)
             return
-        self._step_delay.record_request(now, admission.deadline - now)
         self._fail([other for other, _ in shed], RequestStatus.SHED)
+        if self._step_delay.record_request(now, admission.deadline - now):
+            self._plan()
 
     def _refuse(self, request: SimulatedRequest, status: RequestStatus) -> None:
         """Answer a request with an error in the same callback that has read it."""
@@ -212,9 +213,9 @@ class SimulatedGateway:
     def _fail(
         self, requests: Sequence[QueuedRequest[SimulatedRequest]], status: RequestStatus
     ) -> None:
-        """Answer queued requests with an error in the next turn."""
+        """Answer queued requests with an error in the same callback."""
         for request in requests:
-            self._loop.call_soon(
+            self._loop.call_next(
                 self._costs.per_refusal_s, partial(self._end_failed, request.payload, status)
             )
 
@@ -237,15 +238,16 @@ class SimulatedGateway:
         self.planner.end_batch(send.number, now, host_s=host_s)
         if send.batch:
             self._surroundings.record_batch(self._index, send)
+        is_urgent = self.planner.queued > 0 and not self._step_delay.is_busy
+        if is_urgent:
+            self._plan()
         for request in send.batch:
-            self._loop.call_soon(
+            self._loop.call_next(
                 self._costs.per_answer_s,
                 partial(self._answer, request, send, sent - request.arrived, host_s, now),
             )
-        if self._step_delay.is_busy:
+        if not is_urgent:
             self.schedule_plan()
-        else:
-            self._plan()
 
     def _answer(
         self,

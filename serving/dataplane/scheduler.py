@@ -67,7 +67,8 @@ class Scheduler(Generic[Input, Output]):
         self._on_expired = on_expired
         self._timer: Timer | None = None
         self._is_step_scheduled = False
-        self._delay = StepDelay()
+        self._delay = StepDelay(planner.max_batch)
+        self._is_stepping = False
         self._running = 0
         """Number of batches that have not ended."""
 
@@ -131,8 +132,10 @@ class Scheduler(Generic[Input, Output]):
         )
         for other, error in shed:
             other.payload.end(error)
-        self._delay.record_request(now, deadline - now)
+        is_due = self._delay.record_request(now, deadline - now)
         self._schedule_step()
+        if is_due and not self._is_stepping:
+            self._step_now()
         return request
 
     def cancel(self, request: Request[Input, Output]) -> bool:
@@ -163,8 +166,26 @@ class Scheduler(Generic[Input, Output]):
         else:
             self._clock.call_later(0, self._step_if_due)
 
+    def _step_now(self) -> None:
+        """Step although a request is being queued, which must not fail with the step."""
+        try:
+            self._step()
+        except Exception:
+            logger.exception("a step of the planner failed")
+
     def _step(self) -> None:
         """Execute steps of the planner until it is idle, then set the timer."""
+        self._is_stepping = True
+        try:
+            self._take_steps()
+        finally:
+            self._is_stepping = False
+        try:
+            self._planner.update_forecast(self._clock.time())
+        except Exception:  # the forecast improves decisions, but is not necessary for them
+            logger.exception("the forecast of arrivals could not be updated")
+
+    def _take_steps(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -189,10 +210,6 @@ class Scheduler(Generic[Input, Output]):
             step = self._planner.step(self._clock.time())
             if isinstance(step, Shadow):
                 self._send_shadow(step)
-        try:
-            self._planner.update_forecast(self._clock.time())
-        except Exception:  # the forecast improves decisions, but is not necessary for them
-            logger.exception("the forecast of arrivals could not be updated")
 
     def _send(self, send: Send[PendingRequest[Input, Output]], now: float) -> None:
         for request in send.batch:

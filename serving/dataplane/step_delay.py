@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-MAX_DELAY_S: Final = 0.008
+MAX_DELAY_S: Final = 0.005
 """Maximum delay of a step, in seconds."""
 
 MAX_DELAY_SHARE: Final = 0.3
@@ -21,19 +21,33 @@ MAX_DELAY_SHARE: Final = 0.3
 class StepDelay:
     """Follows the requests that are queued between two steps. Times are in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, full: int) -> None:
+        """`full` is the number of requests of a full batch."""
+        self._full = full
         self.is_busy = False
         """Whether iterations of the event loop still brought requests when the last step was due.
         The loop is then the bottleneck, and hosts need not be given work at once."""
         self._until = math.inf
         """When the next step is due at the latest; infinite before the first request."""
+        self._count = 0
+        """Number of requests that were queued since the last step."""
         self._has_new = False
         """Whether a request was queued in this iteration of the event loop."""
 
-    def record_request(self, now: float, left_s: float) -> None:
-        """Record that a request was queued whose deadline is in `left_s`."""
+    def record_request(self, now: float, left_s: float) -> bool:
+        """Record that a request was queued whose deadline is in `left_s`.
+
+        Returns whether to step now: an iteration that reads many requests takes long, and a step at
+        its end would find hosts that have been idle.
+        """
         self._has_new = True
+        self._count += 1
         self._until = min(self._until, now + min(MAX_DELAY_S, MAX_DELAY_SHARE * left_s))
+        if self._count < self._full and now < self._until:
+            return False
+        self.is_busy = True
+        self._restart()
+        return True
 
     def starts(self) -> None:
         """Record that a step is scheduled for the next iteration."""
@@ -45,8 +59,12 @@ class StepDelay:
         `is_full` is whether the queue holds a full batch already, which cannot get larger.
         """
         has_new, self._has_new = self._has_new, False
-        self.is_busy = has_new and (is_full or now >= self._until)
-        if has_new and not self.is_busy:
+        is_busy = has_new and (is_full or now >= self._until)
+        if has_new and not is_busy:
             return False
-        self._until = math.inf
+        self.is_busy = is_busy
+        self._restart()
         return True
+
+    def _restart(self) -> None:
+        self._until, self._count = math.inf, 0

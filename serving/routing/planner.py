@@ -69,7 +69,8 @@ class Planner(Generic[Payload]):
         self._policy = policy
         self._latency = latency
         self._accuracies = _best_first(accuracies)
-        self._max_batch = max_batch
+        self.max_batch = max_batch
+        """Maximum number of samples of a batch."""
         self._max_queue = max_queue
         self._max_lanes = max_lanes
         self._cores = cores
@@ -88,7 +89,7 @@ class Planner(Generic[Payload]):
     @property
     def has_full_batch(self) -> bool:
         """Whether as many requests are queued as a batch may have samples."""
-        return len(self._queue) >= self._max_batch
+        return len(self._queue) >= self.max_batch
 
     def set_variants(self, accuracies: Mapping[str, float]) -> None:
         """Route to these variants from now on; they map to the accuracies of their tiers.
@@ -268,7 +269,7 @@ class Planner(Generic[Payload]):
         number of samples; 0 if none of them has a live replica.
         """
         live = [self._latency.times(name) for name in variants if self._slots[name]]
-        max_batch = self._max_batch
+        max_batch = self.max_batch
         if not live:
             return lambda samples: 0.0
         fastest = min(live, key=lambda times: times.typical_s(max_batch))

@@ -17,10 +17,11 @@ def iterations_until_due(
     `requests` has the number of requests that each iteration brings; the first one schedules the
     step.
     """
-    delay, now, queued = StepDelay(), 50.0, 0
+    delay, now, queued = StepDelay(full=1000), 50.0, 0
     for number, count in enumerate(requests):
-        for _ in range(count):
-            delay.record_request(now, left_s)
+        due = [delay.record_request(now, left_s) for _ in range(count)]
+        if True in due:
+            return number, delay.is_busy
         queued += count
         if number == 0:
             delay.starts()
@@ -49,7 +50,7 @@ def test_a_step_waits_while_iterations_bring_requests(requests: list[int], itera
     [
         pytest.param(math.inf, MAX_DELAY_S, id="no deadline"),
         pytest.param(1.0, MAX_DELAY_S, id="much time"),
-        pytest.param(0.02, 0.02 * MAX_DELAY_SHARE, id="little time"),
+        pytest.param(0.01, 0.01 * MAX_DELAY_SHARE, id="little time"),
         pytest.param(-1.0, 0.0, id="too late already"),
     ],
 )
@@ -57,12 +58,12 @@ def test_a_busy_loop_delays_it_only_for_a_part_of_the_time_left(
     left_s: float, delay_s: float
 ) -> None:
     iterations, is_busy = iterations_until_due(left_s, requests=[1] * 50)
-    assert iterations == max(1, math.ceil(delay_s / ITERATION_S))
+    assert iterations == math.ceil(delay_s / ITERATION_S)
     assert is_busy
 
 
 def test_the_tightest_request_counts() -> None:
-    delay = StepDelay()
+    delay = StepDelay(full=1000)
     delay.record_request(50.0, 1.0)
     delay.starts()
     delay.record_request(50.0, 0.010)
@@ -76,7 +77,7 @@ def test_a_full_batch_does_not_wait() -> None:
 
 
 def test_the_next_step_starts_anew() -> None:
-    delay = StepDelay()
+    delay = StepDelay(full=1000)
     for start in (50.0, 60.0):
         delay.record_request(start, math.inf)
         delay.starts()
@@ -84,3 +85,18 @@ def test_the_next_step_starts_anew() -> None:
         assert not delay.is_over(start + ITERATION_S, is_full=False)
         assert delay.is_over(start + 2 * ITERATION_S, is_full=False)
         assert not delay.is_busy
+
+
+def test_a_step_does_not_wait_for_the_end_of_a_long_iteration() -> None:
+    delay = StepDelay(full=1000)
+    assert not delay.record_request(50.0, 1.0)
+    assert not delay.record_request(50.0 + 0.9 * MAX_DELAY_S, 1.0)
+    assert delay.record_request(50.0 + MAX_DELAY_S, 1.0)
+    assert delay.is_busy
+    assert not delay.record_request(50.0 + MAX_DELAY_S, 1.0), "the time begins again"
+
+
+def test_a_step_does_not_wait_when_a_full_batch_was_queued() -> None:
+    delay = StepDelay(full=3)
+    due = [delay.record_request(50.0, 1.0) for _ in range(7)]
+    assert due == [False, False, True, False, False, True, False]
