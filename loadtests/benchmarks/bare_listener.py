@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import uvloop
 
@@ -36,9 +36,16 @@ async def respond(
     await send({"type": "http.response.body", "body": BODY})
 
 
+class BareListener(NamedTuple):
+    """The process of the listener, and its port."""
+
+    pid: int
+    port: int
+
+
 @contextmanager
-def run_bare_listener() -> Iterator[int]:
-    """Run the listener in a separate process and yield its port.
+def run_bare_listener() -> Iterator[BareListener]:
+    """Run the listener in a separate process.
 
     Raises RuntimeError if it does not start.
     """
@@ -51,7 +58,7 @@ def run_bare_listener() -> Iterator[int]:
         if process.stdout is None or not (line := process.stdout.readline()):
             raise RuntimeError("the listener without a model did not start")
         try:
-            yield int(line)
+            yield BareListener(process.pid, int(line))
         finally:
             process.kill()
 

@@ -104,9 +104,9 @@ def main(rounds: int, seconds: float, as_markdown: bool, only: str | None) -> No
         if only != "costs":
             with (
                 run_benchmark_service(progress) as ports,
-                run_bare_listener() as bare_listener_port,
+                run_bare_listener() as bare_listener,
             ):
-                measured = scenarios(ports.http, bare_listener_port)
+                measured = scenarios(ports.http, bare_listener.port)
                 total = rounds * len(CLIENTS) * len(measured)
                 task = progress.add_task("sending requests", total=total)
                 on_run = partial(progress.advance, task)

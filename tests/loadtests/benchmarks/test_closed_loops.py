@@ -65,7 +65,7 @@ def test_every_point_is_shown_with_its_ratio_to_the_pinned_variant() -> None:
 
 
 def test_the_bare_listener_answers_inside_its_block() -> None:
-    with run_bare_listener() as port:
+    with run_bare_listener() as (_, port):
         scenario = http_scenario("bare listener", port, "/", b"x" * 3136, {})
         points = measure([scenario], clients=[2], rounds=1, seconds=0.1)
     assert points[scenario, 2].requests_per_s > 0
