@@ -36,7 +36,7 @@ report: $(CATALOG)/catalog.json  ## print the report cards as a table
 load: $(LOADING)  ## run a load test with several SLO classes against the running service
 	$(BIN)/paretoserve load
 
-peers: $(LOADING) $(CATALOG)/catalog.json  ## measure Paretoserve against other servers of models; needs wrk, and 1.5 GB in build/peers
+peers: $(LOADING) $(CATALOG)/catalog.json  ## measure Paretoserve against other model servers; needs wrk, and 1.5 GB in build/peers
 	$(BIN)/python -m loadtests.peers --catalog $(CATALOG) $(PEERS)
 
 fuzz: $(DEV)  ## fuzz the running service according to its OpenAPI document

@@ -30,7 +30,6 @@ from serving.protocol.http.codec import parse_request, render_response
 from serving.protocol.http.connection import Connection, Site
 from serving.protocol.http.description import MAX_KEPT
 from serving.protocol.http.inference_endpoint import InferenceEndpoint
-from serving.protocol.http.listener import KEEP_ALIVE_S, MAX_HEADER_BYTES, READ_TIMEOUT_S
 from serving.protocol.inference import Inference
 from serving.protocol.messages import InferResponse
 from serving.routing.policy.pareto import pareto
@@ -212,11 +211,6 @@ def _connection(dataplane: DataPlane, status: int) -> Connection:
         app=_no_application,
         endpoint=InferenceEndpoint(dataplane, Inference(dataplane, Slo()), max_body_bytes=2**20),
         front_door=FrontDoor(_OpenDoor(), on_refused=lambda: None),
-        max_header_bytes=MAX_HEADER_BYTES,
-        read_timeout_s=READ_TIMEOUT_S,
-        keep_alive_s=KEEP_ALIVE_S,
-        connections=set(),
-        tasks=set(),
     )
     connection = Connection(site)
     connection.connection_made(_Wire(status))

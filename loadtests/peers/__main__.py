@@ -1,4 +1,4 @@
-"""Measures Paretoserve against other servers of models, with one load generator.
+"""Measures Paretoserve against other model servers, with one load generator.
 
     python -m loadtests.peers [--servers paretoserve,mosec] [--markdown FILE]
 
@@ -63,7 +63,7 @@ def main(
     catalog: Path,
     markdown: Path | None,
 ) -> None:
-    """Measure Paretoserve against other servers of models."""
+    """Measure Paretoserve against other model servers."""
     signal.signal(signal.SIGTERM, _exit)  # so that it stops the servers as Ctrl-C does
     stderr = Console(stderr=True, highlight=False)
     measurement = Measurement()

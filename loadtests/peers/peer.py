@@ -38,7 +38,7 @@ class Peer:
 
 
 def list_peers(reference: Reference) -> tuple[Peer, ...]:
-    """Return all peers, the yardstick first."""
+    """Return all peers, the baseline first."""
     features, model, path = reference.features, reference.model, str(reference.path)
     triton = (
         *(model.inputs[0].name, str(features.size)),

@@ -192,13 +192,14 @@ class DataPlane:
         on_end: OnEnd[Answer],
         waited_s: float = 0.0,
     ) -> Call:
-        """Answer one request: `on_end` is called later with its answer or its error.
+        """Answer one request: `on_end` is called once with its answer or its error.
 
         Dimension 0 of the `inputs` is the batch. `outputs` are the names of the requested outputs;
         empty means all. `unit` is the unit of assignment of an experiment, such as a user.
         `received` is the time at which the request arrived, and `waited_s` how many seconds of the
-        time since then it waited to be let in. Raises a leaf of `ServingError` if the request fails
-        at once. Returns the call, for `cancel`.
+        time since then it waited to be let in. Raises a leaf of `ServingError` if the request
+        cannot be queued; `on_end` may be called before this returns. Returns the call, for
+        `cancel`.
         """
         call = Call(slo, self._served, received, on_end)
         try:

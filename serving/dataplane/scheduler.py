@@ -115,11 +115,11 @@ class Scheduler(Generic[Input, Output]):
         priority: int,
         on_end: OnEnd[RequestResult[Output]],
     ) -> Request[Input, Output]:
-        """Queue one request of `size` samples; `on_end` is called later with its result.
+        """Queue one request of `size` samples; `on_end` is called once with its result.
 
-        Raises `Overloaded` at once. `on_end` may get it too, if a request of higher priority takes
-        the place of this one, or `DeadlineExceeded`, `NotReady` or `InferenceFailed`. Returns the
-        request, for `cancel`.
+        Raises `Overloaded` if the request cannot be queued. `on_end` may get it too, if a request
+        of higher priority takes the place of this one, or `DeadlineExceeded`, `NotReady` or
+        `InferenceFailed`, perhaps before this returns. Returns the request, for `cancel`.
         """
         now = self._clock.time()
         request, shed = self._planner.admit(

@@ -1,4 +1,4 @@
-"""The gateway's end of the link to one host replica: a TCP connection on the event loop.
+"""The gateway's end of the link to one host replica: a stream socket on the event loop.
 
 Sending is synchronous and an answer is passed to a callback: a batch does not wait for further
 iterations of a busy event loop, as it would on its way through tasks and futures.
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 BATCH_TIMEOUT_S: Final = 30.0
 """Time limit, in seconds, for the answer to a batch. A host that exceeds it is considered lost.
 
-It is checked with each heartbeat that is due.
+It is checked every `HEARTBEAT_MS`.
 """
 
 

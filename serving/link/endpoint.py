@@ -26,7 +26,10 @@ _CREDENTIALS: Final = struct.Struct("3i")
 
 
 def listen(bind: str) -> tuple[str, list[socket.socket]]:
-    """Listen on a free port of the address `bind`; return the address for gateways."""
+    """Listen on a free port of the address `bind`; return the address for gateways.
+
+    Raises `OSError` if that is not possible.
+    """
     listeners = [socket.create_server((bind, 0), backlog=BACKLOG)]
     address = f"tcp://{bind}:{listeners[0].getsockname()[1]}"
     if sys.platform == "linux":
@@ -50,7 +53,10 @@ def accept(listener: socket.socket) -> socket.socket:
 
 
 def connect(address: str) -> tuple[socket.socket, int]:
-    """Begin to connect to the address of a host; return the error number, as `connect_ex` does."""
+    """Begin to connect to the address of a host.
+
+    Returns the connection, and the error number if it failed at once, otherwise 0.
+    """
     if sys.platform == "linux":
         connection = socket.socket(socket.AF_UNIX)
         _configure(connection)

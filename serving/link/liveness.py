@@ -24,7 +24,8 @@ def _silence_ms() -> int:
 
 
 SILENCE_MS: Final = _silence_ms()
-"""Time without a sign of life, in milliseconds, after which a peer is considered lost.
+"""Time without a byte from a host, or without an acknowledgement from a gateway over TCP, in
+milliseconds, after which the peer is considered lost.
 
 A machine that stops processes for longer needs more.
 """

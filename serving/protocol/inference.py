@@ -49,15 +49,14 @@ class Inference:
         timeout_s: float = math.inf,
         waited_s: float = 0.0,
     ) -> Call:
-        """Answer a request that arrived at `received`: `on_end` is called later with the response.
+        """Answer a request that arrived at `received`: `on_end` is called once with the response.
 
         It waited at the front door for `waited_s` of the seconds since then.
 
         `timeout_s` is the time-out that the client set in the transport. It is the deadline if the
-        request states none or a later one. Raises a leaf of `ServingError` if the request fails at
-        once. It passes on one, or an exception that was not foreseen, later. Errors carry the id of
-        the request. Returns the call,
-        for `cancel`.
+        request states none or a later one. Raises a leaf of `ServingError` if the request cannot be
+        queued. Later failures, unforeseen exceptions among them, are passed to `on_end`, perhaps
+        before this returns. Errors carry the id of the request. Returns the call, for `cancel`.
         """
         try:
             slo = self._check(model, variant, request, metadata, timeout_s)

@@ -26,7 +26,6 @@ from serving.protocol.front_door import FrontDoor
 from serving.protocol.http.application import HttpProtocol
 from serving.protocol.http.connection import Site
 from serving.protocol.http.inference_endpoint import InferenceEndpoint
-from serving.protocol.http.listener import KEEP_ALIVE_S, MAX_HEADER_BYTES, READ_TIMEOUT_S
 from serving.protocol.inference import Inference
 from serving.routing.generation import variant_name
 from serving.routing.latency import LatencyModel
@@ -137,11 +136,6 @@ class InProcess:
             app=self.protocol,
             endpoint=self.endpoint,
             front_door=FrontDoor(LoadShedder(), lambda: None),
-            max_header_bytes=MAX_HEADER_BYTES,
-            read_timeout_s=READ_TIMEOUT_S,
-            keep_alive_s=KEEP_ALIVE_S,
-            connections=set(),
-            tasks=set(),
         )
         return httpx.AsyncClient(transport=ConnectionTransport(site), base_url="http://gateway")
 

@@ -1,4 +1,4 @@
-"""A yardstick: uvicorn with an ASGI application that reads the body and computes nothing.
+"""The baseline without a model: a uvicorn application that reads the body and computes nothing.
 
 python -m loadtests.peers.servers.uvicorn_server PORT
 """

@@ -50,7 +50,7 @@ EXPLORER: Final = Path(__file__).with_name("explorer.html")
 
 
 class HttpProtocol:
-    """The ASGI application of a gateway."""
+    """The ASGI application of a gateway: all requests but those for inference."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ async def read_body(
     headers: Mapping[bytes, bytes],
     receive: Receive,
     limit: int,
-    advice: str = "send fewer samples",
+    advice: str,
 ) -> bytes:
     """Return the body with its Content-Encoding decoded.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 
@@ -32,6 +32,10 @@ from serving.protocol.http.response import render, status_response
 from serving.protocol.http.upgrade import strip_upgrade
 
 logger = logging.getLogger(__name__)
+
+MAX_HEADER_BYTES: Final = 64 * 1024
+READ_TIMEOUT_S: Final = 60.0
+KEEP_ALIVE_S: Final = 75.0
 
 MAX_QUEUED: Final = 256
 """Number of requests behind the one that is answered after which the connection accepts no more: it
@@ -53,14 +57,14 @@ class Site:
     endpoint: InferenceEndpoint | None
     """Answers inference requests; without it, `app` does."""
     front_door: FrontDoor
-    max_header_bytes: int
+    max_header_bytes: int = MAX_HEADER_BYTES
     """Maximum size of a request line and headers together."""
-    read_timeout_s: float
+    read_timeout_s: float = READ_TIMEOUT_S
     """A request that is incomplete is rejected if nothing arrives for this time."""
-    keep_alive_s: float
+    keep_alive_s: float = KEEP_ALIVE_S
     """A connection without a request is closed after this time."""
-    connections: set[Connection]
-    tasks: set[asyncio.Task[None]]
+    connections: set[Connection] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """The tasks of the application."""
 
 
@@ -235,7 +239,7 @@ class Connection(asyncio.Protocol):
             self._deadline.set(self._site.keep_alive_s)
         reading.end_body()
 
-    # Called by the server.
+    # Called by the listener.
 
     def stop(self) -> None:
         """Close the connection once the requests that were read are answered."""

@@ -28,7 +28,7 @@ class RequestHead:
     client: tuple[str, int] | None
     """Address of the client."""
     arrived: float
-    """When it arrived, in seconds of the gateway's clock."""
+    """When an inference request arrived, in seconds of the gateway's clock; 0 for others."""
 
 
 @dataclass(frozen=True, slots=True)

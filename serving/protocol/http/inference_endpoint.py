@@ -78,10 +78,10 @@ class InferenceEndpoint:
         waited_s: float,
         on_response: Callable[[Response], None],
     ) -> Call | None:
-        """Answer a request: `on_response` is called with the response, now or later.
+        """Answer a request: `on_response` is called once, perhaps before this returns.
 
         It waited at the front door for `waited_s`. Returns the call, for `cancel`; None if the
-        response is there already.
+        request could not be queued.
         """
         try:
             request = self._parse(fields, place, body)

@@ -28,8 +28,8 @@ _PRIORITY: Final = PRIORITY_HEADER.encode()
 _LATENCY: Final = LATENCY_HEADER.encode()
 
 State: TypeAlias = Literal["outside", "waiting", "refused", "inside", "running", "done"]
-"""Outside the front door, and waiting there with the whole body; refused, with a response that is
-held; let in, and with the whole body; with a response, or cancelled."""
+"""outside: being read, not let in. waiting: read, and waiting for the front door. refused: the
+refusal is held. inside: being read, let in. running: started. done: answered or cancelled."""
 
 
 class InferenceExchange:
@@ -73,7 +73,7 @@ class InferenceExchange:
         return read_allowed_s(self._fields.get(_LATENCY))
 
     def begin(self) -> None:
-        """Ask the front door. The head may also rule out an answer."""
+        """Let the request in if the front door is open. An invalid head is answered at once."""
         # A client that waits for "100 Continue" has sent nothing that could wait.
         if self._head.expects_continue or self._door.is_open(
             self._rank, self._allowed_s, self._head.arrived

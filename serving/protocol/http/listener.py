@@ -9,15 +9,18 @@ from typing import Final
 from serving.dataplane.load_shedder import LoadShedder
 from serving.protocol.front_door import FrontDoor
 from serving.protocol.http.asgi_exchange import Application
-from serving.protocol.http.connection import Connection, Site
+from serving.protocol.http.connection import (
+    KEEP_ALIVE_S,
+    MAX_HEADER_BYTES,
+    READ_TIMEOUT_S,
+    Connection,
+    Site,
+)
 from serving.protocol.http.inference_endpoint import InferenceEndpoint
 
 BACKLOG: Final = 2048
 """Connections that the kernel queues until the listener accepts them."""
 
-MAX_HEADER_BYTES: Final = 64 * 1024
-READ_TIMEOUT_S: Final = 60.0
-KEEP_ALIVE_S: Final = 75.0
 CLOSE_TIMEOUT_S: Final = 2.0
 """Seconds until `close` cuts open connections. Their requests were drained before."""
 
@@ -70,8 +73,6 @@ class HttpListener:
             max_header_bytes=max_header_bytes,
             read_timeout_s=read_timeout_s,
             keep_alive_s=keep_alive_s,
-            connections=set(),
-            tasks=set(),
         )
         self._server: asyncio.Server | None = None
         self._is_closed = False

@@ -23,7 +23,7 @@ FEATURES = np.arange(4, dtype=np.float32)
 LOGITS = np.array([1, -2], np.float32)
 
 
-def _yardstick() -> Target:
+def _baseline() -> Target:
     exchange = unread("/", FEATURES)
     uvicorn = peer.Peer("uvicorn", "uvicorn_server", "", (peer.PORT,), exchange)
     return peer.target(uvicorn, {}, lambda name: None)
@@ -31,10 +31,10 @@ def _yardstick() -> Target:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
-def test_the_yardstick_is_served_driven_and_stopped() -> None:
+def test_the_baseline_is_served_driven_and_stopped() -> None:
     measurement = Measurement()
     before = set(psutil.Process().children(recursive=True))
-    measure([_yardstick()], [2], 1, 1.0, measurement, lambda text: None)
+    measure([_baseline()], [2], 1, 1.0, measurement, lambda text: None)
     assert measurement.unavailable == {}
     result = measurement.results()["uvicorn", 2]
     assert result.errors == 0

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from loadtests.peers import wrk
-from tests.loadtests.server import ok, tiny_server
+from tests.loadtests.server import free_port, ok, tiny_server
 
 LINE = (
     'RESULT {"responses": 3000, "duration_us": 2000000, "other_status": 1000, "socket_errors": 3,'
@@ -75,4 +75,4 @@ def test_body_and_headers_are_posted_unchanged_and_other_statuses_are_counted() 
 @needs_wrk
 def test_a_refused_connection_raises_with_the_message_of_wrk() -> None:
     with pytest.raises(RuntimeError, match="unable to connect"):
-        wrk.run("http://127.0.0.1:1/", b"", {}, 1, 1.0)
+        wrk.run(f"http://127.0.0.1:{free_port()}/", b"", {}, 1, 1.0)

@@ -23,9 +23,10 @@ from tests.serving.dataplane.scheduler_harness import (
     ManualHosts,
     SchedulerHarness,
     error_of,
+    settle,
     submit,
 )
-from tests.serving.routing.planner_harness import ANY, new_planner
+from tests.serving.routing.planner_harness import ANY, MAX_BATCH, new_planner
 
 
 async def test_a_result_has_the_outputs_and_how_they_were_computed() -> None:
@@ -100,6 +101,41 @@ async def test_a_slot_is_filled_at_once_unless_the_loop_is_busy() -> None:
     assert [*batch, *rest] == [*"abcdefgh"]
     harness.hosts.finish()
     await asyncio.gather(first, second, *tasks)
+
+
+async def test_a_full_batch_is_sent_before_the_iteration_ends() -> None:
+    harness = SchedulerHarness(dense=1)
+    key = LaneKey(ANY)
+    for number in range(MAX_BATCH + 1):
+        harness.scheduler.submit(
+            str(number),
+            key,
+            size=1,
+            deadline=harness.clock.now + 9,
+            priority=10,
+            on_end=lambda result: None,
+        )
+    ((_, batch),) = harness.hosts.batches
+    assert len(batch) == MAX_BATCH
+    assert harness.scheduler.queued == 1
+
+
+async def test_a_failing_step_does_not_fail_the_request_that_is_queued(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness = SchedulerHarness(dense=1)
+
+    def fail(planner: object, now: float) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Planner, "step", fail)
+        tasks = [harness.submit(str(number), within=9) for number in range(MAX_BATCH)]
+        await settle()
+        assert "a step of the planner failed" in caplog.text
+    await harness.clock.advance()
+    harness.hosts.finish()
+    assert len(await asyncio.gather(*tasks)) == MAX_BATCH
 
 
 async def test_a_host_gets_a_batch_only_when_it_has_a_free_slot() -> None:

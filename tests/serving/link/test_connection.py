@@ -194,12 +194,12 @@ async def test_a_host_that_does_not_listen_is_lost(connect: Connect) -> None:
 async def test_a_gateway_reads_what_has_arrived_before_it_considers_a_host_silent(
     connect: Connect, echoing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.link.liveness.SILENCE_MS", 2 * HEARTBEAT_MS)
+    monkeypatch.setattr("serving.link.liveness.SILENCE_MS", 4 * HEARTBEAT_MS)
     connection = connect(echoing)
     # As while this process is stopped, the event loop does not see that heartbeats arrive.
     asyncio.get_running_loop().remove_reader(connection._stream.fileno())
     await until(
-        lambda: connection.is_lost or connection._stream.received_bytes >= 4 * len(HEARTBEAT)
+        lambda: connection.is_lost or connection._stream.received_bytes >= 6 * len(HEARTBEAT)
     )
     assert not connection.is_lost
 

@@ -20,6 +20,7 @@ CARDS: Mapping[str, Mapping[int, LatencyQuantiles]] = {
 }
 ACCURACIES: Mapping[str, float] = {"int8": 0.88, "dense": 0.90}
 ANY = ("dense", "int8")
+MAX_BATCH = 64
 
 
 def new_planner(
@@ -44,7 +45,7 @@ def new_planner(
         policy,
         latency,
         ACCURACIES,
-        max_batch=64,
+        max_batch=MAX_BATCH,
         max_queue=max_queue,
         max_lanes=max_lanes,
         cores=cores,

@@ -37,7 +37,7 @@ class AsgiGateway:
             client=None,
             arrived=asyncio.get_running_loop().time(),
         )
-        body = await read_body(fields, receive, gateway.endpoint.max_body_bytes)
+        body = await read_body(fields, receive, gateway.endpoint.max_body_bytes, "")
         responses: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         gateway.endpoint.start(head, fields, place, body, 0.0, responses.set_result)
         response = await responses
