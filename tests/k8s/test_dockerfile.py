@@ -92,9 +92,10 @@ def test_every_file_in_a_package_is_installed() -> None:
     """Setuptools installs only Python files, the listed package data, and compiled extensions."""
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     listed = {
-        ROOT / package.replace(".", "/") / name
-        for package, names in setuptools["package-data"].items()
-        for name in names
+        path
+        for package, patterns in setuptools["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
     }
     for extension in setuptools["ext-modules"]:
         listed |= {ROOT / name for name in extension["sources"] + extension["depends"]}

@@ -19,7 +19,7 @@ async def test_a_request_leaves_no_reference_cycle() -> None:
             for content in (SMALL, b"no JSON"):
                 await raw.send(post(content))
                 await raw.read_until(b"}")
-            left = [each for each in gc.get_objects() if isinstance(each, Call | InferenceExchange)]
+            left = [each for each in gc.get_objects() if type(each) in (Call, InferenceExchange)]
         finally:
             gc.enable()
         raw.close()
