@@ -240,6 +240,7 @@ class DataPlane:
             try:
                 answer = self._answer(call, result)
             except Exception as error:  # nothing else would answer the request
+                self._count_failure(call, error)
                 answer = error
         call.on_end(answer)
 

@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 MIN_WAIT_S: Final = 0.0005
 """Minimum delay, in seconds, between two steps of the planner if no event occurs in between."""
 
+RETRY_S: Final = 0.05
+"""Seconds after which a step is repeated that failed by an error of this service."""
+
 Request: TypeAlias = QueuedRequest[PendingRequest[Input, Output]]
 
 
@@ -135,7 +138,7 @@ class Scheduler(Generic[Input, Output]):
         is_due = self._delay.record_request(now, deadline - now)
         self._schedule_step()
         if is_due and not self._is_stepping:
-            self._step_now()
+            self._step()
         return request
 
     def cancel(self, request: Request[Input, Output]) -> bool:
@@ -166,18 +169,14 @@ class Scheduler(Generic[Input, Output]):
         else:
             self._clock.call_later(0, self._step_if_due)
 
-    def _step_now(self) -> None:
-        """Step although a request is being queued, which must not fail with the step."""
-        try:
-            self._step()
-        except Exception:
-            logger.exception("a step of the planner failed")
-
     def _step(self) -> None:
         """Execute steps of the planner until it is idle, then set the timer."""
         self._is_stepping = True
         try:
             self._take_steps()
+        except Exception:  # the requests are still queued, and nothing else may cause a step
+            logger.exception("a step of the planner failed")
+            self._timer = self._clock.call_later(RETRY_S, self._step)
         finally:
             self._is_stepping = False
         try:
@@ -259,12 +258,10 @@ class Scheduler(Generic[Input, Output]):
             # The slot is filled again before the answers are rendered, if there is something to
             # fill it with and the event loop is not the bottleneck.
             is_urgent = self._planner.queued > 0 and not self._delay.is_busy
-            try:
-                if is_urgent:
-                    self._free_slot(send.number, now, host_s=outcome.compute_s)
-                    self._step()
-            finally:
-                self._answer(send, send.batch, outcome, sent, now)
+            if is_urgent:
+                self._free_slot(send.number, now, host_s=outcome.compute_s)
+                self._step()
+            self._answer(send, send.batch, outcome, sent, now)
             if not is_urgent:
                 self._free_slot(send.number, now, host_s=outcome.compute_s)
                 self._schedule_step()

@@ -122,8 +122,10 @@ class HostConnection:
     def _lose(self) -> None:
         if not self.is_lost:
             self._disconnect()
-            self._on_lost()  # before the batches fail, so that none is sent to this host again
-            self._fail_calls()
+            try:
+                self._on_lost()  # before the batches fail, so that none is sent to this host again
+            finally:
+                self._fail_calls()
 
     def _disconnect(self) -> None:
         self.is_lost = True

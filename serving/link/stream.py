@@ -83,9 +83,10 @@ class MessageStream:
             content, self._content = self._content, None
             if content is not None:
                 return Received(header_bytes, number, compute_s, content)
-            if size:
-                # numpy does not clear the memory, as bytearray would.
-                self._content = np.empty(size, np.uint8).data
+            if not size:
+                return None  # a heartbeat: a peer that sends many must not keep the thread busy
+            # numpy does not clear the memory, as bytearray would.
+            self._content = np.empty(size, np.uint8).data
 
     def close(self) -> None:
         """Close the connection. The kernel still delivers what it has accepted."""

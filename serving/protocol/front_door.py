@@ -70,7 +70,7 @@ class FrontDoor:
     def wait(self, request: Waiting, rank: int, allowed_s: float | None, arrived: float) -> None:
         """Let a request wait until others leave. It is let in then, or refused after a while."""
         self._room.add(request, rank, self._shedder.wait_until(arrived, allowed_s))
-        self._let_in()  # others may have left since its head was read
+        self._let_in_soon()  # others may have left since its head was read
         self._set_timer()
 
     def withdraw(self, request: Waiting, rank: int) -> None:
@@ -89,12 +89,15 @@ class FrontDoor:
     def leave(self, rank: int) -> None:
         """Count an inference request that was let in and has ended."""
         self._shedder.leave(rank)
-        self._let_in()
+        self._let_in_soon()
+
+    def _let_in_soon(self) -> None:
+        """Let requests in after the callback that runs: it may answer a whole batch."""
+        if self._room and not self._is_letting_in:
+            self._is_letting_in = True
+            self._loop.call_soon(self._let_in)
 
     def _let_in(self) -> None:
-        if self._is_letting_in:
-            return  # a request that was let in has failed at once and left; the loop goes on
-        self._is_letting_in = True
         try:
             while self._room and self._shedder.has_room(self._room.best_rank):
                 self._room.take().let_in()

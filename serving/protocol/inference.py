@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -141,9 +142,9 @@ def _end(
     """Pass on the response to a request of which the data plane has the answer."""
     response: InferResponse | Exception
     if isinstance(answer, Exception):
-        response = answer
-        if isinstance(answer, ServingError):
-            answer.request_id = request.id
+        response = copy(answer)  # all requests of a batch share it, and each has its own id
+        if isinstance(response, ServingError):
+            response.request_id = request.id
     else:
         try:
             response = _response(model, request, answer)

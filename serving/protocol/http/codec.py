@@ -31,7 +31,7 @@ and scanning millions of new lists for it takes ten times as long as parsing the
 
 
 def parse_request(
-    body: bytes, json_length: int | None, inputs: Sequence[TensorSpec] = ()
+    body: bytes | bytearray, json_length: int | None, inputs: Sequence[TensorSpec] = ()
 ) -> InferRequest:
     """Parse a request. `json_length` is None if the whole body is JSON.
 
@@ -60,7 +60,7 @@ def parse_request(
         gc.enable()
 
 
-def _parse(body: bytes, json_length: int) -> InferRequest:
+def _parse(body: bytes | bytearray, json_length: int) -> InferRequest:
     view = memoryview(body)
     description = describe(view[:json_length], has_more=json_length < len(body))
     try:
@@ -102,7 +102,7 @@ def _take_tensors(
     return tensors
 
 
-def parse_raw_request(body: bytes, inputs: Sequence[TensorSpec]) -> InferRequest:
+def parse_raw_request(body: bytes | bytearray, inputs: Sequence[TensorSpec]) -> InferRequest:
     """Parse a body that holds one sample of the model's only input, without a JSON part.
 
     The size of a variable dimension follows from the length of the body. For BYTES the body is the
@@ -128,12 +128,12 @@ def parse_raw_request(body: bytes, inputs: Sequence[TensorSpec]) -> InferRequest
                 f"{where} has {fixed} elements of BYTES, but a raw request holds one; "
                 "describe the tensor in a JSON part and send its length"
             )
-        array = np.array([body], NUMPY["BYTES"]).reshape((1,) * len(spec.shape))
+        array = np.array([bytes(body)], NUMPY["BYTES"]).reshape((1,) * len(spec.shape))
     else:
         step = fixed * NUMPY[spec.datatype].itemsize
         variable = len(body) // max(1, step)
         shape = (1, *(variable if size == -1 else size for size in sizes))
-        array = from_raw(spec.datatype, shape, body, f"the raw request for {where}")
+        array = from_raw(spec.datatype, shape, memoryview(body), f"the raw request for {where}")
     return InferRequest({spec.name: array}, binary_output=True)
 
 

@@ -35,7 +35,7 @@ _COMPRESS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
 """The codings of responses, in order of preference."""
 
 
-def decompress(body: bytes, coding: bytes, limit: int) -> bytes:
+def decompress(body: bytes | bytearray, coding: bytes, limit: int) -> bytes:
     """Return a body with its Content-Encoding decoded.
 
     Raises `InvalidRequest` if the coding is unknown or the body is corrupt, `RequestTooLarge` if
@@ -43,7 +43,7 @@ def decompress(body: bytes, coding: bytes, limit: int) -> bytes:
     """
     match coding.strip().lower():
         case b"identity" | b"":
-            return body
+            return bytes(body)
         case b"gzip" | b"x-gzip":
             return _inflate(body, _GZIP, limit)
         case b"deflate":
@@ -71,7 +71,7 @@ def choose_coding(accepted: bytes) -> str | None:
     return next((name for name in _COMPRESS if allowed.get(name, allowed.get("*", False))), None)
 
 
-def _inflate(body: bytes, window: int, limit: int) -> bytes:
+def _inflate(body: bytes | bytearray, window: int, limit: int) -> bytes:
     """Decompress a body. A gzip body may have several members in sequence (RFC 1952)."""
     view = memoryview(body)
     contents: list[bytes] = []

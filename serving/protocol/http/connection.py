@@ -49,7 +49,7 @@ class ParsingStopped(Exception):
     """Raised in a callback of the parser to stop it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Site:
     """What all connections of a listener share."""
 
@@ -66,6 +66,8 @@ class Site:
     connections: set[Connection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """The tasks of the application."""
+    is_closing: bool = False
+    """Whether the listener stops: connections that are accepted now are closed at once."""
 
 
 class Connection(asyncio.Protocol):
@@ -87,6 +89,9 @@ class Connection(asyncio.Protocol):
         """The request whose body is being read; its response may have been sent already."""
         self._is_in_message = False
         self._is_rejected = False
+        """Whether all further bytes are ignored."""
+        self._unsent_bytes = 0
+        """Size of what was written and the kernel had not taken, when that was last looked at."""
         self._deadline = Deadline(self._loop, self._time_out)
         self._target = b""
         self._headers: Headers = []
@@ -109,6 +114,8 @@ class Connection(asyncio.Protocol):
         self._flow = PipelineFlowControl(transport, self._exchanges)
         self._site.connections.add(self)
         self._deadline.set(self._site.keep_alive_s)
+        if self._site.is_closing:
+            self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has been closed by either side."""
@@ -121,6 +128,8 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read its responses."""
         self._flow.pause_writing()
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        self._deadline.set(self._site.read_timeout_s)
 
     def resume_writing(self) -> None:
         """The client has read most of them."""
@@ -213,11 +222,12 @@ class Connection(asyncio.Protocol):
             )
             return
         if self._exchanges:
-            if len(self._exchanges) > MAX_QUEUED:
+            last = self._exchanges[-1]
+            if not last.keeps_alive or len(self._exchanges) > MAX_QUEUED:
                 self._is_rejected = True
-                self._exchanges[-1].keeps_alive = False
+                last.keeps_alive = False
                 raise ParsingStopped
-            self._exchanges[-1].hurry()  # the client does not wait for its response
+            last.hurry()  # the client does not wait for its response
         self._begin(method)
 
     def on_body(self, body: bytes) -> None:
@@ -244,7 +254,7 @@ class Connection(asyncio.Protocol):
     def stop(self) -> None:
         """Close the connection once the requests that were read are answered."""
         if not self._exchanges:
-            self._transport.close()
+            self._close()
             return
         self._exchanges[-1].keeps_alive = False
         for exchange in list(self._exchanges):
@@ -263,7 +273,7 @@ class Connection(asyncio.Protocol):
             version,
             self._headers,
             version != "1.0" and self._parser.should_keep_alive(),
-            self._expects_continue,
+            self._expects_continue and version != "1.0",
             self._client,
             0.0,
         )
@@ -337,11 +347,13 @@ class Connection(asyncio.Protocol):
             self._deadline.set(LINGER_S)
             return
         if not last.keeps_alive:
-            self._transport.close()
+            self._close()
             return
         self._flow.resume_reading()
         front = self._front
         if front is not None:
+            if front is self._reading:  # the client may have waited until now to send more
+                self._deadline.set(self._site.read_timeout_s)
             front.reach_front()
             if front.response is not None:
                 self._send_ready()
@@ -356,14 +368,32 @@ class Connection(asyncio.Protocol):
 
     def _time_out(self) -> None:
         """Close the connection, or reject the request that does not arrive."""
-        if self._is_rejected or not self._is_in_message:
-            self._transport.close()
+        if self._transport.is_closing() or self._flow.write_paused:
+            self._abort_if_stalled()
+        elif self._is_rejected or not self._is_in_message:
+            self._close()
         elif self._flow.read_paused or self._is_earlier_unanswered():
             self._deadline.set(self._site.read_timeout_s)  # the wait is not the client's fault
         else:
             limit_s = self._site.read_timeout_s
             text = f"the request is incomplete, and no data arrived for {limit_s:g} s"
             self._reject(HTTPStatus.REQUEST_TIMEOUT, text)
+
+    def _close(self) -> None:
+        """Close the connection once the client has got what is written."""
+        self._is_rejected = True
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        self._transport.close()
+        self._deadline.set(self._site.read_timeout_s)
+
+    def _abort_if_stalled(self) -> None:
+        """Cut a connection whose client has read nothing since the last look."""
+        unsent_bytes = self._transport.get_write_buffer_size()
+        if unsent_bytes >= self._unsent_bytes:
+            self._transport.abort()
+        else:
+            self._deadline.set(self._site.read_timeout_s)
+        self._unsent_bytes = unsent_bytes
 
     def _is_earlier_unanswered(self) -> bool:
         """Return whether a request before the one that is being read has no response yet."""
@@ -393,7 +423,7 @@ class Connection(asyncio.Protocol):
                 if reading in self._exchanges:
                     reading.keeps_alive = False
                 else:
-                    self._transport.close()
+                    self._close()
                 return
             reading.cancel()
             self._exchanges.remove(reading)

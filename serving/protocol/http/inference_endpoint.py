@@ -58,7 +58,7 @@ class InferenceEndpoint:
                 self._check_caller(_caller(head, fields))
             if int(fields.get(b"content-length", b"0")) > self.max_body_bytes:
                 raise self._too_large()
-        except ServingError as failure:
+        except Exception as failure:
             self._dataplane.rejected(failure)
             return _failed(head, failure)
         return None
@@ -74,7 +74,7 @@ class InferenceEndpoint:
         head: RequestHead,
         fields: Mapping[bytes, bytes],
         place: Place,
-        body: bytes,
+        body: bytes | bytearray,
         waited_s: float,
         on_response: Callable[[Response], None],
     ) -> Call | None:
@@ -95,14 +95,18 @@ class InferenceEndpoint:
                 waited_s=waited_s,
             )
         except Exception as failure:
-            on_response(self._failure(head, failure))
+            if not isinstance(failure, ServingError):
+                self._dataplane.rejected(failure)
+            on_response(_failed(head, failure))
             return None
 
     def cancel(self, call: Call) -> None:
         """Forget a request whose client has gone."""
         self._inference.cancel(call)
 
-    def _parse(self, fields: Mapping[bytes, bytes], place: Place, body: bytes) -> InferRequest:
+    def _parse(
+        self, fields: Mapping[bytes, bytes], place: Place, body: bytes | bytearray
+    ) -> InferRequest:
         try:
             coding = fields.get(b"content-encoding")
             if coding is not None:
@@ -127,22 +131,15 @@ class InferenceEndpoint:
     ) -> None:
         answered_at = self._now()
         if isinstance(result, Exception):
-            on_response(self._failure(head, result))
+            on_response(_failed(head, result))
             return
         try:
             response = _render(request, result, fields.get(b"accept-encoding"))
         except Exception as failure:
-            on_response(self._failure(head, failure))
+            on_response(_failed(head, failure))
             return
         on_response(response)
         self._dataplane.record_written(self._now() - answered_at)
-
-    def _failure(self, head: RequestHead, failure: Exception) -> Response:
-        if isinstance(failure, ServingError):
-            return _failed(head, failure)
-        self._dataplane.rejected(failure)
-        log_failure(failure, head.target.decode("latin-1"))
-        return status_response(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
 
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(
@@ -159,9 +156,12 @@ def _caller(head: RequestHead, fields: Mapping[bytes, bytes]) -> Caller:
     )
 
 
-def _failed(head: RequestHead, failure: ServingError) -> Response:
+def _failed(head: RequestHead, failure: Exception) -> Response:
+    """Log a failure that was counted, and return the response to the request."""
     log_failure(failure, head.target.decode("latin-1"))
-    return error_response(failure)
+    if isinstance(failure, ServingError):
+        return error_response(failure)
+    return status_response(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
 
 
 def _render(request: InferRequest, response: InferResponse, accepted: bytes | None) -> Response:

@@ -54,7 +54,7 @@ class InferenceExchange:
         self._door = front_door
         self._send_now = send_now
         self._on_response = on_response
-        self._parts: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._size = 0
         self._rank = read_rank(self._fields.get(_PRIORITY))
         self._state: State = "outside"
@@ -62,6 +62,8 @@ class InferenceExchange:
         """When it had been read, and began to wait at the door."""
         self._hold: asyncio.TimerHandle | None = None
         self._call: Call | None = None
+        self._is_continued = not head.expects_continue
+        """Whether the client sends the body: it may be waiting for "100 Continue"."""
 
     @property
     def has_begun(self) -> bool:
@@ -74,15 +76,15 @@ class InferenceExchange:
 
     def begin(self) -> None:
         """Let the request in if the front door is open. An invalid head is answered at once."""
-        # A client that waits for "100 Continue" has sent nothing that could wait.
-        if self._head.expects_continue or self._door.is_open(
-            self._rank, self._allowed_s, self._head.arrived
-        ):
+        if self._door.is_open(self._rank, self._allowed_s, self._head.arrived):
             self._enter()
+        elif self._head.expects_continue:
+            self.refuse()  # its body, which could wait, is not sent
 
     def reach_front(self) -> None:
         """Ask for the body if the client waits for that."""
         if self._head.expects_continue and self._state == "inside":
+            self._is_continued = True
             self._send_now(CONTINUE)
 
     def add_body(self, part: bytes) -> None:
@@ -90,11 +92,11 @@ class InferenceExchange:
         self._size += len(part)
         if self._state == "inside":
             if self._size <= self._endpoint.max_body_bytes:
-                self._parts.append(part)
+                self._keep(part)
             else:
                 self._respond(self._endpoint.too_large(self._head))
         elif self._state == "outside" and self._size <= MAX_WAITING_BYTES:
-            self._parts.append(part)
+            self._keep(part)
 
     def end_body(self) -> None:
         """Begin to answer it if it was let in."""
@@ -132,18 +134,28 @@ class InferenceExchange:
     def let_in(self) -> None:
         """Answer it. Called by the front door."""
         self._enter()
-        if self._state == "inside":
+        if self._state == "inside" and self._size > self._endpoint.max_body_bytes:
+            self._respond(self._endpoint.too_large(self._head))
+        elif self._state == "inside":
             self._start(self._door.now() - self._waits_from)
 
     def refuse(self) -> None:
         """Refuse it now or later; see `RefusalPacer`. Called by the front door, among others."""
         self._state = "refused"
-        self._parts.clear()
+        self._body = b""
         hold_s = self._door.refuse()
         if hold_s:
             self._hold = asyncio.get_running_loop().call_later(hold_s, self._send_refusal)
         else:
             self._send_refusal()
+
+    def _keep(self, part: bytes) -> None:
+        if not self._body:
+            self._body = part
+            return
+        if isinstance(self._body, bytes):  # the body may come in millions of parts
+            self._body = bytearray(self._body)
+        self._body += part
 
     def _enter(self) -> None:
         self._state = "inside"
@@ -154,9 +166,7 @@ class InferenceExchange:
 
     def _start(self, waited_s: float = 0.0) -> None:
         self._state = "running"
-        parts = self._parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
+        body, self._body = self._body, b""
         call = self._endpoint.start(
             self._head, self._fields, self._place, body, waited_s, self._respond
         )
@@ -168,6 +178,8 @@ class InferenceExchange:
             return
         self._state = "done"
         self._call = None  # breaks a reference cycle
+        # What a client sends that did not wait for "100 Continue" could be taken for a request.
+        self.keeps_alive = self.keeps_alive and self._is_continued
         self.response = render(response, keeps_alive=self.keeps_alive)
         self._on_response()
         self._door.leave(self._rank)
@@ -175,6 +187,7 @@ class InferenceExchange:
     def _send_refusal(self) -> None:
         self._drop_hold()
         self._state = "done"
+        self.keeps_alive = self.keeps_alive and self._is_continued
         self.response = REFUSALS[self.keeps_alive]
         self._on_response()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Collection
 from typing import Final
 
 from serving.dataplane.load_shedder import LoadShedder
@@ -84,6 +85,11 @@ class HttpListener:
         )
 
     @property
+    def connections(self) -> Collection[Connection]:
+        """The connections that are open."""
+        return self._site.connections
+
+    @property
     def is_alive(self) -> bool:
         """True from `start` until `close`."""
         return self._server is not None and not self._is_closed
@@ -100,9 +106,11 @@ class HttpListener:
             return
         self.stop_accepting()
         site = self._site
+        site.is_closing = True  # for connections that were accepted and are not there yet
         for connection in list(site.connections):
             connection.stop()
         deadline = asyncio.get_running_loop().time() + self._close_timeout_s
+        await asyncio.sleep(CLOSE_POLL_S)
         while site.connections or site.tasks:
             if asyncio.get_running_loop().time() > deadline:
                 self._cut()

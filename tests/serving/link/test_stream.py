@@ -94,6 +94,14 @@ def test_heartbeats_are_not_messages_and_do_not_interrupt_one(ends: Ends) -> Non
     assert receiver.received_bytes == len(HEARTBEAT) + sum(map(len, large))
 
 
+def test_many_heartbeats_do_not_keep_the_receiver_busy(ends: Ends) -> None:
+    sender, receiver = ends
+    for _ in range(10):
+        sender.send([HEARTBEAT])
+    assert receiver.receive() is None
+    assert receiver.received_bytes == len(HEARTBEAT)
+
+
 def test_a_connection_that_the_peer_has_closed_raises(ends: Ends) -> None:
     sender, receiver = ends
     sender.send(numbered(1, 10))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from typing import Any
 
 import pytest
 
-from serving.errors import InvalidRequest, ModelNotFound, ServingError, SloUnattainable
+from serving.dataplane.executor import BatchResult
+from serving.errors import (
+    InferenceFailed,
+    InvalidRequest,
+    ModelNotFound,
+    ServingError,
+    SloUnattainable,
+)
 from serving.protocol.messages import InferRequest, InferResponse
 from serving.routing.slo import Slo
 from tests.serving.builders import in_process, pixels
@@ -106,3 +114,19 @@ async def test_an_unknown_model_takes_precedence_over_a_malformed_message() -> N
 async def test_the_variant_in_the_path_takes_precedence_over_parameters() -> None:
     request = request_with(variant="dense")
     assert (await answer(request, variant="int8")).model_version == "int8"
+
+
+async def test_each_request_of_a_failed_batch_gets_an_error_with_its_own_id() -> None:
+    async def fail(variant: str, requests: object) -> BatchResult[Any]:
+        raise InferenceFailed("both hosts were lost")
+
+    gateway = in_process(fail)
+    requests = [InferRequest({"pixels": pixels()}, id=str(number)) for number in range(4)]
+    errors = await asyncio.gather(
+        *(
+            gateway.inference.answer("shirts", None, each, {}, time.monotonic())
+            for each in requests
+        ),
+        return_exceptions=True,
+    )
+    assert [error.request_id for error in errors if isinstance(error, ServingError)] == [*"0123"]

@@ -34,6 +34,12 @@ class MemoryTransport(asyncio.Transport):
     def close(self) -> None:
         self._is_closing = True
 
+    def abort(self) -> None:
+        self._is_closing = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def is_closing(self) -> bool:
         return self._is_closing
 

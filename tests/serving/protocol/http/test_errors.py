@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -199,8 +200,12 @@ async def test_an_unforeseen_error_gets_a_response_without_its_cause(
     ) -> BatchResult[Sequence[Arrays]]:
         return BatchResult([{} for _ in requests], compute_s=0.0)
 
-    async with in_process(run_without_outputs).client() as client:
+    gateway = in_process(run_without_outputs)
+    async with gateway.client() as client:
         response = await client.post(INFER, json=body(outputs=[{"name": "label"}]))
+        metrics = (await client.get("/metrics")).text
+    counts = re.findall(r"^paretoserve_requests_total{.*} (.*)$", metrics, re.MULTILINE)
+    assert counts == ["1.0"], "it is counted once"
     assert_error(response, 500, "internal error; the cause was logged")
     assert "label" not in response.text
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]

@@ -12,6 +12,7 @@ import pytest
 
 from serving.dataplane.gateway_delay import Admission, GatewayDelay
 from serving.dataplane.load_shedder import LoadShedder
+from serving.protocol.control import Caller
 from serving.protocol.front_door import REFUSAL, FrontDoor, read_allowed_s, read_rank
 from serving.protocol.http.place import Place, find_place
 from serving.routing.slo import DEFAULT_PRIORITY
@@ -283,6 +284,72 @@ async def test_requests_that_fail_at_once_let_all_others_in(
             assert (await client.read_until(b"}")).startswith(b"HTTP/1.1 400")
             client.close()
     assert door.shedder.inside == 7
+
+
+async def test_others_are_let_in_after_the_callback_in_which_one_leaves() -> None:
+    """It may be answering a batch, and parsing another request would delay the other answers."""
+    door = shut()
+    let_in: list[object] = []
+
+    class Waiting:
+        def let_in(self) -> None:
+            let_in.append(self)
+
+        def refuse(self) -> None:
+            raise AssertionError
+
+    waiting = Waiting()
+    door.door.wait(waiting, DEFAULT_PRIORITY, None, door.door.now())
+    door.door.leave(DEFAULT_PRIORITY)
+    assert let_in == []
+    await asyncio.sleep(0)
+    assert let_in == [waiting]
+
+
+async def test_an_unforeseen_error_in_the_check_of_a_request_that_waited_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.dataplane.load_shedder.MAX_WAIT_S", 1e3)
+
+    def fail(caller: Caller) -> None:
+        raise RuntimeError("a bug")
+
+    door, gateway = shut(), in_process()
+    gateway.endpoint._check_caller = fail
+    async with listening(gateway, front_door=door.door) as listener:
+        client = RawClient(listener.port)
+        await client.send(post(SMALL))
+        await until(partial(door.has_waiting, 1))
+        door.door.leave(DEFAULT_PRIORITY)
+        assert (await client.read_until(b"}")).startswith(b"HTTP/1.1 500")
+        client.close()
+    assert door.shedder.inside == 7
+
+
+async def test_the_limit_of_the_body_holds_for_a_request_that_waited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.dataplane.load_shedder.MAX_WAIT_S", 1e3)
+    door = shut()
+    async with listening(in_process(max_body_bytes=10), front_door=door.door) as listener:
+        client = RawClient(listener.port)
+        head = f"POST {INFER} HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+        await client.send(head + b"14\r\n" + b" " * 20 + b"\r\n0\r\n\r\n")
+        await until(partial(door.has_waiting, 1))
+        door.door.leave(DEFAULT_PRIORITY)
+        assert (await client.read_until(b"}")).startswith(b"HTTP/1.1 413")
+        client.close()
+
+
+async def test_a_client_that_waits_for_100_continue_is_refused_too() -> None:
+    async with listening(in_process(), front_door=shut().door) as listener:
+        client = RawClient(listener.port)
+        head = f"POST {INFER} HTTP/1.1\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n"
+        await client.send(head.encode())
+        response = await client.read()  # until it is closed: the body may follow or not
+        client.close()
+    assert response.startswith(b"HTTP/1.1 429")
+    assert b"\r\nconnection: close\r\n" in response
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,24 @@ import socket
 
 import pytest
 
+from serving.dataplane.load_shedder import LoadShedder
+from serving.protocol.front_door import FrontDoor
+from serving.protocol.http.connection import Connection, Site
 from serving.protocol.http.listener import HttpListener
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.calls import INFER, Gate, assert_answers, body, chunks
+from tests.serving.protocol.http.memory import MemoryTransport
 from tests.serving.protocol.http.sockets import (
     HANG_S,
     LOOPBACK,
+    RawClient,
     StaticApp,
     get_body,
     http_client,
     is_open,
     listening,
 )
+from tests.waiting import until
 
 
 async def test_the_gateway_answers_over_a_real_socket() -> None:
@@ -93,6 +99,25 @@ async def wait_until_closed(port: int) -> None:
     async with asyncio.timeout(HANG_S):
         while await is_open(port):
             await asyncio.sleep(0.001)
+
+
+async def test_a_connection_that_is_accepted_while_the_listener_closes_is_closed() -> None:
+    site = Site(StaticApp(b"late"), None, FrontDoor(LoadShedder(), lambda: None))
+    site.is_closing = True
+    transport = MemoryTransport("GET")
+    connection = Connection(site)
+    connection.connection_made(transport)
+    assert transport.is_closing()
+    connection.connection_lost(None)
+
+
+async def test_a_client_that_does_not_read_its_response_is_cut() -> None:
+    async with listening(StaticApp(b"x" * 50_000_000), read_timeout_s=0.1) as listener:
+        raw = RawClient(listener.port)
+        await raw.send(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n")
+        await until(lambda: len(listener.connections) == 1)
+        await until(lambda: not listener.connections)
+        raw.close()
 
 
 async def test_close_frees_the_port_even_before_the_start() -> None:

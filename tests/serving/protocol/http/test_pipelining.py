@@ -7,7 +7,10 @@ import asyncio
 import pytest
 
 from serving.protocol.http.connection import MAX_QUEUED
+from tests.serving.builders import in_process
+from tests.serving.protocol.calls import INFER
 from tests.serving.protocol.http.sockets import (
+    SMALL,
     RawClient,
     Receive,
     Send,
@@ -48,3 +51,15 @@ async def test_the_connection_closes_after_the_last_queued_request_if_the_queue_
         assert not any(b"connection" in response for response in responses)
         assert rest == b""
         assert await get_body(listener.port) == b"done"
+
+
+async def test_requests_after_the_last_one_of_a_connection_are_not_computed() -> None:
+    gateway = in_process()
+    async with listening(gateway) as listener:
+        raw = RawClient(listener.port)
+        head = f"POST {INFER} HTTP/1.0\r\nconnection: keep-alive\r\n"  # which 1.0 does not know
+        message = f"{head}content-length: {len(SMALL)}\r\n\r\n".encode() + SMALL
+        await raw.send(message * 3)
+        assert (await raw.read()).count(b"HTTP/1.1 200") == 1
+        raw.close()
+    assert gateway.dataplane.statistics("dense").success.count == 1
