@@ -42,7 +42,7 @@ MAX_QUEUED: Final = 256
 closes once they are answered. One read can hold so many, although reading pauses before."""
 
 LINGER_S: Final = 2.0
-"""Seconds that a rejected client may go on sending. Closing at once could lose the response."""
+"""Seconds that a client may go on sending after the last response, which closing could lose."""
 
 
 class ParsingStopped(Exception):
@@ -202,6 +202,8 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head was read."""
+        if self._is_rejected:
+            raise ParsingStopped
         # Measuring the head takes time, so it is done only if the reads exceed the limit.
         if (
             self._head_bound_bytes > self._site.max_header_bytes
@@ -228,6 +230,8 @@ class Connection(asyncio.Protocol):
                 last.keeps_alive = False
                 raise ParsingStopped
             last.hurry()  # the client does not wait for its response
+            if self._is_rejected:
+                raise ParsingStopped
         self._begin(method)
 
     def on_body(self, body: bytes) -> None:
@@ -342,12 +346,11 @@ class Connection(asyncio.Protocol):
 
     def _advance(self, last: Exchange) -> None:
         """Go on after the response to `last`."""
-        if isinstance(last, Rejection):
-            self._transport.write_eof()
-            self._deadline.set(LINGER_S)
-            return
         if not last.keeps_alive:
-            self._close()
+            if isinstance(last, Rejection) or self._is_in_message:
+                self._linger()
+            else:
+                self._close()
             return
         self._flow.resume_reading()
         front = self._front
@@ -378,6 +381,14 @@ class Connection(asyncio.Protocol):
             limit_s = self._site.read_timeout_s
             text = f"the request is incomplete, and no data arrived for {limit_s:g} s"
             self._reject(HTTPStatus.REQUEST_TIMEOUT, text)
+
+    def _linger(self) -> None:
+        """Close the connection once the client has had time to send the rest and to read."""
+        self._is_rejected = True
+        self._cancel_all()
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+            self._deadline.set(LINGER_S)
 
     def _close(self) -> None:
         """Close the connection once the client has got what is written."""

@@ -100,6 +100,7 @@ class InferenceExchange:
 
     def end_body(self) -> None:
         """Begin to answer it if it was let in."""
+        self._is_continued = True
         if self._state == "inside":
             self._start()
         elif self._state == "outside":

@@ -17,6 +17,7 @@ from tests.serving.protocol.calls import (
     body,
     chunks,
 )
+from tests.serving.protocol.http.sockets import SMALL, RawClient, listening, post
 
 
 async def failing_body() -> AsyncIterator[bytes]:
@@ -119,3 +120,28 @@ async def test_a_draining_gateway_rejects_requests() -> None:
         assert (await client.get("/v2/health/ready")).json() == {"ready": False, "live": True}
         assert (await client.get("/v2/health/live")).status_code == 200
         assert_error(await client.post(INFER, json=body()), 503, "starting or stopping")
+
+
+async def test_a_client_that_is_still_sending_gets_the_response_before_the_connection_closes() -> (
+    None
+):
+    async with listening(in_process(max_body_bytes=LIMIT)) as listener:
+        raw = RawClient(listener.port)
+        head = f"POST {INFER} HTTP/1.1\r\ncontent-length: 20000000\r\nconnection: close\r\n\r\n"
+        await raw.send(head.encode() + b" " * 20_000_000)
+        assert (await raw.read()).startswith(b"HTTP/1.1 413")
+        raw.close()
+
+
+async def test_a_client_that_did_not_wait_for_100_continue_keeps_its_connection() -> None:
+    gate = Gate()
+    async with listening(in_process(gate)) as listener:
+        raw = RawClient(listener.port)
+        expecting = post(SMALL).replace(b"\r\n", b"\r\nexpect: 100-continue\r\n", 1)
+        await raw.send(post(SMALL) + expecting)
+        await gate.entered.wait()
+        gate.open.set()
+        await raw.read_until(b'"model_name"', times=2)
+        await raw.send(post(SMALL))
+        await raw.read_until(b'"model_name"')
+        raw.close()
