@@ -28,7 +28,7 @@ def prepare(name: str, on_install: Callable[[str], None]) -> Path:
 
     `on_install` is called with the name before packages are installed.
 
-    Raises RuntimeError with the last line of pip's output if the installation fails.
+    Raises RuntimeError with pip's first error, or else the last line of its output.
     """
     folder = FOLDER / name
     python, stamp = folder / "bin" / "python", folder / INSTALLED

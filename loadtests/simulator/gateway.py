@@ -25,7 +25,7 @@ from serving.dataplane.refusal_pacer import RefusalPacer
 from serving.dataplane.scheduler import MIN_WAIT_S
 from serving.dataplane.step_delay import StepDelay
 from serving.errors import Overloaded
-from serving.routing.attainability import attainable_variants
+from serving.routing.attainability import is_attainable
 from serving.routing.latency import LatencyModel
 from serving.routing.planner import Planner
 from serving.routing.policy.state import LaneKey, Policy, QueuedRequest
@@ -178,13 +178,8 @@ class SimulatedGateway:
         now, slo = self._now(), request.class_.slo
         received = request.arrived_s if self._is_arrival_known else now
         self.schedule_plan()
-        if not any(
-            attainable_variants(
-                request.key.variants,
-                request.class_.size,
-                slo.latency_s,
-                self._latency.best_case_s,
-            )
+        if not is_attainable(
+            request.key.variants, request.class_.size, slo.latency_s, self._latency.best_case_s
         ):
             self._refuse(request, RequestStatus.UNATTAINABLE)
             return

@@ -31,7 +31,7 @@ from serving.errors import (
     SloUnattainable,
 )
 from serving.experiment.assignment import ROUTER, Arm, Experiment
-from serving.routing.attainability import attainable_variants, lane_key
+from serving.routing.attainability import attainable_variants, is_attainable, lane_key
 from serving.routing.generation import variant_name
 from serving.routing.latency import LatencyModel
 from serving.routing.profile import VariantProfile
@@ -270,9 +270,8 @@ class DataPlane:
     def _check_deadline(self, slo: Slo, variants: tuple[str, ...], size: int) -> None:
         """Raise `SloUnattainable` if no variant could meet the deadline even when idle."""
         best_case_s = self._latency.best_case_s
-        for key in variants:
-            if best_case_s(key, size) <= slo.latency_s:
-                return
+        if is_attainable(variants, size, slo.latency_s, best_case_s):
+            return
         times_s = {key: best_case_s(key, size) for key in variants}
         fastest = min(times_s, key=times_s.__getitem__)
         best = max(self._served.by_key[key].accuracy for key in variants)

@@ -1,6 +1,6 @@
 """A request inside the scheduler, and its result.
 
-A caller is told the result by a callback: neither a task nor a future is made for a request.
+The result is passed to a callback, without a task or a future for each request.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ OnEnd: TypeAlias = Callable[[T | Exception], None]
 
 @dataclass(eq=False, slots=True)
 class PendingRequest(Generic[Input, Output]):
-    """A request that has not ended, or has and is forgotten soon."""
+    """A request, from its admission until its result has been passed on."""
 
     inputs: Input
     on_end: OnEnd[RequestResult[Output]]

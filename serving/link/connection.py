@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
+from serving.dataplane.awaiting import ended
 from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import BatchResult, HostLost, OnOutcome, Outcome
 from serving.link import liveness
@@ -97,21 +99,7 @@ class HostConnection:
 
     async def run(self, inputs: Arrays) -> BatchResult[Arrays]:
         """Run one batch on the host and return its result; raises the failures of `send`."""
-        future: asyncio.Future[BatchResult[Arrays]] = self._loop.create_future()
-
-        def resolve(outcome: Outcome[Arrays]) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        number = self.send(inputs, resolve)
-        try:
-            return await future
-        finally:
-            self.forget(number)
+        return await ended(partial(self.send, inputs), self.forget)
 
     def close(self) -> None:
         """Disconnect without calling `on_lost`, even if batches are in flight."""

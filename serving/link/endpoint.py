@@ -47,7 +47,7 @@ def accept(listener: socket.socket) -> socket.socket:
     connection, _ = listener.accept()
     _configure(connection)
     if sys.platform == "linux" and connection.family == socket.AF_INET:
-        # A gateway that acknowledges nothing for so long is gone.
+        # The kernel closes a connection on which nothing is acknowledged for so long.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MS)
     return connection
 

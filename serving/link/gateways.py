@@ -73,7 +73,7 @@ class Gateways:
         except OSError:
             self._drop(stream)
         except MalformedMessage as error:
-            logger.error("a connection is closed: not a gateway's", extra={"cause": str(error)})
+            logger.error("disconnected a peer that is not a gateway", extra={"cause": str(error)})
             self._drop(stream)
         return None
 

@@ -8,7 +8,6 @@ the HTTP headers or the gRPC metadata, by lower-case name. No decision is made h
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Mapping
 from copy import copy
@@ -16,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+from serving.dataplane.awaiting import ended
 from serving.dataplane.call import Answer, Call
 from serving.dataplane.dataplane import DataPlane
 from serving.dataplane.request import OnEnd
@@ -91,14 +91,12 @@ class Inference:
 
         For transports that run a task for each request.
         """
-        future: asyncio.Future[InferResponse] = asyncio.get_running_loop().create_future()
-        on_end = partial(_resolve, future)
-        call = self.start(model, variant, request, metadata, received, on_end, timeout_s)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self.cancel(call)
-            raise
+        return await ended(
+            lambda on_end: self.start(
+                model, variant, request, metadata, received, on_end, timeout_s
+            ),
+            self.cancel,
+        )
 
     def reject(self, model: str, variant: str | None, error: ServingError) -> None:
         """Count a request whose parsing raised `error`; the caller raises it again.
@@ -159,15 +157,6 @@ def _response(model: str, request: InferRequest, answer: Answer) -> InferRespons
         outputs = {name: outputs[name] for name in request.outputs}
     parameters = {**_echoed(request.parameters), **answer.explanation}
     return InferResponse(model, answer.variant, outputs, request.id, parameters)
-
-
-def _resolve(future: asyncio.Future[InferResponse], result: InferResponse | Exception) -> None:
-    if future.done():
-        return
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
 
 
 def _echoed(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,13 @@ def lane_key(variants: tuple[str, ...], slo: Slo, signature: Hashable = None) ->
     )
 
 
+def is_attainable(
+    variants: Iterable[str], size: int, latency_s: float, best_case_s: Callable[[str, int], float]
+) -> bool:
+    """Return whether one of the variants is attainable; see `attainable_variants`."""
+    return any(best_case_s(name, size) <= latency_s for name in variants)
+
+
 def attainable_variants(
     variants: Iterable[str], size: int, latency_s: float, best_case_s: Callable[[str, int], float]
 ) -> Iterator[str]:

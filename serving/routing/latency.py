@@ -64,7 +64,7 @@ class PredictedTimes:
         """Return the median time of a batch of `size` samples."""
         typical_s = self._typical_s.get(size)
         if typical_s is None:
-            baseline_s, link_s = self._sizes.typical_s(size)
+            baseline_s, link_s = self._sizes.host_and_link_s(size)
             host_s = self._host_s[size] = baseline_s * self._factor
             typical_s = self._typical_s[size] = host_s + (link_s + self._lag.typical_s())
         return typical_s
@@ -81,7 +81,7 @@ class PredictedTimes:
     def miss_probability(self, size: int, left_s: float) -> float:
         """Return the probability that a batch of `size` samples takes longer than `left_s`."""
         left_s /= self._sizes.margin
-        baseline_s, link_s = self._sizes.typical_s(size)
+        baseline_s, link_s = self._sizes.host_and_link_s(size)
         host_s, way_s = baseline_s * self._factor, link_s + self._lag.typical_s()
         if left_s <= way_s:
             return 1.0

@@ -110,8 +110,8 @@ class SizeTable:
         """Return the typical time on the way to the host and back, when the gateway is idle."""
         return self._interpolate(self._link_s, size)
 
-    def typical_s(self, size: int) -> tuple[float, float]:
-        """Return both: `baseline_s` and `link_s`."""
+    def host_and_link_s(self, size: int) -> tuple[float, float]:
+        """Return `baseline_s` and `link_s` with one look-up of the size."""
         if size >= len(self._positions):
             return self.baseline_s(size), self.link_s(size)
         place, below = self._positions[size]

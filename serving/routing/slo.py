@@ -19,6 +19,9 @@ Objective: TypeAlias = Literal["accuracy", "latency", "cost"]
 DEFAULT_PRIORITY: Final = 10
 """Rank of the protocol's priority 0 ("default"): below 1 to 9 and above 11 and more."""
 
+MAX_CACHED: Final = 4096
+"""Number of SLOs that are kept."""
+
 MAX_PRIORITY: Final = 2**32 - 1
 """Largest value of a priority, which is the lowest priority."""
 
@@ -63,7 +66,7 @@ def parse(parameters: Mapping[str, Any], headers: Mapping[str, str], default: Sl
     return _replace(default, tuple(fields.items())) if fields else default
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(MAX_CACHED)
 def _replace(slo: Slo, fields: tuple[tuple[str, Any], ...]) -> Slo:
     """Return an SLO with other values of some fields. Most requests have the same few."""
     return replace(slo, **dict(fields))

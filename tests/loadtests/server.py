@@ -22,13 +22,6 @@ def ok(body: bytes = b"ok", status: int = 200) -> bytes:
     return b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%s" % (status, len(body), body)
 
 
-def free_port() -> int:
-    """Return a port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def tiny_server(respond: Responder) -> Iterator[int]:
     """Run a server with one thread per connection; yields the port."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry
 
+from serving.dataplane.awaiting import ended
 from serving.dataplane.batching import Arrays, join, split
 from serving.dataplane.call import Answer
 from serving.dataplane.clock import LoopClock
@@ -36,7 +37,6 @@ from serving.routing.slo import Slo
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Statistics
 from serving.telemetry.telemetry import Telemetry
-from tests.serving.awaiting import ended
 from tests.serving.dataplane.async_run import AsyncRun, from_async
 from tests.serving.protocol.http.memory import ConnectionTransport
 from variants.catalog.catalog import Model, TensorSpec

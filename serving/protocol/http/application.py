@@ -26,14 +26,13 @@ from serving.errors import (
 )
 from serving.protocol.control import (
     ADMIN,
-    AUTHORIZATION,
     NO_REPOSITORY,
-    Caller,
     Control,
 )
 from serving.protocol.documents import Documents
 from serving.protocol.failure import INTERNAL_ERROR, log_failure
 from serving.protocol.http.body import ClientDisconnected, Receive, read_body
+from serving.protocol.http.caller import read_caller
 from serving.protocol.http.place import INFER_PATH, MODEL_PATH
 from serving.protocol.http.response import HTML, Response, error_response, status_response
 from serving.protocol.openapi.document import openapi_document
@@ -180,7 +179,7 @@ class HttpProtocol:
         """POST .../load: add the variant of this name."""
         headers = dict(scope["headers"])
         control = self._require_control()
-        actor = control.repository.authorize(_caller(scope, headers))
+        actor = control.repository.authorize(read_caller(headers, scope["client"]))
         body = await read_body(headers, receive, control.max_body_bytes, LOAD_ADVICE)
         await control.repository.load(model, _parameters(body), actor)
         return _json({})
@@ -189,7 +188,7 @@ class HttpProtocol:
         """POST .../unload: remove the variant of this name."""
         headers = dict(scope["headers"])
         control = self._require_control()
-        actor = control.repository.authorize(_caller(scope, headers))
+        actor = control.repository.authorize(read_caller(headers, scope["client"]))
         _parameters(await read_body(headers, receive, control.max_body_bytes, UNLOAD_ADVICE))
         await control.repository.unload(model, actor)
         return _json({})
@@ -233,15 +232,6 @@ def _openapi(
 
 def _decoded(parts: Mapping[str, str | None]) -> dict[str, str | None]:
     return {name: None if part is None else unquote(part) for name, part in parts.items()}
-
-
-def _caller(scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
-    authorization = headers.get(AUTHORIZATION.encode())
-    client = scope.get("client")
-    return Caller(
-        None if authorization is None else authorization.decode("latin-1"),
-        client[0] if client else "",
-    )
 
 
 def _only_ready(body: bytes) -> bool:

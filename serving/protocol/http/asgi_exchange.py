@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable
+from typing import Any, Final
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from serving.protocol.control import Asgi
 from serving.protocol.http.head import RequestHead, Target
-
-Application: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
-"""An ASGI application."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +28,7 @@ class AsgiExchange:
         self,
         head: RequestHead,
         target: Target,
-        app: Application,
+        app: Asgi,
         transport: asyncio.Transport,
         flow: FlowControl,
         tasks: set[asyncio.Task[None]],
@@ -81,6 +79,9 @@ class AsgiExchange:
     def has_begun(self) -> bool:
         """Whether a part of the response has been sent."""
         return self._cycle.response_started
+
+    def begin(self) -> None:
+        """Do nothing: the application sends its response itself, so it runs in its turn."""
 
     def reach_front(self) -> None:
         """Run the application."""

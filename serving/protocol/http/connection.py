@@ -18,11 +18,12 @@ from typing import Final
 
 import httptools
 
+from serving.protocol.control import Asgi
 from serving.protocol.failure import INTERNAL_ERROR
 from serving.protocol.front_door import FrontDoor
-from serving.protocol.http.asgi_exchange import Application, AsgiExchange
+from serving.protocol.http.asgi_exchange import AsgiExchange
 from serving.protocol.http.deadline import Deadline
-from serving.protocol.http.exchange import Exchange, Rejection
+from serving.protocol.http.exchange import Exchange
 from serving.protocol.http.flow_control import PipelineFlowControl
 from serving.protocol.http.head import Headers, RequestHead, split_target
 from serving.protocol.http.inference_endpoint import InferenceEndpoint
@@ -39,7 +40,7 @@ KEEP_ALIVE_S: Final = 75.0
 
 MAX_QUEUED: Final = 256
 """Number of requests behind the one that is answered after which the connection accepts no more: it
-closes once they are answered. One read can hold so many, although reading pauses before."""
+closes once they are answered. A single read can contain so many before reading pauses."""
 
 LINGER_S: Final = 2.0
 """Seconds that a client may go on sending after the last response, which closing could lose."""
@@ -53,7 +54,7 @@ class ParsingStopped(Exception):
 class Site:
     """What all connections of a listener share."""
 
-    app: Application
+    app: Asgi
     endpoint: InferenceEndpoint | None
     """Answers inference requests; without it, `app` does."""
     front_door: FrontDoor
@@ -80,9 +81,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, site: Site) -> None:
         self._site = site
         self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpRequestParser(self)
-        # The last request of a connection may be followed by others, which are ignored.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parser = self._new_parser()
         self._exchanges: deque[Exchange] = deque()
         """The requests whose responses have not been sent, the one that is being read included."""
         self._reading: Exchange | None = None
@@ -90,6 +89,8 @@ class Connection(asyncio.Protocol):
         self._is_in_message = False
         self._is_rejected = False
         """Whether all further bytes are ignored."""
+        self._rejection: bytes | None = None
+        """The error response after those to all requests, if a request could not be read."""
         self._unsent_bytes = 0
         """Size of what was written and the kernel had not taken, when that was last looked at."""
         self._deadline = Deadline(self._loop, self._time_out)
@@ -168,9 +169,14 @@ class Connection(asyncio.Protocol):
                 rest = memoryview(rest)[upgrade.args[0] :]
             # A server may ignore an offer to upgrade (RFC 9110, section 7.8). The parser would read
             # the body as the new protocol, so a new parser gets the head without these headers.
-            self._parser = httptools.HttpRequestParser(self)
-            self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._parser = self._new_parser()
             self._parser.feed_data(self._head_without_upgrade)
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # The last request of a connection may be followed by others, which are ignored.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
 
     def _stop_parsing(self, cause: BaseException | None) -> None:
         """Reject a request if an error of this service stopped the parser."""
@@ -270,7 +276,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, method: bytes) -> None:
         """Begin to answer the request whose head has been read; its body may follow."""
-        site, version = self._site, self._parser.get_http_version()
+        version = self._parser.get_http_version()
         head = RequestHead(
             method,
             self._target,
@@ -279,50 +285,34 @@ class Connection(asyncio.Protocol):
             version != "1.0" and self._parser.should_keep_alive(),
             self._expects_continue and version != "1.0",
             self._client,
-            0.0,
+            self._site.front_door.arrivals.arrived_at(self._descriptor),
         )
-        place = None
-        if method == b"POST" and site.endpoint is not None:
-            place = find_place(self._target)
-        if place is None or site.endpoint is None:
-            self._begin_application(head)
-            return
-        head.arrived = site.front_door.arrivals.arrived_at(self._descriptor)
-        exchange = InferenceExchange(
-            head, place, site.endpoint, site.front_door, self._transport.write, self._send_ready
-        )
-        self._append(exchange)
+        exchange = self._reading = self._new_exchange(head)
+        self._exchanges.append(exchange)
         exchange.begin()
         if exchange is self._front:
             exchange.reach_front()
 
-    def _begin_application(self, head: RequestHead) -> None:
+    def _new_exchange(self, head: RequestHead) -> Exchange:
+        site = self._site
+        place = find_place(head.target) if head.method == b"POST" else None
+        if place is not None and site.endpoint is not None:
+            return InferenceExchange(
+                head, place, site.endpoint, site.front_door, self._transport.write, self._send_ready
+            )
         try:
             target = split_target(head.target)
         except ValueError as fault:
             self._reject(HTTPStatus.BAD_REQUEST, str(fault))
             raise ParsingStopped from None
-        exchange = AsgiExchange(
-            head,
-            target,
-            self._site.app,
-            self._transport,
-            self._flow,
-            self._site.tasks,
-            self._end_front,
+        return AsgiExchange(
+            head, target, site.app, self._transport, self._flow, site.tasks, self._end_front
         )
-        self._append(exchange)
-        if exchange is self._front:
-            exchange.reach_front()
 
     @property
     def _front(self) -> Exchange | None:
         """The request whose response is sent next."""
         return self._exchanges[0] if self._exchanges else None
-
-    def _append(self, exchange: Exchange) -> None:
-        self._exchanges.append(exchange)
-        self._reading = exchange
 
     def _send_ready(self) -> None:
         """Send the responses that are ready and not preceded by one that is not."""
@@ -347,7 +337,7 @@ class Connection(asyncio.Protocol):
     def _advance(self, last: Exchange) -> None:
         """Go on after the response to `last`."""
         if not last.keeps_alive:
-            if isinstance(last, Rejection) or self._is_in_message:
+            if self._is_in_message:
                 self._linger()
             else:
                 self._close()
@@ -360,8 +350,14 @@ class Connection(asyncio.Protocol):
             front.reach_front()
             if front.response is not None:
                 self._send_ready()
+        elif self._rejection is not None:
+            self._send_rejection(self._rejection)
         elif not self._is_in_message:
             self._deadline.set(self._site.keep_alive_s)
+
+    def _send_rejection(self, response: bytes) -> None:
+        self._transport.write(response)
+        self._linger()
 
     def _cancel_all(self) -> None:
         for exchange in list(self._exchanges):
@@ -438,8 +434,8 @@ class Connection(asyncio.Protocol):
                 return
             reading.cancel()
             self._exchanges.remove(reading)
-        rejection = Rejection(render(status_response(status, text), keeps_alive=False))
+        self._rejection = render(status_response(status, text), keeps_alive=False)
         if self._exchanges:
             self._exchanges[-1].hurry()
-        self._exchanges.append(rejection)
-        self._send_ready()
+        else:
+            self._send_rejection(self._rejection)

@@ -48,7 +48,7 @@ class Deadline:
     def _start(self, at: float) -> None:
         self._stop()
         self._timer_at = at
-        self._timer = self._loop.call_at(at, self._check, at)
+        self._timer = self._loop.call_at(at, self._check)
 
     def _stop(self) -> None:
         self._timer_at = math.inf
@@ -56,7 +56,8 @@ class Deadline:
             self._timer.cancel()
             self._timer = None
 
-    def _check(self, started_for: float) -> None:
+    def _check(self) -> None:
+        started_for = self._timer_at
         self._timer, self._timer_at = None, math.inf
         if self._at > started_for:
             if self._at < math.inf:

@@ -24,6 +24,9 @@ class Exchange(Protocol):
     def has_begun(self) -> bool:
         """Whether a response exists or a part of it has been sent."""
 
+    def begin(self) -> None:
+        """Begin as far as that is possible before earlier requests have been answered."""
+
     def reach_front(self) -> None:
         """All earlier responses have been sent. An exchange may send now."""
 
@@ -38,28 +41,3 @@ class Exchange(Protocol):
 
     def cancel(self) -> None:
         """Drop the request: its response cannot be sent."""
-
-
-class Rejection:
-    """The error response to a request that could not be read; the connection closes after it."""
-
-    keeps_alive = False
-    has_begun = True
-
-    def __init__(self, response: bytes) -> None:
-        self.response = response
-
-    def reach_front(self) -> None:
-        """Do nothing: the response is there."""
-
-    def add_body(self, part: bytes) -> None:
-        """Ignore it."""
-
-    def end_body(self) -> None:
-        """Ignore it."""
-
-    def hurry(self) -> None:
-        """Do nothing: it does not wait."""
-
-    def cancel(self) -> None:
-        """Do nothing: nothing is in progress."""

@@ -16,8 +16,9 @@ from typing import Final
 from serving.dataplane.call import Call
 from serving.dataplane.dataplane import DataPlane
 from serving.errors import InvalidRequest, RequestTooLarge, ServingError
-from serving.protocol.control import AUTHORIZATION, Caller
+from serving.protocol.control import Caller
 from serving.protocol.failure import INTERNAL_ERROR, log_failure
+from serving.protocol.http.caller import read_caller
 from serving.protocol.http.codec import parse_request, render_response
 from serving.protocol.http.compression import compress, decompress
 from serving.protocol.http.head import RequestHead
@@ -55,7 +56,7 @@ class InferenceEndpoint:
         """
         try:
             if self._check_caller is not None:
-                self._check_caller(_caller(head, fields))
+                self._check_caller(read_caller(fields, head.client))
             if int(fields.get(b"content-length", b"0")) > self.max_body_bytes:
                 raise self._too_large()
         except Exception as failure:
@@ -145,15 +146,6 @@ class InferenceEndpoint:
         return RequestTooLarge(
             f"the body is larger than {self.max_body_bytes} bytes; send fewer samples"
         )
-
-
-def _caller(head: RequestHead, fields: Mapping[bytes, bytes]) -> Caller:
-    """Return who sent a request."""
-    authorization = fields.get(AUTHORIZATION.encode())
-    return Caller(
-        None if authorization is None else authorization.decode("latin-1"),
-        head.client[0] if head.client else "",
-    )
 
 
 def _failed(head: RequestHead, failure: Exception) -> Response:

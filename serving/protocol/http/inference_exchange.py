@@ -17,7 +17,7 @@ from serving.protocol.front_door import FrontDoor, read_allowed_s, read_rank
 from serving.protocol.http.head import RequestHead
 from serving.protocol.http.inference_endpoint import InferenceEndpoint
 from serving.protocol.http.place import Place
-from serving.protocol.http.refusal import REFUSALS
+from serving.protocol.http.refusal import REFUSED
 from serving.protocol.http.response import CONTINUE, Response, render
 from serving.routing.slo import LATENCY_HEADER, PRIORITY_HEADER
 
@@ -175,21 +175,20 @@ class InferenceExchange:
             self._call = call
 
     def _respond(self, response: Response) -> None:
-        if self._state == "done":
-            return
+        if self._state != "done":
+            self._send(response)
+            self._door.leave(self._rank)
+
+    def _send_refusal(self) -> None:
+        self._drop_hold()
+        self._send(REFUSED)
+
+    def _send(self, response: Response) -> None:
         self._state = "done"
         self._call = None  # breaks a reference cycle
         # What a client sends that did not wait for "100 Continue" could be taken for a request.
         self.keeps_alive = self.keeps_alive and self._is_continued
         self.response = render(response, keeps_alive=self.keeps_alive)
-        self._on_response()
-        self._door.leave(self._rank)
-
-    def _send_refusal(self) -> None:
-        self._drop_hold()
-        self._state = "done"
-        self.keeps_alive = self.keeps_alive and self._is_continued
-        self.response = REFUSALS[self.keeps_alive]
         self._on_response()
 
     def _drop_hold(self) -> None:

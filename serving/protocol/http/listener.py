@@ -8,8 +8,8 @@ from collections.abc import Collection
 from typing import Final
 
 from serving.dataplane.load_shedder import LoadShedder
+from serving.protocol.control import Asgi
 from serving.protocol.front_door import FrontDoor
-from serving.protocol.http.asgi_exchange import Application
 from serving.protocol.http.connection import (
     KEEP_ALIVE_S,
     MAX_HEADER_BYTES,
@@ -34,7 +34,7 @@ class HttpListener:
 
     def __init__(
         self,
-        app: Application,
+        app: Asgi,
         host: str,
         port: int,
         *,

@@ -6,8 +6,9 @@ import time
 import pytest
 
 from loadtests.client.http import LoadResult, build_post_request, run_closed_loop
+from loadtests.peers.process import free_port
 from tests.loadtests.longer import repeat_longer
-from tests.loadtests.server import PAUSE_S, free_port, ok, tiny_server
+from tests.loadtests.server import PAUSE_S, ok, tiny_server
 from tests.waiting import GIVE_UP_S
 
 REQUEST = build_post_request("/x", b"body", {"x-slo-latency-ms": "5"})

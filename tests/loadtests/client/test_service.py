@@ -6,8 +6,9 @@ import pytest
 
 from loadtests.client.service import connect, probe
 from loadtests.closed_loop.locust_run import run_load_test
+from loadtests.peers.process import free_port
 from tests.loadtests.gateway_stub import METADATA, respond
-from tests.loadtests.server import free_port, ok, tiny_server
+from tests.loadtests.server import ok, tiny_server
 
 
 def test_connect_returns_the_metadata_of_the_model() -> None:

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from loadtests.peers import wrk
-from tests.loadtests.server import free_port, ok, tiny_server
+from loadtests.peers.process import free_port
+from tests.loadtests.server import ok, tiny_server
 
 LINE = (
     'RESULT {"responses": 3000, "duration_us": 2000000, "other_status": 1000, "socket_errors": 3,'

@@ -4,8 +4,9 @@ import time
 
 import pytest
 
+from loadtests.peers.process import free_port
 from loadtests.steady.client_process import start_load_client
-from tests.loadtests.server import free_port, ok, tiny_server
+from tests.loadtests.server import ok, tiny_server
 from tests.loadtests.steady.loads import load
 
 

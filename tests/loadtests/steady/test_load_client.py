@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loadtests.peers.process import free_port
 from loadtests.replay.request_log import DISCONNECTED, NO_RESPONSE
 from loadtests.steady import load_client
 from loadtests.steady.load import UNSENT, LoadRecord
 from loadtests.steady.load_client import run_load
 from loadtests.steady.loops import ClosedLoop
 from tests.loadtests.longer import repeat_longer
-from tests.loadtests.server import PAUSE_S, Responder, free_port, ok, tiny_server
+from tests.loadtests.server import PAUSE_S, Responder, ok, tiny_server
 from tests.loadtests.steady.loads import load
 from tests.waiting import GIVE_UP_S
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from serving.dataplane.awaiting import ended
 from serving.dataplane.executor import BatchResult, OnOutcome
 from serving.dataplane.request import RequestResult, Stage
 from serving.dataplane.scheduler import Scheduler
 from serving.errors import ServingError
 from serving.routing.policy.state import LaneKey
-from tests.serving.awaiting import ended
 from tests.serving.routing.planner_harness import ANY, new_planner
 
 

@@ -1,4 +1,4 @@
-"""Lets a test await what the service passes to a callback."""
+"""Lets a coroutine await what is passed to a callback."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ T = TypeVar("T")
 
 
 async def ended(start: Callable[[OnEnd[T]], Call], cancel: Callable[[Call], object]) -> T:
-    """Return what is passed to the callback of `start`, or raise the error.
+    """Return what is passed to the callback of `start`, or raise it if it is an exception.
 
-    If this is cancelled, it calls `cancel` with what `start` returned.
+    If this is cancelled, it calls `cancel` with what `start` has returned. Raises what `start`
+    raises.
     """
     result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
