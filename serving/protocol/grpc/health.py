@@ -63,11 +63,12 @@ class Health:
             return
         sent = None
         while True:
+            is_last = self._stopping.is_set()  # before the write, during which it may be set
             status = self._status(request.service)
             if status != sent:
                 await context.write(pb.HealthCheckResponse(status=status).SerializeToString())
                 sent = status
-            if self._stopping.is_set():
+            if is_last:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._poll_interval_s)

@@ -8,6 +8,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2 as pb
 
+from serving.protocol.grpc.health import SERVICE as HEALTH_SERVICE
+from serving.protocol.grpc.health import Health
 from serving.protocol.grpc.service import SERVICE
 from tests.serving.builders import InProcess, in_process
 from tests.serving.protocol.grpc.calls import (
@@ -19,9 +21,9 @@ from tests.serving.protocol.grpc.calls import (
     serving,
 )
 
-HEALTH = "/grpc.health.v1.Health"
+HEALTH = f"/{HEALTH_SERVICE}"
 SERVING, NOT_SERVING = pb.HealthCheckResponse.SERVING, pb.HealthCheckResponse.NOT_SERVING
-ALL = ["", SERVICE, "grpc.health.v1.Health"]
+ALL = ["", SERVICE, HEALTH_SERVICE]
 
 
 @pytest.fixture
@@ -107,6 +109,24 @@ async def test_a_stopping_server_notifies_its_watchers_and_ends_their_calls() ->
         listener.stop_accepting()
         assert (await watching.read()).status == NOT_SERVING
         assert await watching.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_watcher_is_notified_of_a_stop_during_the_message_before() -> None:
+    health = Health(lambda: True, [], poll_interval_s=HEALTH_POLL_INTERVAL_S)
+    sent: list[int] = []
+
+    class Context:
+        async def write(self, message: bytes) -> None:
+            sent.append(pb.HealthCheckResponse.FromString(message).status)
+            health.stop()
+
+        async def abort(self, code: grpc.StatusCode, details: str) -> None:
+            raise grpc.aio.AbortError(code, details)
+
+    handler: Any = health.services()[HEALTH_SERVICE]["Watch"]
+    with pytest.raises(grpc.aio.AbortError):
+        await asyncio.wait_for(handler.unary_stream(b"", Context()), HANG_S)
+    assert sent == [SERVING, NOT_SERVING]
 
 
 async def test_a_watch_with_an_invalid_message_is_rejected(channel: grpc.aio.Channel) -> None:
