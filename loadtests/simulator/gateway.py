@@ -19,6 +19,7 @@ from loadtests.simulator.service import SimulatedService
 from loadtests.trials.outcomes import RequestStatus
 from loadtests.workload.workload import SloClass
 from serving.dataplane.capacity import Capacity
+from serving.dataplane.delivery import Delivery
 from serving.dataplane.gateway_delay import Admission, GatewayDelay
 from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.refusal_pacer import RefusalPacer
@@ -95,6 +96,7 @@ class SimulatedGateway:
         self._loop = EventLoop(service.costs.per_turn_s)
         self._shedder = LoadShedder(Capacity(lambda: self._loop.busy_s))
         self._delay = GatewayDelay(self._shedder)
+        self._delivery = Delivery()
         self._step_delay = StepDelay(self.planner.max_batch)
         self._pacer = RefusalPacer()
         self._held: list[tuple[float, SimulatedRequest]] = []  # a heap of refusals, by time
@@ -183,7 +185,7 @@ class SimulatedGateway:
         ):
             self._refuse(request, RequestStatus.UNATTAINABLE)
             return
-        admission = self._delay.admit(received, slo.latency_s, now)
+        admission = self._delay.admit(received, slo.latency_s, now, self._delivery)
         self._admissions[request.number] = admission
         try:
             _, shed = self.planner.admit(

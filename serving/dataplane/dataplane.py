@@ -16,6 +16,7 @@ from typing import Final
 
 from serving.dataplane.batching import Arrays
 from serving.dataplane.call import Answer, Call
+from serving.dataplane.delivery import Delivery
 from serving.dataplane.gateway_delay import GatewayDelay
 from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import OnEnd, RequestResult
@@ -171,10 +172,6 @@ class DataPlane:
         """Count a request that was refused before it was parsed."""
         self.rejected(_REFUSED)
 
-    def record_written(self, took_s: float) -> None:
-        """Record how long it took, in seconds, to render and write an answer."""
-        self._delay.record_written(self._now(), took_s)
-
     def check_name(self, model: str, variant: str | None) -> None:
         """Raise `ModelNotFound` unless the model, and the variant if one is named, are served."""
         if model != self.model.name:
@@ -190,6 +187,7 @@ class DataPlane:
         unit: str | None,
         received: float,
         on_end: OnEnd[Answer],
+        delivery: Delivery,
         waited_s: float = 0.0,
     ) -> Call:
         """Answer one request: `on_end` is called once with its answer or its error.
@@ -197,9 +195,9 @@ class DataPlane:
         Dimension 0 of the `inputs` is the batch. `outputs` are the names of the requested outputs;
         empty means all. `unit` is the unit of assignment of an experiment, such as a user.
         `received` is the time at which the request arrived, and `waited_s` how many seconds of the
-        time since then it waited to be let in. Raises a leaf of `ServingError` if the request
-        cannot be queued; `on_end` may be called before this returns. Returns the call, for
-        `cancel`.
+        time since then it waited to be let in; `delivery` is that of its transport. Raises a leaf
+        of `ServingError` if the request cannot be queued; `on_end` may be called before this
+        returns. Returns the call, for `cancel`.
         """
         call = Call(slo, self._served, received, on_end)
         try:
@@ -211,7 +209,9 @@ class DataPlane:
             if enrollment:
                 call.arm, call.variants = enrollment.arm, enrollment.variants
             self._check_deadline(slo, call.variants, size)
-            call.admission = self._delay.admit(received, slo.latency_s, self._now(), waited_s)
+            call.admission = self._delay.admit(
+                received, slo.latency_s, self._now(), delivery, waited_s
+            )
             call.request = self._scheduler.submit(
                 inputs,
                 lane_key(call.variants, slo, signature),

@@ -6,14 +6,10 @@ load shedder acts on the time in which a request waits for the gateway, not for 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from serving.dataplane.delivery import Delivery
 from serving.dataplane.load_shedder import LoadShedder
-from serving.routing.lag import Lag
-
-DELIVERY_QUANTILE: Final = 0.75
-"""Quantile of the recent times from the return of a batch to the answer that is set aside for a
-request."""
 
 
 class Admission(NamedTuple):
@@ -23,6 +19,8 @@ class Admission(NamedTuple):
     allowed_s: float
     at: float
     """When it was parsed and checked, and its time in the queue began."""
+    delivery: Delivery
+    """That of the answers of its transport."""
     delivery_s: float
     """The time that is set aside for delivering its answer."""
     waited_s: float = 0.0
@@ -54,19 +52,18 @@ class GatewayDelay:
     def __init__(self, shedder: LoadShedder) -> None:
         """`shedder` learns what requests allow and what delays them."""
         self._shedder = shedder
-        self._delivery = Lag()
-        """From the return of a batch until an answer is rendered."""
-        self._writing = Lag()
-        """From the return of an answer by the data plane until it is written."""
 
     def admit(
-        self, received: float, allowed_s: float, now: float, waited_s: float = 0.0
+        self,
+        received: float,
+        allowed_s: float,
+        now: float,
+        delivery: Delivery,
+        waited_s: float = 0.0,
     ) -> Admission:
         """Record what a request allows, and set the time aside that its answer will take."""
         self._shedder.record_allowed(allowed_s)
-        self._delivery.expire(now)
-        delivery_s = max(self._writing_s(now), self._delivery.quantile_s(DELIVERY_QUANTILE))
-        return Admission(received, allowed_s, now, delivery_s, waited_s)
+        return Admission(received, allowed_s, now, delivery, delivery.reserve_s(now), waited_s)
 
     def record_answer(
         self,
@@ -82,30 +79,17 @@ class GatewayDelay:
         The request was queued for `queue_s`; its batch, computed in `compute_s`, was back at the
         gateway at `returned_at`.
         """
-        written_at = now + self._writing_s(now)
+        written_at = now + admission.delivery.writing_s(now)
         took_s = written_at - admission.received
         before_s, after_s = admission.delay_s, written_at - returned_at
         way_s = returned_at - admission.at - queue_s - compute_s
-        self._delivery.add(now, after_s)
+        admission.delivery.record(now, after_s)
         # On its way a batch may also have waited for a host. The answer of the host waits for the
         # event loop about as long as a request does.
         delay_s = before_s + min(way_s, before_s) + after_s
         self._shedder.record_answer(now, delay_s, is_late=took_s > admission.allowed_s)
         return took_s
 
-    def record_written(self, now: float, took_s: float) -> None:
-        """Record how long it took to render and write an answer."""
-        self._writing.add(now, took_s)
-
     def record_failure(self, admission: Admission, now: float, priority: int) -> None:
         """Record a request that was parsed and then refused for want of time or room."""
         self._shedder.record_failure(now, priority, admission.delay_s)
-
-    def _writing_s(self, now: float) -> float:
-        """Return the usual time to render and write an answer; 0 after a silence.
-
-        Were it remembered, a pause of the process would refuse all later requests: it would count
-        for each, and none would be answered and correct it.
-        """
-        self._writing.expire(now)
-        return self._writing.typical_s()

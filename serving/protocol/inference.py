@@ -15,9 +15,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from serving.dataplane.awaiting import ended
 from serving.dataplane.call import Answer, Call
 from serving.dataplane.dataplane import DataPlane
+from serving.dataplane.delivery import Delivery
 from serving.dataplane.request import OnEnd
 from serving.errors import ModelNotFound, ServingError
 from serving.protocol.messages import InferRequest, InferResponse
@@ -47,12 +47,14 @@ class Inference:
         metadata: Mapping[str, str],
         received: float,
         on_end: OnEnd[InferResponse],
+        delivery: Delivery,
         timeout_s: float = math.inf,
         waited_s: float = 0.0,
     ) -> Call:
         """Answer a request that arrived at `received`: `on_end` is called once with the response.
 
-        It waited at the front door for `waited_s` of the seconds since then.
+        It waited at the front door for `waited_s` of the seconds since then. `delivery` is that of
+        the transport.
 
         `timeout_s` is the time-out that the client set in the transport. It is the deadline if the
         request states none or a later one. Raises a leaf of `ServingError` if the request cannot be
@@ -68,6 +70,7 @@ class Inference:
                 metadata.get(UNIT_HEADER),
                 received,
                 partial(_end, model, request, on_end),
+                delivery,
                 waited_s,
             )
         except ServingError as error:
@@ -77,26 +80,6 @@ class Inference:
     def cancel(self, call: Call) -> None:
         """Forget a request whose client has gone; nothing happens if it has ended."""
         self._dataplane.cancel(call)
-
-    async def answer(
-        self,
-        model: str,
-        variant: str | None,
-        request: InferRequest,
-        metadata: Mapping[str, str],
-        received: float,
-        timeout_s: float = math.inf,
-    ) -> InferResponse:
-        """Return the response to a request; see `start`. If cancelled, the request is forgotten.
-
-        For transports that run a task for each request.
-        """
-        return await ended(
-            lambda on_end: self.start(
-                model, variant, request, metadata, received, on_end, timeout_s
-            ),
-            self.cancel,
-        )
 
     def reject(self, model: str, variant: str | None, error: ServingError) -> None:
         """Count a request whose parsing raised `error`; the caller raises it again.

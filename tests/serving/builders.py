@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -17,6 +17,7 @@ from serving.dataplane.batching import Arrays, join, split
 from serving.dataplane.call import Answer
 from serving.dataplane.clock import LoopClock
 from serving.dataplane.dataplane import DataPlane
+from serving.dataplane.delivery import Delivery
 from serving.dataplane.executor import BatchResult
 from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.scheduler import Scheduler
@@ -129,6 +130,8 @@ class InProcess:
     telemetry: Telemetry
     registry: CollectorRegistry
     control: Control | None
+    delivery: Delivery = field(default_factory=Delivery)
+    """That of the requests of `infer`."""
 
     def client(self) -> httpx.AsyncClient:
         """Return an HTTP client whose connections have no sockets."""
@@ -151,7 +154,7 @@ class InProcess:
         received = LoopClock().time()
         return await ended(
             lambda on_end: self.dataplane.submit(
-                inputs, outputs, slo or Slo(), unit, received, on_end
+                inputs, outputs, slo or Slo(), unit, received, on_end, self.delivery
             ),
             self.dataplane.cancel,
         )

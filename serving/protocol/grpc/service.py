@@ -21,8 +21,12 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha import reflection_pb2 as reflection_pb
 from tritonclient.grpc import service_pb2 as pb
 
+from serving.dataplane.awaiting import ended
+from serving.dataplane.call import Call
 from serving.dataplane.dataplane import DataPlane
+from serving.dataplane.delivery import Delivery
 from serving.dataplane.load_shedder import LoadShedder
+from serving.dataplane.request import OnEnd
 from serving.errors import NotReady, ServingError, Unsupported
 from serving.protocol.control import AUTHORIZATION, NO_REPOSITORY, Caller, Control, Repository
 from serving.protocol.documents import Documents
@@ -48,6 +52,7 @@ from serving.protocol.grpc.call import (
 from serving.protocol.grpc.codec import parse_request, render_response
 from serving.protocol.grpc.health import POLL_INTERVAL_S, Health
 from serving.protocol.inference import Inference
+from serving.protocol.messages import InferResponse
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 INFER: Final = f"/{SERVICE}/ModelInfer"
@@ -60,6 +65,10 @@ WANTS_FINAL: Final = "triton_enable_empty_final_response"
 
 IS_FINAL: Final = "triton_final_response"
 """Response parameter of Triton's streams: this is the last response to the request."""
+
+
+_StreamResponse: TypeAlias = "asyncio.Task[tuple[bytes, float | None]]"
+"""A response of a stream, and when the data plane had its answer, if it had one."""
 
 
 class GrpcProtocol:
@@ -90,6 +99,7 @@ class GrpcProtocol:
         self._front_door = front_door or FrontDoor(LoadShedder(), on_refused=lambda: None, now=now)
         self._max_stream_requests = max_stream_requests
         self._now = now
+        self._delivery = Delivery()
         self._health = Health(
             lambda: dataplane.is_ready, [SERVICE], poll_interval_s=health_poll_interval_s
         )
@@ -187,7 +197,14 @@ class GrpcProtocol:
         """Return the handler of one call of `ModelInfer`, which arrived at `arrived`."""
 
         async def handle(request: Any, context: Context) -> Any:
-            return await self._infer(request, _metadata(context), context, arrived)
+            response, answered_at = await self._infer(request, _metadata(context), context, arrived)
+
+            def record(ended: Context) -> None:
+                self._record_written(answered_at)
+
+            # grpc calls it once it has written the response. Its types want a class of their own.
+            context.add_done_callback(record)  # type: ignore[arg-type]
+            return response
 
         async def handle_bytes(raw: bytes, context: Context) -> bytes:
             self._front_door.enter(terms.rank)
@@ -203,7 +220,8 @@ class GrpcProtocol:
 
     async def _infer(
         self, message: Any, metadata: Mapping[str, str], context: Context, arrived: float
-    ) -> Any:
+    ) -> tuple[Any, float]:
+        """Return the response, and when the data plane had its answer."""
         # grpc counts the deadline of a call from its arrival, and returns what is left of it.
         left_s: float | None = context.time_remaining()
         timeout_s = math.inf if left_s is None else left_s + self._now() - arrived
@@ -215,14 +233,28 @@ class GrpcProtocol:
         except ServingError as error:
             self._inference.reject(model, variant, error)
             raise
-        response = await self._inference.answer(
-            model, variant, request, metadata, arrived, timeout_s
-        )
-        return render_response(response)
+        answered_at = math.nan
+
+        def start(on_end: OnEnd[InferResponse]) -> Call:
+            def end(result: InferResponse | Exception) -> None:
+                nonlocal answered_at
+                answered_at = self._now()
+                on_end(result)
+
+            return self._inference.start(
+                model, variant, request, metadata, arrived, end, self._delivery, timeout_s
+            )
+
+        response = await ended(start, self._inference.cancel)
+        return render_response(response), answered_at
+
+    def _record_written(self, answered_at: float) -> None:
+        now = self._now()
+        self._delivery.record_written(now, now - answered_at)
 
     async def _stream(self, requests: object, context: Context) -> None:
         """Process the requests of a stream concurrently; send the responses in request order."""
-        responses: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
+        responses: asyncio.Queue[_StreamResponse | None] = asyncio.Queue()
         free = asyncio.Semaphore(self._max_stream_requests)
         reader = asyncio.create_task(self._read(context, free, responses))
         reader.add_done_callback(lambda _: responses.put_nowait(None))
@@ -232,7 +264,10 @@ class GrpcProtocol:
             reader.cancel()
         try:
             while (response := await responses.get()) is not None:
-                await context.write(await response)
+                message, answered_at = await response
+                await context.write(message)
+                if answered_at is not None:
+                    self._record_written(answered_at)
                 free.release()
         finally:
             reader.cancel()
@@ -251,7 +286,7 @@ class GrpcProtocol:
         self,
         context: Context,
         free: asyncio.Semaphore,
-        responses: asyncio.Queue[asyncio.Task[bytes] | None],
+        responses: asyncio.Queue[_StreamResponse | None],
     ) -> None:
         metadata = _metadata(context)
         terms = read_terms(metadata.items())
@@ -264,10 +299,10 @@ class GrpcProtocol:
             is_next_read = asyncio.Event()
             arrived = self._front_door.arrivals.arrived_before(MESSAGE_ITERATIONS)
             if self._front_door.is_open(terms.rank, terms.allowed_s, arrived):
-                response = self._stream_response(raw, metadata, context, terms, arrived)
+                answering = self._stream_response(raw, metadata, context, terms, arrived)
             else:
-                response = refuse_message(self._front_door, is_next_read)
-            responses.put_nowait(asyncio.create_task(response))
+                answering = self._refuse_message(is_next_read)
+            responses.put_nowait(asyncio.create_task(answering))
 
     async def _stream_response(
         self,
@@ -276,9 +311,12 @@ class GrpcProtocol:
         context: Context,
         terms: Terms,
         arrived: float,
-    ) -> bytes:
-        """Return the response to one request of a stream. An error does not end the stream."""
-        identifier = ""
+    ) -> tuple[bytes, float | None]:
+        """Return the response to one request of a stream, and when the data plane had its answer.
+
+        An error does not end the stream; it has no such time.
+        """
+        identifier, answered_at = "", None
         self._front_door.enter(terms.rank)
         try:
             try:
@@ -287,7 +325,7 @@ class GrpcProtocol:
                 self._dataplane.rejected(error)
                 raise
             identifier = request.id
-            response = await self._infer(request, metadata, context, arrived)
+            response, answered_at = await self._infer(request, metadata, context, arrived)
             if WANTS_FINAL in request.parameters and request.parameters[WANTS_FINAL].bool_param:
                 response.parameters[IS_FINAL].bool_param = True
             message = pb.ModelStreamInferResponse(infer_response=response)
@@ -299,8 +337,10 @@ class GrpcProtocol:
             message.infer_response.id = identifier
         finally:
             self._front_door.leave(terms.rank)
-        serialized: bytes = message.SerializeToString()
-        return serialized
+        return message.SerializeToString(), answered_at
+
+    async def _refuse_message(self, is_next_read: asyncio.Event) -> tuple[bytes, None]:
+        return await refuse_message(self._front_door, is_next_read), None
 
 
 def _metadata(context: Context) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Final
 
 from serving.dataplane.call import Call
 from serving.dataplane.dataplane import DataPlane
+from serving.dataplane.delivery import Delivery
 from serving.errors import InvalidRequest, RequestTooLarge, ServingError
 from serving.protocol.control import Caller
 from serving.protocol.failure import INTERNAL_ERROR, log_failure
@@ -48,6 +49,7 @@ class InferenceEndpoint:
         self._inference = inference
         self._check_caller = check_caller
         self._now = now
+        self._delivery = Delivery()
 
     def check_head(self, head: RequestHead, fields: Mapping[bytes, bytes]) -> Response | None:
         """Return the error response that the head of a request makes necessary, if any.
@@ -93,6 +95,7 @@ class InferenceEndpoint:
                 _metadata(fields),
                 head.arrived,
                 partial(self._end, head, fields, request, on_response),
+                self._delivery,
                 waited_s=waited_s,
             )
         except Exception as failure:
@@ -140,7 +143,8 @@ class InferenceEndpoint:
             on_response(_failed(head, failure))
             return
         on_response(response)
-        self._dataplane.record_written(self._now() - answered_at)
+        written_at = self._now()
+        self._delivery.record_written(written_at, written_at - answered_at)
 
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from serving.dataplane.awaiting import ended
+from serving.dataplane.delivery import Delivery
 from serving.dataplane.executor import BatchResult
 from serving.errors import (
     InferenceFailed,
@@ -19,7 +21,7 @@ from serving.errors import (
 )
 from serving.protocol.messages import InferRequest, InferResponse
 from serving.routing.slo import Slo
-from tests.serving.builders import in_process, pixels
+from tests.serving.builders import InProcess, in_process, pixels
 
 TOO_SHORT_S = 1e-6
 LONG_S = 60.0
@@ -37,8 +39,25 @@ async def answer(
     default_slo: Slo | None = None,
     timeout_s: float = math.inf,
 ) -> InferResponse:
-    inference = in_process(default_slo=default_slo).inference
-    return await inference.answer(model, variant, request, {}, time.monotonic(), timeout_s)
+    gateway = in_process(default_slo=default_slo)
+    return await answer_by(gateway, request, model=model, variant=variant, timeout_s=timeout_s)
+
+
+async def answer_by(
+    gateway: InProcess,
+    request: InferRequest,
+    *,
+    model: str = "shirts",
+    variant: str | None = None,
+    timeout_s: float = math.inf,
+) -> InferResponse:
+    inference, delivery, now = gateway.inference, Delivery(), time.monotonic()
+    return await ended(
+        lambda on_end: inference.start(
+            model, variant, request, {}, now, on_end, delivery, timeout_s
+        ),
+        inference.cancel,
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,10 +142,6 @@ async def test_each_request_of_a_failed_batch_gets_an_error_with_its_own_id() ->
     gateway = in_process(fail)
     requests = [InferRequest({"pixels": pixels()}, id=str(number)) for number in range(4)]
     errors = await asyncio.gather(
-        *(
-            gateway.inference.answer("shirts", None, each, {}, time.monotonic())
-            for each in requests
-        ),
-        return_exceptions=True,
+        *(answer_by(gateway, each) for each in requests), return_exceptions=True
     )
     assert [error.request_id for error in errors if isinstance(error, ServingError)] == [*"0123"]

@@ -12,10 +12,13 @@ import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 
+from serving.dataplane.delivery import Delivery
 from serving.experiment.assignment import Arm, Experiment
+from serving.protocol.grpc.service import SERVICE
 from tests.serving.builders import InProcess, answers, in_process, pixels, profile
 from tests.serving.protocol.calls import Gate
 from tests.serving.protocol.grpc.calls import (
+    HANG_S,
     assert_answers,
     call,
     call_error,
@@ -201,3 +204,18 @@ async def test_the_client_of_triton_gets_a_response(
         expected = answers("dense", {"pixels": pixels(3)})
         np.testing.assert_array_equal(result.as_numpy("label"), expected["label"])
         await client.close()
+
+
+async def test_the_time_to_write_each_answer_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    took_s: list[float] = []
+    monkeypatch.setattr(Delivery, "record_written", lambda _, now, s: took_s.append(s))
+    async with serving(in_process()) as channel:
+        for _ in range(2):
+            await call(channel, "ModelInfer", infer_request())
+        await call_error(channel, "ModelInfer", infer_request(model_name="hats"))
+        stream: Any = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+        messages = [infer_request(), infer_request(model_name="hats"), infer_request()]
+        responses = stream((message.SerializeToString() for message in messages), timeout=HANG_S)
+        assert len([response async for response in responses]) == 3
+    assert len(took_s) == 4  # the channel is closed: all calls have ended
+    assert all(0 < each < HANG_S for each in took_s)

@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from serving.dataplane.delivery import Delivery
 from serving.dataplane.gateway_delay import Admission, GatewayDelay
 from serving.dataplane.load_shedder import LoadShedder
 from serving.protocol.control import Caller
@@ -92,10 +93,15 @@ async def test_the_data_plane_learns_how_long_a_request_waited(
     admit = GatewayDelay.admit
 
     def record(
-        delay: GatewayDelay, received: float, allowed_s: float, now: float, waited_s: float
+        delay: GatewayDelay,
+        received: float,
+        allowed_s: float,
+        now: float,
+        delivery: Delivery,
+        waited_s: float,
     ) -> Admission:
         waited.append(waited_s)
-        return admit(delay, received, allowed_s, now, waited_s)
+        return admit(delay, received, allowed_s, now, delivery, waited_s)
 
     monkeypatch.setattr(GatewayDelay, "admit", record)
     door, now = shut(), 50.0
