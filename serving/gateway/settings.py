@@ -81,7 +81,8 @@ class Limits(Record):
     body_bytes: int = Field(default=8 * 2**20, ge=1)
     """Maximum size of one request: an HTTP body, as sent and as decompressed, or a gRPC message.
 
-    JSON is parsed on the event loop of the gateway: 8 MiB block it for up to 0.2 s.
+    JSON is parsed on the event loop of the gateway: 8 MiB block it for up to 0.5 s
+    if a dimension of the model is variable.
     """
     total_body_bytes: int = Field(default=256 * 2**20, ge=1)
     """Maximum size of all requests together that are being read, wait, or are computed."""
