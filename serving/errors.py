@@ -127,7 +127,17 @@ def status_of(error: Exception) -> ErrorStatus:
     return STATUS[type(error) if isinstance(error, ServingError) else InferenceFailed]
 
 
-_SHORT: Final = Repr()
+class _Values(Repr):
+    """Names the values of JSON as JSON does."""
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return "true" if value else "false"
+
+    def repr_NoneType(self, value: None, level: int) -> str:  # noqa: N802  # Repr looks it up
+        return "null"
+
+
+_SHORT: Final = _Values()
 _SHORT.maxlevel = 2
 _SHORT.maxstring = _SHORT.maxother = 100
 

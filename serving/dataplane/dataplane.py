@@ -93,6 +93,7 @@ class DataPlane:
         self._delay = GatewayDelay(shedder)
         self._experiment = experiment
         self._tensors = ModelTensors(model, max_batch)
+        self.max_values = self._tensors.max_values
         self._started = now()
         self._seen_alive: set[str] = set()
         """Routing keys of the variants that have had a live replica."""

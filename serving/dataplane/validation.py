@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Hashable
 from typing import Any, Final, NamedTuple
 
@@ -33,6 +34,8 @@ class ModelTensors:
         self._outputs = {spec.name for spec in model.outputs}
         self._texts = [spec.name for spec in model.inputs if spec.datatype == "BYTES"]
         self._max_batch = max_batch
+        self.max_values = max_batch * sum(_sample_values(spec) for spec in model.inputs)
+        """Most values that the inputs of a request have; infinity if a dimension is variable."""
         self._fits: dict[Hashable, Fit] = {}
         """By name, datatype and shape of each input, in the order of the request."""
         self._axes: dict[str, list[tuple[str, int]]] = {}
@@ -111,6 +114,11 @@ def signature(inputs: Arrays) -> Hashable:
     The key holds the name and all dimensions but the first of every input.
     """
     return tuple(sorted((name, array.shape[1:]) for name, array in inputs.items()))
+
+
+def _sample_values(spec: TensorSpec) -> float:
+    sizes = spec.shape[1:]
+    return math.inf if -1 in sizes else math.prod(sizes)
 
 
 def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:

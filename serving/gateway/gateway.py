@@ -33,6 +33,7 @@ from serving.gateway.generations import Generations, Parts, ProfileSource
 from serving.gateway.probe import probe
 from serving.gateway.settings import Settings
 from serving.link.pool import HostPool
+from serving.protocol.body_budget import BodyBudget
 from serving.protocol.documents import Documents
 from serving.protocol.front_door import FrontDoor
 from serving.protocol.grpc.listener import GrpcListener
@@ -169,7 +170,12 @@ class Gateway:
         documents = Documents(
             self._dataplane, version("paretoserve"), has_repository=control is not None
         )
-        front_door = FrontDoor(shedder, self._dataplane.count_refused, clock.time)
+        front_door = FrontDoor(
+            shedder,
+            self._dataplane.count_refused,
+            clock.time,
+            BodyBudget(limits.total_body_bytes),
+        )
         self._http = HttpListener(
             HttpProtocol(
                 self._dataplane,

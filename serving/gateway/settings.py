@@ -81,13 +81,25 @@ class Limits(Record):
     body_bytes: int = Field(default=8 * 2**20, ge=1)
     """Maximum size of one request: an HTTP body, as sent and as decompressed, or a gRPC message.
 
-    JSON is parsed on the event loop of the gateway: 8 MiB block it for 0.5 s.
+    JSON is parsed on the event loop of the gateway: 8 MiB block it for up to 0.5 s
+    if a dimension of the model is variable.
     """
+    total_body_bytes: int = Field(default=256 * 2**20, ge=1)
+    """Maximum size of all requests together that are being read, wait, or are computed."""
     header_bytes: int = Field(default=64 * 1024, ge=1024)
     """Maximum size of an HTTP request line and its headers together."""
     stream_requests: int = Field(default=64, ge=1)
     """Maximum number of requests of one gRPC stream in progress. At the limit, no request is read
     until one is answered."""
+
+    @model_validator(mode="after")
+    def _a_body_fits(self) -> Self:
+        if self.total_body_bytes < self.body_bytes:
+            raise ValueError(
+                f"total_body_bytes is {self.total_body_bytes}, so that no request of body_bytes, "
+                f"{self.body_bytes}, could be received; make it larger"
+            )
+        return self
 
 
 class Settings(BaseSettings):

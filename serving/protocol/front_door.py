@@ -8,7 +8,6 @@ the HTTP headers, or the gRPC metadata.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -17,7 +16,8 @@ from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.refusal_pacer import MAX_HOLD_S, RefusalPacer
 from serving.dataplane.waiting_room import WaitingRoom
 from serving.protocol.arrival import ArrivalClock
-from serving.routing.slo import DEFAULT_PRIORITY
+from serving.protocol.body_budget import BodyBudget
+from serving.routing.slo import DEFAULT_PRIORITY, read_number
 
 REFUSAL: Final = (
     "the gateway has more requests than it can answer in time; "
@@ -47,11 +47,16 @@ class FrontDoor:
         shedder: LoadShedder,
         on_refused: Callable[[], None],
         now: Callable[[], float] = time.monotonic,
+        bodies: BodyBudget | None = None,
     ) -> None:
-        """`on_refused` is called once for each refused request; `now` is the clock, in seconds."""
+        """`on_refused` is called once for each refused request; `now` is the clock, in seconds.
+
+        `bodies` limits what all requests together occupy; without it, nothing does.
+        """
         self._shedder = shedder
         self._on_refused = on_refused
         self.now = now
+        self.bodies = bodies or BodyBudget()
         self._pacer = RefusalPacer()
         self.arrivals = ArrivalClock(now)
         self._room = WaitingRoom[Waiting]()
@@ -121,21 +126,11 @@ def read_rank(value: bytes | str | None) -> int:
 
     Invalid values count as absent: the request gets its error when it is parsed.
     """
-    number = _number(value)
+    number = None if value is None else read_number(value)
     return int(number) if number is not None and number >= 1 else DEFAULT_PRIORITY
 
 
 def read_allowed_s(value: bytes | str | None) -> float | None:
     """Return the deadline, in seconds, that the value of a header states in ms, or None."""
-    number = _number(value)
+    number = None if value is None else read_number(value)
     return None if number is None else number / 1e3
-
-
-def _number(value: bytes | str | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

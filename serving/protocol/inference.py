@@ -19,7 +19,7 @@ from serving.dataplane.call import Answer, Call
 from serving.dataplane.dataplane import DataPlane
 from serving.dataplane.delivery import Delivery
 from serving.dataplane.request import OnEnd
-from serving.errors import ModelNotFound, ServingError
+from serving.errors import InvalidRequest, ModelNotFound, ServingError, shorten
 from serving.protocol.messages import InferRequest, InferResponse
 from serving.routing.slo import PARAMETERS, Slo
 from serving.routing.slo import parse as parse_slo
@@ -106,12 +106,25 @@ class Inference:
         """Check the names and return the SLO of the request."""
         try:
             self._dataplane.check_name(model, variant)
-            pin = {} if variant is None else {"variant": variant}
-            slo = parse_slo({**request.parameters, **pin}, metadata, self._default_slo)
+            parameters = request.parameters
+            if variant is not None:
+                parameters = _pin(parameters, variant)
+            slo = parse_slo(parameters, metadata, self._default_slo)
         except ServingError as error:
             self._dataplane.rejected(error)
             raise
         return slo if slo.latency_s <= timeout_s else replace(slo, latency_s=timeout_s)
+
+
+def _pin(parameters: Mapping[str, Any], variant: str) -> dict[str, Any]:
+    """Return the parameters of a request that names a variant as the version of the model."""
+    pinned = parameters.get("variant", variant)
+    if pinned != variant:
+        raise InvalidRequest(
+            f"the request names two variants: {shorten(variant)} as the version of the model, and "
+            f"{shorten(pinned)} as the parameter 'variant'; name one"
+        )
+    return {**parameters, "variant": variant}
 
 
 def _end(

@@ -29,6 +29,9 @@ MAX_DIMENSIONS: Final = 8
 MAX_TENSORS: Final = 1000
 """Maximum number of inputs, and of outputs, in one request: far above what models have."""
 
+MAX_EXTRA_VALUES: Final = 100_000
+"""How many more values than the model takes are parsed, so that the error names the tensor."""
+
 MAX_VALUES: Final = 2**48
 """Maximum number of values in a tensor, where an empty dimension counts as 1. numpy rejects shapes
 beyond its address range, even of empty arrays."""
@@ -60,9 +63,10 @@ def check_count(inputs: int, outputs: int) -> None:
 
 
 def check_datatype(value: Any, where: str) -> str:
-    """Return the value if it is a datatype of the protocol."""
+    """Return the value if it is a datatype of the protocol; None and "" are a missing one."""
     if not isinstance(value, str) or value not in NUMPY:
-        raise InvalidRequest(f"{where}: datatype must be one of {', '.join(NUMPY)}")
+        problem = "datatype must be" if value else "datatype is missing; it must be"
+        raise InvalidRequest(f"{where}: {problem} one of {', '.join(NUMPY)}")
     return value
 
 

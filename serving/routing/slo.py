@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+import orjson
+
 from serving.errors import InvalidRequest, shorten
 
 Objective: TypeAlias = Literal["accuracy", "latency", "cost"]
@@ -25,6 +27,9 @@ MAX_CACHED: Final = 4096
 MAX_PRIORITY: Final = 2**32 - 1
 """Largest value of a priority, which is the lowest priority."""
 
+
+MAX_DIGITS: Final = 100
+"""Maximum length of a number in a header that an error repeats digit by digit."""
 
 LATENCY_HEADER: Final = "x-slo-latency-ms"
 PRIORITY_HEADER: Final = "x-slo-priority"
@@ -127,14 +132,26 @@ _Read: TypeAlias = Callable[[str, Any], Any]
 _Field: TypeAlias = tuple[str, _Read]
 
 
+def read_number(text: str | bytes) -> float | None:
+    """Return the number in a header, in the syntax of JSON; None if it is none.
+
+    Python's `float` would also read `1_000`, `+5`, `.5` and `nan`.
+    """
+    try:
+        number = orjson.loads(text)
+    except ValueError:
+        return None
+    return number if number.__class__ in (int, float) else None
+
+
 def _from_text(read: _Read) -> _Read:
     """Return a reader for numbers in text; text that is not a number is passed on to `read`."""
 
     def read_text(where: str, text: str) -> Any:
-        try:
-            return read(where, float(text))
-        except ValueError:
-            return read(where, text)
+        number = read_number(text)
+        if number.__class__ is float and len(text) < MAX_DIGITS and text.isdecimal():
+            number = int(text)  # orjson reads integers of more than 64 bits as floats
+        return read(where, text if number is None else number)
 
     return read_text
 

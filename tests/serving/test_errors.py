@@ -97,7 +97,7 @@ def test_a_short_value_is_not_changed() -> None:
     )
     assert (shorten(-1), shorten(None), shorten(True), shorten(0.25)) == (
         "-1",
-        "None",
-        "True",
+        "null",
+        "true",
         "0.25",
     )

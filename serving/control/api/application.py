@@ -42,6 +42,8 @@ from serving.errors import STATUS, InvalidRequest, Overloaded, ServingError, Una
 from serving.protocol.control import ADMIN, AUTHORIZATION, CHALLENGE, Caller
 from serving.protocol.failure import INTERNAL_ERROR, log_failure
 from serving.protocol.http.body import ClientDisconnected, read_body
+from serving.protocol.http.fields import read_fields
+from serving.protocol.repeated import IDEMPOTENCY_KEY
 from variants.catalog.record import Record
 
 Authorize: TypeAlias = Callable[[Caller, Scope], str]
@@ -50,7 +52,6 @@ Authorize: TypeAlias = Callable[[Caller, Scope], str]
 ADVICE: Final = "send a shorter recipe, or put it into the project file and send its name"
 """What helps against a body that is too large."""
 
-KEY_HEADER: Final = "idempotency-key"
 MAX_KEY_LENGTH: Final = 200
 LARGEST: Final = 2**63 - 1
 
@@ -195,14 +196,14 @@ class AdminApplication:
     async def _change(self, request: Request) -> tuple[Origin, bytes]:
         """Authorize a request that changes something; return who sends it, and its body."""
         actor = self._actor(request, "admin")
-        key = request.headers.get(KEY_HEADER)
+        key = request.headers.get(IDEMPOTENCY_KEY)
         if key is not None and not (
             0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()
         ):
             raise InvalidRequest(
                 f"the header Idempotency-Key must have 1 to {MAX_KEY_LENGTH} printable characters"
             )
-        headers = dict(request.scope["headers"])
+        headers = read_fields(request.scope["headers"], request.scope["http_version"])
         body = await read_body(headers, request.receive, self._max_body_bytes, ADVICE)
         what = f"{request.method} {request.url.path}?{request.url.query}\n".encode()
         return Origin(actor, key, hashlib.sha256(what + body).hexdigest()), body

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
-import orjson
 from pydantic import Discriminator, Field, Tag, ValidationError
 
 from serving.errors import InvalidRequest, shorten
+from serving.protocol.json_document import parse_json
 from variants.catalog.recipe import Recipe, VariantName
 from variants.catalog.record import Record
 
@@ -78,10 +78,7 @@ def parse_body(kind: type[B], body: bytes) -> B:
     Raises `InvalidRequest` with the field and the problem.
     """
     body = body or b"{}"
-    try:
-        orjson.loads(body)  # pydantic would accept NaN and infinity, which are not JSON
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    parse_json(body)  # pydantic would accept NaN and infinity, which are not JSON
     try:
         return kind.model_validate_json(body, strict=True)
     except ValidationError as error:

@@ -27,7 +27,7 @@ from serving.dataplane.dataplane import DataPlane
 from serving.dataplane.delivery import Delivery
 from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import OnEnd
-from serving.errors import NotReady, ServingError, Unsupported
+from serving.errors import InvalidRequest, NotReady, ServingError, Unsupported
 from serving.protocol.control import AUTHORIZATION, NO_REPOSITORY, Caller, Control, Repository
 from serving.protocol.documents import Documents
 from serving.protocol.failure import log_failure
@@ -51,8 +51,10 @@ from serving.protocol.grpc.call import (
 )
 from serving.protocol.grpc.codec import parse_request, render_response
 from serving.protocol.grpc.health import POLL_INTERVAL_S, Health
+from serving.protocol.grpc.structure import check_structure
 from serving.protocol.inference import Inference
 from serving.protocol.messages import InferResponse
+from serving.protocol.repeated import join_repeated
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 INFER: Final = f"/{SERVICE}/ModelInfer"
@@ -197,7 +199,9 @@ class GrpcProtocol:
         """Return the handler of one call of `ModelInfer`, which arrived at `arrived`."""
 
         async def handle(request: Any, context: Context) -> Any:
-            response, answered_at = await self._infer(request, _metadata(context), context, arrived)
+            response, answered_at = await self._infer(
+                request, self._metadata(context), context, arrived
+            )
 
             def record(ended: Context) -> None:
                 self._record_written(answered_at)
@@ -209,14 +213,28 @@ class GrpcProtocol:
         async def handle_bytes(raw: bytes, context: Context) -> bytes:
             self._front_door.enter(terms.rank)
             try:
-                return await answer(
-                    raw, context, INFER, pb.ModelInferRequest, handle, self._dataplane.rejected
-                )
+                with self._front_door.bodies.occupied(len(raw)):
+                    check_structure(raw, self._dataplane.max_values)
+                    return await answer(
+                        raw, context, INFER, pb.ModelInferRequest, handle, self._dataplane.rejected
+                    )
+            except ServingError as error:
+                self._dataplane.rejected(error)
+                fail(error, INFER, context)
+                return b""
             finally:
                 self._front_door.leave(terms.rank)
 
         handler: Handler = grpc.unary_unary_rpc_method_handler(handle_bytes)
         return handler
+
+    def _metadata(self, context: Context) -> dict[str, str]:
+        """Return the metadata of inference requests. Raises `InvalidRequest`, which is counted."""
+        try:
+            return _metadata(context)
+        except InvalidRequest as error:
+            self._dataplane.rejected(error)
+            raise
 
     async def _infer(
         self, message: Any, metadata: Mapping[str, str], context: Context, arrived: float
@@ -288,7 +306,7 @@ class GrpcProtocol:
         free: asyncio.Semaphore,
         responses: asyncio.Queue[_StreamResponse | None],
     ) -> None:
-        metadata = _metadata(context)
+        metadata = self._metadata(context)
         terms = read_terms(metadata.items())
         is_next_read = asyncio.Event()
         while await free.acquire():
@@ -317,9 +335,13 @@ class GrpcProtocol:
         An error does not end the stream; it has no such time.
         """
         identifier, answered_at = "", None
+        bodies, held = self._front_door.bodies, 0
         self._front_door.enter(terms.rank)
         try:
             try:
+                bodies.take(len(raw))
+                held = len(raw)
+                check_structure(raw, self._dataplane.max_values)
                 request = parse_message(pb.ModelInferRequest, raw)
             except ServingError as error:
                 self._dataplane.rejected(error)
@@ -336,6 +358,7 @@ class GrpcProtocol:
             message = pb.ModelStreamInferResponse(error_message=client_message(error))
             message.infer_response.id = identifier
         finally:
+            bodies.free(held)
             self._front_door.leave(terms.rank)
         return message.SerializeToString(), answered_at
 
@@ -344,9 +367,9 @@ class GrpcProtocol:
 
 
 def _metadata(context: Context) -> dict[str, str]:
-    return {
-        name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)
-    }
+    """Return the metadata of a call that are text. Raises `InvalidRequest`."""
+    metadata = context.invocation_metadata() or ()
+    return join_repeated((name, value) for name, value in metadata if isinstance(value, str))
 
 
 def _caller(context: Context) -> Caller:

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 
 from serving.dataplane.dataplane import DataPlane
 from serving.errors import (
@@ -33,8 +33,12 @@ from serving.protocol.documents import Documents
 from serving.protocol.failure import INTERNAL_ERROR, log_failure
 from serving.protocol.http.body import ClientDisconnected, Receive, read_body
 from serving.protocol.http.caller import read_caller
+from serving.protocol.http.compression import NEVER, encode
+from serving.protocol.http.exposition import expose
+from serving.protocol.http.fields import read_fields
 from serving.protocol.http.place import INFER_PATH, MODEL_PATH
 from serving.protocol.http.response import HTML, Response, error_response, status_response
+from serving.protocol.json_document import parse_json
 from serving.protocol.openapi.document import openapi_document
 
 Scope: TypeAlias = Mapping[str, Any]
@@ -88,6 +92,7 @@ class HttpProtocol:
             self._dataplane.rejected(error)
             log_failure(error, scope["path"])
             response = status_response(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
+        response = encode(response, _fields(scope).get(b"accept-encoding"), NEVER)
         headers = [
             (b"content-type", response.content_type),
             (b"content-length", str(len(response.body)).encode()),
@@ -116,7 +121,8 @@ class HttpProtocol:
             return status_response(
                 HTTPStatus.METHOD_NOT_ALLOWED, text, headers=((b"allow", allow.encode()),)
             )
-        return status_response(HTTPStatus.NOT_FOUND, f"no route matches {path!r:.200}; see GET /v2")
+        text = f"no route matches {path!r:.200}; see /docs in a browser, or GET /openapi.json"
+        return status_response(HTTPStatus.NOT_FOUND, text)
 
     async def live(self, scope: Scope, receive: Receive) -> Response:
         """GET /v2/health/live: whether the process runs."""
@@ -168,7 +174,7 @@ class HttpProtocol:
 
     async def index(self, scope: Scope, receive: Receive) -> Response:
         """POST /v2/repository/index: the variants and whether each is ready."""
-        body = await read_body(dict(scope["headers"]), receive, INDEX_BYTES, INDEX_ADVICE)
+        body = await read_body(_fields(scope), receive, INDEX_BYTES, INDEX_ADVICE)
         only_ready = _only_ready(body)
         unloaded: Mapping[str, str] = {}
         if self._control is not None and not only_ready:
@@ -177,7 +183,7 @@ class HttpProtocol:
 
     async def load(self, scope: Scope, receive: Receive, model: str) -> Response:
         """POST .../load: add the variant of this name."""
-        headers = dict(scope["headers"])
+        headers = _fields(scope)
         control = self._require_control()
         actor = control.repository.authorize(read_caller(headers, scope["client"]))
         body = await read_body(headers, receive, control.max_body_bytes, LOAD_ADVICE)
@@ -186,7 +192,7 @@ class HttpProtocol:
 
     async def unload(self, scope: Scope, receive: Receive, model: str) -> Response:
         """POST .../unload: remove the variant of this name."""
-        headers = dict(scope["headers"])
+        headers = _fields(scope)
         control = self._require_control()
         actor = control.repository.authorize(read_caller(headers, scope["client"]))
         _parameters(await read_body(headers, receive, control.max_body_bytes, UNLOAD_ADVICE))
@@ -207,8 +213,8 @@ class HttpProtocol:
         return Response(EXPLORER.read_bytes(), HTML)
 
     async def metrics(self, scope: Scope, receive: Receive) -> Response:
-        """GET /metrics: the metrics, in the format of Prometheus."""
-        return Response(generate_latest(self._registry), CONTENT_TYPE_LATEST.encode())
+        """GET /metrics: the metrics, as OpenMetrics or in the text format of Prometheus."""
+        return expose(self._registry, _fields(scope).get(b"accept", b""))
 
 
 def _openapi(
@@ -228,6 +234,10 @@ def _openapi(
     if control is not None:
         control.extend_openapi(document)
     return orjson.dumps(document)
+
+
+def _fields(scope: Scope) -> Mapping[bytes, bytes]:
+    return read_fields(scope["headers"], scope["http_version"])
 
 
 def _decoded(parts: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -254,10 +264,7 @@ def _parameters(body: bytes) -> Mapping[str, Any]:
 
 def _object(body: bytes) -> dict[str, Any] | None:
     """Return the JSON object in a body, an empty one if there is no body; None for other JSON."""
-    try:
-        document = orjson.loads(body) if body else {}
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    document = parse_json(body) if body else {}
     return document if isinstance(document, dict) else None
 
 

@@ -20,22 +20,28 @@ import orjson
 from serving.errors import InvalidRequest, ServingError
 from serving.protocol.http.description import BinaryTensor, describe
 from serving.protocol.http.json_tensor import to_json
+from serving.protocol.http.structure import check_structure
 from serving.protocol.messages import InferRequest, InferResponse
 from serving.protocol.tensor import BINARY_ONLY, Array, from_raw, to_raw
 from variants.catalog.catalog import TensorSpec
 from variants.catalog.datatype import DATATYPE, NUMPY
 
 _LARGE_JSON_BYTES: Final = 2**16
-"""From this size on, garbage collection is disabled while JSON is parsed. Parsing makes no garbage,
-and scanning millions of new lists for it takes ten times as long as parsing them."""
+"""From this size on, JSON is examined before it is parsed, and garbage collection is disabled while
+it is parsed. Parsing makes no garbage, and scanning millions of new lists for it takes ten times as
+long as parsing them."""
 
 
 def parse_request(
-    body: bytes | bytearray, json_length: int | None, inputs: Sequence[TensorSpec] = ()
+    body: bytes | bytearray,
+    json_length: int | None,
+    inputs: Sequence[TensorSpec] = (),
+    max_values: float = math.inf,
 ) -> InferRequest:
     """Parse a request. `json_length` is None if the whole body is JSON.
 
-    If it is 0, the body is a raw request for a model with these `inputs`. Raises `InvalidRequest`,
+    If it is 0, the body is a raw request for a model with these `inputs`. The inputs of a valid
+    request have at most `max_values` values. Raises `InvalidRequest`,
     or `Unsupported` for an unsupported extension; both carry the id of the request.
     """
     if json_length is None:
@@ -47,7 +53,10 @@ def parse_request(
             f"the header Inference-Header-Content-Length is {json_length}, "
             f"but the body has {len(body)} bytes; it must be the length of the JSON part"
         )
-    if json_length < _LARGE_JSON_BYTES or not gc.isenabled():
+    if json_length < _LARGE_JSON_BYTES:
+        return _parse(body, json_length)
+    check_structure(body, json_length, max_values)
+    if not gc.isenabled():
         return _parse(body, json_length)
     gc.disable()
     try:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from serving.errors import InvalidRequest, RequestTooLarge
+from serving.protocol.http.preferences import read_preferences
+from serving.protocol.http.response import Response
 
 MIN_COMPRESSED_BYTES: Final = 1024
 """Shorter responses are not compressed: most clients accept gzip, few benefit from it."""
+
+NEVER: Final = math.inf
+"""For responses that are compressed only on demand. tritonclient.http.aio always accepts gzip, but
+decompresses only inference responses."""
 
 LEVEL: Final = 1
 """The fastest level, because compression blocks the event loop of the gateway."""
@@ -54,21 +62,46 @@ def decompress(body: bytes | bytearray, coding: bytes, limit: int) -> bytes:
     )
 
 
-def compress(body: bytes, accepted: bytes | None) -> tuple[bytes, bytes | None]:
-    """Return a body, compressed if its Accept-Encoding allows, and its coding, or None."""
-    if accepted is None or len(body) < MIN_COMPRESSED_BYTES:
-        return body, None
-    coding = choose_coding(accepted)
-    return (body, None) if coding is None else (_COMPRESS[coding](body), coding.encode())
+class Choice(NamedTuple):
+    """The coding of a response."""
+
+    coding: str | None
+    """None if the client prefers the body as it is, or accepts no coding that exists here."""
+    is_required: bool
+    """Whether the client does not accept the body as it is."""
 
 
-def choose_coding(accepted: bytes) -> str | None:
-    """Return the preferred coding that an Accept-Encoding allows, or None."""
-    allowed: dict[str, bool] = {}
-    for item in accepted.decode("latin-1").lower().split(","):
-        name, _, parameter = item.partition(";")
-        allowed[name.strip()] = not _is_zero(parameter)
-    return next((name for name in _COMPRESS if allowed.get(name, allowed.get("*", False))), None)
+def encode(
+    response: Response, accepted: bytes | None, min_bytes: float = MIN_COMPRESSED_BYTES
+) -> Response:
+    """Return a response, compressed if its Accept-Encoding prefers that.
+
+    A body of less than `min_bytes` is compressed only if the client accepts nothing else.
+    """
+    if accepted is None:
+        return response
+    coding, is_required = choose_coding(accepted)
+    if coding is None or (len(response.body) < min_bytes and not is_required):
+        return response
+    headers = (
+        *response.headers,
+        (b"content-encoding", coding.encode()),
+        (b"vary", b"accept-encoding"),
+    )
+    return response._replace(body=_COMPRESS[coding](response.body), headers=headers)
+
+
+@lru_cache(maxsize=256)
+def choose_coding(accepted: bytes) -> Choice:
+    """Return the coding that an Accept-Encoding prefers (RFC 9110, section 12.5.3)."""
+    weights = {item.name: item.weight for item in reversed(read_preferences(accepted))}
+    others = weights.get("*", 0.0)
+    coding = max(_COMPRESS, key=lambda name: weights.get(name, others))
+    weight = weights.get(coding, others)
+    plain = weights.get("identity", others if "*" in weights else None)
+    if weight == 0 or weight < weights.get("identity", 0.0):
+        return Choice(None, False)
+    return Choice(coding, plain == 0)
 
 
 def _inflate(body: bytes | bytearray, window: int, limit: int) -> bytes:
@@ -97,12 +130,3 @@ def _inflate(body: bytes | bytearray, window: int, limit: int) -> bytes:
         if window != _GZIP or not body.startswith(_GZIP_MAGIC, position):
             raise InvalidRequest("extra bytes follow the compressed body")
     raise InvalidRequest(f"the gzip body has more than {MAX_MEMBERS} members; send one")
-
-
-def _is_zero(parameter: str) -> bool:
-    """Return whether a quality parameter such as `q=0.0` rules a coding out."""
-    name, _, value = parameter.partition("=")
-    try:
-        return name.strip() == "q" and float(value) == 0
-    except ValueError:
-        return False

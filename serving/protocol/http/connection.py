@@ -18,12 +18,14 @@ from typing import Final
 
 import httptools
 
+from serving.errors import STATUS, ServingError
 from serving.protocol.control import Asgi
 from serving.protocol.failure import INTERNAL_ERROR
 from serving.protocol.front_door import FrontDoor
 from serving.protocol.http.asgi_exchange import AsgiExchange
 from serving.protocol.http.deadline import Deadline
 from serving.protocol.http.exchange import Exchange
+from serving.protocol.http.fields import read_fields
 from serving.protocol.http.flow_control import PipelineFlowControl
 from serving.protocol.http.head import Headers, RequestHead, split_target
 from serving.protocol.http.inference_endpoint import InferenceEndpoint
@@ -45,6 +47,9 @@ closes once they are answered. A single read can contain so many before reading 
 LINGER_S: Final = 2.0
 """Seconds that a client may go on sending after the last response, which closing could lose."""
 
+MAX_LINGER_BYTES: Final = 32 * 2**20
+"""Bytes that it may send in this time."""
+
 
 class ParsingStopped(Exception):
     """Raised in a callback of the parser to stop it."""
@@ -61,7 +66,8 @@ class Site:
     max_header_bytes: int = MAX_HEADER_BYTES
     """Maximum size of a request line and headers together."""
     read_timeout_s: float = READ_TIMEOUT_S
-    """A request that is incomplete is rejected if nothing arrives for this time."""
+    """A request is rejected if its head does not arrive within this time from its first byte, or
+    nothing of its body for this time."""
     keep_alive_s: float = KEEP_ALIVE_S
     """A connection without a request is closed after this time."""
     connections: set[Connection] = field(default_factory=set)
@@ -102,6 +108,12 @@ class Connection(asyncio.Protocol):
         """Bytes read since the last complete head, complete message or part of a body."""
         self._head_bound_bytes = 0
         """Upper bound of the head being read: all bytes since a read ended with a message."""
+        self._is_head_new = False
+        """Whether the first byte of the request was in the last read."""
+        self.body_bytes = 0
+        """What has arrived of an unfinished body."""
+        self._ignored_bytes = 0
+        """What has arrived after the last request of the connection."""
 
     # Called by the transport.
 
@@ -121,6 +133,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has been closed by either side."""
         self._site.connections.discard(self)
+        self._site.front_door.bodies.unwatch(self)
         self._deadline.close()
         self._is_rejected = True
         self._cancel_all()
@@ -139,6 +152,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read the bytes of one read."""
         if self._is_rejected:
+            self._ignore(len(data))
             return
         self._unparsed_bytes += len(data)
         self._head_bound_bytes += len(data)
@@ -155,9 +169,31 @@ class Connection(asyncio.Protocol):
         elif self._unparsed_bytes > self._site.max_header_bytes:
             self._reject_large_head()
         elif not self._is_rejected:
-            self._deadline.set(self._site.read_timeout_s)
+            self._note_unfinished(len(data))
         if self._flow.is_full:
             self._flow.pause_reading()
+
+    def _note_unfinished(self, size: int) -> None:
+        """Note that a read of this size ended within a request."""
+        reading = self._reading
+        if reading is None:
+            if self._is_head_new:
+                self._is_head_new = False
+                self._deadline.set(self._site.read_timeout_s)
+        elif not reading.is_over:
+            self._deadline.set(self._site.read_timeout_s)
+            self.body_bytes += size
+            self._site.front_door.bodies.watch(self)
+
+    def _ignore(self, size: int) -> None:
+        """Note that bytes were read after the last request of the connection."""
+        self._ignored_bytes += size
+        if self._ignored_bytes <= MAX_LINGER_BYTES:
+            return
+        if self._exchanges:
+            self._flow.pause_reading()
+        else:
+            self._close()
 
     def _parse(self, data: bytes) -> None:
         rest: bytes | memoryview = data
@@ -188,7 +224,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request line was read."""
-        self._is_in_message = True
+        self._is_in_message = self._is_head_new = True
         self._target = b""
         self._headers = []
         self._expects_continue = False
@@ -253,6 +289,8 @@ class Connection(asyncio.Protocol):
             return  # the end of a head that offers to upgrade
         self._unparsed_bytes = 0
         self._is_in_message = False
+        if self.body_bytes:
+            self._forget_body()
         if self._exchanges:
             self._deadline.clear()
         else:
@@ -274,14 +312,31 @@ class Connection(asyncio.Protocol):
         """Close the connection now."""
         self._transport.abort()
 
+    # Called by the budget of all bodies.
+
+    def give_up(self) -> None:
+        """Reject the request that is being read: its body arrives too slowly."""
+        text = "the body arrives too slowly while other requests need the memory; send it again"
+        self._reject(HTTPStatus.REQUEST_TIMEOUT, text)
+
+    def _forget_body(self) -> None:
+        self.body_bytes = 0
+        self._site.front_door.bodies.unwatch(self)
+
     def _begin(self, method: bytes) -> None:
         """Begin to answer the request whose head has been read; its body may follow."""
         version = self._parser.get_http_version()
+        try:
+            fields = read_fields(self._headers, version)
+        except ServingError as fault:
+            self._reject(STATUS[type(fault)].http, str(fault))
+            raise ParsingStopped from None
         head = RequestHead(
             method,
             self._target,
             version,
             self._headers,
+            fields,
             version != "1.0" and self._parser.should_keep_alive(),
             self._expects_continue and version != "1.0",
             self._client,
@@ -352,7 +407,9 @@ class Connection(asyncio.Protocol):
                 self._send_ready()
         elif self._rejection is not None:
             self._send_rejection(self._rejection)
-        elif not self._is_in_message:
+        elif self._is_in_message:
+            self._deadline.set(self._site.read_timeout_s)  # for the rest of its body
+        else:
             self._deadline.set(self._site.keep_alive_s)
 
     def _send_rejection(self, response: bytes) -> None:
@@ -364,6 +421,7 @@ class Connection(asyncio.Protocol):
             exchange.cancel()
         self._exchanges.clear()
         self._reading = None
+        self._forget_body()
 
     def _time_out(self) -> None:
         """Close the connection, or reject the request that does not arrive."""
@@ -385,6 +443,7 @@ class Connection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write_eof()
             self._deadline.set(LINGER_S)
+            self._flow.resume_reading()
 
     def _close(self) -> None:
         """Close the connection once the client has got what is written."""
@@ -424,6 +483,7 @@ class Connection(asyncio.Protocol):
             return
         self._is_rejected = True
         self._deadline.clear()
+        self._forget_body()
         reading, self._reading = self._reading, None
         if reading is not None:
             if reading.has_begun:  # it gets no second response

@@ -7,21 +7,25 @@ checked once, and found again by its bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
-import orjson
-
 from serving.errors import InvalidRequest, ServingError, shorten
+from serving.protocol.exact_integers import read_exactly
 from serving.protocol.extension import check_supported
 from serving.protocol.http.json_tensor import from_json
+from serving.protocol.json_document import parse_json
 from serving.protocol.tensor import Array, check_count, check_datatype, check_shape
+from serving.routing.slo import PARAMETERS
 
 MAX_KEPT: Final = 256
 """Number of descriptions that are kept."""
 
 MAX_KEPT_BYTES: Final = 4096
 """Maximum size of the JSON part of a description that is kept."""
+
+LARGEST: Final = 2.0**63
+"""Least magnitude of the integers that orjson reads as floats."""
 
 _SCALARS: Final = frozenset({str, int, float, bool})
 
@@ -73,10 +77,25 @@ def describe(json: memoryview, *, has_more: bool) -> Description:
 
 def _parse(json: bytes | memoryview) -> Description:
     try:
-        document = orjson.loads(json)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
-    fields = _object(document, "the body")
+        description = _parse_fields(_object(parse_json(json), "the body"))
+    except InvalidRequest:
+        exact = read_exactly(json)
+        if exact is not None:
+            _parse_fields(exact)  # the same error, with numbers as they were sent
+        raise
+    inexact = [name for name, value in description.parameters.items() if _is_inexact(name, value)]
+    if inexact and (exact := read_exactly(json)) is not None:
+        values = {name: exact["parameters"][name] for name in inexact}
+        return replace(description, parameters={**description.parameters, **values})
+    return description
+
+
+def _is_inexact(name: str, value: Any) -> bool:
+    """Return whether this parameter of the SLO may have been a larger integer than orjson reads."""
+    return value.__class__ is float and abs(value) >= LARGEST and name in PARAMETERS
+
+
+def _parse_fields(fields: Mapping[str, Any]) -> Description:
     identifier = fields.get("id")
     if identifier is not None and not isinstance(identifier, str):
         raise InvalidRequest(f"id must be a string, got {shorten(identifier)}")
@@ -88,7 +107,7 @@ def _parse(json: bytes | memoryview) -> Description:
 
 
 def _parse_document(fields: Mapping[str, Any], identifier: str | None) -> Description:
-    inputs = _list(fields.get("inputs"), "inputs")
+    inputs = _list(_required(fields, "inputs", "inputs"), "inputs")
     if not inputs:
         raise InvalidRequest("inputs must hold at least one tensor")
     requested = fields.get("outputs")
@@ -117,11 +136,17 @@ def _parse_document(fields: Mapping[str, Any], identifier: str | None) -> Descri
 
 
 def _parse_tensor(fields: Mapping[str, Any], where: str) -> BinaryTensor | Array:
-    shape = check_shape(_list(fields.get("shape"), f"{where}: shape"), where)
+    where_shape = f"{where}: shape"
+    shape = check_shape(_list(_required(fields, "shape", where_shape), where_shape), where)
     datatype = check_datatype(fields.get("datatype"), where)
     size = _tensor_parameters(fields, f"{where}: parameters").get("binary_data_size")
     if size is None:
-        return from_json(fields.get("data"), datatype, shape, where)
+        if "data" not in fields:
+            raise InvalidRequest(
+                f"{where}: the values are missing; send them as data, or as binary after the JSON "
+                "part with the parameter binary_data_size"
+            )
+        return from_json(fields["data"], datatype, shape, where)
     if "data" in fields:
         raise InvalidRequest(f"{where}: send either data or binary_data_size, not both")
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
@@ -135,6 +160,12 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidRequest(f"{where} must be a JSON object")
     return value
+
+
+def _required(fields: Mapping[str, Any], name: str, where: str) -> Any:
+    if name not in fields:
+        raise InvalidRequest(f"{where} is missing; it must be a list")
+    return fields[name]
 
 
 def _list(value: Any, where: str) -> list[Any]:

@@ -24,6 +24,10 @@ class Exchange(Protocol):
     def has_begun(self) -> bool:
         """Whether a response exists or a part of it has been sent."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the whole response exists: what arrives of the body is ignored."""
+
     def begin(self) -> None:
         """Begin as far as that is possible before earlier requests have been answered."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 from urllib.parse import unquote
@@ -21,6 +22,9 @@ class RequestHead:
     version: str
     """`1.0` or `1.1`."""
     headers: Headers
+    """As they were sent, for an ASGI application."""
+    fields: Mapping[bytes, bytes]
+    """The headers by name; see `read_fields`."""
     keeps_alive: bool
     """Whether the connection stays open after the response."""
     expects_continue: bool

@@ -17,18 +17,19 @@ from serving.dataplane.call import Call
 from serving.dataplane.dataplane import DataPlane
 from serving.dataplane.delivery import Delivery
 from serving.errors import InvalidRequest, RequestTooLarge, ServingError
+from serving.protocol import repeated
 from serving.protocol.control import Caller
 from serving.protocol.failure import INTERNAL_ERROR, log_failure
 from serving.protocol.http.caller import read_caller
 from serving.protocol.http.codec import parse_request, render_response
-from serving.protocol.http.compression import compress, decompress
+from serving.protocol.http.compression import NEVER, decompress, encode
 from serving.protocol.http.head import RequestHead
 from serving.protocol.http.place import Place
 from serving.protocol.http.response import BINARY, JSON, Response, error_response, status_response
 from serving.protocol.inference import Inference
 from serving.protocol.messages import InferRequest, InferResponse
 
-JSON_LENGTH: Final = b"inference-header-content-length"
+JSON_LENGTH: Final = repeated.JSON_LENGTH.encode()
 
 
 class InferenceEndpoint:
@@ -51,11 +52,9 @@ class InferenceEndpoint:
         self._now = now
         self._delivery = Delivery()
 
-    def check_head(self, head: RequestHead, fields: Mapping[bytes, bytes]) -> Response | None:
-        """Return the error response that the head of a request makes necessary, if any.
-
-        `fields` are its headers.
-        """
+    def check_head(self, head: RequestHead) -> Response | None:
+        """Return the error response that the head of a request makes necessary, if any."""
+        fields = head.fields
         try:
             if self._check_caller is not None:
                 self._check_caller(read_caller(fields, head.client))
@@ -68,33 +67,38 @@ class InferenceEndpoint:
 
     def too_large(self, head: RequestHead) -> Response:
         """Count a request whose body is too large, and return the response to it."""
-        failure = self._too_large()
+        return self.rejected(head, self._too_large())
+
+    def rejected(self, head: RequestHead, failure: ServingError) -> Response:
+        """Count a request that is rejected before it is parsed, and return the response to it."""
         self._dataplane.rejected(failure)
         return _failed(head, failure)
 
     def start(
         self,
         head: RequestHead,
-        fields: Mapping[bytes, bytes],
         place: Place,
         body: bytes | bytearray,
         waited_s: float,
+        occupy: Callable[[int], None],
         on_response: Callable[[Response], None],
     ) -> Call | None:
         """Answer a request: `on_response` is called once, perhaps before this returns.
 
-        It waited at the front door for `waited_s`. Returns the call, for `cancel`; None if the
-        request could not be queued.
+        It waited at the front door for `waited_s`. `occupy` counts the bytes that it occupies
+        besides the body; it raises `NotReady` if there is no room. Returns the call, for `cancel`;
+        None if the request could not be queued.
         """
+        fields = head.fields
         try:
-            request = self._parse(fields, place, body)
+            request = self._parse(fields, place, body, occupy)
             return self._inference.start(
                 place.model,
                 place.variant,
                 request,
                 _metadata(fields),
                 head.arrived,
-                partial(self._end, head, fields, request, on_response),
+                partial(self._end, head, request, on_response),
                 self._delivery,
                 waited_s=waited_s,
             )
@@ -109,18 +113,24 @@ class InferenceEndpoint:
         self._inference.cancel(call)
 
     def _parse(
-        self, fields: Mapping[bytes, bytes], place: Place, body: bytes | bytearray
+        self,
+        fields: Mapping[bytes, bytes],
+        place: Place,
+        body: bytes | bytearray,
+        occupy: Callable[[int], None],
     ) -> InferRequest:
         try:
             coding = fields.get(b"content-encoding")
             if coding is not None:
                 body = decompress(body, coding, self.max_body_bytes)
+                occupy(len(body))
             json_length = _json_length(fields)
         except ServingError as failure:
             self._dataplane.rejected(failure)
             raise
         try:
-            return parse_request(body, json_length, self._dataplane.model.inputs)
+            dataplane = self._dataplane
+            return parse_request(body, json_length, dataplane.model.inputs, dataplane.max_values)
         except ServingError as failure:
             self._inference.reject(place.model, place.variant, failure)
             raise
@@ -128,7 +138,6 @@ class InferenceEndpoint:
     def _end(
         self,
         head: RequestHead,
-        fields: Mapping[bytes, bytes],
         request: InferRequest,
         on_response: Callable[[Response], None],
         result: InferResponse | Exception,
@@ -138,7 +147,7 @@ class InferenceEndpoint:
             on_response(_failed(head, result))
             return
         try:
-            response = _render(request, result, fields.get(b"accept-encoding"))
+            response = _render(request, result, head.fields.get(b"accept-encoding"))
         except Exception as failure:
             on_response(_failed(head, failure))
             return
@@ -156,8 +165,10 @@ def _failed(head: RequestHead, failure: Exception) -> Response:
     """Log a failure that was counted, and return the response to the request."""
     log_failure(failure, head.target.decode("latin-1"))
     if isinstance(failure, ServingError):
-        return error_response(failure)
-    return status_response(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
+        response = error_response(failure)
+    else:
+        response = status_response(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
+    return encode(response, head.fields.get(b"accept-encoding"), NEVER)
 
 
 def _render(request: InferRequest, response: InferResponse, accepted: bytes | None) -> Response:
@@ -166,18 +177,14 @@ def _render(request: InferRequest, response: InferResponse, accepted: bytes | No
     if json_length is not None:
         content_type = BINARY
         headers.append((JSON_LENGTH, b"%d" % json_length))
-    # Other routes are not compressed: tritonclient always sends Accept-Encoding, but decompresses
-    # only inference responses.
-    content, coding = compress(content, accepted)
-    if coding is not None:
-        headers += [(b"content-encoding", coding), (b"vary", b"accept-encoding")]
-    return Response(content, content_type, headers=headers)
+    return encode(Response(content, content_type, headers=headers), accepted)
 
 
 def _json_length(fields: Mapping[bytes, bytes]) -> int | None:
     text = fields.get(JSON_LENGTH)
     if text is None:
         return None
+    text = text.strip()
     if not text.isdigit() or len(text) > 18:
         raise InvalidRequest(
             "the header Inference-Header-Content-Length must be the length of the JSON part "
@@ -189,7 +196,7 @@ def _json_length(fields: Mapping[bytes, bytes]) -> int | None:
 def _metadata(fields: Mapping[bytes, bytes]) -> dict[str, str]:
     """Return the headers that can state an SLO or an experiment unit: they all begin with x-."""
     return {
-        name.decode("latin-1"): value.decode("latin-1")
+        name.decode("latin-1"): value.decode("latin-1").strip(" \t")
         for name, value in fields.items()
         if name.startswith(b"x-")
     }

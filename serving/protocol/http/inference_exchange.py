@@ -13,12 +13,14 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
 from serving.dataplane.call import Call
+from serving.errors import NotReady
 from serving.protocol.front_door import FrontDoor, read_allowed_s, read_rank
 from serving.protocol.http.head import RequestHead
 from serving.protocol.http.inference_endpoint import InferenceEndpoint
 from serving.protocol.http.place import Place
 from serving.protocol.http.refusal import REFUSED
 from serving.protocol.http.response import CONTINUE, Response, render
+from serving.protocol.http.rest import is_small
 from serving.routing.slo import LATENCY_HEADER, PRIORITY_HEADER
 
 MAX_WAITING_BYTES: Final = 64 * 1024
@@ -48,10 +50,15 @@ class InferenceExchange:
         self.keeps_alive = head.keeps_alive
         self.response: bytes | None = None
         self._head = head
-        self._fields = dict(head.headers)
+        self._fields = head.fields
         self._place = place
         self._endpoint = endpoint
         self._door = front_door
+        self._bodies = front_door.bodies
+        self._held = 0
+        """Bytes that count as occupied by this request."""
+        self._is_read = False
+        """Whether the whole body has been read."""
         self._send_now = send_now
         self._on_response = on_response
         self._body: bytes | bytearray = b""
@@ -67,6 +74,11 @@ class InferenceExchange:
 
     @property
     def has_begun(self) -> bool:
+        """Whether there is a response."""
+        return self.response is not None
+
+    @property
+    def is_over(self) -> bool:
         """Whether there is a response."""
         return self.response is not None
 
@@ -91,16 +103,22 @@ class InferenceExchange:
         """Keep a part of the body."""
         self._size += len(part)
         if self._state == "inside":
-            if self._size <= self._endpoint.max_body_bytes:
-                self._keep(part)
-            else:
+            if self._size > self._endpoint.max_body_bytes:
                 self._respond(self._endpoint.too_large(self._head))
+                return
+            try:
+                self._keep(part)
+            except NotReady as failure:
+                self._respond(self._endpoint.rejected(self._head, failure))
         elif self._state == "outside" and self._size <= MAX_WAITING_BYTES:
-            self._keep(part)
+            try:
+                self._keep(part)
+            except NotReady:
+                self.refuse()
 
     def end_body(self) -> None:
         """Begin to answer it if it was let in."""
-        self._is_continued = True
+        self._is_continued = self._is_read = True
         if self._state == "inside":
             self._start()
         elif self._state == "outside":
@@ -123,6 +141,7 @@ class InferenceExchange:
         """Forget the request."""
         state, self._state = self._state, "done"
         call, self._call = self._call, None
+        self._free()
         if state == "waiting":
             self._door.withdraw(self, self._rank)
         elif state == "refused":
@@ -144,6 +163,7 @@ class InferenceExchange:
         """Refuse it now or later; see `RefusalPacer`. Called by the front door, among others."""
         self._state = "refused"
         self._body = b""
+        self._free()
         hold_s = self._door.refuse()
         if hold_s:
             self._hold = asyncio.get_running_loop().call_later(hold_s, self._send_refusal)
@@ -151,6 +171,8 @@ class InferenceExchange:
             self._send_refusal()
 
     def _keep(self, part: bytes) -> None:
+        """Add a part to the body. Raises `NotReady` if there is no room for it."""
+        self._occupy(len(part))
         if not self._body:
             self._body = part
             return
@@ -161,7 +183,7 @@ class InferenceExchange:
     def _enter(self) -> None:
         self._state = "inside"
         self._door.enter(self._rank)
-        error = self._endpoint.check_head(self._head, self._fields)
+        error = self._endpoint.check_head(self._head)
         if error is not None:
             self._respond(error)
 
@@ -169,7 +191,7 @@ class InferenceExchange:
         self._state = "running"
         body, self._body = self._body, b""
         call = self._endpoint.start(
-            self._head, self._fields, self._place, body, waited_s, self._respond
+            self._head, self._place, body, waited_s, self._occupy, self._respond
         )
         if self._state == "running":
             self._call = call
@@ -186,10 +208,25 @@ class InferenceExchange:
     def _send(self, response: Response) -> None:
         self._state = "done"
         self._call = None  # breaks a reference cycle
+        self._body = b""
+        self._free()
         # What a client sends that did not wait for "100 Continue" could be taken for a request.
-        self.keeps_alive = self.keeps_alive and self._is_continued
+        self.keeps_alive = (
+            self.keeps_alive
+            and self._is_continued
+            and (self._is_read or is_small(self._fields, self._size))
+        )
         self.response = render(response, keeps_alive=self.keeps_alive)
         self._on_response()
+
+    def _occupy(self, size: int) -> None:
+        """Count this many more bytes as occupied. Raises `NotReady` if there is no room."""
+        self._bodies.take(size)
+        self._held += size
+
+    def _free(self) -> None:
+        self._bodies.free(self._held)
+        self._held = 0
 
     def _drop_hold(self) -> None:
         if self._hold is not None:

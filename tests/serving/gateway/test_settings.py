@@ -72,6 +72,12 @@ def test_an_argument_does_not_affect_the_rest_of_its_section(
     assert settings.grpc.port == 9000
 
 
+def test_all_requests_together_may_occupy_as_much_as_one_may() -> None:
+    with pytest.raises(ValueError, match="total_body_bytes is 9, so that no request of body_bytes"):
+        load_settings(limits={"body_bytes": 10, "total_body_bytes": 9})
+    assert load_settings(limits={"body_bytes": 10, "total_body_bytes": 10}).limits.body_bytes == 10
+
+
 def test_http_and_grpc_cannot_share_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="wrong: HTTP and gRPC cannot both listen"):
         load_settings(http={"port": 9000})

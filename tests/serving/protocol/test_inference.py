@@ -130,9 +130,11 @@ async def test_an_unknown_model_takes_precedence_over_a_malformed_message() -> N
         assert gateway.registry.get_sample_value("paretoserve_errors_total", labels) == 1
 
 
-async def test_the_variant_in_the_path_takes_precedence_over_parameters() -> None:
-    request = request_with(variant="dense")
-    assert (await answer(request, variant="int8")).model_version == "int8"
+async def test_a_version_that_contradicts_the_parameter_variant_is_an_error() -> None:
+    assert (await answer(request_with(variant="int8"), variant="int8")).model_version == "int8"
+    message = "two variants: 'int8' as the version of the model, and 'dense' as the parameter"
+    with pytest.raises(InvalidRequest, match=message):
+        await answer(request_with(variant="dense"), variant="int8")
 
 
 async def test_each_request_of_a_failed_batch_gets_an_error_with_its_own_id() -> None:

@@ -32,6 +32,7 @@ class AsgiGateway:
             target=scope["raw_path"],
             version="1.1",
             headers=scope["headers"],
+            fields=fields,
             keeps_alive=True,
             expects_continue=False,
             client=None,
@@ -39,7 +40,7 @@ class AsgiGateway:
         )
         body = await read_body(fields, receive, gateway.endpoint.max_body_bytes, "")
         responses: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        gateway.endpoint.start(head, fields, place, body, 0.0, responses.set_result)
+        gateway.endpoint.start(head, place, body, 0.0, lambda size: None, responses.set_result)
         response = await responses
         length = (b"content-length", b"%d" % len(response.body))
         headers = [(b"content-type", response.content_type), length, *response.headers]

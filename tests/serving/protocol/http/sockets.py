@@ -99,6 +99,10 @@ class RawClient:
     async def send(self, message: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self._socket, message)
 
+    async def read_some(self) -> bytes:
+        """Return what has arrived, at least one byte; nothing if the connection is closed."""
+        return await asyncio.get_running_loop().sock_recv(self._socket, 65536)
+
     async def read(self) -> bytes:
         """Return all bytes until the server closes the connection."""
         received = b""
@@ -149,12 +153,15 @@ async def send_in_pieces(client: RawClient, message: bytes, size: int) -> None:
 
 def get(size: int) -> bytes:
     """Return a GET whose head counts `size` bytes; method and version are not counted."""
-    return b"GET / HTTP/1.1\r\na: " + b"x" * (size - 1 - 5) + b"\r\n\r\n"
+    return b"GET / HTTP/1.1\r\nhost: x\r\na: " + b"x" * (size - 1 - 9 - 5) + b"\r\n\r\n"
 
 
 def post(content: bytes) -> bytes:
     """Return the bytes of an inference request with this body."""
-    return f"POST {INFER} HTTP/1.1\r\ncontent-length: {len(content)}\r\n\r\n".encode() + content
+    return (
+        f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n".encode()
+        + content
+    )
 
 
 SMALL = json.dumps(body()).encode()

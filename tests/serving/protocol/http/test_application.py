@@ -164,9 +164,9 @@ async def test_one_output_can_be_binary_and_another_json(client: httpx.AsyncClie
         pytest.param(
             "/v2/models/shirts/versions/int8/infer",
             {"x-slo-variant": "dense"},
-            {"variant": "dense"},
+            {"variant": "int8"},
             "int8",
-            id="a version beside both",
+            id="a version beside the same parameter and another header",
         ),
         pytest.param(INFER, {"x-slo-objective": "cost"}, {}, "int8", id="an objective"),
         pytest.param(

@@ -9,7 +9,8 @@ from random import Random
 import pytest
 
 from serving.errors import InvalidRequest, RequestTooLarge
-from serving.protocol.http.compression import MAX_MEMBERS, choose_coding, compress, decompress
+from serving.protocol.http.compression import MAX_MEMBERS, choose_coding, decompress, encode
+from serving.protocol.http.response import Response
 
 # Without the time of day, so that the ids of parametrized tests are the same in every process.
 to_gzip = partial(gzip.compress, mtime=0)
@@ -128,15 +129,37 @@ def test_a_corrupt_body_is_rejected(body: bytes, coding: str, message: str) -> N
         ("br", None),
         ("", None),
         ("gzip;q=much", "gzip"),
+        ("gzip;q=0.5, deflate;q=0.8", "deflate"),
+        ("identity, gzip;q=0.5", None),
+        ("identity;q=0.5, gzip", "gzip"),
+        ("gzip; q=0", None),
+        ("*;q=0.1, identity;q=0.5", None),
     ],
 )
 def test_the_coding_is_chosen_by_accept_encoding(accepted: str, coding: str | None) -> None:
-    assert choose_coding(accepted.encode()) == coding
+    assert choose_coding(accepted.encode()).coding == coding
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [
+        ("gzip", None),
+        ("gzip, identity;q=0", b"gzip"),
+        ("deflate, *;q=0", b"deflate"),
+        ("br, identity;q=0", None),
+    ],
+)
+def test_a_short_response_is_compressed_only_for_clients_that_accept_nothing_else(
+    accepted: str, coding: bytes | None
+) -> None:
+    response = encode(Response(b"short"), accepted.encode())
+    assert dict(response.headers).get(b"content-encoding") == coding
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_compressed_bodies_are_decompressed_again(coding: str) -> None:
-    compressed, chosen = compress(TEXT, coding.encode())
+    response = encode(Response(TEXT), coding.encode())
+    chosen = dict(response.headers)[b"content-encoding"]
     assert chosen == coding.encode()
-    assert len(compressed) < len(TEXT)
-    assert decompress(compressed, chosen, len(TEXT)) == TEXT
+    assert len(response.body) < len(TEXT)
+    assert decompress(response.body, chosen, len(TEXT)) == TEXT

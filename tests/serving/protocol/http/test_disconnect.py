@@ -60,7 +60,7 @@ class BusyGateway:
 
 def post(start: float = MARK, path: str = PINNED, **headers: str) -> bytes:
     content = json.dumps(body(pixels(start=start))).encode()
-    lines = [f"POST {path} HTTP/1.1", f"content-length: {len(content)}"]
+    lines = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {len(content)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + content
 
@@ -183,7 +183,7 @@ async def test_work_after_the_response_is_not_cancelled() -> None:
 
     async with listening(continue_after_response) as listener:
         raw = RawClient(listener.port)
-        await raw.send(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n")
+        await raw.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         await raw.read()
         raw.close()
         await asyncio.sleep(0)  # the listener has closed the connection before

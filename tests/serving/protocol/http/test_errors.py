@@ -167,7 +167,7 @@ async def test_an_encoded_slash_is_a_part_of_a_name(client: httpx.AsyncClient) -
 )
 async def test_unknown_paths_are_not_found(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(path)
-    assert_error(response, 404, "; see GET /v2")
+    assert_error(response, 404, "; see /docs in a browser")
     assert len(response.content) < 500
 
 

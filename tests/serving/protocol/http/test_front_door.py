@@ -25,7 +25,7 @@ from tests.waiting import until
 
 DONE = b'"model_name"'
 """A part of each answer."""
-GET = b"GET /v2/health/live HTTP/1.1\r\n\r\n"
+GET = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
 LIVE = b'{"live":true}'
 """End of the response to `GET`."""
 REFUSED = REFUSAL.encode() + b'"}'
@@ -157,7 +157,8 @@ async def test_requests_that_wait_are_refused_when_the_server_stops(
     [
         pytest.param(GET, id="a GET"),
         pytest.param(
-            b"POST /v2/repository/index HTTP/1.1\r\ncontent-length: 0\r\n\r\n", id="another POST"
+            b"POST /v2/repository/index HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n",
+            id="another POST",
         ),
         pytest.param(
             post(SMALL).replace(b"HTTP/1.1\r\n", b"HTTP/1.1\r\nx-slo-priority: 1\r\n", 1),
@@ -177,7 +178,7 @@ async def test_other_requests_are_let_in(message: bytes) -> None:
 
 @pytest.mark.parametrize(
     "head",
-    [b"POST %s HTTP/1.0\r\n", b"POST %s HTTP/1.1\r\nconnection: close\r\n"],
+    [b"POST %s HTTP/1.0\r\n", b"POST %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"],
     ids=["HTTP/1.0", "connection: close"],
 )
 async def test_a_connection_that_is_not_kept_closes_after_the_refusal(head: bytes) -> None:
@@ -339,7 +340,7 @@ async def test_the_limit_of_the_body_holds_for_a_request_that_waited(
     door = shut()
     async with listening(in_process(max_body_bytes=10), front_door=door.door) as listener:
         client = RawClient(listener.port)
-        head = f"POST {INFER} HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+        head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".encode()
         await client.send(head + b"14\r\n" + b" " * 20 + b"\r\n0\r\n\r\n")
         await until(partial(door.has_waiting, 1))
         door.door.leave(DEFAULT_PRIORITY)
@@ -350,7 +351,9 @@ async def test_the_limit_of_the_body_holds_for_a_request_that_waited(
 async def test_a_client_that_waits_for_100_continue_is_refused_too() -> None:
     async with listening(in_process(), front_door=shut().door) as listener:
         client = RawClient(listener.port)
-        head = f"POST {INFER} HTTP/1.1\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n"
+        head = (
+            f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n"
+        )
         await client.send(head.encode())
         response = await client.read()  # until it is closed: the body may follow or not
         client.close()

@@ -29,22 +29,24 @@ from tests.serving.protocol.http.sockets import (
         pytest.param(b"\x00\xff nonsense\r\n\r\n", id="not HTTP"),
         pytest.param(b"GET /v2 HTTP/1.1\r\nbroken\r\n\r\n", id="a header without a colon"),
         pytest.param(
-            b"POST /v2/models/shirts/infer HTTP/1.1\r\ncontent-length: ten\r\n\r\n",
+            b"POST /v2/models/shirts/infer HTTP/1.1\r\nhost: x\r\ncontent-length: ten\r\n\r\n",
             id="a content length that is a word",
         ),
         pytest.param(
-            b"POST /v2/models/shirts/infer HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+            b"POST /v2/models/shirts/infer HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
             id="a negative content length",
         ),
         pytest.param(
-            b"POST /v2/models/shirts/infer HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+            b"POST /v2/models/shirts/infer HTTP/1.1\r\nhost: x\r\n"
+            b"transfer-encoding: chunked\r\n\r\nzz\r\n",
             id="a chunk size that is not a number",
         ),
         pytest.param(
-            b"GET /v2/%ff%fe HTTP/1.1\r\nconnection: close\r\n\r\n", id="a path that is not UTF-8"
+            b"GET /v2/%ff%fe HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            id="a path that is not UTF-8",
         ),
         pytest.param(
-            b"POST /v2/models/shirts/infer HTTP/1.1\r\ncontent-length: 50\r\n\r\n{",
+            b"POST /v2/models/shirts/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{",
             id="a client that disconnects within its body",
         ),
     ],
@@ -69,7 +71,7 @@ async def test_a_rejected_client_can_send_its_whole_request_and_gets_the_error(
     monkeypatch.setattr("serving.protocol.http.connection.LINGER_S", HANG_S)
     async with listening(StaticApp(b"never")) as listener:
         raw = RawClient(listener.port)
-        await raw.send(b"GET / HTTP/1.1\r\na: " + b"x" * 20_000_000)
+        await raw.send(b"GET / HTTP/1.1\r\nhost: x\r\na: " + b"x" * 20_000_000)
         error_of(await raw.read(), 431)
         raw.close()
 
@@ -92,7 +94,7 @@ async def test_invalid_http_after_a_response_gets_an_error_too() -> None:
         raw = RawClient(listener.port)
         await raw.send(get(10))
         await raw.read_until(b"done")
-        await raw.send(b"GET http://x HTTP/1.1\r\n\r\n")
+        await raw.send(b"GET http://x HTTP/1.1\r\nhost: x\r\n\r\n")
         error_of(await raw.read(), 400)
         raw.close()
 

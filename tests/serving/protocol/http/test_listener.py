@@ -114,7 +114,7 @@ async def test_a_connection_that_is_accepted_while_the_listener_closes_is_closed
 async def test_a_client_that_does_not_read_its_response_is_cut() -> None:
     async with listening(StaticApp(b"x" * 50_000_000), read_timeout_s=0.1) as listener:
         raw = RawClient(listener.port)
-        await raw.send(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n")
+        await raw.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         await until(lambda: len(listener.connections) == 1)
         await until(lambda: not listener.connections)
         raw.close()

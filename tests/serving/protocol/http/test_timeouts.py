@@ -31,9 +31,9 @@ from tests.serving.protocol.http.sockets import (
 @pytest.mark.parametrize(
     "begun",
     [
-        pytest.param(b"GET /v2 HTTP/1.1\r\nhost", id="within its headers"),
+        pytest.param(b"GET /v2 HTTP/1.1\r\nhost: x\r\nhost", id="within its headers"),
         pytest.param(
-            b"POST " + INFER.encode() + b" HTTP/1.1\r\ncontent-length: 5\r\n\r\n{",
+            b"POST " + INFER.encode() + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n{",
             id="within its body",
         ),
     ],
@@ -50,16 +50,16 @@ async def test_an_incomplete_request_times_out_and_a_slow_response_does_not(
         running = asyncio.create_task(client.post(INFER, json=body()))
         await gate.entered.wait()
         idle = RawClient(listener.port)
-        await idle.send(b"GET /v2 HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n")
+        await idle.send(b"GET /v2 HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nx")
         await idle.read_until(b"extensions")
-        await idle.send(b"0\r\n\r\n")
+        await idle.send(b"x")
         stalled = RawClient(listener.port)
         await stalled.send(begun)
         assert "0.2 s" in error_of(await stalled.read(), 408)
         assert not running.done()
         gate.open.set()
         assert_answers(await running, "dense", pixels())
-        await idle.send(b"GET /v2 HTTP/1.1\r\n\r\n")
+        await idle.send(b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n")
         await idle.read_until(b"extensions")
         for raw in (idle, stalled):
             raw.close()
@@ -69,7 +69,7 @@ async def test_an_incomplete_request_gets_no_second_response() -> None:
     app = in_process(max_body_bytes=10)
     async with listening(app, read_timeout_s=0.2) as listener:
         raw = RawClient(listener.port)
-        await raw.send(f"POST {INFER} HTTP/1.1\r\ncontent-length: 50\r\n\r\n{{".encode())
+        await raw.send(f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{{".encode())
         received = await raw.read()
         assert received.startswith(b"HTTP/1.1 413")
         assert received.count(b"HTTP/1.1") == 1
@@ -115,19 +115,21 @@ async def test_a_time_out_does_not_affect_an_earlier_pipelined_request() -> None
 
 
 KEEP_ALIVE_S = 0.5
-GET = b"GET / HTTP/1.1\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 @pytest.mark.parametrize(
     "messages",
     [
         pytest.param([], id="no request"),
-        pytest.param([b"GET / HTTP/1.1\r\n\r\n"], id="an answered request"),
+        pytest.param([b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"], id="an answered request"),
         pytest.param(
-            [b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\n", b"re", b"st"],
+            [b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n", b"re", b"st"],
             id="a request answered before its body arrived",
         ),
-        pytest.param([b"\r\nGET / HTTP/1.1\r\n\r\n", b"\r\n"], id="empty lines around a request"),
+        pytest.param(
+            [b"\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\r\n"], id="empty lines around a request"
+        ),
     ],
 )
 async def test_an_idle_connection_is_closed(

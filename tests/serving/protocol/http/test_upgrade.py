@@ -61,7 +61,7 @@ async def test_thousands_of_requests_that_offer_an_upgrade_can_be_pipelined(
     monkeypatch.setattr("serving.protocol.http.connection.MAX_QUEUED", 2_000)
     async with listening(StaticApp(b"done")) as listener:
         raw = RawClient(listener.port)
-        await raw.send((b"GET / HTTP/1.1\r\n" + H2C + b"\r\n") * 2_000)
+        await raw.send((b"GET / HTTP/1.1\r\nhost: x\r\n" + H2C + b"\r\n") * 2_000)
         await raw.read_until(b"done", times=2_000)
         raw.close()
 
@@ -77,7 +77,10 @@ async def test_http_1_0_with_an_upgrade_closes_the_connection() -> None:
 @pytest.mark.parametrize(
     ("message", "status"),
     [
-        (b"GET /v2 HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", b"200"),
+        (
+            b"GET /v2 HTTP/1.1\r\nhost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            b"200",
+        ),
         (b"CONNECT example.org:443 HTTP/1.1\r\n\r\n", b"405"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"400"),
     ],

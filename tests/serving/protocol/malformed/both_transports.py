@@ -7,6 +7,7 @@ from tests.serving.protocol.malformed.case import X, both
 from variants.catalog.datatype import NUMPY
 
 DATATYPES = f"input 'x': datatype must be one of {', '.join(NUMPY)}"
+NO_DATATYPE = DATATYPES.replace("must be", "is missing; it must be")
 SHARED_MEMORY = "shared memory is not supported; send the tensor's bytes"
 
 BOTH = (
@@ -48,7 +49,7 @@ BOTH = (
         "is too large",
         inputs=[{**X, "shape": [0, 2**62]}],
     ),
-    both("no datatype", DATATYPES, inputs=[{"name": "x", "shape": [2]}]),
+    both("no datatype", NO_DATATYPE, inputs=[{"name": "x", "shape": [2]}]),
     both("an unknown datatype", DATATYPES, inputs=[{**X, "datatype": "FP8"}]),
     both("a datatype in lower case", DATATYPES, inputs=[{**X, "datatype": "fp32"}]),
     both(

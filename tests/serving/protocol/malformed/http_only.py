@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from tests.serving.protocol.malformed.both_transports import DATATYPES
+from tests.serving.protocol.malformed.both_transports import DATATYPES, NO_DATATYPE
 from tests.serving.protocol.malformed.case import (
     JSON_X,
     WELL_FORMED,
@@ -33,9 +33,9 @@ HEADERS = (
     *(
         http_header(f"a latency of {value}", f"{NOT_A_LATENCY} {repr_}", "x-slo-latency-ms", value)
         for value, repr_ in (
-            ("nan", "nan"),
-            ("1e400", "inf"),
-            ("-inf", "-inf"),
+            ("nan", "'nan'"),
+            ("1e400", "'1e400'"),
+            ("-inf", "'-inf'"),
             ("soon", "'soon'"),
         )
     ),
@@ -50,6 +50,15 @@ HEADERS = (
     http_header(
         "corrupt deflate", NOT_DECODED, "content-encoding", "deflate", b"\x78\x9c" + bytes(100)
     ),
+    http_header(
+        "a priority that is an integer of 20 digits",
+        "got 18446744073709551617",
+        "x-tag",
+        "1",
+        WELL_FORMED.replace(
+            b'{"inputs"', b'{"parameters":{"priority":18446744073709551617},"inputs"'
+        ),
+    ),
     http_header("a JSON length that is a word", NOT_A_LENGTH, LENGTH, "ten"),
     http_header("a negative JSON length", NOT_A_LENGTH, LENGTH, "-1"),
     http_header("an empty JSON length", NOT_A_LENGTH, LENGTH, ""),
@@ -63,7 +72,9 @@ BODIES = (
     http_body("plain text", NOT_JSON, b"pixels"),
     http_body("truncated JSON", NOT_JSON, WELL_FORMED[:-1]),
     http_body("two JSON documents", NOT_JSON, WELL_FORMED * 2),
-    http_body("bytes that are not UTF-8", NOT_JSON, b'{"inputs": "\xff\xfe"}'),
+    http_body(
+        "bytes that are not UTF-8", NOT_JSON + "byte 12 is not UTF-8", b'{"inputs": "\xff\xfe"}'
+    ),
     http_body("a lone surrogate", NOT_JSON, rb'{"id": "\ud800"}'),
     http_body("NaN, which Python writes", NOT_JSON, WELL_FORMED.replace(b"[1,", b"[NaN,")),
     http_body("-Infinity", NOT_JSON, WELL_FORMED.replace(b"[1,", b"[-Infinity,")),
@@ -71,7 +82,7 @@ BODIES = (
     http_body("JSON nested 100,000 deep", NOT_JSON, nested(100_000)),
     http_body("a list", "the body must be a JSON object", b"[]"),
     http_body("null", "the body must be a JSON object", b"null"),
-    http_body("no inputs field", "inputs must be a list", b"{}"),
+    http_body("no inputs field", "inputs is missing; it must be a list", b"{}"),
     http_body(
         "a JSON length of 0 with an empty body", f"{JSON_LENGTH} 0, but the body has 0", b"", 0
     ),
@@ -99,6 +110,11 @@ FIELDS = (
     http("inputs as an object", "inputs must be a list", inputs={"x": JSON_X}),
     http("an input that is a number", "inputs[1] must be a JSON object", inputs=[JSON_X, 5]),
     http("an id that is a number", "id must be a string, got 7", id=7),
+    http_body(
+        "an id that is an integer of 20 digits",
+        "id must be a string, got 18446744073709551617",
+        WELL_FORMED.replace(b'{"inputs"', b'{"id":18446744073709551617,"inputs"'),
+    ),
     http("parameters as a list", "parameters must be a JSON object", parameters=[]),
     http(
         "binary_data_output as a string",
@@ -129,18 +145,18 @@ FIELDS = (
     ),
     http_input("an empty name", "inputs[0] must have a name", name=""),
     http_input("a name that is a number", "inputs[0] must have a name", name=1),
-    http_without("no shape", "input 'x': shape must be a list", "shape"),
+    http_without("no shape", "input 'x': shape is missing; it must be a list", "shape"),
     http_input("a shape that is a number", "input 'x': shape must be a list", shape=2),
     http_input("a dimension that is a string", f"{DIMENSION} '2'", shape=["2"]),
     http_input("a dimension that is a float", f"{DIMENSION} 2.0", shape=[2.0]),
-    http_input("a dimension that is a boolean", f"{DIMENSION} True", shape=[True, 2]),
+    http_input("a dimension that is a boolean", f"{DIMENSION} true", shape=[True, 2]),
     http_input(
         "too many dimensions, all strings", "shape may have at most 8 dimensions", shape=["2"] * 9
     ),
     http_input("a dimension of 2**63", "is too large", shape=[0, 2**63]),
     http_input("a product of dimensions of 2**80", "is too large", shape=[2**40, 2**40, 0]),
     http_input("a datatype that is a list", DATATYPES, datatype=["FP32"]),
-    http_input("a datatype that is null", DATATYPES, datatype=None),
+    http_input("a datatype that is null", NO_DATATYPE, datatype=None),
     http_input(
         "a parameter of an input that is a list",
         "input 'x': parameters: 'tag' must be a string, a number or a boolean",

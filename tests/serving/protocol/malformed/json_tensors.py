@@ -17,7 +17,7 @@ TOO_DEEP = "data may be nested at most 8 deep"
 BINARY_SIZE = "binary_data_size must be an integer number"
 
 JSON_TENSORS = (
-    http_without("no data", NOT_A_LIST, "data"),
+    http_without("no data", "input 'x': the values are missing; send them as data", "data"),
     http_input("data that is a number", NOT_A_LIST, data=1),
     http_input("data that is an object", NOT_A_LIST, data={"0": 1}),
     http_input("too few values", "input 'x': shape [2] holds 2 values, data has 1", data=[1]),
