@@ -28,6 +28,8 @@ DEVICE = click.option(
     type=click.Choice(DEVICES),
     default="cpu",
     show_default=True,
+    envvar="PARETOSERVE_HOSTS__DEVICE",
+    show_envvar=True,
     help="Device to measure on: `hosts.device` of the settings. tensorrt is for ONNX variants; "
     "torch variants run on CUDA there.",
 )

@@ -59,7 +59,7 @@ class Hosts(Record):
     """CPUs, and therefore compute threads, of one replica."""
     device: Device = "cpu"
     """Where the replicas compute; `tensorrt` is for ONNX variants, torch ones run on CUDA there."""
-    gpus: float = Field(default=1.0, gt=0)
+    gpus: float = Field(default=0.125, gt=0)
     """GPUs that Ray reserves for one replica if `device` is a GPU; below 1, replicas share one."""
     slots: int = Field(default=1, ge=1)
     """Batches that a gateway has in flight to one replica at a time."""

@@ -82,7 +82,7 @@ def check(layer: GpuLayer, rows: int, algorithm: int) -> str:
         with torch.no_grad():
             error = layer.error(layer.sparse(rows, algorithm), rows)
     except RuntimeError as failure:
-        return f"cuSPARSELt fails: {' '.join(str(failure).split())}"
+        return _describe(failure)
     tolerance = TOLERANCE[layer.arithmetic]
     if error <= tolerance:
         return ""
@@ -172,11 +172,13 @@ def _measure_layer(
             rows = batch_size * layer.rows_per_sample
             candidates = dict(dense)
             if not reason:
-                algorithm = find_algorithm(own, rows, cache)
-                reason = check(own, rows, algorithm)
-                if not reason:
-                    algorithms[rows] = algorithm
-                    candidates[SPARSE] = own.sparse(rows, algorithm)
+                try:
+                    algorithm = algorithms[rows] = find_algorithm(own, rows, cache)
+                    reason = check(own, rows, algorithm)
+                except RuntimeError as failure:  # such as a GPU without sparse tensor cores
+                    reason = _describe(failure)
+            if not reason:
+                candidates[SPARSE] = own.sparse(rows, algorithms[rows])
             times[rows] = _time_products(layer.weights, device, rows, candidates)
     if reason and not own.dense_reason:  # a wrong product is not used at any number of rows
         _LOGGER.warning("a %s layer is computed densely: %s", layer.weights.kind, reason)
@@ -198,3 +200,7 @@ def _time_products(
             for name, product in products.items()
         }
     )
+
+
+def _describe(failure: RuntimeError) -> str:
+    return f"cuSPARSELt fails: {' '.join(str(failure).split())}"
