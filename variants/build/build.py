@@ -145,8 +145,10 @@ def measure_again(
 
     Report cards of other hardware are kept. After all variants are measured, their cards are
     written one variant after the other, dense first. Raises `ValueError` if the folder is not a
-    catalog, or if its model, weights or datasets are not the project's.
+    catalog, if its model, weights or datasets are not the project's, or if the device is a GPU and
+    there is none.
     """
+    hardware(threads, device)
     checked = load_checked_project(project_file)
     model = checked.model()
     require_same_model(Catalog.load(catalog), model, catalog)

@@ -35,6 +35,7 @@ from variants.catalog.build_request import (
 )
 from variants.catalog.catalog import Catalog, Model, ReportCard, Variant
 from variants.catalog.device import Device, is_gpu
+from variants.catalog.hardware import hardware
 from variants.catalog.recipe import DENSE
 from variants.compression.techniques import resolve_all
 from variants.compression.techniques.recovery import Recover
@@ -105,6 +106,7 @@ def build_generation(
     """
     stages = _Stages(emit)
     stages.report("techniques", 0.0)
+    hardware(request.threads, request.device)  # raises if there is no such device
     if request.name == DENSE:
         raise ValueError("dense is the baseline of all measurements and cannot be built again")
     techniques = resolve_all(request.recipe)
