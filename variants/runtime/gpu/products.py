@@ -130,7 +130,7 @@ def quantize_rows(features: Tensor) -> tuple[Tensor, Tensor]:
     scales = features.abs().amax(dim=1, keepdim=True) / MAX_CODE
     divisors = torch.where(scales == 0, 1.0, scales)
     codes = (features / divisors).round().nan_to_num(nan=0.0).clamp(-MAX_CODE, MAX_CODE)
-    return codes.to(torch.int8), torch.where(divisors.isfinite(), divisors, torch.nan)
+    return codes.to(torch.int8), divisors
 
 
 def _int8(integers: Callable[[Tensor], Tensor], scales: Tensor) -> Product:
