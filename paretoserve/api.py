@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from variants.catalog.catalog import Model as ModelRecord
     from variants.catalog.catalog import TensorSpec
     from variants.catalog.catalog import Variant as VariantRecord
+    from variants.catalog.device import Device
     from variants.catalog.recipe import Recipe
     from variants.runtime.runner import Runner
 
@@ -38,15 +39,16 @@ def build(
     *,
     only: Sequence[str] = (),
     threads: int = 1,
+    device: Device = "cpu",
     seconds_per_point: float = 1.3,
     progress: bool = True,
 ) -> Catalog:
     """Build and measure the variants of a project file, and write the report into the catalog.
 
     `only` limits the build to these variants, as `paretoserve build --only` does. `threads` is the
-    number of compute threads of a serving replica; report cards hold for that number.
-    `seconds_per_point` is the time to spend on the latency of each variant at each batch size.
-    `progress` shows bars on stderr.
+    number of compute threads of a serving replica, and `device` is `cpu`, `cuda` or `tensorrt`;
+    report cards hold for these. `seconds_per_point` is the time to spend on the latency of each
+    variant at each batch size. `progress` shows bars on stderr.
 
     Raises ValueError, before anything long starts, if the project cannot be built.
     """
@@ -63,6 +65,7 @@ def build(
             progress=bars,
             only=only,
             threads=threads,
+            device=device,
             measure=partial(measure, seconds_per_point=seconds_per_point),
         )
     write_report(record, folder)
@@ -76,19 +79,26 @@ def open_catalog(folder: str | PathLike[str]) -> Catalog:
     return Catalog(Path(folder), CatalogRecord.load(Path(folder)))
 
 
-def load(catalog: Catalog | str | PathLike[str], variant: str, *, threads: int = 1) -> Model:
+def load(
+    catalog: Catalog | str | PathLike[str],
+    variant: str,
+    *,
+    threads: int = 1,
+    device: Device = "cpu",
+) -> Model:
     """Load a variant of a catalog, or of the catalog in a folder, to run it in this process.
 
     `threads` is the number of compute threads. For a variant that runs in torch it applies to the
-    whole process. Raises KeyError if there is no such variant, and ValueError if a file of it is
-    missing or damaged.
+    whole process. `device` is `cpu`, `cuda` or `tensorrt`. Raises KeyError if there is no such
+    variant, and ValueError if a file of it is missing or damaged, or the device cannot be used.
     """
     from variants.runtime.runner import load_runner
 
     opened = catalog if isinstance(catalog, Catalog) else open_catalog(catalog)
     name = opened[variant].name
     model, record = opened.record.model, opened.record.variants[name]
-    return Model(name, model, load_runner(opened.folder, model, record, threads=threads))
+    runner = load_runner(opened.folder, model, record, threads=threads, device=device)
+    return Model(name, model, runner)
 
 
 class Catalog(Mapping[str, "Variant"]):

@@ -9,8 +9,9 @@ import click
 
 from loadtests.trials.options import FOLDER
 from paretoserve import api
-from paretoserve.commands.options import CATALOG, DEFAULT_CATALOG, PROJECT, THREADS
+from paretoserve.commands.options import CATALOG, DEFAULT_CATALOG, DEVICE, PROJECT, THREADS
 from paretoserve.terminal import console, progress_bars
+from variants.catalog.device import Device
 
 
 @click.command()
@@ -18,19 +19,24 @@ from paretoserve.terminal import console, progress_bars
 @CATALOG
 @click.option("--only", multiple=True, metavar="VARIANT", help="Build this variant. Repeatable.")
 @THREADS
-def build(project: Path, catalog: Path | None, only: tuple[str, ...], threads: int) -> None:
+@DEVICE
+def build(
+    project: Path, catalog: Path | None, only: tuple[str, ...], threads: int, device: Device
+) -> None:
     """Build and measure the variants of PROJECT, a recipes file.
 
     Write the report cards into the catalog as HTML, Markdown and JSON.
     """
-    console.print(api.build(project, catalog or DEFAULT_CATALOG, only=only, threads=threads))
+    folder = catalog or DEFAULT_CATALOG
+    console.print(api.build(project, folder, only=only, threads=threads, device=device))
 
 
 @click.command()
 @PROJECT
 @CATALOG
 @THREADS
-def measure(project: Path, catalog: Path | None, threads: int) -> None:
+@DEVICE
+def measure(project: Path, catalog: Path | None, threads: int, device: Device) -> None:
     """Measure the variants of an existing catalog again.
 
     The catalog must be one of PROJECT. Nothing is built. Report cards of other kinds of hardware
@@ -42,7 +48,7 @@ def measure(project: Path, catalog: Path | None, threads: int) -> None:
 
     folder = catalog or DEFAULT_CATALOG
     with progress_bars() as progress:
-        measured = measure_again(project, folder, progress=progress, threads=threads)
+        measured = measure_again(project, folder, progress=progress, threads=threads, device=device)
     write_report(measured, folder)
     console.print(render_overview(measured))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from loadtests.trials.options import FOLDER
+from variants.catalog.device import DEVICES
 
 DEFAULT_CATALOG = Path("catalog")
 CATALOG = click.option(
@@ -21,6 +22,16 @@ THREADS = click.option(
     default=1,
     show_default=True,
     help="Compute threads of a replica: `hosts.cpus` of the settings. Report cards hold for it.",
+)
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    default="cpu",
+    show_default=True,
+    envvar="PARETOSERVE_HOSTS__DEVICE",
+    show_envvar=True,
+    help="Device to measure on: `hosts.device` of the settings. tensorrt is for ONNX variants; "
+    "torch variants run on CUDA there.",
 )
 PROJECT = click.argument("project", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 

@@ -39,6 +39,7 @@ class BuilderActor:
                     builder=settings.builder,
                     gate=settings.gate,
                     threads=settings.hosts.cpus,
+                    device=settings.hosts.device,
                     replicas=settings.hosts.replicas,
                 )
         except Exception:  # the store does not answer, so the log is all that is left

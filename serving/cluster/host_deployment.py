@@ -33,6 +33,7 @@ from serving.link.host import HostSocket
 from serving.telemetry.logs import log_as_json
 from variants.catalog import generations
 from variants.catalog.catalog import Model, Variant
+from variants.catalog.device import provider
 from variants.catalog.storage import open_storage
 from variants.catalog.zero_inputs import zero_batch
 from variants.runtime.runner import Runner, load_artifact
@@ -72,6 +73,7 @@ class HostReplica:
         bind = settings.hosts.bind
         if bind == "node":
             bind = get_node_ip_address()  # type: ignore[no-untyped-call]
+        self._provider = provider(record.runner, settings.hosts.device)
         self._socket = HostSocket(runner, bind)
 
     def describe(self) -> HostDescription:
@@ -82,6 +84,7 @@ class HostReplica:
             pid=os.getpid(),
             resident_bytes=psutil.Process().memory_info().rss,
             gpu_memory_bytes=_gpu_memory_bytes(),
+            provider=self._provider,
         )
 
     def check_health(self) -> None:
@@ -100,14 +103,18 @@ class HostReplica:
 
 def _load(settings: Settings, folder: Path, model: Model, variant: Variant) -> Runner:
     """Return a runner of the variant that has run its smallest and its largest batch."""
-    runner = load_artifact(folder, model, variant, threads=settings.hosts.cpus)
+    hosts = settings.hosts
+    runner = load_artifact(folder, model, variant, threads=hosts.cpus, device=hosts.device)
     for size in (1, settings.limits.batch_size):
         runner(zero_batch(model, size))
     return runner
 
 
 def _gpu_memory_bytes() -> int | None:
-    """Return the bytes that torch has allocated on the GPU, or None if it uses no GPU."""
+    """Return the bytes that torch has allocated on the GPU, or None if it uses no GPU.
+
+    onnxruntime does not tell those of its arena in Python.
+    """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return None
@@ -135,6 +142,10 @@ def host_app(settings: Settings, variant: str, generation: int) -> Application:
     return HostDeployment.options(
         num_replicas=settings.hosts.replicas,
         **placement,
-        ray_actor_options={"num_cpus": cpus, "runtime_env": runtime_env},
+        ray_actor_options={
+            "num_cpus": cpus,
+            "num_gpus": settings.hosts.reserved_gpus,
+            "runtime_env": runtime_env,
+        },
         graceful_shutdown_timeout_s=settings.drain_s + STOP_MARGIN_S,
     ).bind(settings, variant, generation)

@@ -70,6 +70,7 @@ class ServeCluster:
             lifetime="detached",
             get_if_exists=True,
             num_cpus=self._settings.builder.cpus,
+            num_gpus=self._settings.hosts.reserved_gpus,
         ).remote(self._settings, job.id)
 
     def end_build(self, job_id: str) -> None:

@@ -18,6 +18,7 @@ from serving.gateway.administration import token_file
 from serving.gateway.description import Ports
 from serving.gateway.settings import Settings
 from variants.catalog.catalog import Catalog
+from variants.catalog.hardware import hardware
 from variants.catalog.sample_request import sample_path
 from variants.report.tables import render_overview
 
@@ -35,6 +36,7 @@ def serve_until_stopped(settings: Settings) -> None:
 
     try:
         catalog = Catalog.load(settings.catalog)
+        hardware(settings.hosts.cpus, settings.hosts.device)  # raises if there is no such device
         settings = choose_ports(settings)
         with console.status("starting Ray") as status, local_cluster():
             status.update("starting the gateway and the hosts")

@@ -23,6 +23,7 @@ from serving.control.store.store import Store
 from serving.errors import NotReady
 from variants.catalog import generations
 from variants.catalog.build_request import BuildRequest, BuildStage
+from variants.catalog.device import Device
 from variants.catalog.hardware import hardware
 from variants.catalog.recipe import DENSE
 from variants.catalog.storage import Storage, load, open_storage
@@ -98,14 +99,16 @@ def build_job(
     builder: Builder,
     gate: Gate,
     threads: int,
+    device: Device = "cpu",
     replicas: int,
 ) -> None:
     """Build the generation of a job that has been started; record the result in the store.
 
-    `threads` is the number of compute threads of a host, and `replicas` the number of hosts. With
-    the URL `artifacts`, dense is restored from there if it is missing, and the result is copied to
-    it for hosts on other nodes. Does nothing more if the job is over meanwhile, for example because
-    it was cancelled. Raises `NotReady` if the store does not answer for `OUTAGE_S`.
+    `threads` is the number of compute threads of a host, `device` where it computes, and `replicas`
+    the number of hosts. With the URL `artifacts`, dense is restored from there if it is missing,
+    and the result is copied to it for hosts on other nodes. Does nothing more if the job is over
+    meanwhile, for example because it was cancelled. Raises `NotReady` if the store does not answer
+    for `OUTAGE_S`.
     """
     try:
         job = store.job(job_id)
@@ -114,10 +117,12 @@ def build_job(
             if storage is not None:
                 dense = _call_until_answered(lambda: _dense_generation(store))
                 storage.restore_dense(catalog, dense)
-            digest = _build(store, job, project, catalog, builder, threads)
+            digest = _build(store, job, project, catalog, builder, threads, device)
             _call_until_answered(lambda: store.report_progress(job_id, "gate", 0.0))
             report = _call_until_answered(
-                lambda: _judge(store, job, catalog, storage, gate, threads, replicas)
+                lambda: _judge(
+                    store, job, catalog, storage, gate, hardware(threads, device).key, replicas
+                )
             )
             if storage is not None:
                 assert job.generation is not None
@@ -147,7 +152,13 @@ def _describe(error: Exception) -> str:
 
 
 def _build(
-    store: Store, job: Job, project: Path | None, catalog: Path, builder: Builder, threads: int
+    store: Store,
+    job: Job,
+    project: Path | None,
+    catalog: Path,
+    builder: Builder,
+    threads: int,
+    device: Device,
 ) -> str:
     """Build the generation and return its digest."""
     if project is None:
@@ -164,6 +175,7 @@ def _build(
         number=job.generation,
         recipe=job.recipe,
         threads=threads,
+        device=device,
     )
     reporter = _Reporter(store, job.id)
     return run_build(
@@ -187,15 +199,14 @@ def _judge(
     catalog: Path,
     storage: Storage | None,
     gate: Gate,
-    threads: int,
+    key: str,
     replicas: int,
 ) -> GateReport:
-    """Return the verdict on a generation beside the other variants that are served.
+    """Return the verdict on a generation beside the other variants, all on the hardware `key`.
 
     Raises `ValueError` if its record cannot be read.
     """
     assert job.generation is not None
-    key = hardware(threads).key
     card = generations.load(catalog, job.variant, job.generation).report_card(key)
     if card is None:
         raise ValueError(f"the generation has no report card for {key}")

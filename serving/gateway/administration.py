@@ -53,7 +53,7 @@ def administration(
     `profiles` returns those of the variants that are served, and `best_case_s` the least time, in
     seconds, that a variant, given by its routing key, takes for a batch of a size.
     """
-    hardware_key = hardware(settings.hosts.cpus).key
+    hardware_key = hardware(settings.hosts.cpus, settings.hosts.device).key
     rules = Rules(
         check_recipe=partial(check_recipe, limits=settings.builder),
         preview=partial(

@@ -13,6 +13,8 @@ class HostDescription:
     pid: int
     resident_bytes: int
     gpu_memory_bytes: int | None
+    provider: str
+    """What executes the variant, such as `CUDAExecutionProvider`; see `variants.catalog.device`."""
 
 
 @dataclass(frozen=True)

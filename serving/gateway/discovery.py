@@ -191,6 +191,7 @@ class HostDiscovery:
                 replicas=len(hosts),
                 resident_bytes=sum(host.resident_bytes for host in hosts),
                 gpu_memory_bytes=sum(memories) if memories else None,
+                provider=next((host.provider for host in hosts), None),
             )
         )
 

@@ -85,7 +85,7 @@ class Gateway:
         clock = LoopClock()
         catalog = Catalog.load(settings.catalog)
         limits = settings.limits
-        hardware_key = hardware(settings.hosts.cpus).key
+        hardware_key = hardware(settings.hosts.cpus, settings.hosts.device).key
         profiles: dict[str, VariantProfile] = {}
         if serves_catalog:
             profiles = variant_profiles(

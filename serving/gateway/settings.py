@@ -26,6 +26,7 @@ from serving.experiment.assignment import Experiment
 from serving.routing.policy import POLICIES
 from serving.routing.slo import PARAMETERS, Slo
 from serving.routing.slo import parse as parse_slo
+from variants.catalog.device import Device, is_gpu
 from variants.catalog.record import Record
 
 CONFIG_VARIABLE: Final = "PARETOSERVE_CONFIG"
@@ -56,6 +57,10 @@ class Hosts(Record):
     """Most replicas of one variant on one node of the cluster; None means any number."""
     cpus: int = Field(default=1, ge=1)
     """CPUs, and therefore compute threads, of one replica."""
+    device: Device = "cpu"
+    """Where the replicas compute; `tensorrt` is for ONNX variants, torch ones run on CUDA there."""
+    gpus: float = Field(default=0.125, gt=0)
+    """GPUs that Ray reserves for one replica if `device` is a GPU; below 1, replicas share one."""
     slots: int = Field(default=1, ge=1)
     """Batches that a gateway has in flight to one replica at a time."""
     cores: int | None = Field(default=None, ge=1)
@@ -66,6 +71,18 @@ class Hosts(Record):
     the next host starts at once."""
     bind: str = "127.0.0.1"
     """Address on which a host listens for gateways; `node` means that of its cluster node."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _gpus_are_whole_or_a_share(cls, gpus: float) -> float:
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError(f"{gpus} GPUs; give a whole number, or a share of one below 1")
+        return gpus
+
+    @property
+    def reserved_gpus(self) -> float:
+        """GPUs that Ray reserves for one replica."""
+        return self.gpus if is_gpu(self.device) else 0.0
 
 
 class Limits(Record):

@@ -12,6 +12,7 @@ from typing import Any, Final
 from serving.dataplane.dataplane import DataPlane
 from serving.telemetry.statistics import Duration, Stages, VariantStatistics
 from variants.catalog.catalog import TensorSpec
+from variants.catalog.device import is_on_gpu
 
 SERVER: Final = "paretoserve"
 
@@ -62,9 +63,15 @@ class Documents:
         }
 
     def config(self, model: str, variant: str | None) -> Document:
-        """Return the configuration of the model with the field names of Triton's ModelConfig."""
+        """Return the configuration of the model with the field names of Triton's ModelConfig.
+
+        Its `parameters` name the provider that executes each variant that has hosts.
+        """
         self._dataplane.check_name(model, variant)
         description = self._dataplane.model
+        providers = {
+            name: self._dataplane.statistics(name).provider for name in self._variants(variant)
+        }
         return {
             "name": description.name,
             "platform": SERVER,
@@ -74,9 +81,18 @@ class Documents:
             "input": [_tensor_config(spec) for spec in description.inputs],
             "output": [_tensor_config(spec) for spec in description.outputs],
             "instance_group": [
-                {"name": name, "kind": "KIND_CPU", "count": self._dataplane.slots(name)}
-                for name in self._variants(variant)
+                {
+                    "name": name,
+                    "kind": "KIND_GPU" if is_on_gpu(provider) else "KIND_CPU",
+                    "count": self._dataplane.slots(name),
+                }
+                for name, provider in providers.items()
             ],
+            "parameters": {
+                f"provider.{name}": {"string_value": provider}
+                for name, provider in providers.items()
+                if provider is not None
+            },
             "dynamic_batching": {"preferred_batch_size": [], "max_queue_delay_microseconds": 0},
         }
 

@@ -47,3 +47,5 @@ class HostUsage:
     replicas: int
     resident_bytes: int
     gpu_memory_bytes: int | None
+    provider: str | None = None
+    """What executes the variant; None without hosts."""

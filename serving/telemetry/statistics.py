@@ -76,6 +76,8 @@ class VariantStatistics:
     by_size: defaultdict[int, Stages] = field(default_factory=lambda: defaultdict(Stages))
     resident_bytes: int = 0
     gpu_memory_bytes: int | None = None
+    provider: str | None = None
+    """What executes the variant, such as `CUDAExecutionProvider`; None without hosts."""
 
 
 class Statistics:
@@ -124,3 +126,4 @@ class Statistics:
         if counts is not None:
             counts.resident_bytes = event.resident_bytes
             counts.gpu_memory_bytes = event.gpu_memory_bytes
+            counts.provider = event.provider

@@ -19,6 +19,7 @@ import tritonclient.grpc as triton
 
 from tests.cluster.live_service import PARETOSERVE, start_up
 from tests.waiting import wait_until
+from variants.catalog.device import gpu_names
 
 pytestmark = pytest.mark.cluster
 
@@ -84,4 +85,18 @@ def test_a_port_in_use_is_an_error_of_one_line(own_catalog: Path, option: str, o
     assert run.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port}" in run.stderr
     assert f"another port with {option}" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.skipif(bool(gpu_names()), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_an_error_of_one_line(own_catalog: Path) -> None:
+    run = subprocess.run(
+        [PARETOSERVE, "up", "--catalog", own_catalog],
+        env=os.environ | {"PARETOSERVE_HOSTS__DEVICE": "cuda"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 2
+    assert "the device `cuda` needs an NVIDIA GPU, and this machine has none" in run.stderr
     assert "Traceback" not in run.stderr

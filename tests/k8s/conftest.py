@@ -1,4 +1,4 @@
-"""Fixtures: the manifests as `kubectl kustomize k8s/base` renders them."""
+"""Fixtures: the manifests as `kubectl kustomize k8s/base` and `k8s/gpu` render them."""
 
 from __future__ import annotations
 
@@ -69,11 +69,21 @@ class Rendered:
 
 @pytest.fixture(scope="session")
 def rendered() -> Rendered:
+    return render("base")
+
+
+@pytest.fixture(scope="session")
+def rendered_for_gpus() -> Rendered:
+    return render("gpu")
+
+
+def render(folder: str) -> Rendered:
+    """Render a folder of `k8s/`."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not installed; it renders the manifests")
     done = subprocess.run(
-        [kubectl, "kustomize", str(ROOT / "k8s" / "base")],
+        [kubectl, "kustomize", str(ROOT / "k8s" / folder)],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, ""), done.stderr

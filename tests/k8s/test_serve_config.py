@@ -128,6 +128,15 @@ def test_hosts_are_placed_as_configured(settings: Settings) -> None:
     assert deployment.ray_actor_options["num_cpus"] == settings.hosts.cpus
 
 
+def test_a_host_reserves_its_share_of_a_gpu_on_a_gpu_only(settings: Settings) -> None:
+    for device, expected in (("cpu", 0), ("cuda", 0.2)):
+        hosts = settings.hosts.model_copy(update={"device": device, "gpus": 0.2})
+        on_device = settings.model_copy(update={"hosts": hosts})
+        options = host_app(on_device, "int8", 3)._bound_deployment.ray_actor_options
+        assert options
+        assert options.get("num_gpus", 0) == expected
+
+
 def test_the_database_is_one_that_gateways_on_several_nodes_share(rendered: Rendered) -> None:
     (variable,) = [
         each for each in worker(rendered)["env"] if each["name"] == "PARETOSERVE_CONTROL__DATABASE"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from paretoserve.main import cli
+from variants.catalog.device import gpu_names
 
 
 def test_an_error_is_printed_literally() -> None:
@@ -45,3 +47,28 @@ def test_numbers_are_checked_before_anything_is_measured(
     result = CliRunner().invoke(cli, [verb, str(project), option, number])
     assert result.exit_code == 2
     assert f"Invalid value for '{option}': {message}" in result.output
+
+
+@pytest.mark.skipif(bool(gpu_names()), reason="this machine has a GPU")
+@pytest.mark.parametrize(
+    ("verb", "option", "variables"),
+    [
+        ("build", ["--device", "cuda"], {}),
+        ("measure", [], {"PARETOSERVE_HOSTS__DEVICE": "cuda"}),
+    ],
+)
+def test_a_device_that_is_not_there_is_an_error_before_anything_is_read(
+    tmp_path: Path, verb: str, option: list[str], variables: dict[str, str]
+) -> None:
+    (tmp_path / "recipes.yaml").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "paretoserve", verb, "recipes.yaml", *option],
+        cwd=tmp_path,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.strip().startswith("error: the device `cuda` needs an NVIDIA GPU")
+    assert [path.name for path in tmp_path.iterdir()] == ["recipes.yaml"]

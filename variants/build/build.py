@@ -21,6 +21,8 @@ from variants.build.check import load_checked_project
 from variants.build.runtime_choice import choose_runtime, observe_rows
 from variants.catalog import artifact
 from variants.catalog.catalog import Catalog, Model, ReportCard, Runtime, Variant
+from variants.catalog.device import Device
+from variants.catalog.hardware import hardware
 from variants.catalog.recipe import DENSE, Project, Recipe
 from variants.catalog.record import read_record
 from variants.catalog.sample_request import write_sample
@@ -47,6 +49,7 @@ class Measure(Protocol):
         split: Split,
         *,
         threads: int,
+        device: Device = "cpu",
         on_progress: PhaseCallback,
         only: Collection[str] | None = None,
     ) -> dict[str, ReportCard]:
@@ -64,18 +67,21 @@ def build(
     progress: Progress,
     only: Sequence[str] = (),
     threads: int = 1,
+    device: Device = "cpu",
     measure: Measure = measure,
 ) -> Catalog:
     """Build and measure the variants of a project into the folder `catalog`; return the catalog.
 
     Without `only`, all variants are built and replace the contents of the catalog. With `only`, the
     named variants (and dense, if the catalog has none) are added to it or replaced. `threads` is
-    the number of compute threads of a replica; training uses all threads of the machine. A variant
-    is replaced as a whole, in two renames: a reader sees the old one, none for a moment, and then
-    the new one.
+    the number of compute threads of a replica; training uses all threads of the machine. Variants
+    are measured on `device`, and techniques run on the CPU. A variant is replaced as a whole, in
+    two renames: a reader sees the old one, none for a moment, and then the new one.
 
-    Raises `ValueError` if the project has errors; this is checked before any variant is built.
+    Raises `ValueError` if the project has errors or the device is a GPU and there is none; this is
+    checked before any variant is built.
     """
+    hardware(threads, device)
     checked = load_checked_project(project_file)
     project, network, datasets = checked.project, checked.network, checked.datasets
     interface, recipes = checked.interface, checked.recipes
@@ -101,13 +107,21 @@ def build(
             for technique in techniques:
                 state = apply_technique(name, technique, state, datasets.training_data, progress)
             built[name] = make_variant(
-                drafts, name, project.recipes[name], state, datasets.training_data, threads=threads
+                drafts,
+                name,
+                project.recipes[name],
+                state,
+                datasets.training_data,
+                threads=threads,
+                device=device,
             )
         if DENSE not in built:
             built[DENSE] = read_record(Variant, catalog / DENSE / artifact.RECORD)
             (drafts / DENSE).symlink_to((catalog / DENSE).absolute())
 
-        for name, variant in _measure(drafts, model, built, datasets, threads, measure, progress):
+        for name, variant in _measure(
+            drafts, model, built, datasets, threads, device, measure, progress
+        ):
             artifact.write_record(drafts / name / artifact.RECORD, variant)
         if not is_addition:
             _clear(catalog, keep=recipes)
@@ -124,21 +138,24 @@ def measure_again(
     *,
     progress: Progress,
     threads: int = 1,
+    device: Device = "cpu",
     measure: Measure = measure,
 ) -> Catalog:
-    """Measure all variants of a catalog on this machine; return the catalog with the new cards.
+    """Measure all variants of a catalog on a device; return the catalog with the new cards.
 
     Report cards of other hardware are kept. After all variants are measured, their cards are
     written one variant after the other, dense first. Raises `ValueError` if the folder is not a
-    catalog, or if its model, weights or datasets are not the project's.
+    catalog, if its model, weights or datasets are not the project's, or if the device is a GPU and
+    there is none.
     """
+    hardware(threads, device)
     checked = load_checked_project(project_file)
     model = checked.model()
     require_same_model(Catalog.load(catalog), model, catalog)
     artifact.recover(catalog)
     variants = Catalog.load(catalog).variants
     for name, variant in _measure(
-        catalog, model, variants, checked.datasets, threads, measure, progress
+        catalog, model, variants, checked.datasets, threads, device, measure, progress
     ):
         artifact.write_record(catalog / name / artifact.RECORD, variant)
     return Catalog.load(catalog)
@@ -169,13 +186,14 @@ def make_variant(
     data: TrainingData,
     *,
     threads: int,
+    device: Device = "cpu",
 ) -> Variant:
     """Write the artifact of a compressed model to `folder`/<name>; return it without report cards.
 
-    A model with packed layers is served in the faster runtime, with this number of threads. The
-    artifact of dense also contains the original weights.
+    A model with packed layers is served in the runtime that is faster on the device, with this
+    number of threads. The artifact of dense also contains the original weights.
     """
-    state = choose_runtime(state, data.validation.samples, threads=threads)
+    state = choose_runtime(state, data.validation.samples, threads=threads, device=device)
     runner, files = create_artifact(state, data)
     if name == DENSE:
         files[plan.WEIGHTS] = safetensors.torch.save(plan.storable_tensors(state.network))
@@ -233,6 +251,7 @@ def _measure(
     variants: Mapping[str, Variant],
     datasets: Datasets,
     threads: int,
+    device: Device,
     measure: Measure,
     progress: Progress,
 ) -> list[tuple[str, Variant]]:
@@ -244,7 +263,15 @@ def _measure(
             tasks[phase] = progress.add_task(f"measuring {phase}", total=1.0)
         progress.update(tasks[phase], completed=share)
 
-    cards = measure(catalog, model, variants, datasets.test, threads=threads, on_progress=report)
+    cards = measure(
+        catalog,
+        model,
+        variants,
+        datasets.test,
+        threads=threads,
+        device=device,
+        on_progress=report,
+    )
     measured = []
     for name, card in cards.items():
         others = (c for c in variants[name].report_cards if c.hardware.key != card.hardware.key)

@@ -34,6 +34,8 @@ from variants.catalog.build_request import (
     BuildStage,
 )
 from variants.catalog.catalog import Catalog, Model, ReportCard, Variant
+from variants.catalog.device import Device, is_gpu
+from variants.catalog.hardware import hardware
 from variants.catalog.recipe import DENSE
 from variants.compression.techniques import resolve_all
 from variants.compression.techniques.recovery import Recover
@@ -62,6 +64,7 @@ def measure_quickly(
     split: Split,
     *,
     threads: int,
+    device: Device = "cpu",
     on_progress: PhaseCallback,
     only: Collection[str] | None = None,
 ) -> dict[str, ReportCard]:
@@ -69,7 +72,8 @@ def measure_quickly(
 
     The intervals of the speedups are wider for it, the quantiles of slow batches are from 30 calls,
     and the load time is that of one process. A batch that one thread computes is timed by the CPU
-    time of this thread, so that it does not count when other processes run.
+    time of this thread, so that it does not count when other processes run; not on a GPU, for which
+    the thread waits.
     """
     return measure(
         catalog,
@@ -77,14 +81,19 @@ def measure_quickly(
         variants,
         split,
         threads=threads,
+        device=device,
         on_progress=on_progress,
         only=only,
         seconds_per_point=0.3,
         processes=1,
         skip_slower_runtimes=True,
         least_calls=3,
-        clock=time.thread_time if threads == 1 else time.perf_counter,
+        clock=time.thread_time if _counts_cpu_time(threads, device) else time.perf_counter,
     )
+
+
+def _counts_cpu_time(threads: int, device: Device) -> bool:
+    return threads == 1 and not is_gpu(device)
 
 
 def build_generation(
@@ -97,6 +106,7 @@ def build_generation(
     """
     stages = _Stages(emit)
     stages.report("techniques", 0.0)
+    hardware(request.threads, request.device)  # raises if there is no such device
     if request.name == DENSE:
         raise ValueError("dense is the baseline of all measurements and cannot be built again")
     techniques = resolve_all(request.recipe)
@@ -123,7 +133,13 @@ def build_generation(
 
     with artifact.draft_folder(request.catalog, prefix=f"{request.name}-") as drafts:
         variant = make_variant(
-            drafts, request.name, request.recipe, state, data, threads=request.threads
+            drafts,
+            request.name,
+            request.recipe,
+            state,
+            data,
+            threads=request.threads,
+            device=request.device,
         )
         (drafts / DENSE).symlink_to((request.catalog / DENSE).absolute())
         cards = measure(
@@ -132,10 +148,13 @@ def build_generation(
             {DENSE: catalog.variants[DENSE], request.name: variant},
             checked.datasets.test,
             threads=request.threads,
+            device=request.device,
             on_progress=stages.report_phase,
             only=(request.name,),
         )
-        notes = (*variant.notes, CPU_TIME_NOTE) if request.threads == 1 else variant.notes
+        notes = variant.notes
+        if _counts_cpu_time(request.threads, request.device):
+            notes = (*notes, CPU_TIME_NOTE)
         measured = variant.model_copy(
             update={"report_cards": (cards[request.name],), "notes": notes}
         )

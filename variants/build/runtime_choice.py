@@ -10,6 +10,7 @@ INT8 graph, and the kernels are those of packed INT8 weights.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from statistics import geometric_mean
@@ -19,12 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from variants.catalog.device import Device, is_gpu
 from variants.catalog.kernels import KernelTable
 from variants.compression.export import TOLERANCE, export_state, relative_difference
 from variants.compression.sparsity.layers import computes_linear
 from variants.model.dataset import Samples, count, rows
 from variants.model.forward import outputs, tensors
 from variants.model.state import CompressionState, unpacked_notes
+from variants.runtime.gpu.device import require_cuda
+from variants.runtime.gpu.dispatch import measure_layers
+from variants.runtime.gpu.network import use_gpu
 from variants.runtime.kernels.packing import MAX_INPUTS_INT8
 from variants.runtime.onnx import OnnxRunner
 from variants.runtime.plan import make_plan
@@ -44,8 +49,10 @@ _CHECKED_SAMPLES: Final = 16
 _CONVS: Final = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
-def choose_runtime(state: CompressionState, samples: Samples, *, threads: int) -> CompressionState:
-    """Return the state that is served faster: with packed layers, or with the ONNX graph.
+def choose_runtime(
+    state: CompressionState, samples: Samples, *, threads: int, device: Device = "cpu"
+) -> CompressionState:
+    """Return the state that a device serves faster: with packed layers, or with the ONNX graph.
 
     `samples` are not test samples. With `packing` set to `always` or `never`, nothing is timed.
     States without packed layers are left as they are, and so are graphs other than those of
@@ -78,13 +85,17 @@ def choose_runtime(state: CompressionState, samples: Samples, *, threads: int) -
         torch.set_num_threads(threads)
         runner, table = _with_kernels(packed, observed, threads)
         _require_equal(packed, _exact_runner(packed, observed, threads, runner), samples)
+        if is_gpu(device):  # the layers were compared above, and each product is when it is loaded
+            runner, table = _on_gpu(packed, observed, threads, device)
         if state.packing == "always":
             return _with_notes(packed, _describe(table))
         try:
             graph = state.graph or export_state(state, samples).SerializeToString()
         except ValueError as error:
             return _with_notes(packed, _describe(table), f"there is no ONNX graph: {error}")
-        speedup = _speedup(OnnxRunner(graph, threads=threads), runner, samples, threads)
+        graph_runner = OnnxRunner(graph, threads=threads, device=device)
+        clock = time.perf_counter if is_gpu(device) else choose_clock(threads)
+        speedup = _speedup(graph_runner, runner, samples, clock)
     finally:
         torch.set_num_threads(threads_before)
     ratio = f"{speedup:.2f} times as fast as its ONNX graph over batch sizes 1 to {BATCH_SIZES[-1]}"
@@ -180,6 +191,17 @@ def _with_kernels(
     return TorchRunner(network, state.interface, threads=threads), table
 
 
+def _on_gpu(
+    state: CompressionState, observed: Mapping[str, int], threads: int, device: Device
+) -> tuple[Runner, KernelTable]:
+    """Return a runner of the packed layers on the GPU."""
+    plan, stored = make_plan(state.network, state.packed, quantized=state.quantized, rows=observed)
+    network = copy.deepcopy(state.network).eval()
+    layers = sparse_layers(network, plan, stored)
+    table = use_gpu(network, layers, measure_layers(layers, require_cuda()))
+    return TorchRunner(network, state.interface, threads=threads, device=device), table
+
+
 def _exact_runner(
     state: CompressionState, observed: Mapping[str, int], threads: int, runner: Runner
 ) -> Runner:
@@ -207,9 +229,8 @@ def _require_equal(state: CompressionState, runner: Runner, samples: Samples) ->
             )
 
 
-def _speedup(graph: Runner, packed: Runner, samples: Samples, threads: int) -> float:
+def _speedup(graph: Runner, packed: Runner, samples: Samples, clock: Callable[[], float]) -> float:
     """Return the geometric mean over the batch sizes of the graph's time over the packed one's."""
-    clock = choose_clock(threads)
     ratios = []
     for size in BATCH_SIZES:
         batch = rows(samples, np.arange(size) % count(samples))

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter
 
+from variants.catalog.device import Device
 from variants.catalog.recipe import Recipe, VariantName
 from variants.catalog.record import Record
 
@@ -29,6 +30,8 @@ class BuildRequest(Record):
     recipe: Recipe
     threads: int = Field(default=1, ge=1)
     """Compute threads of a replica, with which the variant is measured."""
+    device: Device = "cpu"
+    """The device of a replica, on which the variant is measured."""
 
 
 class BuildProgress(Record):

@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeAlias
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
+from variants.catalog.device import Device
 from variants.catalog.kernels import KernelTable
 from variants.catalog.recipe import DENSE, Recipe, Reference, VariantName
 from variants.catalog.record import Record, read_record
@@ -163,6 +164,9 @@ class Hardware(Record):
     processor: str
     flags: tuple[str, ...]
     threads: int = Field(ge=1)
+    device: Device = "cpu"
+    gpu: str | None = None
+    """Name of the GPU; None on the device `cpu`."""
 
 
 class ReportCard(Record):
@@ -199,6 +203,13 @@ class ReportCard(Record):
     """Largest growth in that process; None if the system does not report it."""
     kernels: KernelTable | None = None
     """The kernels of the sparse layers; None for a variant that does not run in torch."""
+    provider: str | None = None
+    """What executed the variant, such as `CUDAExecutionProvider` (`variants.catalog.device`). None
+    on cards from before this was recorded, which are all of the CPU."""
+    elsewhere: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    """On a GPU, the operators of the graph that another provider ran, by the name of it."""
+    gpu_bytes: int | None = Field(default=None, ge=0)
+    """Growth of the memory in use on the GPU, with the CUDA context; None on the device `cpu`."""
 
     @field_validator("latencies")
     @classmethod

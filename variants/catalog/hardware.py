@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from variants.catalog.catalog import Hardware
+from variants.catalog.device import DRIVER, Device, gpu_names, is_gpu
 
 CPUINFO: Final = Path("/proc/cpuinfo")
 
@@ -38,25 +39,37 @@ _DECORATION: Final = re.compile(
 )
 
 
-def hardware(threads: int, cpuinfo: Path = CPUINFO) -> Hardware:
+def hardware(
+    threads: int, device: Device = "cpu", *, cpuinfo: Path = CPUINFO, driver: Path = DRIVER
+) -> Hardware:
     """Return the hardware of this machine with `threads` compute threads per replica.
 
     The key is the simplified processor name and the thread count, such as `amd-epyc-9r45-t1`. Names
     without a digit do not identify a model (virtual machines often report `AMD EPYC`), so the
-    family and model numbers are appended: `amd-epyc-f26m2-t1`.
+    family and model numbers are appended: `amd-epyc-f26m2-t1`. On a GPU its name and the device
+    follow, such as `amd-epyc-9r45-t1-nvidia-h200-cuda`, since a small batch also takes CPU time.
 
-    Raises `ValueError` if `threads` is below 1.
+    Raises `ValueError` if `threads` is below 1, or if the device is a GPU and there is none.
     """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
+    gpu = " + ".join(gpu_names(driver)) if is_gpu(device) else None
+    if gpu == "":
+        raise ValueError(
+            f"the device `{device}` needs an NVIDIA GPU, and this machine has none: neither "
+            f"{driver} nor nvidia-smi names one; install the driver, or use the device `cpu`"
+        )
     fields = _first_processor(cpuinfo.read_text() if cpuinfo.is_file() else "")
     processor = _processor(fields)
     machine_flags = f"{fields.get('flags', '')} {fields.get('Features', '')}".split()
     return Hardware(
-        key=f"{_slug(processor, fields)}-t{threads}",
+        key=f"{_slug(processor, fields)}-t{threads}"
+        + ("" if gpu is None else f"-{_words(gpu)}-{device}"),
         processor=processor,
         flags=tuple(flag for flag in FLAGS if flag in machine_flags),
         threads=threads,
+        device=device,
+        gpu=gpu,
     )
 
 
@@ -91,4 +104,8 @@ def _slug(processor: str, fields: dict[str, str]) -> str:
     name = _DECORATION.sub(" ", processor)
     if not re.search(r"\d", name) and {"cpu family", "model"} <= fields.keys():
         name = f"{name} f{fields['cpu family']}m{fields['model']}"
-    return "-".join(re.findall(r"[a-z0-9]+", name.lower())) or "unknown"
+    return _words(name) or "unknown"
+
+
+def _words(name: str) -> str:
+    return "-".join(re.findall(r"[a-z0-9]+", name.lower()))

@@ -27,11 +27,15 @@ class KernelChoice(Record):
     rows: int = Field(ge=1)
     """The number of rows that was measured."""
     kernel: str
-    """`dense`, `packed dense`, or an algorithm of the layer's sparse operator."""
+    """`dense`, `packed dense`, or an algorithm of the layer's sparse operator. On a GPU `dense`,
+    `dense` with an arithmetic, such as `dense bfloat16`, or `2:4`."""
     seconds: float = Field(gt=0)
     """Median time of this kernel."""
     dense_s: float = Field(gt=0)
-    """Median time of torch's dense product of the same size, in FP32."""
+    """Median time of torch's dense product of the same size, in FP32; on a GPU of the fastest
+    dense product, which may have fewer bits."""
+    algorithm: int | None = None
+    """Algorithm of cuSPARSELt; None for all other kernels."""
 
     @property
     def speedup(self) -> float:
@@ -74,7 +78,8 @@ class KernelTable(Record):
     """The kernels of a network, measured with one instruction set."""
 
     instruction_set: str
-    """Instruction set of the compiled library; empty if there is none."""
+    """Instruction set of the compiled library; empty if there is none. On a GPU, its name and the
+    version of cuSPARSELt."""
     missing: str = ""
     """Why there are no compiled kernels; empty if there are."""
     layers: Mapping[str, LayerKernels]

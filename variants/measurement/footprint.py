@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -28,8 +28,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from variants.catalog.catalog import LoadTime, Model, Variant
+from variants.catalog.device import Device, is_gpu
 from variants.catalog.kernels import KernelTable
 from variants.catalog.record import Record
+from variants.measurement.gpu_memory import used_bytes
 from variants.measurement.profiling import BATCH_SIZES
 from variants.model.dataset import Samples, count, rows
 from variants.runtime.runner import load_runner
@@ -50,6 +52,8 @@ class Footprint(Record):
     load: LoadTime
     resident_bytes: int
     peak_bytes: int | None
+    gpu_bytes: int | None
+    elsewhere: Mapping[str, tuple[str, ...]]
 
 
 class ProcessRequest(Record):
@@ -59,6 +63,7 @@ class ProcessRequest(Record):
     model: Model
     variant: Variant
     threads: int
+    device: Device = "cpu"
     kernels: KernelTable | None
     batch_sizes: tuple[int, ...]
     samples: Path
@@ -71,6 +76,9 @@ class ProcessMeasurement(Record):
     load_s: float = Field(gt=0)
     resident_bytes: int = Field(ge=0)
     peak_bytes: int | None = Field(ge=0)
+    gpu_bytes: int | None = Field(default=None, ge=0)
+    elsewhere: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    """On a GPU, the operators of the graph that another provider runs, by the name of it."""
 
 
 def measure_footprint(
@@ -80,6 +88,7 @@ def measure_footprint(
     samples: Samples,
     *,
     threads: int,
+    device: Device = "cpu",
     batch_sizes: Sequence[int] = BATCH_SIZES,
     processes: int = PROCESSES,
     kernels: KernelTable | None = None,
@@ -100,6 +109,7 @@ def measure_footprint(
             model=model,
             variant=variant,
             threads=threads,
+            device=device,
             kernels=kernels,
             batch_sizes=tuple(batch_sizes),
             samples=file,
@@ -107,12 +117,15 @@ def measure_footprint(
         measurements = [_run_child(request) for _ in range(processes)]
     load_s = [each.load_s for each in measurements]
     peaks = [each.peak_bytes for each in measurements if each.peak_bytes is not None]
+    gpu = [each.gpu_bytes for each in measurements if each.gpu_bytes is not None]
     return Footprint(
         load=LoadTime(
             median_s=median(load_s), least_s=min(load_s), most_s=max(load_s), processes=processes
         ),
         resident_bytes=int(median(each.resident_bytes for each in measurements)),
         peak_bytes=int(median(peaks)) if peaks else None,
+        gpu_bytes=int(median(gpu)) if gpu else None,
+        elsewhere=measurements[0].elsewhere,
     )
 
 
@@ -125,6 +138,7 @@ def measure_this_process(request: ProcessRequest) -> ProcessMeasurement:
     has_peak = _reset_peak()
     process = psutil.Process()
     before = process.memory_info().rss
+    gpu_before = used_bytes() if is_gpu(request.device) else None
 
     started = time.perf_counter()
     runner = load_runner(
@@ -132,6 +146,7 @@ def measure_this_process(request: ProcessRequest) -> ProcessMeasurement:
         request.model,
         request.variant,
         threads=request.threads,
+        device=request.device,
         kernels=request.kernels,
     )
     runner(rows(samples, slice(0, 1)))
@@ -146,6 +161,8 @@ def measure_this_process(request: ProcessRequest) -> ProcessMeasurement:
         load_s=load_s,
         resident_bytes=max(0, process.memory_info().rss - before),
         peak_bytes=max(0, _peak() - before) if has_peak else None,
+        gpu_bytes=None if gpu_before is None else max(0, used_bytes() - gpu_before),
+        elsewhere=getattr(runner, "elsewhere", {}),
     )
 
 

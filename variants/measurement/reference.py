@@ -13,6 +13,7 @@ import safetensors.torch
 
 from variants.catalog import artifact
 from variants.catalog.catalog import File, Model, Runtime, Variant
+from variants.catalog.device import Device
 from variants.model.loading import load_network
 from variants.runtime.plan import WEIGHTS
 from variants.runtime.runner import Runner, load_runner
@@ -20,16 +21,16 @@ from variants.runtime.torch import TorchRunner
 
 
 def dense_loaders(
-    catalog: Path, model: Model, dense: Variant, *, threads: int
+    catalog: Path, model: Model, dense: Variant, *, threads: int, device: Device = "cpu"
 ) -> dict[Runtime, Callable[[], Runner]]:
     """Return a loader for each runtime that can run dense, first the one of its artifact."""
     loaders: dict[Runtime, Callable[[], Runner]] = {
-        dense.runner: partial(load_runner, catalog, model, dense, threads=threads)
+        dense.runner: partial(load_runner, catalog, model, dense, threads=threads, device=device)
     }
     weights = next((file for file in dense.files if file.name == WEIGHTS), None)
     if dense.runner != "torch" and weights is not None:
         loaders["torch"] = partial(
-            _load_torch, catalog / dense.name, model, weights, threads=threads
+            _load_torch, catalog / dense.name, model, weights, threads=threads, device=device
         )
     return loaders
 
@@ -47,7 +48,9 @@ def slower_runtimes(dense: Variant, hardware_key: str) -> frozenset[Runtime]:
     return frozenset(measured - fastest - {dense.runner})
 
 
-def _load_torch(folder: Path, model: Model, weights: File, *, threads: int) -> Runner:
+def _load_torch(
+    folder: Path, model: Model, weights: File, *, threads: int, device: Device
+) -> Runner:
     network = load_network(model.factory)
     network.load_state_dict(safetensors.torch.load(artifact.read(folder, weights)))
-    return TorchRunner(network, model, threads=threads)
+    return TorchRunner(network, model, threads=threads, device=device)

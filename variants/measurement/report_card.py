@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 
 from variants.catalog.catalog import AnswerComparison, Interval, Macs, Model, ReportCard, Variant
+from variants.catalog.device import Device, provider
 from variants.catalog.hardware import hardware, libraries
 from variants.catalog.recipe import DENSE
 from variants.measurement.evaluation import accuracy, accuracy_difference, agreement, compute_scores
@@ -53,6 +54,7 @@ def measure(
     split: Split,
     *,
     threads: int = 1,
+    device: Device = "cpu",
     seconds_per_point: float = SECONDS_PER_POINT,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     processes: int = PROCESSES,
@@ -65,28 +67,38 @@ def measure(
 ) -> dict[str, ReportCard]:
     """Measure variants whose artifacts are in the folder `catalog`. `dense` must be among them.
 
-    `split` contains the test samples. Most time is spent on latency: `seconds_per_point` for each
-    variant and batch size. Load time and memory are measured in this number of `processes` each.
-    With `only`, just these variants get report cards; the others serve for comparison. With
-    `skip_slower_runtimes`, runtimes in which the present card of dense was slower at every batch
-    size are not timed again. `least_calls` and `clock` are those of `profile`.
+    `split` contains the test samples. Everything is measured on `device`. Most time is spent on
+    latency: `seconds_per_point` for each variant and batch size. Load time and memory are measured
+    in this number of `processes` each. With `only`, just these variants get report cards; the
+    others serve for comparison. With `skip_slower_runtimes`, runtimes in which the present card of
+    dense was slower at every batch size are not timed again. `least_calls` and `clock` are those of
+    `profile`.
 
-    Raises `ValueError` if `dense` is missing, there are no samples, or an artifact is damaged.
+    Raises `ValueError` if `dense` is missing, there are no samples, an artifact is damaged, or the
+    device cannot be used.
     """
     if DENSE not in variants:
         raise ValueError("`dense` must be measured with the variants that are compared with it")
     if len(split) == 0:
         raise ValueError("there are no test samples to measure on")
 
-    machine = hardware(threads)
+    machine = hardware(threads, device)
     circumstances = provenance(Path.cwd(), seed=seed)
     now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
     kernels = {
-        name: measure_kernels(catalog, model, variant, threads=threads)
+        name: measure_kernels(catalog, model, variant, threads=threads, device=device)
         for name, variant in variants.items()
     }
     loaders = {
-        name: partial(load_runner, catalog, model, variant, threads=threads, kernels=kernels[name])
+        name: partial(
+            load_runner,
+            catalog,
+            model,
+            variant,
+            threads=threads,
+            device=device,
+            kernels=kernels[name],
+        )
         for name, variant in variants.items()
     }
     evaluations = _evaluate(loaders, model, split, seed, on_progress)
@@ -94,7 +106,9 @@ def measure(
     skipped = slower_runtimes(variants[DENSE], machine.key) if skip_slower_runtimes else ()
     dense = {
         runtime: (DENSE if runtime == variants[DENSE].runner else f"{DENSE} in {runtime}", load)
-        for runtime, load in dense_loaders(catalog, model, variants[DENSE], threads=threads).items()
+        for runtime, load in dense_loaders(
+            catalog, model, variants[DENSE], threads=threads, device=device
+        ).items()
         if runtime not in skipped
     }
     latencies = profile(
@@ -120,6 +134,7 @@ def measure(
             variant,
             split.samples,
             threads=threads,
+            device=device,
             batch_sizes=batch_sizes,
             processes=processes,
             kernels=kernels[name],
@@ -146,6 +161,9 @@ def measure(
             resident_bytes=footprint.resident_bytes,
             peak_bytes=footprint.peak_bytes,
             kernels=kernels[name],
+            provider=provider(variant.runner, device),
+            elsewhere=footprint.elsewhere,
+            gpu_bytes=footprint.gpu_bytes,
         )
         on_progress("memory", completed / len(wanted))
     return cards

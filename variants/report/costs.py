@@ -173,9 +173,11 @@ def _storage(cards: Cards) -> Section:
 
 
 def _memory(cards: Cards) -> Section:
+    is_on_gpu = any(card.gpu_bytes is not None for card in cards.values())
+    columns = ("variant", "load, ms", "min", "max", "resident, MB", "peak, MB")
     return Section(
         "Load time and memory",
-        ("variant", "load, ms", "min", "max", "resident, MB", "peak, MB"),
+        (*columns, "GPU, MB") if is_on_gpu else columns,
         tuple(
             (
                 name,
@@ -184,10 +186,12 @@ def _memory(cards: Cards) -> Section:
                 milliseconds(card.load.most_s),
                 megabytes(card.resident_bytes),
                 megabytes(card.peak_bytes),
+                *((megabytes(card.gpu_bytes),) if is_on_gpu else ()),
             )
             for name, card in cards.items()
         ),
         is_last_column_text=False,
         note="In fresh processes, after imports. Load: median time from loading to the first "
-        "answer. Memory: growth after running every batch size, and peak growth.",
+        "answer. Memory: growth after running every batch size, and peak growth."
+        + (" GPU: growth of the memory in use there, by all processes." if is_on_gpu else ""),
     )

@@ -22,8 +22,8 @@ def kernel_sections(cards: Cards) -> Iterator[Section]:
         is_last_column_text=True,
         note=" ".join(
             (
-                "In parentheses: time of torch's dense FP32 product of the layer over that of the "
-                "kernel.",
+                "In parentheses: time of torch's dense FP32 product of the layer, on a GPU of the "
+                "fastest dense product, over that of the kernel.",
                 *dict.fromkeys(_library(table) for table in tables.values()),
             )
         ),

@@ -90,7 +90,7 @@ def sections(catalog: Catalog, hardware_key: str) -> Iterator[Section]:
     yield from cost_sections(cards)
     yield from kernel_sections(cards)
     variants = [catalog.variants[name] for name in cards]
-    yield _recipes(variants)
+    yield _recipes(variants, cards)
     if notes := [(variant.name, note) for variant in variants for note in variant.notes]:
         yield Section("Notes", ("variant", "note"), tuple(notes), is_last_column_text=True)
     yield _measurement(catalog.model, cards)
@@ -131,7 +131,7 @@ def _median(latency: BatchLatency | None) -> str:
     return f"{milliseconds(latency.p50_s)} ({latency.speedup.value:.2f}x)"
 
 
-def _recipes(variants: list[Variant]) -> Section:
+def _recipes(variants: list[Variant], cards: Cards) -> Section:
     def recipe(variant: Variant) -> str:
         steps = []
         for step in variant.recipe:
@@ -141,10 +141,22 @@ def _recipes(variants: list[Variant]) -> Section:
 
     return Section(
         "Recipes",
-        ("variant", "runtime", "recipe"),
-        tuple((variant.name, variant.runner, recipe(variant)) for variant in variants),
+        ("variant", "runtime", "provider", "recipe"),
+        tuple(
+            (variant.name, variant.runner, _provider(cards[variant.name]), recipe(variant))
+            for variant in variants
+        ),
         is_last_column_text=True,
+        note=" ".join(
+            f"Of {name}, {provider} runs {', '.join(operators)}."
+            for name, card in cards.items()
+            for provider, operators in card.elsewhere.items()
+        ),
     )
+
+
+def _provider(card: ReportCard) -> str:
+    return (card.provider or NO_VALUE).removesuffix("ExecutionProvider")
 
 
 def _measurement(model: Model, cards: Cards) -> Section:
@@ -162,6 +174,7 @@ def _measurement(model: Model, cards: Cards) -> Section:
                 distinct(*(" ".join(card.hardware.flags) or "unknown" for card in all_cards)),
             ),
             ("threads", distinct(*(f"{card.hardware.threads}" for card in all_cards))),
+            ("GPU", distinct(*(card.hardware.gpu or "none used" for card in all_cards))),
             ("load average", distinct(*(_load(card) for card in all_cards))),
             ("libraries", distinct(*(_versions(card) for card in all_cards))),
             ("commit", distinct(*(card.provenance.commit or "unknown" for card in all_cards))),

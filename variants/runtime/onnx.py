@@ -1,8 +1,10 @@
-"""Runner of ONNX variants: onnxruntime on the CPU. This module does not import torch."""
+"""Runner of ONNX variants: onnxruntime on any device. This module does not import torch."""
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import logging
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
@@ -15,9 +17,14 @@ from numpy.typing import NDArray
 from variants.catalog import artifact
 from variants.catalog.catalog import Variant
 from variants.catalog.datatype import NUMPY
+from variants.catalog.device import Device, provider
 from variants.catalog.hardware import hardware
-from variants.runtime.runner import Runner, Tensors
+from variants.runtime.cache import cache_folder
+from variants.runtime.execution_provider import elsewhere, open_session
+from variants.runtime.runner import Tensors
 from variants.runtime.saturation import saturates
+
+_LOGGER: Final = logging.getLogger(__name__)
 
 FILE = "model.onnx"
 _ERRORS = 3
@@ -58,17 +65,28 @@ class OnnxRunner:
     BYTES are passed as strings. Inputs that are not UTF-8 raise `ValueError`.
     """
 
-    def __init__(self, model: Path | bytes, *, threads: int) -> None:
+    def __init__(
+        self, model: Path | bytes, *, threads: int, device: Device = "cpu", sha256: str = ""
+    ) -> None:
         """Load a model. If it is given as bytes, onnxruntime keeps a second copy in memory.
 
-        Raises `ValueError` for a model with BYTES inputs and BF16 outputs: onnxruntime supports
-        strings only as numpy arrays, and BF16 only without numpy.
+        `sha256` is the hash of the model, if it is known.
+
+        Raises `ValueError` if onnxruntime cannot use the device, and for a model with BYTES inputs
+        and BF16 outputs: onnxruntime supports strings only as numpy arrays, and BF16 only without
+        numpy.
         """
-        self._session = onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else str(model),
-            session_options(threads, hardware(1).flags),
-            providers=["CPUExecutionProvider"],
-        )
+        options = session_options(threads, hardware(1).flags)
+        self._session = open_session(model, options, device, _engines(model, device, sha256))
+        self.elsewhere = elsewhere(self._session, device)
+        """On a GPU, the operators that another provider runs, by the name of that provider."""
+        for other, operators in self.elsewhere.items():
+            _LOGGER.warning(
+                "%s does not run all of this graph; %s runs %s",
+                provider("onnx", device),
+                other,
+                ", ".join(operators),
+            )
         self._outputs = [output.name for output in self._session.get_outputs()]
         input_types = {tensor.type for tensor in self._session.get_inputs()}
         output_types = {tensor.type for tensor in self._session.get_outputs()}
@@ -104,13 +122,23 @@ class OnnxRunner:
         ]
 
 
-def load_onnx(folder: Path, variant: Variant, *, threads: int) -> Runner:
+def load_onnx(
+    folder: Path, variant: Variant, *, threads: int, device: Device = "cpu"
+) -> OnnxRunner:
     """Load the `model.onnx` of the variant in `folder` after verifying its hash."""
     file = next((file for file in variant.files if file.name == FILE), None)
     if file is None:
         raise ValueError(f"{folder}: the variant lists no {FILE}")
     artifact.read(folder, file)
-    return OnnxRunner(folder / FILE, threads=threads)
+    return OnnxRunner(folder / FILE, threads=threads, device=device, sha256=file.sha256)
+
+
+def _engines(model: Path | bytes, device: Device, sha256: str) -> Path:
+    """Return the folder of the engines of a model, which no other model shares."""
+    if device == "tensorrt" and not sha256:
+        content = model if isinstance(model, bytes) else model.read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+    return cache_folder() / "tensorrt" / sha256
 
 
 def _ort_input(array: NDArray[Any]) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 
 from variants.catalog.catalog import Model, Variant
+from variants.catalog.device import Device
 from variants.catalog.kernels import KernelTable
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
@@ -25,20 +26,23 @@ def load_runner(
     variant: Variant,
     *,
     threads: int,
+    device: Device = "cpu",
     kernels: KernelTable | None = None,
 ) -> Runner:
-    """Load a variant of the catalog in this folder, with this number of compute threads.
+    """Load a variant of the catalog in this folder onto a device.
 
-    `kernels` are the kernels of its sparse layers; by default those of its report card for this
-    hardware, and measured now if there is none. Verifies the hash of every file. Raises
-    `ValueError` with the missing or damaged file. The torch runner sets the number of threads for
+    `threads` is the number of compute threads on the CPU. `kernels` are the kernels of its sparse
+    layers; by default those of its report card for this hardware, and measured now if there is
+    none. Verifies the hash of every file. Raises `ValueError` with the missing or damaged file, or
+    with the reason why the device cannot be used. The torch runner sets the number of threads for
     the whole process.
     """
-    return load_artifact(catalog / variant.name, model, variant, threads=threads, kernels=kernels)
+    folder = catalog / variant.name
+    return load_artifact(folder, model, variant, threads=threads, device=device, kernels=kernels)
 
 
 def measure_kernels(
-    catalog: Path, model: Model, variant: Variant, *, threads: int
+    catalog: Path, model: Model, variant: Variant, *, threads: int, device: Device = "cpu"
 ) -> KernelTable | None:
     """Time the kernels of a variant's sparse layers on this machine.
 
@@ -48,7 +52,8 @@ def measure_kernels(
         return None
     from variants.runtime.torch import measure_torch_kernels
 
-    return measure_torch_kernels(catalog / variant.name, model, variant, threads=threads)
+    folder = catalog / variant.name
+    return measure_torch_kernels(folder, model, variant, threads=threads, device=device)
 
 
 def load_artifact(
@@ -57,6 +62,7 @@ def load_artifact(
     variant: Variant,
     *,
     threads: int,
+    device: Device = "cpu",
     kernels: KernelTable | None = None,
 ) -> Runner:
     """Load a variant whose files are in `folder`, such as one of its generations.
@@ -67,8 +73,10 @@ def load_artifact(
         case "onnx":
             from variants.runtime.onnx import load_onnx
 
-            return load_onnx(folder, variant, threads=threads)
+            return load_onnx(folder, variant, threads=threads, device=device)
         case "torch":
             from variants.runtime.torch import load_torch
 
-            return load_torch(folder, model, variant, threads=threads, kernels=kernels)
+            return load_torch(
+                folder, model, variant, threads=threads, device=device, kernels=kernels
+            )

@@ -17,10 +17,14 @@ from torch import nn
 from variants.catalog import artifact
 from variants.catalog.catalog import Model, Variant
 from variants.catalog.datatype import NUMPY
+from variants.catalog.device import Device, is_gpu
 from variants.catalog.hardware import hardware
 from variants.catalog.kernels import KernelTable
 from variants.model.loading import load_network
 from variants.model.state import Interface
+from variants.runtime.gpu.device import require_cuda
+from variants.runtime.gpu.dispatch import measure_layers
+from variants.runtime.gpu.network import use_gpu
 from variants.runtime.memory import return_freed_memory
 from variants.runtime.plan import PLAN, WEIGHTS, Plan, restore
 from variants.runtime.runner import Runner, Tensors
@@ -29,21 +33,36 @@ from variants.runtime.sparse.network import describe_layers, sparse_layers, use_
 
 
 class TorchRunner:
-    """Runs a network in evaluation mode with named inputs and outputs."""
+    """Runs a network in evaluation mode with named inputs and outputs.
 
-    def __init__(self, network: nn.Module, interface: Model | Interface, *, threads: int) -> None:
+    A call copies the inputs to the device and the outputs back, and so ends when the device is
+    done. Evaluation draws no random numbers, so no seed is set.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        interface: Model | Interface,
+        *,
+        threads: int,
+        device: Device = "cpu",
+    ) -> None:
+        """Move the network to the device; raises `ValueError` if torch cannot use it."""
         torch.set_num_threads(threads)
-        self._network = network.eval()
+        self._device = require_cuda() if is_gpu(device) else torch.device("cpu")
+        self._network = network.to(self._device).eval()
         self._inputs = [spec.name for spec in interface.inputs]
         self._outputs = [spec.name for spec in interface.outputs]
 
     def __call__(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """Run one batch."""
         with torch.inference_mode():
-            outputs = self._network(*(_tensor(inputs[name]) for name in self._inputs))
+            tensors = (_tensor(inputs[name]).to(self._device) for name in self._inputs)
+            outputs = self._network(*tensors)
         if isinstance(outputs, torch.Tensor):
             outputs = (outputs,)
-        return {name: _array(output) for name, output in zip(self._outputs, outputs, strict=True)}
+        named = zip(self._outputs, outputs, strict=True)
+        return {name: _array(output.cpu()) for name, output in named}
 
 
 def load_torch(
@@ -52,6 +71,7 @@ def load_torch(
     variant: Variant,
     *,
     threads: int,
+    device: Device = "cpu",
     kernels: KernelTable | None = None,
 ) -> Runner:
     """Rebuild the network of the variant in `folder` after verifying the hashes of its files.
@@ -60,20 +80,21 @@ def load_torch(
     hardware. If there is none, they are timed now.
     """
     if kernels is None:
-        card = variant.report_card(hardware(threads).key)
+        card = variant.report_card(hardware(threads, device).key)
         kernels = None if card is None else card.kernels
     torch.set_num_threads(threads)
-    network = _with_kernels(folder, model, variant, kernels)
+    network = _with_kernels(folder, model, variant, device, kernels)
     return_freed_memory()
-    return TorchRunner(network, model, threads=threads)
+    return TorchRunner(network, model, threads=threads, device=device)
 
 
 def _with_kernels(
-    folder: Path, model: Model, variant: Variant, kernels: KernelTable | None
+    folder: Path, model: Model, variant: Variant, device: Device, kernels: KernelTable | None
 ) -> nn.Module:
     """Return the network of a variant with kernels. Nothing refers to the dense weights then."""
     network, plan, tensors = load_rebuilt(folder, model, variant)
-    use_kernels(network, sparse_layers(network, plan, tensors), kernels)
+    use = use_gpu if is_gpu(device) else use_kernels
+    use(network, sparse_layers(network, plan, tensors), kernels)
     return network
 
 
@@ -94,7 +115,7 @@ def load_rebuilt(
 
 
 def measure_torch_kernels(
-    folder: Path, model: Model, variant: Variant, *, threads: int
+    folder: Path, model: Model, variant: Variant, *, threads: int, device: Device = "cpu"
 ) -> KernelTable:
     """Time the kernels of the sparse layers of the variant in `folder` on this machine.
 
@@ -102,7 +123,8 @@ def measure_torch_kernels(
     """
     network, plan, tensors = load_rebuilt(folder, model, variant)
     torch.set_num_threads(threads)
-    table = measure_kernels(sparse_layers(network, plan, tensors))
+    layers = sparse_layers(network, plan, tensors)
+    table = measure_layers(layers, require_cuda()) if is_gpu(device) else measure_kernels(layers)
     return describe_layers(network, table)
 
 

@@ -45,6 +45,7 @@ def metadata_schemas(model: Model, variants: Sequence[str]) -> dict[str, Schema]
                     count=_count("Batches that its live replicas can run at the same time."),
                 )
             ),
+            parameters={"type": "object"},
             dynamic_batching={"type": "object"},
         ),
         "Statistics": _object(model_stats=_list(_statistics(name, variant))),

@@ -11,6 +11,7 @@ from loadtests.live.fault_injection import HostKiller, list_ready_hosts
 from serving.gateway.description import HostDescription
 from tests.service import RunningService
 from tests.waiting import GIVE_UP_S
+from variants.catalog.device import PROVIDERS
 
 
 class Hosts:
@@ -28,7 +29,10 @@ class Hosts:
         return {(name, 1): f"v-{name}-g1" for name in ("dense", "int8", "broken")}
 
     async def describe(self, app: str) -> list[HostDescription]:
-        return [HostDescription(f"tcp://{pid}", pid, 0, None) for pid in self.pids[app]]
+        return [
+            HostDescription(f"tcp://{pid}", pid, 0, None, PROVIDERS["cpu"])
+            for pid in self.pids[app]
+        ]
 
     async def failure(self, app: str) -> str | None:
         return None

@@ -16,6 +16,7 @@ from serving.control.state import Job
 from serving.control.store.store import Store
 from serving.errors import NotReady
 from variants.catalog import generations
+from variants.catalog.device import Device, gpu_names
 from variants.catalog.recipe import Recipe, Step
 
 RECIPE: Recipe = (Step(technique="int8", parameters={"samples": 64}),)
@@ -39,6 +40,7 @@ def build(
     project: Path | None,
     recipe: Recipe = RECIPE,
     artifacts: str | None = None,
+    device: Device = "cpu",
     **gate: object,
 ) -> Job:
     job = store.submit_build("new", recipe, "me", must_exist=False)
@@ -52,6 +54,7 @@ def build(
         builder=Builder(),
         gate=Gate.model_validate(gate),
         threads=1,
+        device=device,
         replicas=1,
     )
     return store.job(job.id)
@@ -87,6 +90,16 @@ def test_a_service_without_a_project_says_how_to_build(store: Store, catalog: Pa
     assert job.status == "failed"
     assert job.error is not None
     assert "paretoserve up --project" in job.error
+
+
+@pytest.mark.skipif(bool(gpu_names()), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_fails_with_the_cause(
+    store: Store, catalog: Path, small_project: Path
+) -> None:
+    job = build(store, catalog, small_project, device="cuda")
+    assert job.status == "failed"
+    assert job.error is not None
+    assert "the device `cuda` needs an NVIDIA GPU" in job.error
 
 
 def test_a_recipe_that_cannot_be_applied_fails_with_the_cause(

@@ -16,6 +16,7 @@ from tests.serving.gateway.two_inputs import answers
 from tests.serving.link.hosts import running_host
 from tests.waiting import until
 from variants.catalog.catalog import Catalog, Interval, Variant
+from variants.catalog.device import PROVIDERS
 
 Run = Callable[[Any], Mapping[str, Any]]
 Key = tuple[str, int]
@@ -36,7 +37,7 @@ class LineupRegistry:
     async def describe(self, app: str) -> list[HostDescription]:
         name, _, number = app.partition("@")
         hosts = self.hosts[name, int(number)]
-        return [HostDescription(host.address, 1, 1_000, None) for host in hosts]
+        return [HostDescription(host.address, 1, 1_000, None, PROVIDERS["cpu"]) for host in hosts]
 
     async def failure(self, app: str) -> str | None:
         name, _, number = app.partition("@")

@@ -15,6 +15,7 @@ from serving.gateway.settings import Settings
 from tests.serving.link.hosts import running_host
 from tests.waiting import until
 from variants.catalog.catalog import Catalog
+from variants.catalog.device import PROVIDERS
 from variants.runtime.runner import Runner, load_runner
 
 Wrap = Callable[[Runner], Runner]
@@ -31,7 +32,7 @@ class FakeRegistry:
         return {(variant, 1): variant for variant in self._addresses}
 
     async def describe(self, app: str) -> list[HostDescription]:
-        return [HostDescription(self._addresses[app], 1, 1_000_000, None)]
+        return [HostDescription(self._addresses[app], 1, 1_000_000, None, PROVIDERS["cpu"])]
 
     async def failure(self, app: str) -> str | None:
         return None

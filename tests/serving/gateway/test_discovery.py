@@ -27,6 +27,7 @@ from serving.telemetry.telemetry import Telemetry
 from tests.serving.builders import MODEL, answers, exactly, profile
 from tests.serving.link.hosts import GatedRunner, run_batch, running_host
 from tests.waiting import until
+from variants.catalog.device import PROVIDERS
 
 SIZES = (1, 4)
 
@@ -60,7 +61,7 @@ class FakeRegistry:
         hosts = self.hosts[app]
         if isinstance(hosts, Exception):
             raise hosts
-        return [HostDescription(host.address, 1, 1_000, None) for host in hosts]
+        return [HostDescription(host.address, 1, 1_000, None, PROVIDERS["cpu"]) for host in hosts]
 
     async def failure(self, app: str) -> str | None:
         return self.failures.get(app)

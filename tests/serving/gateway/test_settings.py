@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from serving.experiment.assignment import Arm, Experiment
 from serving.gateway.settings import Grpc, Hosts, Http, Limits, Settings, load_settings
 from serving.routing.slo import Slo
+from variants.catalog.device import Device
 
 
 @pytest.fixture(autouse=True)
@@ -200,6 +201,9 @@ def test_a_wrong_setting_is_named(settings: object, message: str) -> None:
         ("PARETOSERVE_HTTP__PROT", "1", "http.prot: "),
         ("PARETOSERVE_GRPC__PORT", "-1", "grpc.port: "),
         ("PARETOSERVE_VARIANTS", "int8", "variants"),
+        ("PARETOSERVE_HOSTS__DEVICE", "gpu", "hosts.device: .*'cpu', 'cuda' or 'tensorrt'"),
+        ("PARETOSERVE_HOSTS__GPUS", "0", "hosts.gpus: "),
+        ("PARETOSERVE_HOSTS__GPUS", "1.5", "hosts.gpus: .*a whole number, or a share of one"),
         ("PARETOSERVE_DEFAULT_SLO__PRIORITY", '"1"', "'priority' must be a whole number"),
     ],
 )
@@ -215,6 +219,11 @@ def test_a_config_file_that_is_not_yaml_is_named() -> None:
     Path("paretoserve.yaml").write_text("http: [unclosed")
     with pytest.raises(ValueError, match=r"paretoserve\.yaml is not valid YAML"):
         load_settings()
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", 0), ("cuda", 0.25), ("tensorrt", 0.25)])
+def test_gpus_are_reserved_on_a_gpu_only(device: Device, expected: float) -> None:
+    assert Hosts(device=device, gpus=0.25).reserved_gpus == expected
 
 
 def test_settings_are_frozen() -> None:

@@ -27,6 +27,19 @@ async def test_the_configuration_is_in_the_format_of_triton() -> None:
     assert of_int8["instance_group"] == [{"name": "int8", **group}]
 
 
+async def test_the_configuration_names_what_executes_each_variant() -> None:
+    gateway = in_process()
+    for key, provider in (("dense@1", "CUDAExecutionProvider"), ("int8@1", "torch CPU")):
+        gateway.telemetry.statistics.host_usage(HostUsage(key, 1, 5_000, None, provider))
+    async with gateway.client() as client:
+        config = (await client.get(f"{SHIRTS}/config")).json()
+    assert config["parameters"] == {
+        "provider.dense": {"string_value": "CUDAExecutionProvider"},
+        "provider.int8": {"string_value": "torch CPU"},
+    }
+    assert [each["kind"] for each in config["instance_group"]] == ["KIND_GPU", "KIND_CPU"]
+
+
 async def test_the_statistics_count_requests_and_batches() -> None:
     gateway = in_process()
     statistics = gateway.telemetry.statistics

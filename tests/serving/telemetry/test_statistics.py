@@ -58,9 +58,10 @@ def test_batches_count_by_size(statistics: Statistics) -> None:
 
 def test_memory_is_that_of_the_last_report(statistics: Statistics) -> None:
     statistics.host_usage(HostUsage("dense", 2, 2_000, None))
-    statistics.host_usage(HostUsage("dense", 1, 1_000, 300))
+    statistics.host_usage(HostUsage("dense", 1, 1_000, 300, "torch CUDA"))
     counts = statistics.by_variant["dense"]
     assert (counts.resident_bytes, counts.gpu_memory_bytes) == (1_000, 300)
+    assert counts.provider == "torch CUDA"
 
 
 def test_the_counts_of_a_replaced_generation_end_and_later_events_of_it_are_ignored() -> None:

@@ -28,6 +28,7 @@ from variants.catalog.build_request import (
     read_event,
 )
 from variants.catalog.catalog import Catalog
+from variants.catalog.device import gpu_names
 from variants.catalog.recipe import Recipe, Step
 
 INT8 = (Step(technique="int8", parameters={"samples": 128}),)
@@ -54,6 +55,16 @@ def _content(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file() and not path.relative_to(folder).as_posix().startswith(".")
     }
+
+
+@pytest.mark.skipif(bool(gpu_names()), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_is_an_error_before_anything_is_built(
+    small_project: Path, catalog: Path
+) -> None:
+    events: list[BuildEvent] = []
+    with pytest.raises(ValueError, match="`tensorrt` needs an NVIDIA GPU"):
+        build_generation(_request(small_project, catalog, device="tensorrt"), events.append)
+    assert not any(isinstance(event, BuildLog) for event in events)
 
 
 def test_a_generation_is_built_measured_and_written_beside_the_catalog(

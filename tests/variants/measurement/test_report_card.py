@@ -132,6 +132,8 @@ def test_a_card_records_hardware_libraries_time_and_provenance(small_catalog: Pa
     for card in cards(small_catalog).values():
         assert card.hardware == hardware(1)
         assert card.libraries == libraries()
+        assert card.provider in ("CPUExecutionProvider", "torch CPU")
+        assert (card.gpu_bytes, card.elsewhere) == (None, {})
         assert datetime.fromisoformat(card.measured_at).tzinfo == UTC
         assert [one.batch_size for one in card.latencies] == [1, 8, 64]
         assert card.resident_bytes > 0

@@ -182,6 +182,7 @@ def test_the_circumstances_of_the_measurement_are_reported() -> None:
         "processor": ["Some CPU 1"],
         "flags": ["avx2"],
         "threads": ["1"],
+        "GPU": ["none used"],
         "load average": ["0.25"],
         "libraries": ["python 3.11, onnxruntime 1.31.1"],
         "commit": ["c0ffee"],
@@ -202,8 +203,25 @@ def test_a_recipe_is_shown_step_by_step() -> None:
     pruned = measured.variants["pruned"].model_copy(update={"recipe": steps})
     measured = measured.model_copy(update={"variants": {**measured.variants, "pruned": pruned}})
     table = rows(render_markdown(measured), "Recipes")
-    assert table["dense"] == ["onnx", "as trained"]
-    assert table["pruned"][1] == "activation-pruning(mean_below=0.5, seed=3), then recover"
+    assert table["dense"] == ["onnx", "-", "as trained"]
+    assert table["pruned"][2] == "activation-pruning(mean_below=0.5, seed=3), then recover"
+
+
+def test_the_provider_the_gpu_and_its_memory_are_reported() -> None:
+    on_gpu = card().model_copy(
+        update={
+            "hardware": card().hardware.model_copy(update={"device": "cuda", "gpu": "NVIDIA H200"}),
+            "provider": "CUDAExecutionProvider",
+            "elsewhere": {"CPUExecutionProvider": ("DynamicQuantizeLinear",)},
+            "gpu_bytes": 512_000_000,
+        }
+    )
+    text = render_markdown(catalog({"dense": (on_gpu,)}))
+    assert rows(text, "Recipes")["dense"] == ["onnx", "CUDA", "as trained"]
+    assert "Of dense, CPUExecutionProvider runs DynamicQuantizeLinear." in text
+    assert rows(text, "Measurement")["GPU"] == ["NVIDIA H200"]
+    assert rows(text, "Load time and memory")["dense"][-1] == "512.00"
+    assert "GPU, MB" not in render_markdown(CATALOG)
 
 
 def test_the_overview_has_a_line_for_each_variant() -> None:

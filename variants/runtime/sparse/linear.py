@@ -54,7 +54,7 @@ class LayerWeights:
         self.weight = weight
         self.bias = bias
         self.activation = activation
-        self._stored = stored
+        self.stored = stored
 
     @property
     def kernel_names(self) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ class LayerWeights:
             case "linear-2:4":
                 return packing.pack24(self.weight)
             case "linear-2:4-int8":
-                return packing.pack24_int8(restore_codes(self._stored), self._stored["scales"])
+                return packing.pack24_int8(restore_codes(self.stored), self.stored["scales"])
             case "linear-sparse":
                 return packing.pack_sparse(self.weight)
 
