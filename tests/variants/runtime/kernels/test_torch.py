@@ -11,18 +11,26 @@ from torch import Tensor, nn
 
 from tests.variants.runtime.kernels import weights
 from variants.runtime.kernels import operators
-from variants.runtime.kernels.packing import pack24, pack24_int8, pack_dense, pack_sparse
+from variants.runtime.kernels.packing import (
+    pack24,
+    pack24_int8,
+    pack_dense,
+    pack_dense_int8,
+    pack_sparse,
+)
 
 
 def arguments() -> dict[str, tuple[Any, ...]]:
     """Return arguments of each operator."""
     weight, features, bias = weights.sparse24(40, 64), weights.features(3, 64), torch.ones(40)
     int8 = pack24_int8(*weights.quantized24(40, 64))
+    dense_int8 = pack_dense_int8(*weights.quantized24(40, 64))
     return {
         "linear24": (features, *pack24(weight), bias, 40, "relu", "rows"),
         "linear24_int8": (features, *int8, bias, 40),
         "linear_sparse": (features, *pack_sparse(weight), None, "none", "panel"),
         "linear_packed": (features, pack_dense(weight), None, 40),
+        "linear_packed_int8": (features, *dense_int8, None, 40, "none", "rows"),
     }
 
 
