@@ -3,9 +3,10 @@
     python -m loadtests.benchmarks.kernels [--shape 2048x784] [--rows 1] [--threads 1] [--markdown]
 
 All kernels of a shape and a number of rows run in turn, once per round, so that a change of the
-machine's speed meets all of them. Times are medians over the rounds. Intervals of 95 % come from
-resampled rounds. "Reading" is the time that torch takes to sum as many bytes as the weight has: no
-kernel that reads its weight once can be much faster.
+machine's speed meets all of them. Times are medians over the rounds, and with one thread CPU times,
+which other processes disturb less. Intervals of 95 % come from resampled rounds. "Reading" is the
+time that torch takes to sum as many bytes as the weight has: no kernel that reads its weight once
+can be much faster.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from variants.runtime.kernels.packing import (
     pack_sparse,
 )
 from variants.runtime.linear24 import mask24
+from variants.runtime.rounds import choose_clock
 from variants.runtime.sparse.forms import quantize
 
 SHAPES: Final = ("2048x784", "2048x2048", "384x384", "1536x384", "384x1536", "4096x4096")
@@ -101,14 +103,15 @@ def time_in_turns(
     A kernel runs twice in its turn, and the second time counts: the first brings its weight into
     the caches, as in a service that runs one model.
     """
+    clock = choose_clock(torch.get_num_threads())
     times: dict[str, list[float]] = {name: [] for name in by_name}
     end = time.perf_counter() + seconds * len(by_name)
     while len(times[PACKED]) < 5 or time.perf_counter() < end:
         for name, product in by_name.items():
             product(features)
-            start = time.perf_counter()
+            start = clock()
             product(features)
-            times[name].append((time.perf_counter() - start) * 1e6)
+            times[name].append((clock() - start) * 1e6)
     return {name: np.array(each) for name, each in times.items()}
 
 
@@ -164,12 +167,13 @@ def lines(
 
 def read_us(size_bytes: int) -> float:
     """Return the time to sum that many bytes, in microseconds."""
+    clock = choose_clock(torch.get_num_threads())
     values = torch.ones(max(1, size_bytes // 4))
     times = []
     for _ in range(20):
-        start = time.perf_counter()
+        start = clock()
         values.sum()
-        times.append((time.perf_counter() - start) * 1e6)
+        times.append((clock() - start) * 1e6)
     return float(np.median(times))
 
 

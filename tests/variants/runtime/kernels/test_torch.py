@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.variants.runtime.kernels import weights
 from variants.runtime.kernels import operators
@@ -72,3 +73,25 @@ def test_a_compiled_module_gives_the_same() -> None:
     compiled: Callable[[Tensor], Tensor] = torch.compile(layer, backend="aot_eager", fullgraph=True)
     features = weights.features(5, 64)
     assert torch.equal(compiled(features), layer(features))
+
+
+class Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[object] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self.seen.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", operators.ALGORITHMS)
+def test_a_call_with_plain_tensors_skips_the_dispatcher(name: str) -> None:
+    call, packed = getattr(operators, name), arguments()[name]
+    with Recorder() as recorder:
+        result = call(*packed)
+    operator = getattr(torch.ops.paretoserve, name).default
+    assert operator not in recorder.seen
+    assert torch.equal(result, operator(*packed))
