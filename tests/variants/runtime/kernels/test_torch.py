@@ -75,10 +75,12 @@ def test_a_compiled_module_gives_the_same() -> None:
     assert torch.equal(compiled(features), layer(features))
 
 
-class Recorder(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[object] = []
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+    """Lists the operators that torch dispatches."""
+
+    def __init__(self, seen: list[object]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        self.seen = seen
 
     def __torch_dispatch__(
         self, func: Any, types: object, args: Any = (), kwargs: Any = None
@@ -90,8 +92,9 @@ class Recorder(TorchDispatchMode):
 @pytest.mark.parametrize("name", operators.ALGORITHMS)
 def test_a_call_with_plain_tensors_skips_the_dispatcher(name: str) -> None:
     call, packed = getattr(operators, name), arguments()[name]
-    with Recorder() as recorder:
+    seen: list[object] = []
+    with Recorder(seen):
         result = call(*packed)
     operator = getattr(torch.ops.paretoserve, name).default
-    assert operator not in recorder.seen
+    assert operator not in seen
     assert torch.equal(result, operator(*packed))
