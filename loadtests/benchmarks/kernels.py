@@ -3,9 +3,10 @@
     python -m loadtests.benchmarks.kernels [--shape 2048x784] [--rows 1] [--threads 1] [--markdown]
 
 All kernels of a shape and a number of rows run in turn, once per round, so that a change of the
-machine's speed meets all of them. Times are medians over the rounds. Intervals of 95 % come from
-resampled rounds. "Reading" is the time that torch takes to sum as many bytes as the weight has: no
-kernel that reads its weight once can be much faster.
+machine's speed meets all of them. Times are medians over the rounds, and with one thread CPU times,
+which other processes disturb less. Intervals of 95 % come from resampled rounds. "Reading" is the
+time that torch takes to sum as many bytes as the weight has: no kernel that reads its weight once
+can be much faster.
 """
 
 from __future__ import annotations
@@ -34,16 +35,27 @@ from loadtests.benchmarks import options
 from loadtests.benchmarks.machine import describe_machine
 from loadtests.trials.grid import Grid, show
 from variants.runtime.kernels import library, operators
-from variants.runtime.kernels.packing import pack24, pack24_int8, pack_dense, pack_sparse
+from variants.runtime.kernels.packing import (
+    pack24,
+    pack24_int8,
+    pack_dense,
+    pack_dense_int8,
+    pack_sparse,
+)
 from variants.runtime.linear24 import mask24
+from variants.runtime.rounds import choose_clock
+from variants.runtime.sparse.forms import quantize
 
 SHAPES: Final = ("2048x784", "2048x2048", "384x384", "1536x384", "384x1536", "4096x4096")
 """`out` x `in`: the demo's hidden layers, the layers of MiniLM, and one larger than caches."""
 ROWS: Final = (1, 2, 4, 8, 16, 32, 64)
 ZEROS: Final = (0.8, 0.9, 0.95)
 PACKED: Final = "dense, packed"
+PACKED_INT8: Final = "dense INT8, packed"
 ONNX: Final = "dense, onnxruntime"
 ONNX_INT8: Final = "dense INT8, onnxruntime"
+REFERENCES: Final = (PACKED, PACKED_INT8, ONNX, ONNX_INT8)
+"""The kernels to which the others are compared."""
 RESAMPLES: Final = 500
 
 Product: TypeAlias = Callable[[Tensor], object]
@@ -61,17 +73,19 @@ def kernels(out: int, inputs: int) -> dict[str, Kernel]:
     """Return all kernels with random weights `[out, in]`."""
     weight = torch.randn(out, inputs, generator=torch.Generator().manual_seed(0))
     weight24 = weight * mask24(weight)
-    scales = weight24.abs().amax(dim=1) / 127
-    quantized = torch.round(weight24 / scales[:, None]).to(torch.int8)
     linear = nn.Linear(inputs, out, bias=False)
     linear.weight.data.copy_(weight)
     packed, two_four = pack_dense(weight), pack24(weight24)
-    int8 = pack24_int8(quantized, scales)
+    int8, packed_int8 = pack24_int8(*quantize(weight24)), pack_dense_int8(*quantize(weight))
     by_name = {
         "2:4": Kernel(_size(*two_four), lambda x: operators.linear24(x, *two_four, None, out)),
         "2:4 INT8": Kernel(_size(*int8), lambda x: operators.linear24_int8(x, *int8, None, out)),
         **{f"{zeros:.0%} zeros": _sparse(weight, zeros) for zeros in ZEROS},
         PACKED: Kernel(_size(packed), lambda x: operators.linear_packed(x, packed, None, out)),
+        PACKED_INT8: Kernel(
+            _size(*packed_int8),
+            lambda x: operators.linear_packed_int8(x, *packed_int8, None, out),
+        ),
         ONNX: Kernel(_size(weight), _onnx(_model(weight))),
         "dense, torch": Kernel(_size(weight), lambda x: F.linear(x, weight)),
         ONNX_INT8: Kernel(weight.numel(), _onnx(_quantized(_model(weight)))),
@@ -89,14 +103,15 @@ def time_in_turns(
     A kernel runs twice in its turn, and the second time counts: the first brings its weight into
     the caches, as in a service that runs one model.
     """
+    clock = choose_clock(torch.get_num_threads())
     times: dict[str, list[float]] = {name: [] for name in by_name}
     end = time.perf_counter() + seconds * len(by_name)
     while len(times[PACKED]) < 5 or time.perf_counter() < end:
         for name, product in by_name.items():
             product(features)
-            start = time.perf_counter()
+            start = clock()
             product(features)
-            times[name].append((time.perf_counter() - start) * 1e6)
+            times[name].append((clock() - start) * 1e6)
     return {name: np.array(each) for name, each in times.items()}
 
 
@@ -143,7 +158,7 @@ def lines(
             f"{median(each):,.0f}",
             *(
                 f"{ratio(times[reference], each):.2f}" if reference in times else ""
-                for reference in (PACKED, ONNX, ONNX_INT8)
+                for reference in REFERENCES
             ),
         )
         for name, each in times.items()
@@ -152,12 +167,13 @@ def lines(
 
 def read_us(size_bytes: int) -> float:
     """Return the time to sum that many bytes, in microseconds."""
+    clock = choose_clock(torch.get_num_threads())
     values = torch.ones(max(1, size_bytes // 4))
     times = []
     for _ in range(20):
-        start = time.perf_counter()
+        start = clock()
         values.sum()
-        times.append((time.perf_counter() - start) * 1e6)
+        times.append((clock() - start) * 1e6)
     return float(np.median(times))
 
 
@@ -254,8 +270,14 @@ def main(
     as_markdown: bool,
 ) -> None:
     """Measure one Linear layer with every kernel."""
-    columns = ["rows", "kernel", "kB", "reading, µs", "µs", f"over {PACKED}", f"over {ONNX}",
-               f"over {ONNX_INT8}"]  # fmt: skip
+    columns = [
+        "rows",
+        "kernel",
+        "kB",
+        "reading, µs",
+        "µs",
+        *(f"over {each}" for each in REFERENCES),
+    ]
     grids = []
     with Progress(transient=True) as progress, torch.inference_mode():
         for threads in all_threads:

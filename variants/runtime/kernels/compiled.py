@@ -21,6 +21,7 @@ _PARAMETERS: Final = {
     "linear24_int8": (*_START, _POINTER, _POINTER, _POINTER, _POINTER, *_END),
     "linear_sparse": (*_START, _POINTER, _POINTER, _POINTER, _SIZE, *_END),
     "linear_packed": (*_START, _POINTER, *_END),
+    "linear_packed_int8": (*_START, _POINTER, _POINTER, _POINTER, *_END),
 }
 """Types of the parameters in `source/interface.cpp`. ctypes releases the GIL in the calls."""
 

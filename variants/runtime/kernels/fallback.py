@@ -48,6 +48,30 @@ def linear24_int8(
             for each in (values, columns)
         )
     )[: len(scales)]
+    return _linear_int8(features, weight, scales, sums, bias, activation)
+
+
+def linear_packed_int8(
+    features: Tensor,
+    values: Tensor,
+    scales: Tensor,
+    sums: Tensor,
+    bias: Tensor | None,
+    activation: str,
+) -> Tensor:
+    """Multiply by a weight of `pack_dense_int8`. Features are quantized as in `quantize`."""
+    weight = values.transpose(1, 2).flatten(2).flatten(0, 1)[: len(scales)]
+    return _linear_int8(features, weight, scales, sums, bias, activation)
+
+
+def _linear_int8(
+    features: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    sums: Tensor,
+    bias: Tensor | None,
+    activation: str,
+) -> Tensor:
     quantized, steps_of_rows, zeros = quantize(features)
     # Products and sums are integers below 2**31, which FP64 represents.
     sums_of_products = _linear(quantized.double(), weight.double(), None)

@@ -47,6 +47,7 @@ ALGORITHMS: Final = MappingProxyType(
         "linear24_int8": ("auto", "rows"),
         "linear_sparse": ("auto", "rows", "panel"),
         "linear_packed": ("auto", "rows"),
+        "linear_packed_int8": ("auto", "rows"),
     }
 )
 """Inner kernels of each operator.
@@ -65,6 +66,8 @@ _SCHEMAS: Final = (
     "str activation='none', str algorithm='auto') -> Tensor",
     "linear_packed(Tensor features, Tensor weight, Tensor? bias, int out_features, "
     "str activation='none', str algorithm='auto') -> Tensor",
+    "linear_packed_int8(Tensor features, Tensor values, Tensor scales, Tensor sums, Tensor? bias, "
+    "int out_features, str activation='none', str algorithm='auto') -> Tensor",
 )
 
 
@@ -78,9 +81,8 @@ def linear24(
     algorithm: str = "auto",
 ) -> Tensor:
     """Multiply by a 2:4 sparse weight that `pack24` packed."""
-    result: Tensor = _linear24_operator(
-        features, values, indices, bias, out_features, activation, algorithm
-    )
+    function = _linear24_operator if _is_traced(features) else _linear24
+    result: Tensor = function(features, values, indices, bias, out_features, activation, algorithm)
     return result
 
 
@@ -96,7 +98,8 @@ def linear24_int8(
     algorithm: str = "auto",
 ) -> Tensor:
     """Multiply by a 2:4 sparse INT8 weight that `pack24_int8` packed."""
-    result: Tensor = _linear24_int8_operator(
+    function = _linear24_int8_operator if _is_traced(features) else _linear24_int8
+    result: Tensor = function(
         features, values, indices, scales, sums, bias, out_features, activation, algorithm
     )
     return result
@@ -112,9 +115,8 @@ def linear_sparse(
     algorithm: str = "auto",
 ) -> Tensor:
     """Multiply by a sparse weight that `pack_sparse` packed."""
-    result: Tensor = _linear_sparse_operator(
-        features, values, offsets, starts, bias, activation, algorithm
-    )
+    function = _linear_sparse_operator if _is_traced(features) else _linear_sparse
+    result: Tensor = function(features, values, offsets, starts, bias, activation, algorithm)
     return result
 
 
@@ -127,8 +129,25 @@ def linear_packed(
     algorithm: str = "auto",
 ) -> Tensor:
     """Multiply by a dense weight that `pack_dense` packed."""
-    result: Tensor = _linear_packed_operator(
-        features, weight, bias, out_features, activation, algorithm
+    function = _linear_packed_operator if _is_traced(features) else _linear_packed
+    result: Tensor = function(features, weight, bias, out_features, activation, algorithm)
+    return result
+
+
+def linear_packed_int8(
+    features: Tensor,
+    values: Tensor,
+    scales: Tensor,
+    sums: Tensor,
+    bias: Tensor | None,
+    out_features: int,
+    activation: str = "none",
+    algorithm: str = "auto",
+) -> Tensor:
+    """Multiply by a dense INT8 weight that `pack_dense_int8` packed."""
+    function = _linear_packed_int8_operator if _is_traced(features) else _linear_packed_int8
+    result: Tensor = function(
+        features, values, scales, sums, bias, out_features, activation, algorithm
     )
     return result
 
@@ -213,6 +232,32 @@ def _linear_packed(
     return call("linear_packed", features, weights, bias, out_features, activation, algorithm)
 
 
+def _linear_packed_int8(
+    features: Tensor,
+    values: Tensor,
+    scales: Tensor,
+    sums: Tensor,
+    bias: Tensor | None,
+    out_features: int,
+    activation: str = "none",
+    algorithm: str = "auto",
+) -> Tensor:
+    _check("linear_packed_int8", features, bias, out_features, activation, algorithm)
+    blocks = -(-out_features // BLOCK)
+    _expect("values", values, torch.int8, (blocks, _padded(features) // 4, BLOCK, 4))
+    _expect("scales", scales, torch.float32, (out_features,))
+    _expect("sums", sums, torch.int32, (out_features,))
+    if not is_compiled():
+        return fallback.linear_packed_int8(features, values, scales, sums, bias, activation)
+    weights = (values.data_ptr(), scales.data_ptr(), sums.data_ptr())
+    return call("linear_packed_int8", features, weights, bias, out_features, activation, algorithm)
+
+
+def _is_traced(features: Tensor) -> bool:
+    """Return whether torch must see the operator. Its dispatch takes longer than a small layer."""
+    return type(features) is not Tensor or torch.compiler.is_compiling()
+
+
 def _check(
     operator: str,
     features: Tensor,
@@ -225,7 +270,7 @@ def _check(
         features.dtype != torch.float32
         or features.ndim != 2
         or not features.is_contiguous()
-        or features.device.type != "cpu"
+        or not features.is_cpu
     ):
         raise ValueError(
             "expected contiguous features FP32 [rows, in] on the CPU, "
@@ -245,7 +290,7 @@ def _expect(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...
         tensor.dtype != dtype
         or tensor.shape != shape
         or not tensor.is_contiguous()
-        or tensor.device.type != "cpu"
+        or not tensor.is_cpu
     ):
         raise ValueError(
             f"expected contiguous {name} {dtype} {list(shape)} on the CPU, "
@@ -277,7 +322,8 @@ def _register() -> object:
     library.impl("linear24_int8", _linear24_int8, "CPU")
     library.impl("linear_sparse", _linear_sparse, "CPU")
     library.impl("linear_packed", _linear_packed, "CPU")
-    for name in ("linear24", "linear24_int8", "linear_packed"):
+    library.impl("linear_packed_int8", _linear_packed_int8, "CPU")
+    for name in ("linear24", "linear24_int8", "linear_packed", "linear_packed_int8"):
         torch.library.register_fake(f"paretoserve::{name}", _shape_by_argument, lib=library)
     torch.library.register_fake("paretoserve::linear_sparse", _shape_by_starts, lib=library)
     return library
@@ -291,3 +337,4 @@ _linear24_operator: Final = torch.ops.paretoserve.linear24.default
 _linear24_int8_operator: Final = torch.ops.paretoserve.linear24_int8.default
 _linear_sparse_operator: Final = torch.ops.paretoserve.linear_sparse.default
 _linear_packed_operator: Final = torch.ops.paretoserve.linear_packed.default
+_linear_packed_int8_operator: Final = torch.ops.paretoserve.linear_packed_int8.default

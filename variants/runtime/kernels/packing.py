@@ -6,6 +6,11 @@ outputs. All instruction sets read the same layouts, which exist in memory only.
 
     dense   FP32 [blocks, in, BLOCK]
 
+    dense with INT8 weights
+            values   INT8  [blocks, in/4, BLOCK, 4]     four columns of each output
+            scales   FP32  [out]                        step between two quantized weights
+            sums     INT32 [out]                        sum of the quantized weights
+
     2:4     values   FP32  [blocks, in/4, 2, BLOCK]     the two kept weights of each group of 4
             indices  INT32 [blocks, in/32, BLOCK]       their columns in the group, 2 bits each,
                                                         16 per word: groups ascending, in each the
@@ -17,16 +22,15 @@ outputs. All instruction sets read the same layouts, which exist in memory only.
                                                         the first, then those of the second
             indices  UINT8 [blocks, in/32, BLOCK, 4]    for each slot the columns of the 4 steps,
                                                         2 bits each, lowest bits first
-            scales   FP32  [out]                        step between two quantized weights
-            sums     INT32 [out]                        sum of the quantized weights
+            scales, sums                                as for dense weights
 
     sparse  values   FP32  [nonzeros]                   rows ascending, in each the columns
             offsets  INT16 [nonzeros]                   columns; the bits are those of UINT16
             starts   INT32 [out, chunks + 1]            where each chunk of `CHUNK` columns of a
                                                         row starts in `values`, and its end
 
-`in` is padded to a multiple of 32 in the layouts of 2:4. The layout of 2:4 lets one in-lane
-permutation select the features of all outputs of a vector.
+`in` is padded to a multiple of 32 in the layouts of 2:4 and of INT8. The layout of 2:4 lets one
+in-lane permutation select the features of all outputs of a vector.
 """
 
 from __future__ import annotations
@@ -42,9 +46,9 @@ BLOCK: Final = 32
 CHUNK: Final = 128
 """Columns of a chunk of a sparse weight."""
 PADDING: Final = 32
-"""`in` is padded to a multiple of it in the layouts of 2:4."""
+"""`in` is padded to a multiple of it in the layouts of 2:4 and of INT8."""
 MAX_INPUTS_INT8: Final = 1 << 17
-"""Largest `in` whose sums of products fit 32 bits: `in / 2 * 127 * 127 * 2 < 2**31`."""
+"""Largest `in` whose sums of products fit 32 bits: `in * 127 * 127 < 2**31`."""
 MAX_INPUTS_SPARSE: Final = 1 << 16
 """Largest `in` whose columns fit 16 bits."""
 
@@ -64,6 +68,14 @@ class Packed24Int8(NamedTuple):
 
     values: Tensor
     indices: Tensor
+    scales: Tensor
+    sums: Tensor
+
+
+class PackedInt8(NamedTuple):
+    """A packed dense weight with 8 bits."""
+
+    values: Tensor
     scales: Tensor
     sums: Tensor
 
@@ -98,17 +110,9 @@ def pack24(weight: Tensor) -> Packed24:
 def pack24_int8(quantized: Tensor, scales: Tensor) -> Packed24Int8:
     """Pack a 2:4 sparse weight of 8 bits, INT8 `[out, in]`, with its scales, FP32 `[out]`.
 
-    Raises `ValueError` for the reasons of `pack24`, if a weight is -128, and if `in` exceeds
-    `MAX_INPUTS_INT8`.
+    Raises `ValueError` for the reasons of `pack24` and of `pack_dense_int8`.
     """
-    _check(quantized, torch.int8)
-    out, inputs = quantized.shape
-    if inputs > MAX_INPUTS_INT8:
-        raise ValueError(f"sums of {inputs} products overflow 32 bits; at most {MAX_INPUTS_INT8}")
-    if bool((quantized == -128).any()):
-        raise ValueError("quantized weights must be from -127 to 127, got -128")
-    if scales.shape != (out,) or scales.dtype != torch.float32:
-        raise ValueError(f"expected scales FP32 [{out}], got {scales.dtype} {list(scales.shape)}")
+    _check_int8(quantized, scales)
     values, columns = _kept(quantized)
     blocks, _, groups, _ = values.shape
     shape = (blocks, BLOCK, groups // 8, 4, 4)  # block, output, 32 columns, step, slot
@@ -119,6 +123,22 @@ def pack24_int8(quantized: Tensor, scales: Tensor) -> Packed24Int8:
     return Packed24Int8(
         values.reshape(shape).permute(0, 2, 3, 1, 4).contiguous(),
         bits.permute(0, 2, 1, 3).contiguous(),
+        scales.contiguous().clone(),
+        quantized.sum(dim=1, dtype=torch.int32),
+    )
+
+
+def pack_dense_int8(quantized: Tensor, scales: Tensor) -> PackedInt8:
+    """Pack a weight of 8 bits, INT8 `[out, in]`, with its scales, FP32 `[out]`.
+
+    Raises `ValueError` if a weight is -128, and if `in` exceeds `MAX_INPUTS_INT8`.
+    """
+    _check_int8(quantized, scales)
+    out, inputs = quantized.shape
+    padded = F.pad(quantized, (0, -inputs % PADDING, 0, -out % BLOCK))
+    columns = padded.reshape(len(padded) // BLOCK, BLOCK, padded.shape[1] // 4, 4)
+    return PackedInt8(
+        columns.transpose(1, 2).contiguous(),
         scales.contiguous().clone(),
         quantized.sum(dim=1, dtype=torch.int32),
     )
@@ -178,3 +198,14 @@ def _check(weight: Tensor, dtype: torch.dtype) -> None:
             f"expected a weight [out, in] of {dtype} on the CPU, "
             f"got {list(weight.shape)} of {weight.dtype} on {weight.device}"
         )
+
+
+def _check_int8(quantized: Tensor, scales: Tensor) -> None:
+    _check(quantized, torch.int8)
+    out, inputs = quantized.shape
+    if inputs > MAX_INPUTS_INT8:
+        raise ValueError(f"sums of {inputs} products overflow 32 bits; at most {MAX_INPUTS_INT8}")
+    if bool((quantized == -128).any()):
+        raise ValueError("quantized weights must be from -127 to 127, got -128")
+    if scales.shape != (out,) or scales.dtype != torch.float32:
+        raise ValueError(f"expected scales FP32 [{out}], got {scales.dtype} {list(scales.shape)}")

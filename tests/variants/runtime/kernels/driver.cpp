@@ -17,6 +17,9 @@ extern "C" {
 int paretoserve_instruction_set();
 int paretoserve_linear_packed(int, int, int, int64_t, int64_t, int64_t, const float*, const float*,
                               const float*, int, float*);
+int paretoserve_linear_packed_int8(int, int, int, int64_t, int64_t, int64_t, const float*,
+                                   const int8_t*, const float*, const int32_t*, const float*, int,
+                                   float*);
 int paretoserve_linear24(int, int, int, int64_t, int64_t, int64_t, const float*, const float*,
                          const uint32_t*, const float*, int, float*);
 int paretoserve_linear24_int8(int, int, int, int64_t, int64_t, int64_t, const float*,
@@ -52,6 +55,7 @@ std::vector<float> run(int instruction_set, int threads, int64_t rows, int64_t i
   const auto indices = random_values<uint32_t>(random, blocks * padded, 0, 1 << 30);
   const auto values8 = random_values<int8_t>(random, blocks * padded / 2 * 32, -127, 255);
   const auto indices8 = random_values<uint8_t>(random, blocks * padded * 4, 0, 256);
+  const auto dense8 = random_values<int8_t>(random, blocks * padded * 32, -127, 255);
   const auto scales = random_values<float>(random, outputs, 1, 3);
   const auto sums = random_values<int32_t>(random, outputs, -1000, 2001);
   std::vector<uint16_t> offsets;
@@ -78,6 +82,9 @@ std::vector<float> run(int instruction_set, int threads, int64_t rows, int64_t i
   };
   keep(paretoserve_linear_packed(instruction_set, 0, threads, rows, inputs, outputs,
                                  features.data(), dense.data(), bias.data(), 1, result.data()));
+  keep(paretoserve_linear_packed_int8(instruction_set, 0, threads, rows, inputs, outputs,
+                                      features.data(), dense8.data(), scales.data(), sums.data(),
+                                      bias.data(), 1, result.data()));
   keep(paretoserve_linear24_int8(instruction_set, 0, threads, rows, inputs, outputs,
                                  features.data(), values8.data(), indices8.data(), scales.data(),
                                  sums.data(), bias.data(), 0, result.data()));
@@ -108,7 +115,7 @@ void expect(bool condition, const char* what) {
 
 int main() {
   const int64_t shapes[][2] = {{4, 1}, {36, 33}, {128, 64}, {132, 70}, {260, 10}, {300, 300}};
-  const int64_t all_rows[] = {0, 1, 2, 3, 5, 8, 9, 17, 33};
+  const int64_t all_rows[] = {0, 1, 2, 3, 5, 7, 8, 9, 15, 17, 33};
   for (const auto& shape : shapes)
     for (const int64_t rows : all_rows) {
       const auto expected = run(0, 1, rows, shape[0], shape[1]);

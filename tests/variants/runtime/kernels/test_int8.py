@@ -6,17 +6,29 @@ from torch import Tensor
 
 from tests.variants.runtime.kernels import weights
 from tests.variants.runtime.kernels.conftest import available, using
-from tests.variants.runtime.kernels.weights import ROWS, SHAPES24
+from tests.variants.runtime.kernels.weights import ROWS, SHAPES, SHAPES24
 from variants.runtime.kernels import fallback
-from variants.runtime.kernels.operators import linear24_int8
-from variants.runtime.kernels.packing import pack24_int8
+from variants.runtime.kernels.operators import linear24_int8, linear_packed_int8
+from variants.runtime.kernels.packing import pack24_int8, pack_dense_int8
+from variants.runtime.sparse.forms import quantize
 
 
 def multiply(
     features: Tensor, quantized: Tensor, scales: Tensor, bias: Tensor | None, activation: str
 ) -> Tensor:
+    """Multiply by a 2:4 sparse weight, which the dense operator does with the same bits."""
     packed = pack24_int8(quantized, scales)
-    return linear24_int8(features, *packed, bias, len(quantized), activation)
+    result = linear24_int8(features, *packed, bias, len(quantized), activation)
+    dense = multiply_dense(features, quantized, scales, bias, activation)
+    torch.testing.assert_close(dense, result, rtol=0, atol=0, equal_nan=True)
+    return result
+
+
+def multiply_dense(
+    features: Tensor, quantized: Tensor, scales: Tensor, bias: Tensor | None, activation: str
+) -> Tensor:
+    packed = pack_dense_int8(quantized, scales)
+    return linear_packed_int8(features, *packed, bias, len(quantized), activation)
 
 
 def assert_same_bits(
@@ -43,6 +55,23 @@ def test_all_implementations_give_the_same_bits(shape: tuple[int, int]) -> None:
         assert_same_bits(features, quantized, scales, bias if rows % 3 else None, activation)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_dense_products_are_those_of_the_quantized_features(
+    implementation: str, shape: tuple[int, int]
+) -> None:
+    out, inputs = shape
+    quantized, scales = quantize(weights.dense(out, inputs))
+    bias = torch.randn(out, generator=weights.generator(out))
+    for rows in ROWS:
+        features = weights.features(rows, inputs)
+        activation = "relu" if rows % 2 else "none"
+        result = multiply_dense(features, quantized, scales, bias, activation)
+        levels, steps, zeros = fallback.quantize(features)
+        products = (levels - zeros[:, None]).double() @ quantized.double().T
+        expected = (products.float() * scales) * steps[:, None] + bias
+        assert torch.equal(result, expected.relu() if activation == "relu" else expected)
+
+
 def test_the_error_is_that_of_seven_bits(implementation: str) -> None:
     quantized, scales = weights.quantized24(70, 260)
     features = weights.features(9, 260)
@@ -59,10 +88,12 @@ def test_the_largest_products_do_not_saturate(implementation: str, weight: int) 
     """Integer features that quantize to themselves, 127 everywhere: sums are exact."""
     for inputs in (4, 32, 1000):
         quantized = torch.full((40, inputs), weight, dtype=torch.int8)
+        features = torch.full((13, inputs), 127.0)
+        dense = multiply_dense(features, quantized, torch.ones(40), None, "none")
+        assert torch.equal(dense, torch.full((13, 40), 127.0 * weight * inputs))
         quantized.reshape(40, -1, 4)[:, :, 2:] = 0
-        features = torch.full((5, inputs), 127.0)
         result = multiply(features, quantized, torch.ones(40), None, "none")
-        assert torch.equal(result, torch.full((5, 40), 127.0 * weight * inputs / 2))
+        assert torch.equal(result, torch.full((13, 40), 127.0 * weight * inputs / 2))
 
 
 SPECIAL_ROWS = {

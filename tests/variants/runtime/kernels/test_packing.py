@@ -10,6 +10,7 @@ from variants.runtime.kernels.packing import (
     pack24,
     pack24_int8,
     pack_dense,
+    pack_dense_int8,
     pack_sparse,
 )
 
@@ -67,6 +68,18 @@ def test_dense_weights_are_interleaved_and_padded_with_zeros() -> None:
     assert not packed[1, :, 1:].any()
 
 
+def test_dense_int8_weights_hold_four_columns_of_each_output() -> None:
+    quantized = (torch.arange(33 * 7) % 127).to(torch.int8).reshape(33, 7)
+    values, scales, sums = pack_dense_int8(quantized, torch.ones(33))
+    assert values.shape == (2, 8, 32, 4)
+    assert torch.equal(values[0, 0], quantized[:32, :4])
+    assert values[1, 1, 0].tolist() == [*quantized[32, 4:].tolist(), 0]
+    assert not values[:, 2:].any()
+    assert not values[1, :, 1:].any()
+    assert torch.equal(scales, torch.ones(33))
+    assert torch.equal(sums, quantized.sum(dim=1))
+
+
 def test_weights_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="1 groups of 4 hold more than 2 nonzero"):
         pack24(torch.tensor([[1.0, 2.0, 3.0, 0.0]]))
@@ -80,3 +93,7 @@ def test_weights_that_do_not_fit_are_refused() -> None:
         pack24_int8(torch.zeros(1, 4, dtype=torch.int8), torch.ones(2))
     with pytest.raises(ValueError, match="overflow 32 bits"):
         pack24_int8(torch.zeros(1, MAX_INPUTS_INT8 + 4, dtype=torch.int8), torch.ones(1))
+    with pytest.raises(ValueError, match="from -127 to 127"):
+        pack_dense_int8(torch.tensor([[-128]], dtype=torch.int8), torch.ones(1))
+    with pytest.raises(ValueError, match="overflow 32 bits"):
+        pack_dense_int8(torch.zeros(1, MAX_INPUTS_INT8 + 1, dtype=torch.int8), torch.ones(1))

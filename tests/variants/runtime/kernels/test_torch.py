@@ -8,21 +8,30 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.variants.runtime.kernels import weights
 from variants.runtime.kernels import operators
-from variants.runtime.kernels.packing import pack24, pack24_int8, pack_dense, pack_sparse
+from variants.runtime.kernels.packing import (
+    pack24,
+    pack24_int8,
+    pack_dense,
+    pack_dense_int8,
+    pack_sparse,
+)
 
 
 def arguments() -> dict[str, tuple[Any, ...]]:
     """Return arguments of each operator."""
     weight, features, bias = weights.sparse24(40, 64), weights.features(3, 64), torch.ones(40)
     int8 = pack24_int8(*weights.quantized24(40, 64))
+    dense_int8 = pack_dense_int8(*weights.quantized24(40, 64))
     return {
         "linear24": (features, *pack24(weight), bias, 40, "relu", "rows"),
         "linear24_int8": (features, *int8, bias, 40),
         "linear_sparse": (features, *pack_sparse(weight), None, "none", "panel"),
         "linear_packed": (features, pack_dense(weight), None, 40),
+        "linear_packed_int8": (features, *dense_int8, None, 40, "none", "rows"),
     }
 
 
@@ -64,3 +73,28 @@ def test_a_compiled_module_gives_the_same() -> None:
     compiled: Callable[[Tensor], Tensor] = torch.compile(layer, backend="aot_eager", fullgraph=True)
     features = weights.features(5, 64)
     assert torch.equal(compiled(features), layer(features))
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+    """Lists the operators that torch dispatches."""
+
+    def __init__(self, seen: list[object]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        self.seen = seen
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self.seen.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", operators.ALGORITHMS)
+def test_a_call_with_plain_tensors_skips_the_dispatcher(name: str) -> None:
+    call, packed = getattr(operators, name), arguments()[name]
+    seen: list[object] = []
+    with Recorder(seen):
+        result = call(*packed)
+    operator = getattr(torch.ops.paretoserve, name).default
+    assert operator not in seen
+    assert torch.equal(result, operator(*packed))

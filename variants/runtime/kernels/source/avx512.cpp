@@ -10,7 +10,7 @@
 namespace paretoserve {
 const FloatKernels avx512_float_kernels{
     dense_rows<Avx512>,   rows24<Avx512>, rows_sparse<Avx512>, panel24<Avx512>,
-    panel_sparse<Avx512>, 16,
+    panel_sparse<Avx512>, 16, 32,
 };
 }  // namespace paretoserve
 

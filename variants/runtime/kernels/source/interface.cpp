@@ -16,8 +16,7 @@ namespace {
 
 enum Algorithm { kAuto = 0, kRows = 1, kPanel = 2 };
 
-// From this number of rows on, a panel kernel is faster.
-constexpr int64_t kPanelFrom24 = 13;
+// From this number of rows on, panel_sparse is faster than rows_sparse.
 constexpr int64_t kPanelFromSparse = 2;
 
 // Products per thread that are worth waking one: some 60 us, while waking takes 10 to 50.
@@ -161,6 +160,23 @@ int run_panels(const SomeLayer& layer, int threads, int64_t weights, int64_t sma
   return 0;
 }
 
+// Quantizes the features, and runs a function for each block of outputs. `weights` is those of a
+// row.
+template <class SomeLayer>
+int run_int8(SomeLayer& layer, int threads, int64_t weights, const Int8Kernels& kernels,
+             void (*kernel)(const SomeLayer&, int64_t)) {
+  layer.stride = divide_up(layer.inputs, kPadding) * kPadding;
+  const Shrink shrink;
+  auto* memory = static_cast<uint8_t*>(scratch.reserve(layer.rows * (layer.stride + 8)));
+  if (!memory) return 1;
+  layer.quantized.values = memory;
+  layer.quantized.steps = reinterpret_cast<float*>(memory + layer.rows * layer.stride);
+  layer.quantized.zeros = reinterpret_cast<int32_t*>(layer.quantized.steps + layer.rows);
+  for (int64_t row = 0; row < layer.rows; ++row) kernels.quantize_row(layer, row);
+  run_rows(layer, threads, weights * layer.outputs, kernel);
+  return 0;
+}
+
 Layer make_layer(int64_t rows, int64_t inputs, int64_t outputs, const float* features,
                  const float* bias, int relu, float* result) {
   return {rows, inputs, outputs, inputs, features, bias, relu != 0, result};
@@ -171,13 +187,17 @@ Layer make_layer(int64_t rows, int64_t inputs, int64_t outputs, const float* fea
 
 using namespace paretoserve;
 
-EXPORT int paretoserve_version() { return 1; }
+EXPORT int paretoserve_version() { return 2; }
 
 EXPORT int paretoserve_instruction_set() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
-  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw")) return 1;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
+      !__builtin_cpu_supports("bmi2"))
+    return 0;
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512vl"))
+    return 1;
   return __builtin_cpu_supports("avx512vnni") ? 3 : 2;
 #else
   return 0;
@@ -201,7 +221,7 @@ EXPORT int paretoserve_linear24(int instruction_set, int algorithm, int threads,
   Layer24 layer{make_layer(rows, inputs, outputs, features, bias, relu, result), values, indices};
   layer.stride = divide_up(inputs, kPadding) * kPadding;
   const int64_t weights = layer.stride / 2 * outputs;
-  if (algorithm == kPanel || (algorithm == kAuto && rows >= kPanelFrom24))
+  if (algorithm == kPanel || (algorithm == kAuto && rows >= kernels.panel24_from))
     return run_panels(layer, threads, weights, kernels.smallest_panel, kernels.panel24);
   const Shrink shrink;
   if (layer.stride != inputs) {
@@ -233,22 +253,25 @@ EXPORT int paretoserve_linear_sparse(int instruction_set, int algorithm, int thr
   return 0;
 }
 
+EXPORT int paretoserve_linear_packed_int8(int instruction_set, int, int threads, int64_t rows,
+                                          int64_t inputs, int64_t outputs, const float* features,
+                                          const int8_t* values, const float* scales,
+                                          const int32_t* sums, const float* bias, int relu,
+                                          float* result) {
+  const Int8Kernels& kernels = int8_kernels(instruction_set);
+  Int8Layer layer{make_layer(rows, inputs, outputs, features, bias, relu, result), values, scales,
+                  sums, {}};
+  return run_int8(layer, threads, inputs, kernels, kernels.dense_rows);
+}
+
 EXPORT int paretoserve_linear24_int8(int instruction_set, int, int threads, int64_t rows,
                                      int64_t inputs, int64_t outputs, const float* features,
                                      const int8_t* values, const uint8_t* indices,
                                      const float* scales, const int32_t* sums, const float* bias,
                                      int relu, float* result) {
   const Int8Kernels& kernels = int8_kernels(instruction_set);
-  Int8Layer layer{make_layer(rows, inputs, outputs, features, bias, relu, result),
-                  values, indices, scales, sums, {}};
-  layer.stride = divide_up(inputs, kPadding) * kPadding;
-  const Shrink shrink;
-  auto* memory = static_cast<uint8_t*>(scratch.reserve(rows * (layer.stride + 8)));
-  if (!memory) return 1;
-  layer.quantized.values = memory;
-  layer.quantized.steps = reinterpret_cast<float*>(memory + rows * layer.stride);
-  layer.quantized.zeros = reinterpret_cast<int32_t*>(layer.quantized.steps + rows);
-  for (int64_t row = 0; row < rows; ++row) kernels.quantize_row(layer, row);
-  run_rows(layer, threads, layer.stride / 2 * outputs, kernels.rows24);
-  return 0;
+  Int8Layer24 layer{{make_layer(rows, inputs, outputs, features, bias, relu, result), values,
+                     scales, sums, {}},
+                    indices};
+  return run_int8(layer, threads, inputs / 2, kernels, kernels.rows24);
 }

@@ -51,10 +51,15 @@ TARGET void finish_panel(const Layer& layer, const Panel& panel, int64_t first, 
   }
 }
 
+TARGET inline uint32_t rotate_right(uint32_t value, int bits) {
+  return value >> (bits & 31) | value << (-bits & 31);
+}
+
 template <class Vector, int kVectors>
 TARGET void panel24_width(const Layer24& layer, const Panel& panel, int64_t first_block,
                           int64_t end_block) {
   constexpr int64_t kWidth = kVectors * Vector::kLanes;
+  constexpr int kLogWidth = kWidth == 8 ? 3 : kWidth == 16 ? 4 : 5;
   constexpr int kOutputs = kVectors >= 8 ? 1 : 8 / kVectors;  // per pass
   PanelSums sums;
   if (layer.stride == 0) std::memset(sums.values, 0, sizeof sums.values);
@@ -86,8 +91,10 @@ TARGET void panel24_width(const Layer24& layer, const Panel& panel, int64_t firs
 #pragma GCC unroll 8
               for (int o = 0; o < kOutputs; ++o) {
                 const auto value = Vector::broadcast(values + o);
-                const uint32_t column = indices[o] >> (4 * group + 2 * slot) & 3;
-                const float* from = features + column * kWidth;
+                // One rotation leaves the column times kWidth.
+                const uint32_t line =
+                    rotate_right(indices[o], 4 * group + 2 * slot - kLogWidth) & (3 * kWidth);
+                const float* from = features + line;
 #pragma GCC unroll 8
                 for (int v = 0; v < kVectors; ++v)
                   acc[o][v] = Vector::multiply_add(

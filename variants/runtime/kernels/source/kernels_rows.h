@@ -122,7 +122,7 @@ TARGET void group24(const Layer24& layer, int64_t block, int64_t row) {
 
 // Vectors per pass, so that the sums of `rows` rows fit the registers beside the operands.
 template <class Vector>
-constexpr int vectors_for(int rows) {
+constexpr int vectors_dense(int rows) {
   constexpr int kAll = kBlock / Vector::kLanes;
   const int limit = (Vector::kRegisters - 4) / rows;
   int vectors = 1;
@@ -130,34 +130,41 @@ constexpr int vectors_for(int rows) {
   return vectors;
 }
 
+// The same for 2:4, where there are also the columns of each vector, and a group of features of
+// each row.
+template <class Vector>
+constexpr int vectors24(int rows) {
+  return rows <= 2 && kBlock / Vector::kLanes >= 4 ? 4 : 2;
+}
+
+// Computes the rows from `row` on, in groups of kRows, and the rest in a smaller group.
+template <class Vector, int kRows>
+TARGET void dense_rows_from(const DenseLayer& layer, int64_t block, int64_t row) {
+  for (; row + kRows <= layer.rows; row += kRows)
+    dense_group<Vector, vectors_dense<Vector>(kRows), kRows>(layer, block, row);
+  if constexpr (kRows > 1)
+    if (row < layer.rows) dense_rows_from<Vector, kRows - 1>(layer, block, row);
+}
+
+template <class Vector, int kRows>
+TARGET void rows24_from(const Layer24& layer, int64_t block, int64_t row) {
+  for (; row + kRows <= layer.rows; row += kRows)
+    group24<Vector, vectors24<Vector>(kRows), kRows>(layer, block, row);
+  if constexpr (kRows > 1)
+    if (row < layer.rows) rows24_from<Vector, kRows - 1>(layer, block, row);
+}
+
 template <class Vector>
 TARGET void dense_rows(const DenseLayer& layer, int64_t block) {
-  int64_t row = 0;
-  for (; row + 6 <= layer.rows; row += 6)
-    dense_group<Vector, vectors_for<Vector>(6), 6>(layer, block, row);
-  switch (layer.rows - row) {
-    case 1: return dense_group<Vector, vectors_for<Vector>(1), 1>(layer, block, row);
-    case 2: return dense_group<Vector, vectors_for<Vector>(2), 2>(layer, block, row);
-    case 3: return dense_group<Vector, vectors_for<Vector>(3), 3>(layer, block, row);
-    case 4: return dense_group<Vector, vectors_for<Vector>(4), 4>(layer, block, row);
-    case 5: return dense_group<Vector, vectors_for<Vector>(5), 5>(layer, block, row);
-  }
+  dense_rows_from<Vector, (Vector::kRegisters > 16 ? 8 : 6)>(layer, block, 0);
 }
 
 template <class Vector>
 TARGET void rows24(const Layer24& layer, int64_t block) {
-  // Beside the sums there are the columns of each vector, and a group of features of each row.
-  constexpr int kTwo = Vector::kRegisters > 16 ? 2 : 4;
-  int64_t row = 0;
-  for (; row + 4 <= layer.rows; row += 4) group24<Vector, 2, 4>(layer, block, row);
-  switch (layer.rows - row) {
-    case 1: return group24<Vector, kBlock / Vector::kLanes < 4 ? 2 : 4, 1>(layer, block, row);
-    case 2: return group24<Vector, kTwo, 2>(layer, block, row);
-    case 3: return group24<Vector, 2, 3>(layer, block, row);
-  }
+  rows24_from<Vector, (Vector::kRegisters > 16 ? 8 : 4)>(layer, block, 0);
 }
 
-// A single row is a gather, which scalar loads do as fast as vector instructions.
+// A row of features is gathered by the columns of the nonzero weights.
 template <class Vector>
 TARGET void rows_sparse(const SparseLayer& layer, int64_t block) {
   const int64_t chunks = divide_up(layer.inputs, kChunk);
@@ -166,19 +173,8 @@ TARGET void rows_sparse(const SparseLayer& layer, int64_t block) {
     const float* features = layer.features + row * layer.stride;
     for (int64_t output = block * kBlock; output < end; ++output) {
       const int32_t* starts = layer.starts + output * (chunks + 1);
-      const float* value = layer.values + starts[0];
-      const float* last = layer.values + starts[chunks];
-      const uint16_t* offset = layer.offsets + starts[0];
-      float a = 0, b = 0, c = 0, d = 0;
-      for (; last - value >= 4; value += 4, offset += 4) {
-        a = Vector::multiply_add(value[0], features[offset[0]], a);
-        b = Vector::multiply_add(value[1], features[offset[1]], b);
-        c = Vector::multiply_add(value[2], features[offset[2]], c);
-        d = Vector::multiply_add(value[3], features[offset[3]], d);
-      }
-      for (; value < last; ++value, ++offset)
-        a = Vector::multiply_add(*value, features[*offset], a);
-      float sum = (a + b) + (c + d);
+      float sum = Vector::gather_product(layer.values + starts[0], layer.offsets + starts[0],
+                                         starts[chunks] - starts[0], features);
       if (layer.bias) sum += layer.bias[output];
       layer.result[row * layer.outputs + output] = layer.relu && sum < 0 ? 0 : sum;
     }

@@ -48,10 +48,13 @@ struct QuantizedRows {
 
 struct Int8Layer : Layer {
   const int8_t* values;
-  const uint8_t* indices;
   const float* scales;
   const int32_t* sums;
   QuantizedRows quantized;
+};
+
+struct Int8Layer24 : Int8Layer {
+  const uint8_t* indices;
 };
 
 // Up to 32 rows of features, transposed: [columns, width]. Unused rows are zero.
@@ -68,11 +71,13 @@ struct FloatKernels {
   void (*panel24)(const Layer24&, const Panel&, int64_t first_block, int64_t end_block);
   void (*panel_sparse)(const SparseLayer&, const Panel&, int64_t first_block, int64_t end_block);
   int64_t smallest_panel;  // width
+  int64_t panel24_from;    // rows from which panel24 is faster than rows24
 };
 
 struct Int8Kernels {
   void (*quantize_row)(const Int8Layer&, int64_t row);
-  void (*rows24)(const Int8Layer&, int64_t block);
+  void (*dense_rows)(const Int8Layer&, int64_t block);
+  void (*rows24)(const Int8Layer24&, int64_t block);
 };
 
 constexpr int64_t kBlocksPerPanelCall = 8;  // at most; bounds the sums that a call keeps

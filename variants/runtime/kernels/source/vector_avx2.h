@@ -4,9 +4,10 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
-#define TARGET_AVX2 __attribute__((target("avx2,fma")))
-#define INLINE_AVX2 __attribute__((target("avx2,fma"), always_inline)) static inline
+#define TARGET_AVX2 __attribute__((target("avx2,fma,bmi2")))
+#define INLINE_AVX2 __attribute__((target("avx2,fma,bmi2"), always_inline)) static inline
 
 namespace paretoserve {
 namespace {
@@ -25,9 +26,31 @@ struct Avx2 {
   INLINE_AVX2 Floats multiply_add(Floats a, Floats b, Floats c) {
     return _mm256_fmadd_ps(a, b, c);
   }
-  INLINE_AVX2 float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
   // Keeps a NaN: the instruction returns its second operand then.
   INLINE_AVX2 Floats relu(Floats a) { return _mm256_max_ps(_mm256_setzero_ps(), a); }
+
+  // The sum of products of weights and the features at their columns.
+  INLINE_AVX2 float gather_product(const float* values, const uint16_t* offsets, int64_t count,
+                                   const float* features) {
+    Floats sum = zero(), other = zero();
+    int64_t i = 0;
+    for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
+      sum = multiply_add(load(values + i), gather(features, offsets + i), sum);
+      other = multiply_add(load(values + i + kLanes), gather(features, offsets + i + kLanes), other);
+    }
+    for (; i + kLanes <= count; i += kLanes)
+      sum = multiply_add(load(values + i), gather(features, offsets + i), sum);
+    float rest = 0;
+    for (; i < count; ++i) rest = __builtin_fmaf(values[i], features[offsets[i]], rest);
+    sum = add(sum, other);
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two))) + rest;
+  }
+  INLINE_AVX2 Floats gather(const float* features, const uint16_t* offsets) {
+    const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(offsets));
+    return _mm256_i32gather_ps(features, _mm256_cvtepu16_epi32(narrow), 4);
+  }
 
   INLINE_AVX2 Words load_words(const void* from) {
     return _mm256_loadu_si256(static_cast<const __m256i*>(from));
@@ -54,6 +77,12 @@ struct Avx2Int8 {
   }
   INLINE_AVX2 void store(int32_t* to, Words value) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), value);
+  }
+  INLINE_AVX2 Words add(Words a, Words b) { return _mm256_add_epi32(a, b); }
+  INLINE_AVX2 Words broadcast4(const uint8_t* from) {
+    int32_t four;
+    std::memcpy(&four, from, sizeof four);
+    return _mm256_set1_epi32(four);
   }
   INLINE_AVX2 Words broadcast16(const uint8_t* from) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));

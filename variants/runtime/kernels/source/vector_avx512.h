@@ -4,12 +4,13 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
-#define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,fma")))
-#define INLINE_AVX512 __attribute__((target("avx512f,avx512bw,fma"), always_inline)) static inline
-#define TARGET_VNNI __attribute__((target("avx512f,avx512bw,avx512vnni,fma")))
+#define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,fma,bmi2")))
+#define INLINE_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,fma,bmi2"), always_inline)) static inline
+#define TARGET_VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,fma,bmi2")))
 #define INLINE_VNNI \
-  __attribute__((target("avx512f,avx512bw,avx512vnni,fma"), always_inline)) static inline
+  __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,fma,bmi2"), always_inline)) static inline
 
 namespace paretoserve {
 namespace {
@@ -28,8 +29,31 @@ struct Avx512 {
   INLINE_AVX512 Floats multiply_add(Floats a, Floats b, Floats c) {
     return _mm512_fmadd_ps(a, b, c);
   }
-  INLINE_AVX512 float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
   INLINE_AVX512 Floats relu(Floats a) { return _mm512_max_ps(_mm512_setzero_ps(), a); }
+
+  // The sum of products of weights and the features at their columns.
+  INLINE_AVX512 float gather_product(const float* values, const uint16_t* offsets, int64_t count,
+                                     const float* features) {
+    Floats sum = zero(), other = zero();
+    int64_t i = 0;
+    for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
+      sum = multiply_add(load(values + i), gather(features, offsets + i), sum);
+      other = multiply_add(load(values + i + kLanes), gather(features, offsets + i + kLanes), other);
+    }
+    for (; i < count; i += kLanes) {
+      const int64_t left = count - i;
+      const __mmask16 mask = left < kLanes ? (1u << left) - 1 : 0xffff;
+      const __m512i columns =
+          _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, offsets + i));
+      const Floats loaded = _mm512_mask_i32gather_ps(zero(), mask, columns, features, 4);
+      sum = multiply_add(_mm512_maskz_loadu_ps(mask, values + i), loaded, sum);
+    }
+    return _mm512_reduce_add_ps(add(sum, other));
+  }
+  INLINE_AVX512 Floats gather(const float* features, const uint16_t* offsets) {
+    const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(offsets));
+    return _mm512_i32gather_ps(_mm512_cvtepu16_epi32(narrow), features, 4);
+  }
 
   INLINE_AVX512 Words load_words(const void* from) { return _mm512_loadu_si512(from); }
   INLINE_AVX512 Floats broadcast_group(const float* from) {
@@ -49,6 +73,12 @@ struct VnniInt8 {
   INLINE_VNNI Words zero() { return _mm512_setzero_si512(); }
   INLINE_VNNI Words load(const void* from) { return _mm512_loadu_si512(from); }
   INLINE_VNNI void store(int32_t* to, Words value) { _mm512_storeu_si512(to, value); }
+  INLINE_VNNI Words add(Words a, Words b) { return _mm512_add_epi32(a, b); }
+  INLINE_VNNI Words broadcast4(const uint8_t* from) {
+    int32_t four;
+    std::memcpy(&four, from, sizeof four);
+    return _mm512_set1_epi32(four);
+  }
   INLINE_VNNI Words broadcast16(const uint8_t* from) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
   }
@@ -56,7 +86,7 @@ struct VnniInt8 {
   INLINE_VNNI Words positions(Words columns) {
     const Words offset = _mm512_set1_epi32(kStep % 2 ? 0x0c0c0808 : 0x04040000);
     const Words shifted = kStep ? _mm512_srli_epi16(columns, 2 * kStep) : columns;
-    return _mm512_or_si512(_mm512_and_si512(shifted, _mm512_set1_epi8(3)), offset);
+    return _mm512_ternarylogic_epi32(shifted, _mm512_set1_epi8(3), offset, 0xea);  // (a & b) | c
   }
   INLINE_VNNI Words select(Words features, Words positions) {
     return _mm512_shuffle_epi8(features, positions);

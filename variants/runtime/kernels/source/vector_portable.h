@@ -48,6 +48,18 @@ struct Portable {
     return a;
   }
 
+  // The sum of products of weights and the features at their columns.
+  INLINE_PORTABLE float gather_product(const float* values, const uint16_t* offsets,
+                                       int64_t count, const float* features) {
+    float sums[4] = {};
+    int64_t i = 0;
+    for (; i + 4 <= count; i += 4)
+      for (int64_t k = 0; k < 4; ++k)
+        sums[k] = multiply_add(values[i + k], features[offsets[i + k]], sums[k]);
+    for (; i < count; ++i) sums[0] = multiply_add(values[i], features[offsets[i]], sums[0]);
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  }
+
   INLINE_PORTABLE Words load_words(const void* from) {
     Words value;
     std::memcpy(&value, from, sizeof value);

@@ -4,11 +4,12 @@
 #include "vector_avx512.h"
 
 #define TARGET TARGET_VNNI
+#define LANES 16
 #define VECTOR_INT8
 #include "kernels_int8.h"
 
 namespace paretoserve {
-const Int8Kernels vnni_int8_kernels{quantize_row, rows24_int8<VnniInt8>};
+const Int8Kernels vnni_int8_kernels{quantize_row, dense_rows_int8<VnniInt8>, rows24_int8<VnniInt8>};
 }  // namespace paretoserve
 
 #endif
