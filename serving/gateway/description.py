@@ -13,6 +13,10 @@ class HostDescription:
     pid: int
     resident_bytes: int
     gpu_memory_bytes: int | None
+    digest: str
+    """Digest of the files that it has loaded; see `generations.digest`."""
+    has_served: bool
+    """Whether it has computed a batch for a gateway."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Hosts:
         return {(name, 1): f"v-{name}-g1" for name in ("dense", "int8", "broken")}
 
     async def describe(self, app: str) -> list[HostDescription]:
-        return [HostDescription(f"tcp://{pid}", pid, 0, None) for pid in self.pids[app]]
+        return [HostDescription(f"tcp://{pid}", pid, 0, None, "", True) for pid in self.pids[app]]
 
     async def failure(self, app: str) -> str | None:
         return None
