@@ -31,6 +31,8 @@ class ServingError(Exception):
 
     request_id: str | None = None
     """The id in the failed request, if it could be read; the answer repeats it."""
+    retry_after_s: float | None = None
+    """Seconds after which it makes sense to repeat the request; None if it makes none."""
 
 
 class InvalidRequest(ServingError):
@@ -64,6 +66,8 @@ class SloUnattainable(ServingError):
 class Overloaded(ServingError):
     """The SLO could be met, but not now."""
 
+    retry_after_s: float
+
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
@@ -71,6 +75,12 @@ class Overloaded(ServingError):
 
 class NotReady(ServingError):
     """The service is starting or draining, or no replica of a qualifying variant is alive."""
+
+    retry_after_s: float
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceeded(ServingError):

@@ -21,6 +21,7 @@ from loadtests.client.binary import BinaryRequest
 from serving.dataplane.batching import Arrays
 from serving.dataplane.call import Answer, Call
 from serving.dataplane.dataplane import DataPlane
+from serving.dataplane.delivery import Delivery
 from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import OnEnd, RequestResult
 from serving.dataplane.scheduler import Scheduler
@@ -155,9 +156,10 @@ def request_parts() -> dict[str, Part]:
     last_event = _LastEvent()
     uncounted = _data_plane(cast(Metrics, last_event), _InstantScheduler())
     answers: list[Answer | Exception] = []
+    delivery = Delivery()
 
     def submit(on_end: OnEnd[Answer]) -> Call:
-        return uncounted.submit(INPUTS, (), slo, None, time.monotonic(), on_end)
+        return uncounted.submit(INPUTS, (), slo, None, time.monotonic(), on_end, delivery)
 
     call = submit(answers.append)
     (answer,) = answers

@@ -25,7 +25,7 @@ from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.refusal_pacer import RefusalPacer
 from serving.dataplane.scheduler import MIN_WAIT_S
 from serving.dataplane.step_delay import StepDelay
-from serving.errors import Overloaded
+from serving.errors import NotReady, Overloaded
 from serving.routing.attainability import is_attainable
 from serving.routing.latency import LatencyModel
 from serving.routing.planner import Planner
@@ -199,6 +199,9 @@ class SimulatedGateway:
         except Overloaded:
             self._refuse(request, RequestStatus.SHED)
             return
+        except NotReady:
+            self._refuse(request, RequestStatus.FAILED)
+            return
         self._fail([other for other, _ in shed], RequestStatus.SHED)
         if self._step_delay.record_request(now, admission.deadline - now):
             self._plan()
@@ -282,7 +285,7 @@ class SimulatedGateway:
                     self._start_batch(send, now)
                 case Shadow() as shadow:
                     self._start_batch(_without_requests(shadow), now)
-                case Expired(expired):
+                case Expired(expired, _):
                     self._fail([expired], RequestStatus.EXPIRED)
                 case NoReplica(batch):
                     self._fail(batch, RequestStatus.FAILED)

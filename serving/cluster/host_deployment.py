@@ -64,6 +64,7 @@ class HostReplica:
             storage.restore(settings.catalog, variant, generation)
         model = Model.load(settings.catalog)
         record = generations.load(settings.catalog, variant, generation)
+        self._digest = generations.digest(record)
         folder = generations.folder(settings.catalog, variant, generation)
         if record.runner == "onnx":
             import_module("variants.runtime.onnx")  # onnxruntime starts a thread
@@ -77,7 +78,7 @@ class HostReplica:
         self._socket = HostSocket(runner, bind)
 
     def describe(self) -> HostDescription:
-        """Return the address for batches, and the memory of this process."""
+        """Return the address for batches, what was loaded, and the memory of this process."""
         assert self._socket is not None
         return HostDescription(
             address=self._socket.address,
@@ -85,6 +86,8 @@ class HostReplica:
             resident_bytes=psutil.Process().memory_info().rss,
             gpu_memory_bytes=_gpu_memory_bytes(),
             provider=self._provider,
+            digest=self._digest,
+            has_served=self._socket.has_served,
         )
 
     def check_health(self) -> None:

@@ -63,7 +63,11 @@ class ServeRegistry:
         status = DeploymentStatusInfo.from_proto(DeploymentStatusInfoProto.FromString(raw))
         if status.status not in FAILED:
             return None
-        return start_failure([status.message]) or f"its deployment is {status.status.value}"
+        if (failure := start_failure([status.message])) is not None:
+            return failure
+        # Unhealthy without a traceback: a replica has ended, and Serve starts another one.
+        has_failed = status.status == DeploymentStatus.DEPLOY_FAILED
+        return f"its deployment is {status.status.value}" if has_failed else None
 
     async def _find_controller(self) -> Any:
         if self._controller is None:

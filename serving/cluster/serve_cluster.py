@@ -19,7 +19,7 @@ from ray.util import list_named_actors
 from serving.cluster.builder import Builder
 from serving.cluster.host_deployment import host_app
 from serving.cluster.names import BUILDS, app_name, parse_app
-from serving.cluster.start_failure import start_failure
+from serving.cluster.start_failure import WAITING, start_failure
 from serving.control.cluster import App, AppStatus, GenerationKey
 from serving.control.state import Job
 from serving.gateway.settings import Settings
@@ -27,7 +27,7 @@ from serving.gateway.settings import Settings
 STATUS: Final[Mapping[ApplicationStatus, AppStatus]] = {
     ApplicationStatus.DEPLOYING: "starting",
     ApplicationStatus.RUNNING: "running",
-    # Serve replaces the replicas, with growing pauses.
+    # Serve replaces the replicas, without pauses.
     ApplicationStatus.UNHEALTHY: "running",
     ApplicationStatus.DEPLOY_FAILED: "failed",
     ApplicationStatus.DELETING: "stopping",
@@ -94,8 +94,16 @@ def list_apps() -> dict[str, App]:
     for overview in client.list_serve_statuses():
         status = STATUS.get(overview.app_status.status)
         if status is not None:
-            found[overview.name] = App(status, _error(overview) if status != "stopping" else None)
+            found[overview.name] = _app(overview, status)
     return found
+
+
+def _app(overview: StatusOverview, status: AppStatus) -> App:
+    error = None if status == "stopping" else _error(overview)
+    is_unhealthy = overview.app_status.status == ApplicationStatus.UNHEALTHY
+    if is_unhealthy and error not in (None, WAITING):
+        status = "failing"
+    return App(status, error)
 
 
 def _error(overview: StatusOverview) -> str | None:

@@ -22,6 +22,7 @@ from serving.control.state import Lineup, ReplicaReport
 from serving.control.store.store import Store
 from serving.control.wake import wait_for_wake
 from variants.catalog.catalog import Variant
+from variants.catalog.generations import digest
 from variants.catalog.storage import Storage, load
 
 logger = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ class Agent:
         for key in {*lineup.published.items(), *lineup.warming.items()} - self._excluded:
             try:
                 # A generation does not change, so its record is read once.
-                records[key] = known.get(key) or load(self._storage, self._catalog, *key)
+                records[key] = known.get(key) or self._load(key)
             except ValueError as error:
                 errors[key] = str(error)
         lineup = lineup.model_copy(
@@ -150,6 +151,21 @@ class Agent:
             }
         )
         return _Loaded(lineup, records, errors)
+
+    def _load(self, key: GenerationKey) -> Variant:
+        """Return the record of a generation.
+
+        Raises `ValueError` if its files are missing, damaged, or not those that the state knows.
+        """
+        record = load(self._storage, self._catalog, *key)
+        expected = self._store.generation(*key).digest
+        if expected is not None and digest(record) != expected:
+            raise ValueError(
+                f"the files of generation {key[1]} of {key[0]} were replaced by others (digest "
+                f"{digest(record)[:12]} instead of {expected[:12]}): put these back, or publish a "
+                "new generation with `paretoserve variants replace`"
+            )
+        return record
 
     def _reports(self) -> list[ReplicaReport]:
         return [*self._gateway.reports(), *self._failed()]

@@ -16,9 +16,10 @@ from serving.control.state import Job
 GenerationKey: TypeAlias = tuple[str, int]
 """Name of a variant, and number of one of its generations."""
 
-AppStatus: TypeAlias = Literal["starting", "running", "failed", "stopping"]
+AppStatus: TypeAlias = Literal["starting", "running", "failing", "failed", "stopping"]
 """`failed` means that the cluster gave up starting it. A running application whose replica is
-replaced stays `running`."""
+replaced stays `running`, and is `failing` if the replacement cannot start: the cluster tries it
+again and again."""
 
 
 @dataclass(frozen=True, slots=True)

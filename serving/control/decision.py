@@ -223,12 +223,18 @@ def _keep_running(generation: Generation, state: Snapshot, seen: Observation) ->
     if app is None:
         if state.at >= seen.retry_at.get(key, 0.0):
             yield Deploy(*key)
-    elif app.status == "failed":
+    elif app.status == "failed" or _is_hopeless(app, reports):
         yield from _back_off(generation, app.error or "its hosts could not be started", app)
     elif (error := app.error or failed) != generation.error:
         is_well = any(each.state == "routed" and each.replicas for each in reports.values())
         if error or (app.status == "running" and is_well):
             yield SetError(*key, error)
+
+
+def _is_hopeless(app: App, reports: Mapping[str, ReplicaReport]) -> bool:
+    """Return whether hosts cannot start again, and every gateway knows why and has no other."""
+    are_gone = all(each.error and not each.replicas for each in reports.values())
+    return app.status == "failing" and bool(reports) and are_gone
 
 
 def _back_off(generation: Generation, error: str, app: App | None) -> Iterator[Action]:

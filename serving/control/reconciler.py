@@ -116,7 +116,10 @@ class Reconciler:
         apps = self._cluster.apps()
         state = self._without_excluded(self._store.snapshot(GATEWAY_LOST_S))
         keys = {(each.variant, each.number) for name in state.variants for each in name.generations}
-        self._failures = {key: each for key, each in self._failures.items() if key in keys}
+        well = {key for key, app in apps.items() if app.status == "running" and not app.error}
+        self._failures = {
+            key: each for key, each in self._failures.items() if key in keys and key not in well
+        }
         seen = Observation(
             apps=apps,
             builds=builds,

@@ -47,6 +47,9 @@ logger = logging.getLogger(__name__)
 START_GRACE_S: Final = 60.0
 """Seconds after which a starting service is ready without the variants that are not up yet."""
 
+NO_REPLICA: Final = "no replica is alive"
+"""Why a variant is not ready if nothing else is known."""
+
 NO_ARM: Final = ""
 """The label `arm` of requests that are not part of an experiment."""
 
@@ -95,10 +98,12 @@ class DataPlane:
         self._tensors = ModelTensors(model, max_batch)
         self.max_values = self._tensors.max_values
         self._started = now()
-        self._seen_alive: set[str] = set()
-        """Routing keys of the variants that have had a live replica."""
+        self._settled: set[str] = set()
+        """Routing keys of the variants that have had a live replica, or are known not to start."""
         self._is_complete = False
-        """Whether every variant has had a live replica."""
+        """Whether every variant has been settled."""
+        self._failures: Mapping[str, str] = {}
+        """Why variants have no live replica, by routing key."""
         self._served = ServedVariants(profiles)
         unknown = self._missing_targets()
         if profiles and unknown:
@@ -132,24 +137,73 @@ class DataPlane:
 
     @property
     def is_ready(self) -> bool:
-        """True once every variant has had a live replica, or some have and the grace is over.
+        """True while the service has started and a variant has a live replica.
 
-        It stays true when variants are added or replaced, but a service without variants is not
-        ready.
+        One lost variant of several is no reason not to be ready, and neither are variants that are
+        added or replaced.
         """
-        if self.is_draining or not self._served.profiles:
-            return False
-        if self._is_complete:
-            return True
-        keys = self._served.by_key
-        self._seen_alive.update(key for key in keys if self._scheduler.slots(key))
-        self._is_complete = self._seen_alive.issuperset(keys)
-        is_late = self._now() - self._started > START_GRACE_S
-        return self._is_complete or (is_late and not self._seen_alive.isdisjoint(keys))
+        return not self.is_draining and self.has_started and self._is_any_alive
+
+    @property
+    def has_started(self) -> bool:
+        """True once every variant has had a live replica, or is known not to start.
+
+        Those that take longer than `START_GRACE_S` do not count.
+        """
+        if not self._is_complete:
+            keys = self._served.by_key
+            self._settled.update(key for key in keys if self._scheduler.slots(key))
+            is_late = self._now() - self._started > START_GRACE_S
+            self._is_complete = bool(keys) and (is_late or self._settled.issuperset(keys))
+        return self._is_complete
+
+    @property
+    def _is_any_alive(self) -> bool:
+        """True if a request can be answered: a variant has a live replica."""
+        return any(map(self._scheduler.slots, self._served.by_key))
+
+    def _why_closed(self) -> str | None:
+        """Return why no request is accepted; None if they are.
+
+        While no replica is alive that was, the planner decides which requests wait for one.
+        """
+        if self.is_draining:
+            return "the service is stopping"
+        if not self._served.profiles:
+            return "there is no variant"
+        if not self._is_complete and not self._is_any_alive:
+            return "the service is starting"
+        return None
 
     def is_variant_ready(self, variant: str) -> bool:
         """True if the variant has a live replica. Raises `KeyError` for an unknown name."""
         return not self.is_draining and self.slots(variant) > 0
+
+    def set_failures(self, failures: Mapping[str, str]) -> None:
+        """Set why variants have no live replica, by routing key, as far as that is known."""
+        self._failures = dict(failures)
+        self._settled.update(failures)
+
+    def unready_reason(self, variant: str | None) -> str:
+        """Return why the service, or one of its variants, is not ready; empty if it is.
+
+        Raises `KeyError` for an unknown name.
+        """
+        if variant is not None:
+            key = self._served.keys[variant]
+            if self.is_draining:
+                return "the service is stopping"
+            return "" if self._scheduler.slots(key) else self._failures.get(key, NO_REPLICA)
+        if (closed := self._why_closed()) is not None:
+            return closed
+        if self._is_any_alive:
+            return "" if self.has_started else "the service is starting"
+        causes = (
+            f"{name}: {self._failures[key]}"
+            for name, key in self._served.keys.items()
+            if key in self._failures
+        )
+        return "; ".join([NO_REPLICA, *causes])
 
     def slots(self, variant: str) -> int:
         """Return how many batches the live replicas of a variant accept at a time.
@@ -202,8 +256,8 @@ class DataPlane:
         """
         call = Call(slo, self._served, received, on_end)
         try:
-            if not self.is_ready:
-                raise NotReady("the service is starting or stopping; try again in a few seconds")
+            if (reason := self._why_closed()) is not None:
+                raise NotReady(f"{reason}; try again in a few seconds")
             size, signature = self._tensors.check(inputs, outputs)
             call.variants = call.served.qualifying(slo)
             enrollment = self._enroll(slo, call.variants, size, unit)
@@ -269,13 +323,22 @@ class DataPlane:
         return _Enrollment(arm, (self._served.keys[arm.target],))
 
     def _check_deadline(self, slo: Slo, variants: tuple[str, ...], size: int) -> None:
-        """Raise `SloUnattainable` if no variant could meet the deadline even when idle."""
+        """Raise an error if no variant could meet the deadline even when idle.
+
+        It is `SloUnattainable`, or `DeadlineExceeded` if the call itself ends so early.
+        """
         best_case_s = self._latency.best_case_s
         if is_attainable(variants, size, slo.latency_s, best_case_s):
             return
         times_s = {key: best_case_s(key, size) for key in variants}
         fastest = min(times_s, key=times_s.__getitem__)
         best = max(self._served.by_key[key].accuracy for key in variants)
+        if slo.is_call_timeout:
+            raise DeadlineExceeded(
+                f"the call times out {max(0.0, slo.latency_s) * 1e3:.2f} ms after its arrival, and "
+                f"the fastest qualifying variant, {variant_name(fastest)}, takes about "
+                f"{times_s[fastest] * 1e3:.2f} ms when idle; allow more time"
+            )
         raise SloUnattainable(
             f"no qualifying variant answers within {slo.latency_s * 1e3:g} ms even when idle: "
             f"the fastest is {variant_name(fastest)} with about {times_s[fastest] * 1e3:.2f} ms; "

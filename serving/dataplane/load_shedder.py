@@ -62,6 +62,10 @@ MIN_PERIOD_S: Final = 0.02
 """Minimum time between two updates, in seconds, and time without an end after which the requests
 inside are not waiting for the gateway."""
 
+MIN_AGE_S: Final = 0.001
+"""Age, in seconds, up to which no request is too old: that it is read takes some time even when the
+gateway is idle. What its deadline allows is said to it later."""
+
 MIN_EVENTS: Final = 4
 """Minimum number of requests that have ended for an update."""
 
@@ -117,7 +121,8 @@ class LoadShedder:
         self._last_at = now
         while self._failed and self._failed[0][0] <= now:
             self.leave(self._failed.popleft()[1])
-        if age_s > self._max_age_share() * (self._allowed_s if allowed_s is None else allowed_s):
+        allowed_s = self._allowed_s if allowed_s is None else allowed_s
+        if age_s > max(MIN_AGE_S, self._max_age_share() * allowed_s):
             return False
         if not self.has_room(rank) and now - self._ended_at > MIN_PERIOD_S:
             self._ended_at = now

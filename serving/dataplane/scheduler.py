@@ -27,8 +27,7 @@ from serving.dataplane.request import (
     Stage,
 )
 from serving.dataplane.step_delay import StepDelay
-from serving.errors import DeadlineExceeded, InferenceFailed, NotReady, ServingError
-from serving.routing.generation import variant_name
+from serving.errors import DeadlineExceeded, InferenceFailed, ServingError
 from serving.routing.planner import Planner
 from serving.routing.policy.state import LaneKey, QueuedRequest
 from serving.routing.step import Expired, Idle, NoReplica, Send, Shadow
@@ -120,9 +119,10 @@ class Scheduler(Generic[Input, Output]):
     ) -> Request[Input, Output]:
         """Queue one request of `size` samples; `on_end` is called once with its result.
 
-        Raises `Overloaded` if the request cannot be queued. `on_end` may get it too, if a request
-        of higher priority takes the place of this one, or `DeadlineExceeded`, `NotReady` or
-        `InferenceFailed`, perhaps before this returns. Returns the request, for `cancel`.
+        Raises `Overloaded` or `NotReady` if the request cannot be queued. `on_end` may get
+        `Overloaded` too, if a request of higher priority takes the place of this one, or
+        `DeadlineExceeded`, `NotReady` or `InferenceFailed`, perhaps before this returns. Returns
+        the request, for `cancel`.
         """
         now = self._clock.time()
         request, shed = self._planner.admit(
@@ -195,11 +195,10 @@ class Scheduler(Generic[Input, Output]):
             match step:
                 case Send():
                     self._send(step, now)
-                case Expired(request):
-                    self._expire(request, now)
-                case NoReplica(batch, variants):
-                    names = " or ".join(map(variant_name, variants))
-                    self._fail(batch, NotReady(f"no replica of {names} is alive; try again later"))
+                case Expired(request, best_case_s):
+                    self._expire(request, now, best_case_s)
+                case NoReplica(batch, _, error):
+                    self._fail(batch, error)
                 case Idle(until):
                     if until < math.inf:
                         delay_s = max(until - now, MIN_WAIT_S)
@@ -372,15 +371,26 @@ class Scheduler(Generic[Input, Output]):
         exhausted = self._planner.retry(connected)
         self._fail(exhausted, InferenceFailed("two hosts in succession were lost"))
 
-    def _expire(self, request: Request[Input, Output], now: float) -> None:
+    def _expire(self, request: Request[Input, Output], now: float, best_case_s: float) -> None:
         self._on_expired(request.size)
         waited_ms = (now - request.arrived) * 1e3
-        request.payload.end(
-            DeadlineExceeded(
+        left_ms = max(0.0, request.deadline - request.arrived) * 1e3
+        if request.attempts:
+            text = (
+                "the host that computed it was lost, and no variant can answer in the rest of the "
+                "time; send it again"
+            )
+        elif request.is_behind:
+            text = (
                 f"after {waited_ms:.1f} ms in the queue no variant could answer in time any more; "
                 "allow more time, or send fewer requests at once"
             )
-        )
+        else:
+            text = (
+                f"{left_ms:.1f} ms of its deadline were left when it had been read, and the "
+                f"fastest variant takes about {best_case_s * 1e3:.1f} ms; allow more time"
+            )
+        request.payload.end(DeadlineExceeded(text))
 
 
 def _checked(outcome: Outcome[Sequence[Output]], requests: int) -> Outcome[Sequence[Output]]:

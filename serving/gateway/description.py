@@ -15,6 +15,10 @@ class HostDescription:
     gpu_memory_bytes: int | None
     provider: str
     """What executes the variant, such as `CUDAExecutionProvider`; see `variants.catalog.device`."""
+    digest: str
+    """Digest of the files that it has loaded; see `generations.digest`."""
+    has_served: bool
+    """Whether it has computed a batch for a gateway."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,10 @@ About once per second, more often while a generation starts, and at once after a
 queries the addresses of all replicas of the generations that it watches, connects to new ones and
 times them, and removes those that are gone. A replacement on a node where its generation was timed
 before is not timed again. Neither a slow answer nor a host that is timed delays the others.
+
+A host that has served before, as after a restart of this gateway, is used at once, on what the
+report card says, and timed meanwhile. A host that has loaded other files than those of the catalog
+is not used.
 """
 
 from __future__ import annotations
@@ -81,12 +85,16 @@ class Watch:
     generation: int
     sizes: Sequence[int]
     """Batch sizes with which a new host is timed."""
+    digest: str
+    """Digest of the files that its hosts must have loaded."""
     is_awaited: bool
     """Whether a starting gateway connects to no host before this generation has hosts."""
     error: str | None = None
-    """Why it has no hosts, or why one does not work; None if it has all or may still get them."""
+    """Why it has no hosts, or why one does not work, as last known; None if it has all."""
+    logged_error: str | None = None
+    """The last error that was logged, since it had all hosts."""
     hosts: Sequence[HostDescription] = ()
-    """All its replicas, as last described."""
+    """All its replicas that have loaded the right files, as last described."""
     description: asyncio.Task[list[HostDescription] | None] | None = None
     connecting: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """Tasks that connect to a host and time it, by address."""
@@ -105,6 +113,17 @@ class Watch:
     def addresses(self) -> set[str]:
         """The addresses of its replicas."""
         return {host.address for host in self.hosts}
+
+    def fail(self, error: str) -> None:
+        """Record an error, and log it if it is new."""
+        self.error = error
+        if error != self.logged_error:
+            self.logged_error = error
+            logger.error("hosts cannot be used", extra={"variant": self.key, "cause": error})
+
+    def recover(self) -> None:
+        """Record that there is no error any more."""
+        self.error = self.logged_error = None
 
     def cancel(self) -> None:
         """Stop what is under way."""
@@ -141,7 +160,8 @@ class HostDiscovery:
         self._pause = pause
         self._period_s = period_s
         self._wake = asyncio.Event()
-        self._may_connect = False
+        self._may_time = asyncio.Event()
+        """Set when no host is starting together with the service any more."""
         self._started = time.monotonic()
         self._watches: dict[str, Watch] = {}
         self._draining: dict[HostConnection, Watch] = {}
@@ -150,13 +170,20 @@ class HostDiscovery:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def watch(
-        self, variant: str, generation: int, sizes: Sequence[int], *, is_awaited: bool
+        self,
+        variant: str,
+        generation: int,
+        sizes: Sequence[int],
+        *,
+        digest: str,
+        is_awaited: bool,
     ) -> None:
         """Bring the hosts of a generation into the pool from now on.
 
-        The latency model must have its routing key. `sizes` and `is_awaited` as in `Watch`.
+        The latency model must have its routing key. `sizes`, `digest` and `is_awaited` as in
+        `Watch`.
         """
-        watch = Watch(variant, generation, sizes, is_awaited)
+        watch = Watch(variant, generation, sizes, digest, is_awaited)
         self._watches[watch.key] = watch
         self._wake.set()
 
@@ -257,7 +284,8 @@ class HostDiscovery:
                 watch.hosts = ()
                 self.report_usage(watch.key)
             return
-        watch.hosts = hosts
+        watch.hosts = [host for host in hosts if host.digest == watch.digest]
+        others = sorted({host.digest for host in hosts} - {watch.digest})
         addresses = watch.addresses
         for host in self._pool.hosts(watch.key):
             if host.address not in addresses:
@@ -265,8 +293,10 @@ class HostDiscovery:
                 self._drain(watch, host)
         for address in watch.connecting.keys() - addresses:
             watch.connecting[address].cancel()
-        if self.is_warm(watch.key):
-            watch.error = None
+        if others:
+            watch.fail(_wrong_files(watch, others[0]))
+        elif self.is_warm(watch.key):
+            watch.recover()
         self.report_usage(watch.key)
 
     def _drain(self, watch: Watch, host: HostConnection) -> None:
@@ -300,26 +330,36 @@ class HostDiscovery:
         watch.failure_checked_at = now
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
-                watch.error = await self._registry.failure(app)
+                error = await self._registry.failure(app)
+            if error is not None:  # else it may be starting again, which does not mean that it can
+                watch.fail(error)
         except Exception as error:
             logger.debug("no status of the hosts of %s: %r", watch.key, error)
 
     def _connect_new(self) -> None:
         """Connect to the hosts that are described and not yet connected."""
-        if not self._may_connect:
+        if not self._may_time.is_set():
             awaited = [watch for watch in self._watches.values() if watch.is_awaited]
             is_late = time.monotonic() - self._started > START_GRACE_S
             are_up = awaited and all(watch.addresses or watch.error for watch in awaited)
-            if not (are_up or is_late):
-                return  # timings are not representative while other hosts are starting
-            self._may_connect = True
+            if are_up or is_late:
+                self._may_time.set()
         for watch in self._watches.values():
             connected = {host.address for host in self._pool.hosts(watch.key)}
-            for address in sorted(watch.addresses - connected - watch.connecting.keys()):
-                watch.connecting[address] = self._start(self._connect(watch, address))
+            for each in watch.hosts:
+                address = each.address
+                if address in connected or address in watch.connecting:
+                    continue
+                # Timings are not representative while other hosts are starting.
+                if each.has_served or self._may_time.is_set():
+                    connect = self._connect(watch, address, is_known=each.has_served)
+                    watch.connecting[address] = self._start(connect)
 
-    async def _connect(self, watch: Watch, address: str) -> None:
-        """Connect to a host, time it through the link if necessary, then add it to the pool."""
+    async def _connect(self, watch: Watch, address: str, *, is_known: bool) -> None:
+        """Connect to a host, time it through the link if necessary, and add it to the pool.
+
+        A published one that `is_known` to serve is added first.
+        """
         key = watch.key
 
         def on_lost() -> None:
@@ -332,13 +372,17 @@ class HostDiscovery:
         began = time.monotonic()
         host = HostConnection(address, on_lost)
         try:
-            await self._warm_up(watch, host)
+            await host.run(zero_batch(self._model, min(watch.sizes)))
+            if is_known and watch.is_awaited:
+                self._start(self._time_in_use(watch, host))
+            else:
+                await self._time(watch, host)
         except (HostLost, BatchFailed) as error:
             host.close()
             # A busy machine may have stopped the process of a host, or of this gateway, once.
             is_second = watch.lost_at is not None and watch.lost_at < began
             if is_second or isinstance(error, BatchFailed):
-                watch.error = f"a host failed to warm up: {error}"
+                watch.fail(f"a host failed to warm up: {error}")
             elif watch.lost_at is None:
                 watch.lost_at = time.monotonic()
             logger.error("a host failed to warm up", extra={"variant": key, "cause": str(error)})
@@ -348,15 +392,24 @@ class HostDiscovery:
             raise
         else:
             if not host.is_lost:
-                watch.error = watch.lost_at = None
+                watch.lost_at = None
                 self._pool.add(key, host)
+                if self.is_warm(key):
+                    watch.recover()
         finally:
             watch.connecting.pop(address, None)
         self._on_change()
 
-    async def _warm_up(self, watch: Watch, host: HostConnection) -> None:
-        """Run a batch on a host; calibrate the latency model by the first of each node."""
-        await host.run(zero_batch(self._model, min(watch.sizes)))
+    async def _time_in_use(self, watch: Watch, host: HostConnection) -> None:
+        """Time a host that is in the pool already; it may get requests meanwhile."""
+        await self._may_time.wait()
+        try:
+            await self._time(watch, host)
+        except (HostLost, BatchFailed, KeyError) as error:  # it, or its generation, has gone
+            logger.debug("a host of %s could not be timed: %r", watch.key, error)
+
+    async def _time(self, watch: Watch, host: HostConnection) -> None:
+        """Calibrate the latency model by the first host of each node."""
         async with self._timing:  # timings would distort each other
             node = host.address.rpartition(":")[0]
             if node in watch.timed_nodes:
@@ -366,3 +419,11 @@ class HostDiscovery:
             timings = await time_host(host, self._model, watch.sizes, self._pause, within_s)
             self._latency.calibrate(watch.key, *timings)
             watch.timed_nodes.add(node)
+
+
+def _wrong_files(watch: Watch, digest: str) -> str:
+    return (
+        f"a host has loaded other files than generation {watch.generation} of {watch.variant} has "
+        f"in the catalog (digest {digest[:12]} instead of {watch.digest[:12]}): put these back and "
+        "restart the host, or restart the service"
+    )

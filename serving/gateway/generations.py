@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from serving.control.state import Lineup, ReplicaReport
@@ -28,6 +29,7 @@ from serving.routing.latency import LatencyModel
 from serving.routing.profile import VariantProfile, profiles_of
 from serving.telemetry.telemetry import Telemetry
 from variants.catalog.catalog import Variant
+from variants.catalog.generations import digest
 from variants.catalog.recipe import DENSE
 
 logger = logging.getLogger(__name__)
@@ -90,11 +92,13 @@ class Generations:
         parts: Parts,
         profile_source: ProfileSource,
         *,
+        catalog: Path,
         max_batch: int,
         slots_per_host: int,
     ) -> None:
-        """`gateway` is the name of the gateway in its reports."""
+        """`gateway` is the name of the gateway in its reports, `catalog` the folder of records."""
         self._gateway = gateway
+        self._catalog = catalog
         self._parts = parts
         self._profile_source = profile_source
         self._max_batch = max_batch
@@ -139,7 +143,7 @@ class Generations:
 
         Call this whenever hosts have joined or left.
         """
-        self._has_started = self._has_started or self._parts.dataplane.is_ready
+        self._has_started = self._has_started or self._parts.dataplane.has_started
         routed: dict[str, str] = {}
         for variant, number in self._published.items():
             new, former = generation_key(variant, number), self._routed.get(variant)
@@ -149,6 +153,7 @@ class Generations:
                 routed[variant] = former
         if routed != self._routed:
             self._route(routed)
+        self._report_failures()
         self._release()
 
     def set_hosts(self, key: str, hosts: int) -> None:
@@ -217,6 +222,7 @@ class Generations:
             variant,
             number,
             [size for size in latencies if size <= self._max_batch],
+            digest=digest(record),
             is_awaited=not self._has_started and self._published.get(variant) == number,
         )
 
@@ -244,6 +250,17 @@ class Generations:
         for key in by_key.keys() - self._routed.values():
             self._parts.discovery.report_usage(key)
         self._routed = dict(routed)
+
+    def _report_failures(self) -> None:
+        """Pass on why variants that get requests have no hosts, as far as that is known."""
+        failures = {}
+        for key in self._routed.values():
+            error = self._parts.discovery.error(key)
+            if error is not None and not self._parts.pool.hosts(key):
+                # Clients learn the cause, but not where the catalog is.
+                failures[key] = error.replace(f"{self._catalog}/", "")
+        self._parts.dataplane.set_failures(failures)
+        self._parts.telemetry.set_failures(failures)
 
     def _release(self) -> None:
         """Release the hosts of generations that neither the lineup nor a request needs."""

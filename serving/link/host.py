@@ -31,6 +31,8 @@ class HostSocket:
         self._gateways = Gateways(bind)
         self.address = self._gateways.address
         self._last_batch_at = time.monotonic()
+        self.has_served = False
+        """Whether a gateway has sent a batch."""
         self._is_closed = False
         self._thread = threading.Thread(target=self._serve, name="compute", daemon=True)
         self._thread.start()
@@ -61,6 +63,7 @@ class HostSocket:
                 received = self._gateways.receive(stream)
                 if received is not None:
                     self._last_batch_at = time.monotonic()
+                    self.has_served = True
                     self._gateways.send(stream, self._answer(received))
 
     def _answer(self, received: Received) -> list[Buffer]:

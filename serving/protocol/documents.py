@@ -118,7 +118,7 @@ class Documents:
             is_ready = self._dataplane.is_variant_ready(variant)
             if is_ready or not only_ready:
                 state = "READY" if is_ready else "UNAVAILABLE"
-                reason = "" if is_ready else "no replica is alive"
+                reason = self._dataplane.unready_reason(variant)
                 entries.append({"name": name, "version": variant, "state": state, "reason": reason})
         entries += [
             {"name": name, "version": variant, "state": "UNAVAILABLE", "reason": reason}
@@ -133,6 +133,19 @@ class Documents:
         if variant is None:
             return self._dataplane.is_ready
         return self._dataplane.is_variant_ready(variant)
+
+    def readiness(self, model: str, variant: str | None) -> Document:
+        """Return whether the model, or one of its variants, is ready, and if not, why."""
+        is_ready = self.is_ready(model, variant)
+        return {"name": model, "ready": is_ready, **self._reason(is_ready, variant)}
+
+    def server_readiness(self) -> Document:
+        """Return whether the server is ready, and if not, why."""
+        is_ready = self._dataplane.is_ready
+        return {"ready": is_ready, "live": True, **self._reason(is_ready, None)}
+
+    def _reason(self, is_ready: bool, variant: str | None) -> Document:
+        return {} if is_ready else {"reason": self._dataplane.unready_reason(variant)}
 
     def _variants(self, variant: str | None) -> list[str]:
         return list(self._dataplane.profiles) if variant is None else [variant]

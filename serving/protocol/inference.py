@@ -113,7 +113,9 @@ class Inference:
         except ServingError as error:
             self._dataplane.rejected(error)
             raise
-        return slo if slo.latency_s <= timeout_s else replace(slo, latency_s=timeout_s)
+        if slo.latency_s <= timeout_s:
+            return slo
+        return replace(slo, latency_s=timeout_s, is_call_timeout=True)
 
 
 def _pin(parameters: Mapping[str, Any], variant: str) -> dict[str, Any]:

@@ -9,10 +9,12 @@ The scheduler carries out the steps on an event loop, the simulator on a virtual
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Final, Generic
 
-from serving.errors import Overloaded
+from serving.errors import NotReady, Overloaded
 from serving.routing.admission import is_in_time, lateness_s
 from serving.routing.arrivals import Arrival
 from serving.routing.exploration import Exploration
@@ -38,9 +40,13 @@ from serving.routing.step import Expired, Idle, NoReplica, Send, Shadow, Step
 MAX_ATTEMPTS: Final = 2
 """Maximum number of times a request is sent. One whose host is lost is sent once more."""
 
-NO_REPLICA_TIMEOUT_S: Final = 30.0
-"""Maximum time, in seconds, that a request without a deadline waits while none of its variants has
-a live replica."""
+RESTART_S: Final = 0.5
+"""Time, in seconds, before which no lost host is replaced. A request that is due earlier does not
+wait for it."""
+
+OUTAGE_S: Final = 5.0
+"""Time without a live replica, in seconds, after which variants count as gone: no request waits for
+them any more."""
 
 MAX_LANES: Final = 64
 """Maximum number of lanes. The time of a decision grows with their number."""
@@ -143,11 +149,15 @@ class Planner(Generic[Payload]):
         """Queue a request. Return it and the requests of lower priority that are shed for it.
 
         Raises `Overloaded` if the request would be late, or would make other requests of the same
-        or a higher priority late.
+        or a higher priority late; `NotReady` if no replica of its variants will be alive in time.
         """
         arrival = Arrival(now, size, deadline - now, key.variants)
         self._forecast.record_offered(arrival)
+        since = self._unavailable_since(key.variants, now)
+        if since is not None and (now >= since + OUTAGE_S or deadline < now + RESTART_S):
+            raise _not_ready(key.variants, since, now)
         queue = self._queue
+        is_behind = bool(queue) or not self._slots.has_free(key.variants)
         if queue.lane_count >= self._max_lanes and not queue.has_lane(key):
             raise Overloaded("requests of too many different shapes are queued; try again later")
         shed: list[tuple[QueuedRequest[Payload], Overloaded]] = []
@@ -158,7 +168,8 @@ class Planner(Generic[Payload]):
                     retry_after_s=self._queue_drain_time_s(),
                 )
                 shed.append((self._take_least_important(priority, error), error))
-            if key.has_deadline and len(queue):
+            # A request that is sent at once is tried, even if the estimate is that it will be late.
+            if key.has_deadline and is_behind:
                 self._shed_until_in_time(key, size, deadline, priority, now, shed)
         except Overloaded:
             for other, _ in shed:  # the new request is not admitted, so none is shed for it
@@ -166,7 +177,13 @@ class Planner(Generic[Payload]):
             raise
         self._forecast.record_admitted(arrival)
         request = queue.add(
-            payload, key=key, size=size, deadline=deadline, priority=priority, now=now
+            payload,
+            key=key,
+            size=size,
+            deadline=deadline,
+            priority=priority,
+            now=now,
+            is_behind=is_behind,
         )
         return request, shed
 
@@ -176,6 +193,7 @@ class Planner(Generic[Payload]):
 
     def step(self, now: float) -> Step[Payload]:
         """Return the next step. Call again until it is `Idle`."""
+        self._slots.record_outages(now)
         if not self._queue:
             return self._explore(now) or Idle(math.inf)
         decision = self._policy(self._state(now))
@@ -183,11 +201,16 @@ class Planner(Generic[Payload]):
             case Dispatch():
                 return self._send(decision, now)
             case Drop(lane):
+                variants = lane.key.variants
+                since = self._unavailable_since(variants, now)
                 (request,) = self._queue.take(lane, 1)
-                return Expired(request)
+                if since is not None:
+                    return NoReplica([request], variants, _not_ready(variants, since, now))
+                live = filter(self._slots.__getitem__, variants)
+                best_case_s = self._latency.best_case_s
+                return Expired(request, min(best_case_s(name, request.size) for name in live))
             case Wait(until):
-                self._slots.record_outages(now)
-                return self._take_timed_out(now) or Idle(min(until, self._next_timeout_at()))
+                return self._take_timed_out(now) or Idle(min(until, self._next_timeout_at(now)))
 
     def update_forecast(self, now: float) -> None:
         """Recompute the forecast from recent arrivals if it is due. Call this when idle."""
@@ -336,33 +359,58 @@ class Planner(Generic[Payload]):
             raise error
         return request
 
+    def _unavailable_since(self, variants: tuple[str, ...], now: float) -> float | None:
+        """Return since when none of these variants has had a live replica; None if one has."""
+        if any(map(self._slots.__getitem__, variants)):
+            return None
+        self._slots.record_outages(now)
+        return self._slots.unavailable_since(variants)
+
     def _take_timed_out(self, now: float) -> NoReplica[Payload] | None:
-        """Take the requests of one lane that have waited too long for a live replica."""
-        for lane, since in self._lanes_without_replica():
-            count = sum(
-                max(since, each.arrived) + NO_REPLICA_TIMEOUT_S <= now for each in lane.requests
-            )
+        """Take the requests of one lane for which no replica is or will be alive in time."""
+        for lane, since in self._lanes_without_replica(now):
+            if now >= since + OUTAGE_S:
+                count = len(lane.requests)
+            else:
+                # A lane is in the order of deadlines.
+                hopeless_until = max(now, since + RESTART_S)
+                count = bisect_right(lane.requests, hopeless_until, key=_deadline)
             if count:
-                # A lane is in order of arrival except for priorities, so these are approximately
-                # the oldest requests.
-                return NoReplica(self._queue.take(lane, count), lane.key.variants)
+                variants = lane.key.variants
+                requests = self._queue.take(lane, count)
+                return NoReplica(requests, variants, _not_ready(variants, since, now))
         return None
 
-    def _next_timeout_at(self) -> float:
-        """Return when the next request without a live replica expires."""
-        waiting_since = (
-            max(since, lane.requests[0].arrived) for lane, since in self._lanes_without_replica()
+    def _next_timeout_at(self, now: float) -> float:
+        """Return when the next request without a live replica fails."""
+        return min(
+            (
+                min(since + OUTAGE_S, lane.requests[0].deadline)
+                for lane, since in self._lanes_without_replica(now)
+            ),
+            default=math.inf,
         )
-        return min(waiting_since, default=math.inf) + NO_REPLICA_TIMEOUT_S
 
-    def _lanes_without_replica(self) -> Iterator[tuple[Lane, float]]:
-        """Yield each lane without deadlines or live replicas, and since when it has had none."""
+    def _lanes_without_replica(self, now: float) -> Iterator[tuple[Lane, float]]:
+        """Yield each lane without live replicas, and since when it has had none."""
         for lane in self._queue.lanes:
-            if lane.key.has_deadline:
-                continue
-            since = self._slots.unavailable_since(lane.key.variants)
+            since = self._unavailable_since(lane.key.variants, now)
             if since is not None:
                 yield lane, since
+
+
+_deadline = attrgetter("deadline")
+
+
+def _not_ready(variants: tuple[str, ...], since: float, now: float) -> NotReady:
+    """Return the error of a request whose variants have had no live replica since then."""
+    names = " or ".join(map(variant_name, variants))
+    lost_s = now - since
+    retry_after_s = OUTAGE_S if lost_s >= OUTAGE_S else 1.0
+    return NotReady(
+        f"no replica of {names} is alive, for {lost_s:.1f} s now; try again in {retry_after_s:g} s",
+        retry_after_s,
+    )
 
 
 def _best_first(accuracies: Mapping[str, float]) -> dict[str, float]:
@@ -370,8 +418,9 @@ def _best_first(accuracies: Mapping[str, float]) -> dict[str, float]:
 
 
 def _too_late(queued: int, late_s: float) -> Overloaded:
+    load = f"{queued} requests are queued" if queued else "all hosts are busy"
     return Overloaded(
-        f"{queued} requests are queued: this one, or one as important, would be about "
+        f"{load}: this one, or one as important, would be about "
         f"{late_s * 1e3:.1f} ms late; try again later or allow more time",
         retry_after_s=late_s,
     )

@@ -54,12 +54,15 @@ class DeadlineQueue(Generic[Payload]):
         deadline: float,
         priority: int,
         now: float,
+        is_behind: bool = False,
     ) -> QueuedRequest[Payload]:
         """Queue a request of `size` samples that arrives at `now`, after its equals."""
         # Deadlines within one millisecond count as equal, and the priority decides among them.
         due = round(deadline if key.has_deadline else now + AGEING_S, 3)
         order = QueueOrder(due, priority, next(self._numbers))
-        request = QueuedRequest(size, deadline, order, key, payload, arrived=now)
+        request = QueuedRequest(
+            size, deadline, order, key, payload, arrived=now, is_behind=is_behind
+        )
         self.reinsert(request)
         return request
 

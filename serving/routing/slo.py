@@ -50,6 +50,8 @@ class Slo:
     objective: Objective = "accuracy"
     priority: int = DEFAULT_PRIORITY
     variant: str | None = None
+    is_call_timeout: bool = False
+    """Whether `latency_s` is the time-out that the client has set for its call, not a parameter."""
 
 
 def parse(parameters: Mapping[str, Any], headers: Mapping[str, str], default: Slo) -> Slo:

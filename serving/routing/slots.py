@@ -66,6 +66,8 @@ class VariantSlots:
         self._running: dict[int, RunningBatch] = {}
         self._by_variant: dict[str, set[int]] = {}
         self._unavailable_since: dict[str, float] = {}
+        self._have_slots_changed = False
+        """Whether `record_outages` has to look."""
         self._recent: dict[tuple[str, ...], list[VariantState]] = {}
         """States of `recent_states`, all of the time `_recent_at`."""
         self._recent_at = -math.inf
@@ -86,6 +88,7 @@ class VariantSlots:
         self._best_case_s = {name: partial(self._latency.best_case_s, name) for name in accuracies}
         for name in self._unavailable_since.keys() - accuracies.keys():
             del self._unavailable_since[name]
+        self._have_slots_changed = True
         self._recent.clear()
 
     def __contains__(self, variant: str) -> bool:
@@ -104,11 +107,18 @@ class VariantSlots:
         if variant not in self._slots:
             raise KeyError(variant)
         self._slots[variant] = slots
+        self._have_slots_changed = True
         self._recent.clear()
 
     def is_running(self, variant: str) -> bool:
         """Return whether a batch is running on this variant."""
         return bool(self._by_variant[variant])
+
+    def has_free(self, names: Iterable[str]) -> bool:
+        """Return whether one of these variants has a free slot, and a core is free."""
+        return len(self._running) + 1 <= self._cores and any(
+            len(self._by_variant[name]) < self._slots[name] for name in names
+        )
 
     @property
     def is_busy(self) -> bool:
@@ -189,6 +199,9 @@ class VariantSlots:
 
     def record_outages(self, now: float) -> None:
         """Record for each variant since when it has had no live replica."""
+        if not self._have_slots_changed:
+            return
+        self._have_slots_changed = False
         for name, slots in self._slots.items():
             if slots:
                 self._unavailable_since.pop(name, None)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias
 
+from serving.errors import NotReady
 from serving.routing.policy.state import Payload, QueuedRequest
 
 
@@ -30,17 +31,20 @@ class Expired(Generic[Payload]):
     """Fail this request: no variant can answer it in time any more."""
 
     request: QueuedRequest[Payload]
+    best_case_s: float
+    """The shortest time, in seconds, in which a variant could answer it now."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoReplica(Generic[Payload]):
-    """Fail these requests without deadlines: their variants have had no live replica for too long.
+    """Fail these requests with `error`: no replica of their variants is alive in time.
 
     `variants` are the names of the variants that qualify for them.
     """
 
     requests: Sequence[QueuedRequest[Payload]]
     variants: tuple[str, ...]
+    error: NotReady
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,10 @@ class Telemetry:
         """Count a host replica that was lost."""
         self._metrics.host_lost(variant)
 
+    def set_failures(self, failures: Mapping[str, str]) -> None:
+        """Record why variants have no live replica, by routing key; all others are well."""
+        self._metrics.set_failures(failures)
+
     def tick(self, elapsed_s: float) -> None:
         """Update the metrics that are rates; the last tick was `elapsed_s` ago."""
         self._metrics.tick(elapsed_s)

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from serving.link.connection import HostConnection
+from serving.protocol.failure import BUDGET
 from tests.serving.link.hosts import Connect
+
+
+@pytest.fixture(autouse=True)
+def unused_budget() -> None:
+    """Let each test log failed requests as if it were the first."""
+    BUDGET.clear()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
-from serving.errors import STATUS, InvalidRequest, Overloaded, ServingError
+from serving.errors import STATUS, InvalidRequest, ServingError
 from serving.protocol.failure import INTERNAL_ERROR, log_failure
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -117,7 +117,7 @@ def fail(error: Exception, path: str, context: Context) -> None:
             and 0 < len(request_id) <= MAX_ID_LENGTH
         ):
             trailing.append((REQUEST_ID, request_id))
-    if isinstance(error, Overloaded):
+    if isinstance(error, ServingError) and error.retry_after_s is not None:
         trailing.append((RETRY_AFTER, str(max(1, ceil(error.retry_after_s * 1e3)))))
     context.set_code(status)
     context.set_details(client_message(error))

@@ -20,7 +20,7 @@ SERVICE: Final = pb.DESCRIPTOR.services_by_name["Health"].full_name
 OVERALL: Final = ""
 """Name that stands for the server as a whole."""
 
-POLL_INTERVAL_S: Final = 1.0
+POLL_INTERVAL_S: Final = 0.5
 """Seconds between two queries of the readiness for a watcher."""
 
 

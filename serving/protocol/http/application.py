@@ -29,7 +29,7 @@ from serving.protocol.control import (
     NO_REPOSITORY,
     Control,
 )
-from serving.protocol.documents import Documents
+from serving.protocol.documents import Document, Documents
 from serving.protocol.failure import INTERNAL_ERROR, log_failure
 from serving.protocol.http.body import ClientDisconnected, Receive, read_body
 from serving.protocol.http.caller import read_caller
@@ -130,13 +130,12 @@ class HttpProtocol:
 
     async def ready(self, scope: Scope, receive: Receive) -> Response:
         """GET /v2/health/ready: whether the service is ready for requests."""
-        is_ready = self._dataplane.is_ready
-        return _json({"ready": is_ready, "live": True}, _ready_status(is_ready))
+        return _readiness(self._documents.server_readiness())
 
     async def healthz(self, scope: Scope, receive: Receive) -> Response:
         """GET /-/healthz: the readiness probe that KubeRay sends to each pod with traffic."""
         if not self._dataplane.is_ready:
-            raise NotReady("the service is starting or stopping")
+            raise NotReady(self._dataplane.unready_reason(None))
         return Response(b"success", b"text/plain; charset=utf-8")
 
     async def server(self, scope: Scope, receive: Receive) -> Response:
@@ -157,8 +156,7 @@ class HttpProtocol:
         self, scope: Scope, receive: Receive, model: str, variant: str | None
     ) -> Response:
         """GET .../ready: whether the model, or one variant, is ready."""
-        is_ready = self._documents.is_ready(model, variant)
-        return _json({"name": model, "ready": is_ready}, _ready_status(is_ready))
+        return _readiness(self._documents.readiness(model, variant))
 
     async def config(
         self, scope: Scope, receive: Receive, model: str, variant: str | None
@@ -268,8 +266,9 @@ def _object(body: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _ready_status(is_ready: bool) -> int:
-    return HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+def _readiness(document: Document) -> Response:
+    status = HTTPStatus.OK if document["ready"] else HTTPStatus.SERVICE_UNAVAILABLE
+    return _json(document, status)
 
 
 def _json(document: Any, status: int = HTTPStatus.OK) -> Response:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import orjson
 
-from serving.errors import STATUS, Overloaded, ServingError, Unauthorized
+from serving.errors import STATUS, ServingError, Unauthorized
 from serving.protocol.control import CHALLENGE
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -62,7 +62,7 @@ def status_response(
 def error_response(error: ServingError) -> Response:
     """Return the response to a request that failed, by the table of errors."""
     headers: Headers = ()
-    if isinstance(error, Overloaded):
+    if error.retry_after_s is not None:
         headers = ((b"retry-after", str(max(1, ceil(error.retry_after_s))).encode()),)
     if isinstance(error, Unauthorized):
         headers = ((b"www-authenticate", CHALLENGE.encode()),)

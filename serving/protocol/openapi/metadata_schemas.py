@@ -15,8 +15,8 @@ def metadata_schemas(model: Model, variants: Sequence[str]) -> dict[str, Schema]
     name, variant = {"const": model.name}, {"enum": list(variants)}
     return {
         "Live": _object(live={"const": True}),
-        "Ready": _object(ready={"type": "boolean"}, live={"const": True}),
-        "ModelReady": _object(name=name, ready={"type": "boolean"}),
+        "Ready": _with_reason(_object(ready={"type": "boolean"}, live={"const": True})),
+        "ModelReady": _with_reason(_object(name=name, ready={"type": "boolean"})),
         "Server": _object(
             name={"type": "string"},
             version={"type": "string"},
@@ -115,6 +115,12 @@ def _tensor_configs(specs: Sequence[TensorSpec]) -> Schema:
 
 def _object(**properties: Mapping[str, Any]) -> Schema:
     return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _with_reason(schema: Schema) -> Schema:
+    """Return the schema of a document that says why it is not ready, if it is not."""
+    reason = {"type": "string", "description": "Why it is not ready; absent if it is."}
+    return {**schema, "properties": {**schema["properties"], "reason": reason}}
 
 
 def _list(items: Schema, **keywords: Any) -> Schema:

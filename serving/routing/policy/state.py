@@ -56,6 +56,8 @@ class QueuedRequest(Generic[Payload]):
     arrived: float = 0.0
     attempts: int = 0
     """Number of times it was sent to a host that was lost."""
+    is_behind: bool = False
+    """Whether other requests were queued, or all hosts busy, when it was queued."""
 
 
 @dataclass(eq=False, slots=True)

@@ -30,7 +30,7 @@ class Hosts:
 
     async def describe(self, app: str) -> list[HostDescription]:
         return [
-            HostDescription(f"tcp://{pid}", pid, 0, None, PROVIDERS["cpu"])
+            HostDescription(f"tcp://{pid}", pid, 0, None, PROVIDERS["cpu"], "", True)
             for pid in self.pids[app]
         ]
 

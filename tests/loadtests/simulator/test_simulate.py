@@ -22,7 +22,7 @@ from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.workload.arrivals import Gamma
 from loadtests.workload.draw import draw
 from loadtests.workload.workload import SloClass
-from serving.routing.planner import NO_REPLICA_TIMEOUT_S
+from serving.routing.planner import OUTAGE_S
 from serving.routing.policy import POLICIES
 from serving.routing.policy.pareto import pareto
 from serving.routing.profile import qualifying
@@ -218,7 +218,7 @@ def test_a_request_without_a_deadline_fails_if_no_host_comes_back() -> None:
     outcomes = simulate(constant_time_service(1.0), load, pareto, name="pareto", faults=[failure])
     assert (outcomes.status[0], outcomes.finished_s[0]) == (
         RequestStatus.FAILED,
-        0.5 + NO_REPLICA_TIMEOUT_S,
+        0.5 + OUTAGE_S,
     )
 
 

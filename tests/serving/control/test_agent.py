@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,6 +146,24 @@ async def test_a_generation_with_missing_files_is_reported_and_read_again(
     model.with_suffix(".away").rename(model)
     await agent.step()
     assert gateway.lineups[-1].published == {"dense": 1, "int8": 1}
+
+
+async def test_a_generation_whose_folder_was_replaced_by_another_build_is_not_served(
+    catalog: Path, store: Store
+) -> None:
+    adopt_catalog(store, catalog)
+    folder = generations.folder(catalog, "int8", 1)
+    shutil.rmtree(folder)
+    with generations.draft(catalog, "dense") as draft:  # a valid one, of another variant
+        other = draft.variant.model_copy(update={"name": "int8"})
+        artifact.write_record(draft.folder / artifact.RECORD, other)
+        shutil.copytree(draft.folder, folder)
+    gateway = RecordingGateway()
+    await agent_of(gateway, store, catalog).step()
+    assert gateway.lineups[-1].published == {"dense": 1}
+    (failed,) = [each for each in store.reports(GIVE_UP_S) if each.state == "failed"]
+    assert failed.error is not None
+    assert "the files of generation 1 of int8 were replaced by others" in failed.error
 
 
 async def test_while_the_store_does_not_answer_the_last_lineup_is_served(

@@ -61,7 +61,7 @@ def actions(
                 generation=number,
                 state=state,
                 replicas=count,
-                error="it failed" if state == "failed" else None,
+                error="it failed" if state == "failed" or not count else None,
                 at=NOW,
             )
             for number, reports in seen.items()
@@ -195,3 +195,24 @@ def test_the_error_of_a_published_generation_is_cleared_once_it_is_routed_again(
     routed: Seen = {"a": ("routed", 2), "b": ("routed", 2)}
     assert actions(broken, apps={1: UP}, seen={1: {"a": ("failed", 0)}}) == []
     assert actions(broken, apps={1: UP}, seen={1: routed}) == [SetError("v", 1, None)]
+
+
+FAILING = App("failing", "model.onnx is missing")
+
+
+@pytest.mark.parametrize(
+    ("app", "seen", "is_stopped"),
+    [
+        pytest.param(FAILING, {"a": ("routed", 0), "b": ("routed", 0)}, True, id="no host works"),
+        pytest.param(FAILING, {"a": ("routed", 1), "b": ("routed", 0)}, False, id="one works"),
+        pytest.param(FAILING, {}, False, id="no gateway knows"),
+        pytest.param(UP, {"a": ("routed", 0), "b": ("routed", 0)}, False, id="it is replaced"),
+    ],
+)
+def test_hosts_of_a_published_generation_that_cannot_start_again_are_tried_with_growing_pauses(
+    app: App, seen: Seen, is_stopped: bool
+) -> None:
+    decided = actions(generation(1, "published"), apps={1: app}, seen={1: seen})
+    assert (Delete("v", 1, failed=True) in decided) == is_stopped
+    if is_stopped:
+        assert decided[0] == SetError("v", 1, "model.onnx is missing")

@@ -13,7 +13,7 @@ from serving.dataplane.scheduler import RETRY_S, Scheduler
 from serving.dataplane.step_delay import MAX_DELAY_S
 from serving.errors import DeadlineExceeded, NotReady, Overloaded
 from serving.routing.latency import LatencyModel
-from serving.routing.planner import NO_REPLICA_TIMEOUT_S, Planner
+from serving.routing.planner import OUTAGE_S, Planner
 from serving.routing.policy.pareto import pareto
 from serving.routing.policy.state import LaneKey
 from tests.serving.builders import exactly
@@ -243,7 +243,7 @@ async def test_overload_does_not_reduce_goodput(load: float, within: float, leas
 async def test_a_request_without_a_deadline_waits_for_a_replica_of_its_variant() -> None:
     harness = SchedulerHarness(dense=0, int8=1)
     task = harness.submit("a", variants=("dense",))
-    await harness.clock.advance(NO_REPLICA_TIMEOUT_S / 2)
+    await harness.clock.advance(OUTAGE_S / 2)
     harness.scheduler.set_slots("dense", 1)
     await harness.clock.advance()
     harness.hosts.finish()
@@ -253,7 +253,7 @@ async def test_a_request_without_a_deadline_waits_for_a_replica_of_its_variant()
 async def test_a_request_without_a_live_replica_for_too_long_gets_not_ready() -> None:
     harness = SchedulerHarness(dense=0)
     task = harness.submit("a")
-    await harness.clock.advance(NO_REPLICA_TIMEOUT_S + 1)
+    await harness.clock.advance(OUTAGE_S + 1)
     error = await error_of(task)
     assert isinstance(error, NotReady)
     assert "dense" in str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.serving.link.hosts import running_host
 from tests.waiting import until
 from variants.catalog.catalog import Catalog, Interval, Variant
 from variants.catalog.device import PROVIDERS
+from variants.catalog.generations import digest
 
 Run = Callable[[Any], Mapping[str, Any]]
 Key = tuple[str, int]
@@ -30,6 +32,8 @@ class LineupRegistry:
     def __init__(self) -> None:
         self.hosts: dict[Key, list[HostSocket]] = {}
         self.failures: dict[Key, str] = {}
+        self.digests: dict[str, str] = {}
+        """Digests of the files that generations have loaded, by variant."""
 
     async def list_apps(self) -> dict[Key, str]:
         return {key: f"{key[0]}@{key[1]}" for key in {**self.hosts, **self.failures}}
@@ -37,7 +41,11 @@ class LineupRegistry:
     async def describe(self, app: str) -> list[HostDescription]:
         name, _, number = app.partition("@")
         hosts = self.hosts[name, int(number)]
-        return [HostDescription(host.address, 1, 1_000, None, PROVIDERS["cpu"]) for host in hosts]
+        digest = self.digests[name]
+        return [
+            HostDescription(host.address, 1, 1_000, None, PROVIDERS["cpu"], digest, host.has_served)
+            for host in hosts
+        ]
 
     async def failure(self, app: str) -> str | None:
         name, _, number = app.partition("@")
@@ -52,6 +60,9 @@ class ChangingGateway:
         self._stack = stack
         self._revision = 0
         self.registry = LineupRegistry()
+        coarse = digest(self._records["coarse"])
+        self.registry.digests = defaultdict(lambda: coarse)
+        self.registry.digests |= {name: digest(each) for name, each in self._records.items()}
         self.gateway = Gateway(
             Settings.model_validate({"catalog": catalog, **FREE, **settings}),
             self.registry,

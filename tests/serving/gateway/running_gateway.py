@@ -16,6 +16,7 @@ from tests.serving.link.hosts import running_host
 from tests.waiting import until
 from variants.catalog.catalog import Catalog
 from variants.catalog.device import PROVIDERS
+from variants.catalog.generations import digest
 from variants.runtime.runner import Runner, load_runner
 
 Wrap = Callable[[Runner], Runner]
@@ -24,15 +25,21 @@ Wrap = Callable[[Runner], Runner]
 class FakeRegistry:
     """A registry of the hosts that a test has started, in the place of Serve."""
 
-    def __init__(self, addresses: Mapping[str, str]) -> None:
+    def __init__(self, catalog: Path, addresses: Mapping[str, str]) -> None:
         """`addresses` are by variant; later changes of the mapping take effect."""
         self._addresses = addresses
+        self._variants = Catalog.load(catalog).variants
 
     async def list_apps(self) -> dict[tuple[str, int], str]:
         return {(variant, 1): variant for variant in self._addresses}
 
     async def describe(self, app: str) -> list[HostDescription]:
-        return [HostDescription(self._addresses[app], 1, 1_000_000, None, PROVIDERS["cpu"])]
+        own = digest(self._variants[app])
+        return [
+            HostDescription(
+                self._addresses[app], 1, 1_000_000, None, PROVIDERS["cpu"], own, has_served=False
+            )
+        ]
 
     async def failure(self, app: str) -> str | None:
         return None
@@ -62,7 +69,7 @@ async def gateway_for(
     free = {"http": {"port": 0}, "grpc": {"port": 0}, "drain_s": 1.0}
     gateway = Gateway(
         Settings.model_validate({"catalog": catalog, **free, **settings}),
-        FakeRegistry(addresses),
+        FakeRegistry(catalog, addresses),
         store,
     )
     await gateway.start()

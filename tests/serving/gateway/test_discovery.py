@@ -34,6 +34,9 @@ SIZES = (1, 4)
 CARD_S = 99.0
 """Time of a batch of any size, in seconds, according to the report cards."""
 
+DIGEST = "0123456789abcdef"
+"""Digest of the files of every generation."""
+
 DENSE, INT8 = "dense@1", "int8@1"
 
 
@@ -45,6 +48,8 @@ class FakeRegistry:
         """Hosts by application, which has the name of the routing key."""
         self.failures: dict[str, str] = {}
         """Causes of failures by application."""
+        self.digests: dict[str, str] = {}
+        """Digests of hosts that have loaded other files, by address."""
         self.silent: set[str] = set()
         """Applications that do not answer."""
         self.rounds = 0
@@ -61,7 +66,18 @@ class FakeRegistry:
         hosts = self.hosts[app]
         if isinstance(hosts, Exception):
             raise hosts
-        return [HostDescription(host.address, 1, 1_000, None, PROVIDERS["cpu"]) for host in hosts]
+        return [
+            HostDescription(
+                host.address,
+                1,
+                1_000,
+                None,
+                PROVIDERS["cpu"],
+                self.digests.get(host.address, DIGEST),
+                host.has_served,
+            )
+            for host in hosts
+        ]
 
     async def failure(self, app: str) -> str | None:
         return self.failures.get(app)
@@ -86,7 +102,7 @@ class DiscoveryHarness:
     def watch(self, variant: str, generation: int, *, is_awaited: bool = False) -> None:
         card = exactly(dict.fromkeys(SIZES, CARD_S))
         self.latency.add(generation_key(variant, generation), card)
-        self.discovery.watch(variant, generation, SIZES, is_awaited=is_awaited)
+        self.discovery.watch(variant, generation, SIZES, digest=DIGEST, is_awaited=is_awaited)
 
     def metric_value(self, name: str, variant: str) -> float:
         labels = {"model": "shirts", "variant": variant_name(variant)}
@@ -289,7 +305,7 @@ async def test_a_host_that_is_lost_while_it_warms_up_is_reported_the_second_time
         for is_reported in (False, True):
             with create_server(("127.0.0.1", 0)) as server:
                 port = server.getsockname()[1]
-                dying: Any = SimpleNamespace(address=f"tcp://127.0.0.1:{port}")
+                dying: Any = SimpleNamespace(address=f"tcp://127.0.0.1:{port}", has_served=False)
                 registry.hosts["int8@2"] = [dying]
                 connection, _ = await asyncio.to_thread(server.accept)
                 caplog.clear()
@@ -346,3 +362,41 @@ async def test_a_variant_has_no_replicas_after_its_last_host_is_lost_without_the
         await until(lambda: harness.lost(DENSE) == 1)
         await until(lambda: harness.usage(DENSE) == (0, 0, 0))
         assert harness.usage(INT8) == (1, 1_000, 1_000)
+
+
+async def test_hosts_that_have_served_are_used_at_once_and_timed_meanwhile(host: Any) -> None:
+    registry = FakeRegistry()
+    known = host("dense")
+    known.has_served = True  # for the gateway that this one replaces
+    registry.hosts = {DENSE: [known]}
+    async with discovering(registry) as harness:
+        await until(lambda: harness.counts == {DENSE: 1})
+        await next_rounds(registry)
+        within_s = harness.latency.times(DENSE).within_s(4)
+        assert within_s == pytest.approx(CARD_S, rel=0.1), "it was timed while others start"
+        registry.hosts[INT8] = [host("int8")]
+        await until(lambda: harness.counts == {DENSE: 1, INT8: 1})
+        await until(lambda: harness.latency.times(DENSE).within_s(4) < CARD_S / 2)
+
+
+async def test_a_host_with_other_files_than_the_catalog_is_not_used_and_the_log_says_so_once(
+    host: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = FakeRegistry()
+    right, wrong = host("dense"), host("dense")
+    registry.hosts = {DENSE: [right], INT8: [host("int8")]}
+    async with discovering(registry) as harness:
+        await until(lambda: harness.counts == {DENSE: 1, INT8: 1})
+        registry.digests[wrong.address] = "fedcba9876543210"
+        registry.hosts[DENSE] = [wrong]
+        await until(lambda: harness.counts[DENSE] == 0)
+        await next_rounds(registry)
+        assert harness.counts[DENSE] == 0
+        error = harness.discovery.error(DENSE)
+        assert error is not None
+        assert "digest fedcba987654 instead of 0123456789ab" in error
+        causes = [vars(each)["cause"] for each in caplog.records if "cause" in vars(each)]
+        assert causes == [error]
+        registry.hosts[DENSE] = [right]
+        await until(lambda: harness.counts[DENSE] == 1)
+        await until(lambda: harness.discovery.error(DENSE) is None)

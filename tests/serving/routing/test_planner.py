@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import contextlib
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from serving.errors import Overloaded
-from serving.routing.planner import MAX_ATTEMPTS, NO_REPLICA_TIMEOUT_S
+from serving.errors import NotReady, Overloaded
+from serving.routing.planner import MAX_ATTEMPTS, OUTAGE_S, RESTART_S
 from serving.routing.policy.baselines.max_acc import max_acc
 from serving.routing.policy.pareto import pareto
 from serving.routing.policy.state import Decision, Dispatch, RouterState
-from serving.routing.step import Expired, Idle, NoReplica, Send
+from serving.routing.step import Expired, Idle, NoReplica, Send, Step
 from tests.serving.routing.planner_harness import PlannerHarness, payloads
 
 
@@ -72,7 +73,9 @@ def test_a_request_that_no_variant_can_answer_in_time_expires() -> None:
     harness.admit("not yet", within=0.050)
     harness.now += 0.004
     first, second, _ = harness.steps()
-    assert first == Expired(late)
+    assert isinstance(first, Expired)
+    assert first.request is late
+    assert first.best_case_s == pytest.approx(0.002)
     assert isinstance(second, Send)
     assert payloads(second) == ["not yet"]
 
@@ -272,36 +275,107 @@ def test_a_withdrawn_request_is_not_sent() -> None:
     assert payloads(harness.send()) == ["stays"]
 
 
-def test_a_request_without_a_deadline_fails_after_a_time_without_a_live_replica() -> None:
+def gone(step: Step[Any]) -> tuple[list[object], tuple[str, ...], float]:
+    """Return the payloads, variants and time to retry of requests for which no replica is alive."""
+    assert isinstance(step, NoReplica)
+    payloads = [request.payload for request in step.requests]
+    return payloads, step.variants, step.error.retry_after_s
+
+
+def test_requests_wait_for_a_lost_host_to_be_replaced_but_not_for_long() -> None:
     harness = PlannerHarness(int8=1)
-    first = harness.admit("first", variants=("dense",))
-    assert harness.steps() == [Idle(100.0 + NO_REPLICA_TIMEOUT_S)]
-    harness.now += 10
-    second = harness.admit("second", variants=("dense",))
-    assert harness.steps() == [Idle(100.0 + NO_REPLICA_TIMEOUT_S)]
-    harness.now = 100.0 + NO_REPLICA_TIMEOUT_S
-    assert harness.steps() == [NoReplica([first], ("dense",)), Idle(110.0 + NO_REPLICA_TIMEOUT_S)]
-    harness.now = 110.0 + NO_REPLICA_TIMEOUT_S
-    assert harness.steps() == [NoReplica([second], ("dense",)), Idle(math.inf)]
+    harness.admit("no deadline", variants=("dense",))
+    harness.admit("late", within=2 * OUTAGE_S, variants=("dense",))
+    harness.admit("early", within=2.0, variants=("dense",))
+    assert harness.steps() == [Idle(102.0)]
+    harness.now = 102.0
+    early, idle = harness.steps()
+    assert gone(early) == (["early"], ("dense",), 1.0)
+    assert idle == Idle(100.0 + OUTAGE_S)
+    harness.now = 100.0 + OUTAGE_S
+    *ended, idle = harness.steps()
+    assert sorted(map(gone, ended)) == [
+        (["late"], ("dense",), OUTAGE_S),
+        (["no deadline"], ("dense",), OUTAGE_S),
+    ]
+    assert idle == Idle(math.inf)
 
 
-def test_the_timeout_without_a_live_replica_begins_when_the_last_host_is_lost() -> None:
+def test_a_request_that_no_replacement_can_answer_in_time_is_refused_at_once() -> None:
+    harness = PlannerHarness(int8=1)
+    with pytest.raises(NotReady, match="no replica of dense is alive"):
+        harness.admit("due too early", within=RESTART_S - 0.01, variants=("dense",))
+    harness.admit("another variant is alive", within=0.1)
+    harness.admit("due later", within=RESTART_S, variants=("dense",))
+    assert harness.planner.queued == 2
+
+
+@pytest.mark.parametrize("within", [1.0, 3600.0, math.inf])
+def test_a_variant_that_has_been_gone_for_seconds_is_refused_at_once(within: float) -> None:
+    harness = PlannerHarness(dense=1)
+    harness.planner.set_slots("dense", 0)
+    assert harness.steps() == [Idle(math.inf)]
+    harness.now += OUTAGE_S
+    with pytest.raises(NotReady, match=r"for 5\.0 s now; try again in 5 s") as caught:
+        harness.admit("a", within=within)
+    assert caught.value.retry_after_s == OUTAGE_S
+    harness.planner.set_slots("dense", 1)
+    harness.admit("a", within=within)
+    assert payloads(harness.send()) == ["a"]
+
+
+def test_requests_of_a_lost_host_that_are_due_too_early_fail_at_once() -> None:
+    harness = PlannerHarness(dense=1)
+    harness.admit("running", within=0.1, variants=("dense",))
+    running = harness.send()
+    harness.admit("queued", within=3600.0, variants=("dense",))
+    harness.planner.set_slots("dense", 0)
+    harness.planner.end_batch(running.number, harness.now, is_representative=False)
+    assert harness.planner.retry(running.batch) == []
+    lost, idle = harness.steps()
+    assert gone(lost) == (["running"], ("dense",), 1.0)
+    assert idle == Idle(harness.now + OUTAGE_S)
+
+
+def test_an_outage_begins_when_the_last_host_is_lost() -> None:
     harness = PlannerHarness(dense=1)
     harness.admit("running", variants=("dense",))
     running = harness.send()
-    queued = harness.admit("queued", variants=("dense",))
-    harness.now += 2 * NO_REPLICA_TIMEOUT_S
+    harness.admit("queued", variants=("dense",))
+    harness.now += 2 * OUTAGE_S
     harness.planner.end_batch(running.number, harness.now, is_representative=False)
     harness.planner.set_slots("dense", 0)
-    assert harness.steps() == [Idle(harness.now + NO_REPLICA_TIMEOUT_S)]
-    harness.now += NO_REPLICA_TIMEOUT_S
-    assert harness.steps() == [NoReplica([queued], ("dense",)), Idle(math.inf)]
+    assert harness.steps() == [Idle(harness.now + OUTAGE_S)]
+    harness.now += OUTAGE_S
+    lost, idle = harness.steps()
+    assert gone(lost)[0] == ["queued"]
+    assert idle == Idle(math.inf)
+
+
+def test_a_request_for_busy_hosts_is_refused_early_though_nothing_is_queued() -> None:
+    harness = PlannerHarness(int8=1)
+    harness.admit("running", size=64, variants=("int8",))
+    running = harness.send()
+    with pytest.raises(Overloaded, match="all hosts are busy: this one"):
+        harness.admit("would be late", within=0.010, variants=("int8",))
+    harness.admit("in time", within=0.030, variants=("int8",))
+    harness.end(running, after=0.020)
+    assert payloads(harness.send()) == ["in time"]
+
+
+def test_a_request_for_a_free_host_is_tried_even_if_it_is_expected_to_be_late() -> None:
+    harness = PlannerHarness(pareto, int8=1)
+    for _ in range(20):  # the predictions grow, the best case does not
+        harness.admit("slow", variants=("int8",))
+        harness.end(harness.send(), after=0.100)
+    harness.admit("tried", within=0.010, variants=("int8",))
+    assert payloads(harness.send()) == ["tried"]
 
 
 def test_a_variant_whose_replica_is_back_is_used_again() -> None:
     harness = PlannerHarness()
     harness.admit("a")
-    harness.now += NO_REPLICA_TIMEOUT_S / 2
+    harness.now += OUTAGE_S / 2
     harness.planner.set_slots("dense", 1)
     assert payloads(harness.send()) == ["a"]
 

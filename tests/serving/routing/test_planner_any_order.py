@@ -15,8 +15,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from serving.errors import Overloaded
-from serving.routing.planner import MAX_ATTEMPTS, NO_REPLICA_TIMEOUT_S
+from serving.errors import NotReady, Overloaded
+from serving.routing.planner import MAX_ATTEMPTS
 from serving.routing.policy import POLICIES
 from serving.routing.policy.state import Policy, QueuedRequest
 from serving.routing.step import Expired, Idle, NoReplica, Send, Shadow, Step
@@ -63,7 +63,7 @@ class PlannerMachine(RuleBasedStateMachine):
                 size=size,
                 signature=signature,
             )
-        except Overloaded:
+        except (NotReady, Overloaded):
             return
         self.admitted += 1
         shed = self.harness.shed[before:]
@@ -164,16 +164,14 @@ class PlannerMachine(RuleBasedStateMachine):
                 self.running.append(
                     Send(step.number, step.variant, (), step.request.size, math.nan, "shadow")
                 )
-            case Expired(request):
+            case Expired(request, best_case_s):
+                assert best_case_s > 0
                 assert request.key.has_deadline
                 self._settle(request, "expired")
-            case NoReplica(batch, variants):
+            case NoReplica(batch, variants, error):
+                assert error.retry_after_s >= 1
                 assert not any(map(self.harness.planner.slots, variants))
-                assert (
-                    min(each.arrived for each in batch) + NO_REPLICA_TIMEOUT_S <= self.harness.now
-                )
                 for request in batch:
-                    assert not request.key.has_deadline
                     self._settle(request, "no replica")
             case Idle(until):
                 assert until == math.inf or self.harness.planner.queued

@@ -66,6 +66,18 @@ def test_an_exception_is_logged_with_its_traceback_on_the_same_line() -> None:
     assert fields["exception"].endswith("ValueError: the cause")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_traceback_is_readable_although_serve_replaces_print(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray.serve._private.logging_utils import redirected_print
+
+    monkeypatch.setattr("builtins.print", redirected_print)
+    record = logging.makeLogRecord({"exc_info": (ValueError, ValueError("the cause"), None)})
+    fields = orjson.loads(JsonFormatter().format(record))
+    assert fields["exception"] == "ValueError: the cause"
+
+
 ROOT = Path(__file__).parents[3]
 
 SCRIPT = """

@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import BatchResult
-from serving.errors import STATUS, Overloaded, ServingError
+from serving.errors import STATUS, NotReady, Overloaded, ServingError
 from serving.protocol.control import NO_REPOSITORY
 from serving.protocol.grpc.service import SERVICE
 from tests.serving.builders import in_process, pixels
@@ -58,7 +58,7 @@ async def test_every_error_has_its_status(error: type[ServingError]) -> None:
     assert caught.code() is grpc.StatusCode[STATUS[error].grpc]
     assert caught.details() == "this would have worked"
     assert trailing(caught)["request-id"] == "a-1"
-    assert ("grpc-retry-pushback-ms" in trailing(caught)) == (error is Overloaded)
+    assert ("grpc-retry-pushback-ms" in trailing(caught)) == (error in (NotReady, Overloaded))
 
 
 @pytest.mark.parametrize(

@@ -151,9 +151,17 @@ async def test_a_call_without_a_deadline_sets_none(channel: grpc.aio.Channel) ->
     assert answer.parameters["deadline_met"].bool_param
 
 
+@pytest.mark.parametrize("timeout_s", [0.0, 60.0])
+async def test_a_call_that_times_out_before_any_answer_is_ended_as_such(timeout_s: float) -> None:
+    gateway = in_process(profiles={"dense": profile("dense", latencies_s={1: 1e6})})
+    async with serving(gateway) as channel:
+        error = await call_error(channel, "ModelInfer", infer_request(), timeout=timeout_s)
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
 async def test_an_unattainable_deadline_is_rejected_immediately() -> None:
     slow = {"dense": profile("dense", latencies_s={1: 1e6}), "int8": profile("int8")}
-    message = with_parameters(infer_request(), variant="dense")
+    message = with_parameters(infer_request(), variant="dense", slo_latency_ms=50_000.0)
     async with serving(in_process(profiles=slow)) as channel:
         error = await call_error(channel, "ModelInfer", message, timeout=60)
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION

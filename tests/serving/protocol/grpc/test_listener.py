@@ -126,9 +126,7 @@ async def test_after_stop_accepting_open_calls_continue_and_the_data_plane_rejec
         for each in (channel, other):  # only the first has a connection already
             error = await call_error(each, "ModelInfer", infer_request())
             assert error.code() is grpc.StatusCode.UNAVAILABLE
-            assert error.details() == (
-                "the service is starting or stopping; try again in a few seconds"
-            )
+            assert error.details() == ("the service is stopping; try again in a few seconds")
         gate.open.set()
         assert_answers(await running, "dense", pixels())
 
@@ -170,7 +168,7 @@ async def test_calls_during_the_delay_of_close_get_an_error() -> None:
         assert not closing.done()
         assert {error.code() for error in errors} == {grpc.StatusCode.UNAVAILABLE}
         assert {error.details() for error in errors} == {
-            "the service is starting or stopping; try again in a few seconds"
+            "the service is stopping; try again in a few seconds"
         }
         closing.cancel()
         await asyncio.wait([closing])

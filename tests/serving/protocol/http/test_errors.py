@@ -10,8 +10,9 @@ import pytest
 
 from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import BatchResult
-from serving.errors import STATUS, DeadlineExceeded, Overloaded, ServingError
+from serving.errors import STATUS, DeadlineExceeded, NotReady, Overloaded, ServingError
 from serving.protocol import failure
+from serving.telemetry.line_budget import LINES
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.calls import INFER, assert_answers, assert_error, body
 from tests.serving.protocol.malformed.case import Malformed
@@ -46,7 +47,7 @@ async def test_every_error_has_its_status(error: type[ServingError]) -> None:
     async with in_process(Raises(error("this would have worked"))).client() as client:
         response = await client.post(INFER, json=body())
     assert_error(response, STATUS[error].http, "this would have worked")
-    assert ("retry-after" in response.headers) == (error is Overloaded)
+    assert ("retry-after" in response.headers) == (error in (NotReady, Overloaded))
 
 
 @pytest.mark.parametrize(("retry_after_s", "header"), [(0.001, "1"), (1.0, "1"), (2.1, "3")])
@@ -238,3 +239,19 @@ async def test_errors_before_the_data_plane_are_counted() -> None:
     for error, count in {"InvalidRequest": 2, "ModelNotFound": 1}.items():
         labels = {"model": "shirts", "error": error}
         assert gateway.registry.get_sample_value("paretoserve_errors_total", labels) == count
+
+
+async def test_a_flood_of_refused_requests_is_counted_and_hides_no_other_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gateway = in_process()
+    with caplog.at_level(logging.INFO, "serving"):
+        async with gateway.client() as client:
+            for _ in range(100):
+                await client.post(INFER, json=body(parameters={"min_accuracy": 1.0}))
+            await client.post(INFER, content=b"{")
+    records = [record for record in caplog.records if record.name == failure.__name__]
+    errors = [vars(record)["error"] for record in records]
+    assert errors == ["SloUnattainable"] * LINES + ["InvalidRequest"]
+    labels = {"model": "shirts", "error": "SloUnattainable"}
+    assert gateway.registry.get_sample_value("paretoserve_errors_total", labels) == 100

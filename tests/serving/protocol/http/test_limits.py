@@ -103,8 +103,10 @@ async def test_the_service_is_not_ready_until_every_variant_has_been_up() -> Non
         }.items():
             assert (await client.get(path)).status_code == status, path
         ready = await client.get("/v2/health/ready")
-        assert ready.json() == {"ready": False, "live": True}
-        assert_error(await client.post(INFER, json=body()), 503, "is starting or stopping")
+        assert ready.json() == {"ready": False, "live": True, "reason": "the service is starting"}
+        assert (await client.post(INFER, json=body())).status_code == 200, "int8 is up"
+        pinned = body(parameters={"variant": "dense", "slo_latency_ms": 100})
+        assert_error(await client.post(INFER, json=pinned), 503, "no replica of dense is alive")
 
         gateway.scheduler.set_slots("dense@1", 1)
         assert (await client.get("/v2/health/ready")).status_code == 200
@@ -112,14 +114,43 @@ async def test_the_service_is_not_ready_until_every_variant_has_been_up() -> Non
         assert (await client.get("/v2/health/ready")).status_code == 200, "int8 is up"
 
 
+async def test_nothing_says_ready_while_no_variant_is_alive_nor_hides_the_cause() -> None:
+    gateway = in_process()
+    async with gateway.client() as client:
+        assert (await client.get("/v2/health/ready")).status_code == 200
+        for key in ("dense@1", "int8@1"):
+            gateway.scheduler.set_slots(key, 0)
+        gateway.dataplane.set_failures({"int8@1": "model.onnx is missing"})
+        for path in ("/-/healthz", "/v2/health/ready", "/v2/models/shirts/ready"):
+            response = await client.get(path)
+            assert response.status_code == 503, path
+            assert "no replica is alive; int8: model.onnx is missing" in response.text
+        variant = await client.get("/v2/models/shirts/versions/int8/ready")
+        assert variant.json()["reason"] == "model.onnx is missing"
+        index = (await client.post("/v2/repository/index")).json()
+        assert {each["version"]: each["reason"] for each in index} == {
+            "dense": "no replica is alive",
+            "int8": "model.onnx is missing",
+        }
+        hasty = body(parameters={"slo_latency_ms": 50})
+        response = await client.post(INFER, json=hasty)
+        assert_error(response, 503, "no replica of dense or int8 is alive")
+        assert response.headers["retry-after"] == "1"
+        gateway.scheduler.set_slots("int8@1", 1)
+        for path in ("/-/healthz", "/v2/health/ready", "/v2/models/shirts/ready"):
+            assert (await client.get(path)).status_code == 200, path
+
+
 async def test_a_draining_gateway_rejects_requests() -> None:
     gateway = in_process()
     gateway.dataplane.is_draining = True
     async with gateway.client() as client:
-        assert_error(await client.get("/-/healthz"), 503, "starting or stopping")
-        assert (await client.get("/v2/health/ready")).json() == {"ready": False, "live": True}
+        assert_error(await client.get("/-/healthz"), 503, "the service is stopping")
+        ready = await client.get("/v2/health/ready")
+        reason = "the service is stopping"
+        assert ready.json() == {"ready": False, "live": True, "reason": reason}
         assert (await client.get("/v2/health/live")).status_code == 200
-        assert_error(await client.post(INFER, json=body()), 503, "starting or stopping")
+        assert_error(await client.post(INFER, json=body()), 503, "the service is stopping")
 
 
 async def test_a_client_that_is_still_sending_gets_the_response_before_the_connection_closes() -> (
