@@ -10,7 +10,9 @@ from examples.fashion_mnist import model
 from examples.training import train
 from variants.model.training import Schedule
 
-SCHEDULE: Final = Schedule(epochs=6, batch_size=256, learning_rate=1e-3, weight_decay=0.05, seed=0)
+SCHEDULE: Final = Schedule(epochs=10, batch_size=256, learning_rate=1e-3, weight_decay=0.05, seed=0)
+"""Long enough that more training gains nothing: 6 more epochs change the test accuracy by -0.10 ±
+0.29 points. Otherwise the recovery of a variant would make it more accurate than dense."""
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def test_every_recipe_of_the_demo_is_valid() -> None:
     assert set(project.recipes) == {
         "dense",
         "activation-pruned",
-        "sparse-2:4",
+        "sparse-2:4-int8",
         "sparse-90",
         "int8",
     }
