@@ -49,7 +49,8 @@ class TorchRunner:
     ) -> None:
         """Move the network to the device; raises `ValueError` if torch cannot use it."""
         torch.set_num_threads(threads)
-        self._device = require_cuda() if is_gpu(device) else torch.device("cpu")
+        self._is_on_gpu = is_gpu(device)
+        self._device = require_cuda() if self._is_on_gpu else torch.device("cpu")
         self._network = network.to(self._device).eval()
         self._inputs = [spec.name for spec in interface.inputs]
         self._outputs = [spec.name for spec in interface.outputs]
@@ -57,12 +58,16 @@ class TorchRunner:
     def __call__(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """Run one batch."""
         with torch.inference_mode():
-            tensors = (_tensor(inputs[name]).to(self._device) for name in self._inputs)
+            tensors = [_tensor(inputs[name]) for name in self._inputs]
+            if self._is_on_gpu:
+                tensors = [tensor.to(self._device) for tensor in tensors]
             outputs = self._network(*tensors)
         if isinstance(outputs, torch.Tensor):
             outputs = (outputs,)
+        if self._is_on_gpu:
+            outputs = [output.cpu() for output in outputs]
         named = zip(self._outputs, outputs, strict=True)
-        return {name: _array(output.cpu()) for name, output in named}
+        return {name: _array(output) for name, output in named}
 
 
 def load_torch(

@@ -36,25 +36,37 @@ def call(
     algorithm: str,
 ) -> Tensor:
     """Run an operator; `weight` has the addresses of its packed tensors, and its other numbers."""
+    return bind(operator, weight, out_features, algorithm)(features, bias, activation)
+
+
+def bind(
+    operator: str, weight: tuple[int, ...], out_features: int, algorithm: str
+) -> Callable[[Tensor, Tensor | None, str], Tensor]:
+    """Return an operator with its weight, as a function of features, bias and activation."""
     function, selected = _function(operator)
-    rows, inputs = features.shape
-    result = features.new_empty(rows, out_features)
-    error = function(
-        selected,
-        _ALGORITHMS[algorithm],
-        torch.get_num_threads(),
-        rows,
-        inputs,
-        out_features,
-        features.data_ptr(),
-        *weight,
-        None if bias is None else bias.data_ptr(),
-        activation == "relu",
-        result.data_ptr(),
-    )
-    if error:
-        raise MemoryError(f"no memory to rearrange features {list(features.shape)}")
-    return result
+    number = _ALGORITHMS[algorithm]
+
+    def run(features: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+        rows, inputs = features.shape
+        result = features.new_empty(rows, out_features)
+        error = function(
+            selected,
+            number,
+            torch.get_num_threads(),
+            rows,
+            inputs,
+            out_features,
+            features.data_ptr(),
+            *weight,
+            None if bias is None else bias.data_ptr(),
+            activation == "relu",
+            result.data_ptr(),
+        )
+        if error:
+            raise MemoryError(f"no memory to rearrange features {list(features.shape)}")
+        return result
+
+    return run
 
 
 @cache

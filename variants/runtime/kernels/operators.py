@@ -30,13 +30,14 @@ pass only what `packing` returned.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor
 
-from variants.runtime.kernels import fallback
+from variants.runtime.kernels import compiled, fallback
 from variants.runtime.kernels.compiled import call
 from variants.runtime.kernels.library import is_compiled
 from variants.runtime.kernels.packing import BLOCK, CHUNK, PADDING
@@ -56,6 +57,10 @@ ALGORITHMS: Final = MappingProxyType(
 features and computes several rows with one instruction, which is fast for many.
 """
 ACTIVATIONS: Final = ("none", "relu")
+
+Kernel: TypeAlias = Callable[[Tensor, Tensor | None, str], Tensor]
+"""Maps features FP32 `[rows, in]`, contiguous, a bias FP32 `[out]` or None, and an activation
+(`none` or `relu`) to FP32 `[rows, out]`."""
 
 _SCHEMAS: Final = (
     "linear24(Tensor features, Tensor values, Tensor indices, Tensor? bias, int out_features, "
@@ -150,6 +155,38 @@ def linear_packed_int8(
         features, values, scales, sums, bias, out_features, activation, algorithm
     )
     return result
+
+
+def bind(
+    operator: str, weight: tuple[Tensor, ...], inputs: int, out_features: int, algorithm: str
+) -> Kernel:
+    """Return an operator with the packed tensors of a weight `[out_features, inputs]`.
+
+    They are checked once, here: in a small layer, that takes longer than the kernel.
+    """
+    function = _OPERATORS[operator]
+    out = () if operator == "linear_sparse" else (out_features,)
+
+    def checked(features: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+        return function(features, *weight, bias, *out, activation, algorithm)
+
+    checked(torch.zeros(1, inputs, dtype=torch.float32, device="cpu"), None, "none")
+    if not is_compiled():
+        return checked
+    addresses = tuple(tensor.data_ptr() for tensor in weight)
+    if operator == "linear_sparse":
+        addresses = (*addresses, weight[0].numel())
+    run = compiled.bind(operator, addresses, out_features, algorithm)
+
+    def compute(features: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+        if _is_traced(features):
+            return checked(features, bias, activation)
+        _check(operator, features, bias, out_features, activation, algorithm)
+        if features.shape[1] != inputs:
+            raise ValueError(f"expected features [rows, {inputs}], got {list(features.shape)}")
+        return run(features, bias, activation)
+
+    return compute
 
 
 def _linear24(
@@ -338,3 +375,11 @@ _linear24_int8_operator: Final = torch.ops.paretoserve.linear24_int8.default
 _linear_sparse_operator: Final = torch.ops.paretoserve.linear_sparse.default
 _linear_packed_operator: Final = torch.ops.paretoserve.linear_packed.default
 _linear_packed_int8_operator: Final = torch.ops.paretoserve.linear_packed_int8.default
+
+_OPERATORS: Final[Mapping[str, Callable[..., Tensor]]] = {
+    "linear24": linear24,
+    "linear24_int8": linear24_int8,
+    "linear_sparse": linear_sparse,
+    "linear_packed": linear_packed,
+    "linear_packed_int8": linear_packed_int8,
+}

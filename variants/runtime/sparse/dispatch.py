@@ -32,9 +32,10 @@ from variants.catalog.kernels import (
     LayerKernels,
 )
 from variants.runtime.kernels import library
+from variants.runtime.kernels.operators import Kernel
 from variants.runtime.rounds import choose_clock, run_rounds, typical_s
 from variants.runtime.sparse.forms import SparseKind, zero_share
-from variants.runtime.sparse.linear import Kernel, LayerWeights
+from variants.runtime.sparse.linear import LayerWeights
 
 BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 """Each layer is timed at these multiples of its rows per sample."""

@@ -9,9 +9,9 @@ uses it at some number of rows.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property, partial
-from typing import Final, TypeAlias
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +19,8 @@ from torch import Tensor, nn
 
 from variants.catalog.kernels import DENSE, PACKED_DENSE, LayerKernels
 from variants.runtime.kernels import operators, packing
+from variants.runtime.kernels.operators import Kernel
 from variants.runtime.sparse.forms import SparseKind, restore_codes
-
-Kernel: TypeAlias = Callable[[Tensor, Tensor | None, str], Tensor]
-"""Maps features FP32 `[rows, in]`, contiguous, a bias FP32 `[out]` or None, and an activation
-(`none` or `relu`) to FP32 `[rows, out]`."""
 
 OPERATORS: Final[Mapping[SparseKind, str]] = {
     "linear-2:4": "linear24",
@@ -80,12 +77,12 @@ class LayerWeights:
                 made[name] = partial(_dense, self.weight)
             elif name == PACKED_DENSE:
                 packed = tensors["packed"] = packing.pack_dense(self.weight)
-                made[name] = partial(_packed_dense, packed, len(self.weight))
+                made[name] = self._bind("linear_packed", (packed,), "auto")
         sparse = [name for name in names if name not in made]
         if sparse:
             tensors |= self._operands._asdict()
             for name in sparse:
-                made[name] = self._sparse(self._operands, name)
+                made[name] = self._bind(OPERATORS[self.kind], self._operands, name)
         return made, tensors
 
     @cached_property
@@ -98,29 +95,9 @@ class LayerWeights:
             case "linear-sparse":
                 return packing.pack_sparse(self.weight)
 
-    def _sparse(
-        self,
-        operands: packing.Packed24 | packing.Packed24Int8 | packing.PackedSparse,
-        algorithm: str,
-    ) -> Kernel:
-        out = len(self.weight)
-
-        def compute(features: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-            match operands:
-                case packing.Packed24(values, indices):
-                    return operators.linear24(
-                        features, values, indices, bias, out, activation, algorithm
-                    )
-                case packing.Packed24Int8(values, indices, scales, sums):
-                    return operators.linear24_int8(
-                        features, values, indices, scales, sums, bias, out, activation, algorithm
-                    )
-                case packing.PackedSparse(values, offsets, starts):
-                    return operators.linear_sparse(
-                        features, values, offsets, starts, bias, activation, algorithm
-                    )
-
-        return compute
+    def _bind(self, operator: str, weight: tuple[Tensor, ...], algorithm: str) -> Kernel:
+        out, inputs = self.weight.shape
+        return operators.bind(operator, tuple(weight), inputs, out, algorithm)
 
 
 class SparseLinear(nn.Module):
@@ -164,6 +141,8 @@ class SparseLinear(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map FP32 `[..., in]` to FP32 `[..., out]`."""
+        if features.ndim == 2 and features.is_contiguous():
+            return self._kernel(len(features))(features, self.bias, self.activation)
         flat = features.reshape(-1, self.in_features).contiguous()
         product = self._kernel(len(flat))(flat, self.bias, self.activation)
         return product.reshape(*features.shape[:-1], self.out_features)
@@ -191,9 +170,3 @@ class SparseLinear(nn.Module):
 def _dense(weight: Tensor, features: Tensor, bias: Tensor | None, activation: str) -> Tensor:
     product = F.linear(features, weight, bias)
     return product.relu_() if activation == "relu" else product
-
-
-def _packed_dense(
-    weight: Tensor, out: int, features: Tensor, bias: Tensor | None, activation: str
-) -> Tensor:
-    return operators.linear_packed(features, weight, bias, out, activation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import torch
@@ -98,3 +98,35 @@ def test_a_call_with_plain_tensors_skips_the_dispatcher(name: str) -> None:
     operator = getattr(torch.ops.paretoserve, name).default
     assert operator not in seen
     assert torch.equal(result, operator(*packed))
+
+
+WEIGHTS: Final = {
+    "linear24": pack24(weights.sparse24(40, 64)),
+    "linear24_int8": pack24_int8(*weights.quantized24(40, 64)),
+    "linear_sparse": pack_sparse(weights.sparse24(40, 64)),
+    "linear_packed": (pack_dense(weights.sparse24(40, 64)),),
+    "linear_packed_int8": pack_dense_int8(*weights.quantized24(40, 64)),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_an_operator_with_a_bound_weight_is_the_same(name: str) -> None:
+    weight, features, bias = WEIGHTS[name], weights.features(3, 64), torch.ones(40)
+    out = () if name == "linear_sparse" else (40,)
+    for algorithm in operators.ALGORITHMS[name]:
+        kernel = operators.bind(name, tuple(weight), 64, 40, algorithm)
+        expected = getattr(operators, name)(features, *weight, bias, *out, "relu", algorithm)
+        assert torch.equal(kernel(features, bias, "relu"), expected)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_the_weight_is_checked_when_it_is_bound_and_the_features_at_each_call(name: str) -> None:
+    weight = tuple(WEIGHTS[name])
+    with pytest.raises(ValueError, match="expected contiguous"):
+        operators.bind(name, (weight[0][:0], *weight[1:]), 64, 40, "auto")
+    kernel = operators.bind(name, weight, 64, 40, "auto")
+    for features in (torch.ones(3, 32), torch.ones(64), torch.ones(3, 64, dtype=torch.float64)):
+        with pytest.raises(ValueError, match="expected"):
+            kernel(features, None, "none")
+    with pytest.raises(ValueError, match="expected contiguous bias"):
+        kernel(weights.features(3, 64), torch.ones(39), "none")

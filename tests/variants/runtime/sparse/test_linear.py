@@ -9,6 +9,7 @@ from torch import nn
 from tests.variants.runtime.sparse.layers import chosen, sparse_linear, weights_of
 from variants.catalog.kernels import DENSE, PACKED_DENSE, LayerKernels
 from variants.runtime.kernels import operators
+from variants.runtime.kernels.operators import Kernel
 from variants.runtime.sparse.forms import SparseKind
 from variants.runtime.sparse.linear import SparseLinear
 
@@ -98,13 +99,18 @@ def test_the_static_rule_selects_the_kernel_of_more_rows_than_were_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     used: list[str] = []
-    original = operators.linear_sparse
+    original = operators.bind
 
-    def spy(*arguments: Any) -> torch.Tensor:
-        used.append(arguments[-1])
-        return original(*arguments)
+    def spy(*arguments: Any) -> Kernel:
+        kernel = original(*arguments)
 
-    monkeypatch.setattr(operators, "linear_sparse", spy)
+        def run(*features: Any) -> torch.Tensor:
+            used.append(arguments[-1])
+            return kernel(*features)
+
+        return run
+
+    monkeypatch.setattr(operators, "bind", spy)
     weights = weights_of(sparse_linear("linear-sparse"), "linear-sparse")
     for last, rows in ((8, 8), (8, 9), (32, 33)):
         SparseLinear(weights, chosen(weights, (last, "rows")))(torch.randn(rows, 40))
