@@ -8,9 +8,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2 as pb
 
+from serving.protocol.grpc.call import SERVICE
 from serving.protocol.grpc.health import SERVICE as HEALTH_SERVICE
 from serving.protocol.grpc.health import Health
-from serving.protocol.grpc.service import SERVICE
 from tests.serving.builders import InProcess, in_process
 from tests.serving.protocol.grpc.calls import (
     HANG_S,

@@ -10,7 +10,8 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import service_pb2 as pb
 
-from serving.protocol.grpc.service import RPCS, SERVICE
+from serving.protocol.grpc.call import SERVICE
+from serving.protocol.grpc.service import RPCS
 from tests.serving.builders import InProcess, in_process
 from tests.serving.protocol.grpc.calls import (
     call,
