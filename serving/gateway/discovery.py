@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 from serving.control.wake import wait_for_wake
-from serving.dataplane.dataplane import START_GRACE_S
 from serving.dataplane.executor import HostLost
+from serving.dataplane.readiness import START_GRACE_S
 from serving.gateway.description import HostDescription
 from serving.gateway.timing import Pause, time_host
 from serving.link.connection import BatchFailed, HostConnection

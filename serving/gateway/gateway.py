@@ -260,7 +260,7 @@ class Gateway:
     @property
     def is_ready(self) -> bool:
         """True if the gateway is ready; see `DataPlane.is_ready`."""
-        return self._dataplane.is_ready
+        return self._dataplane.readiness.is_ready
 
     def check_health(self) -> None:
         """Raise `RuntimeError` if a listener or the discovery of hosts has stopped."""
@@ -275,7 +275,7 @@ class Gateway:
         self._http.stop_accepting()
         self._grpc.stop_accepting()
         await asyncio.sleep(0)  # stream messages that were read already are accepted
-        self._dataplane.is_draining = True
+        self._dataplane.readiness.is_draining = True
         if self._administration is not None:
             self._administration.stop()
         deadline = time.monotonic() + self._drain_s

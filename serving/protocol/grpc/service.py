@@ -63,7 +63,7 @@ class GrpcProtocol:
             now=now,
         )
         self._health = Health(
-            lambda: dataplane.is_ready, [SERVICE], poll_interval_s=health_poll_interval_s
+            lambda: dataplane.readiness.is_ready, [SERVICE], poll_interval_s=health_poll_interval_s
         )
 
     def services(self) -> Services:
@@ -95,7 +95,7 @@ class GrpcProtocol:
 
     async def server_ready(self, request: Any, context: Context) -> Any:
         """Return whether the service is ready for requests."""
-        return pb.ServerReadyResponse(ready=self._dataplane.is_ready)
+        return pb.ServerReadyResponse(ready=self._dataplane.readiness.is_ready)
 
     async def model_ready(self, request: Any, context: Context) -> Any:
         """Return whether the model, or one variant, is ready."""

@@ -63,7 +63,7 @@ async def test_a_check_returns_the_current_readiness(
     for profile in gateway.dataplane.profiles.values():
         gateway.scheduler.set_slots(profile.key, 1)
     assert await check(channel, service) == SERVING
-    gateway.dataplane.is_draining = True
+    gateway.dataplane.readiness.is_draining = True
     assert await check(channel, service) == NOT_SERVING
 
 
@@ -82,7 +82,7 @@ async def test_a_watcher_gets_every_change(gateway: InProcess, channel: grpc.aio
     for profile in gateway.dataplane.profiles.values():
         gateway.scheduler.set_slots(profile.key, 1)
     assert (await watching.read()).status == SERVING
-    gateway.dataplane.is_draining = True
+    gateway.dataplane.readiness.is_draining = True
     assert (await watching.read()).status == NOT_SERVING
     watching.cancel()
 

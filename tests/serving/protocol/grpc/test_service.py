@@ -119,7 +119,7 @@ async def test_health_and_readiness(gateway: InProcess, channel: grpc.aio.Channe
     ]
     index = await call(channel, "RepositoryIndex", pb.RepositoryIndexRequest(ready=True))
     assert [model.version for model in index.models] == ["int8"]
-    gateway.dataplane.is_draining = True
+    gateway.dataplane.readiness.is_draining = True
     assert not (await call(channel, "ServerReady", pb.ServerReadyRequest())).ready
     assert (await call(channel, "ServerLive", pb.ServerLiveRequest())).live
 
