@@ -28,9 +28,10 @@ from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import PendingRequest
 from serving.dataplane.scheduler import Scheduler
 from serving.gateway.administration import administration
-from serving.gateway.discovery import HostDiscovery, Registry
+from serving.gateway.discovery import HostDiscovery
 from serving.gateway.generations import Generations, Parts, ProfileSource
 from serving.gateway.probe import probe
+from serving.gateway.registry import Registry
 from serving.gateway.settings import Settings
 from serving.link.pool import HostPool
 from serving.protocol.body_budget import BodyBudget
