@@ -28,9 +28,10 @@ from serving.dataplane.scheduler import Scheduler
 from serving.errors import Overloaded
 from serving.protocol.front_door import FrontDoor
 from serving.protocol.http.codec import parse_request, render_response
-from serving.protocol.http.connection import Connection, Site
+from serving.protocol.http.connection import Connection
 from serving.protocol.http.description import MAX_KEPT
 from serving.protocol.http.inference_endpoint import InferenceEndpoint
+from serving.protocol.http.site import Site
 from serving.protocol.inference import Inference
 from serving.protocol.messages import InferResponse
 from serving.routing.policy.pareto import pareto

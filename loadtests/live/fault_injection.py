@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from serving.gateway.description import HostDescription
-from serving.gateway.discovery import Registry
+from serving.gateway.registry import Registry
 
 logger = logging.getLogger(__name__)
 

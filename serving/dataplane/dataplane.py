@@ -19,6 +19,7 @@ from serving.dataplane.call import Answer, Call
 from serving.dataplane.delivery import Delivery
 from serving.dataplane.gateway_delay import GatewayDelay
 from serving.dataplane.load_shedder import LoadShedder
+from serving.dataplane.readiness import Readiness
 from serving.dataplane.request import OnEnd, RequestResult
 from serving.dataplane.scheduler import Scheduler
 from serving.dataplane.served import ServedVariants
@@ -43,12 +44,6 @@ from serving.telemetry.telemetry import Telemetry
 from variants.catalog.catalog import Model
 
 logger = logging.getLogger(__name__)
-
-START_GRACE_S: Final = 60.0
-"""Seconds after which a starting service is ready without the variants that are not up yet."""
-
-NO_REPLICA: Final = "no replica is alive"
-"""Why a variant is not ready if nothing else is known."""
 
 NO_ARM: Final = ""
 """The label `arm` of requests that are not part of an experiment."""
@@ -87,7 +82,6 @@ class DataPlane:
         Raises `ValueError` if an arm of the experiment names a variant without a profile.
         """
         self.model = model
-        self.is_draining = False
         self._scheduler = scheduler
         self._latency = latency
         self._telemetry = telemetry
@@ -97,14 +91,8 @@ class DataPlane:
         self._experiment = experiment
         self._tensors = ModelTensors(model, max_batch)
         self.max_values = self._tensors.max_values
-        self._started = now()
-        self._settled: set[str] = set()
-        """Routing keys of the variants that have had a live replica, or are known not to start."""
-        self._is_complete = False
-        """Whether every variant has been settled."""
-        self._failures: Mapping[str, str] = {}
-        """Why variants have no live replica, by routing key."""
         self._served = ServedVariants(profiles)
+        self.readiness = Readiness(self._served, scheduler.slots, now)
         unknown = self._missing_targets()
         if profiles and unknown:
             raise ValueError(
@@ -122,7 +110,7 @@ class DataPlane:
 
         A request that was admitted before is answered as if nothing had changed.
         """
-        self._served = ServedVariants(profiles)
+        self._served = self.readiness.served = ServedVariants(profiles)
         missing = self._missing_targets()
         if missing:
             logger.warning(
@@ -134,76 +122,6 @@ class DataPlane:
         """Return the variants that arms of the experiment name and that are not served."""
         targets = {arm.target for arm in self._experiment.arms} if self._experiment else set()
         return sorted(targets - {ROUTER} - self._served.profiles.keys())
-
-    @property
-    def is_ready(self) -> bool:
-        """True while the service has started and a variant has a live replica.
-
-        One lost variant of several is no reason not to be ready, and neither are variants that are
-        added or replaced.
-        """
-        return not self.is_draining and self.has_started and self._is_any_alive
-
-    @property
-    def has_started(self) -> bool:
-        """True once every variant has had a live replica, or is known not to start.
-
-        Those that take longer than `START_GRACE_S` do not count.
-        """
-        if not self._is_complete:
-            keys = self._served.by_key
-            self._settled.update(key for key in keys if self._scheduler.slots(key))
-            is_late = self._now() - self._started > START_GRACE_S
-            self._is_complete = bool(keys) and (is_late or self._settled.issuperset(keys))
-        return self._is_complete
-
-    @property
-    def _is_any_alive(self) -> bool:
-        """True if a request can be answered: a variant has a live replica."""
-        return any(map(self._scheduler.slots, self._served.by_key))
-
-    def _why_closed(self) -> str | None:
-        """Return why no request is accepted; None if they are.
-
-        While no replica is alive that was, the planner decides which requests wait for one.
-        """
-        if self.is_draining:
-            return "the service is stopping"
-        if not self._served.profiles:
-            return "there is no variant"
-        if not self._is_complete and not self._is_any_alive:
-            return "the service is starting"
-        return None
-
-    def is_variant_ready(self, variant: str) -> bool:
-        """True if the variant has a live replica. Raises `KeyError` for an unknown name."""
-        return not self.is_draining and self.slots(variant) > 0
-
-    def set_failures(self, failures: Mapping[str, str]) -> None:
-        """Set why variants have no live replica, by routing key, as far as that is known."""
-        self._failures = dict(failures)
-        self._settled.update(failures)
-
-    def unready_reason(self, variant: str | None) -> str:
-        """Return why the service, or one of its variants, is not ready; empty if it is.
-
-        Raises `KeyError` for an unknown name.
-        """
-        if variant is not None:
-            key = self._served.keys[variant]
-            if self.is_draining:
-                return "the service is stopping"
-            return "" if self._scheduler.slots(key) else self._failures.get(key, NO_REPLICA)
-        if (closed := self._why_closed()) is not None:
-            return closed
-        if self._is_any_alive:
-            return "" if self.has_started else "the service is starting"
-        causes = (
-            f"{name}: {self._failures[key]}"
-            for name, key in self._served.keys.items()
-            if key in self._failures
-        )
-        return "; ".join([NO_REPLICA, *causes])
 
     def slots(self, variant: str) -> int:
         """Return how many batches the live replicas of a variant accept at a time.
@@ -256,7 +174,7 @@ class DataPlane:
         """
         call = Call(slo, self._served, received, on_end)
         try:
-            if (reason := self._why_closed()) is not None:
+            if (reason := self.readiness.why_closed()) is not None:
                 raise NotReady(f"{reason}; try again in a few seconds")
             size, signature = self._tensors.check(inputs, outputs)
             call.variants = call.served.qualifying(slo)

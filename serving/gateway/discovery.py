@@ -18,17 +18,17 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from serving.control.wake import wait_for_wake
-from serving.dataplane.dataplane import START_GRACE_S
 from serving.dataplane.executor import HostLost
+from serving.dataplane.readiness import START_GRACE_S
 from serving.gateway.description import HostDescription
+from serving.gateway.registry import Registry, describe_hosts
 from serving.gateway.timing import Pause, time_host
+from serving.gateway.watch import Watch, wrong_files
 from serving.link.connection import BatchFailed, HostConnection
 from serving.link.pool import HostPool
-from serving.routing.generation import generation_key
 from serving.routing.latency import LatencyModel
 from serving.telemetry.event import HostUsage
 from serving.telemetry.telemetry import Telemetry
@@ -48,88 +48,11 @@ STARTING_PERIOD_S: Final = 0.2
 LIST_TIMEOUT_S: Final = 5.0
 """Time limit, in seconds, for the registry to list the applications."""
 
-DESCRIBE_TIMEOUT_S: Final = 5.0
-"""Time limit, in seconds, for the replicas of a generation to describe themselves."""
-
 PATIENCE_S: Final = 1.0
 """Time, in seconds, that a round waits for descriptions. Later ones count in the next round."""
 
 TIMING_S: Final = 2.0
 """Time, in seconds, after which a host of a service that runs already is timed less often."""
-
-FAILURE_PERIOD_S: Final = 1.0
-"""Minimum time, in seconds, between two queries why a generation has no hosts."""
-
-
-class Registry(Protocol):
-    """The source of applications and their hosts: Serve in production."""
-
-    async def list_apps(self) -> dict[tuple[str, int], str]:
-        """Return the names of the applications by variant and generation.
-
-        Raises if they are not known now.
-        """
-
-    async def describe(self, app: str) -> list[HostDescription]:
-        """Return the descriptions of all replicas of an application; raise if one is missing."""
-
-    async def failure(self, app: str) -> str | None:
-        """Return why the hosts of an application cannot start; None if nothing is known."""
-
-
-@dataclass(eq=False)
-class Watch:
-    """A generation whose hosts are to be in the pool."""
-
-    variant: str
-    generation: int
-    sizes: Sequence[int]
-    """Batch sizes with which a new host is timed."""
-    digest: str
-    """Digest of the files that its hosts must have loaded."""
-    is_awaited: bool
-    """Whether a starting gateway connects to no host before this generation has hosts."""
-    error: str | None = None
-    """Why it has no hosts, or why one does not work, as last known; None if it has all."""
-    logged_error: str | None = None
-    """The last error that was logged, since it had all hosts."""
-    hosts: Sequence[HostDescription] = ()
-    """All its replicas that have loaded the right files, as last described."""
-    description: asyncio.Task[list[HostDescription] | None] | None = None
-    connecting: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    """Tasks that connect to a host and time it, by address."""
-    lost_at: float | None = None
-    """When a host was last lost while it warmed up; None if one has warmed up since."""
-    timed_nodes: set[str] = field(default_factory=set)
-    failure_checked_at: float = 0.0
-    """When the registry was last queried for the cause of a failure."""
-
-    @property
-    def key(self) -> str:
-        """The routing key of the generation."""
-        return generation_key(self.variant, self.generation)
-
-    @property
-    def addresses(self) -> set[str]:
-        """The addresses of its replicas."""
-        return {host.address for host in self.hosts}
-
-    def fail(self, error: str) -> None:
-        """Record an error, and log it if it is new."""
-        self.error = error
-        if error != self.logged_error:
-            self.logged_error = error
-            logger.error("hosts cannot be used", extra={"variant": self.key, "cause": error})
-
-    def recover(self) -> None:
-        """Record that there is no error any more."""
-        self.error = self.logged_error = None
-
-    def cancel(self) -> None:
-        """Stop what is under way."""
-        for task in (self.description, *self.connecting.values()):
-            if task is not None:
-                task.cancel()
 
 
 class HostDiscovery:
@@ -255,7 +178,9 @@ class HostDiscovery:
         for watch in watches:
             if watch.description is None:
                 app = apps.get((watch.variant, watch.generation))
-                watch.description = self._start(self._describe(watch, app))
+                watch.description = self._start(
+                    describe_hosts(self._registry, self._pool, watch, app)
+                )
         pending = [watch.description for watch in watches if watch.description is not None]
         if pending:
             await asyncio.wait(pending, timeout=PATIENCE_S)
@@ -294,7 +219,7 @@ class HostDiscovery:
         for address in watch.connecting.keys() - addresses:
             watch.connecting[address].cancel()
         if others:
-            watch.fail(_wrong_files(watch, others[0]))
+            watch.fail(wrong_files(watch, others[0]))
         elif self.is_warm(watch.key):
             watch.recover()
         self.report_usage(watch.key)
@@ -307,34 +232,6 @@ class HostDiscovery:
         for host in [host for host in self._draining if not host.in_flight]:
             host.close()
             del self._draining[host]
-
-    async def _describe(self, watch: Watch, app: str | None) -> list[HostDescription] | None:
-        """Return the descriptions of all hosts of a generation, or None if one did not answer."""
-        if app is None:
-            return []
-        hosts: list[HostDescription] | None = None
-        try:
-            async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
-                hosts = await self._registry.describe(app)
-        except Exception as error:  # a starting application has no replicas yet
-            logger.debug("no description of the hosts of %s: %r", watch.key, error)
-        if not hosts and not self._pool.hosts(watch.key):
-            await self._find_failure(watch, app)
-        return hosts
-
-    async def _find_failure(self, watch: Watch, app: str) -> None:
-        """Record why a generation has no hosts, if the registry knows."""
-        now = time.monotonic()
-        if now - watch.failure_checked_at < FAILURE_PERIOD_S:
-            return
-        watch.failure_checked_at = now
-        try:
-            async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
-                error = await self._registry.failure(app)
-            if error is not None:  # else it may be starting again, which does not mean that it can
-                watch.fail(error)
-        except Exception as error:
-            logger.debug("no status of the hosts of %s: %r", watch.key, error)
 
     def _connect_new(self) -> None:
         """Connect to the hosts that are described and not yet connected."""
@@ -419,11 +316,3 @@ class HostDiscovery:
             timings = await time_host(host, self._model, watch.sizes, self._pause, within_s)
             self._latency.calibrate(watch.key, *timings)
             watch.timed_nodes.add(node)
-
-
-def _wrong_files(watch: Watch, digest: str) -> str:
-    return (
-        f"a host has loaded other files than generation {watch.generation} of {watch.variant} has "
-        f"in the catalog (digest {digest[:12]} instead of {watch.digest[:12]}): put these back and "
-        "restart the host, or restart the service"
-    )

@@ -28,9 +28,10 @@ from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import PendingRequest
 from serving.dataplane.scheduler import Scheduler
 from serving.gateway.administration import administration
-from serving.gateway.discovery import HostDiscovery, Registry
+from serving.gateway.discovery import HostDiscovery
 from serving.gateway.generations import Generations, Parts, ProfileSource
 from serving.gateway.probe import probe
+from serving.gateway.registry import Registry
 from serving.gateway.settings import Settings
 from serving.link.pool import HostPool
 from serving.protocol.body_budget import BodyBudget
@@ -260,7 +261,7 @@ class Gateway:
     @property
     def is_ready(self) -> bool:
         """True if the gateway is ready; see `DataPlane.is_ready`."""
-        return self._dataplane.is_ready
+        return self._dataplane.readiness.is_ready
 
     def check_health(self) -> None:
         """Raise `RuntimeError` if a listener or the discovery of hosts has stopped."""
@@ -275,7 +276,7 @@ class Gateway:
         self._http.stop_accepting()
         self._grpc.stop_accepting()
         await asyncio.sleep(0)  # stream messages that were read already are accepted
-        self._dataplane.is_draining = True
+        self._dataplane.readiness.is_draining = True
         if self._administration is not None:
             self._administration.stop()
         deadline = time.monotonic() + self._drain_s

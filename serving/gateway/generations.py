@@ -143,7 +143,7 @@ class Generations:
 
         Call this whenever hosts have joined or left.
         """
-        self._has_started = self._has_started or self._parts.dataplane.has_started
+        self._has_started = self._has_started or self._parts.dataplane.readiness.has_started
         routed: dict[str, str] = {}
         for variant, number in self._published.items():
             new, former = generation_key(variant, number), self._routed.get(variant)
@@ -259,7 +259,7 @@ class Generations:
             if error is not None and not self._parts.pool.hosts(key):
                 # Clients learn the cause, but not where the catalog is.
                 failures[key] = error.replace(f"{self._catalog}/", "")
-        self._parts.dataplane.set_failures(failures)
+        self._parts.dataplane.readiness.set_failures(failures)
         self._parts.telemetry.set_failures(failures)
 
     def _release(self) -> None:

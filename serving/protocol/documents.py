@@ -115,10 +115,10 @@ class Documents:
         name = self._dataplane.model.name
         entries = []
         for variant in self._dataplane.profiles:
-            is_ready = self._dataplane.is_variant_ready(variant)
+            is_ready = self._dataplane.readiness.is_variant_ready(variant)
             if is_ready or not only_ready:
                 state = "READY" if is_ready else "UNAVAILABLE"
-                reason = self._dataplane.unready_reason(variant)
+                reason = self._dataplane.readiness.unready_reason(variant)
                 entries.append({"name": name, "version": variant, "state": state, "reason": reason})
         entries += [
             {"name": name, "version": variant, "state": "UNAVAILABLE", "reason": reason}
@@ -131,8 +131,8 @@ class Documents:
         """Return whether the model, or one of its variants, is ready."""
         self._dataplane.check_name(model, variant)
         if variant is None:
-            return self._dataplane.is_ready
-        return self._dataplane.is_variant_ready(variant)
+            return self._dataplane.readiness.is_ready
+        return self._dataplane.readiness.is_variant_ready(variant)
 
     def readiness(self, model: str, variant: str | None) -> Document:
         """Return whether the model, or one of its variants, is ready, and if not, why."""
@@ -141,11 +141,11 @@ class Documents:
 
     def server_readiness(self) -> Document:
         """Return whether the server is ready, and if not, why."""
-        is_ready = self._dataplane.is_ready
+        is_ready = self._dataplane.readiness.is_ready
         return {"ready": is_ready, "live": True, **self._reason(is_ready, None)}
 
     def _reason(self, is_ready: bool, variant: str | None) -> Document:
-        return {} if is_ready else {"reason": self._dataplane.unready_reason(variant)}
+        return {} if is_ready else {"reason": self._dataplane.readiness.unready_reason(variant)}
 
     def _variants(self, variant: str | None) -> list[str]:
         return list(self._dataplane.profiles) if variant is None else [variant]

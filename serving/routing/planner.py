@@ -9,22 +9,19 @@ The scheduler carries out the steps on an event loop, the simulator on a virtual
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
 from typing import Final, Generic
 
-from serving.errors import NotReady, Overloaded
-from serving.routing.admission import is_in_time, lateness_s
+from serving.errors import Overloaded
 from serving.routing.arrivals import Arrival
 from serving.routing.exploration import Exploration
 from serving.routing.forecast import DrainTime, Forecast
 from serving.routing.generation import variant_name
 from serving.routing.latency import LatencyModel
+from serving.routing.outage import OUTAGE_S, RESTART_S, Outages, not_ready
 from serving.routing.policy.state import (
     Dispatch,
     Drop,
-    Lane,
     LaneKey,
     Payload,
     Policy,
@@ -34,19 +31,12 @@ from serving.routing.policy.state import (
     drain_time_s,
 )
 from serving.routing.queue import DeadlineQueue
+from serving.routing.shedding import Shedding
 from serving.routing.slots import VariantSlots
 from serving.routing.step import Expired, Idle, NoReplica, Send, Shadow, Step
 
 MAX_ATTEMPTS: Final = 2
 """Maximum number of times a request is sent. One whose host is lost is sent once more."""
-
-RESTART_S: Final = 0.5
-"""Time, in seconds, before which no lost host is replaced. A request that is due earlier does not
-wait for it."""
-
-OUTAGE_S: Final = 5.0
-"""Time without a live replica, in seconds, after which variants count as gone: no request waits for
-them any more."""
 
 MAX_LANES: Final = 64
 """Maximum number of lanes. The time of a decision grows with their number."""
@@ -79,11 +69,12 @@ class Planner(Generic[Payload]):
         """Maximum number of samples of a batch."""
         self._max_queue = max_queue
         self._max_lanes = max_lanes
-        self._cores = cores
         self._queue = DeadlineQueue[Payload]()
         self._forecast = Forecast()
         self._slots = VariantSlots(latency, self._accuracies, max_batch=max_batch, cores=cores)
         self._exploration = Exploration[Payload](latency, self._slots)
+        self._outages = Outages(self._queue, self._slots)
+        self._shedding = Shedding(self._queue, self._slots, cores)
         self._last_variant: str | None = None
         self._recent_accuracy = max(self._accuracies.values(), default=0.0)
 
@@ -153,9 +144,9 @@ class Planner(Generic[Payload]):
         """
         arrival = Arrival(now, size, deadline - now, key.variants)
         self._forecast.record_offered(arrival)
-        since = self._unavailable_since(key.variants, now)
+        since = self._outages.unavailable_since(key.variants, now)
         if since is not None and (now >= since + OUTAGE_S or deadline < now + RESTART_S):
-            raise _not_ready(key.variants, since, now)
+            raise not_ready(key.variants, since, now)
         queue = self._queue
         is_behind = bool(queue) or not self._slots.has_free(key.variants)
         if queue.lane_count >= self._max_lanes and not queue.has_lane(key):
@@ -167,10 +158,10 @@ class Planner(Generic[Payload]):
                     f"the queue is full with {self._max_queue} requests; try again later",
                     retry_after_s=self._queue_drain_time_s(),
                 )
-                shed.append((self._take_least_important(priority, error), error))
+                shed.append((self._shedding.take_least_important(priority, error), error))
             # A request that is sent at once is tried, even if the estimate is that it will be late.
             if key.has_deadline and is_behind:
-                self._shed_until_in_time(key, size, deadline, priority, now, shed)
+                self._shedding.shed_until_in_time(key, size, deadline, priority, now, shed)
         except Overloaded:
             for other, _ in shed:  # the new request is not admitted, so none is shed for it
                 queue.reinsert(other)
@@ -202,15 +193,17 @@ class Planner(Generic[Payload]):
                 return self._send(decision, now)
             case Drop(lane):
                 variants = lane.key.variants
-                since = self._unavailable_since(variants, now)
+                since = self._outages.unavailable_since(variants, now)
                 (request,) = self._queue.take(lane, 1)
                 if since is not None:
-                    return NoReplica([request], variants, _not_ready(variants, since, now))
+                    return NoReplica([request], variants, not_ready(variants, since, now))
                 live = filter(self._slots.__getitem__, variants)
                 best_case_s = self._latency.best_case_s
                 return Expired(request, min(best_case_s(name, request.size) for name in live))
             case Wait(until):
-                return self._take_timed_out(now) or Idle(min(until, self._next_timeout_at(now)))
+                return self._outages.take_timed_out(now) or Idle(
+                    min(until, self._outages.next_timeout_at(now))
+                )
 
     def update_forecast(self, now: float) -> None:
         """Recompute the forecast from recent arrivals if it is due. Call this when idle."""
@@ -302,125 +295,6 @@ class Planner(Generic[Payload]):
         """Estimate the time, in seconds, to serve all queued requests."""
         return sum(self._drain_time(lane.key.variants)(lane.samples) for lane in self._queue.lanes)
 
-    def _shed_until_in_time(
-        self,
-        key: LaneKey,
-        size: int,
-        deadline: float,
-        priority: int,
-        now: float,
-        shed: list[tuple[QueuedRequest[Payload], Overloaded]],
-    ) -> None:
-        """Shed requests of lower priority until all can be in time with the new one.
-
-        Appends the shed requests and their errors to `shed`. Raises `Overloaded` if shedding
-        cannot make enough time.
-        """
-        left_s = deadline - now
-        live = self._slots.recent_states(now, key.variants)
-        if not live:
-            return
-        if is_in_time(live, self._queue.samples + size, left_s):
-            return
-        queued = self.queued
-        alone_s = lateness_s(live, 0, size, left_s, self._cores)
-        if alone_s > 0:
-            raise _too_late(queued, alone_s)
-        checks = [deadline, *(d for d in self._queue.last_deadlines() if deadline < d < math.inf)]
-        for due in checks:
-            while True:
-                ahead = self._queue.samples_before(due, key.variants)
-                late_s = lateness_s(live, ahead, size, due - now, self._cores)
-                if late_s <= 0:
-                    break
-                victim = self._take_least_important(
-                    priority, _too_late(queued, late_s), due, key.variants
-                )
-                error = Overloaded(
-                    f"{queued} requests were queued, and one of higher priority took its place; "
-                    "try again later",
-                    retry_after_s=late_s,
-                )
-                shed.append((victim, error))
-
-    def _take_least_important(
-        self,
-        priority: int,
-        error: Overloaded,
-        before: float = math.inf,
-        variants: Sequence[str] | None = None,
-    ) -> QueuedRequest[Payload]:
-        """Take the least important request out of the queue.
-
-        Raises `error` if no queued request is less important than `priority`.
-        """
-        request = self._queue.take_least_important(priority, before=before, variants=variants)
-        if request is None:
-            raise error
-        return request
-
-    def _unavailable_since(self, variants: tuple[str, ...], now: float) -> float | None:
-        """Return since when none of these variants has had a live replica; None if one has."""
-        if any(map(self._slots.__getitem__, variants)):
-            return None
-        self._slots.record_outages(now)
-        return self._slots.unavailable_since(variants)
-
-    def _take_timed_out(self, now: float) -> NoReplica[Payload] | None:
-        """Take the requests of one lane for which no replica is or will be alive in time."""
-        for lane, since in self._lanes_without_replica(now):
-            if now >= since + OUTAGE_S:
-                count = len(lane.requests)
-            else:
-                # A lane is in the order of deadlines.
-                hopeless_until = max(now, since + RESTART_S)
-                count = bisect_right(lane.requests, hopeless_until, key=_deadline)
-            if count:
-                variants = lane.key.variants
-                requests = self._queue.take(lane, count)
-                return NoReplica(requests, variants, _not_ready(variants, since, now))
-        return None
-
-    def _next_timeout_at(self, now: float) -> float:
-        """Return when the next request without a live replica fails."""
-        return min(
-            (
-                min(since + OUTAGE_S, lane.requests[0].deadline)
-                for lane, since in self._lanes_without_replica(now)
-            ),
-            default=math.inf,
-        )
-
-    def _lanes_without_replica(self, now: float) -> Iterator[tuple[Lane, float]]:
-        """Yield each lane without live replicas, and since when it has had none."""
-        for lane in self._queue.lanes:
-            since = self._unavailable_since(lane.key.variants, now)
-            if since is not None:
-                yield lane, since
-
-
-_deadline = attrgetter("deadline")
-
-
-def _not_ready(variants: tuple[str, ...], since: float, now: float) -> NotReady:
-    """Return the error of a request whose variants have had no live replica since then."""
-    names = " or ".join(map(variant_name, variants))
-    lost_s = now - since
-    retry_after_s = OUTAGE_S if lost_s >= OUTAGE_S else 1.0
-    return NotReady(
-        f"no replica of {names} is alive, for {lost_s:.1f} s now; try again in {retry_after_s:g} s",
-        retry_after_s,
-    )
-
 
 def _best_first(accuracies: Mapping[str, float]) -> dict[str, float]:
     return dict(sorted(accuracies.items(), key=lambda item: -item[1]))
-
-
-def _too_late(queued: int, late_s: float) -> Overloaded:
-    load = f"{queued} requests are queued" if queued else "all hosts are busy"
-    return Overloaded(
-        f"{load}: this one, or one as important, would be about "
-        f"{late_s * 1e3:.1f} ms late; try again later or allow more time",
-        retry_after_s=late_s,
-    )

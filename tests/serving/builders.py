@@ -26,8 +26,8 @@ from serving.protocol.control import Control
 from serving.protocol.documents import Documents
 from serving.protocol.front_door import FrontDoor
 from serving.protocol.http.application import HttpProtocol
-from serving.protocol.http.connection import Site
 from serving.protocol.http.inference_endpoint import InferenceEndpoint
+from serving.protocol.http.site import Site
 from serving.protocol.inference import Inference
 from serving.routing.generation import variant_name
 from serving.routing.latency import LatencyModel

@@ -1,4 +1,4 @@
-"""Parsing of messages and translation of errors for every RPC.
+"""Parsing of messages and metadata, and translation of errors, for every RPC.
 
 Handlers take bytes, because grpc would answer messages that it cannot parse with UNKNOWN.
 """
@@ -8,17 +8,24 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from math import ceil
 from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
+from tritonclient.grpc import service_pb2 as pb
 
 from serving.errors import STATUS, InvalidRequest, ServingError
+from serving.protocol.control import AUTHORIZATION, Caller
 from serving.protocol.failure import INTERNAL_ERROR, log_failure
+from serving.protocol.repeated import join_repeated
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 Services: TypeAlias = dict[str, dict[str, Handler]]
 """Handlers by name of the service and name of the RPC."""
+
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+"""Name of the service of the protocol."""
 
 RETRY_AFTER: Final = "grpc-retry-pushback-ms"
 """Key of the trailing metadata: milliseconds after which to retry."""
@@ -41,6 +48,19 @@ def parse_message(message: Any, raw: bytes) -> Any:
     except DecodeError:
         name = message.DESCRIPTOR.full_name
         raise InvalidRequest(f"the message is not a valid {name}") from None
+
+
+def read_metadata(context: Context) -> dict[str, str]:
+    """Return the metadata of a call that are text. Raises `InvalidRequest`."""
+    metadata = context.invocation_metadata() or ()
+    return join_repeated((name, value) for name, value in metadata if isinstance(value, str))
+
+
+def caller(context: Context) -> Caller:
+    """Return who makes a call. Raises `InvalidRequest`."""
+    transport, _, rest = str(context.peer()).partition(":")
+    address = rest.rpartition(":")[0] if transport in ("ipv4", "ipv6") else rest
+    return Caller(read_metadata(context).get(AUTHORIZATION), unquote(address).strip("[]"))
 
 
 def unary(

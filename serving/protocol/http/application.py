@@ -134,8 +134,8 @@ class HttpProtocol:
 
     async def healthz(self, scope: Scope, receive: Receive) -> Response:
         """GET /-/healthz: the readiness probe that KubeRay sends to each pod with traffic."""
-        if not self._dataplane.is_ready:
-            raise NotReady(self._dataplane.unready_reason(None))
+        if not self._dataplane.readiness.is_ready:
+            raise NotReady(self._dataplane.readiness.unready_reason(None))
         return Response(b"success", b"text/plain; charset=utf-8")
 
     async def server(self, scope: Scope, receive: Receive) -> Response:

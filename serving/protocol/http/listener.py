@@ -10,14 +10,15 @@ from typing import Final
 from serving.dataplane.load_shedder import LoadShedder
 from serving.protocol.control import Asgi
 from serving.protocol.front_door import FrontDoor
-from serving.protocol.http.connection import (
+from serving.protocol.http.connection import Connection
+from serving.protocol.http.inference_endpoint import InferenceEndpoint
+from serving.protocol.http.site import (
     KEEP_ALIVE_S,
     MAX_HEADER_BYTES,
     READ_TIMEOUT_S,
-    Connection,
+    OpenConnection,
     Site,
 )
-from serving.protocol.http.inference_endpoint import InferenceEndpoint
 
 BACKLOG: Final = 2048
 """Connections that the kernel queues until the listener accepts them."""
@@ -85,7 +86,7 @@ class HttpListener:
         )
 
     @property
-    def connections(self) -> Collection[Connection]:
+    def connections(self) -> Collection[OpenConnection]:
         """The connections that are open."""
         return self._site.connections
 

@@ -22,7 +22,7 @@ from loadtests.trials.outcomes import Outcomes, RequestStatus
 from loadtests.workload.arrivals import Gamma
 from loadtests.workload.draw import draw
 from loadtests.workload.workload import SloClass
-from serving.routing.planner import OUTAGE_S
+from serving.routing.outage import OUTAGE_S
 from serving.routing.policy import POLICIES
 from serving.routing.policy.pareto import pareto
 from serving.routing.profile import qualifying

@@ -250,23 +250,9 @@ async def test_a_pinned_variant_must_exist() -> None:
         await infer(in_process(), Slo(variant="int4"))
 
 
-async def test_ready_once_every_variant_has_had_a_replica_and_from_then_on() -> None:
-    gateway = in_process(slots=0)
-    with pytest.raises(NotReady):
-        await infer(gateway)
-    gateway.scheduler.set_slots("dense@1", 1)
-    assert not gateway.dataplane.is_ready
-    gateway.scheduler.set_slots("int8@1", 1)
-    assert gateway.dataplane.is_ready
-    gateway.scheduler.set_slots("int8@1", 0)
-    assert gateway.dataplane.is_ready
-    assert not gateway.dataplane.is_variant_ready("int8")
-    assert (await infer(gateway)).variant == "dense"
-
-
 async def test_no_request_is_accepted_while_draining() -> None:
     gateway = in_process()
-    gateway.dataplane.is_draining = True
+    gateway.dataplane.readiness.is_draining = True
     with pytest.raises(NotReady):
         await infer(gateway)
 

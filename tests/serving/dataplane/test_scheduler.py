@@ -13,7 +13,8 @@ from serving.dataplane.scheduler import RETRY_S, Scheduler
 from serving.dataplane.step_delay import MAX_DELAY_S
 from serving.errors import DeadlineExceeded, NotReady, Overloaded
 from serving.routing.latency import LatencyModel
-from serving.routing.planner import OUTAGE_S, Planner
+from serving.routing.outage import OUTAGE_S
+from serving.routing.planner import Planner
 from serving.routing.policy.pareto import pareto
 from serving.routing.policy.state import LaneKey
 from tests.serving.builders import exactly

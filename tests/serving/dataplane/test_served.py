@@ -89,17 +89,17 @@ async def test_statistics_are_those_of_the_generation_that_is_served() -> None:
 
 async def test_ready_stays_true_when_variants_are_added_and_ends_without_variants() -> None:
     gateway = in_process()
-    assert gateway.dataplane.is_ready
+    assert gateway.dataplane.readiness.is_ready
     serve(gateway, {**PROFILES, "tiny": profile("tiny", 0.7)})
     gateway.scheduler.set_slots("tiny@1", 0)
-    assert gateway.dataplane.is_ready
-    assert not gateway.dataplane.is_variant_ready("tiny")
+    assert gateway.dataplane.readiness.is_ready
+    assert not gateway.dataplane.readiness.is_variant_ready("tiny")
     gateway.dataplane.serve({})
-    assert not gateway.dataplane.is_ready
+    assert not gateway.dataplane.readiness.is_ready
     with pytest.raises(NotReady):
         await gateway.infer({"pixels": pixels()})
     gateway.dataplane.serve(PROFILES)
-    assert gateway.dataplane.is_ready
+    assert gateway.dataplane.readiness.is_ready
 
 
 async def test_an_experiment_pauses_while_a_variant_of_its_arms_is_not_served(

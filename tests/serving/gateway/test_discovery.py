@@ -14,7 +14,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from serving.dataplane.batching import Arrays
-from serving.gateway import discovery
 from serving.gateway.description import HostDescription
 from serving.gateway.discovery import HostDiscovery
 from serving.link.host import HostSocket
@@ -282,7 +281,8 @@ async def test_an_unwatched_generation_gets_no_batches_and_its_connections_close
 async def test_an_application_that_does_not_answer_does_not_delay_the_others(
     host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery, "DESCRIBE_TIMEOUT_S", None)  # it never answers
+    # It never answers.
+    monkeypatch.setattr("serving.gateway.registry.DESCRIBE_TIMEOUT_S", None)
     registry = FakeRegistry()
     registry.hosts = {DENSE: [host("dense")], INT8: [host("int8")]}
     async with discovering(registry) as harness:

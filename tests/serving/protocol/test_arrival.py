@@ -14,9 +14,11 @@ import pytest
 import uvloop
 from tritonclient.grpc import service_pb2 as pb
 
+from serving.dataplane.load_shedder import LoadShedder
 from serving.protocol.arrival import MAX_ITERATIONS, RESOLUTION_S, ArrivalClock
+from serving.protocol.front_door import FrontDoor
 from serving.protocol.grpc.admission import CALL_ITERATIONS
-from serving.protocol.grpc.service import INFER
+from serving.protocol.grpc.inference import INFER
 from tests.serving.builders import in_process
 from tests.serving.protocol.grpc.calls import HANG_S, infer_request, listening, protocol
 
@@ -141,8 +143,9 @@ def test_the_iterations_before_a_call_has_its_handler_count(loop_factory: LoopFa
     async def run() -> None:
         nonlocal is_busy
         loop = asyncio.get_running_loop()
-        service = protocol(in_process())
-        clock = service._front_door.arrivals
+        front_door = FrontDoor(LoadShedder(), on_refused=lambda: None)
+        service = protocol(in_process(), front_door=front_door)
+        clock = front_door.arrivals
         arrived_before = clock.arrived_before
 
         def note(iterations: int) -> float:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from serving.errors import NotReady, Overloaded
-from serving.routing.planner import MAX_ATTEMPTS, OUTAGE_S, RESTART_S
+from serving.routing.outage import OUTAGE_S, RESTART_S
+from serving.routing.planner import MAX_ATTEMPTS
 from serving.routing.policy.baselines.max_acc import max_acc
 from serving.routing.policy.pareto import pareto
 from serving.routing.policy.state import Decision, Dispatch, RouterState

@@ -13,8 +13,9 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from serving.protocol.front_door import FrontDoor
+from serving.protocol.grpc.call import SERVICE
 from serving.protocol.grpc.listener import GrpcListener
-from serving.protocol.grpc.service import SERVICE, GrpcProtocol
+from serving.protocol.grpc.service import GrpcProtocol
 from tests.serving.builders import InProcess, answers, pixels
 
 LOOPBACK = "127.0.0.1"

@@ -14,7 +14,7 @@ from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import BatchResult
 from serving.errors import STATUS, NotReady, Overloaded, ServingError
 from serving.protocol.control import NO_REPOSITORY
-from serving.protocol.grpc.service import SERVICE
+from serving.protocol.grpc.call import SERVICE
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.grpc.calls import (
     assert_answers,

@@ -8,9 +8,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2 as pb
 
+from serving.protocol.grpc.call import SERVICE
 from serving.protocol.grpc.health import SERVICE as HEALTH_SERVICE
 from serving.protocol.grpc.health import Health
-from serving.protocol.grpc.service import SERVICE
 from tests.serving.builders import InProcess, in_process
 from tests.serving.protocol.grpc.calls import (
     HANG_S,
@@ -63,7 +63,7 @@ async def test_a_check_returns_the_current_readiness(
     for profile in gateway.dataplane.profiles.values():
         gateway.scheduler.set_slots(profile.key, 1)
     assert await check(channel, service) == SERVING
-    gateway.dataplane.is_draining = True
+    gateway.dataplane.readiness.is_draining = True
     assert await check(channel, service) == NOT_SERVING
 
 
@@ -82,7 +82,7 @@ async def test_a_watcher_gets_every_change(gateway: InProcess, channel: grpc.aio
     for profile in gateway.dataplane.profiles.values():
         gateway.scheduler.set_slots(profile.key, 1)
     assert (await watching.read()).status == SERVING
-    gateway.dataplane.is_draining = True
+    gateway.dataplane.readiness.is_draining = True
     assert (await watching.read()).status == NOT_SERVING
     watching.cancel()
 

@@ -14,7 +14,7 @@ import tritonclient.grpc.aio as triton_aio
 
 from serving.dataplane.delivery import Delivery
 from serving.experiment.assignment import Arm, Experiment
-from serving.protocol.grpc.service import SERVICE
+from serving.protocol.grpc.call import SERVICE
 from tests.serving.builders import InProcess, answers, in_process, pixels, profile
 from tests.serving.protocol.calls import Gate
 from tests.serving.protocol.grpc.calls import (

@@ -84,7 +84,7 @@ async def test_a_listener_can_use_ipv6() -> None:
 
 async def test_two_listeners_share_a_port() -> None:
     first, second = in_process(), in_process()
-    first.dataplane.is_draining = True
+    first.dataplane.readiness.is_draining = True
     async with (
         listening(protocol(first)) as one,
         listening(protocol(second), one.port) as other,
@@ -121,7 +121,7 @@ async def test_after_stop_accepting_open_calls_continue_and_the_data_plane_rejec
         running = asyncio.create_task(call(channel, "ModelInfer", infer_request()))
         await gate.entered.wait()
         listener.stop_accepting()
-        gateway.dataplane.is_draining = True
+        gateway.dataplane.readiness.is_draining = True
         assert listener.is_alive
         for each in (channel, other):  # only the first has a connection already
             error = await call_error(each, "ModelInfer", infer_request())
@@ -159,7 +159,7 @@ async def test_calls_during_the_delay_of_close_get_an_error() -> None:
     await listener.start()
     async with open_channel(listener.port) as channel:
         assert_answers(await call(channel, "ModelInfer", infer_request()), "dense", pixels())
-        gateway.dataplane.is_draining = True
+        gateway.dataplane.readiness.is_draining = True
         closing = asyncio.create_task(listener.close())
         await asyncio.sleep(0)
         errors = await asyncio.gather(

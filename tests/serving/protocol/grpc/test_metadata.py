@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from serving.protocol.grpc.service import STREAM
+from serving.protocol.grpc.inference import STREAM
 from tests.serving.builders import in_process
 from tests.serving.protocol.grpc.calls import call, call_error, infer_request, serving
 

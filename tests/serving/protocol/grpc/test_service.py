@@ -10,7 +10,8 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import service_pb2 as pb
 
-from serving.protocol.grpc.service import RPCS, SERVICE
+from serving.protocol.grpc.call import SERVICE
+from serving.protocol.grpc.service import RPCS
 from tests.serving.builders import InProcess, in_process
 from tests.serving.protocol.grpc.calls import (
     call,
@@ -118,7 +119,7 @@ async def test_health_and_readiness(gateway: InProcess, channel: grpc.aio.Channe
     ]
     index = await call(channel, "RepositoryIndex", pb.RepositoryIndexRequest(ready=True))
     assert [model.version for model in index.models] == ["int8"]
-    gateway.dataplane.is_draining = True
+    gateway.dataplane.readiness.is_draining = True
     assert not (await call(channel, "ServerReady", pb.ServerReadyRequest())).ready
     assert (await call(channel, "ServerLive", pb.ServerLiveRequest())).live
 

@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import BatchResult
-from serving.protocol.grpc.service import STREAM
+from serving.protocol.grpc.inference import STREAM
 from tests.serving.builders import InProcess, in_process, multiply, pixels
 from tests.serving.protocol.calls import Gate
 from tests.serving.protocol.grpc.calls import (
@@ -74,7 +74,7 @@ class LastFirst:
 
 
 def protocol_tasks() -> set[str]:
-    return {repr(task.get_coro()) for task in asyncio.all_tasks() if "GrpcProtocol" in repr(task)}
+    return {repr(task.get_coro()) for task in asyncio.all_tasks() if "GrpcInference" in repr(task)}
 
 
 async def test_responses_are_in_order_and_then_the_stream_ends() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import httptools
 import httpx
 
-from serving.protocol.http.connection import Connection, Site
+from serving.protocol.http.connection import Connection
+from serving.protocol.http.site import Site
 
 
 class MemoryTransport(asyncio.Transport):

@@ -68,7 +68,7 @@ async def test_invalid_http_gets_an_error_and_the_next_request_is_answered(messa
 async def test_a_rejected_client_can_send_its_whole_request_and_gets_the_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.protocol.http.connection.LINGER_S", HANG_S)
+    monkeypatch.setattr("serving.protocol.http.closing.LINGER_S", HANG_S)
     async with listening(StaticApp(b"never")) as listener:
         raw = RawClient(listener.port)
         await raw.send(b"GET / HTTP/1.1\r\nhost: x\r\na: " + b"x" * 20_000_000)
@@ -79,7 +79,7 @@ async def test_a_rejected_client_can_send_its_whole_request_and_gets_the_error(
 async def test_a_rejected_client_that_keeps_sending_is_disconnected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.protocol.http.connection.LINGER_S", 0.01)
+    monkeypatch.setattr("serving.protocol.http.closing.LINGER_S", 0.01)
     async with listening(StaticApp(b"never")) as listener:
         raw = RawClient(listener.port)
         await raw.send(b"nonsense\r\n\r\n")

@@ -120,7 +120,7 @@ async def test_nothing_says_ready_while_no_variant_is_alive_nor_hides_the_cause(
         assert (await client.get("/v2/health/ready")).status_code == 200
         for key in ("dense@1", "int8@1"):
             gateway.scheduler.set_slots(key, 0)
-        gateway.dataplane.set_failures({"int8@1": "model.onnx is missing"})
+        gateway.dataplane.readiness.set_failures({"int8@1": "model.onnx is missing"})
         for path in ("/-/healthz", "/v2/health/ready", "/v2/models/shirts/ready"):
             response = await client.get(path)
             assert response.status_code == 503, path
@@ -143,7 +143,7 @@ async def test_nothing_says_ready_while_no_variant_is_alive_nor_hides_the_cause(
 
 async def test_a_draining_gateway_rejects_requests() -> None:
     gateway = in_process()
-    gateway.dataplane.is_draining = True
+    gateway.dataplane.readiness.is_draining = True
     async with gateway.client() as client:
         assert_error(await client.get("/-/healthz"), 503, "the service is stopping")
         ready = await client.get("/v2/health/ready")

@@ -10,8 +10,9 @@ import pytest
 
 from serving.dataplane.load_shedder import LoadShedder
 from serving.protocol.front_door import FrontDoor
-from serving.protocol.http.connection import Connection, Site
+from serving.protocol.http.connection import Connection
 from serving.protocol.http.listener import HttpListener
+from serving.protocol.http.site import Site
 from tests.serving.builders import in_process, pixels
 from tests.serving.protocol.calls import INFER, Gate, assert_answers, body, chunks
 from tests.serving.protocol.http.memory import MemoryTransport

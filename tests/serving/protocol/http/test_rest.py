@@ -40,7 +40,7 @@ async def send_until_closed(raw: RawClient, message: bytes) -> int:
 async def test_a_chunked_body_over_the_limit_is_not_read_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.protocol.http.connection.LINGER_S", HANG_S)
+    monkeypatch.setattr("serving.protocol.http.closing.LINGER_S", HANG_S)
     async with listening(in_process(max_body_bytes=1_000)) as listener:
         raw = RawClient(listener.port)
         await raw.send(CHUNKED)
@@ -51,7 +51,7 @@ async def test_a_chunked_body_over_the_limit_is_not_read_for_ever(
 
 
 async def test_the_time_for_the_rest_is_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.protocol.http.connection.LINGER_S", 0.01)
+    monkeypatch.setattr("serving.protocol.http.closing.LINGER_S", 0.01)
     async with listening(in_process(max_body_bytes=10)) as listener:
         raw = RawClient(listener.port)
         await raw.send(CHUNKED + b"14\r\n" + bytes(20) + b"\r\n")

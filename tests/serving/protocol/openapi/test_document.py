@@ -237,7 +237,7 @@ async def test_a_full_queue_and_a_stopping_service_respond_as_documented() -> No
         assert response.status_code == 429
         assert_documented("post", "/v2/models/{model}/infer", response)
     gateway = in_process()
-    gateway.dataplane.is_draining = True
+    gateway.dataplane.readiness.is_draining = True
     for path in ("/v2/health/ready", "/-/healthz", "/v2/models/{model}/ready"):
         async with gateway.client() as client:
             response = await client.get(example_path(path))
