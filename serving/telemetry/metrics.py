@@ -163,7 +163,7 @@ class Metrics:
         self._replicas = gauge("replicas", "Live host replicas.")
         self._failing = gauge(
             "variant_failing",
-            "Always 1: this variant has no live host replica, and readiness and log have the cause.",
+            "Always 1: this variant has no live host replica; readiness and log have the cause.",
         )
         self._failing_keys: frozenset[str] = frozenset()
         """Routing keys, as they are exported."""
