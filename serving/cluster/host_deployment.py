@@ -87,7 +87,7 @@ class HostReplica:
             gpu_memory_bytes=_gpu_memory_bytes(),
             provider=self._provider,
             digest=self._digest,
-            has_served=self._socket.has_served,
+            served_for_s=self._socket.served_for_s,
         )
 
     def check_health(self) -> None:
@@ -116,7 +116,7 @@ def _load(settings: Settings, folder: Path, model: Model, variant: Variant) -> R
 def _gpu_memory_bytes() -> int | None:
     """Return the bytes that torch has allocated on the GPU, or None if it uses no GPU.
 
-    onnxruntime does not tell those of its arena in Python.
+    onnxruntime does not report the memory of its arena in Python.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():

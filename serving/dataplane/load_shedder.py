@@ -64,7 +64,7 @@ inside are not waiting for the gateway."""
 
 MIN_AGE_S: Final = 0.001
 """Age, in seconds, up to which no request is too old: that it is read takes some time even when the
-gateway is idle. What its deadline allows is said to it later."""
+gateway is idle. Its deadline is checked later."""
 
 MIN_EVENTS: Final = 4
 """Minimum number of requests that have ended for an update."""

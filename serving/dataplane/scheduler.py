@@ -385,10 +385,15 @@ class Scheduler(Generic[Input, Output]):
                 f"after {waited_ms:.1f} ms in the queue no variant could answer in time any more; "
                 "allow more time, or send fewer requests at once"
             )
-        else:
+        elif left_ms < best_case_s * 1e3:
             text = (
                 f"{left_ms:.1f} ms of its deadline were left when it had been read, and the "
                 f"fastest variant takes about {best_case_s * 1e3:.1f} ms; allow more time"
+            )
+        else:
+            text = (
+                f"the gateway itself held it up, for {waited_ms:.1f} ms so far, and no variant can "
+                "answer in the rest of the time; send it again"
             )
         request.payload.end(DeadlineExceeded(text))
 

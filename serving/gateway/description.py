@@ -17,8 +17,8 @@ class HostDescription:
     """What executes the variant, such as `CUDAExecutionProvider`; see `variants.catalog.device`."""
     digest: str
     """Digest of the files that it has loaded; see `generations.digest`."""
-    has_served: bool
-    """Whether it has computed a batch for a gateway."""
+    served_for_s: float
+    """Seconds since it computed its first batch for a gateway, 0 if it has computed none."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ queries the addresses of all replicas of the generations that it watches, connec
 times them, and removes those that are gone. A replacement on a node where its generation was timed
 before is not timed again. Neither a slow answer nor a host that is timed delays the others.
 
-A host that has served before, as after a restart of this gateway, is used at once, on what the
-report card says, and timed meanwhile. A host that has loaded other files than those of the catalog
-is not used.
+A host that has served for a while, as after a restart of this gateway, is used at once and is not
+timed: its times would include those of the batches that it runs for others. The times of the report
+card apply until batches have shown better ones. A host that has loaded other files than those of
+the catalog is not used.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ LIST_TIMEOUT_S: Final = 5.0
 
 PATIENCE_S: Final = 1.0
 """Time, in seconds, that a round waits for descriptions. Later ones count in the next round."""
+
+KNOWN_AFTER_S: Final = 30.0
+"""Time, in seconds, since its first batch after which a host is known to serve. Until then another
+gateway may only be timing it."""
 
 TIMING_S: Final = 2.0
 """Time, in seconds, after which a host of a service that runs already is timed less often."""
@@ -210,7 +215,7 @@ class HostDiscovery:
                 self.report_usage(watch.key)
             return
         watch.hosts = [host for host in hosts if host.digest == watch.digest]
-        others = sorted({host.digest for host in hosts} - {watch.digest})
+        others = sorted((host.digest, host.address) for host in hosts if host not in watch.hosts)
         addresses = watch.addresses
         for host in self._pool.hosts(watch.key):
             if host.address not in addresses:
@@ -219,7 +224,8 @@ class HostDiscovery:
         for address in watch.connecting.keys() - addresses:
             watch.connecting[address].cancel()
         if others:
-            watch.fail(wrong_files(watch, others[0]))
+            digest, address = others[0]
+            watch.fail(wrong_files(watch, digest), address)
         elif self.is_warm(watch.key):
             watch.recover()
         self.report_usage(watch.key)
@@ -248,14 +254,16 @@ class HostDiscovery:
                 if address in connected or address in watch.connecting:
                     continue
                 # Timings are not representative while other hosts are starting.
-                if each.has_served or self._may_time.is_set():
-                    connect = self._connect(watch, address, is_known=each.has_served)
+                is_known = watch.is_awaited and each.served_for_s >= KNOWN_AFTER_S
+                if is_known or self._may_time.is_set():
+                    connect = self._connect(watch, address, is_known=is_known)
                     watch.connecting[address] = self._start(connect)
 
     async def _connect(self, watch: Watch, address: str, *, is_known: bool) -> None:
-        """Connect to a host, time it through the link if necessary, and add it to the pool.
+        """Connect to a host, check it, time it if necessary, and add it to the pool.
 
-        A published one that `is_known` to serve is added first.
+        A host that `is_known` to serve is not timed. Every host must compute the smallest and the
+        largest batch.
         """
         key = watch.key
 
@@ -269,9 +277,10 @@ class HostDiscovery:
         began = time.monotonic()
         host = HostConnection(address, on_lost)
         try:
-            await host.run(zero_batch(self._model, min(watch.sizes)))
-            if is_known and watch.is_awaited:
-                self._start(self._time_in_use(watch, host))
+            for size in sorted({min(watch.sizes), max(watch.sizes)}):
+                await host.run(zero_batch(self._model, size))
+            if is_known:
+                watch.known_nodes.add(_node(host))
             else:
                 await self._time(watch, host)
         except (HostLost, BatchFailed) as error:
@@ -279,10 +288,14 @@ class HostDiscovery:
             # A busy machine may have stopped the process of a host, or of this gateway, once.
             is_second = watch.lost_at is not None and watch.lost_at < began
             if is_second or isinstance(error, BatchFailed):
-                watch.fail(f"a host failed to warm up: {error}")
-            elif watch.lost_at is None:
-                watch.lost_at = time.monotonic()
-            logger.error("a host failed to warm up", extra={"variant": key, "cause": str(error)})
+                watch.fail(f"a host failed to warm up: {error}", address)
+            else:
+                if watch.lost_at is None:
+                    watch.lost_at = time.monotonic()
+                logger.error(
+                    "a host failed to warm up",
+                    extra={"variant": key, "host": address, "cause": str(error)},
+                )
             await asyncio.sleep(self._period_s)  # before it is tried again
         except BaseException:
             host.close()
@@ -297,22 +310,18 @@ class HostDiscovery:
             watch.connecting.pop(address, None)
         self._on_change()
 
-    async def _time_in_use(self, watch: Watch, host: HostConnection) -> None:
-        """Time a host that is in the pool already; it may get requests meanwhile."""
-        await self._may_time.wait()
-        try:
-            await self._time(watch, host)
-        except (HostLost, BatchFailed, KeyError) as error:  # it, or its generation, has gone
-            logger.debug("a host of %s could not be timed: %r", watch.key, error)
-
     async def _time(self, watch: Watch, host: HostConnection) -> None:
         """Calibrate the latency model by the first host of each node."""
         async with self._timing:  # timings would distort each other
-            node = host.address.rpartition(":")[0]
-            if node in watch.timed_nodes:
+            if _node(host) in watch.known_nodes:
                 # Timings would take CPU from hosts that serve, and be distorted by their load.
                 return
             within_s = math.inf if watch.is_awaited else TIMING_S
             timings = await time_host(host, self._model, watch.sizes, self._pause, within_s)
             self._latency.calibrate(watch.key, *timings)
-            watch.timed_nodes.add(node)
+            watch.known_nodes.add(_node(host))
+
+
+def _node(host: HostConnection) -> str:
+    """Return the part of the address that all hosts of a node share."""
+    return host.address.rpartition(":")[0]

@@ -149,7 +149,6 @@ class Gateway:
             self.name,
             Parts(pool, latency, self._scheduler, self._dataplane, telemetry, self._discovery),
             ProfileSource(catalog.variants[DENSE], hardware_key, settings.accuracy_margin),
-            catalog=settings.catalog,
             max_batch=limits.batch_size,
             slots_per_host=settings.hosts.slots,
         )

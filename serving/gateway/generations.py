@@ -15,7 +15,6 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from serving.control.state import Lineup, ReplicaReport
@@ -23,6 +22,7 @@ from serving.dataplane.batching import Arrays
 from serving.dataplane.dataplane import DataPlane
 from serving.dataplane.scheduler import Scheduler
 from serving.gateway.discovery import HostDiscovery
+from serving.gateway.public import public
 from serving.link.pool import HostPool
 from serving.routing.generation import generation_key
 from serving.routing.latency import LatencyModel
@@ -92,13 +92,11 @@ class Generations:
         parts: Parts,
         profile_source: ProfileSource,
         *,
-        catalog: Path,
         max_batch: int,
         slots_per_host: int,
     ) -> None:
-        """`gateway` is the name of the gateway in its reports, `catalog` the folder of records."""
+        """`gateway` is the name of the gateway in its reports."""
         self._gateway = gateway
-        self._catalog = catalog
         self._parts = parts
         self._profile_source = profile_source
         self._max_batch = max_batch
@@ -257,10 +255,9 @@ class Generations:
         for key in self._routed.values():
             error = self._parts.discovery.error(key)
             if error is not None and not self._parts.pool.hosts(key):
-                # Clients learn the cause, but not where the catalog is.
-                failures[key] = error.replace(f"{self._catalog}/", "")
+                failures[key] = public(error)
         self._parts.dataplane.readiness.set_failures(failures)
-        self._parts.telemetry.set_failures(failures)
+        self._parts.telemetry.set_failing(failures.keys())
 
     def _release(self) -> None:
         """Release the hosts of generations that neither the lineup nor a request needs."""

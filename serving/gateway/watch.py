@@ -36,7 +36,8 @@ class Watch:
     """Tasks that connect to a host and time it, by address."""
     lost_at: float | None = None
     """When a host was last lost while it warmed up; None if one has warmed up since."""
-    timed_nodes: set[str] = field(default_factory=set)
+    known_nodes: set[str] = field(default_factory=set)
+    """Nodes that need no timing: a host there was timed, or had served before."""
     failure_checked_at: float = 0.0
     """When the registry was last queried for the cause of a failure."""
 
@@ -50,12 +51,13 @@ class Watch:
         """The addresses of its replicas."""
         return {host.address for host in self.hosts}
 
-    def fail(self, error: str) -> None:
-        """Record an error, and log it if it is new."""
+    def fail(self, error: str, host: str | None = None) -> None:
+        """Record an error, perhaps of the host at an address, and log it if it is new."""
         self.error = error
         if error != self.logged_error:
             self.logged_error = error
-            logger.error("hosts cannot be used", extra={"variant": self.key, "cause": error})
+            at = {} if host is None else {"host": host}
+            logger.error("hosts cannot be used", extra={"variant": self.key, "cause": error, **at})
 
     def recover(self) -> None:
         """Record that there is no error any more."""

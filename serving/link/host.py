@@ -31,8 +31,8 @@ class HostSocket:
         self._gateways = Gateways(bind)
         self.address = self._gateways.address
         self._last_batch_at = time.monotonic()
-        self.has_served = False
-        """Whether a gateway has sent a batch."""
+        self._first_served_at: float | None = None
+        """When the first batch had been computed."""
         self._is_closed = False
         self._thread = threading.Thread(target=self._serve, name="compute", daemon=True)
         self._thread.start()
@@ -41,6 +41,12 @@ class HostSocket:
     def is_alive(self) -> bool:
         """True while both threads run: the one that computes, and the one of `Gateways`."""
         return self._thread.is_alive() and self._gateways.is_alive
+
+    @property
+    def served_for_s(self) -> float:
+        """Seconds since the first batch was computed, 0 if none was."""
+        first = self._first_served_at
+        return 0.0 if first is None else time.monotonic() - first
 
     def drain(self, quiet_s: float, within_s: float) -> None:
         """Return once no batch has arrived for `quiet_s`, or after `within_s`."""
@@ -63,7 +69,6 @@ class HostSocket:
                 received = self._gateways.receive(stream)
                 if received is not None:
                     self._last_batch_at = time.monotonic()
-                    self.has_served = True
                     self._gateways.send(stream, self._answer(received))
 
     def _answer(self, received: Received) -> list[Buffer]:
@@ -72,7 +77,10 @@ class HostSocket:
             inputs = unpack(received).tensors
             start = time.perf_counter()
             outputs = self._run(inputs)
-            return pack(number, outputs, time.perf_counter() - start)
+            took_s = time.perf_counter() - start
+            if self._first_served_at is None:
+                self._first_served_at = time.monotonic()
+            return pack(number, outputs, took_s)
         except MalformedMessage as error:
             logger.error("received a malformed message", extra={"cause": str(error)})
             return pack_error(number, f"the message is malformed: {error}")

@@ -263,7 +263,7 @@ class Planner(Generic[Payload]):
         target = self._exploration.next_target(now, self._forecast.expected_misses)
         if target is None:
             return None
-        number = self._slots.start(target.variant, target.request.size, now)
+        number = self._slots.start(target.variant, target.request.size, now, is_shadow=True)
         return Shadow(number, target.variant, target.request)
 
     def _state(self, now: float) -> RouterState:

@@ -64,6 +64,8 @@ class VariantSlots:
         self._batches_sent: dict[str, int] = {}
         self._numbers = itertools.count()
         self._running: dict[int, RunningBatch] = {}
+        self._shadows: set[int] = set()
+        """Numbers of the running batches that answer nobody."""
         self._by_variant: dict[str, set[int]] = {}
         self._unavailable_since: dict[str, float] = {}
         self._have_slots_changed = False
@@ -115,9 +117,12 @@ class VariantSlots:
         return bool(self._by_variant[variant])
 
     def has_free(self, names: Iterable[str]) -> bool:
-        """Return whether one of these variants has a free slot, and a core is free."""
-        return len(self._running) + 1 <= self._cores and any(
-            len(self._by_variant[name]) < self._slots[name] for name in names
+        """Return whether one of these variants has a free slot, and a core is free.
+
+        Shadow batches do not count: no request is to be refused on their account.
+        """
+        return len(self._running) - len(self._shadows) + 1 <= self._cores and any(
+            len(self._by_variant[name] - self._shadows) < self._slots[name] for name in names
         )
 
     @property
@@ -135,9 +140,11 @@ class VariantSlots:
         """Number of batches that can run at a time: at most the slots and at most the cores."""
         return min(self._cores, sum(self._slots.values()))
 
-    def start(self, variant: str, size: int, now: float) -> int:
+    def start(self, variant: str, size: int, now: float, *, is_shadow: bool = False) -> int:
         """Record that a batch is sent, and return its number."""
         number = next(self._numbers)
+        if is_shadow:
+            self._shadows.add(number)
         typical_s = self._latency.times(variant).typical_s(size)
         self._running[number] = RunningBatch(variant, size, now, now + typical_s)
         self._by_variant[variant].add(number)
@@ -149,6 +156,7 @@ class VariantSlots:
         """Record that a batch has ended, and return it."""
         running = self._running.pop(number)
         self._by_variant[running.variant].discard(number)
+        self._shadows.discard(number)
         self._recent.clear()
         return running
 

@@ -63,7 +63,10 @@ class LineBudget:
 
 
 class BudgetFilter(logging.Filter):
-    """Applies a budget to warnings and errors. Their kind is the place in the code."""
+    """Applies a budget to warnings and errors. Their kind: the place in the code, and the variant.
+
+    So a line that is written once for a variant is not lost among those of others.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +76,8 @@ class BudgetFilter(logging.Filter):
         """Return whether to write a record; add the fields of `LineBudget.take` to it."""
         if record.levelno < logging.WARNING or hasattr(record, COUNTED):
             return True
-        fields = self._budget.take((record.pathname, record.lineno))
+        variant = str(getattr(record, "variant", ""))
+        fields = self._budget.take((record.pathname, record.lineno, variant))
         if fields is None:
             return False
         for name, value in fields.items():

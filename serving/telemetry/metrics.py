@@ -11,7 +11,7 @@ more counts as a request, but for no variant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -40,9 +40,6 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
 """Buckets of actual over predicted latency."""
-
-MAX_CAUSE: Final = 200
-"""Maximum length of the label `cause`, in characters. A variant has one cause at a time."""
 
 NO_VARIANT: Final = ""
 """The label `variant` of requests that no variant that is served has answered."""
@@ -166,11 +163,10 @@ class Metrics:
         self._replicas = gauge("replicas", "Live host replicas.")
         self._failing = gauge(
             "variant_failing",
-            "Always 1: this variant has no live host replica; the label has the cause.",
-            "cause",
+            "Always 1: this variant has no live host replica; readiness and log have the cause.",
         )
-        self._failures: Mapping[str, str] = {}
-        """Causes by routing key, as they are exported."""
+        self._failing_keys: frozenset[str] = frozenset()
+        """Routing keys, as they are exported."""
         self._resident = gauge(
             "resident_bytes", "Resident memory of the host processes, summed over replicas."
         )
@@ -298,15 +294,15 @@ class Metrics:
         if event.gpu_memory_bytes is not None:
             self._gpu.labels(self._model, variant).set(event.gpu_memory_bytes)
 
-    def set_failures(self, failures: Mapping[str, str]) -> None:
-        """Set why variants have no live replica, by routing key; all others are well."""
-        if failures == self._failures:
+    def set_failing(self, keys: Set[str]) -> None:
+        """Set which variants have no live replica, by routing key; all others are well."""
+        if keys == self._failing_keys:
             return
-        self._failures = dict(failures)
+        self._failing_keys = frozenset(keys)
         self._failing.clear()
-        for key, cause in failures.items():
+        for key in keys:
             if key in self._names:
-                self._failing.labels(self._model, self._names[key], cause[:MAX_CAUSE]).set(1)
+                self._failing.labels(self._model, self._names[key]).set(1)
 
     def tick(self, elapsed_s: float) -> None:
         """Set the throughput since the last tick, `elapsed_s` ago."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from serving.routing.profile import VariantProfile
 from serving.telemetry.event import Answered, Executed, HostUsage
@@ -58,9 +58,9 @@ class Telemetry:
         """Count a host replica that was lost."""
         self._metrics.host_lost(variant)
 
-    def set_failures(self, failures: Mapping[str, str]) -> None:
-        """Record why variants have no live replica, by routing key; all others are well."""
-        self._metrics.set_failures(failures)
+    def set_failing(self, keys: Set[str]) -> None:
+        """Record which variants have no live replica, by routing key; all others are well."""
+        self._metrics.set_failing(keys)
 
     def tick(self, elapsed_s: float) -> None:
         """Update the metrics that are rates; the last tick was `elapsed_s` ago."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -24,6 +25,7 @@ from tests.serving.dataplane.scheduler_harness import (
     ManualHosts,
     SchedulerHarness,
     error_of,
+    settle,
     submit,
 )
 from tests.serving.routing.planner_harness import ANY, MAX_BATCH, new_planner
@@ -165,6 +167,27 @@ async def test_a_request_whose_deadline_passes_in_the_queue_gets_deadline_exceed
     assert harness.scheduler.queued == 0
     harness.hosts.finish()
     await running
+
+
+@pytest.mark.parametrize(
+    ("within", "held_up", "text"),
+    [
+        (0.001, 0.0, "1.0 ms of its deadline were left .* takes about 2.0 ms; allow more time"),
+        (0.050, 0.049, "the gateway itself held it up, for 49.0 ms so far, .*; send it again"),
+    ],
+    ids=["too little time", "held up"],
+)
+async def test_an_expired_request_is_told_who_took_its_time(
+    within: float, held_up: float, text: str
+) -> None:
+    harness = SchedulerHarness(int8=1)
+    task = harness.submit("a", within=within, variants=("int8",))
+    await settle()
+    harness.clock.now += held_up  # nothing runs meanwhile
+    await harness.clock.advance()
+    error = await error_of(task)
+    assert isinstance(error, DeadlineExceeded)
+    assert re.search(text, str(error)), str(error)
 
 
 async def test_a_full_queue_refuses_requests() -> None:

@@ -43,7 +43,7 @@ class LineupRegistry:
         hosts = self.hosts[name, int(number)]
         digest = self.digests[name]
         return [
-            HostDescription(host.address, 1, 1_000, None, PROVIDERS["cpu"], digest, host.has_served)
+            HostDescription(host.address, 1, 1_000, None, PROVIDERS["cpu"], digest, served_for_s=0)
             for host in hosts
         ]
 

@@ -37,7 +37,7 @@ class FakeRegistry:
         own = digest(self._variants[app])
         return [
             HostDescription(
-                self._addresses[app], 1, 1_000_000, None, PROVIDERS["cpu"], own, has_served=False
+                self._addresses[app], 1, 1_000_000, None, PROVIDERS["cpu"], own, served_for_s=0.0
             )
         ]
 

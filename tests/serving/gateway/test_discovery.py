@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from serving.dataplane.batching import Arrays
 from serving.gateway.description import HostDescription
-from serving.gateway.discovery import HostDiscovery
+from serving.gateway.discovery import KNOWN_AFTER_S, HostDiscovery
+from serving.link.connection import HostConnection
 from serving.link.host import HostSocket
 from serving.link.pool import HostPool
 from serving.routing.generation import generation_key, variant_name
@@ -27,6 +28,7 @@ from tests.serving.builders import MODEL, answers, exactly, profile
 from tests.serving.link.hosts import GatedRunner, run_batch, running_host
 from tests.waiting import until
 from variants.catalog.device import PROVIDERS
+from variants.catalog.zero_inputs import zero_batch
 
 SIZES = (1, 4)
 
@@ -49,6 +51,8 @@ class FakeRegistry:
         """Causes of failures by application."""
         self.digests: dict[str, str] = {}
         """Digests of hosts that have loaded other files, by address."""
+        self.served_for_s: dict[str, float] = {}
+        """Since when hosts have served, by address, instead of what they say."""
         self.silent: set[str] = set()
         """Applications that do not answer."""
         self.rounds = 0
@@ -73,7 +77,7 @@ class FakeRegistry:
                 None,
                 PROVIDERS["cpu"],
                 self.digests.get(host.address, DIGEST),
-                host.has_served,
+                self.served_for_s.get(host.address, host.served_for_s),
             )
             for host in hosts
         ]
@@ -229,7 +233,7 @@ async def test_a_replacement_on_the_same_node_is_not_timed(host: Any) -> None:
             registry.hosts[DENSE] = [second]
             first.close()
             await until(lambda: [h.address for h in harness.pool.hosts(DENSE)] == [second.address])
-        assert sizes == [1], "one batch shows that the host works"
+        assert sizes == [1, 4], "the smallest and the largest batch show that the host works"
         assert harness.latency.times(DENSE).within_s(4) == measured_s
 
 
@@ -305,12 +309,15 @@ async def test_a_host_that_is_lost_while_it_warms_up_is_reported_the_second_time
         for is_reported in (False, True):
             with create_server(("127.0.0.1", 0)) as server:
                 port = server.getsockname()[1]
-                dying: Any = SimpleNamespace(address=f"tcp://127.0.0.1:{port}", has_served=False)
+                dying: Any = SimpleNamespace(address=f"tcp://127.0.0.1:{port}", served_for_s=0.0)
                 registry.hosts["int8@2"] = [dying]
                 connection, _ = await asyncio.to_thread(server.accept)
                 caplog.clear()
             connection.close()
-            await until(lambda: "a host failed to warm up" in caplog.text)
+            await until(lambda: bool(caplog.records))
+            (record,) = caplog.records
+            assert vars(record)["host"] == dying.address
+            assert (record.getMessage() == "hosts cannot be used") == is_reported
             assert bool(harness.discovery.error("int8@2")) == is_reported
         registry.hosts["int8@2"] = [host("int8")]
         await until(lambda: harness.discovery.is_warm("int8@2"))
@@ -364,19 +371,67 @@ async def test_a_variant_has_no_replicas_after_its_last_host_is_lost_without_the
         assert harness.usage(INT8) == (1, 1_000, 1_000)
 
 
-async def test_hosts_that_have_served_are_used_at_once_and_timed_meanwhile(host: Any) -> None:
+async def test_hosts_that_have_served_for_a_while_are_used_at_once_and_never_timed(
+    host: Any,
+) -> None:
     registry = FakeRegistry()
-    known = host("dense")
-    known.has_served = True  # for the gateway that this one replaces
-    registry.hosts = {DENSE: [known]}
+    sizes: list[int] = []
+
+    def run(inputs: Arrays) -> Arrays:
+        sizes.append(len(inputs["pixels"]))
+        return answers("dense", inputs)
+
+    with running_host(run) as known:
+        registry.served_for_s[known.address] = KNOWN_AFTER_S  # for the gateway before this one
+        registry.hosts = {DENSE: [known]}
+        async with discovering(registry) as harness:
+            await until(lambda: harness.counts == {DENSE: 1})
+            registry.hosts[INT8] = [host("int8")]
+            await until(lambda: harness.counts == {DENSE: 1, INT8: 1})
+            second = host("dense")
+            registry.hosts[DENSE] = [known, second]
+            await until(lambda: harness.counts[DENSE] == 2)
+            within_s = harness.latency.times(DENSE).within_s(4)
+            assert within_s == pytest.approx(CARD_S, rel=0.1), "timed beside a host that serves"
+        assert sizes == [1, 4]
+
+
+async def test_a_host_that_another_gateway_only_times_is_not_known(host: Any) -> None:
+    registry = FakeRegistry()
+    new = host("dense")
+    registry.hosts = {DENSE: [new]}
+    connection = HostConnection(new.address, lambda: None)
+    await connection.run(zero_batch(MODEL, 1))
+    connection.close()
+    assert 0 < new.served_for_s < KNOWN_AFTER_S
     async with discovering(registry) as harness:
-        await until(lambda: harness.counts == {DENSE: 1})
         await next_rounds(registry)
-        within_s = harness.latency.times(DENSE).within_s(4)
-        assert within_s == pytest.approx(CARD_S, rel=0.1), "it was timed while others start"
-        registry.hosts[INT8] = [host("int8")]
-        await until(lambda: harness.counts == {DENSE: 1, INT8: 1})
-        await until(lambda: harness.latency.times(DENSE).within_s(4) < CARD_S / 2)
+        assert harness.counts == {}, "it was used while others are starting"
+
+
+@pytest.mark.parametrize("served_for_s", [0.0, KNOWN_AFTER_S])
+async def test_a_host_that_cannot_compute_the_largest_batch_is_never_used(
+    host: Any, caplog: pytest.LogCaptureFixture, served_for_s: float
+) -> None:
+    registry = FakeRegistry()
+    tries: list[int] = []
+
+    def run(inputs: Arrays) -> Arrays:
+        tries.append(len(inputs["pixels"]))
+        if len(inputs["pixels"]) == max(SIZES):
+            raise MemoryError
+        return answers("dense", inputs)
+
+    with running_host(run) as failing:
+        registry.served_for_s[failing.address] = served_for_s
+        registry.hosts = {DENSE: [failing], INT8: [host("int8")]}
+        async with discovering(registry) as harness:
+            await until(lambda: tries.count(max(SIZES)) >= 3)
+            assert DENSE not in harness.counts
+            error = harness.discovery.error(DENSE)
+            assert error == "a host failed to warm up: the batch failed: MemoryError"
+            said = [each for each in caplog.records if each.name.startswith("serving.gateway")]
+            assert [vars(each)["cause"] for each in said] == [error], "logged once"
 
 
 async def test_a_host_with_other_files_than_the_catalog_is_not_used_and_the_log_says_so_once(
@@ -395,8 +450,8 @@ async def test_a_host_with_other_files_than_the_catalog_is_not_used_and_the_log_
         error = harness.discovery.error(DENSE)
         assert error is not None
         assert "digest fedcba987654 instead of 0123456789ab" in error
-        causes = [vars(each)["cause"] for each in caplog.records if "cause" in vars(each)]
-        assert causes == [error]
+        said = [vars(each) for each in caplog.records if "cause" in vars(each)]
+        assert [(each["cause"], each["host"]) for each in said] == [(error, wrong.address)]
         registry.hosts[DENSE] = [right]
         await until(lambda: harness.counts[DENSE] == 1)
         await until(lambda: harness.discovery.error(DENSE) is None)

@@ -288,6 +288,26 @@ async def test_hosts_that_do_not_load_are_reported_with_the_cause_and_the_former
     assert counts.keys() == {("coarse", 1)}
 
 
+async def test_readiness_names_the_cause_without_the_folders_and_the_report_has_them(
+    changing: ChangingGateway, client: httpx.AsyncClient
+) -> None:
+    error = "ValueError: /srv/secret/coarse/model.onnx is damaged"
+    changing.registry.failures["coarse", 1] = error
+    changing.registry.hosts |= {("dense", 1): [], ("coarse", 1): []}
+    readiness = changing.gateway._dataplane.readiness
+    await until(lambda: "coarse: " in readiness.unready_reason(None))
+    for path in ("/v2/health/ready", "/-/healthz"):
+        response = await client.get(path)
+        assert response.status_code == 503
+        assert "coarse: ValueError: model.onnx is damaged" in response.text
+    index = (await client.post("/v2/repository/index")).json()
+    reasons = {each["version"]: each["reason"] for each in index}
+    assert reasons["coarse"] == "ValueError: model.onnx is damaged"
+    report = changing.report("coarse", 1)
+    assert report is not None
+    assert report.error == error
+
+
 async def test_a_generation_without_a_record_is_reported_and_changes_nothing(
     changing: ChangingGateway, client: httpx.AsyncClient
 ) -> None:

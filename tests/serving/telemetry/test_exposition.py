@@ -92,7 +92,7 @@ def report_events(metrics: Metrics) -> None:
     metrics.host_lost("int8@1")
     metrics.host_usage(HostUsage("dense@1", 2, 2_000, 500))
     metrics.host_usage(HostUsage("int8@2", 1, 1_000, None))
-    metrics.set_failures({"dense@1": "model.onnx is missing"})
+    metrics.set_failing({"dense@1"})
     metrics.tick(0.5)
 
 

@@ -64,6 +64,17 @@ def test_warnings_and_errors_of_one_place_that_repeat_themselves_are_bounded(
     assert (lines[LINES - 1].get("notice") == NOTICE) == (level == logging.ERROR)
 
 
+def test_a_line_of_another_variant_is_of_another_kind() -> None:
+    budget = BudgetFilter()
+
+    def is_written(variant: str) -> bool:
+        fields = {"levelno": logging.ERROR, "variant": variant}  # all of one place
+        return budget.filter(logging.makeLogRecord(fields))
+
+    assert [is_written("dense@1") for _ in range(LINES + 1)] == [True] * LINES + [False]
+    assert is_written("int8@1")
+
+
 def test_a_line_that_was_counted_by_its_own_budget_is_not_counted_again() -> None:
     budget, own = BudgetFilter(), LineBudget()
     for kind in range(5):

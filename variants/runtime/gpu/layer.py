@@ -154,17 +154,19 @@ class GpuLinear(nn.Module):
         bias: Tensor | None,
         activation: str,
         by_rows: Sequence[tuple[int, Product]],
+        larger: Product,
     ) -> None:
         """Take the products by the largest number of rows that each computes, ascending.
 
-        The last one computes any larger number too.
+        `larger` computes any larger number. It must be dense: an algorithm of cuSPARSELt is right
+        only for a shape for which it was searched and checked.
         """
         super().__init__()
         self.out_features, self.in_features = shape
         self.activation = activation
         self.register_buffer("bias", bias, persistent=False)
-        self._rows = [rows for rows, _ in by_rows[:-1]]
-        self._products = [product for _, product in by_rows]
+        self._rows = [rows for rows, _ in by_rows]
+        self._products = [*(product for _, product in by_rows), larger]
 
     def forward(self, features: Tensor) -> Tensor:
         """Map FP32 `[..., in]` to FP32 `[..., out]`."""

@@ -16,6 +16,7 @@ from variants.catalog.kernels import KernelTable, LayerKernels
 from variants.runtime.gpu.device import describe_gpu, require_cuda
 from variants.runtime.gpu.dispatch import check, measure_layers
 from variants.runtime.gpu.layer import SPARSE, GpuLayer, GpuLinear
+from variants.runtime.gpu.products import Product
 from variants.runtime.sparse.dispatch import LOAD_BATCH_SIZES, DispatchedLayer
 from variants.runtime.sparse.fusion import remove_relu
 
@@ -43,18 +44,22 @@ def use_gpu(
     for name, layer in layers.items():
         own = GpuLayer.of(layer.weights, device)
         by_rows = []
+        larger: Product | None = None
         for choice in table.layers[name].choices:
             if choice.algorithm is None:
-                product = own.dense(choice.kernel)
+                product = larger = own.dense(choice.kernel)
             elif wrong := check(own, choice.rows, choice.algorithm):
                 raise ValueError(f"layer {name}: {wrong}; measure the variant again")
             else:
                 product = own.sparse(choice.rows, choice.algorithm)
+                larger = None  # a dense product for fewer rows may be in another arithmetic
             by_rows.append((choice.rows, product))
+        larger = larger or own.dense(own.dense_names[-1])
         if layer.weights.activation == "relu":
             remove_relu(network, name)
         out, columns = layer.weights.weight.shape
-        linear = GpuLinear((out, columns), layer.weights.bias, layer.weights.activation, by_rows)
+        bias, activation = layer.weights.bias, layer.weights.activation
+        linear = GpuLinear((out, columns), bias, activation, by_rows, larger)
         network.set_submodule(name, linear.eval())
     network.to(device)
     return table

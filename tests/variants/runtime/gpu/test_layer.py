@@ -63,21 +63,21 @@ def test_without_cusparselt_the_reason_says_so() -> None:
     assert layer("linear-2:4").dense_reason == "torch has no cuSPARSELt"
 
 
-def test_the_product_depends_on_the_number_of_rows() -> None:
+def test_the_product_depends_on_the_number_of_rows_and_none_computes_more_than_its_own() -> None:
     calls: list[int] = []
     weight = torch.randn(3, 4)
     products = [(rows, counting(calls, rows, weight)) for rows in (1, 8, 32)]
-    linear = GpuLinear((3, 4), None, "none", products)
+    linear = GpuLinear((3, 4), None, "none", products, counting(calls, 0, weight))
     for rows in (1, 2, 8, 9, 32, 100):
         assert torch.equal(linear(x := torch.randn(rows, 4)), F.linear(x, weight))
-    assert calls == [1, 8, 8, 32, 32, 32]
+    assert calls == [1, 8, 8, 32, 32, 0]
 
 
 def test_leading_dimensions_are_kept_and_count_as_rows() -> None:
     calls: list[int] = []
     weight, bias = torch.randn(3, 4), torch.randn(3)
     products = [(rows, counting(calls, rows, weight)) for rows in (1, 8, 32)]
-    linear = GpuLinear((3, 4), bias, "none", products)
+    linear = GpuLinear((3, 4), bias, "none", products, counting(calls, 0, weight))
     x = torch.randn(2, 5, 4)
     torch.testing.assert_close(linear(x), F.linear(x, weight, bias))
     assert calls == [32]
@@ -85,5 +85,6 @@ def test_leading_dimensions_are_kept_and_count_as_rows() -> None:
 
 def test_the_weight_can_be_read() -> None:
     weight = torch.randn(3, 4)
-    linear = GpuLinear((3, 4), torch.randn(3), "none", [(1, counting([], 1, weight))])
+    product = counting([], 1, weight)
+    linear = GpuLinear((3, 4), torch.randn(3), "none", [(1, product)], product)
     assert torch.equal(linear.weight, weight)

@@ -1,4 +1,4 @@
-// Vectors of AVX-512 (F and BW), and of VNNI.
+// Vectors of AVX-512 (F, BW and VL), and of VNNI.
 #pragma once
 
 #include <immintrin.h>
