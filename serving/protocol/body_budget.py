@@ -44,8 +44,8 @@ class BodyBudget:
         """Hold at most `limit` bytes."""
         self.limit = limit
         self.held = 0
-        self._unfinished: dict[Unfinished, int] = {}
-        """What had arrived of each at the last look."""
+        self._unfinished: dict[Unfinished, int | None] = {}
+        """What had arrived of each at the last look; None for those that began after it."""
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, size: int) -> None:
@@ -56,6 +56,7 @@ class BodyBudget:
                 "no room for this one now; send it again later"
             )
         self.held += size
+        self._look_later()
 
     def free(self, size: int) -> None:
         """Count `size` bytes less."""
@@ -71,10 +72,9 @@ class BodyBudget:
             self.free(size)
 
     def watch(self, body: Unfinished) -> None:
-        """Give a body up if memory is scarce and it hardly progresses."""
-        self._unfinished.setdefault(body, body.body_bytes)
-        if self._timer is None and self._is_scarce:
-            self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+        """Watch a body, which is given up if it hardly progresses while memory is scarce."""
+        self._unfinished.setdefault(body, None)
+        self._look_later()
 
     def unwatch(self, body: Unfinished) -> None:
         """Forget a body that is complete or rejected, if it is watched."""
@@ -84,14 +84,18 @@ class BodyBudget:
     def _is_scarce(self) -> bool:
         return self.held > SCARCE * self.limit
 
+    def _look_later(self) -> None:
+        """Look at the unfinished bodies after a while, if memory is scarce."""
+        if self._timer is None and self._unfinished and self._is_scarce:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
     def _look(self) -> None:
         self._timer = None
-        for body, earlier in list(self._unfinished.items()):
+        earlier = self._unfinished
+        self._unfinished = {body: body.body_bytes for body in earlier}
+        for body, bytes_then in earlier.items():
             if not self._is_scarce:
-                return
-            if body.body_bytes - earlier < MIN_PROGRESS_BYTES:
+                break
+            if bytes_then is not None and body.body_bytes - bytes_then < MIN_PROGRESS_BYTES:
                 body.give_up()
-            else:
-                self._unfinished[body] = body.body_bytes
-        if self._unfinished:
-            self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+        self._look_later()

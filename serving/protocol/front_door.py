@@ -20,7 +20,7 @@ from serving.protocol.body_budget import BodyBudget
 from serving.routing.slo import DEFAULT_PRIORITY, read_number
 
 REFUSAL: Final = (
-    "the gateway is or was too busy to answer this request in time; "
+    "the gateway is too busy to answer this request in time; "
     f"try again in {MAX_HOLD_S:g} s, send fewer requests at once, or allow more time"
 )
 """The message of a refusal."""

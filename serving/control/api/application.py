@@ -95,12 +95,12 @@ class AdminApplication:
         try:
             return await handler(self, request)
         except ServingError as error:
-            log_failure(error, path)
+            log_failure(error, path, route=ADMIN)
             return _error_response(error)
         except ClientDisconnected:
             return Response()  # not sent
         except Exception as error:
-            log_failure(error, path)
+            log_failure(error, path, route=ADMIN)
             return _error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
 
     # Reading

@@ -125,7 +125,7 @@ def fail(error: Exception, path: str, context: Context) -> None:
     `context.abort` is not used: its exception would keep the frames, and thereby the message, alive
     until the next garbage collection.
     """
-    log_failure(error, path)
+    log_failure(error, path, route=path)
     status = grpc.StatusCode.INTERNAL
     trailing: list[tuple[str, str]] = []
     if isinstance(error, ServingError):

@@ -16,6 +16,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from serving.errors import InvalidRequest, ServingError
 from serving.protocol.extension import check_supported
+from serving.protocol.grpc.structure import check_values
 from serving.protocol.messages import InferRequest, InferResponse
 from serving.protocol.tensor import (
     Array,
@@ -44,14 +45,15 @@ CONTENTS: Final[Mapping[str, str]] = {
 """The field of the contents for each datatype. Datatypes without one can only be sent raw."""
 
 
-def parse_request(message: Any) -> InferRequest:
-    """Parse a `ModelInferRequest`.
+def parse_request(message: Any, max_values: float = math.inf) -> InferRequest:
+    """Parse a `ModelInferRequest`. Its inputs have at most `max_values` values if it is valid.
 
     Raises `InvalidRequest`, or `Unsupported` for an unsupported extension; both carry the id of the
     request.
     """
     identifier = message.id or None
     try:
+        check_values(message, max_values)
         return _parse_message(message, identifier)
     except ServingError as error:
         error.request_id = identifier

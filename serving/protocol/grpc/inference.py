@@ -125,7 +125,7 @@ class GrpcInference:
             self._front_door.enter(terms.rank)
             try:
                 with self._front_door.bodies.occupied(len(raw)):
-                    check_structure(raw, self._dataplane.max_values)
+                    check_structure(raw)
                     return await answer(
                         raw, context, INFER, pb.ModelInferRequest, handle, self._dataplane.rejected
                     )
@@ -203,33 +203,31 @@ class GrpcInference:
 
         An error does not end the stream; it has no such time.
         """
-        identifier, answered_at = "", None
-        bodies, held = self._front_door.bodies, 0
         self._front_door.enter(terms.rank)
         try:
-            try:
-                bodies.take(len(raw))
-                held = len(raw)
-                check_structure(raw, self._dataplane.max_values)
+            with self._front_door.bodies.occupied(len(raw)):
+                check_structure(raw)
                 request = parse_message(pb.ModelInferRequest, raw)
-            except ServingError as error:
-                self._dataplane.rejected(error)
-                raise
-            identifier = request.id
+                return await self._answer_message(request, metadata, context, arrived)
+        except Exception as error:
+            self._dataplane.rejected(error)
+            return _stream_error(error, ""), None
+        finally:
+            self._front_door.leave(terms.rank)
+
+    async def _answer_message(
+        self, request: Any, metadata: Mapping[str, str], context: Context, arrived: float
+    ) -> tuple[bytes, float | None]:
+        try:
             response, answered_at = await self._infer(request, metadata, context, arrived)
             if WANTS_FINAL in request.parameters and request.parameters[WANTS_FINAL].bool_param:
                 response.parameters[IS_FINAL].bool_param = True
             message = pb.ModelStreamInferResponse(infer_response=response)
+            return message.SerializeToString(), answered_at
         except Exception as error:
             if not isinstance(error, ServingError):
                 self._dataplane.rejected(error)
-            log_failure(error, STREAM)
-            message = pb.ModelStreamInferResponse(error_message=client_message(error))
-            message.infer_response.id = identifier
-        finally:
-            bodies.free(held)
-            self._front_door.leave(terms.rank)
-        return message.SerializeToString(), answered_at
+            return _stream_error(error, request.id), None
 
     async def _refuse_message(self, is_next_read: asyncio.Event) -> tuple[bytes, None]:
         return await refuse_message(self._front_door, is_next_read), None
@@ -245,7 +243,7 @@ class GrpcInference:
         try:
             if self._check_inference is not None:
                 self._check_inference(caller(context))
-            request = parse_request(message)
+            request = parse_request(message, self._dataplane.max_values)
         except ServingError as error:
             self._inference.reject(model, variant, error)
             raise
@@ -275,3 +273,12 @@ class GrpcInference:
         except InvalidRequest as error:
             self._dataplane.rejected(error)
             raise
+
+
+def _stream_error(error: Exception, identifier: str) -> bytes:
+    """Log an error that was counted, and return the response of a stream to its request."""
+    log_failure(error, STREAM, route=STREAM)
+    message = pb.ModelStreamInferResponse(error_message=client_message(error))
+    message.infer_response.id = identifier
+    raw: bytes = message.SerializeToString()
+    return raw

@@ -22,7 +22,7 @@ from serving.protocol.http.description import BinaryTensor, describe
 from serving.protocol.http.json_tensor import to_json
 from serving.protocol.http.structure import check_structure
 from serving.protocol.messages import InferRequest, InferResponse
-from serving.protocol.tensor import BINARY_ONLY, Array, from_raw, to_raw
+from serving.protocol.tensor import BINARY_ONLY, MAX_DIMENSIONS, Array, from_raw, to_raw
 from variants.catalog.catalog import TensorSpec
 from variants.catalog.datatype import DATATYPE, NUMPY
 
@@ -41,8 +41,8 @@ def parse_request(
     """Parse a request. `json_length` is None if the whole body is JSON.
 
     If it is 0, the body is a raw request for a model with these `inputs`. The inputs of a valid
-    request have at most `max_values` values. Raises `InvalidRequest`,
-    or `Unsupported` for an unsupported extension; both carry the id of the request.
+    request have at most `max_values` values. Raises `InvalidRequest`, or `Unsupported` for an
+    unsupported extension; both carry the id of the request.
     """
     if json_length is None:
         json_length = len(body)
@@ -55,7 +55,8 @@ def parse_request(
         )
     if json_length < _LARGE_JSON_BYTES:
         return _parse(body, json_length)
-    check_structure(body, json_length, max_values)
+    dimensions = max((len(spec.shape) for spec in inputs), default=MAX_DIMENSIONS)
+    check_structure(body, json_length, max_values, dimensions)
     if not gc.isenabled():
         return _parse(body, json_length)
     gc.disable()

@@ -26,6 +26,9 @@ LEVEL: Final = 1
 MAX_MEMBERS: Final = 1000
 """Maximum number of members in a gzip body. Block compressors write a few hundred at most."""
 
+MAX_CACHED_HEADER: Final = 256
+"""Maximum length of an Accept-Encoding whose coding is kept, in bytes."""
+
 _CHUNK_BYTES: Final = 2**16
 """Bytes passed to zlib at a time. zlib copies the bytes after the end of a member, so passing the
 whole rest would take quadratic time if there are many members."""
@@ -91,9 +94,12 @@ def encode(
     return response._replace(body=_COMPRESS[coding](response.body), headers=headers)
 
 
-@lru_cache(maxsize=256)
 def choose_coding(accepted: bytes) -> Choice:
     """Return the coding that an Accept-Encoding prefers (RFC 9110, section 12.5.3)."""
+    return _choose_cached(accepted) if len(accepted) <= MAX_CACHED_HEADER else _choose(accepted)
+
+
+def _choose(accepted: bytes) -> Choice:
     weights = {item.name: item.weight for item in reversed(read_preferences(accepted))}
     others = weights.get("*", 0.0)
     coding = max(_COMPRESS, key=lambda name: weights.get(name, others))
@@ -102,6 +108,9 @@ def choose_coding(accepted: bytes) -> Choice:
     if weight == 0 or weight < weights.get("identity", 0.0):
         return Choice(None, False)
     return Choice(coding, plain == 0)
+
+
+_choose_cached = lru_cache(maxsize=256)(_choose)
 
 
 def _inflate(body: bytes | bytearray, window: int, limit: int) -> bytes:

@@ -14,6 +14,7 @@ from collections import deque
 from http import HTTPStatus
 from typing import Final
 
+from serving.errors import STATUS, ServingError
 from serving.protocol.http.asgi_exchange import AsgiExchange
 from serving.protocol.http.closing import Closing
 from serving.protocol.http.deadline import Deadline
@@ -21,7 +22,7 @@ from serving.protocol.http.exchange import Exchange
 from serving.protocol.http.flow_control import PipelineFlowControl
 from serving.protocol.http.head import RequestHead, split_target
 from serving.protocol.http.inference_exchange import InferenceExchange
-from serving.protocol.http.place import find_place
+from serving.protocol.http.place import find_inference
 from serving.protocol.http.request_reader import ParsingStopped, RequestReader
 from serving.protocol.http.response import render, status_response
 from serving.protocol.http.site import Site
@@ -137,7 +138,14 @@ class Connection(asyncio.Protocol):
             if self._is_rejected:
                 raise ParsingStopped
         arrived = self._site.front_door.arrivals.arrived_at(self._descriptor)
-        head = self._reader.read_head(method, self._client, arrived)
+        try:
+            head = self._reader.read_head(method, self._client, arrived)
+        except ServingError as fault:
+            endpoint, target = self._site.endpoint, self._reader.target
+            if endpoint is not None and find_inference(method, target) is not None:
+                endpoint.count_rejected(target, fault)
+            self._reject(STATUS[type(fault)].http, str(fault))
+            raise ParsingStopped from None
         exchange = self._reader.exchange = self._new_exchange(head)
         exchanges.append(exchange)
         exchange.begin()
@@ -182,7 +190,7 @@ class Connection(asyncio.Protocol):
 
     def _new_exchange(self, head: RequestHead) -> Exchange:
         site = self._site
-        place = find_place(head.target) if head.method == b"POST" else None
+        place = find_inference(head.method, head.target)
         if place is not None and site.endpoint is not None:
             return InferenceExchange(
                 head, place, site.endpoint, site.front_door, self._transport.write, self._send_ready

@@ -76,12 +76,13 @@ def describe(json: memoryview, *, has_more: bool) -> Description:
 
 
 def _parse(json: bytes | memoryview) -> Description:
+    document = parse_json(json)
     try:
-        description = _parse_fields(_object(parse_json(json), "the body"))
+        description = _parse_fields(_object(document, "the body"))
     except InvalidRequest:
         exact = read_exactly(json)
-        if exact is not None:
-            _parse_fields(exact)  # the same error, with numbers as they were sent
+        if exact is not None:  # the same error, with numbers as they were sent
+            _parse_fields(_object(exact, "the body"))
         raise
     inexact = [name for name, value in description.parameters.items() if _is_inexact(name, value)]
     if inexact and (exact := read_exactly(json)) is not None:

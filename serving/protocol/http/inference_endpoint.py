@@ -65,6 +65,11 @@ class InferenceEndpoint:
             return _failed(head, failure)
         return None
 
+    def count_rejected(self, target: bytes, failure: ServingError) -> None:
+        """Count and log a request whose head is invalid; the connection answers it."""
+        self._dataplane.rejected(failure)
+        _log(target, failure)
+
     def too_large(self, head: RequestHead) -> Response:
         """Count a request whose body is too large, and return the response to it."""
         return self.rejected(head, self._too_large())
@@ -163,12 +168,16 @@ class InferenceEndpoint:
 
 def _failed(head: RequestHead, failure: Exception) -> Response:
     """Log a failure that was counted, and return the response to the request."""
-    log_failure(failure, head.target.decode("latin-1"))
+    _log(head.target, failure)
     if isinstance(failure, ServingError):
         response = error_response(failure)
     else:
         response = status_response(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
     return encode(response, head.fields.get(b"accept-encoding"), NEVER)
+
+
+def _log(target: bytes, failure: Exception) -> None:
+    log_failure(failure, target.decode("latin-1"), route="infer")
 
 
 def _render(request: InferRequest, response: InferResponse, accepted: bytes | None) -> Response:

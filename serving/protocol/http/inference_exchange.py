@@ -113,8 +113,8 @@ class InferenceExchange:
         elif self._state == "outside" and self._size <= MAX_WAITING_BYTES:
             try:
                 self._keep(part)
-            except NotReady:
-                self.refuse()
+            except NotReady as failure:
+                self._send(self._endpoint.rejected(self._head, failure))
 
     def end_body(self) -> None:
         """Begin to answer it if it was let in."""

@@ -26,6 +26,11 @@ class Place(NamedTuple):
     variant: str | None
 
 
+def find_inference(method: bytes, target: bytes) -> Place | None:
+    """Return what a request is for if it is an inference request, else None."""
+    return find_place(target) if method == b"POST" else None
+
+
 def find_place(target: bytes) -> Place | None:
     """Return what an inference request with this target is for; None for other targets."""
     return _find_cached(target) if len(target) <= MAX_CACHED_TARGET else _find(target)

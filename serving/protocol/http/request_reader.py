@@ -13,7 +13,6 @@ from http import HTTPStatus
 
 import httptools
 
-from serving.errors import STATUS, ServingError
 from serving.protocol.failure import INTERNAL_ERROR
 from serving.protocol.http.exchange import Exchange
 from serving.protocol.http.fields import read_fields
@@ -53,7 +52,8 @@ class RequestReader:
         """Whether a request has begun and has not been read to its end."""
         self.is_head_new = False
         """Whether the first byte of the request was in the last read."""
-        self._target = b""
+        self.target = b""
+        """The target of the request, as far as it has been read."""
         self._headers: Headers = []
         self._expects_continue = False
         self._head_without_upgrade = b""
@@ -91,16 +91,12 @@ class RequestReader:
     def read_head(
         self, method: bytes, client: tuple[str, int] | None, arrived: float
     ) -> RequestHead:
-        """Return the head that has been read. Rejects invalid headers and stops the parser."""
+        """Return the head that has been read. Raises a leaf of `ServingError` for its headers."""
         version = self._parser.get_http_version()
-        try:
-            fields = read_fields(self._headers, version)
-        except ServingError as fault:
-            self._reject(STATUS[type(fault)].http, str(fault))
-            raise ParsingStopped from None
+        fields = read_fields(self._headers, version)
         return RequestHead(
             method,
-            self._target,
+            self.target,
             version,
             self._headers,
             fields,
@@ -133,13 +129,13 @@ class RequestReader:
     def on_message_begin(self) -> None:
         """The first byte of a request line was read."""
         self.is_in_message = self.is_head_new = True
-        self._target = b""
+        self.target = b""
         self._headers = []
         self._expects_continue = False
 
     def on_url(self, url: bytes) -> None:
         """A part of the request target was read."""
-        self._target += url
+        self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header was read, or a trailer, which is ignored."""
@@ -168,7 +164,7 @@ class RequestReader:
                 self._reject(HTTPStatus.METHOD_NOT_ALLOWED, text)
                 raise ParsingStopped
             self._head_without_upgrade = strip_upgrade(
-                method, self._target, parser.get_http_version(), self._headers
+                method, self.target, parser.get_http_version(), self._headers
             )
             return
         self._begin(method)
@@ -190,7 +186,7 @@ class RequestReader:
 
     def _head_bytes(self) -> int:
         # Each line ends with two bytes, and two bytes separate the name of a header from its value.
-        return len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+        return len(self.target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
 
     def _reject_large_head(self) -> None:
         self._reject(

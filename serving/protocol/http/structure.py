@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import InvalidRequest
-from serving.protocol.tensor import MAX_EXTRA_VALUES, MAX_TENSORS
+from serving.protocol.tensor import MAX_DIMENSIONS, MAX_EXTRA_VALUES, MAX_TENSORS
 
 MAX_OBJECTS: Final = 4 * MAX_TENSORS + 2
 """Objects of the largest request: the body, inputs, outputs, and the parameters of each."""
@@ -26,13 +26,23 @@ _BLOCK_BYTES: Final = 2**16
 _MARKS: Final = (b"{", b"[", b",")
 
 
-def check_structure(body: bytes | bytearray, length: int, max_values: float) -> None:
+def check_structure(
+    body: bytes | bytearray,
+    length: int,
+    max_values: float,
+    dimensions: int = MAX_DIMENSIONS,
+) -> None:
     """Raise `InvalidRequest` if the JSON has more values, lists or objects than a request has.
 
     The JSON is the first `length` bytes of the body. The inputs of a valid request have at most
-    `max_values` values.
+    `max_values` values, and at most so many `dimensions` each: if all but the first are 1, each
+    value is in a list for each of them.
     """
-    limits = (MAX_OBJECTS, max_values + MAX_EXTRA_VALUES, max_values + MAX_EXTRA_VALUES)
+    limits = (
+        MAX_OBJECTS,
+        max(dimensions, 1) * max_values + MAX_EXTRA_VALUES,
+        max_values + MAX_EXTRA_VALUES,
+    )
     if all(
         body.count(mark, 0, length) <= limit for mark, limit in zip(_MARKS, limits, strict=True)
     ):

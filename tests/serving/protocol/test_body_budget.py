@@ -13,8 +13,10 @@ from serving.dataplane.load_shedder import LoadShedder
 from serving.errors import NotReady
 from serving.protocol.body_budget import MIN_PROGRESS_BYTES, BodyBudget
 from serving.protocol.front_door import FrontDoor
+from serving.protocol.grpc.call import RETRY_AFTER
 from tests.serving.builders import in_process
 from tests.serving.protocol.calls import INFER, Gate
+from tests.serving.protocol.door import Door
 from tests.serving.protocol.grpc.calls import call, call_error, infer_request, serving
 from tests.serving.protocol.http.sockets import SMALL, RawClient, error_of, listening, post
 from tests.waiting import until
@@ -39,7 +41,9 @@ async def test_a_body_that_exceeds_the_limit_for_all_is_rejected_and_others_are_
         await holder.send(begun(90_000) + bytes(80_000))
         await until(lambda: front_door.bodies.held == 80_000)
         await rejected.send(begun(99_000) + bytes(30_000))
-        assert "100000 bytes" in error_of(await rejected.read_until(b"}"), 503)
+        response = await rejected.read_until(b"}")
+        assert b"\r\nretry-after: 1\r\n" in response
+        assert "100000 bytes" in error_of(response, 503)
         assert front_door.bodies.held == 80_000
         await small.send(post(SMALL))
         assert (await small.read_until(b"deadline_met")).startswith(b"HTTP/1.1 200")
@@ -47,6 +51,24 @@ async def test_a_body_that_exceeds_the_limit_for_all_is_rejected_and_others_are_
         await until(lambda: front_door.bodies.held == 0)
         for raw in (rejected, small):
             raw.close()
+
+
+async def test_a_body_that_exceeds_it_outside_the_front_door_gets_the_same_error() -> None:
+    shut = Door(limit=8, inside=8)
+    shut.door.bodies.limit = LIMIT
+    shut.door.bodies.take(80_000)
+    gateway = in_process()
+    async with listening(gateway, front_door=shut.door) as listener:
+        raw = RawClient(listener.port)
+        await raw.send(begun(99_000) + bytes(30_000))
+        response = await raw.read_until(b"}")
+        assert b"\r\nretry-after: 1\r\n" in response
+        assert "100000 bytes" in error_of(response, 503)
+        raw.close()
+    assert shut.refused == 0
+    assert (shut.shedder.inside, shut.door.bodies.held) == (8, 80_000)
+    labels = {"model": "shirts", "error": "NotReady"}
+    assert gateway.registry.get_sample_value("paretoserve_errors_total", labels) == 1
 
 
 async def test_a_request_counts_until_it_is_answered() -> None:
@@ -105,11 +127,18 @@ async def test_a_body_that_hardly_progresses_is_given_up_while_memory_is_scarce(
 class Body:
     """A body that arrives; it is given up once."""
 
-    def __init__(self, budget: BodyBudget, size: int) -> None:
-        self.body_bytes = 0
+    def __init__(self, budget: BodyBudget, size: int, progress: int = 0) -> None:
+        """At each look, `progress` more bytes have arrived."""
+        self._arrived = 0
+        self._progress = progress
         self.is_given_up = False
         self._budget, self._size = budget, size
         budget.take(size)
+
+    @property
+    def body_bytes(self) -> int:
+        self._arrived += self._progress
+        return self._arrived
 
     def give_up(self) -> None:
         self.is_given_up = True
@@ -122,14 +151,41 @@ async def test_no_more_bodies_are_given_up_than_necessary_and_none_that_progress
 ) -> None:
     monkeypatch.setattr("serving.protocol.body_budget.LOOK_S", 0.01)
     budget = BodyBudget(100)
-    fast, slow, spared = Body(budget, 40), Body(budget, 40), Body(budget, 5)
+    fast, slow, spared = Body(budget, 40, MIN_PROGRESS_BYTES), Body(budget, 40), Body(budget, 5)
     for body in (fast, slow, spared):
         budget.watch(body)
-    fast.body_bytes += MIN_PROGRESS_BYTES
     await until(lambda: slow.is_given_up)
     assert not fast.is_given_up
     assert not spared.is_given_up
     assert budget.held == 45
+
+
+async def test_a_body_has_the_whole_interval_to_progress() -> None:
+    budget = BodyBudget(100)
+    slow = Body(budget, 40)
+    budget.watch(slow)
+    budget.take(20)
+    budget._look()
+    new = Body(budget, 40)
+    budget.watch(new)
+    budget._look()
+    assert slow.is_given_up
+    assert not new.is_given_up
+    budget._look()
+    assert new.is_given_up
+
+
+async def test_slow_bodies_are_given_up_if_others_make_memory_scarce(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.protocol.body_budget.LOOK_S", 0.01)
+    budget = BodyBudget(100)
+    for _ in range(2):  # the second time after a while in which memory was not scarce
+        slow = Body(budget, 40)
+        budget.watch(slow)
+        with budget.occupied(40):
+            await until(lambda slow=slow: slow.is_given_up)  # type: ignore[misc]
+        await until(lambda: budget._timer is None)
 
 
 def test_nothing_is_counted_of_what_has_no_room() -> None:
@@ -152,6 +208,7 @@ async def test_messages_of_grpc_count_too() -> None:
         caught = await call_error(channel, "ModelInfer", message)
         assert caught.code() is grpc.StatusCode.UNAVAILABLE
         assert "no room for this one now" in caught.details()
+        assert dict(caught.trailing_metadata())[RETRY_AFTER] == "1000"
         gate.open.set()
         await running
         await until(lambda: front_door.bodies.held == 0)

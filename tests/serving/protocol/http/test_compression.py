@@ -9,7 +9,14 @@ from random import Random
 import pytest
 
 from serving.errors import InvalidRequest, RequestTooLarge
-from serving.protocol.http.compression import MAX_MEMBERS, choose_coding, decompress, encode
+from serving.protocol.http import compression
+from serving.protocol.http.compression import (
+    MAX_CACHED_HEADER,
+    MAX_MEMBERS,
+    choose_coding,
+    decompress,
+    encode,
+)
 from serving.protocol.http.response import Response
 
 # Without the time of day, so that the ids of parametrized tests are the same in every process.
@@ -138,6 +145,14 @@ def test_a_corrupt_body_is_rejected(body: bytes, coding: str, message: str) -> N
 )
 def test_the_coding_is_chosen_by_accept_encoding(accepted: str, coding: str | None) -> None:
     assert choose_coding(accepted.encode()).coding == coding
+
+
+def test_the_coding_of_a_long_header_is_not_kept() -> None:
+    compression._choose_cached.cache_clear()
+    assert choose_coding(b"gzip," * MAX_CACHED_HEADER).coding == "gzip"
+    assert compression._choose_cached.cache_info().currsize == 0
+    assert choose_coding(b"gzip").coding == "gzip"
+    assert compression._choose_cached.cache_info().currsize == 1
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
+from serving.protocol import failure
 from serving.protocol.http.fields import ONE_HOST, read_fields
 from tests.serving.builders import in_process
 from tests.serving.protocol.calls import INFER
@@ -32,6 +35,24 @@ TWICE = "is given twice with different values; send it once"
 async def test_a_contradiction_is_an_error(path: str) -> None:
     message = request("host: x", "x-slo-latency-ms: 5", "X-SLO-Latency-ms: 500", path=path)
     assert await error_to(message, 400) == f"x-slo-latency-ms {TWICE}"
+
+
+@pytest.mark.parametrize(("path", "count"), [(INFER, 1), ("/v2/repository/index", None)])
+async def test_an_error_in_the_headers_of_an_inference_request_is_counted_and_logged(
+    path: str, count: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = in_process()
+    with caplog.at_level(logging.INFO, failure.__name__):
+        async with listening(gateway) as listener:
+            raw = RawClient(listener.port)
+            await raw.send(request("host: x", "host: y", path=path))
+            error_of(await raw.read(), 400)
+            raw.close()
+    labels = {"model": "shirts", "error": "InvalidRequest"}
+    assert gateway.registry.get_sample_value("paretoserve_errors_total", labels) == count
+    records = [vars(record) for record in caplog.records if record.name == failure.__name__]
+    logged = [(record["message"], record["path"], record["status"]) for record in records]
+    assert logged == ([(ONE_HOST, INFER, 400)] if count else [])
 
 
 @pytest.mark.parametrize(

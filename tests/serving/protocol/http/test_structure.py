@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import math
 
+import numpy as np
+import orjson
 import pytest
 
 from serving.errors import InvalidRequest
@@ -14,8 +16,9 @@ from serving.protocol.http.structure import MAX_OBJECTS, check_structure
 from serving.protocol.tensor import MAX_EXTRA_VALUES
 from tests.serving.builders import in_process
 from tests.serving.protocol.calls import INFER, assert_error
+from variants.catalog.catalog import TensorSpec
 
-MANY = MAX_EXTRA_VALUES + 10
+MANY = MAX_EXTRA_VALUES + 100
 MAX_VALUES = 4
 
 
@@ -70,6 +73,15 @@ def test_json_that_no_valid_request_is_as_large_as_is_not_parsed(
 def test_other_json_is_parsed(json: bytes) -> None:
     check_structure(json, len(json), MAX_VALUES)
     check_structure(json + TOO_MUCH["lists"], len(json), MAX_VALUES)
+
+
+def test_nested_data_may_have_a_list_for_each_dimension_of_each_value() -> None:
+    shape = (MAX_EXTRA_VALUES, 1, 1, 1)
+    data = np.zeros(shape, np.int64).tolist()
+    tensor = {"name": "x", "datatype": "INT64", "shape": shape, "data": data}
+    spec = TensorSpec(name="x", datatype="INT64", shape=(-1, 1, 1, 1))
+    request = parse_request(orjson.dumps({"inputs": [tensor]}), None, [spec], MAX_EXTRA_VALUES)
+    assert request.inputs["x"].shape == shape
 
 
 def test_the_number_of_values_is_not_limited_if_a_dimension_of_the_model_is_variable() -> None:

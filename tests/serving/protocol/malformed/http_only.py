@@ -81,6 +81,15 @@ BODIES = (
     http_body("a number of 1e999", NOT_JSON, WELL_FORMED.replace(b"[1,", b"[1e999,")),
     http_body("JSON nested 100,000 deep", NOT_JSON, nested(100_000)),
     http_body("a list", "the body must be a JSON object", b"[]"),
+    http_body(
+        "a list with an integer of 19 digits",
+        "the body must be a JSON object",
+        b"[9999999999999999999]",
+    ),
+    http_body("an integer of 19 digits", "the body must be a JSON object", b"9999999999999999999"),
+    http_body(
+        "NaN beside an integer of 19 digits", NOT_JSON, b'{"id": NaN, "x": 9999999999999999999}'
+    ),
     http_body("null", "the body must be a JSON object", b"null"),
     http_body("no inputs field", "inputs is missing; it must be a list", b"{}"),
     http_body(
