@@ -83,7 +83,9 @@ def not_ready(variants: tuple[str, ...], since: float, now: float) -> NotReady:
     names = " or ".join(map(variant_name, variants))
     lost_s = now - since
     retry_after_s = OUTAGE_S if lost_s >= OUTAGE_S else 1.0
+    # A variant that is not routed to any more was lost at no known time.
+    duration = f", for {lost_s:.1f} s now" if lost_s < math.inf else ""
     return NotReady(
-        f"no replica of {names} is alive, for {lost_s:.1f} s now; try again in {retry_after_s:g} s",
+        f"no replica of {names} is alive{duration}; try again in {retry_after_s:g} s",
         retry_after_s,
     )
