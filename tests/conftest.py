@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.shared_folder import shared_folder
+
 if TYPE_CHECKING:
     from tests.service import RunningService
 
 # Set before torch is imported, and inherited by child processes. On busy cores, training the small
 # networks of the tests with two threads takes ten times as long as with one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Before any worker starts, so that all have the same.
+shared_folder()
 
 # A busy machine may stop a process for seconds. Only tests of heartbeats lose hosts by silence.
 os.environ.setdefault("PARETOSERVE_LINK_SILENCE_MS", "600000")

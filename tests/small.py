@@ -5,9 +5,8 @@ The production code builds it in a few seconds; `tests.conftest.small_catalog` i
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
+import contextlib
+import os
 from functools import cache, partial
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from torch import nn
 
 from examples.fashion_mnist import data
 from examples.fashion_mnist.model import Normalize
+from tests.shared_folder import shared_folder
 from variants.build.build import Measure
 from variants.measurement.report_card import measure
 from variants.model.dataset import Datasets
@@ -74,15 +74,23 @@ def datasets() -> Datasets:
 
 @cache
 def weights() -> Path:
-    """Train the network once; return its weights file, which is deleted when the process ends."""
-    torch.manual_seed(0)
-    trained = network()
-    schedule = Schedule(epochs=4, batch_size=64, learning_rate=3e-3)
-    fit(trained, datasets().train, schedule, quiet())
-    folder = Path(tempfile.mkdtemp(prefix="paretoserve-small-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    safetensors.torch.save_file(trained.state_dict(), folder / "weights.safetensors")
-    return folder / "weights.safetensors"
+    """Return the weights file; the first process that needs it trains the network.
+
+    All others use the same: a build in another process needs the weights of the catalog, and where
+    products are in BF16, training again does not give the same bits.
+    """
+    path = shared_folder() / "small.safetensors"
+    if not path.exists():
+        torch.manual_seed(0)
+        trained = network()
+        schedule = Schedule(epochs=4, batch_size=64, learning_rate=3e-3)
+        fit(trained, datasets().train, schedule, quiet())
+        own = path.with_suffix(f".{os.getpid()}")
+        safetensors.torch.save_file(trained.state_dict(), own)
+        with contextlib.suppress(FileExistsError):  # another process was first
+            os.link(own, path)
+        own.unlink()
+    return path
 
 
 def quiet() -> Progress:

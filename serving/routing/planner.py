@@ -159,8 +159,9 @@ class Planner(Generic[Payload]):
                     retry_after_s=self._queue_drain_time_s(),
                 )
                 shed.append((self._shedding.take_least_important(priority, error), error))
-            # A request that is sent at once is tried, even if the estimate is that it will be late.
-            if key.has_deadline and is_behind:
+            # With an empty queue it is tried, even if all hosts are busy: the next batch would be
+            # smaller without it, and the estimate may be too high.
+            if key.has_deadline and queue:
                 self._shedding.shed_until_in_time(key, size, deadline, priority, now, shed)
         except Overloaded:
             for other, _ in shed:  # the new request is not admitted, so none is shed for it

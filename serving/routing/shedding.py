@@ -81,9 +81,8 @@ class Shedding(Generic[Payload]):
 
 
 def _too_late(queued: int, late_s: float) -> Overloaded:
-    load = f"{queued} requests are queued" if queued else "all hosts are busy"
     return Overloaded(
-        f"{load}: this one, or one as important, would be about "
+        f"{queued} requests are queued: this one, or one as important, would be about "
         f"{late_s * 1e3:.1f} ms late; try again later or allow more time",
         retry_after_s=late_s,
     )

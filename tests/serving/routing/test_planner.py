@@ -353,17 +353,6 @@ def test_an_outage_begins_when_the_last_host_is_lost() -> None:
     assert idle == Idle(math.inf)
 
 
-def test_a_request_for_busy_hosts_is_refused_early_though_nothing_is_queued() -> None:
-    harness = PlannerHarness(int8=1)
-    harness.admit("running", size=64, variants=("int8",))
-    running = harness.send()
-    with pytest.raises(Overloaded, match="all hosts are busy: this one"):
-        harness.admit("would be late", within=0.010, variants=("int8",))
-    harness.admit("in time", within=0.030, variants=("int8",))
-    harness.end(running, after=0.020)
-    assert payloads(harness.send()) == ["in time"]
-
-
 def test_a_request_for_a_free_host_is_tried_even_if_it_is_expected_to_be_late() -> None:
     harness = PlannerHarness(pareto, int8=1)
     for _ in range(20):  # the predictions grow, the best case does not

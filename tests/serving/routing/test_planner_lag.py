@@ -70,5 +70,6 @@ def test_requests_are_refused_if_the_lag_takes_all_the_time() -> None:
     gateway = LateGateway(0.020, within_s=0.030)
     gateway.admit(-1)
     gateway.send()
+    gateway.admit(0)
     with pytest.raises(Overloaded):
-        gateway.admit(0)
+        gateway.admit(1)
