@@ -65,7 +65,7 @@ class VariantSlots:
         self._numbers = itertools.count()
         self._running: dict[int, RunningBatch] = {}
         self._shadows: set[int] = set()
-        """Numbers of the running batches that answer nobody."""
+        """Numbers of the running batches that answer no request."""
         self._by_variant: dict[str, set[int]] = {}
         self._unavailable_since: dict[str, float] = {}
         self._have_slots_changed = False

@@ -35,8 +35,8 @@ def check_structure(
     """Raise `InvalidRequest` if the JSON has more values, lists or objects than a request has.
 
     The JSON is the first `length` bytes of the body. The inputs of a valid request have at most
-    `max_values` values, and at most so many `dimensions` each: if all but the first are 1, each
-    value is in a list for each of them.
+    `max_values` values, and each has at most this number of `dimensions`: if all but the first are
+    1, each value is in a list for each of them.
     """
     limits = (
         MAX_OBJECTS,

@@ -38,7 +38,6 @@ import torch
 from torch import Tensor
 
 from variants.runtime.kernels import compiled, fallback
-from variants.runtime.kernels.compiled import call
 from variants.runtime.kernels.library import is_compiled
 from variants.runtime.kernels.packing import BLOCK, CHUNK, PADDING
 
@@ -205,7 +204,7 @@ def _linear24(
     if not is_compiled():
         return fallback.linear24(features, values, indices, bias, out_features, activation)
     weights = (values.data_ptr(), indices.data_ptr())
-    return call("linear24", features, weights, bias, out_features, activation, algorithm)
+    return compiled.call("linear24", features, weights, bias, out_features, activation, algorithm)
 
 
 def _linear24_int8(
@@ -228,7 +227,9 @@ def _linear24_int8(
     if not is_compiled():
         return fallback.linear24_int8(features, values, indices, scales, sums, bias, activation)
     weights = (values.data_ptr(), indices.data_ptr(), scales.data_ptr(), sums.data_ptr())
-    return call("linear24_int8", features, weights, bias, out_features, activation, algorithm)
+    return compiled.call(
+        "linear24_int8", features, weights, bias, out_features, activation, algorithm
+    )
 
 
 def _linear_sparse(
@@ -249,7 +250,9 @@ def _linear_sparse(
     if not is_compiled():
         return fallback.linear_sparse(features, values, offsets, starts, bias, activation)
     weights = (values.data_ptr(), offsets.data_ptr(), starts.data_ptr(), values.numel())
-    return call("linear_sparse", features, weights, bias, out_features, activation, algorithm)
+    return compiled.call(
+        "linear_sparse", features, weights, bias, out_features, activation, algorithm
+    )
 
 
 def _linear_packed(
@@ -266,7 +269,9 @@ def _linear_packed(
     if not is_compiled():
         return fallback.linear_packed(features, weight, bias, out_features, activation)
     weights = (weight.data_ptr(),)
-    return call("linear_packed", features, weights, bias, out_features, activation, algorithm)
+    return compiled.call(
+        "linear_packed", features, weights, bias, out_features, activation, algorithm
+    )
 
 
 def _linear_packed_int8(
@@ -287,7 +292,9 @@ def _linear_packed_int8(
     if not is_compiled():
         return fallback.linear_packed_int8(features, values, scales, sums, bias, activation)
     weights = (values.data_ptr(), scales.data_ptr(), sums.data_ptr())
-    return call("linear_packed_int8", features, weights, bias, out_features, activation, algorithm)
+    return compiled.call(
+        "linear_packed_int8", features, weights, bias, out_features, activation, algorithm
+    )
 
 
 def _is_traced(features: Tensor) -> bool:
