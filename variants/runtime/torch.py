@@ -28,6 +28,7 @@ from variants.runtime.gpu.network import use_gpu
 from variants.runtime.memory import return_freed_memory
 from variants.runtime.plan import PLAN, WEIGHTS, Plan, restore
 from variants.runtime.runner import Runner, Tensors
+from variants.runtime.sparse.chain import ChainedNetwork, find_chain
 from variants.runtime.sparse.dispatch import measure_kernels
 from variants.runtime.sparse.network import describe_layers, sparse_layers, use_kernels
 
@@ -54,9 +55,14 @@ class TorchRunner:
         self._network = network.to(self._device).eval()
         self._inputs = [spec.name for spec in interface.inputs]
         self._outputs = [spec.name for spec in interface.outputs]
+        self._chain = None if self._is_on_gpu else _find_chain(self._network, interface, threads)
 
     def __call__(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """Run one batch."""
+        if self._chain is not None:
+            result = self._chain.run(inputs[self._inputs[0]])
+            if result is not None:
+                return {self._outputs[0]: result}
         with torch.inference_mode():
             tensors = [_tensor(inputs[name]) for name in self._inputs]
             if self._is_on_gpu:
@@ -131,6 +137,15 @@ def measure_torch_kernels(
     layers = sparse_layers(network, plan, tensors)
     table = measure_layers(layers, require_cuda()) if is_gpu(device) else measure_kernels(layers)
     return describe_layers(network, table)
+
+
+def _find_chain(
+    network: nn.Module, interface: Model | Interface, threads: int
+) -> ChainedNetwork | None:
+    specs = (*interface.inputs, *interface.outputs)
+    if len(specs) != 2 or any(spec.datatype != "FP32" for spec in specs):
+        return None
+    return find_chain(network, interface.inputs[0].shape[1:], threads=threads)
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:

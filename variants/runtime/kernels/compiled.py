@@ -12,7 +12,8 @@ from torch import Tensor
 
 from variants.runtime.kernels.library import INSTRUCTION_SETS, instruction_set, loaded
 
-_ALGORITHMS: Final = {"auto": 0, "rows": 1, "panel": 2}
+ALGORITHMS: Final = {"auto": 0, "rows": 1, "panel": 2}
+"""Numbers of the algorithms in the library."""
 _INT, _SIZE, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
 _START: Final = (_INT, _INT, _INT, _SIZE, _SIZE, _SIZE, _POINTER)
 _END: Final = (_POINTER, _INT, _POINTER)
@@ -44,7 +45,7 @@ def bind(
 ) -> Callable[[Tensor, Tensor | None, str], Tensor]:
     """Return an operator with its weight, as a function of features, bias and activation."""
     function, selected = _function(operator)
-    number = _ALGORITHMS[algorithm]
+    number = ALGORITHMS[algorithm]
 
     def run(features: Tensor, bias: Tensor | None, activation: str) -> Tensor:
         rows, inputs = features.shape
@@ -70,6 +71,15 @@ def bind(
 
 
 @cache
+def chain() -> tuple[Callable[..., int], int]:
+    """Return `paretoserve_chain` of `source/chain.cpp`, and the number of the instruction set."""
+    function = loaded().paretoserve_chain
+    function.argtypes = (_INT, _INT, _POINTER, _SIZE, _SIZE, _POINTER, _POINTER)
+    function.restype = _INT
+    return function, INSTRUCTION_SETS.index(instruction_set())
+
+
+@cache
 def _function(operator: str) -> tuple[Callable[..., int], int]:
     function = getattr(loaded(), f"paretoserve_{operator}")
     function.argtypes = _PARAMETERS[operator]
@@ -80,3 +90,4 @@ def _function(operator: str) -> tuple[Callable[..., int], int]:
 def forget_instruction_set() -> None:
     """Read the environment variable again at the next call."""
     _function.cache_clear()
+    chain.cache_clear()

@@ -13,7 +13,7 @@ INSTRUCTION_SETS: Final = ("portable", "avx2", "avx512", "avx512-vnni")
 """In ascending order; the library numbers them in this order."""
 VARIABLE: Final = "PARETOSERVE_INSTRUCTION_SET"
 """Environment variable that forces one of them, unless it is empty."""
-VERSION: Final = 2
+VERSION: Final = 3
 """Version of the C interface and of the packed layouts."""
 
 _STEM = "_kernels"

@@ -85,7 +85,7 @@ def linear24(
     algorithm: str = "auto",
 ) -> Tensor:
     """Multiply by a 2:4 sparse weight that `pack24` packed."""
-    function = _linear24_operator if _is_traced(features) else _linear24
+    function = _linear24_operator if is_traced(features) else _linear24
     result: Tensor = function(features, values, indices, bias, out_features, activation, algorithm)
     return result
 
@@ -102,7 +102,7 @@ def linear24_int8(
     algorithm: str = "auto",
 ) -> Tensor:
     """Multiply by a 2:4 sparse INT8 weight that `pack24_int8` packed."""
-    function = _linear24_int8_operator if _is_traced(features) else _linear24_int8
+    function = _linear24_int8_operator if is_traced(features) else _linear24_int8
     result: Tensor = function(
         features, values, indices, scales, sums, bias, out_features, activation, algorithm
     )
@@ -119,7 +119,7 @@ def linear_sparse(
     algorithm: str = "auto",
 ) -> Tensor:
     """Multiply by a sparse weight that `pack_sparse` packed."""
-    function = _linear_sparse_operator if _is_traced(features) else _linear_sparse
+    function = _linear_sparse_operator if is_traced(features) else _linear_sparse
     result: Tensor = function(features, values, offsets, starts, bias, activation, algorithm)
     return result
 
@@ -133,7 +133,7 @@ def linear_packed(
     algorithm: str = "auto",
 ) -> Tensor:
     """Multiply by a dense weight that `pack_dense` packed."""
-    function = _linear_packed_operator if _is_traced(features) else _linear_packed
+    function = _linear_packed_operator if is_traced(features) else _linear_packed
     result: Tensor = function(features, weight, bias, out_features, activation, algorithm)
     return result
 
@@ -149,43 +149,11 @@ def linear_packed_int8(
     algorithm: str = "auto",
 ) -> Tensor:
     """Multiply by a dense INT8 weight that `pack_dense_int8` packed."""
-    function = _linear_packed_int8_operator if _is_traced(features) else _linear_packed_int8
+    function = _linear_packed_int8_operator if is_traced(features) else _linear_packed_int8
     result: Tensor = function(
         features, values, scales, sums, bias, out_features, activation, algorithm
     )
     return result
-
-
-def bind(
-    operator: str, weight: tuple[Tensor, ...], inputs: int, out_features: int, algorithm: str
-) -> Kernel:
-    """Return an operator with the packed tensors of a weight `[out_features, inputs]`.
-
-    They are checked once, here: in a small layer, that takes longer than the kernel.
-    """
-    function = _OPERATORS[operator]
-    out = () if operator == "linear_sparse" else (out_features,)
-
-    def checked(features: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-        return function(features, *weight, bias, *out, activation, algorithm)
-
-    checked(torch.zeros(1, inputs, dtype=torch.float32, device="cpu"), None, "none")
-    if not is_compiled():
-        return checked
-    addresses = tuple(tensor.data_ptr() for tensor in weight)
-    if operator == "linear_sparse":
-        addresses = (*addresses, weight[0].numel())
-    run = compiled.bind(operator, addresses, out_features, algorithm)
-
-    def compute(features: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-        if _is_traced(features):
-            return checked(features, bias, activation)
-        _check(operator, features, bias, out_features, activation, algorithm)
-        if features.shape[1] != inputs:
-            raise ValueError(f"expected features [rows, {inputs}], got {list(features.shape)}")
-        return run(features, bias, activation)
-
-    return compute
 
 
 def _linear24(
@@ -197,7 +165,7 @@ def _linear24(
     activation: str = "none",
     algorithm: str = "auto",
 ) -> Tensor:
-    _check("linear24", features, bias, out_features, activation, algorithm)
+    check("linear24", features, bias, out_features, activation, algorithm)
     blocks, padded = -(-out_features // BLOCK), _padded(features)
     _expect("values", values, torch.float32, (blocks, padded // 4, 2, BLOCK))
     _expect("indices", indices, torch.int32, (blocks, padded // PADDING, BLOCK))
@@ -218,7 +186,7 @@ def _linear24_int8(
     activation: str = "none",
     algorithm: str = "auto",
 ) -> Tensor:
-    _check("linear24_int8", features, bias, out_features, activation, algorithm)
+    check("linear24_int8", features, bias, out_features, activation, algorithm)
     blocks, chunks = -(-out_features // BLOCK), _padded(features) // PADDING
     _expect("values", values, torch.int8, (blocks, chunks, 4, BLOCK, 4))
     _expect("indices", indices, torch.uint8, (blocks, chunks, BLOCK, 4))
@@ -242,7 +210,7 @@ def _linear_sparse(
     algorithm: str = "auto",
 ) -> Tensor:
     out_features = starts.shape[0]
-    _check("linear_sparse", features, bias, out_features, activation, algorithm)
+    check("linear_sparse", features, bias, out_features, activation, algorithm)
     chunks = -(-features.shape[1] // CHUNK)
     _expect("values", values, torch.float32, (values.numel(),))
     _expect("offsets", offsets, torch.int16, (values.numel(),))
@@ -263,7 +231,7 @@ def _linear_packed(
     activation: str = "none",
     algorithm: str = "auto",
 ) -> Tensor:
-    _check("linear_packed", features, bias, out_features, activation, algorithm)
+    check("linear_packed", features, bias, out_features, activation, algorithm)
     blocks = -(-out_features // BLOCK)
     _expect("weight", weight, torch.float32, (blocks, features.shape[1], BLOCK))
     if not is_compiled():
@@ -284,7 +252,7 @@ def _linear_packed_int8(
     activation: str = "none",
     algorithm: str = "auto",
 ) -> Tensor:
-    _check("linear_packed_int8", features, bias, out_features, activation, algorithm)
+    check("linear_packed_int8", features, bias, out_features, activation, algorithm)
     blocks = -(-out_features // BLOCK)
     _expect("values", values, torch.int8, (blocks, _padded(features) // 4, BLOCK, 4))
     _expect("scales", scales, torch.float32, (out_features,))
@@ -297,12 +265,12 @@ def _linear_packed_int8(
     )
 
 
-def _is_traced(features: Tensor) -> bool:
+def is_traced(features: Tensor) -> bool:
     """Return whether torch must see the operator. Its dispatch takes longer than a small layer."""
     return type(features) is not Tensor or torch.compiler.is_compiling()
 
 
-def _check(
+def check(
     operator: str,
     features: Tensor,
     bias: Tensor | None,
@@ -310,6 +278,7 @@ def _check(
     activation: str,
     algorithm: str,
 ) -> None:
+    """Raise `ValueError` unless the arguments fit the operator; see the module."""
     if (
         features.dtype != torch.float32
         or features.ndim != 2
@@ -383,10 +352,11 @@ _linear_sparse_operator: Final = torch.ops.paretoserve.linear_sparse.default
 _linear_packed_operator: Final = torch.ops.paretoserve.linear_packed.default
 _linear_packed_int8_operator: Final = torch.ops.paretoserve.linear_packed_int8.default
 
-_OPERATORS: Final[Mapping[str, Callable[..., Tensor]]] = {
+OPERATORS: Final[Mapping[str, Callable[..., Tensor]]] = {
     "linear24": linear24,
     "linear24_int8": linear24_int8,
     "linear_sparse": linear_sparse,
     "linear_packed": linear_packed,
     "linear_packed_int8": linear_packed_int8,
 }
+"""By name."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from variants.catalog.kernels import DENSE, PACKED_DENSE, LayerKernels
 from variants.runtime.kernels import operators, packing
+from variants.runtime.kernels.bound import BoundOperator
 from variants.runtime.kernels.operators import Kernel
 from variants.runtime.sparse.forms import SparseKind, restore_codes
 
@@ -97,7 +98,7 @@ class LayerWeights:
 
     def _bind(self, operator: str, weight: tuple[Tensor, ...], algorithm: str) -> Kernel:
         out, inputs = self.weight.shape
-        return operators.bind(operator, tuple(weight), inputs, out, algorithm)
+        return BoundOperator(operator, tuple(weight), inputs, out, algorithm)
 
 
 class SparseLinear(nn.Module):
@@ -136,15 +137,15 @@ class SparseLinear(nn.Module):
         for name, tensor in tensors.items():
             self.register_buffer(f"packed_{name}", tensor, persistent=False)
         self.register_buffer("bias", weights.bias, persistent=False)
-        self._rows = rows
+        self.rows = rows
         self._kernels = [kernels[name] for name in used]
 
     def forward(self, features: Tensor) -> Tensor:
         """Map FP32 `[..., in]` to FP32 `[..., out]`."""
         if features.ndim == 2 and features.is_contiguous():
-            return self._kernel(len(features))(features, self.bias, self.activation)
+            return self.kernel(len(features))(features, self.bias, self.activation)
         flat = features.reshape(-1, self.in_features).contiguous()
-        product = self._kernel(len(flat))(flat, self.bias, self.activation)
+        product = self.kernel(len(flat))(flat, self.bias, self.activation)
         return product.reshape(*features.shape[:-1], self.out_features)
 
     @property
@@ -161,10 +162,11 @@ class SparseLinear(nn.Module):
         with the identity, since only the packed form is in memory.
         """
         identity = torch.eye(self.in_features, dtype=torch.float32, device="cpu")
-        return self._kernel(len(identity))(identity, None, "none").T.contiguous()
+        return self.kernel(len(identity))(identity, None, "none").T.contiguous()
 
-    def _kernel(self, rows: int) -> Kernel:
-        return self._kernels[bisect_left(self._rows, rows)]
+    def kernel(self, rows: int) -> Kernel:
+        """Return the kernel for a number of rows. It changes above each of `self.rows`."""
+        return self._kernels[bisect_left(self.rows, rows)]
 
 
 def _dense(weight: Tensor, features: Tensor, bias: Tensor | None, activation: str) -> Tensor:

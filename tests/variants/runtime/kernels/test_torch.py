@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.variants.runtime.kernels import weights
 from variants.runtime.kernels import operators
+from variants.runtime.kernels.bound import BoundOperator
 from variants.runtime.kernels.packing import (
     pack24,
     pack24_int8,
@@ -114,7 +115,7 @@ def test_an_operator_with_a_bound_weight_is_the_same(name: str) -> None:
     weight, features, bias = WEIGHTS[name], weights.features(3, 64), torch.ones(40)
     out = () if name == "linear_sparse" else (40,)
     for algorithm in operators.ALGORITHMS[name]:
-        kernel = operators.bind(name, tuple(weight), 64, 40, algorithm)
+        kernel = BoundOperator(name, tuple(weight), 64, 40, algorithm)
         expected = getattr(operators, name)(features, *weight, bias, *out, "relu", algorithm)
         assert torch.equal(kernel(features, bias, "relu"), expected)
 
@@ -123,8 +124,8 @@ def test_an_operator_with_a_bound_weight_is_the_same(name: str) -> None:
 def test_the_weight_is_checked_when_it_is_bound_and_the_features_at_each_call(name: str) -> None:
     weight = tuple(WEIGHTS[name])
     with pytest.raises(ValueError, match="expected contiguous"):
-        operators.bind(name, (weight[0][:0], *weight[1:]), 64, 40, "auto")
-    kernel = operators.bind(name, weight, 64, 40, "auto")
+        BoundOperator(name, (weight[0][:0], *weight[1:]), 64, 40, "auto")
+    kernel = BoundOperator(name, weight, 64, 40, "auto")
     for features in (torch.ones(3, 32), torch.ones(64), torch.ones(3, 64, dtype=torch.float64)):
         with pytest.raises(ValueError, match="expected"):
             kernel(features, None, "none")

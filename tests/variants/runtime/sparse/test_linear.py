@@ -8,8 +8,7 @@ from torch import nn
 
 from tests.variants.runtime.sparse.layers import chosen, sparse_linear, weights_of
 from variants.catalog.kernels import DENSE, PACKED_DENSE, LayerKernels
-from variants.runtime.kernels import operators
-from variants.runtime.kernels.operators import Kernel
+from variants.runtime.kernels.bound import BoundOperator
 from variants.runtime.sparse.forms import SparseKind
 from variants.runtime.sparse.linear import SparseLinear
 
@@ -91,7 +90,7 @@ def test_only_the_packed_weight_is_in_memory(kind: SparseKind) -> None:
 def test_the_kernel_depends_on_the_number_of_rows() -> None:
     weights = weights_of(sparse_linear("linear-2:4"), "linear-2:4")
     layer = SparseLinear(weights, chosen(weights, (1, "rows"), (4, DENSE), (32, "panel")))
-    used = [layer._kernels.index(layer._kernel(rows)) for rows in (1, 2, 4, 5, 32, 33, 1000)]
+    used = [layer._kernels.index(layer.kernel(rows)) for rows in (1, 2, 4, 5, 32, 33, 1000)]
     assert used == [0, 1, 1, 2, 2, 2, 2]
 
 
@@ -99,18 +98,13 @@ def test_the_static_rule_selects_the_kernel_of_more_rows_than_were_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     used: list[str] = []
-    original = operators.bind
+    original = BoundOperator.__call__
 
-    def spy(*arguments: Any) -> Kernel:
-        kernel = original(*arguments)
+    def spy(kernel: BoundOperator, *arguments: Any) -> torch.Tensor:
+        used.append(kernel.algorithm)
+        return original(kernel, *arguments)
 
-        def run(*features: Any) -> torch.Tensor:
-            used.append(arguments[-1])
-            return kernel(*features)
-
-        return run
-
-    monkeypatch.setattr(operators, "bind", spy)
+    monkeypatch.setattr(BoundOperator, "__call__", spy)
     weights = weights_of(sparse_linear("linear-sparse"), "linear-sparse")
     for last, rows in ((8, 8), (8, 9), (32, 33)):
         SparseLinear(weights, chosen(weights, (last, "rows")))(torch.randn(rows, 40))

@@ -3,13 +3,13 @@
 // Functions return 0, or 1 if there is not enough memory. `instruction_set` is a number of
 // INSTRUCTION_SETS in library.py, at most what paretoserve_instruction_set() returned. `algorithm`
 // is 0 to select by the number of rows, 1 for "rows", and 2 for "panel".
-#include <cstdlib>
+#include "interface.h"
+
 #include <cstring>
 
 #include "layers.h"
 #include "pool.h"
-
-#define EXPORT extern "C" __attribute__((visibility("default")))
+#include "scratch.h"
 
 namespace paretoserve {
 namespace {
@@ -22,38 +22,7 @@ constexpr int64_t kPanelFromSparse = 2;
 // Products per thread that are worth waking one: some 60 us, while waking takes 10 to 50.
 constexpr int64_t kProductsPerThread = 1 << 20;
 
-// Memory that a thread keeps between calls, unless a call needs much.
-class Scratch {
- public:
-  ~Scratch() { std::free(data_); }
-  void* reserve(int64_t bytes) {
-    if (bytes > size_ || !data_) {
-      std::free(data_);
-      const int64_t size = (bytes / 4096 + 1) * 4096;
-      data_ = std::aligned_alloc(64, size);
-      size_ = data_ ? size : 0;
-    }
-    return data_;
-  }
-  void shrink() {
-    if (size_ <= kMostKept) return;
-    std::free(data_);
-    data_ = nullptr;
-    size_ = 0;
-  }
-
- private:
-  static constexpr int64_t kMostKept = int64_t{16} << 20;
-  void* data_ = nullptr;
-  int64_t size_ = 0;
-};
-
 thread_local Scratch scratch;
-
-// Frees large memory when a call returns.
-struct Shrink {
-  ~Shrink() { scratch.shrink(); }
-};
 
 const FloatKernels& float_kernels(int instruction_set) {
 #if defined(__x86_64__)
@@ -128,7 +97,7 @@ int run_panels(const SomeLayer& layer, int threads, int64_t weights, int64_t sma
     }
   };
   const int64_t count = divide_up(layer.rows, 32), blocks = divide_up(layer.outputs, kBlock);
-  const Shrink shrink;
+  const Shrink shrink(scratch);
   void* memory = scratch.reserve(count * 32 * layer.stride * int64_t{sizeof(float)});
   if (!memory) return 1;
   threads = useful_threads(threads, weights * layer.rows);
@@ -166,7 +135,7 @@ template <class SomeLayer>
 int run_int8(SomeLayer& layer, int threads, int64_t weights, const Int8Kernels& kernels,
              void (*kernel)(const SomeLayer&, int64_t)) {
   layer.stride = divide_up(layer.inputs, kPadding) * kPadding;
-  const Shrink shrink;
+  const Shrink shrink(scratch);
   auto* memory = static_cast<uint8_t*>(scratch.reserve(layer.rows * (layer.stride + 8)));
   if (!memory) return 1;
   layer.quantized.values = memory;
@@ -187,7 +156,7 @@ Layer make_layer(int64_t rows, int64_t inputs, int64_t outputs, const float* fea
 
 using namespace paretoserve;
 
-EXPORT int paretoserve_version() { return 2; }
+EXPORT int paretoserve_version() { return 3; }
 
 EXPORT int paretoserve_instruction_set() {
 #if defined(__x86_64__)
@@ -223,7 +192,7 @@ EXPORT int paretoserve_linear24(int instruction_set, int algorithm, int threads,
   const int64_t weights = layer.stride / 2 * outputs;
   if (algorithm == kPanel || (algorithm == kAuto && rows >= kernels.panel24_from))
     return run_panels(layer, threads, weights, kernels.smallest_panel, kernels.panel24);
-  const Shrink shrink;
+  const Shrink shrink(scratch);
   if (layer.stride != inputs) {
     auto* padded =
         static_cast<float*>(scratch.reserve(rows * layer.stride * int64_t{sizeof(float)}));
