@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from variants.runtime.kernels import compiled, operators
+from variants.runtime.kernels import compiled, library, operators
 
 
 class BoundOperator:
@@ -30,7 +30,7 @@ class BoundOperator:
         self.algorithm = algorithm
         self._checked(torch.zeros(1, inputs, dtype=torch.float32, device="cpu"), None, "none")
         self._run = self._checked
-        if operators.is_compiled():
+        if library.is_compiled():
             self._kernel = compiled.bind(operator, self.numbers, outputs, algorithm)
             self._run = self._compiled
 

@@ -58,7 +58,9 @@ class Elementwise:
 class Chain:
     """Steps that are computed one after another; keeps their tensors alive."""
 
-    def __init__(self, steps: Sequence[Product | Elementwise], inputs: int, *, threads: int) -> None:
+    def __init__(
+        self, steps: Sequence[Product | Elementwise], inputs: int, *, threads: int
+    ) -> None:
         """Raises `ValueError` if there is no step, or one does not take what the last returns."""
         if not steps:
             raise ValueError("a chain needs at least one step")

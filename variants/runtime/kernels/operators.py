@@ -37,8 +37,7 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor
 
-from variants.runtime.kernels import compiled, fallback
-from variants.runtime.kernels.library import is_compiled
+from variants.runtime.kernels import compiled, fallback, library
 from variants.runtime.kernels.packing import BLOCK, CHUNK, PADDING
 
 ALGORITHMS: Final = MappingProxyType(
@@ -169,7 +168,7 @@ def _linear24(
     blocks, padded = -(-out_features // BLOCK), _padded(features)
     _expect("values", values, torch.float32, (blocks, padded // 4, 2, BLOCK))
     _expect("indices", indices, torch.int32, (blocks, padded // PADDING, BLOCK))
-    if not is_compiled():
+    if not library.is_compiled():
         return fallback.linear24(features, values, indices, bias, out_features, activation)
     weights = (values.data_ptr(), indices.data_ptr())
     return compiled.call("linear24", features, weights, bias, out_features, activation, algorithm)
@@ -192,7 +191,7 @@ def _linear24_int8(
     _expect("indices", indices, torch.uint8, (blocks, chunks, BLOCK, 4))
     _expect("scales", scales, torch.float32, (out_features,))
     _expect("sums", sums, torch.int32, (out_features,))
-    if not is_compiled():
+    if not library.is_compiled():
         return fallback.linear24_int8(features, values, indices, scales, sums, bias, activation)
     weights = (values.data_ptr(), indices.data_ptr(), scales.data_ptr(), sums.data_ptr())
     return compiled.call(
@@ -215,7 +214,7 @@ def _linear_sparse(
     _expect("values", values, torch.float32, (values.numel(),))
     _expect("offsets", offsets, torch.int16, (values.numel(),))
     _expect("starts", starts, torch.int32, (out_features, chunks + 1))
-    if not is_compiled():
+    if not library.is_compiled():
         return fallback.linear_sparse(features, values, offsets, starts, bias, activation)
     weights = (values.data_ptr(), offsets.data_ptr(), starts.data_ptr(), values.numel())
     return compiled.call(
@@ -234,7 +233,7 @@ def _linear_packed(
     check("linear_packed", features, bias, out_features, activation, algorithm)
     blocks = -(-out_features // BLOCK)
     _expect("weight", weight, torch.float32, (blocks, features.shape[1], BLOCK))
-    if not is_compiled():
+    if not library.is_compiled():
         return fallback.linear_packed(features, weight, bias, out_features, activation)
     weights = (weight.data_ptr(),)
     return compiled.call(
@@ -257,7 +256,7 @@ def _linear_packed_int8(
     _expect("values", values, torch.int8, (blocks, _padded(features) // 4, BLOCK, 4))
     _expect("scales", scales, torch.float32, (out_features,))
     _expect("sums", sums, torch.int32, (out_features,))
-    if not is_compiled():
+    if not library.is_compiled():
         return fallback.linear_packed_int8(features, values, scales, sums, bias, activation)
     weights = (values.data_ptr(), scales.data_ptr(), sums.data_ptr())
     return compiled.call(
@@ -328,21 +327,21 @@ def _shape_by_starts(
 
 def _register() -> object:
     untyped: Any = torch.library
-    library = untyped.Library("paretoserve", "DEF")
+    registered = untyped.Library("paretoserve", "DEF")
     for schema in _SCHEMAS:
-        library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    library.impl("linear24", _linear24, "CPU")
-    library.impl("linear24_int8", _linear24_int8, "CPU")
-    library.impl("linear_sparse", _linear_sparse, "CPU")
-    library.impl("linear_packed", _linear_packed, "CPU")
-    library.impl("linear_packed_int8", _linear_packed_int8, "CPU")
+        registered.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    registered.impl("linear24", _linear24, "CPU")
+    registered.impl("linear24_int8", _linear24_int8, "CPU")
+    registered.impl("linear_sparse", _linear_sparse, "CPU")
+    registered.impl("linear_packed", _linear_packed, "CPU")
+    registered.impl("linear_packed_int8", _linear_packed_int8, "CPU")
     for name in ("linear24", "linear24_int8", "linear_packed", "linear_packed_int8"):
-        torch.library.register_fake(f"paretoserve::{name}", _shape_by_argument, lib=library)
-    torch.library.register_fake("paretoserve::linear_sparse", _shape_by_starts, lib=library)
-    return library
+        torch.library.register_fake(f"paretoserve::{name}", _shape_by_argument, lib=registered)
+    torch.library.register_fake("paretoserve::linear_sparse", _shape_by_starts, lib=registered)
+    return registered
 
 
-_library: Final = _register()
+_registered: Final = _register()
 """Keeps the operators registered."""
 
 # Each look-up in torch.ops takes a microsecond.

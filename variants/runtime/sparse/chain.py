@@ -62,7 +62,7 @@ class ChainedNetwork:
     """A network of sparse and small dense layers, with a chain for each range of rows."""
 
     def __init__(self, layers: list[Layer], shape: tuple[int, ...], *, threads: int) -> None:
-        """`shape` is that of the input without its first dimension.
+        """Make the chains; `shape` is that of the input without its first dimension.
 
         Raises `ValueError` if a layer does not take what the one before it returns.
         """
@@ -71,9 +71,7 @@ class ChainedNetwork:
         self._ends = sorted({rows for layer in sparse for rows in layer.rows})
         beyond = self._ends[-1] + 1 if self._ends else 1
         inputs = math.prod(shape)
-        self._chains = [
-            _chain_at(rows, layers, inputs, threads) for rows in (*self._ends, beyond)
-        ]
+        self._chains = [_chain_at(rows, layers, inputs, threads) for rows in (*self._ends, beyond)]
 
     def run(self, features: NDArray[Any]) -> NDArray[np.float32] | None:
         """Map FP32 `[rows, *shape]` to FP32 `[rows, out]`.
@@ -123,7 +121,7 @@ def find_chain(
 
 def _trace(network: nn.Module, ndim: int) -> list[Layer] | None:
     # Tracing runs the code of the network, which may keep what it is given.
-    kept = [*network.parameters(), *network.buffers()]
+    kept: list[object] = [*network.parameters(), *network.buffers()]
     kept += [module for module in network.modules() if isinstance(module, SparseLinear)]
     try:
         copied = copy.deepcopy(network, {id(each): each for each in kept})
@@ -249,5 +247,5 @@ def _difference(network: nn.Module, chained: ChainedNetwork, shape: tuple[int, .
     with torch.inference_mode():
         expected = network(features)
     expected = expected[0] if isinstance(expected, tuple | list) else expected
-    difference = (torch.from_numpy(actual) - expected).abs().max().item()
-    return difference / (expected.abs().max().item() + _NEGLIGIBLE)
+    difference = (torch.from_numpy(actual) - expected).abs().max()
+    return float(difference / (expected.abs().max() + _NEGLIGIBLE))

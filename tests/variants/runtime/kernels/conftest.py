@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from variants.runtime.kernels import compiled, library, operators
+from variants.runtime.kernels import compiled, library
 
 TORCH = "torch"
 
@@ -26,7 +26,7 @@ def using(name: str) -> Iterator[None]:
     try:
         with pytest.MonkeyPatch.context() as patch:
             if name == TORCH:
-                patch.setattr(operators, "is_compiled", lambda: False)
+                patch.setattr(library, "is_compiled", lambda: False)
             elif not library.is_compiled():
                 pytest.skip(library.missing_reason())
             elif name not in library.supported_instruction_sets():

@@ -13,6 +13,8 @@
 #include <thread>
 #include <vector>
 
+#include "chain.h"
+
 extern "C" {
 int paretoserve_instruction_set();
 int paretoserve_linear_packed(int, int, int, int64_t, int64_t, int64_t, const float*, const float*,
@@ -96,6 +98,14 @@ std::vector<float> run(int instruction_set, int threads, int64_t rows, int64_t i
                                    features.data(), sparse.data(), offsets.data(), starts.data(),
                                    nonzeros, bias.data(), 1, result.data()));
   }
+  paretoserve::Step steps[3] = {};
+  steps[0] = {paretoserve::kMultiply, 0, inputs, inputs, 2};
+  steps[1] = {paretoserve::k24, 1, inputs, outputs, 0, 1, bias.data()};
+  steps[1].weight[0] = values.data();
+  steps[1].weight[1] = indices.data();
+  steps[2] = {paretoserve::kAdd, 0, outputs, outputs, 3};
+  keep(paretoserve_chain(instruction_set, threads, steps, 3, rows, features.data(),
+                         result.data()));
   if (failures) std::exit(2);
   return all;
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from tests.variants.runtime.kernels import weights
 from tests.variants.runtime.kernels.conftest import TORCH
@@ -66,8 +67,12 @@ def test_elementwise_operations_have_the_bits_of_torch(operation: Operation) -> 
 
 
 def test_many_steps_alternate_between_two_buffers() -> None:
-    steps = [Elementwise("add", 1.0), Product(_dense(64, 200), None, "none")]
-    steps += [Product(_dense(200, 3), None, "relu"), Elementwise("multiply", 2.0)]
+    steps: list[Product | Elementwise] = [
+        Elementwise("add", 1.0),
+        Product(_dense(64, 200), None, "none"),
+        Product(_dense(200, 3), None, "relu"),
+        Elementwise("multiply", 2.0),
+    ]
     features = weights.features(9, 64)
     expected = (features + 1) @ weights.dense(200, 64).T @ weights.dense(3, 200).T
     result = torch.from_numpy(Chain(steps, 64, threads=1)(features.numpy()))
@@ -98,7 +103,7 @@ def test_a_chain_keeps_its_weights_alive() -> None:
         np.zeros(64, np.float32),
     ],
 )
-def test_other_features_are_rejected(features: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_other_features_are_rejected(features: NDArray[Any]) -> None:
     with pytest.raises(ValueError, match=r"expected contiguous features FP32 \[rows, 64\]"):
         Chain([Elementwise("relu")], 64, threads=1)(features)
 

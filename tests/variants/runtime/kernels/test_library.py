@@ -42,7 +42,7 @@ def test_a_library_of_another_version_is_not_used(
     shutil.copy(found[0], folder)
     assert library.is_compiled()
     monkeypatch.setattr(library, "VERSION", 0)
-    assert "have version 2 instead of 0" in library.missing_reason()
+    assert "have version 3 instead of 0" in library.missing_reason()
 
 
 def test_the_library_of_this_interpreter_comes_first_and_a_damaged_one_is_skipped(

@@ -17,7 +17,7 @@ SOURCE = ROOT / "variants" / "runtime" / "kernels" / "source"
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 # 512-bit kernels cannot run on every machine, and take long to compile.
 FLAGS = ("-std=c++17", "-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
-         "-ffp-contract=off", "-pthread")  # fmt: skip
+         "-ffp-contract=off", "-pthread", f"-I{SOURCE}")  # fmt: skip
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 
 

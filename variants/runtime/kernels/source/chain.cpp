@@ -2,39 +2,14 @@
 //
 // Between two layers, a caller in Python takes longer than a small layer, most of all when its
 // instructions are not in a cache. chain.py in the parent folder makes the steps.
+#include "chain.h"
+
 #include "interface.h"
 #include "layers.h"
 #include "scratch.h"
 
 namespace paretoserve {
 namespace {
-
-// As KINDS in chain.py numbers them.
-enum Kind : int32_t {
-  kPacked,
-  kPackedInt8,
-  k24,
-  k24Int8,
-  kSparse,
-  kAdd,
-  kSubtract,
-  kMultiply,
-  kDivide,
-  kRelu,
-};
-
-// The layout is that of Step in chain.py. Elementwise kinds have equal inputs and outputs, and use
-// nothing below but `scalar`.
-struct Step {
-  Kind kind;
-  int32_t algorithm;
-  int64_t inputs, outputs;
-  float scalar;
-  int32_t relu;
-  const float* bias;
-  const void* weight[4];
-  int64_t nonzeros;
-};
 
 thread_local Scratch between;
 
@@ -91,8 +66,7 @@ int run_step(const Step& step, int instruction_set, int threads, int64_t rows,
 
 using namespace paretoserve;
 
-// Runs `count` steps, at least one: features [rows, inputs of the first] to result [rows, outputs
-// of the last]. Results between steps alternate between two halves of the scratch memory.
+// Results between steps alternate between two halves of the scratch memory.
 EXPORT int paretoserve_chain(int instruction_set, int threads, const void* steps, int64_t count,
                              int64_t rows, const float* features, float* result) {
   const auto* chain = static_cast<const Step*>(steps);
