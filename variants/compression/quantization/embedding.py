@@ -19,6 +19,8 @@ from variants.compression.quantization.layer import QUANTIZED_SUFFIX, Quantizabl
 MAX_CODE = 127
 """Largest code of a row; codes are symmetric."""
 
+_SCALES_SUFFIX = "_scale"
+
 
 def quantize_embeddings(
     model: onnx.ModelProto, layers: Collection[QuantizableLayer]
@@ -52,17 +54,20 @@ def _encode(tensor: onnx.TensorProto) -> tuple[onnx.TensorProto, onnx.TensorProt
     codes = np.rint(table / np.where(scales == 0, np.float32(1), scales)).astype(np.int8)
     return (
         numpy_helper.from_array(codes, tensor.name + QUANTIZED_SUFFIX),
-        numpy_helper.from_array(scales, f"{tensor.name}_scale"),
+        numpy_helper.from_array(scales, tensor.name + _SCALES_SUFFIX),
     )
 
 
 def _lookup(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     table, places = node.input
     output, name = node.output[0], node.name
-    rows, scales, floats = f"{output}_quantized", f"{output}_scale", f"{output}_cast"
+    # The quantizer of a layer that reads the output uses {output}_quantized and {output}_scale.
+    rows, scales, floats = f"{output}.codes", f"{output}.scales", f"{output}.floats"
     return [
         helper.make_node("Gather", [table + QUANTIZED_SUFFIX, places], [rows], name=f"{name}_rows"),
-        helper.make_node("Gather", [f"{table}_scale", places], [scales], name=f"{name}_scales"),
+        helper.make_node(
+            "Gather", [table + _SCALES_SUFFIX, places], [scales], name=f"{name}_scales"
+        ),
         helper.make_node("Cast", [rows], [floats], name=f"{name}_cast", to=TensorProto.FLOAT),
         helper.make_node("Mul", [floats, scales], [output], name=f"{name}_scaled"),
     ]

@@ -57,10 +57,20 @@ def read_grids(graph: bytes) -> dict[str, Grid | None]:
             if node.op_type == _DEQUANTIZE:
                 continue
             first = dequantized[0]
-            grids[layer_name(name.removesuffix(QUANTIZED_SUFFIX))] = (
-                _read_grid(first, tensors) if first is not None and name in stored else None
-            )
+            grid = _read_grid(first, tensors) if first is not None and name in stored else None
+            layer = layer_name(name.removesuffix(QUANTIZED_SUFFIX))
+            grids[layer] = _union(grids.get(layer, grid), grid)
     return grids
+
+
+def _union(first: Grid | None, second: Grid | None) -> Grid | None:
+    """Return a grid over the ranges of both, for a layer that is called with both."""
+    if first is None or second is None or first == second:
+        return second
+    low = min(each.scale * -each.zero_point for each in (first, second))
+    high = max(each.scale * (255 - each.zero_point) for each in (first, second))
+    scale = (high - low) / 255
+    return Grid(scale, round(-low / scale))
 
 
 def _read_grid(dequantize: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> Grid:

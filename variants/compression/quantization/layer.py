@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
@@ -13,6 +11,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
+from variants.compression.quantization.sharing import WEIGHT_INPUT, original, rename
 from variants.model.dataset import Samples
 from variants.model.forward import tensors
 
@@ -20,8 +19,6 @@ QUANTIZED_SUFFIX: Final = "_quantized"
 """Suffix that onnxruntime's quantizer appends to the name of an 8-bit weight."""
 
 _CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_WEIGHT_INPUT: Final[Mapping[str, int]] = {"Conv": 1, "Gemm": 1, "MatMul": 1, "Gather": 0}
-"""Index of an operator's input that is its weight, if it is a constant."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +40,10 @@ def name_weights(model: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
 
     The exporter transposes the weights of a Linear and gives them numbers as names.
     """
-    names = {
-        parameter.detach().numpy().T.tobytes(): name
-        for name, parameter in network.named_parameters()
-        if parameter.ndim == 2
-    }
+    names: dict[bytes, str] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.ndim == 2:
+            names.setdefault(parameter.detach().numpy().T.tobytes(), name)
     named = onnx.ModelProto()
     named.CopyFrom(model)
     taken = {tensor.name for tensor in named.graph.initializer}
@@ -58,42 +54,53 @@ def name_weights(model: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
             if name not in taken:
                 renamed[tensor.name] = tensor.name = name
                 taken.add(name)
-    for node in named.graph.node:
-        for number, name in enumerate(node.input):
-            node.input[number] = renamed.get(name, name)
+    rename(named.graph, renamed)
     return named
+
+
+def equal_parameters(network: nn.Module) -> dict[str, list[str]]:
+    """Return, by the name of each parameter, those of the parameters with its shape and values."""
+    groups: dict[tuple[tuple[int, ...], bytes], list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        if parameter.ndim >= 2:
+            content = parameter.detach().contiguous().numpy().tobytes()
+            groups.setdefault((tuple(parameter.shape), content), []).append(name)
+    return {
+        name: [other for other in names if other != name]
+        for names in groups.values()
+        for name in names
+    }
 
 
 def find_layers(model: onnx.ModelProto) -> tuple[list[QuantizableLayer], tuple[str, ...]]:
     """Return the quantizable layers of a graph, and notes on the layers that stay in FP32.
 
-    The graph is from `name_weights`. A layer stays in FP32 if another layer reads its weight,
-    because the two may need different scales.
+    The graph is from `unshare`, so that each layer has a weight of its own.
     """
     weights = {
         tensor.name
         for tensor in model.graph.initializer
         if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 2
     }
-    readers = Counter(name for node in model.graph.node for name in node.input)
     layers, notes = [], []
     for node in model.graph.node:
-        weight = node.input[_WEIGHT_INPUT[node.op_type]] if node.op_type in _WEIGHT_INPUT else ""
+        weight = node.input[WEIGHT_INPUT[node.op_type]] if node.op_type in WEIGHT_INPUT else ""
         if weight not in weights:
             continue
         layer = QuantizableLayer(layer_name(weight), node.name, node.op_type, weight)
         if any(attribute.name == "axis" and attribute.i for attribute in node.attribute):
             notes.append(f"layer {layer.name} stays in FP32: it looks up columns")
-        elif readers[weight] > 1:
-            notes.append(f"layer {layer.name} stays in FP32: another layer reads its weight")
         else:
             layers.append(layer)
     return layers, tuple(dict.fromkeys(notes))
 
 
 def layer_name(weight: str) -> str:
-    """Return the name of a weight's module, or the weight's own if the module has several."""
-    return weight.removesuffix(".weight")
+    """Return the name of a weight's module, or the weight's own if the module has several.
+
+    Layers that share a weight have one name.
+    """
+    return original(weight).removesuffix(".weight")
 
 
 def is_excluded(layer: QuantizableLayer, patterns: tuple[str, ...]) -> bool:

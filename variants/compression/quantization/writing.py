@@ -19,6 +19,11 @@ from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, q
 from variants.compression.quantization.calibration import METHODS, OPERATORS, Method
 from variants.compression.quantization.embedding import quantize_embeddings
 from variants.compression.quantization.layer import QuantizableLayer
+from variants.compression.quantization.sharing import (
+    merge_equal,
+    read_names,
+    sort_nodes,
+)
 from variants.compression.quiet import quiet
 
 _PRODUCTS: Final = ("Conv", "Gemm", "MatMul")
@@ -134,10 +139,12 @@ def _finish(quantized: onnx.ModelProto, layers: Sequence[QuantizableLayer]) -> b
     quantized = quantize_embeddings(
         quantized, [layer for layer in layers if layer.operator == "Gather"]
     )
-    used = {name for node in quantized.graph.node for name in node.input}
+    merge_equal(quantized)
+    used = read_names(quantized.graph)
     initializers = [tensor for tensor in quantized.graph.initializer if tensor.name in used]
     del quantized.graph.initializer[:], quantized.graph.value_info[:]
     quantized.graph.initializer.extend(initializers)
+    sort_nodes(quantized.graph)
     onnx.checker.check_model(quantized)
     serialized: bytes = quantized.SerializeToString(deterministic=True)
     return serialized

@@ -28,10 +28,12 @@ from variants.compression.quantization.fake import read_grids, simulate_quantiza
 from variants.compression.quantization.layer import (
     QuantizableLayer,
     convolution_share,
+    equal_parameters,
     find_layers,
     is_excluded,
     name_weights,
 )
+from variants.compression.quantization.sharing import unshare
 from variants.compression.quantization.writing import WeightFormat, write_dynamic, write_static
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import Samples, Split, TrainingData, count, rows
@@ -98,7 +100,7 @@ class Int8(Technique):
         """
         calibration, held_out = self._divide(data.validation)
         exported = export_state(state, calibration.samples)
-        model = name_weights(exported, state.network)
+        model = unshare(name_weights(exported, state.network), equal_parameters(state.network))
         if self.mode == "dynamic":
             _require_few_convolutions(state.network, rows(calibration.samples, slice(0, 1)))
         layers, notes = self._choose(model)

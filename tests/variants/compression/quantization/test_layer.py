@@ -11,10 +11,12 @@ from variants.compression.export import export
 from variants.compression.quantization.layer import (
     QuantizableLayer,
     convolution_share,
+    equal_parameters,
     find_layers,
     is_excluded,
     name_weights,
 )
+from variants.compression.quantization.sharing import unshare
 from variants.model.loading import describe_interface
 
 
@@ -63,11 +65,26 @@ class Tied(nn.Module):
         return logits
 
 
-def test_a_weight_that_two_layers_read_is_not_quantized() -> None:
+def test_calls_of_one_layer_are_layers_of_one_name() -> None:
     torch.manual_seed(0)
-    layers, notes = find_layers(named(Tied().eval(), dict(tiny.split(4).samples)))
-    assert [layer.name for layer in layers] == ["head"]
-    assert notes == ("layer inner stays in FP32: another layer reads its weight",)
+    network = Tied().eval()
+    model = unshare(named(network, dict(tiny.split(4).samples)), equal_parameters(network))
+    layers, notes = find_layers(model)
+    assert [layer.name for layer in layers] == ["inner", "inner", "head"]
+    assert len({layer.weight for layer in layers}) == 3
+    assert notes == ()
+
+
+def test_equal_parameters_are_found_by_shape_and_values() -> None:
+    network = nn.ModuleDict({name: nn.Linear(2, 3) for name in ("a", "b", "c")})
+    network["b"].load_state_dict(network["a"].state_dict())
+    network["d"] = network["a"]
+    assert equal_parameters(network) == {
+        "a.weight": ["b.weight", "d.weight"],
+        "b.weight": ["a.weight", "d.weight"],
+        "c.weight": [],
+        "d.weight": ["a.weight", "b.weight"],
+    }
 
 
 def test_layers_are_excluded_by_pattern() -> None:

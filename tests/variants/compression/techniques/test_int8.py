@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from torch import Tensor, nn
 
 from tests.small import quiet
 from tests.variants import tiny, tiny_attention, tiny_conv, two_inputs
+from variants.compression.quantization.fake import read_grids
 from variants.compression.techniques.int8 import Int8
 from variants.compression.techniques.n_m import SparseNM
 from variants.measurement.size import onnx_size
-from variants.model.dataset import Split, TrainingData
+from variants.model.dataset import Datasets, Split, TrainingData
 from variants.model.forward import all_scores
+from variants.model.loading import describe_interface
 from variants.model.state import CompressionState
 from variants.runtime.onnx import OnnxRunner
 
@@ -231,3 +235,75 @@ def test_export_and_calibration_print_nothing_and_do_not_warn() -> None:
     command = [sys.executable, "-W", "error", "-c", code]
     process = subprocess.run(command, capture_output=True, check=False, text=True)
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+
+
+class CalledTwice(nn.Module):
+    """A square layer with two calls, whose transposed weight would fit as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.shared, self.last = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, input: Tensor) -> Tensor:
+        hidden = self.shared(self.shared(self.first(input).relu()).relu())
+        return torch.as_tensor(self.last(hidden.relu()))
+
+
+class EmbeddingIntoLinear(nn.Module):
+    """A Linear layer that reads an embedding directly, and one whose weight is the embedding's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.inner = nn.Embedding(20, 16), nn.Linear(16, 16)
+        self.head = nn.Linear(16, 20, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.as_tensor(self.head(self.inner(self.table(input)).relu().mean(1)))
+
+
+def _data(module: nn.Module, inputs: NDArray[Any]) -> TrainingData:
+    scores = all_scores(module, {"input": inputs}).numpy()
+    split = Split({"input": inputs}, scores.argmax(axis=1))
+    return Datasets(train=split, validation=split, test=split).training_data
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+@pytest.mark.parametrize("make", [CalledTwice, EmbeddingIntoLinear])
+def test_layers_that_share_weights_or_follow_an_embedding_are_right(
+    make: type[nn.Module], mode: str
+) -> None:
+    torch.manual_seed(0)
+    network, rng = make().eval(), np.random.default_rng(0)
+    inputs = (
+        rng.standard_normal((200, 8)).astype(np.float32)
+        if make is CalledTwice
+        else rng.integers(0, 20, (200, 6))
+    )
+    interface = describe_interface(network, {"input": inputs}, {})
+    state = CompressionState(network, interface, dense=network)
+    int8 = Int8.model_validate({"mode": mode}).apply(state, _data(network, inputs), quiet())
+    assert int8.graph is not None
+    actual = OnnxRunner(int8.graph, threads=1)({"input": inputs})[interface.outputs[0].name]
+    expected = all_scores(network, {"input": inputs}).numpy()
+    assert 0 < np.abs(actual - expected).mean() < 0.03 * np.abs(expected).max()
+    assert not any("stays in FP32" in note for note in int8.notes)
+
+
+def test_a_layer_with_two_calls_is_simulated_with_a_grid_over_both() -> None:
+    torch.manual_seed(0)
+    network = CalledTwice().eval()
+    inputs = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)
+    state = CompressionState(
+        network, describe_interface(network, {"input": inputs}, {}), dense=network
+    )
+    int8 = Int8().apply(state, _data(network, inputs), quiet())
+    assert int8.graph is not None
+    grids = read_grids(int8.graph)
+    with torch.inference_mode():
+        first = network.first(torch.from_numpy(inputs)).relu()
+        second = network.shared(first).relu()
+    grid = grids["shared"]
+    assert grid is not None
+    largest = grid.scale * (255 - grid.zero_point)
+    assert largest == pytest.approx(max(first.max().item(), second.max().item()), rel=0.01)
