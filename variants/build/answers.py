@@ -39,7 +39,7 @@ def compare_answers(network: nn.Module, samples: Samples, interface: Interface) 
     few = rows(samples, np.arange(FEW) % count(samples))
     alone = [_run(network, rows(few, slice(n, n + 1))) for n in range(FEW)]
     again = _run(network, rows(few, slice(0, 1)))
-    if (change := _change(alone[0], again)) > MAX_CHANGE:
+    if _differs(change := _change(alone[0], again)):
         raise ValueError(
             f"the outputs for a sample change by {change:.1e} of their size from call to call: in "
             f"evaluation mode the network must not be random; look for torch.rand, and for "
@@ -48,7 +48,7 @@ def compare_answers(network: nn.Module, samples: Samples, interface: Interface) 
     singles = tuple(np.concatenate(each) for each in zip(*alone, strict=True))
     _require_batch_dimension(_run_batch(network, few, FEW), FEW, interface)
     for number in (FEW, LARGEST):
-        if (change := _change_in_batch(network, samples, singles, number)) > MAX_CHANGE:
+        if _differs(change := _change_in_batch(network, samples, singles, number)):
             least, change = _least(network, samples, singles, number, change)
             raise ValueError(
                 f"the outputs for a sample change by {change:.1e} of their size with the batch it "
@@ -82,15 +82,17 @@ def _change_in_batch(network: nn.Module, samples: Samples, singles: Arrays, numb
 
 
 def _change(expected: Arrays, actual: Arrays) -> float:
-    """Return the largest change of an output of floating-point numbers."""
-    return max(
-        (
-            relative_difference(a, e[: len(a)])
-            for a, e in zip(actual, expected, strict=True)
-            if e.dtype.kind == "f"
-        ),
-        default=0.0,
-    )
+    """Return the largest change of an output of floating-point numbers, perhaps NaN."""
+    changes = [
+        relative_difference(a, e[: len(a)])
+        for a, e in zip(actual, expected, strict=True)
+        if e.dtype.kind == "f"
+    ]
+    return float(np.max(changes, initial=0.0))
+
+
+def _differs(change: float) -> bool:
+    return not change <= MAX_CHANGE  # NaN too
 
 
 def _least(
@@ -101,7 +103,7 @@ def _least(
     while wrong - right > 1:
         middle = (right + wrong) // 2
         found = _change_in_batch(network, samples, singles, middle)
-        if found > MAX_CHANGE:
+        if _differs(found):
             wrong, change = middle, found
         else:
             right = middle

@@ -235,8 +235,8 @@ class _HalfInside(nn.Module):
     [
         (
             _ManySamples(), SAMPLES,
-            r"fails for input \[33, 8\]: .*; it is right for 1, .*32: forward must compute the same "
-            r"for every size, so remove what depends on the number of samples",
+            r"fails for input \[33, 8\]: .*; it is right for 1, .*32: forward must compute the "
+            r"same for every size, so remove what depends on the number of samples",
         ),
         (_SevenSamples(), SAMPLES, r"fails for input \[7, 8\]: .*; it is right for 1, 3: forward"),
         (
