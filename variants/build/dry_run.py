@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, Task
 
 from variants.build.passes import SamplePass
 from variants.build.runtime_choice import SECONDS_PER_BATCH_SIZE, require_equal_kernels
@@ -78,7 +78,7 @@ def dry_run(
     state, whole_s, most = dense, 0.0, 0
     for technique in techniques:
         few, short = _shortened(technique, datasets.training_data, speed)
-        before = time.perf_counter()
+        before, shown = time.perf_counter(), len(progress.tasks)
         try:
             state = short.apply(state, few, progress)
         except ValueError as error:
@@ -86,7 +86,8 @@ def dry_run(
         except Exception as error:  # libraries raise errors of any type for unusual networks
             raise ValueError(f"{technique.kind}: {type(error).__name__}: {error}") from error
         took_s = time.perf_counter() - before
-        whole_s += _whole_s(technique, short, took_s, datasets.training_data, few, speed)
+        bars = progress.tasks[shown:]
+        whole_s += _whole_s(technique, short, took_s, datasets.training_data, few, speed, bars)
         most = max(most, len(few.train), len(few.validation))
     before = time.perf_counter()
     runtime = _make_model(state, datasets)
@@ -163,12 +164,18 @@ def _whole_s(
     data: TrainingData,
     few: TrainingData,
     speed: SamplePass,
+    bars: Sequence[Task],
 ) -> float:
-    """Estimate the time of a technique in a build from that of its dry run."""
+    """Estimate the time of a technique in a build from that of its dry run.
+
+    `bars` are the progress bars of its dry run, which know how long a training step takes.
+    """
     schedule, short_schedule = _schedule(technique), _schedule(short)
     if schedule is not None and short_schedule is not None:
         steps = count_steps(len(data.train), schedule)
-        return took_s * steps / count_steps(len(few.train), short_schedule)
+        tried_steps = count_steps(len(few.train), short_schedule)
+        speeds = [task.finished_speed or task.speed for task in bars if task.total == tried_steps]
+        return took_s + sum((steps - tried_steps) / speed for speed in speeds if speed)
     most = getattr(technique, "samples", None)
     observed, tried = (
         min(len(split), math.inf if most is None else most)

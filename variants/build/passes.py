@@ -95,8 +95,18 @@ def _error(network: nn.Module, samples: Samples) -> str:
         with torch.inference_mode():
             answers = scores(network, tensors(samples))
     except Exception as error:  # code of the user may raise any exception
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}{_embedding_hint(network, error)}"
     return "" if answers.isfinite().all() else "its scores contain NaN or infinity"
+
+
+def _embedding_hint(network: nn.Module, error: Exception) -> str:
+    """Return the ids that the network has vectors for, if that may be the cause."""
+    rows_by_name = [
+        f"ids of {name} are 0 to {module.num_embeddings - 1}"
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Embedding)
+    ]
+    return "; ".join(("", *rows_by_name)) if isinstance(error, IndexError) else ""
 
 
 def _describe(sample: Samples) -> str:
