@@ -47,6 +47,8 @@ _TRAINING_COST: Final = 3
 """Forward passes that take as long as a training step on the same samples."""
 _TRIAL_ROUNDS: Final = 3
 """Rounds of `rounds_within`, which come before the timed ones."""
+_START_S: Final = 6.0
+"""Seconds until a build has imported, loaded and checked the project."""
 _PROCESS_S: Final = {"onnx": 1.5, "torch": 5.0}
 """Seconds of a process that measures load time and memory: most of them are imports."""
 
@@ -87,7 +89,7 @@ def dry_run(
             raise ValueError(f"{technique.kind}: {type(error).__name__}: {error}") from error
         took_s = time.perf_counter() - before
         bars = progress.tasks[shown:]
-        whole_s += _whole_s(technique, short, took_s, datasets.training_data, few, speed, bars)
+        whole_s += estimate_s(technique, short, took_s, datasets.training_data, few, speed, bars)
         most = max(most, len(few.train), len(few.validation))
     before = time.perf_counter()
     runtime = _make_model(state, datasets)
@@ -98,7 +100,7 @@ def dry_run(
 
 
 def measuring_s(runs: Mapping[str, DryRun], datasets: Datasets, speed: SamplePass) -> float:
-    """Return the estimated seconds of measuring these variants in a build."""
+    """Return the estimated seconds of starting a build and measuring these variants."""
     points = len(runs) + 1  # dense is also timed in torch
     latency_s = sum(
         max(
@@ -114,7 +116,7 @@ def measuring_s(runs: Mapping[str, DryRun], datasets: Datasets, speed: SamplePas
     processes_s = sum(PROCESSES * _PROCESS_S[run.runtime] for run in runs.values())
     kernels_s = sum(MEASURE_S for run in runs.values() if run.runtime == "torch")
     answers_s = len(runs) * len(datasets.test) * speed.seconds_per_sample
-    return latency_s + processes_s + kernels_s + answers_s
+    return _START_S + latency_s + processes_s + kernels_s + answers_s
 
 
 def describe_seconds(seconds: float) -> str:
@@ -138,8 +140,9 @@ def _shortened(
     if schedule is not None:
         steps = min(_MAX_STEPS, max(1, fitting // (_TRAINING_COST * schedule.batch_size)))
         train = max(2, steps * schedule.batch_size)
-        short = {"epochs": 1}
-        changes = short if schedule is technique else {"recover": schedule.model_copy(update=short)}
+        changes = {"epochs": 1}
+        if not isinstance(technique, Schedule):
+            changes = {"recover": schedule.model_copy(update=changes)}
     if isinstance(technique, LotteryTicket):
         changes |= {"rewind_steps": 0}
     few = TrainingData(
@@ -157,7 +160,7 @@ def _schedule(technique: Technique) -> Schedule | None:
     return between if isinstance(between, Schedule) else None
 
 
-def _whole_s(
+def estimate_s(
     technique: Technique,
     short: Technique,
     took_s: float,

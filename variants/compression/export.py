@@ -115,9 +115,10 @@ def _edges(program: Any, interface: Interface) -> Sizes:
             if (limits := program.range_constraints.get(symbol)) is not None:
                 ends = (limits.lower - 1, limits.lower, limits.upper, limits.upper + 1)
                 found += [int(end) for end in ends if 1 <= end <= LARGEST_SIZE]
-            for condition in chain.from_iterable(shapes.deferred_runtime_asserts.values()):
-                if condition.expr.free_symbols == {symbol}:
-                    found += islice(_violations(condition.expr, symbol), _MOST_VIOLATIONS)
+            asserts = chain.from_iterable(shapes.deferred_runtime_asserts.values())
+            for condition in dict.fromkeys(each.expr for each in asserts):
+                if condition.free_symbols == {symbol}:
+                    found += islice(_violations(condition, symbol), _MOST_VIOLATIONS)
     return {name: tuple(sizes) for name, sizes in edges.items()}
 
 

@@ -64,7 +64,7 @@ class _Case:
     size: int
     samples: Samples
     is_invented: bool
-    """Whether the network may reject the size, since no sample has it."""
+    """Whether the network may reject the size, since no sample has it or no batch is as large."""
 
 
 def require_equal(
@@ -117,7 +117,8 @@ def first_line(error: BaseException) -> str:
 def _cases(samples: Samples, axes: Axes, edges: Sizes) -> Iterator[_Case]:
     """Yield the samples to compare: few, then many, then other sizes of variable dimensions."""
     for number in _ascending((*_NUMBERS, *edges.get(BATCH, ()))):
-        yield _Case(BATCH, number, rows(samples, np.arange(number) % count(samples)), False)
+        batch = rows(samples, np.arange(number) % count(samples))
+        yield _Case(BATCH, number, batch, is_invented=number > _NUMBERS[-1])
     few = rows(samples, np.arange(_FEW) % count(samples))
     for name in dict.fromkeys(name for named in axes.values() for name in named.values()):
         size = next(

@@ -22,10 +22,14 @@ class Base(nn.Module):
         super().__init__()
         self.f = nn.Linear(tiny.INPUTS, 3)
 
+    def score(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.f(x)
+        return scores
+
 
 class Branching(Base):
     def forward(self, x: Tensor) -> Tensor:
-        return self.f(x).flip(1) if len(x) > 32 else self.f(x)
+        return self.score(x).flip(1) if len(x) > 32 else self.score(x)
 
 
 class TrainingNorm(Base):
@@ -38,7 +42,8 @@ class TrainingNorm(Base):
     def forward(self, x: Tensor) -> Tensor:
         if len(x) > 1:
             self.norm.train()
-        return self.norm(self.f(x))
+        normed: Tensor = self.norm(self.score(x))
+        return normed
 
 
 class UntrackedNorm(Base):
@@ -47,28 +52,30 @@ class UntrackedNorm(Base):
         self.norm = nn.BatchNorm1d(3, track_running_stats=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.f(x)
-        return self.norm(features) if len(x) > 1 else features
+        scores: Tensor = self.score(x)
+        if len(x) > 1:
+            scores = self.norm(scores)
+        return scores
 
 
 class Dropping(Base):
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(self.f(x), 0.5, training=True)
+        return F.dropout(self.score(x), 0.5, training=True)
 
 
 class MixingSecondOutput(Base):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.f(x), x - x.mean(0)
+        return self.score(x), x - x.mean(0)
 
 
 class ConstantOutput(Base):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.f(x), self.f.weight
+        return self.score(x), self.f.weight
 
 
 class Scalar(Base):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.f(x), self.f(x).sum()
+        return self.score(x), self.score(x).sum()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +109,7 @@ def test_a_plain_network_gets_its_scores() -> None:
 def test_outputs_of_16_bits_are_refused(kind: torch.dtype) -> None:
     class Half(Base):
         def forward(self, x: Tensor) -> Tensor:
-            return self.f(x).to(kind)
+            return self.score(x).to(kind)
 
     name = re.escape(str(kind).removeprefix("torch."))
     with pytest.raises(ValueError, match=rf"returns 'logits' as {name}: .*\.float\(\)"):

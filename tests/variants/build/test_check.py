@@ -16,7 +16,8 @@ import torch
 
 from tests.variants import tiny
 from tests.variants.model.projects import write_model, write_project, write_weights
-from variants.build.check import CheckResult, check, load_checked_project
+from variants.build.check import check, load_checked_project
+from variants.build.finding import CheckResult
 
 Write = Callable[..., Path]
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from tests.variants import tiny, two_inputs
-from variants.build.dry_run import describe_seconds, dry_run, measuring_s
+from variants.build.dry_run import describe_seconds, dry_run, estimate_s, measuring_s
 from variants.build.passes import SamplePass
 from variants.catalog.recipe import Step
 from variants.compression.techniques import resolve_all
+from variants.model.dataset import TrainingData
 
 SPEED = SamplePass({}, {}, 1e-5)
 
@@ -36,14 +39,29 @@ def test_a_recipe_that_works_is_tried(steps: list[Any], runtime: str) -> None:
     assert run.samples <= 400
 
 
-def test_trainings_are_scaled_to_the_whole() -> None:
-    data = tiny.datasets()
-    short, long = (
-        dry_run(tiny.state(), _steps(("recover", {"epochs": n, "batch_size": 8})), data, SPEED)
-        for n in (1, 400)
-    )
-    assert long.whole_s > 20 * short.whole_s
-    assert long.seconds < 0.2 * long.whole_s
+def test_trainings_are_scaled_by_the_time_of_their_steps() -> None:
+    """Of 50 * 400 steps 6 were tried, which took 0.5 s each after 8 s of preparation."""
+    now = [0.0]
+    progress = Progress(console=Console(quiet=True), disable=True, get_time=lambda: now[0])
+    task = progress.add_task("recovery", total=6)
+    now[0] = 8.0
+    for _ in range(6):
+        now[0] += 0.5
+        progress.advance(task)
+    (long,) = _steps(("recover", {"epochs": 400, "batch_size": 8}))
+    (short,) = _steps(("recover", {"epochs": 1, "batch_size": 8}))
+    data = tiny.datasets().training_data
+    few = TrainingData(data.train.part(0, 48), data.validation)
+    estimate = estimate_s(long, short, 11.0, data, few, SPEED, progress.tasks)
+    assert estimate == pytest.approx(11 + (50 * 400 - 6) * 0.5)
+
+
+def test_observed_samples_are_counted() -> None:
+    (wanda,) = _steps(("unstructured", {"share": 0.5, "criterion": "wanda", "samples": 100}))
+    data = tiny.datasets().training_data
+    few = TrainingData(data.train.part(0, 20), data.validation.part(0, 20))
+    speed = SamplePass({"test": 10}, {"test": 10}, 1.0)
+    assert estimate_s(wanda, wanda, 3.0, data, few, speed, ()) == pytest.approx(3.0 + 80 * 0.1)
 
 
 @pytest.mark.parametrize(

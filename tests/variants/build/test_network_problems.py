@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -88,7 +89,8 @@ def test_a_scripted_module_is_refused() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated.*", "ignore:.*will be removed.*")
 def test_quantized_layers_are_refused() -> None:
-    quantized = torch.ao.quantization.quantize_dynamic(tiny.network(), {nn.Linear})
+    quantize: Any = torch.ao.quantization.quantize_dynamic
+    quantized = quantize(tiny.network(), {nn.Linear})
     (problem,) = network_problems(quantized)
     assert "quantized layers (0, 2, 4): return the network in FP32" in problem
 

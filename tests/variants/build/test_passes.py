@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from torch import Tensor, nn
@@ -45,10 +43,11 @@ def test_it_says_so_if_time_is_up() -> None:
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_the_sample_with_an_id_out_of_range_is_named(split: str) -> None:
     data = _texts()
-    part = getattr(data, split)
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    part = parts[split]
     ids = part.samples["ids"].copy()
     ids[450, 3] = 20
-    data = replace(data, **{split: Split({"ids": ids}, part.labels)})
+    data = Datasets(**(parts | {split: Split({"ids": ids}, part.labels)}))
     message = rf"sample 450 of {split} \(ids int64 \[5\], \d+ to 20\) is not answered: IndexError"
     with pytest.raises(ValueError, match=message):
         run_splits(Words(), data, seconds=60)

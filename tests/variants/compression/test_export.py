@@ -218,7 +218,8 @@ class _Positions(nn.Module):
         self.positions = nn.Parameter(torch.randn(20, 3))
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        return (ids[..., None] * 0.01 + self.positions[: ids.shape[1]]).sum(1)
+        total: Tensor = (ids[..., None] * 0.01 + self.positions[: ids.shape[1]]).sum(1)
+        return total
 
 
 class _HalfInside(nn.Module):
@@ -292,3 +293,25 @@ def test_inputs_may_have_any_name(names: tuple[str, str]) -> None:
         expected = outputs(network, tensors(samples))
     for actual, tensor in zip(answers.values(), expected, strict=True):
         np.testing.assert_allclose(actual, tensor.numpy(), atol=1e-5)
+
+
+class _Casting(nn.Module):
+    """Takes numbers of any type, and has a buffer in FP64."""
+
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f = nn.Linear(tiny.INPUTS, 3)
+        self.register_buffer("scale", torch.full((tiny.INPUTS,), 1 / 3, dtype=torch.float64))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        scores: Tensor = self.f((pixels.double() * self.scale).float())
+        return scores
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int64", "int16", "bool", "float16", "float64"])
+def test_inputs_may_have_any_type_that_forward_converts(kind: str) -> None:
+    samples = {"pixels": np.abs(SAMPLES["input"] * 100).astype(kind)}
+    network = _Casting()
+    _assert_equal_outputs(network, _export(network, samples), samples)
