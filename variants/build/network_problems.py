@@ -7,7 +7,7 @@ network.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import torch
@@ -18,6 +18,24 @@ from torch.nn.utils import parametrize
 _MAX_NAMES: Final = 3
 """Largest number of names in a sentence."""
 _QUANTIZED: Final = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic")
+_WRAPPERS: Final[Sequence[tuple[Callable[[nn.Module], bool], str, str]]] = (
+    (
+        lambda m: isinstance(m, nn.DataParallel | nn.parallel.DistributedDataParallel),
+        "a wrapper for several GPUs",
+        "return its .module",
+    ),
+    (
+        lambda m: isinstance(m, torch.jit.ScriptModule),
+        "a scripted module",
+        "return the module it was made from",
+    ),
+    (
+        lambda m: "_orig_mod" in dict(m.named_children()),
+        "a network compiled by torch.compile",
+        "return the network itself",
+    ),
+)
+"""What wraps networks: how to recognize it, its description, and what to return instead."""
 _TYPES: Final = {
     torch.float16: "FP16",
     torch.bfloat16: "BF16",
@@ -47,20 +65,8 @@ def name_problems(network: nn.Module, inputs: Iterable[str], outputs: Iterable[s
 
 def _wrapper_problems(network: nn.Module) -> list[str]:
     modules = dict(network.named_modules())
-    for kinds, what, instead in (
-        (
-            (nn.DataParallel, nn.parallel.DistributedDataParallel),
-            "a wrapper for several GPUs",
-            "return its .module",
-        ),
-        ((torch.jit.ScriptModule,), "a scripted module", "return the module it was made from"),
-        (
-            (torch._dynamo.eval_frame.OptimizedModule,),
-            "a network compiled by torch.compile",
-            "return the network itself",
-        ),
-    ):
-        if found := [name for name, module in modules.items() if isinstance(module, kinds)]:
+    for is_wrapper, what, instead in _WRAPPERS:
+        if found := [name for name, module in modules.items() if is_wrapper(module)]:
             return [f"network() has {what}{_where(found)}: {instead}"]
     quantized = [n for n, m in modules.items() if type(m).__module__.startswith(_QUANTIZED)]
     if outer := [n for n in quantized if n.rpartition(".")[0] not in quantized]:
