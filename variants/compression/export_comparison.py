@@ -40,7 +40,16 @@ LARGEST_SIZE: Final = 4096
 """Sizes above this are not compared: ends of ranges beyond it are those of memory."""
 _FEW: Final = 3
 """Samples with which sizes of variable dimensions are compared."""
-_HALF_TYPES: Final = {onnx.TensorProto.FLOAT16: "FP16", onnx.TensorProto.BFLOAT16: "BF16"}
+_HALF: Final = (
+    "remove .half(), .bfloat16() and autocast from it (the steps fp16 and bf16 store weights in 16 "
+    "bits)"
+)
+_OTHER_TYPES: Final = {
+    onnx.TensorProto.FLOAT16: ("FP16", _HALF),
+    onnx.TensorProto.BFLOAT16: ("BF16", _HALF),
+    onnx.TensorProto.DOUBLE: ("FP64", "remove .double(), and convert constants with .float()"),
+}
+"""Types in which onnxruntime lacks operators, or which are too coarse to compare, with a remedy."""
 
 ONNXRUNTIME_ERRORS: Final = (
     onnxruntime.EPFail,
@@ -83,8 +92,7 @@ def require_equal(
         runner = OnnxRunner(model.SerializeToString(), threads=1)
     except ONNXRUNTIME_ERRORS as error:
         raise ValueError(
-            f"onnxruntime cannot run the exported model: {first_line(error)}"
-            f"{_half_hint(model) or _double_hint(model)}"
+            f"onnxruntime cannot run the exported model: {first_line(error)}{_type_hint(model)}"
         ) from error
     equal: dict[str, list[int]] = {}
     for case in _cases(samples, interface.axes, edges):
@@ -166,7 +174,7 @@ def _is_equal(
             raise ValueError(
                 f"the exported model fails for {shapes}: {spec.name!r} differs from torch by "
                 f"{difference:.1e} of its size"
-                f"{_random_hint(network, inputs, expected) or _half_hint(model)}"
+                f"{_random_hint(network, inputs, expected) or _type_hint(model)}"
                 f"{_size_hint(case, equal)}"
             )
     return True
@@ -182,28 +190,18 @@ def _random_hint(
     return "; torch's own outputs differ from call to call: forward must not draw random numbers"
 
 
-def _half_hint(model: onnx.ModelProto) -> str:
-    """Return a hint if the model computes in 16 bits, which no tolerance fits."""
+def _type_hint(model: onnx.ModelProto) -> str:
+    """Return a hint if the model computes in another type than FP32."""
     kinds = {tensor.data_type for tensor in model.graph.initializer} | {
         attribute.i
         for node in model.graph.node
         for attribute in node.attribute
         if attribute.name in ("to", "dtype")
     }
-    for kind, name in _HALF_TYPES.items():
+    for kind, (name, remedy) in _OTHER_TYPES.items():
         if kind in kinds:
-            return (
-                f"; forward computes in {name}: remove .half(), .bfloat16() and autocast from it, "
-                "since variants compute in FP32 (the steps fp16 and bf16 store weights in 16 bits)"
-            )
+            return f"; forward computes in {name}, and variants in FP32: {remedy}"
     return ""
-
-
-def _double_hint(model: onnx.ModelProto) -> str:
-    kinds = {tensor.data_type for tensor in model.graph.initializer}
-    if onnx.TensorProto.DOUBLE not in kinds:
-        return ""
-    return "; forward computes in FP64: convert its constants and buffers with .float()"
 
 
 def _size_hint(case: _Case, equal: Mapping[str, Sequence[int]]) -> str:

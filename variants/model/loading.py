@@ -140,7 +140,8 @@ def describe_interface(network: nn.Module, samples: Samples, axes: Axes) -> Inte
         shapes = ", ".join(f"{n} {a.dtype} {list(a.shape)}" for n, a in sample.items())
         hint = accepted_types(network, sample)
         raise ValueError(
-            f"the network cannot take a sample ({shapes}): {hint or _describe_error(error)}"
+            f"the network cannot take a sample ({shapes}): "
+            f"{hint or _describe_error(error) + _arguments_hint(error)}"
         ) from error
     if problems := [p for number, each in enumerate(full) for p in _output_problems(number, each)]:
         raise ValueError("; ".join(problems))
@@ -152,6 +153,13 @@ def describe_interface(network: nn.Module, samples: Samples, axes: Axes) -> Inte
         for number, (long, short) in enumerate(zip(full, shorter, strict=True))
     )
     return Interface(inputs, output_specs, axes)
+
+
+def _arguments_hint(error: BaseException) -> str:
+    """Return how `forward` is called, if its arguments may be the cause."""
+    if not isinstance(error, TypeError):
+        return ""
+    return "; forward takes a tensor for each input, by position, in the order of datasets()"
 
 
 def _require_axes(samples: Samples, axes: Axes) -> None:

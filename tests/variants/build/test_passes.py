@@ -47,7 +47,8 @@ def test_the_sample_with_an_id_out_of_range_is_named(split: str) -> None:
     part = parts[split]
     ids = part.samples["ids"].copy()
     ids[450, 3] = 20
-    data = Datasets(**(parts | {split: Split({"ids": ids}, part.labels)}))
+    parts[split] = Split({"ids": ids}, part.labels)
+    data = Datasets(parts["train"], parts["validation"], parts["test"])
     message = rf"sample 450 of {split} \(ids int64 \[5\], \d+ to 20\) is not answered: IndexError"
     with pytest.raises(ValueError, match=message):
         run_splits(Words(), data, seconds=60)

@@ -222,13 +222,16 @@ class _Positions(nn.Module):
         return total
 
 
-class _HalfInside(nn.Module):
-    def __init__(self) -> None:
+class _Inside(nn.Module):
+    """Computes in another type than FP32 inside."""
+
+    def __init__(self, kind: torch.dtype) -> None:
         super().__init__()
-        self.f = nn.Linear(tiny.INPUTS, 3)
+        self.f, self.kind = nn.Linear(tiny.INPUTS, 3), kind
 
     def forward(self, features: Tensor) -> Tensor:
-        return (self.f(features).half() * 0.1).float()
+        scores: Tensor = torch.erf(self.f(features).to(self.kind) * 0.3).float()
+        return scores
 
 
 @pytest.mark.parametrize(
@@ -245,9 +248,11 @@ class _HalfInside(nn.Module):
             r"fails for ids \[3, 101\], mask \[3, 101\]: .*; it is right for 1, .*100: .*"
             r"depends on the size of 'tokens'",
         ),
-        (_HalfInside(), SAMPLES, r"differs from torch .*; forward computes in FP16: remove \.half"),
+        (_Inside(torch.float16), SAMPLES, r"differs .*; forward computes in FP16, .*half"),
+        (_Inside(torch.bfloat16), SAMPLES, r"cannot run .*; forward computes in BF16, .*autocast"),
+        (_Inside(torch.float64), SAMPLES, r"cannot run .*; forward computes in FP64, .*\.double"),
     ],
-    ids=["many samples", "seven samples", "long texts", "half precision"],
+    ids=["many samples", "seven samples", "long texts", "fp16", "bf16", "fp64"],
 )  # fmt: skip
 def test_a_model_that_is_right_for_some_sizes_only_is_refused(
     network: nn.Module, samples: Samples, message: str
