@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ import click
 from loadtests.trials.options import FOLDER
 from paretoserve import api
 from paretoserve.commands.options import CATALOG, DEFAULT_CATALOG, DEVICE, PROJECT, THREADS
-from paretoserve.terminal import console, progress_bars
+from paretoserve.terminal import console, errors, progress_bars
 from variants.catalog.device import Device
 
 
@@ -55,15 +56,23 @@ def measure(project: Path, catalog: Path | None, threads: int, device: Device) -
 
 @click.command()
 @PROJECT
-def check(project: Path) -> None:
+@click.option("--debug", is_flag=True, help="Print the traceback of each error to stderr.")
+def check(project: Path, debug: bool) -> None:
     """Check whether PROJECT can be built.
 
-    Print what is missing or wrong, and what would be right. The exit status is 2 if it cannot be
-    built. Warnings do not change the exit status.
+    Print what is missing or wrong, and what would be right. Try every recipe on few samples, and
+    estimate the time of a build. The exit status is 2 if it cannot be built. Warnings do not change
+    the exit status.
     """
     from variants.build.check import check
+    from variants.build.finding import CheckResult
 
-    if not check(project, lambda finding: console.print(finding.line(), soft_wrap=True)):
+    def show(finding: CheckResult) -> None:
+        console.print(finding.line(), soft_wrap=True)
+        if debug and finding.cause is not None:
+            errors.print("".join(traceback.format_exception(finding.cause)), markup=False)
+
+    if not check(project, show):
         sys.exit(2)
 
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import safetensors.torch
 from rich.progress import Progress, TaskID
 
 from variants.build.check import load_checked_project
+from variants.build.passes import run_splits
 from variants.build.runtime_choice import choose_runtime, observe_rows
 from variants.catalog import artifact
 from variants.catalog.catalog import Catalog, Model, ReportCard, Runtime, Variant
@@ -36,6 +37,8 @@ from variants.runtime import plan
 from variants.runtime.onnx import FILE as MODEL_FILE
 
 CATALOG_FILE = "catalog.json"
+_SAMPLES_S: Final = 5.0
+"""Time after which a build runs no further samples through dense before it begins."""
 
 
 class Measure(Protocol):
@@ -86,6 +89,7 @@ def build(
     project, network, datasets = checked.project, checked.network, checked.datasets
     interface, recipes = checked.interface, checked.recipes
     _require_known(project_file, project, only)
+    run_splits(network, datasets, seconds=_SAMPLES_S)
     model = checked.model()
 
     catalog.mkdir(parents=True, exist_ok=True)

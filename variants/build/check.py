@@ -1,7 +1,7 @@
 """Checks whether a project can be built, before any long computation.
 
     project file ─▶ project, recipes, module, network, weights, datasets, answers   (seconds)
-                 ─▶ export, accuracy, overlap of the splits                         (longer)
+                 ─▶ all samples, export, accuracy, overlap, every recipe on few samples (longer)
 
 Each check yields one or more `CheckResult`s, and an error does not stop the independent checks.
 `build` makes the checks of the first row; `paretoserve check` makes all of them.
@@ -10,26 +10,30 @@ Each check yields one or more `CheckResult`s, and an error does not stop the ind
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Final
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from rich.text import Text
 from torch import nn
 
 from variants.build import problems
+from variants.build.answers import FEW, LARGEST, compare_answers
+from variants.build.dry_run import DryRun, describe_seconds, dry_run, measuring_s
+from variants.build.finding import CheckResult, OnResult, Reporter
+from variants.build.network_problems import name_problems, network_problems
+from variants.build.passes import SamplePass, run_splits
 from variants.catalog.catalog import Model
 from variants.catalog.recipe import DENSE, Project
-from variants.compression.export import TOLERANCE, export
+from variants.compression.export import export
+from variants.compression.export_comparison import TOLERANCE
+from variants.compression.quiet import quiet
 from variants.compression.techniques import resolve_all
 from variants.compression.techniques.technique import Technique
-from variants.model.dataset import Datasets, Samples, count, rows
-from variants.model.forward import all_scores
+from variants.model.dataset import Datasets, rows
 from variants.model.loading import (
     describe_interface,
     load_datasets,
@@ -38,36 +42,15 @@ from variants.model.loading import (
     load_path,
     load_weights,
 )
-from variants.model.state import Interface
+from variants.model.state import CompressionState, Interface
 from variants.model.training import predict
-
-T = TypeVar("T")
 
 ACCURACY_SAMPLES: Final = 512
 """Maximum number of validation samples on which the accuracy of dense is checked."""
-_BATCH_SIZE: Final = 4
-"""Samples whose scores are computed in one batch, and then one by one."""
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """The result of one check."""
-
-    subject: str
-    verdict: Literal["ok", "warning", "error"]
-    text: str
-    """For an error: what is wrong, and what would be right."""
-
-    def line(self) -> Text:
-        """Return the result as a coloured line with a mark for the verdict."""
-        mark, style = _MARKS[self.verdict]
-        return Text.assemble((f"{mark} {self.verdict:7} ", style), f"{self.subject}: {self.text}")
-
-
-_MARKS: Final = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
-
-OnResult: TypeAlias = Callable[[CheckResult], None]
-"""Called with each result as soon as it is known."""
+SAMPLES_S: Final = 20.0
+"""Time after which no further samples are run."""
+RECIPES_S: Final = 60.0
+"""Time after which no further recipe is tried."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +84,7 @@ def load_checked_project(project_file: Path) -> CheckedProject:
     Raises `ValueError` with one line for each error.
     """
     results: list[CheckResult] = []
-    checked = _load(project_file, _Reporter(results.append))
+    checked = _load(project_file, Reporter(results.append))
     errors = [result.text for result in results if result.verdict == "error"]
     if checked is None or errors:
         raise ValueError("\n".join(errors))
@@ -116,47 +99,20 @@ def check(project_file: Path, on_result: OnResult) -> bool:
         results.append(result)
         on_result(result)
 
-    reporter = _Reporter(collect)
+    reporter = Reporter(collect)
     checked = _load(project_file, reporter)
     if checked is not None:
-        _check_export(checked, reporter)
-        _check_accuracy(checked, reporter)
-        _check_overlap(checked.datasets, reporter)
+        speed = _check_samples(checked, reporter)
+        is_exported = _check_export(checked, reporter)
+        if speed is not None:
+            reporter.attempt("accuracy", partial(_check_accuracy, checked, reporter))
+        reporter.attempt("overlap", partial(_check_overlap, checked.datasets, reporter))
+        if speed is not None and is_exported:
+            _try_recipes(checked, speed, reporter)
     return all(result.verdict != "error" for result in results)
 
 
-@dataclass(frozen=True)
-class _Reporter:
-    """Reports results of each verdict."""
-
-    on_result: OnResult
-
-    def ok(self, subject: str, text: str) -> None:
-        self.on_result(CheckResult(subject, "ok", text))
-
-    def warnings(self, subject: str, texts: Iterable[str]) -> None:
-        for text in texts:
-            self.on_result(CheckResult(subject, "warning", text))
-
-    def errors(self, subject: str, texts: Iterable[str]) -> None:
-        for text in texts:
-            self.on_result(CheckResult(subject, "error", text))
-
-    def attempt(self, subject: str, make: Callable[[], T]) -> T | None:
-        """Return the result of `make`, or report its error and return None.
-
-        `make` runs code of the user, which may raise any exception.
-        """
-        try:
-            return make()
-        except ValueError as error:
-            self.errors(subject, [str(error)])
-        except Exception as error:
-            self.errors(subject, [f"{type(error).__name__}: {error}"])
-        return None
-
-
-def _load(project_file: Path, reporter: _Reporter) -> CheckedProject | None:
+def _load(project_file: Path, reporter: Reporter) -> CheckedProject | None:
     """Load a project and make the quick checks; return None if it cannot be built."""
     project = reporter.attempt("project", partial(Project.load, project_file))
     if project is None:
@@ -182,7 +138,7 @@ def _load(project_file: Path, reporter: _Reporter) -> CheckedProject | None:
 
 
 def _resolve_recipes(
-    project_file: Path, project: Project, reporter: _Reporter
+    project_file: Path, project: Project, reporter: Reporter
 ) -> dict[str, tuple[Technique, ...]] | None:
     resolved = {}
     for name in sorted(project.recipes, key=lambda name: name != DENSE):
@@ -197,26 +153,28 @@ def _resolve_recipes(
     return resolved if len(resolved) == len(project.recipes) else None
 
 
-def _load_network(module: str, reporter: _Reporter) -> nn.Module | None:
+def _load_network(module: str, reporter: Reporter) -> nn.Module | None:
     network = reporter.attempt("network()", partial(load_network, f"{module}:network"))
     if network is None:
         return None
-    errors = problems.network_problems(network)
-    reporter.errors("network()", errors)
-    if errors:
+    errors = reporter.attempt("network()", partial(network_problems, network))
+    reporter.errors("network()", errors or ())
+    if errors != []:
         return None
     parameters = sum(parameter.numel() for parameter in network.parameters())
     reporter.ok("network()", f"{type(network).__name__} of {parameters:,} parameters")
     return network
 
 
-def _load_weights(network: nn.Module, weights: Path, reporter: _Reporter) -> bool:
+def _load_weights(network: nn.Module, weights: Path, reporter: Reporter) -> bool:
     """Load the weights into the network; return whether that succeeded and all are finite."""
 
     def load() -> bool:
         load_weights(network, weights)
+        parameters = dict(network.named_parameters())
         for name, tensor in network.state_dict().items():
-            if not tensor.isfinite().all():
+            # A buffer may hold infinities, as the mask of causal attention does.
+            if not (tensor.isfinite() if name in parameters else ~tensor.isnan()).all():
                 raise ValueError(f"{weights}: {name} contains NaN or infinity")
         return True
 
@@ -226,65 +184,67 @@ def _load_weights(network: nn.Module, weights: Path, reporter: _Reporter) -> boo
     return is_loaded
 
 
-def _load_datasets(module: str, reporter: _Reporter) -> Datasets | None:
+def _load_datasets(module: str, reporter: Reporter) -> Datasets | None:
     datasets = reporter.attempt("datasets()", partial(load_datasets, f"{module}:datasets"))
     if datasets is None:
         return None
-    errors = problems.data_problems(datasets)
-    reporter.errors("datasets()", errors)
-    if errors:
+    errors = reporter.attempt("datasets()", partial(problems.data_problems, datasets))
+    reporter.errors("datasets()", errors or ())
+    if errors != []:
         return None
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in problems.splits(datasets))
     reporter.ok("datasets()", sizes)
     return datasets
 
 
-def _check_answers(network: nn.Module, datasets: Datasets, reporter: _Reporter) -> Interface | None:
+def _check_answers(network: nn.Module, datasets: Datasets, reporter: Reporter) -> Interface | None:
     """Run the network on a few samples; return its inputs and outputs, or None on an error."""
-    samples = rows(datasets.validation.samples, slice(0, _BATCH_SIZE))
+    samples = rows(datasets.validation.samples, slice(0, LARGEST))
+    few = rows(samples, slice(0, FEW))
     interface = reporter.attempt(
-        "answers", partial(describe_interface, network, samples, datasets.axes)
+        "answers", partial(describe_interface, network, few, datasets.axes)
     )
     if interface is None:
         return None
-    scores = reporter.attempt("answers", partial(_compute_scores, network, samples))
+    names = [[spec.name for spec in specs] for specs in (interface.inputs, interface.outputs)]
+    reporter.errors("answers", errors := name_problems(network, *names))
+    scores = reporter.attempt("answers", partial(compare_answers, network, samples, interface))
     if scores is None:
         return None
-    together, alone = scores
-    errors = problems.score_problems(together, alone)
-    errors = errors or problems.label_problems(datasets, together.shape[1])
-    reporter.errors("answers", errors)
+    errors += (wrong := problems.label_problems(datasets, scores.shape[1]))
+    reporter.errors("answers", wrong)
     if errors:
         return None
     shapes = (
         f"{spec.name} {spec.datatype} {list(spec.shape)}"
         for spec in (*interface.inputs, *interface.outputs)
     )
-    reporter.ok("answers", f"{', '.join(shapes)}; {together.shape[1]} classes")
+    reporter.ok("answers", f"{', '.join(shapes)}; {scores.shape[1]} classes")
     return interface
 
 
-def _compute_scores(network: nn.Module, samples: Samples) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the scores of the samples, computed in one batch and then one by one."""
-    one_by_one = (rows(samples, slice(number, number + 1)) for number in range(count(samples)))
-    alone = torch.cat([all_scores(network, sample) for sample in one_by_one])
-    try:
-        return all_scores(network, samples).numpy(), alone.numpy()
-    except (RuntimeError, IndexError) as error:
-        raise ValueError(
-            f"the network accepts one sample, but not a batch of {count(samples)}: {error}; the "
-            f"first dimension of every input must be the batch"
-        ) from error
+def _check_samples(checked: CheckedProject, reporter: Reporter) -> SamplePass | None:
+    """Run dense over all samples; return how long that takes, or None on an error."""
+    run = partial(run_splits, checked.network, checked.datasets, seconds=SAMPLES_S)
+    if (done := reporter.attempt("samples", run)) is not None:
+        reporter.ok("samples", done.describe())
+    return done
 
 
-def _check_export(checked: CheckedProject, reporter: _Reporter) -> None:
+def _check_export(checked: CheckedProject, reporter: Reporter) -> bool:
     samples = checked.datasets.validation.samples
     make = partial(export, checked.network, samples, checked.interface)
-    if reporter.attempt("export", make) is not None:
-        reporter.ok("export", f"the outputs of ONNX are equal to torch's, to {TOLERANCE:.0e}")
+    is_exported = reporter.attempt("export", make) is not None
+    if is_exported:
+        reporter.ok(
+            "export",
+            f"the outputs of ONNX are equal to torch's, to {TOLERANCE:.0e}, for 1 to {LARGEST} "
+            f"samples",
+        )
+    return is_exported
 
 
-def _check_accuracy(checked: CheckedProject, reporter: _Reporter) -> None:
+def _check_accuracy(checked: CheckedProject, reporter: Reporter) -> None:
     validation = checked.datasets.validation
     number = min(ACCURACY_SAMPLES, len(validation))
     part = validation.take(np.random.default_rng(0).permutation(len(validation))[:number])
@@ -296,8 +256,37 @@ def _check_accuracy(checked: CheckedProject, reporter: _Reporter) -> None:
         reporter.ok("accuracy", f"{share:.1%} of {number} validation samples")
 
 
-def _check_overlap(datasets: Datasets, reporter: _Reporter) -> None:
+def _check_overlap(datasets: Datasets, reporter: Reporter) -> None:
     warnings = problems.overlap_warnings(datasets)
     reporter.warnings("overlap", warnings)
     if not warnings:
         reporter.ok("overlap", "no test sample is in another split")
+
+
+def _try_recipes(checked: CheckedProject, speed: SamplePass, reporter: Reporter) -> None:
+    """Try every recipe on few samples, and estimate the time of a build."""
+    dense = CompressionState(checked.network, checked.interface, dense=checked.network)
+    runs: dict[str, DryRun] = {}
+    started = time.perf_counter()
+    for name, techniques in checked.recipes.items():
+        subject = f"dry run {name}"
+        if time.perf_counter() - started > RECIPES_S:
+            reporter.warnings(subject, [f"not tried: the others took {RECIPES_S:.0f} s"])
+            continue
+        with quiet():
+            run = reporter.attempt(
+                subject, partial(dry_run, dense, techniques, checked.datasets, speed)
+            )
+        if run is not None:
+            runs[name] = run
+            tried = f" on {run.samples:,} samples" if run.samples else ""
+            reporter.ok(subject, f"works{tried}, in {describe_seconds(run.seconds)}")
+    if len(runs) == len(checked.recipes):
+        steps_s = sum(run.whole_s for run in runs.values())
+        measured_s = measuring_s(runs, checked.datasets, speed)
+        reporter.ok(
+            "build",
+            f"takes about {describe_seconds(steps_s + measured_s)} on this machine: "
+            f"{describe_seconds(steps_s)} to make the variants, {describe_seconds(measured_s)} to "
+            f"measure them",
+        )

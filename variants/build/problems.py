@@ -1,4 +1,4 @@
-"""Problems of networks, datasets and scores that a user provides, as sentences.
+"""Problems of datasets and predictions that a user provides, as sentences.
 
 Each function returns a list of sentences, which is empty if there is no problem. All functions are
 pure.
@@ -6,22 +6,16 @@ pure.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
-from torch.nn.utils import parametrize
 
-from variants.catalog.datatype import DATATYPE
+from variants.catalog.datatype import DATATYPE, NUMPY
 from variants.measurement.evaluation import accuracy
 from variants.model.dataset import Datasets, Samples, Split
-
-MAX_SCORE_CHANGE: Final = 1e-3
-"""Largest change of a score with its batch, relative to the largest score (FP32 rounding)."""
 
 
 def splits(datasets: Datasets) -> Iterator[tuple[str, Split]]:
@@ -29,24 +23,6 @@ def splits(datasets: Datasets) -> Iterator[tuple[str, Split]]:
     yield "train", datasets.train
     yield "validation", datasets.validation
     yield "test", datasets.test
-
-
-def network_problems(network: nn.Module) -> list[str]:
-    """Check that the network's weights can be changed and that the network can be copied."""
-    if computed := [name for name, module in network.named_modules() if _computes_weights(module)]:
-        return [
-            f"network() has layers that compute their weights from others: {', '.join(computed)}; "
-            f"call remove_parametrizations (or remove_weight_norm) in network(), and save the "
-            f"plain weights"
-        ]
-    try:
-        copy.deepcopy(network)
-    except Exception as error:  # code of the user may raise any exception
-        return [
-            f"the network cannot be copied ({error}), and techniques change copies of it; its "
-            f"modules may hold parameters, buffers and plain values, but no computed tensors"
-        ]
-    return []
 
 
 def data_problems(datasets: Datasets) -> list[str]:
@@ -81,30 +57,6 @@ def overlap_warnings(datasets: Datasets) -> list[str]:
     ]
 
 
-def score_problems(together: NDArray[Any], alone: NDArray[Any]) -> list[str]:
-    """Check the scores `[n, classes]` of a few samples, computed in one batch and one by one."""
-    if together.ndim != 2 or len(together) != len(alone) or together.shape[1] < 2:
-        return [
-            f"the network's first output must be scores [n, classes], a row for each of "
-            f"{len(alone)} samples, got {list(together.shape)}"
-        ]
-    if together.dtype.kind != "f":
-        return [
-            f"the network's first output must be floating-point scores, got {together.dtype}: "
-            f"return the scores before any argmax"
-        ]
-    if not np.isfinite(together).all():
-        return ["the network's scores contain NaN or infinity"]
-    change = float(np.abs(together - alone).max()) / (float(np.abs(alone).max()) or 1.0)
-    if not change <= MAX_SCORE_CHANGE:  # NaN too
-        return [
-            f"the scores of a sample change by {change:.1e} of their size with the batch it is "
-            f"in, or from call to call: in evaluation mode, the network must not be random and "
-            f"must not mix samples"
-        ]
-    return []
-
-
 def accuracy_warnings(predictions: NDArray[np.int64], labels: NDArray[np.int64]) -> list[str]:
     """Check that a network is better than always predicting the commonest class, at 95 %."""
     share, commonest = accuracy(predictions, labels), np.bincount(labels).argmax()
@@ -118,17 +70,16 @@ def accuracy_warnings(predictions: NDArray[np.int64], labels: NDArray[np.int64])
     ]
 
 
-def _computes_weights(module: nn.Module) -> bool:
-    """Return whether torch computes a weight in each call, as with old or new weight_norm."""
-    hooks = module._forward_pre_hooks.values()
-    return parametrize.is_parametrized(module) or any(
-        type(hook).__module__.startswith("torch.nn.utils.") for hook in hooks
-    )
-
-
 def _array_problems(where: str, array: NDArray[Any]) -> list[str]:
+    if array.dtype.kind == "c":
+        return [f"{where} is {array.dtype}: inputs must be real; pass real and imaginary parts"]
+    if array.dtype == NUMPY["BF16"]:
+        return [f"{where} is bfloat16, which torch cannot read from numpy: convert it to float32"]
     if array.dtype not in DATATYPE or array.dtype.kind == "O":
-        return [f"{where} is {array.dtype}: inputs must be numbers, such as float32 or int64"]
+        return [
+            f"{where} is {array.dtype}: inputs must be numbers, such as float32 or int64, in the "
+            f"byte order of the processor"
+        ]
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return []
     bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from variants.catalog.device import Device, is_gpu
 from variants.catalog.kernels import KernelTable
-from variants.compression.export import TOLERANCE, export_state, relative_difference
+from variants.compression.export import export_state
+from variants.compression.export_comparison import TOLERANCE, relative_difference
 from variants.compression.sparsity.layers import computes_linear
 from variants.model.dataset import Samples, count, rows
 from variants.model.forward import outputs, tensors
@@ -104,6 +105,20 @@ def choose_runtime(
     return _as_graph(state, (*notes, f"served as an ONNX graph: {_describe(table)}, {ratio}"))
 
 
+def require_equal_kernels(state: CompressionState, samples: Samples) -> bool:
+    """Compare the packed layers with the network, untimed; return whether any can be packed.
+
+    Raises `ValueError` if the kernels and the network disagree on the outputs for the samples.
+    """
+    observed = observe_rows(state.network, state.packed, samples)
+    if observed:
+        exact = replace(state, packed=frozenset(observed), quantized=frozenset(), graph=None)
+        threads = torch.get_num_threads()
+        runner = _with_kernels(exact, observed, threads, seconds=0, batch_sizes=(1,))[0]
+        _require_equal(exact, runner, samples)
+    return bool(observed)
+
+
 def observe_rows(network: nn.Module, names: Collection[str], samples: Samples) -> dict[str, int]:
     """Return the rows per sample of the Linear layers with these names, for the first samples.
 
@@ -114,20 +129,20 @@ def observe_rows(network: nn.Module, names: Collection[str], samples: Samples) -
     observed: dict[str, int] = {}
 
     def observer(name: str) -> Callable[..., None]:
-        def observe(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            features = arguments[0]
+        def observe(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            features: Tensor = args[0] if args else kwargs["input"]
             number = features.numel() // max(1, features.shape[-1]) // _OBSERVED_SAMPLES
             observed[name] = max(1, number)
 
         return observe
 
     hooks = [
-        network.get_submodule(name).register_forward_pre_hook(observer(name))
+        network.get_submodule(name).register_forward_pre_hook(observer(name), with_kwargs=True)
         for name in sorted(names)
     ]
     try:
         with torch.inference_mode():
-            network.eval()(*tensors(few))
+            outputs(network.eval(), tensors(few))
     finally:
         for hook in hooks:
             hook.remove()

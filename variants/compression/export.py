@@ -6,30 +6,27 @@ removed, so that equal networks give equal bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any, Final
 
-import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime
 from torch import nn
 
+from variants.compression.export_comparison import BATCH, LARGEST_SIZE, Sizes, require_equal
 from variants.compression.quiet import quiet
-from variants.model.dataset import Samples, rows, shortened
-from variants.model.forward import outputs, tensors
+from variants.model.dataset import Samples, rows
+from variants.model.fast_path import without_fast_path
+from variants.model.forward import tensors
 from variants.model.state import CompressionState, Interface
-from variants.runtime.onnx import OnnxRunner
 
-TOLERANCE = 1e-4
-"""Largest difference of an output from torch's, relative to the largest output (FP32 rounding)."""
-_CHECKED_SAMPLES: Final = 16
-"""Number of samples whose outputs are checked."""
-_ONNXRUNTIME_ERRORS: Final = (
-    onnxruntime.Fail,
-    onnxruntime.InvalidArgument,
-    onnxruntime.RuntimeException,
-)
+_EXPORTED_SAMPLES: Final = 16
+"""Number of samples in the call that is recorded."""
+_TRIED_SIZES: Final = 256
+"""Sizes up to this are tried in the conditions of the exported path."""
+_MOST_VIOLATIONS: Final = 2
+"""Sizes to compare for each of these conditions."""
 _LOCATION_HEADER: Final = "The following call raised this error:"
 """Line of torch's message that precedes the file and the source line."""
 
@@ -44,20 +41,19 @@ def export_state(state: CompressionState, samples: Samples) -> onnx.ModelProto:
 def export(network: nn.Module, samples: Samples, interface: Interface) -> onnx.ModelProto:
     """Export a network and check onnxruntime's outputs for `samples` against torch's.
 
-    The check runs a batch of samples, and then the first sample alone with its variable dimensions
-    halved. Raises `ValueError` if the network cannot be exported or if an output differs by more
-    than `TOLERANCE`.
+    The check runs several numbers of samples and several sizes of variable dimensions (see
+    `require_equal`). Raises `ValueError` if the network cannot be exported or if an output differs
+    by more than `TOLERANCE`.
     """
     network.eval()
-    checked = rows(samples, slice(0, _CHECKED_SAMPLES))
     try:
-        with quiet():
+        with quiet(), without_fast_path():
             program = torch.onnx.export(
                 network,
-                tensors(checked),
+                tensors(rows(samples, slice(0, _EXPORTED_SAMPLES))),
                 dynamo=True,
                 dynamic_shapes=tuple(
-                    {0: "batch", **interface.axes.get(spec.name, {})} for spec in interface.inputs
+                    _dimensions(spec.name, interface) for spec in interface.inputs
                 ),
                 input_names=[spec.name for spec in interface.inputs],
                 output_names=[spec.name for spec in interface.outputs],
@@ -66,40 +62,71 @@ def export(network: nn.Module, samples: Samples, interface: Interface) -> onnx.M
     except torch.onnx.OnnxExporterError as error:
         raise ValueError(f"the model cannot be exported to ONNX: {_root_cause(error)}") from error
     assert program is not None  # only the older exporter returns None
+    _rename_inner_values(program.model.graph, interface)
     model = _strip_metadata(program.model_proto)
-    runner = OnnxRunner(model.SerializeToString(), threads=1)
-    for inputs in (checked, shortened(rows(checked, slice(0, 1)), interface.axes)):
-        try:
-            _require_equal(network, runner, inputs, interface)
-        except (ValueError, *_ONNXRUNTIME_ERRORS) as error:
-            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
-            raise ValueError(f"the exported model fails for {shapes}: {error}") from error
+    require_equal(network, model, samples, interface, _edges(program.exported_program, interface))
     return model
 
 
-def _require_equal(
-    network: nn.Module, runner: OnnxRunner, inputs: Samples, interface: Interface
-) -> None:
-    with torch.inference_mode():
-        expected = outputs(network, tensors(inputs))
-    actual = runner(inputs)
-    for spec, tensor in zip(interface.outputs, expected, strict=True):
-        difference = relative_difference(actual[spec.name], tensor.numpy())
-        if not difference <= TOLERANCE:  # NaN too
-            raise ValueError(f"{spec.name!r} differs from torch by {difference:.1e} of its size")
+def _dimensions(name: str, interface: Interface) -> dict[int, str]:
+    """Return the names of the variable dimensions of an input."""
+    return {0: BATCH, **interface.axes.get(name, {})}
 
 
-def relative_difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Return the largest difference, relative to the largest finite value.
+def _rename_inner_values(graph: Any, interface: Interface) -> None:
+    """Give values inside a graph (of onnx_ir) other names than its inputs and outputs have.
 
-    Equal infinities do not differ, nor do two NaN. The difference of different shapes is infinite.
+    An input may have any name, such as `linear`, which the exporter also gives to values.
     """
-    if actual.shape != expected.shape:
-        return np.inf
-    actual, expected = actual.astype(np.float64), expected.astype(np.float64)
-    differ = ~((actual == expected) | (np.isnan(actual) & np.isnan(expected)))
-    largest = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
-    return float(np.abs(actual[differ] - expected[differ]).max(initial=0.0) / (largest or 1.0))
+    ends = {id(value) for value in (*graph.inputs, *graph.outputs)}
+    inner = [value for value in _values(graph) if id(value) not in ends]
+    reserved = {spec.name for spec in (*interface.inputs, *interface.outputs)}
+    taken = reserved | {value.name for value in inner}
+    for value in inner:
+        if value.name in reserved:
+            number = next(n for n in range(len(taken) + 1) if f"{value.name}_{n}" not in taken)
+            value.name = f"{value.name}_{number}"
+            taken.add(value.name)
+
+
+def _values(graph: Any) -> Iterator[Any]:
+    yield from graph.initializers.values()
+    for node in graph.all_nodes():
+        yield from node.outputs
+
+
+def _edges(program: Any, interface: Interface) -> Sizes:
+    """Return the sizes at the ends of the range in which the exported path holds, and outside.
+
+    `program` is a `torch.export.ExportedProgram`. Its shapes know ranges of sizes, and other
+    conditions on them, as symbolic expressions.
+    """
+    values = {
+        node.name: node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")
+    }
+    edges: dict[str, list[int]] = {}
+    for key, spec in zip(program.graph_signature.user_inputs, interface.inputs, strict=True):
+        for axis, name in _dimensions(spec.name, interface).items():
+            size = values[key].shape[axis]
+            if name in edges or not isinstance(size, torch.SymInt):
+                continue
+            symbol, shapes = size.node.expr, size.node.shape_env
+            found = edges[name] = []
+            if (limits := program.range_constraints.get(symbol)) is not None:
+                ends = (limits.lower - 1, limits.lower, limits.upper, limits.upper + 1)
+                found += [int(end) for end in ends if 1 <= end <= LARGEST_SIZE]
+            asserts = chain.from_iterable(shapes.deferred_runtime_asserts.values())
+            for condition in dict.fromkeys(each.expr for each in asserts):
+                if condition.free_symbols == {symbol}:
+                    found += islice(_violations(condition, symbol), _MOST_VIOLATIONS)
+    return {name: tuple(sizes) for name, sizes in edges.items()}
+
+
+def _violations(condition: Any, symbol: Any) -> Iterator[int]:
+    """Yield the sizes for which a condition (of sympy) does not hold."""
+    for size in range(1, _TRIED_SIZES + 1):
+        if condition.subs(symbol, size) == False:  # noqa: E712  # sympy's false is no bool
+            yield size
 
 
 def _root_cause(error: BaseException) -> str:

@@ -67,7 +67,8 @@ class ProcessRequest(Record):
     kernels: KernelTable | None
     batch_sizes: tuple[int, ...]
     samples: Path
-    """An `.npz` file with samples for the largest batch."""
+    """An `.npz` file with samples for the largest batch, in the order of the model's inputs. Their
+    names are not in it, since an input may have any name."""
 
 
 class ProcessMeasurement(Record):
@@ -102,8 +103,8 @@ def measure_footprint(
     indices = np.arange(max(batch_sizes)) % count(samples)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "samples.npz"
-        selected: dict[str, Any] = rows(samples, indices)
-        np.savez(file, **selected)
+        selected = rows(samples, indices)
+        np.savez(file, *selected.values())
         request = ProcessRequest(
             catalog=catalog.absolute(),
             model=model,
@@ -133,7 +134,9 @@ def measure_this_process(request: ProcessRequest) -> ProcessMeasurement:
     """Load and run the variant in this process, and measure load time and memory."""
     _import_libraries(request)
     with np.load(request.samples) as file:
-        samples: dict[str, NDArray[Any]] = dict(file)
+        arrays = [file[f"arr_{number}"] for number in range(len(file.files))]
+    names = [spec.name for spec in request.model.inputs]
+    samples: dict[str, NDArray[Any]] = dict(zip(names, arrays, strict=True))
     gc.collect()
     has_peak = _reset_peak()
     process = psutil.Process()

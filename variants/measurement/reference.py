@@ -53,4 +53,4 @@ def _load_torch(
 ) -> Runner:
     network = load_network(model.factory)
     network.load_state_dict(safetensors.torch.load(artifact.read(folder, weights)))
-    return TorchRunner(network, model, threads=threads, device=device)
+    return TorchRunner(network, model, threads=threads, device=device, fast_path=True)

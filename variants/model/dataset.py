@@ -45,6 +45,17 @@ def shortened(samples: Samples, axes: Axes) -> dict[str, NDArray[Any]]:
     return short
 
 
+def resized(samples: Samples, axes: Axes, name: str, size: int) -> dict[str, NDArray[Any]]:
+    """Return the samples with every dimension of this name cut to `size`, or repeated up to it."""
+    result = dict(samples)
+    for key, named in axes.items():
+        for axis, other in named.items():
+            if other == name:
+                indices = np.arange(size) % max(1, result[key].shape[axis])
+                result[key] = np.take(result[key], indices, axis=axis)
+    return result
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """Samples, `[n, ...]` for each input, and their classes, INT64 `[n]`."""
@@ -55,6 +66,9 @@ class Split:
     def __post_init__(self) -> None:
         if not isinstance(self.samples, Mapping) or not self.samples:
             raise ValueError('samples must map input names to arrays, as in {"input": images}')
+        for what, array in (("labels", self.labels), *self.samples.items()):
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"{what} must be a numpy array, got {type(array).__name__}")
         if self.labels.dtype != np.int64 or self.labels.ndim != 1:
             raise ValueError(
                 f"labels must be INT64 [n], got {self.labels.dtype} {list(self.labels.shape)}"

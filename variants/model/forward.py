@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from variants.model.dataset import Samples, count, rows
+from variants.model.fast_path import without_fast_path
 
 BATCH: int = 512
 """Samples per forward pass."""
@@ -25,16 +27,30 @@ def tensors(samples: Samples) -> tuple[Tensor, ...]:
 def outputs(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Apply the network and return its outputs. The first output holds the scores.
 
-    Raises `ValueError` if the network returns anything but a tensor or a sequence of tensors.
+    Every layer is called (see `without_fast_path`), so that hooks observe it. Raises `ValueError`
+    if the network returns anything but a tensor or a sequence of tensors.
     """
-    returned = network(*inputs)
+    with without_fast_path():
+        returned = network(*inputs)
     result = (returned,) if isinstance(returned, Tensor) else returned
-    if not isinstance(result, tuple | list) or not all(isinstance(item, Tensor) for item in result):
-        raise ValueError(
-            f"a network must return a tensor of scores, or a tuple of tensors with the scores "
-            f"first, got {type(returned).__name__}"
-        )
-    return tuple(result)
+    if isinstance(result, tuple | list) and result and all(isinstance(r, Tensor) for r in result):
+        return tuple(result)
+    raise ValueError(
+        f"a network must return a tensor of scores, or a tuple of tensors with the scores first, "
+        f"got {_describe_returned(returned)}; return a network from network() whose forward "
+        f"selects them"
+    )
+
+
+def _describe_returned(returned: object) -> str:
+    kind = type(returned).__name__
+    if isinstance(returned, Mapping):
+        return f"{kind} with the keys {', '.join(map(str, returned))}"
+    if is_dataclass(returned):
+        return f"{kind} with the fields {', '.join(each.name for each in fields(returned))}"
+    if isinstance(returned, tuple | list):
+        return f"{kind} of {', '.join(type(item).__name__ for item in returned) or 'nothing'}"
+    return kind
 
 
 def scores(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:

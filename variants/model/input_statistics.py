@@ -15,7 +15,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from variants.model.dataset import Samples, count
-from variants.model.forward import BATCH, batches
+from variants.model.forward import BATCH, batches, outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ def measure_input_statistics(
         with torch.inference_mode():
             total = -(-count(samples) // BATCH)
             for batch in progress.track(batches(samples), total, description="inputs"):
-                network.eval()(*batch)
+                outputs(network.eval(), batch)
     finally:
         for hook in hooks:
             hook.remove()

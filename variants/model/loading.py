@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -29,14 +29,15 @@ from variants.catalog.catalog import TensorSpec
 from variants.catalog.datatype import DATATYPE
 from variants.model.dataset import Axes, Datasets, Samples, rows, shortened
 from variants.model.forward import outputs, tensors
+from variants.model.input_types import accepted_types
 from variants.model.state import Interface
+from variants.model.state_dict import mismatches
 
 T = TypeVar("T")
 
 _PACKAGE_FOLDER = str(Path(__file__).parents[1])
+_OUTPUT_TYPES = {torch.float32, torch.float64}
 _IMPORT_PATH_HINT = "write an import path with dots and without `.py`: examples.my.model"
-_MAX_NAMES = 3
-"""Largest number of tensor names in an error message."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +98,7 @@ def load_module(name: str) -> ModuleType:
         raise ValueError(
             f"cannot import {name}: {error}; searched the installed packages and {here}{hint}"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"cannot import {name}: {_describe_error(error)}") from error
 
 
@@ -117,7 +118,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
             f"{path} is not a safetensors file ({error}); write one with "
             f"safetensors.torch.save_file(variants.runtime.plan.storable_tensors(network), path)"
         ) from error
-    if problems := _mismatches(network.state_dict(), stored):
+    if problems := mismatches(network.state_dict(), stored):
         raise ValueError(f"{path} does not fit the network: {'; '.join(problems)}")
     network.load_state_dict(stored)
 
@@ -135,19 +136,30 @@ def describe_interface(network: nn.Module, samples: Samples, axes: Axes) -> Inte
     try:
         full = _outputs(network, sample)
         shorter = _outputs(network, shortened(sample, axes))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         shapes = ", ".join(f"{n} {a.dtype} {list(a.shape)}" for n, a in sample.items())
+        hint = accepted_types(network, sample)
         raise ValueError(
-            f"the network cannot take a sample ({shapes}): {_describe_error(error)}"
+            f"the network cannot take a sample ({shapes}): "
+            f"{hint or _describe_error(error) + _arguments_hint(error)}"
         ) from error
+    if problems := [p for number, each in enumerate(full) for p in _output_problems(number, each)]:
+        raise ValueError("; ".join(problems))
     inputs = tuple(
         _spec(name, array, frozenset(axes.get(name, {}))) for name, array in samples.items()
     )
     output_specs = tuple(
-        _spec("logits" if number == 0 else f"output_{number}", long, _changed(long, short))
+        _spec(_output_name(number), long.detach().numpy(), _changed(long, short))
         for number, (long, short) in enumerate(zip(full, shorter, strict=True))
     )
     return Interface(inputs, output_specs, axes)
+
+
+def _arguments_hint(error: BaseException) -> str:
+    """Return how `forward` is called, if its arguments may be the cause."""
+    if not isinstance(error, TypeError):
+        return ""
+    return "; forward takes a tensor for each input, by position, in the order of datasets()"
 
 
 def _require_axes(samples: Samples, axes: Axes) -> None:
@@ -164,12 +176,24 @@ def _require_axes(samples: Samples, axes: Axes) -> None:
                 )
 
 
-def _outputs(network: nn.Module, samples: Samples) -> list[NDArray[Any]]:
+def _outputs(network: nn.Module, samples: Samples) -> tuple[Tensor, ...]:
     with torch.inference_mode():
-        return [output.numpy() for output in outputs(network.eval(), tensors(samples))]
+        return outputs(network.eval(), tensors(samples))
 
 
-def _changed(first: NDArray[Any], second: NDArray[Any]) -> frozenset[int]:
+def _output_name(number: int) -> str:
+    return "logits" if number == 0 else f"output_{number}"
+
+
+def _output_problems(number: int, output: Tensor) -> list[str]:
+    """Return what keeps an output from being served: numbers that are neither FP32 nor FP64."""
+    if output.dtype in _OUTPUT_TYPES or not (output.is_floating_point() or output.is_complex()):
+        return []
+    kind = str(output.dtype).removeprefix("torch.")
+    return [f"the network returns {_output_name(number)!r} as {kind}: return it with .float()"]
+
+
+def _changed(first: Tensor, second: Tensor) -> frozenset[int]:
     return frozenset(axis for axis in range(first.ndim) if first.shape[axis] != second.shape[axis])
 
 
@@ -188,14 +212,14 @@ def _call(reference: str, kind: type[T], expected: str) -> T:
     call = f"{reference.replace(':', '.')}()"
     try:
         returned = function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{call} failed: {_describe_error(error)}") from error
     if not isinstance(returned, kind):
         raise ValueError(f"{call} must return {expected}, got {type(returned).__name__}")
     return returned
 
 
-def _describe_error(error: Exception) -> str:
+def _describe_error(error: BaseException) -> str:
     """Describe an error in user code, with its location. A ValueError keeps its own message."""
     if isinstance(error, ValueError):
         return str(error)
@@ -206,23 +230,3 @@ def _describe_error(error: Exception) -> str:
         and "site-packages" not in frame.filename
     ]
     return f"{type(error).__name__}: {error}{places[-1] if places else ''}"
-
-
-def _mismatches(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> list[str]:
-    problems = []
-    if missing := [name for name in expected if name not in stored]:
-        problems.append(f"it lacks {_list(missing)}")
-    if unknown := [name for name in stored if name not in expected]:
-        problems.append(f"the network has no {_list(unknown)}")
-    if reshaped := [
-        f"{name} {list(stored[name].shape)} where the network has {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in stored and stored[name].shape != tensor.shape
-    ]:
-        problems.append(f"it has {_list(reshaped)}")
-    return problems
-
-
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more

@@ -5,6 +5,7 @@ plan and weights ─▶ rebuilt network ─▶ sparse layers replaced by kernels
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from variants.catalog.datatype import NUMPY
 from variants.catalog.device import Device, is_gpu
 from variants.catalog.hardware import hardware
 from variants.catalog.kernels import KernelTable
+from variants.model.fast_path import without_fast_path
 from variants.model.loading import load_network
 from variants.model.state import Interface
 from variants.runtime.gpu.device import require_cuda
@@ -47,12 +49,17 @@ class TorchRunner:
         *,
         threads: int,
         device: Device = "cpu",
+        fast_path: bool = False,
     ) -> None:
-        """Move the network to the device; raises `ValueError` if torch cannot use it."""
+        """Move the network to the device; raises `ValueError` if torch cannot use it.
+
+        With `fast_path`, torch may bypass the layers of transformers; see `without_fast_path`.
+        """
         torch.set_num_threads(threads)
         self._is_on_gpu = is_gpu(device)
         self._device = require_cuda() if self._is_on_gpu else torch.device("cpu")
         self._network = network.to(self._device).eval()
+        self._fast_path = fast_path
         self._inputs = [spec.name for spec in interface.inputs]
         self._outputs = [spec.name for spec in interface.outputs]
         self._chain = None if self._is_on_gpu else _find_chain(self._network, interface, threads)
@@ -63,7 +70,8 @@ class TorchRunner:
             result = self._chain.run(inputs[self._inputs[0]])
             if result is not None:
                 return {self._outputs[0]: result}
-        with torch.inference_mode():
+        path = nullcontext() if self._fast_path else without_fast_path()
+        with torch.inference_mode(), path:
             tensors = [_tensor(inputs[name]) for name in self._inputs]
             if self._is_on_gpu:
                 tensors = [tensor.to(self._device) for tensor in tensors]

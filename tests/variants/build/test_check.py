@@ -16,7 +16,8 @@ import torch
 
 from tests.variants import tiny
 from tests.variants.model.projects import write_model, write_project, write_weights
-from variants.build.check import CheckResult, check, load_checked_project
+from variants.build.check import check, load_checked_project
+from variants.build.finding import CheckResult
 
 Write = Callable[..., Path]
 
@@ -59,7 +60,8 @@ def test_a_valid_project_has_a_result_for_every_part(project: Write) -> None:
     results = dict(_check(path))
     assert list(results) == [
         "project", "recipe dense", "recipe int8", "model", "network()", "weights()", "datasets()",
-        "answers", "export", "accuracy", "overlap",
+        "answers", "samples", "export", "accuracy", "overlap", "dry run dense", "dry run int8",
+        "build",
     ]  # fmt: skip
     assert results["network()"] == "Sequential of 467 parameters"
     assert results["datasets()"] == "train 400, validation 120, test 100"
@@ -179,7 +181,11 @@ def network(): return Wrapped(*tiny.network())
             "floating-point scores, got int64: .*argmax",
         ),
         ("scores / scores.new_zeros(1)", "scores contain NaN or infinity"),
-        ("scores - scores.mean(0)", r"change by .* with the batch it is in"),
+        ("scores - scores.mean(0)", r"change by .* with the batch it is in, from 2 samples on"),
+        (
+            "scores.flip(1) if len(x) > 32 else scores",
+            "with the batch it is in, from 33 samples on",
+        ),
         ("scores + torch.randn_like(scores)", "change by .* from call to call"),
         ("scores.reshape(3)[None]", "accepts one sample, but not a batch of 4: .*first dimension"),
         ("{'scores': scores}", "must return a tensor of scores"),
@@ -325,3 +331,121 @@ def test_the_command_prints_every_result_and_exits_with_2_on_errors(tmp_path: Pa
     assert [line.split(":")[0] for line in lines] == [
         "✓ ok      project", "✓ ok      recipe dense", "✗ error   recipe x", "✗ error   model",
     ]  # fmt: skip
+
+
+EMBEDDING = """
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.f = nn.Embedding(20, 4), nn.Linear(4, 3)
+    def forward(self, ids): return self.f(self.words(ids).mean(1))
+def network(): return Words()
+"""
+IDS = """
+def datasets():
+    ids = np.random.default_rng(0).integers(0, 20, (90, 5))
+    ids[75, 3] = 20
+    labels = np.arange(90) % 3
+    parts = (Split({'ids': ids[i:i + 30]}, labels[i:i + 30]) for i in (0, 30, 60))
+    return Datasets(*parts)
+"""
+EMBEDDING_WEIGHTS = """
+def weights():
+    from safetensors.torch import save_file
+    path = Path(__file__).with_name('words.safetensors')
+    save_file(network().state_dict(), path)
+    return path
+"""
+
+
+def test_an_id_out_of_range_in_any_sample_is_found(project: Write) -> None:
+    path = project(network=EMBEDDING, datasets=IDS, weights=EMBEDDING_WEIGHTS)
+    ((subject, text),) = _check(path, "error")
+    assert subject == "samples"
+    assert re.match(
+        r"sample 15 of test \(ids int64 \[5\], \d+ to 20\) is not answered: Index", text
+    )
+
+
+def test_a_recipe_that_cannot_work_is_found_and_the_others_are_tried(project: Write) -> None:
+    path = project(
+        {
+            "a": [{"technique": "sparse-n:m", "parameters": {"min_rows": 999}}],
+            "b": [{"technique": "int8"}],
+        }
+    )
+    results = _check(path)
+    ((subject, text),) = _check(path, "error")
+    assert (subject, text.partition(":")[0]) == ("dry run a", "sparse-n")
+    assert "dry run b" in dict(results)
+    assert "build" not in dict(results)
+
+
+RAISING = """
+class Raising(nn.Sequential):
+    def forward(self, x):
+        if len(x) == 64: raise {error}
+        return super().forward(x)
+def network(): return Raising(*tiny.network())
+"""
+
+
+@pytest.mark.parametrize("error", ["KeyError('vocabulary')", "SystemExit(3)", "AssertionError"])
+def test_whatever_the_user_s_code_raises_is_a_finding(project: Write, error: str) -> None:
+    results = _check(project(network=RAISING.format(error=error)), "error")
+    assert [subject for subject, _ in results] == ["answers"]
+
+
+def test_code_that_ends_the_process_is_a_finding(project: Write) -> None:
+    results = _check(project(datasets="def datasets(): raise SystemExit(1)"), "error")
+    assert results[0][0] == "datasets()"
+
+
+def test_a_buffer_may_hold_infinities(project: Write, tmp_path: Path) -> None:
+    source = (
+        "def network():\n    network = tiny.network()\n"
+        "    network.register_buffer('mask', torch.full((3, 3), -torch.inf).triu(1))\n"
+        "    return network"
+    )
+    path = project(network=source)
+    tensors = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    tensors["mask"] = torch.full((3, 3), -torch.inf).triu(1)
+    safetensors.torch.save_file(tensors, tmp_path / "weights.safetensors")
+    assert _check(path, "error") == []
+
+
+@pytest.mark.parametrize("kind", ["half", "bfloat16", "double"])
+def test_weights_in_another_type_are_refused_and_their_file_is_not(
+    project: Write, tmp_path: Path, kind: str
+) -> None:
+    path = project(network=f"def network(): return tiny.network().{kind}()")
+    tensors = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    stored = {name: getattr(tensor, kind)() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(stored, tmp_path / "weights.safetensors")
+    ((subject, text),) = _check(path, "error")
+    assert subject == "network()"
+    assert "call .float() on the network in network()" in text
+    assert _check(project(network="def network(): return tiny.network()"), "error") == []
+
+
+def test_debug_prints_the_traceback(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text("def network(): return [][1]")
+    path = write_project(tmp_path, "failing", {})
+    command = [
+        sys.executable,
+        "-c",
+        "from paretoserve.main import main; main()",
+        "check",
+        str(path),
+    ]
+    plain, debug = (
+        subprocess.run(
+            [*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        for options in ([], ["--debug"])
+    )  # fmt: skip
+    assert plain.returncode == debug.returncode == 2
+    assert "Traceback" not in plain.stdout + plain.stderr
+    assert "Traceback" in debug.stderr
+    assert "IndexError" in debug.stderr

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.variants import tiny, tiny_conv, two_inputs
 from variants.model.forward import all_scores, batches, outputs, scores, tensors
@@ -74,3 +75,28 @@ def test_all_scores_evaluates_the_network_in_evaluation_mode() -> None:
     alone = all_scores(network, {"input": samples["input"][:1]})
     torch.testing.assert_close(alone, expected[:1], atol=1e-5, rtol=0)
     assert all_scores(tiny.network(), tiny.split(3).samples).shape == (3, tiny.CLASSES)
+
+
+@dataclass
+class Output:
+    loss: Tensor
+    logits: Tensor
+
+
+@pytest.mark.parametrize(
+    ("returned", "described"),
+    [
+        ({"logits": torch.ones(1, 3)}, "dict with the keys logits"),
+        (Output(torch.ones(1), torch.ones(1, 3)), "Output with the fields loss, logits"),
+        ((torch.ones(1, 3), None), "tuple of Tensor, NoneType"),
+        ((), "tuple of nothing"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_is_returned_instead_of_tensors_is_named(returned: object, described: str) -> None:
+    class Returning(nn.Module):
+        def forward(self, _: Tensor) -> object:
+            return returned
+
+    with pytest.raises(ValueError, match=f"must return a tensor of scores, .* got {described}"):
+        outputs(Returning(), (torch.ones(1, 8),))

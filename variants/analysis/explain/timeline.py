@@ -23,7 +23,7 @@ from torch import nn
 from variants.analysis.explain.graph import INTEGER_PRODUCTS, Graph, optimized_layers
 from variants.catalog.hardware import hardware
 from variants.model.dataset import Samples
-from variants.model.forward import tensors
+from variants.model.forward import outputs, tensors
 from variants.runtime.onnx import session_options
 from variants.runtime.sparse.linear import SparseLinear
 
@@ -95,7 +95,7 @@ def profile_torch(network: nn.Module, batch: Samples, *, calls: int = CALLS) -> 
         with torch.inference_mode():
             for _ in range(WARM_UP_CALLS + calls):
                 spent.clear()
-                network(*inputs)
+                outputs(network, inputs)
                 for name, total in spent.items():
                     seconds[name].append(total)
     finally:

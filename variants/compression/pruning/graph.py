@@ -28,7 +28,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from variants.compression.pruning.attention import find_attentions, group_heads
 from variants.compression.pruning.group import Group, GroupTensor, remove_units, zero_units
 from variants.model.dataset import Samples, rows
-from variants.model.forward import tensors
+from variants.model.fast_path import without_fast_path
+from variants.model.forward import outputs, tensors
 from variants.runtime.shape import CONVOLUTIONS, is_depthwise
 
 TOLERANCE: Final = 1e-4
@@ -77,7 +78,7 @@ def find_unit_groups(network: nn.Module, samples: Samples) -> UnitGroups:
     network = copy.deepcopy(network).eval().requires_grad_(True)
     inputs = tensors(rows(samples, slice(0, _CHECKED_SAMPLES)))
     with torch.no_grad():
-        expected = _outputs(network, inputs)
+        expected = outputs(network, inputs)
     graph = _trace(network, inputs)
     shared = _shared_parameters(network)
     groups, notes = [], []
@@ -97,7 +98,7 @@ def find_unit_groups(network: nn.Module, samples: Samples) -> UnitGroups:
 
 def _trace(network: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
     try:
-        with warnings.catch_warnings(), torch.enable_grad():
+        with warnings.catch_warnings(), torch.enable_grad(), without_fast_path():
             warnings.simplefilter("ignore")
             return torch_pruning.DependencyGraph().build_dependency(network, inputs, verbose=False)
     except Exception as error:  # torch-pruning raises errors of any type for unknown networks
@@ -248,7 +249,7 @@ def _group_tensor(
 
 
 def _check_group(
-    network: nn.Module, group: Group, inputs: tuple[Tensor, ...], expected: list[Tensor]
+    network: nn.Module, group: Group, inputs: tuple[Tensor, ...], expected: tuple[Tensor, ...]
 ) -> str | None:
     """Check a group by removing units.
 
@@ -279,12 +280,12 @@ def _check_removal(
     group: Group,
     kept: NDArray[np.bool_],
     inputs: tuple[Tensor, ...],
-    expected: list[Tensor],
+    expected: tuple[Tensor, ...],
 ) -> str | None:
     with torch.no_grad():
-        expected_silenced = _outputs(zero_units(network, [group], {group.name: kept}), inputs)
+        expected_silenced = outputs(zero_units(network, [group], {group.name: kept}), inputs)
         try:
-            answers = _outputs(remove_units(network, [group], {group.name: kept}), inputs)
+            answers = outputs(remove_units(network, [group], {group.name: kept}), inputs)
         except (RuntimeError, ValueError, IndexError) as error:
             return f"the network fails if some of its units are removed: {_first_line(error)}"
     if any(a.shape != e.shape for a, e in zip(answers, expected, strict=True)):
@@ -301,8 +302,3 @@ def _check_removal(
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _outputs(network: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    outputs = network(*inputs)
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)

@@ -23,7 +23,7 @@ from torch import nn
 from variants.compression.pruning.group import Group, UnitMasks
 from variants.compression.pruning.score import channels_last
 from variants.model.dataset import Samples, count
-from variants.model.forward import batches
+from variants.model.forward import batches, outputs
 from variants.runtime.shape import CONVOLUTIONS
 
 _BATCH: Final = 128
@@ -87,8 +87,6 @@ def measure_reader_moments(
     network uses its weight directly.
     """
     network.eval()
-    was_enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it bypasses the layers and their hooks
     moments = {
         name: RunningMoments(len(units))
         for group in groups
@@ -105,9 +103,8 @@ def measure_reader_moments(
     try:
         with torch.inference_mode():
             for batch in progress.track(batches(samples, _BATCH), number, description=description):
-                network(*batch)
+                outputs(network, batch)
     finally:
-        torch.backends.mha.set_fastpath_enabled(was_enabled)
         for hook in hooks:
             hook.remove()
     if uncalled := [name for name, layer in moments.items() if not layer.count.all()]:

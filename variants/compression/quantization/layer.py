@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from variants.compression.quantization.sharing import WEIGHT_INPUT, original, rename
 from variants.model.dataset import Samples
-from variants.model.forward import tensors
+from variants.model.forward import outputs, tensors
 
 QUANTIZED_SUFFIX: Final = "_quantized"
 """Suffix that onnxruntime's quantizer appends to the name of an 8-bit weight."""
@@ -125,7 +125,7 @@ def convolution_share(network: nn.Module, sample: Samples) -> float:
     hooks = [module.register_forward_hook(count) for module in network.modules()]
     try:
         with torch.inference_mode():
-            network.eval()(*tensors(sample))
+            outputs(network.eval(), tensors(sample))
     finally:
         for hook in hooks:
             hook.remove()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from variants.compression.sparsity.layers import SparsifiableLayer, count_groups, unfold_inputs
 from variants.model.dataset import Samples, Split, count, rows
-from variants.model.forward import BATCH, batches, scores, tensors
+from variants.model.forward import BATCH, batches, outputs, scores, tensors
 
 _GRADIENT_BATCH = 32
 """Samples per batch. |gradient| is averaged over batches, and gradients cancel in large ones."""
@@ -86,7 +86,7 @@ def count_calls(
         calls[name] = calls.get(name, 0) + 1
 
     with _observing(layers, count_call), torch.inference_mode():
-        network.eval()(*tensors(rows(samples, slice(0, 1))))
+        outputs(network.eval(), tensors(rows(samples, slice(0, 1))))
     return calls
 
 
@@ -113,7 +113,7 @@ def measure_input_magnitudes(
 
     with _observing(layers, add), torch.inference_mode():
         for batch in _tracked(samples, progress, "input magnitudes"):
-            network.eval()(*batch)
+            outputs(network.eval(), batch)
     return magnitudes
 
 
@@ -143,7 +143,7 @@ def measure_hessian(
         for batch in _tracked(samples, progress, "second moments"):
             left = calls
             try:
-                network.eval()(*batch)
+                outputs(network.eval(), batch)
             except _StopForward:
                 continue
     return total / number
