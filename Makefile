@@ -22,7 +22,7 @@ PINS := tests/conformance/clients
 APT := apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=0 -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10
 FETCH := --quiet --no-deps --no-compile --retries 1 --timeout 10
 
-.PHONY: serve build report load peers fuzz test unit coverage clients models check docs format clean
+.PHONY: serve build report load peers fuzz zoo test unit coverage clients models check docs format clean
 
 serve: $(CATALOG)/catalog.json  ## train, build and measure if necessary, then serve on 127.0.0.1:8000
 	$(BIN)/paretoserve up --catalog $(CATALOG) --project $(PROJECT)
@@ -41,6 +41,9 @@ peers: $(LOADING) $(CATALOG)/catalog.json  ## measure Paretoserve against other 
 
 fuzz: $(DEV)  ## fuzz the running service according to its OpenAPI document
 	$(BIN)/st --config-file=tests/conformance/schemathesis.toml run $(URL)/openapi.json --max-examples=$(EXAMPLES)
+
+zoo: $(DEV)  ## try every technique on many small networks; ZOO chooses some of them
+	$(BIN)/python -m tests.zoo $(ZOO)
 
 test: $(DEV)  ## run all tests; no GPU is needed
 	@$(MAKE) --no-print-directory --keep-going clients || echo "some clients could not be fetched; their tests are skipped"

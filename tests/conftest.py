@@ -49,7 +49,7 @@ SLOW = tuple(
         "examples", "paretoserve", "docs/test_readme.py", "loadtests/benchmarks",
         "loadtests/closed_loop", "loadtests/replay", "loadtests/simulator", "loadtests/trials",
         "serving/gateway/test_two_gateways.py", "variants/analysis", "variants/build",
-        "variants/compression", "variants/measurement",
+        "variants/compression", "variants/measurement", "zoo",
     )
 )  # fmt: skip
 """Folders and files of which most tests train, export, measure, simulate or start processes."""

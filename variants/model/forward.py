@@ -69,3 +69,8 @@ def all_scores(network: nn.Module, samples: Samples) -> Tensor:
     network.eval()
     with torch.inference_mode():
         return torch.cat([scores(network, batch) for batch in batches(samples)])
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error of torch, whose messages may have many; or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

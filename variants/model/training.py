@@ -6,8 +6,9 @@ weights are set to zero after every step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -20,6 +21,7 @@ from variants.catalog.hardware import hardware
 from variants.catalog.record import Record
 from variants.model.dataset import Samples, Split
 from variants.model.forward import all_scores, scores, tensors
+from variants.model.gradients import gradient_errors
 
 _MIN_STEPS = 6
 """Smallest number of steps of a one-cycle schedule. Shorter trainings run only a part of it."""
@@ -70,7 +72,7 @@ def fit(
     mask is False. On processors that multiply BF16, products are in BF16; weights and updates are
     FP32.
 
-    Raises `ValueError` if every parameter is frozen.
+    Raises `ValueError` if every parameter is frozen, or if the network cannot compute gradients.
     """
     samples, labels = tensors(split.samples), torch.from_numpy(split.labels)
     parameters = dict(network.named_parameters())
@@ -102,15 +104,9 @@ def fit(
                 optimizer.step()  # changes nothing without gradients
                 scheduler.step()
                 continue
-            with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16_fast):
-                inputs = tuple(tensor[batch] for tensor in samples)
-                logits = scores(network, inputs)
-                loss = F.cross_entropy(logits, labels[batch])
-                if teacher is not None:
-                    distillation = _distillation_loss(logits, teacher, inputs).to(loss.dtype)
-                    loss = torch.lerp(loss, distillation, teacher.share)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+            inputs = tuple(tensor[batch] for tensor in samples)
+            compute = partial(_compute_gradients, network, inputs, labels[batch], teacher)
+            is_bf16_fast = _try_in_bf16(compute) if is_bf16_fast else compute(in_bf16=False)
             optimizer.step()
             scheduler.step()
             with torch.no_grad():
@@ -123,6 +119,42 @@ def fit(
 def count_steps(samples: int, schedule: Schedule) -> int:
     """Return the number of optimizer steps of the schedule for this number of samples."""
     return -(-samples // schedule.batch_size) * schedule.epochs
+
+
+def _compute_gradients(
+    network: nn.Module,
+    inputs: tuple[Tensor, ...],
+    labels: Tensor,
+    teacher: Teacher | None,
+    *,
+    in_bf16: bool,
+) -> bool:
+    """Set the gradients of the loss of a batch; return `in_bf16`.
+
+    Raises `ValueError` with the reason if that is not possible.
+    """
+    network.zero_grad()
+    with gradient_errors("the network cannot be trained"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
+            logits = scores(network, inputs)
+            loss = F.cross_entropy(logits, labels)
+            if teacher is not None:
+                distillation = _distillation_loss(logits, teacher, inputs).to(loss.dtype)
+                loss = torch.lerp(loss, distillation, teacher.share)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+    return in_bf16
+
+
+def _try_in_bf16(compute: Callable[..., bool]) -> bool:
+    """Set the gradients with products in BF16, or in FP32; return whether BF16 was possible.
+
+    Autocasting leaves the weights of some operators in FP32, such as those of `nn.Bilinear`, which
+    then get inputs of another type.
+    """
+    try:
+        return compute(in_bf16=True)
+    except ValueError:
+        return compute(in_bf16=False)
 
 
 def _batches(samples: int, schedule: Schedule) -> Iterator[Tensor]:

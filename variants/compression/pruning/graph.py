@@ -10,7 +10,6 @@ are not pruned, and a note names them.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -29,7 +28,8 @@ from variants.compression.pruning.attention import find_attentions, group_heads
 from variants.compression.pruning.group import Group, GroupTensor, remove_units, zero_units
 from variants.model.dataset import Samples, rows
 from variants.model.fast_path import without_fast_path
-from variants.model.forward import outputs, tensors
+from variants.model.forward import first_line, outputs, tensors
+from variants.model.gradients import differentiable_copy
 from variants.runtime.shape import CONVOLUTIONS, is_depthwise
 
 TOLERANCE: Final = 1e-4
@@ -75,7 +75,7 @@ def find_unit_groups(network: nn.Module, samples: Samples) -> UnitGroups:
     The first few of `samples` are used, as inputs of the network. The network is not modified.
     Raises `ValueError` if it cannot be traced.
     """
-    network = copy.deepcopy(network).eval().requires_grad_(True)
+    network = differentiable_copy(network)
     inputs = tensors(rows(samples, slice(0, _CHECKED_SAMPLES)))
     with torch.no_grad():
         expected = outputs(network, inputs)
@@ -126,7 +126,7 @@ def _candidates(network: nn.Module, graph: Any) -> Iterator[tuple[str, Group | s
         try:
             dependencies = _dependencies(graph, module)
         except Exception as error:  # torch-pruning raises errors of any type for unknown layers
-            yield name, f"it cannot be traced: {_first_line(error)}"
+            yield name, f"it cannot be traced: {first_line(error)}"
             continue
         writers = {
             dependency.module
@@ -287,7 +287,7 @@ def _check_removal(
         try:
             answers = outputs(remove_units(network, [group], {group.name: kept}), inputs)
         except (RuntimeError, ValueError, IndexError) as error:
-            return f"the network fails if some of its units are removed: {_first_line(error)}"
+            return f"the network fails if some of its units are removed: {first_line(error)}"
     if any(a.shape != e.shape for a, e in zip(answers, expected, strict=True)):
         return None
     for answer, silenced in zip(answers, expected_silenced, strict=True):
@@ -298,7 +298,3 @@ def _check_removal(
                 f"{difference:.1e}"
             )
     return ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -12,7 +12,6 @@ where it is read), averaged over small batches.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -29,11 +28,15 @@ from variants.compression.pruning.group import Group
 from variants.model.dataset import Split
 from variants.model.forward import scores as network_scores
 from variants.model.forward import tensors
+from variants.model.gradients import differentiable_copy, gradient_errors
 
 Criterion: TypeAlias = Literal["magnitude", "gradient", "activation", "taylor", "random"]
 DEFAULT_SAMPLES: Final = 2048
 """Default number of validation samples on which units are scored."""
 
+_NO_GRADIENTS: Final = (
+    "the network has no gradients, which the criteria magnitude and random do not need"
+)
 _BATCH: Final = 16
 """Samples per batch, whose Taylor terms are summed before they are squared."""
 
@@ -85,12 +88,12 @@ def _input_scores(
     progress: Progress,
 ) -> dict[str, NDArray[np.float64]]:
     """Return the scores that depend on the values of the units: means over all samples, FP64."""
-    network = copy.deepcopy(network).eval().requires_grad_(True)
+    network = differentiable_copy(network)
     total = {group.name: np.zeros(group.size) for group in groups}
     starts = range(0, len(split), _BATCH)
     for start in progress.track(starts, description=f"{criterion} of units"):
         batch = split.part(start, min(start + _BATCH, len(split)))
-        with _recorded_inputs(network, groups) as inputs_by_reader:
+        with gradient_errors(_NO_GRADIENTS), _recorded_inputs(network, groups) as inputs_by_reader:
             answers = network_scores(network, tensors(batch.samples))
             F.cross_entropy(answers, torch.from_numpy(batch.labels), reduction="sum").backward()  # type: ignore[no-untyped-call]
         network.zero_grad()
@@ -114,8 +117,9 @@ def _input_scores(
 
 def _reduce_input(values: Tensor, criterion: Criterion) -> Tensor:
     """Reduce the inputs of one layer, channels last, to one value for each channel."""
-    assert values.grad is not None
-    values_read, gradient = values.detach().double(), values.grad.double()
+    values_read = values.detach().double()
+    # The scores may not depend on what a layer reads, such as the head of another output.
+    gradient = torch.zeros_like(values_read) if values.grad is None else values.grad.double()
     match criterion:
         case "activation":
             scores = values_read.abs()

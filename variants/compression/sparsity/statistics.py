@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from variants.compression.sparsity.layers import SparsifiableLayer, count_groups, unfold_inputs
 from variants.model.dataset import Samples, Split, count, rows
 from variants.model.forward import BATCH, batches, outputs, scores, tensors
+from variants.model.gradients import gradient_errors
 
 _GRADIENT_BATCH = 32
 """Samples per batch. |gradient| is averaged over batches, and gradients cancel in large ones."""
@@ -167,12 +168,13 @@ def measure_weight_gradients(
     starts = range(0, len(split), _GRADIENT_BATCH)
     for start in progress.track(starts, description="gradients"):
         part = split.part(start, start + _GRADIENT_BATCH)
-        loss = F.cross_entropy(
-            scores(network, tensors(part.samples)), torch.from_numpy(part.labels)
-        )
-        gradients = torch.autograd.grad(
-            loss, list(weights.values()), allow_unused=True, materialize_grads=True
-        )
+        with gradient_errors("the network has no gradients, which other criteria do not need"):
+            loss = F.cross_entropy(
+                scores(network, tensors(part.samples)), torch.from_numpy(part.labels)
+            )
+            gradients = torch.autograd.grad(
+                loss, list(weights.values()), allow_unused=True, materialize_grads=True
+            )
         for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
             sums[name].gradient.add_(gradient.abs(), alpha=1 / len(starts))
             sums[name].taylor.add_((gradient * weight.detach()).abs(), alpha=1 / len(starts))
