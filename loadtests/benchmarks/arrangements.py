@@ -2,17 +2,19 @@
 
     python -m loadtests.benchmarks.arrangements CATALOG [--markdown]
 
-Each round starts the service once in every arrangement and sends requests to it in closed loops,
-with binary tensors, over HTTP. The clients share the machine with the service.
+Runs a service in each arrangement, each with Ray of its own, and sends requests to them in turns, in
+closed loops, with binary tensors, over HTTP. The clients share the machine with the services.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,10 +27,8 @@ from loadtests.benchmarks.closed_loops import (
     CLIENTS,
     Points,
     Scenario,
-    ThroughputPoint,
     http_scenario,
     measure,
-    median_point,
 )
 from loadtests.benchmarks.machine import describe_machine
 from loadtests.client import binary
@@ -46,13 +46,36 @@ VARIANTS: Final = ("dense", "int8")
 """Variants that requests name, as far as the catalog has them."""
 
 WARM_UP_CLIENTS: Final = 16
-WARM_UP_S: Final = 1.0
-"""Duration of the load before the first measurement, in seconds."""
+WARM_UP_S: Final = 0.5
+"""Duration of the load with each request before the first measurement, in seconds."""
 
 
 @contextmanager
 def running(catalog: Path, settings: Mapping[str, Any]) -> Iterator[int]:
-    """Serve a catalog on free ports within a `with`; yield the port of HTTP."""
+    """Serve a copy of a catalog in a process of its own; yield the port of HTTP.
+
+    Raises RuntimeError if the service does not start.
+    """
+    context = multiprocessing.get_context("spawn")
+    own, other = context.Pipe()
+    with tempfile.TemporaryDirectory(prefix="paretoserve-arrangements-") as folder:
+        # Without the state of the service that may run on this catalog.
+        copy = Path(folder) / "catalog"
+        shutil.copytree(catalog, copy, ignore=shutil.ignore_patterns(".*"))
+        process = context.Process(target=serve, args=(copy, settings, other))
+        process.start()
+        other.close()  # so that reading ends if the process does
+        try:
+            yield own.recv()
+        except EOFError:
+            raise RuntimeError("the service did not start; its messages say why") from None
+        finally:
+            own.close()
+            process.join()
+
+
+def serve(catalog: Path, settings: Mapping[str, Any], parent: Connection) -> None:
+    """Serve a catalog on free ports, and send the port of HTTP, until the parent closes the pipe."""
     from serving.cluster.environment import set_environment
 
     set_environment()  # before ray is imported
@@ -62,41 +85,25 @@ def running(catalog: Path, settings: Mapping[str, Any]) -> Iterator[int]:
     free = {"http": {"port": 0}, "grpc": {"port": 0}}
     chosen = choose_ports(Settings.model_validate({"catalog": catalog, **free, **settings}))
     with local_cluster():
-        yield start_service(chosen).http
+        parent.send(start_service(chosen).http)
+        with suppress(EOFError):
+            parent.recv()
 
 
-def scenarios(port: int) -> list[Scenario]:
-    """Return the requests that are measured: of one sample each."""
+def scenarios(arrangement: str, port: int) -> list[Scenario]:
+    """Return the requests that are measured, of one sample each, after a load that warms up."""
     service = connect(f"http://127.0.0.1:{port}")
     (request,) = binary.random_requests(service.metadata, 1)
-    name = service.metadata["name"]
+    model = service.metadata["name"]
     pinned = [variant for variant in VARIANTS if variant in service.metadata["versions"]]
-    paths = {variant: f"/v2/models/{name}/versions/{variant}/infer" for variant in pinned}
-    return [
-        http_scenario(name, port, path, request.body, request.headers)
+    paths = {variant: f"/v2/models/{model}/versions/{variant}/infer" for variant in pinned}
+    found = [
+        http_scenario(f"{arrangement}: {name}", port, path, request.body, request.headers)
         for name, path in {**paths, "routed, no SLO": service.path}.items()
     ]
-
-
-def measure_rounds(catalog: Path, rounds: int, seconds: float, progress: Progress) -> Points:
-    """Return the medians over the rounds; the names of scenarios begin with the arrangement."""
-    task = progress.add_task("starting services", total=rounds * len(ARRANGEMENTS))
-    by_case: dict[tuple[str, int], list[ThroughputPoint]] = {}
-    described: dict[str, Scenario] = {}
-    for _ in range(rounds):
-        for arrangement, settings in ARRANGEMENTS.items():
-            with running(catalog, settings) as port:
-                found = scenarios(port)
-                found[-1].run_closed_loop(WARM_UP_CLIENTS, WARM_UP_S)
-                for (scenario, clients), point in measure(found, CLIENTS, 1, seconds).items():
-                    name = f"{arrangement}: {scenario.name}"
-                    described[name] = replace(scenario, name=name)
-                    by_case.setdefault((name, clients), []).append(point)
-            progress.advance(task)
-    return {
-        (described[name], clients): median_point(points)
-        for (name, clients), points in by_case.items()
-    }
+    for scenario in found:
+        scenario.run_closed_loop(WARM_UP_CLIENTS, WARM_UP_S)
+    return found
 
 
 def arrangements_grid(points: Points, note: str) -> Grid:
@@ -136,15 +143,19 @@ def _order(name: str, clients: int) -> tuple[str, int, int]:
 def main(catalog: Path, rounds: int, seconds: float, as_markdown: bool) -> None:
     """Measure requests to a catalog's service in each arrangement."""
     before = describe_machine()
-    with (
-        tempfile.TemporaryDirectory(prefix="paretoserve-arrangements-") as folder,
-        Progress(console=Console(stderr=True), transient=True) as progress,
-    ):
-        # Without the state of the service that may run on this catalog.
-        copy = shutil.copytree(
-            catalog, Path(folder) / "catalog", ignore=shutil.ignore_patterns(".*")
-        )
-        points = measure_rounds(copy, rounds, seconds, progress)
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
+        starting = progress.add_task("starting services", total=len(ARRANGEMENTS))
+        ports = {}
+        for name, settings in ARRANGEMENTS.items():
+            ports[name] = stack.enter_context(running(catalog, settings))
+            progress.advance(starting)
+        # One request in all arrangements, then the next one.
+        by_arrangement = [scenarios(name, port) for name, port in ports.items()]
+        measured = [each for request in zip(*by_arrangement, strict=True) for each in request]
+        total = rounds * len(CLIENTS) * len(measured)
+        on_run = partial(progress.advance, progress.add_task("sending requests", total=total))
+        points = measure(measured, CLIENTS, rounds, seconds, on_run)
     note = f"Medians of {rounds} rounds of {seconds:g} s. {before} before."
     show([arrangements_grid(points, note)], Console(), as_markdown=as_markdown)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -87,6 +89,10 @@ async def test_a_former_generation_answers_the_requests_that_it_has(
         gate.is_open.set()
         await changing.becomes("coarse", 2, None)
     assert counts.keys() == {("coarse", 2), ("coarse", 3)}
+    del changing.runs["coarse", 2]
+    released = weakref.ref(gate)
+    del gate
+    await until(lambda: not gc.collect() and released() is None)
 
 
 async def test_a_generation_that_cannot_be_loaded_says_why_and_is_tried_again(
