@@ -2,8 +2,8 @@
 
     python -m loadtests.benchmarks.arrangements CATALOG [--markdown]
 
-Runs a service in each arrangement, each with Ray of its own, and sends requests to them in turns, in
-closed loops, with binary tensors, over HTTP. The clients share the machine with the services.
+Runs a service in each arrangement, each with Ray of its own, and sends requests to them in turns,
+in closed loops, with binary tensors, over HTTP. The clients share the machine with the services.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def running(catalog: Path, settings: Mapping[str, Any]) -> Iterator[int]:
 
 
 def serve(catalog: Path, settings: Mapping[str, Any], parent: Connection) -> None:
-    """Serve a catalog on free ports, and send the port of HTTP, until the parent closes the pipe."""
+    """Serve a catalog, and send the port of HTTP, until the parent closes the pipe."""
     from serving.cluster.environment import set_environment
 
     set_environment()  # before ray is imported
