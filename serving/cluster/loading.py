@@ -19,6 +19,11 @@ from variants.runtime.runner import Runner, load_artifact
 RUNTIMES: Final = "variants.runtime"
 """Package of the modules that execute variants, each named like its runtime."""
 
+SWITCH_S: Final = 0.0005
+"""Longest time, in seconds, for which the event loop of a gateway that computes variants keeps the
+interpreter lock while a compute thread waits for it. By default it is 5 ms, for which a batch that
+is computed may then wait to be answered."""
+
 
 def find_generation(settings: Settings, variant: str, generation: int) -> Variant:
     """Return the record of a generation.
@@ -47,10 +52,11 @@ def load_runner(settings: Settings, variant: str, generation: int, record: Varia
 
 
 def load_in_gateway(settings: Settings, variant: str, generation: int) -> LoadedGeneration:
-    """Load a generation into the process of a gateway.
+    """Load a generation into the process of a gateway, and prepare the process for it.
 
     Raises as `find_generation` and `load_runner` do.
     """
+    sys.setswitchinterval(SWITCH_S)
     record = find_generation(settings, variant, generation)
     runtime = f"{RUNTIMES}.{record.runner}"
     if runtime not in sys.modules:
