@@ -23,6 +23,6 @@ def gateway(args: Mapping[str, Any]) -> Application:
 def gateway_app(settings: Settings) -> Application:
     """Return the application of the gateway."""
     return GatewayDeployment.options(
-        ray_actor_options={"num_cpus": 1},
+        ray_actor_options={"num_cpus": settings.hosts.gateway_cpus},
         graceful_shutdown_timeout_s=settings.drain_s + STOP_MARGIN_S,
     ).bind(settings)

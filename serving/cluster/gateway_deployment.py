@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+from functools import partial
 
 from ray import serve
 
+from serving.cluster.loading import load_in_gateway
 from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
 from serving.cluster.registry import ServeRegistry
 from serving.cluster.serve_cluster import ServeCluster
@@ -23,6 +26,8 @@ from serving.gateway.settings import Settings, absolute
 from serving.telemetry.logs import log_as_json
 from variants.catalog.storage import open_storage
 
+logger = logging.getLogger(__name__)
+
 
 class GatewayReplica:
     """One replica of the gateway."""
@@ -31,7 +36,8 @@ class GatewayReplica:
         log_as_json()
         settings = absolute(settings)
         store, excluded = await asyncio.to_thread(_open, settings)
-        self._gateway = Gateway(settings, ServeRegistry(), store, serves_catalog=False)
+        load = partial(load_in_gateway, settings)
+        self._gateway = Gateway(settings, ServeRegistry(), store, serves_catalog=False, load=load)
         cluster = ServeCluster(settings)
         self._control = ControlLoops(self._gateway, store, cluster, settings, excluded)
         # What exists now lives as long as the process. With it, a full garbage collection would
@@ -64,7 +70,12 @@ def _open(settings: Settings) -> tuple[Store, frozenset[GenerationKey]]:
     """Open the state of the service and add what the catalog has; see `adopt_catalog`."""
     store = open_store(settings.control, settings.catalog)
     storage = open_storage(settings.artifacts)
-    return store, adopt_catalog(store, settings.catalog, settings.variants, storage=storage)
+    excluded = adopt_catalog(store, settings.catalog, settings.variants, storage=storage)
+    named = () if settings.hosts.in_gateway == "all" else settings.hosts.in_gateway
+    unknown = sorted(set(named) - {variant.name for variant in store.variants()})
+    if unknown:  # they may be added later
+        logger.warning("hosts.in_gateway names unknown variants", extra={"variants": unknown})
+    return store, excluded
 
 
 GatewayDeployment = serve.deployment(

@@ -9,7 +9,6 @@ import os
 import sys
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -18,6 +17,7 @@ from ray.serve import Application
 from ray.util import get_node_ip_address
 
 from serving.cluster import host_worker
+from serving.cluster.loading import find_generation, load_runner
 from serving.cluster.low_priority import run_at_low_priority
 from serving.cluster.names import (
     HEALTH_PERIOD_S,
@@ -31,12 +31,8 @@ from serving.gateway.description import HostDescription
 from serving.gateway.settings import Settings
 from serving.link.host import HostSocket
 from serving.telemetry.logs import log_as_json
-from variants.catalog import generations
-from variants.catalog.catalog import Model, Variant
 from variants.catalog.device import provider
-from variants.catalog.storage import open_storage
-from variants.catalog.zero_inputs import zero_batch
-from variants.runtime.runner import Runner, load_artifact
+from variants.catalog.generations import digest
 
 DRAIN_QUIET_S: Final = 2.5
 """Seconds without a batch after which a stopping host ends.
@@ -59,16 +55,11 @@ class HostReplica:
         log_as_json()
         self._drain_s = settings.drain_s
         self._spare = SpareKeeper() if settings.hosts.spare else None
-        storage = open_storage(settings.artifacts)
-        if storage is not None:
-            storage.restore(settings.catalog, variant, generation)
-        model = Model.load(settings.catalog)
-        record = generations.load(settings.catalog, variant, generation)
-        self._digest = generations.digest(record)
-        folder = generations.folder(settings.catalog, variant, generation)
+        record = find_generation(settings, variant, generation)
+        self._digest = digest(record)
         if record.runner == "onnx":
             import_module("variants.runtime.onnx")  # onnxruntime starts a thread
-        load = partial(_load, settings, folder, model, record)
+        load = partial(load_runner, settings, variant, generation, record)
         # Compute threads would keep the low priority of the thread that loads.
         runner = run_at_low_priority(load) if settings.hosts.cpus == 1 else load()
         bind = settings.hosts.bind
@@ -102,15 +93,6 @@ class HostReplica:
         if self._socket is not None:
             self._socket.drain(DRAIN_QUIET_S, self._drain_s)
             self._socket.close()
-
-
-def _load(settings: Settings, folder: Path, model: Model, variant: Variant) -> Runner:
-    """Return a runner of the variant that has run its smallest and its largest batch."""
-    hosts = settings.hosts
-    runner = load_artifact(folder, model, variant, threads=hosts.cpus, device=hosts.device)
-    for size in (1, settings.limits.batch_size):
-        runner(zero_batch(model, size))
-    return runner
 
 
 def _gpu_memory_bytes() -> int | None:

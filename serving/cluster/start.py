@@ -136,7 +136,8 @@ def start_service(settings: Settings) -> Ports:
         storage = open_storage(settings.artifacts)
         excluded = adopt_catalog(store, settings.catalog, settings.variants, storage=storage)
         published = set(store.lineup().published.items()) - excluded
-        apps = {app_name(*key): host_app(settings, *key) for key in sorted(published)}
+        hosted = [key for key in sorted(published) if not settings.hosts.is_in_gateway(key[0])]
+        apps = {app_name(*key): host_app(settings, *key) for key in hosted}
         targets = [
             serve.RunTarget(app, name=name, route_prefix=None)
             for name, app in {GATEWAY: gateway_app(settings), **apps}.items()

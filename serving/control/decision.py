@@ -10,7 +10,7 @@ arguments of the next call, and repeating one has no effect.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from serving.control.actions import (
@@ -29,6 +29,7 @@ from serving.control.actions import (
     SetError,
 )
 from serving.control.cluster import App, GenerationKey
+from serving.control.in_gateways import apps_in_gateways
 from serving.control.state import (
     Generation,
     GenerationState,
@@ -82,11 +83,13 @@ class Observation:
     builds: Set[str]
     """Jobs whose builder exists. To be read before the desired state, in which its result shows."""
     replicas: int
-    """Number of host replicas of each generation."""
+    """Number of host replicas of each generation that has hosts."""
     rollback_window_s: float = 0.0
     """Seconds for which a replaced generation keeps its hosts, so that it can be taken back."""
     retry_at: Mapping[GenerationKey, float] = field(default_factory=dict)
     """When to deploy a generation again whose hosts failed to start."""
+    in_gateways: Set[str] = frozenset()
+    """Variants that gateways compute themselves. Such a variant has no hosts."""
 
 
 def decide(state: Snapshot, seen: Observation) -> list[Action]:
@@ -99,6 +102,7 @@ def decide(state: Snapshot, seen: Observation) -> list[Action]:
     active = {(job.variant, job.generation): job for job in state.jobs if job.status == "running"}
     actions: list[Action] = []
     actions += _unwanted_apps(generations, seen)
+    seen = replace(seen, apps={**seen.apps, **apps_in_gateways(state, seen.in_gateways)})
     actions += _builds(state, seen)
     actions += _routed(generations, state)
     for key, generation in generations.items():
@@ -128,7 +132,8 @@ def _unwanted_apps(
 ) -> Iterator[Action]:
     """Stop hosts of generations that should have none."""
     for key, app in seen.apps.items():
-        wanted = key in generations and generations[key].state in WITH_HOSTS
+        is_hosted = key[0] not in seen.in_gateways
+        wanted = is_hosted and key in generations and generations[key].state in WITH_HOSTS
         if not wanted and app.status != "stopping":
             yield Delete(*key)
 
@@ -198,7 +203,7 @@ def _warm(
     elif app is None:
         if state.at >= seen.retry_at.get(key, 0.0):
             yield Deploy(*key)
-    elif app.status == "running" and _is_warm(reports, state.gateways, seen.replicas):
+    elif app.status == "running" and _is_warm(reports, state.gateways, _replicas(key, seen)):
         yield Publish(*key)
     elif app.error and app.error != generation.error:
         yield SetError(*key, app.error)
@@ -212,6 +217,11 @@ def _is_warm(reports: Mapping[str, ReplicaReport], gateways: Set[str], replicas:
         and reports[gateway].replicas >= replicas
         for gateway in gateways
     )
+
+
+def _replicas(key: GenerationKey, seen: Observation) -> int:
+    """Return the number of replicas of a generation in each gateway's view."""
+    return 1 if key[0] in seen.in_gateways else seen.replicas
 
 
 def _keep_running(generation: Generation, state: Snapshot, seen: Observation) -> Iterator[Action]:

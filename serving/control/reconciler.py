@@ -73,12 +73,14 @@ class Reconciler:
         kept_history: int,
         storage: Storage | None = None,
         excluded: frozenset[GenerationKey] = frozenset(),
+        is_in_gateway: Callable[[str], bool] = lambda variant: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`holder` identifies the gateway.
 
         `probe` returns the latency of a warm generation in seconds. Old generations are
-        deleted from `storage` too. `excluded` generations get no hosts.
+        deleted from `storage` too. `excluded` generations get no hosts. `is_in_gateway` returns
+        whether gateways compute a variant themselves, which then has no hosts.
         """
         self._holder = holder
         self._store = store
@@ -94,6 +96,7 @@ class Reconciler:
         self._storage = storage
         self._deletion: Thread | None = None
         self._excluded = excluded
+        self._is_in_gateway = is_in_gateway
         self._clock = clock
         self._failures: dict[GenerationKey, _Failures] = {}
         self._probes_failed = Counter[GenerationKey]()
@@ -126,6 +129,7 @@ class Reconciler:
             replicas=self._replicas,
             rollback_window_s=self._rollback_window_s,
             retry_at={key: each.retry_at for key, each in self._failures.items()},
+            in_gateways={each.name for each in state.variants if self._is_in_gateway(each.name)},
         )
         self._now = state.at
         self._jobs = {

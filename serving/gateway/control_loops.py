@@ -71,6 +71,7 @@ class ControlLoops:
             kept_history=settings.control.kept_history,
             storage=storage,
             excluded=excluded,
+            is_in_gateway=settings.hosts.is_in_gateway,
         )
         self._loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []

@@ -19,7 +19,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from serving.control.wake import wait_for_wake
 from serving.dataplane.executor import HostLost
@@ -29,7 +29,7 @@ from serving.gateway.registry import Registry, describe_hosts
 from serving.gateway.timing import Pause, time_host
 from serving.gateway.watch import Watch, wrong_files
 from serving.link.connection import BatchFailed, HostConnection
-from serving.link.pool import HostPool
+from serving.link.pool import Connection, HostPool
 from serving.routing.latency import LatencyModel
 from serving.telemetry.event import HostUsage
 from serving.telemetry.telemetry import Telemetry
@@ -39,6 +39,9 @@ from variants.catalog.zero_inputs import zero_batch
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Connect: TypeAlias = Callable[[str, Callable[[], None]], Connection]
+"""Connects to a host at an address; the second argument is called when the host is lost."""
 
 PERIOD_S: Final = 1.0
 """Interval of discovery, in seconds."""
@@ -71,6 +74,7 @@ class HostDiscovery:
         telemetry: Telemetry,
         registry: Registry,
         *,
+        connect: Connect = HostConnection,
         on_change: Callable[[], None] = lambda: None,
         pause: Pause = asyncio.sleep,
         period_s: float = PERIOD_S,
@@ -84,6 +88,7 @@ class HostDiscovery:
         self._latency = latency
         self._telemetry = telemetry
         self._registry = registry
+        self._connect_to = connect
         self._on_change = on_change
         self._pause = pause
         self._period_s = period_s
@@ -92,7 +97,7 @@ class HostDiscovery:
         """Set when no host is starting together with the service any more."""
         self._started = time.monotonic()
         self._watches: dict[str, Watch] = {}
-        self._draining: dict[HostConnection, Watch] = {}
+        self._draining: dict[Connection, Watch] = {}
         """Hosts that get no more batches, until theirs have ended."""
         self._timing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -131,6 +136,10 @@ class HostDiscovery:
     def error(self, key: str) -> str | None:
         """Return why a watched generation has no hosts, or why one does not work."""
         return self._watches[key].error
+
+    def watched(self) -> list[tuple[str, int]]:
+        """Return the variants and generations that are watched."""
+        return [(watch.variant, watch.generation) for watch in self._watches.values()]
 
     def draining(self) -> Counter[tuple[str, int]]:
         """Return the number of hosts that only finish their batches, by variant and generation."""
@@ -230,7 +239,7 @@ class HostDiscovery:
             watch.recover()
         self.report_usage(watch.key)
 
-    def _drain(self, watch: Watch, host: HostConnection) -> None:
+    def _drain(self, watch: Watch, host: Connection) -> None:
         self._pool.remove(watch.key, host)
         self._draining[host] = watch
 
@@ -275,7 +284,7 @@ class HostDiscovery:
                 self._wake.set()
 
         began = time.monotonic()
-        host = HostConnection(address, on_lost)
+        host = self._connect_to(address, on_lost)
         try:
             for size in sorted({min(watch.sizes), max(watch.sizes)}):
                 await host.run(zero_batch(self._model, size))
@@ -310,7 +319,7 @@ class HostDiscovery:
             watch.connecting.pop(address, None)
         self._on_change()
 
-    async def _time(self, watch: Watch, host: HostConnection) -> None:
+    async def _time(self, watch: Watch, host: Connection) -> None:
         """Calibrate the latency model by the first host of each node."""
         async with self._timing:  # timings would distort each other
             if _node(host) in watch.known_nodes:
@@ -322,6 +331,6 @@ class HostDiscovery:
             watch.known_nodes.add(_node(host))
 
 
-def _node(host: HostConnection) -> str:
+def _node(host: Connection) -> str:
     """Return the part of the address that all hosts of a node share."""
     return host.address.rpartition(":")[0]

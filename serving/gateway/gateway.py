@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import socket
 import time
@@ -28,11 +27,13 @@ from serving.dataplane.load_shedder import LoadShedder
 from serving.dataplane.request import PendingRequest
 from serving.dataplane.scheduler import Scheduler
 from serving.gateway.administration import administration
-from serving.gateway.discovery import HostDiscovery
+from serving.gateway.discovery import Connect, HostDiscovery
 from serving.gateway.generations import Generations, Parts, ProfileSource
+from serving.gateway.local_hosts import Load, LocalHosts
 from serving.gateway.probe import probe
 from serving.gateway.registry import Registry
 from serving.gateway.settings import Settings
+from serving.link.connection import HostConnection
 from serving.link.pool import HostPool
 from serving.protocol.body_budget import BodyBudget
 from serving.protocol.documents import Documents
@@ -74,12 +75,14 @@ class Gateway:
         store: Store | None = None,
         *,
         serves_catalog: bool = True,
+        load: Load | None = None,
     ) -> None:
         """Build the parts; no request is accepted before `start`.
 
         With the `store` of the service, it can be changed through this gateway. The first lineup
         has generation 1 of each variant of the catalog that the settings name. Without
         `serves_catalog` nothing is served, and the gateway is not ready, until `update`.
+        `load` loads the variants that the settings name in `hosts.in_gateway`.
 
         Raises `OSError` if a port is taken, `ValueError` if the settings do not fit the catalog.
         """
@@ -113,7 +116,7 @@ class Gateway:
             max_batch=limits.batch_size,
             max_queue=limits.queue_length,
             max_lanes=limits.lanes,
-            cores=settings.hosts.cores or math.inf,
+            cores=settings.hosts.parallel_batches,
         )
         self._scheduler = Scheduler(
             planner,
@@ -136,12 +139,20 @@ class Gateway:
             shedder=shedder,
             experiment=settings.experiment,
         )
+        connect: Connect = HostConnection
+        self._local: LocalHosts | None = None
+        if settings.hosts.in_gateway:
+            assert load is not None, "nothing can load the variants of hosts.in_gateway"
+            others = None if settings.hosts.in_gateway == "all" else registry
+            self._local = LocalHosts(load, settings.hosts.is_in_gateway, others)
+            registry, connect = self._local, self._local.connect
         self._discovery = HostDiscovery(
             catalog.model,
             pool,
             latency,
             telemetry,
             registry,
+            connect=connect,
             on_change=self._apply,
             pause=self._pause,
         )
@@ -221,6 +232,7 @@ class Gateway:
     def update(self, lineup: Lineup, records: Mapping[tuple[str, int], Variant]) -> None:
         """Serve this lineup from now on; see `Generations.update`. Call this on the event loop."""
         self._generations.update(lineup, records)
+        self._load_wanted()
 
     def reports(self) -> list[ReplicaReport]:
         """Return what this gateway sees of each generation. Call this on the event loop."""
@@ -238,7 +250,13 @@ class Gateway:
     def _apply(self) -> None:
         """Take note of the hosts that have joined or left."""
         self._generations.apply()
+        self._load_wanted()
         self.on_change()
+
+    def _load_wanted(self) -> None:
+        """Load what is computed here, and release what is not needed any more."""
+        if self._local is not None:
+            self._local.want(self._discovery.watched())
 
     async def _pause(self, seconds: float) -> None:
         """Wait for this time, and then for a moment without requests, but not for long."""
@@ -263,12 +281,14 @@ class Gateway:
         return self._dataplane.readiness.is_ready
 
     def check_health(self) -> None:
-        """Raise `RuntimeError` if a listener or the discovery of hosts has stopped."""
+        """Raise `RuntimeError` if a listener, the discovery or a compute thread has stopped."""
         for name, listener in (("HTTP", self._http), ("gRPC", self._grpc)):
             if not listener.is_alive:
                 raise RuntimeError(f"the {name} listener has stopped")
         if self._discovery_task.done():
             raise RuntimeError("the discovery of hosts has stopped")
+        if self._local is not None:
+            self._local.check_health()
 
     async def close(self) -> None:
         """Refuse new requests, answer those that were accepted, then close."""
@@ -286,5 +306,7 @@ class Gateway:
         self._discovery_task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._discovery_task
+        if self._local is not None:
+            self._local.close()
         if self._administration is not None:
             self._administration.close()

@@ -7,9 +7,10 @@ The config file is the one that PARETOSERVE_CONFIG names, else ./paretoserve.yam
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -71,6 +72,15 @@ class Hosts(Record):
     the next host starts at once."""
     bind: str = "127.0.0.1"
     """Address on which a host listens for gateways; `node` means that of its cluster node."""
+    in_gateway: Literal["all"] | tuple[str, ...] = ()
+    """Variants that have no hosts: every gateway loads and computes them in its own process."""
+
+    @field_validator("in_gateway", mode="before")
+    @classmethod
+    def _in_gateway_is_all_or_a_list(cls, value: object) -> object:
+        if isinstance(value, str) and value != "all":
+            raise ValueError(f"{value!r}; give `all`, or a list of variants such as [{value}]")
+        return value
 
     @field_validator("gpus")
     @classmethod
@@ -79,10 +89,42 @@ class Hosts(Record):
             raise ValueError(f"{gpus} GPUs; give a whole number, or a share of one below 1")
         return gpus
 
+    @model_validator(mode="after")
+    def _gateways_can_compute(self) -> Self:
+        if self.in_gateway and is_gpu(self.device):
+            raise ValueError(
+                f"gateways compute on the CPU, not on {self.device}; leave in_gateway empty, or "
+                "set device to cpu"
+            )
+        if self.in_gateway == "all" and self.replicas > 1:
+            raise ValueError(
+                f"replicas is {self.replicas}, but all variants are computed in the gateway, once "
+                "each; set replicas to 1, or name the variants in in_gateway"
+            )
+        return self
+
     @property
     def reserved_gpus(self) -> float:
         """GPUs that Ray reserves for one replica."""
         return self.gpus if is_gpu(self.device) else 0.0
+
+    def is_in_gateway(self, variant: str) -> bool:
+        """Return whether gateways compute a variant themselves."""
+        return self.in_gateway == "all" or variant in self.in_gateway
+
+    @property
+    def parallel_batches(self) -> float:
+        """Batches that can run at a time without slowing each other down; perhaps infinity."""
+        if self.cores is not None:
+            return self.cores
+        # Ray reserves CPUs for hosts, and for as many threads of a gateway as are known.
+        return 1 if self.in_gateway == "all" else math.inf
+
+    @property
+    def gateway_cpus(self) -> int:
+        """CPUs that Ray reserves for a gateway: one, and those of what it computes itself."""
+        batches = (self.cores or 1) if self.in_gateway == "all" else len(self.in_gateway)
+        return 1 + self.cpus * batches
 
 
 class Limits(Record):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from serving.link.connection import HostConnection
+from serving.link.pool import Connection
 from variants.catalog.catalog import Model
 from variants.catalog.zero_inputs import zero_batch
 
@@ -34,7 +34,7 @@ class Timings(NamedTuple):
 
 
 async def time_host(
-    host: HostConnection, model: Model, sizes: Sequence[int], pause: Pause, within_s: float
+    host: Connection, model: Model, sizes: Sequence[int], pause: Pause, within_s: float
 ) -> Timings:
     """Time batches of these sizes on a host.
 

@@ -6,10 +6,30 @@ Variants are given by their routing keys, so the hosts of two generations are ne
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from serving.dataplane.batching import Arrays
-from serving.dataplane.executor import HostLost, OnOutcome
-from serving.link.connection import HostConnection
+from serving.dataplane.executor import BatchResult, HostLost, OnOutcome
+
+
+class Connection(Protocol):
+    """A connection to one host replica: `HostConnection`, or `LocalConnection` in this process."""
+
+    address: str
+    is_lost: bool
+
+    @property
+    def in_flight(self) -> int:
+        """Number of batches that the host has not answered yet."""
+
+    def send(self, inputs: Arrays, on_outcome: OnOutcome[Arrays]) -> int:
+        """Send one batch; see `HostConnection.send`."""
+
+    async def run(self, inputs: Arrays) -> BatchResult[Arrays]:
+        """Run one batch and return its result; raises the failures of `send`."""
+
+    def close(self) -> None:
+        """Disconnect. Batches in flight fail with `HostLost`."""
 
 
 class HostPool:
@@ -18,18 +38,18 @@ class HostPool:
     def __init__(self, on_change: Callable[[str, int], None]) -> None:
         """`on_change` is called with a variant and its new number of live replicas."""
         self._on_change = on_change
-        self._hosts: dict[str, list[HostConnection]] = {}
+        self._hosts: dict[str, list[Connection]] = {}
 
-    def hosts(self, variant: str) -> list[HostConnection]:
+    def hosts(self, variant: str) -> list[Connection]:
         """Return the connections to the live replicas of a variant."""
         return list(self._hosts.get(variant, ()))
 
-    def add(self, variant: str, host: HostConnection) -> None:
+    def add(self, variant: str, host: Connection) -> None:
         """Use this replica for batches from now on."""
         self._hosts.setdefault(variant, []).append(host)
         self._on_change(variant, len(self._hosts[variant]))
 
-    def remove(self, variant: str, host: HostConnection) -> bool:
+    def remove(self, variant: str, host: Connection) -> bool:
         """Send the replica no more batches; those in flight may finish.
 
         Returns False if the replica was not in the pool.

@@ -168,7 +168,9 @@ class Metrics:
         self._failing_keys: frozenset[str] = frozenset()
         """Routing keys, as they are exported."""
         self._resident = gauge(
-            "resident_bytes", "Resident memory of the host processes, summed over replicas."
+            "resident_bytes",
+            "Resident memory of the host processes, summed over replicas; of a variant in the "
+            "gateway, by how much its process grew when it was loaded.",
         )
         self._gpu = gauge(
             "gpu_memory_bytes", "GPU memory of the host processes, summed over replicas."

@@ -45,3 +45,15 @@ def test_a_free_port_is_chosen_once_in_place_of_0() -> None:
         pytest.raises(NotStarted, match="another port with --grpc-port"),
     ):
         choose_ports(chosen)
+
+
+@pytest.mark.parametrize(("in_gateway", "cpus"), [((), 1), ("all", 4)])
+def test_the_gateway_reserves_the_cpus_of_what_it_computes(in_gateway: object, cpus: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # warnings of ray
+        from serving.cluster.apps import gateway_app
+
+    settings = Settings.model_validate({"hosts": {"in_gateway": in_gateway, "cores": 3}})
+    options = gateway_app(settings)._bound_deployment.ray_actor_options
+    assert options is not None
+    assert options["num_cpus"] == cpus

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serving.control.actions import Action, Delete, Fail, Publish, Routed, SetError
+from serving.control.actions import Action, Delete, Drained, Fail, Publish, Routed, SetError
 from serving.control.cluster import App
 from serving.control.decision import UNDRAINED_S, UNROUTED_S, UNUSABLE_S, Observation, decide
 from serving.control.state import Generation, Job, Lineup, ReplicaReport, Snapshot, VariantRecord
@@ -31,6 +31,7 @@ def actions(
     replicas: int = 2,
     job_of: int | None = None,
     rollback_window_s: float = 0.0,
+    in_gateways: str = "",
 ) -> list[Action]:
     """Return what is decided on one variant.
 
@@ -74,7 +75,11 @@ def actions(
     return decide(
         state,
         Observation(
-            apps=running, builds=set(), replicas=replicas, rollback_window_s=rollback_window_s
+            apps=running,
+            builds=set(),
+            replicas=replicas,
+            rollback_window_s=rollback_window_s,
+            in_gateways=set(in_gateways),
         ),
     )
 
@@ -216,3 +221,48 @@ def test_hosts_of_a_published_generation_that_cannot_start_again_are_tried_with_
     assert (Delete("v", 1, failed=True) in decided) == is_stopped
     if is_stopped:
         assert decided[0] == SetError("v", 1, "model.onnx is missing")
+
+
+def test_nothing_is_deployed_for_a_variant_that_gateways_compute() -> None:
+    for state in ("warming", "published"):
+        assert actions(generation(1, state), apps={}, seen={}, in_gateways="v") == []
+
+
+def test_a_generation_is_published_once_all_gateways_have_loaded_it() -> None:
+    new = generation(2, "warming")
+    one: Seen = {"a": ("warm", 1), "b": ("starting", 1)}
+    assert actions(new, apps={}, seen={2: one}, in_gateways="v") == []
+    both: Seen = {"a": ("warm", 1), "b": ("warm", 1)}
+    assert actions(new, apps={}, seen={2: both}, in_gateways="v") == [Publish("v", 2)]
+
+
+def test_a_generation_that_gateways_have_replaced_is_drained_once_none_has_it() -> None:
+    generations = (generation(1, "draining"), generation(2, "published"))
+    routed: Seen = {"a": ("routed", 1), "b": ("routed", 1)}
+    old: Seen = {"b": ("draining", 1)}
+    seen: dict[int, Seen] = {1: old, 2: routed}
+    assert actions(*generations, apps={}, seen=seen, in_gateways="v") == []
+    decided = actions(
+        *generations, apps={}, seen={2: routed}, in_gateways="v", rollback_window_s=60
+    )
+    assert decided == [Drained("v", 1)], "its memory is free, so it is not kept for a rollback"
+
+
+def test_a_generation_that_a_gateway_cannot_load_says_why_and_fails_after_a_while() -> None:
+    failed: Seen = {"a": ("warm", 1), "b": ("failed", 0)}
+    new = generation(2, "warming")
+    assert actions(new, apps={}, seen={2: failed}, in_gateways="v") == [
+        SetError("v", 2, "it failed")
+    ]
+    late = generation(2, "warming", NOW - UNUSABLE_S - 1)
+    decided = actions(late, apps={}, seen={2: failed}, in_gateways="v")
+    assert decided[0] == Fail("job", "it failed")
+    for seen in (failed, {"a": ("routed", 0)}):
+        decided = actions(generation(2, "published"), apps={}, seen={2: seen}, in_gateways="v")
+        assert decided == [SetError("v", 2, "it failed")]
+
+
+def test_hosts_from_before_a_variant_moved_into_the_gateways_are_stopped() -> None:
+    published = generation(1, "published")
+    assert actions(published, apps={1: UP}, seen={}, in_gateways="v") == [Delete("v", 1)]
+    assert actions(published, apps={1: App("stopping")}, seen={}, in_gateways="v") == []

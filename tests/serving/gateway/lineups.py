@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from serving.control.state import Lineup, ReplicaReport
 from serving.gateway.description import HostDescription
 from serving.gateway.gateway import Gateway
+from serving.gateway.local_hosts import LoadedGeneration
 from serving.gateway.settings import Settings
 from serving.link.host import HostSocket
 from tests.serving.gateway.two_inputs import answers
@@ -67,7 +69,14 @@ class ChangingGateway:
             Settings.model_validate({"catalog": catalog, **FREE, **settings}),
             self.registry,
             serves_catalog=False,
+            load=self._load,
         )
+        self.runs: dict[Key, Run] = {}
+        """What generations compute that the gateway loads into its own process."""
+        self.load_errors: dict[Key, str] = {}
+        """Why generations cannot be loaded there."""
+        self.loads: list[Key] = []
+        """The generations that were loaded there, or could not be."""
         self.accuracies: dict[Key, float] = {}
         """Accuracies of generations that differ from those of the catalog."""
 
@@ -80,6 +89,14 @@ class ChangingGateway:
         host = self._stack.enter_context(running_host(run or compute))
         self.registry.hosts.setdefault((variant, generation), []).append(host)
         return host
+
+    def _load(self, variant: str, generation: int) -> LoadedGeneration:
+        key = (variant, generation)
+        self.loads.append(key)
+        if key in self.load_errors:
+            raise ValueError(self.load_errors[key])
+        run = self.runs.get(key, partial(answers, variant))
+        return LoadedGeneration(run, PROVIDERS["cpu"], self.registry.digests[variant])
 
     def record(self, variant: str, generation: int) -> Variant:
         """Return the record of a generation."""

@@ -108,3 +108,32 @@ def test_a_host_that_cannot_fetch_it_ends_with_the_cause(
     assert f"{url}/{digest[:2]}/{digest}" in cause
     assert problem in cause
     assert generations.on_disk(empty) == frozenset()
+
+
+GATEWAY = """
+import sys
+from serving.cluster.loading import load_in_gateway
+from serving.gateway.settings import Settings
+from tests.serving.gateway.two_inputs import inputs
+
+settings = Settings(catalog=sys.argv[1], artifacts=sys.argv[2], hosts={"in_gateway": "all"})
+loaded = load_in_gateway(settings, "coarse", 2)
+print(loaded.digest, loaded.provider, *loaded.run(inputs(1, 4)))
+print("torch" in sys.modules, sys.getswitchinterval() < 0.001)
+"""
+
+
+def test_a_gateway_that_computes_it_fetches_it_too_and_does_not_import_torch(
+    catalog: Path, url: str, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    run = subprocess.run(
+        [sys.executable, "-c", GATEWAY, str(empty), url],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    digest = generations.digest(generations.load(catalog, "coarse", 2))
+    expected = f"{digest} CPUExecutionProvider sums each\nFalse True"
+    assert run.stdout.strip() == expected, run.stderr

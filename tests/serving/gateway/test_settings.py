@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,21 @@ def test_an_experiment_is_read_with_its_arms() -> None:
         pytest.param({"http": 8000}, "http: ", id="a value in place of a group"),
         pytest.param({"hosts": {"replicas": 0}}, "hosts.replicas: ", id="no replicas"),
         pytest.param({"hosts": {"cores": 0}}, "hosts.cores: ", id="no cores"),
+        pytest.param(
+            {"hosts": {"in_gateway": "int8"}},
+            r"hosts.in_gateway: 'int8'; give `all`, or a list of variants such as \[int8\]$",
+            id="a variant in place of a list",
+        ),
+        pytest.param(
+            {"hosts": {"in_gateway": ["int8"], "device": "cuda"}},
+            "hosts: gateways compute on the CPU, not on cuda; leave in_gateway empty, or set",
+            id="a GPU in the gateway",
+        ),
+        pytest.param(
+            {"hosts": {"in_gateway": "all", "replicas": 2}},
+            "hosts: replicas is 2, but all variants are computed in the gateway",
+            id="replicas in the gateway",
+        ),
         pytest.param({"limits": {"batch_size": 0}}, "limits.batch_size: ", id="empty batches"),
         pytest.param(
             {"limits": {"header_bytes": 1023}}, "limits.header_bytes: ", id="too few header bytes"
@@ -229,3 +245,37 @@ def test_gpus_are_reserved_on_a_gpu_only(device: Device, expected: float) -> Non
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         load_settings().policy = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "are_there"),
+    [
+        ("all", "all", (True, True)),
+        ('["int8"]', ("int8",), (True, False)),
+        ("[]", (), (False,) * 2),
+    ],
+)
+def test_variants_are_computed_in_the_gateway_by_name_or_all(
+    monkeypatch: pytest.MonkeyPatch, text: str, value: object, are_there: tuple[bool, bool]
+) -> None:
+    monkeypatch.setenv("PARETOSERVE_HOSTS__IN_GATEWAY", text)
+    hosts = load_settings().hosts
+    assert hosts.in_gateway == value
+    assert (hosts.is_in_gateway("int8"), hosts.is_in_gateway("a")) == are_there
+
+
+@pytest.mark.parametrize(
+    ("hosts", "batches", "cpus"),
+    [
+        ({}, math.inf, 1),
+        ({"cores": 3}, 3, 1),
+        ({"in_gateway": ["a", "b"], "cpus": 2}, math.inf, 5),
+        ({"in_gateway": "all"}, 1, 2),
+        ({"in_gateway": "all", "cores": 3, "cpus": 2}, 3, 7),
+    ],
+)
+def test_a_gateway_reserves_the_cpus_of_what_it_computes(
+    hosts: dict[str, Any], batches: float, cpus: int
+) -> None:
+    settings = Hosts.model_validate(hosts)
+    assert (settings.parallel_batches, settings.gateway_cpus) == (batches, cpus)
