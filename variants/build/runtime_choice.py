@@ -114,15 +114,17 @@ def observe_rows(network: nn.Module, names: Collection[str], samples: Samples) -
     observed: dict[str, int] = {}
 
     def observer(name: str) -> Callable[..., None]:
-        def observe(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            features = arguments[0]
+        def observe(
+            _: nn.Module, arguments: tuple[Tensor, ...], named: Mapping[str, Tensor]
+        ) -> None:
+            features = arguments[0] if arguments else named["input"]
             number = features.numel() // max(1, features.shape[-1]) // _OBSERVED_SAMPLES
             observed[name] = max(1, number)
 
         return observe
 
     hooks = [
-        network.get_submodule(name).register_forward_pre_hook(observer(name))
+        network.get_submodule(name).register_forward_pre_hook(observer(name), with_kwargs=True)
         for name in sorted(names)
     ]
     try:
