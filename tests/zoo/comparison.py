@@ -12,6 +12,7 @@ half a step, and it does not depend on the code under test. A weight in the wron
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -146,7 +147,8 @@ def _answers_with_errors(
             for weight, original in zip(weights, before, strict=True):
                 noise = torch.rand(weight.shape, generator=generator) * 2 - 1
                 weight.copy_(original + errors.weights(original) * noise.to(weight.dtype))
-            with _NoisyProducts(errors.activations, generator):
+            noisy = _NoisyProducts(errors.activations, generator)
+            with noisy if errors.activations else nullcontext():
                 return [_array(output) for output in outputs(network.eval(), tensors(samples))]
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
@@ -155,18 +157,18 @@ def _answers_with_errors(
                 weight.copy_(original)
 
 
-class _NoisyProducts(TorchDispatchMode):
+class _NoisyProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
     """Adds random errors to the inputs and outputs of products, while active."""
 
     def __init__(self, relative: float, generator: torch.Generator) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._relative, self._generator = relative, generator
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         position = _PRODUCTS.get(func)
-        if position is None or not self._relative:
+        if position is None:
             return func(*args, **(kwargs or {}))
         noisy = list(args)
         noisy[position] = self._with_errors(noisy[position])

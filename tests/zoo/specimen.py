@@ -8,6 +8,7 @@ the answers differ between samples.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ def _random_weight(module: nn.Module, name: str, parameter: Tensor) -> Tensor:
     if parameter.ndim >= 2:
         is_table = isinstance(module, nn.Embedding | nn.EmbeddingBag)
         inputs = 1 if is_table else parameter[0].numel()
-        return random * 1.3 / max(1, inputs) ** 0.5
+        return random * (1.3 / math.sqrt(max(1, inputs)))
     if name.endswith("weight"):  # of a normalization
         return 1 + 0.25 * random
     return 0.2 * random

@@ -9,15 +9,14 @@ import pytest
 from tests.zoo.networks import SPECIMENS
 from tests.zoo.trial import try_specimen
 
-SAMPLE: Final = (
-    "called-twice", "two-towers", "embedding-read-by-linear", "padded-encoder", "residual-block",
-)  # fmt: skip
+SAMPLE: Final = ("in-place", "tuple-output", "by-keyword")
 
 
 def test_the_zoo_has_many_networks() -> None:
     assert len(SPECIMENS) >= 60
 
 
+@pytest.mark.usefixtures("onnx_operators")
 @pytest.mark.parametrize("name", SAMPLE)
 def test_every_technique_is_right_or_refused(name: str) -> None:
     failures = {

@@ -21,9 +21,9 @@ class LowRank(nn.Module):
         self.first = nn.Linear(in_features, rank, bias=False)
         self.second = nn.Linear(rank, out_features, bias=bias)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map FP32 `[..., in]` to `[..., out]`."""
-        result: Tensor = self.second(self.first(features))
+    def forward(self, input: Tensor) -> Tensor:
+        """Map FP32 `[..., in]` to `[..., out]`; `nn.Linear` names its argument so, too."""
+        result: Tensor = self.second(self.first(input))
         return result
 
     @property

@@ -19,6 +19,8 @@ from tests.zoo.networks import (
 )
 from tests.zoo.specimen import SPECIMENS, Specimen
 
+__all__ = ["FAMILIES", "SPECIMENS", "chosen"]
+
 FAMILIES: Final = (
     layers, convolution, attention, recurrent, text, sharing, modules, interfaces, datatypes,
     extremes,

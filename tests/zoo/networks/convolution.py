@@ -168,7 +168,7 @@ class ChannelShuffle(nn.Module):
     def forward(self, image: Tensor) -> Output:
         left, right = self.stem(image).relu().chunk(2, 1)
         joined = torch.cat([left, self.branch(right).relu()], 1)
-        shuffled = joined.unflatten(1, (2, 8)).transpose(1, 2).flatten(1, 2)
+        shuffled = joined.reshape(-1, 2, 8, 8, 8).transpose(1, 2).flatten(1, 2)
         return self.head(self.grouped(shuffled).relu().mean((2, 3)))
 
 
@@ -221,7 +221,11 @@ class ConvCalledTwice(nn.Module):
 
 @specimen(IMAGES)
 def channels_last() -> nn.Module:
-    return cnn().to(memory_format=torch.channels_last)
+    network = cnn()
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data = layer.weight.data.to(memory_format=torch.channels_last)
+    return network
 
 
 @specimen(SIGNALS)

@@ -48,7 +48,12 @@ def zero_rows() -> nn.Module:
     return _mlp()
 
 
-@specimen(VECTORS, prepare=lambda net: [p.zero_() for p in net.parameters()] and None)
+def _set_zero(network: nn.Module) -> None:
+    for parameter in network.parameters():
+        parameter.zero_()
+
+
+@specimen(VECTORS, prepare=_set_zero)
 def all_zero() -> nn.Module:
     return _mlp()
 

@@ -176,7 +176,7 @@ class OwnFunction(nn.Module):
         self.body, self.head = nn.Linear(8, 16), nn.Linear(16, CLASSES)
 
     def forward(self, features: Tensor) -> Output:
-        return self.head(HardSign.apply(self.body(features)))
+        return self.head(HardSign.apply(self.body(features)))  # type: ignore[no-untyped-call]
 
 
 @specimen(VECTORS)

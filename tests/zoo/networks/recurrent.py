@@ -152,7 +152,7 @@ class WhileLoop(nn.Module):
             return number + 1, self.body(hidden).tanh()
 
         start = torch.tensor(0, dtype=torch.int64)
-        _, hidden = while_loop(is_open, step, (start, self.stem(features)))
+        _, hidden = while_loop(is_open, step, (start, self.stem(features)))  # type: ignore[no-untyped-call]
         return self.head(hidden)
 
 

@@ -102,7 +102,9 @@ def _trace(network: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
             warnings.simplefilter("ignore")
             return torch_pruning.DependencyGraph().build_dependency(network, inputs, verbose=False)
     except Exception as error:  # torch-pruning raises errors of any type for unknown networks
-        raise ValueError(f"the network's dependencies cannot be traced: {error}") from error
+        raise ValueError(
+            f"the network's dependencies cannot be traced: {first_line(error)}"
+        ) from error
 
 
 def _candidates(network: nn.Module, graph: Any) -> Iterator[tuple[str, Group | str]]:

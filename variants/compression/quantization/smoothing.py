@@ -20,7 +20,7 @@ from torch.export import export
 
 from variants.compression.quantization.channels import NotExact, find_readers
 from variants.model.dataset import Samples, count, rows
-from variants.model.forward import tensors
+from variants.model.forward import first_line, tensors
 
 _ATEN: Final = torch.ops.aten
 _BATCH_SIZE: Final = 32
@@ -89,7 +89,7 @@ def _trace(network: nn.Module, samples: Samples) -> fx.GraphModule:
     try:
         program = export(network.eval(), tensors(rows(samples, slice(0, size))))
     except Exception as error:  # torch raises many types of its own
-        raise ValueError(f"the network cannot be traced: {error}") from error
+        raise ValueError(f"the network cannot be traced: {first_line(error)}") from error
     return program.module()
 
 

@@ -168,12 +168,12 @@ class GpuLinear(nn.Module):
         self._rows = [rows for rows, _ in by_rows]
         self._products = [*(product for _, product in by_rows), larger]
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map FP32 `[..., in]` to FP32 `[..., out]`."""
-        flat = features.reshape(-1, self.in_features).contiguous()
+    def forward(self, input: Tensor) -> Tensor:
+        """Map FP32 `[..., in]` to FP32 `[..., out]`; `nn.Linear` names its argument so, too."""
+        flat = input.reshape(-1, self.in_features).contiguous()
         product = self._products[bisect_left(self._rows, len(flat))]
         result = product(flat, self.bias, self.activation)
-        return result.reshape(*features.shape[:-1], self.out_features)
+        return result.reshape(*input.shape[:-1], self.out_features)
 
     @property
     def weight(self) -> Tensor:

@@ -140,13 +140,13 @@ class SparseLinear(nn.Module):
         self.rows = rows
         self._kernels = [kernels[name] for name in used]
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map FP32 `[..., in]` to FP32 `[..., out]`."""
-        if features.ndim == 2 and features.is_contiguous():
-            return self.kernel(len(features))(features, self.bias, self.activation)
-        flat = features.reshape(-1, self.in_features).contiguous()
+    def forward(self, input: Tensor) -> Tensor:
+        """Map FP32 `[..., in]` to FP32 `[..., out]`; `nn.Linear` names its argument so, too."""
+        if input.ndim == 2 and input.is_contiguous():
+            return self.kernel(len(input))(input, self.bias, self.activation)
+        flat = input.reshape(-1, self.in_features).contiguous()
         product = self.kernel(len(flat))(flat, self.bias, self.activation)
-        return product.reshape(*features.shape[:-1], self.out_features)
+        return product.reshape(*input.shape[:-1], self.out_features)
 
     @property
     def arithmetic(self) -> str:
