@@ -10,6 +10,7 @@ import gc
 
 from ray import serve
 
+from serving.cluster.loopback import keep_on_loopback
 from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
 from serving.cluster.registry import ServeRegistry
 from serving.cluster.serve_cluster import ServeCluster
@@ -29,6 +30,7 @@ class GatewayReplica:
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
         log_as_json()
+        keep_on_loopback()
         settings = absolute(settings)
         store, excluded = await asyncio.to_thread(_open, settings)
         self._gateway = Gateway(settings, ServeRegistry(), store, serves_catalog=False)
