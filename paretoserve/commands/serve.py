@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import click
+from rich.text import Text
 
 from loadtests.trials.options import FILE
 from paretoserve.commands.options import CATALOG, set_options
+from paretoserve.terminal import errors
 
 
 @click.command()
@@ -51,9 +53,15 @@ def up(
     from serving.cluster.environment import set_environment
 
     set_environment()
+    from serving.cluster.supervisor import Supervised
     from serving.cluster.up import serve_until_stopped
 
-    serve_until_stopped(settings)
+    try:
+        serve_until_stopped(settings)
+    except Supervised as error:
+        if str(error):
+            errors.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
+        sys.exit(error.status)
 
 
 @click.command()

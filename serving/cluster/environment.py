@@ -7,6 +7,7 @@ variables in every pod; a test compares the two.
 from __future__ import annotations
 
 import os
+import secrets
 from typing import Final
 
 ENVIRONMENT: Final = {
@@ -23,3 +24,13 @@ def set_environment() -> None:
     """Set the variables that are not set yet; child processes inherit them."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def set_token() -> None:
+    """Protect a cluster on this machine by a new token, whatever the environment says.
+
+    Ray gives the variables to the processes that it starts. A token of the caller's would be that
+    of another cluster, and the mode could be `disabled`.
+    """
+    os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex()}

@@ -13,6 +13,7 @@ from functools import partial
 from ray import serve
 
 from serving.cluster.loading import load_in_gateway
+from serving.cluster.loopback import keep_on_loopback
 from serving.cluster.names import HEALTH_PERIOD_S, HEALTH_TIMEOUT_S, STOP_POLL_S
 from serving.cluster.registry import ServeRegistry
 from serving.cluster.serve_cluster import ServeCluster
@@ -34,6 +35,7 @@ class GatewayReplica:
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
         log_as_json()
+        keep_on_loopback()
         settings = absolute(settings)
         store, excluded = await asyncio.to_thread(_open, settings)
         load = partial(load_in_gateway, settings)

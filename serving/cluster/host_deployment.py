@@ -18,6 +18,7 @@ from ray.util import get_node_ip_address
 
 from serving.cluster import host_worker
 from serving.cluster.loading import find_generation, load_runner
+from serving.cluster.loopback import keep_on_loopback
 from serving.cluster.low_priority import run_at_low_priority
 from serving.cluster.names import (
     HEALTH_PERIOD_S,
@@ -53,6 +54,7 @@ class HostReplica:
         restored from there. Raises `ValueError` that names the file that is missing or damaged.
         """
         log_as_json()
+        keep_on_loopback()
         self._drain_s = settings.drain_s
         self._spare = SpareKeeper() if settings.hosts.spare else None
         record = find_generation(settings, variant, generation)

@@ -98,6 +98,18 @@ def list_apps() -> dict[str, App]:
     return found
 
 
+def is_controller_alive(timeout_s: float) -> bool:
+    """Return whether Serve's controller answers within so many seconds."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return False
+    try:
+        ray.get(client._controller.check_alive.remote(), timeout=timeout_s)
+    except RayError:  # it is being restarted, or does not answer in time
+        return False
+    return True
+
+
 def _app(overview: StatusOverview, status: AppStatus) -> App:
     error = None if status == "stopping" else _error(overview)
     is_unhealthy = overview.app_status.status == ApplicationStatus.UNHEALTHY

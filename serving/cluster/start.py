@@ -11,14 +11,23 @@ import socket
 import time
 from collections.abc import Collection, Generator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Final
+from unittest.mock import patch
 
 import ray
 from ray import serve
+from ray._private import services, worker
+from ray._private.node import Node
+from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER, PROCESS_TYPE_RAYLET
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled
 
 from serving.cluster.apps import gateway_app
+from serving.cluster.environment import set_token
 from serving.cluster.host_deployment import host_app
+from serving.cluster.loopback import LOOPBACK
 from serving.cluster.names import GATEWAY, app_name
+from serving.cluster.ray_folder import ray_folder
 from serving.cluster.serve_cluster import list_apps
 from serving.cluster.start_failure import WAITING
 from serving.control.cluster import GenerationKey
@@ -82,33 +91,56 @@ def _free_port(stack: ExitStack, host: str, port: int, option: str) -> int:
 
 @contextmanager
 def local_cluster() -> Generator[None]:
-    """Run Ray and Serve on this machine within a `with`.
+    """Run Ray and Serve on this machine within a `with`; nothing of Ray leaves loopback.
 
     Raises `NotStarted` if Ray does not start.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    # Its only warning is that the cluster is protected by a token.
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    try:
-        ray.init(
-            address="local",
-            num_cpus=LOGICAL_CPUS,
-            # Otherwise Ray starts a process for each CPU in advance.
-            _system_config={"enable_worker_prestart": False, "prestart_worker_first_driver": False},
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            configure_logging=False,
-        )
-    except Exception as error:  # Ray raises no narrower type if its node is not up in 30 s
-        raise NotStarted(f"{RAY_FAILED}: {error}") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(ray_folder())
+            _start_ray(folder)
+        except Exception as error:  # Ray raises no narrower type if its node is not up in 30 s
+            raise NotStarted(f"{RAY_FAILED}: {error}") from error
+        stack.callback(ray.shutdown)
         serve.start(proxy_location="Disabled")
         yield
         # The gateway first: it needs the hosts to answer the requests that it has accepted.
         if GATEWAY in list_apps():
             serve.delete(GATEWAY)
-    finally:
-        ray.shutdown()
+
+
+def _start_ray(folder: Path) -> None:
+    """Start Ray on 127.0.0.1, protected by a new token, with its files in a folder."""
+    set_token()
+    # Ray has read the variables if it was imported before.
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+    with patch.object(services, "resolve_ip_for_localhost", str):  # Ray would replace 127.0.0.1
+        ray.init(
+            address="local",
+            num_cpus=LOGICAL_CPUS,
+            # Otherwise Ray starts a process for each CPU in advance.
+            _system_config={"enable_worker_prestart": False, "prestart_worker_first_driver": False},
+            _node_ip_address=LOOPBACK,
+            _temp_dir=str(folder),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            configure_logging=False,
+        )
+
+
+def required_processes() -> dict[str, int]:
+    """Return the processes of Ray without which the service cannot go on, by name."""
+    found = _global_node().all_processes
+    names = {PROCESS_TYPE_GCS_SERVER: "the GCS of Ray", PROCESS_TYPE_RAYLET: "the raylet of Ray"}
+    return {name: found[kind][0].process.pid for kind, name in names.items()}
+
+
+def _global_node() -> Node:
+    node = worker._global_node
+    assert node is not None, "Ray has been started"
+    return node
 
 
 def share_cpus(settings: Settings, cpus: int) -> Settings:

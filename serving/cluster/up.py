@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from types import FrameType
+import os
+import sys
+import time
+from functools import partial
+from typing import Final
 
 from rich.console import Console
 
-from serving.cluster.start import (
-    NotStarted,
-    choose_ports,
-    local_cluster,
-    start_service,
-)
+from serving.cluster.supervisor import Failed, Link, Ready, Required, supervise
 from serving.gateway.administration import token_file
 from serving.gateway.description import Ports
 from serving.gateway.settings import Settings
@@ -22,37 +19,91 @@ from variants.catalog.hardware import hardware
 from variants.catalog.sample_request import sample_path
 from variants.report.tables import render_overview
 
+STOP_S: Final = 30.0
+"""Time, in seconds, to stop the service after its accepted requests were answered."""
+
+CONTROLLER_S: Final = 120.0
+"""Time, in seconds, after which a controller of Serve that does not answer is lost."""
+
+POLL_S: Final = 5.0
+"""Interval, in seconds, at which the controller is asked, and time limit of its answer."""
+
+
+class _Terminal(Console):
+    """Standard output. Its reader may end (`up | head`): the service goes on without it."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
+
 
 def serve_until_stopped(settings: Settings) -> None:
-    """Start the service, print how to use it, and stop it on SIGINT or SIGTERM.
+    """Start the service, print how to use it, and stop it on SIGINT, SIGTERM or SIGHUP.
 
-    Raises `ValueError` if it cannot start; the message has a remedy.
+    The service runs in a child process; see `serving.cluster.supervisor`. Raises `ValueError` if it
+    cannot start, with a remedy in the message, and `Supervised` if it is lost or was interrupted.
     """
-    console = Console()
-    stop = threading.Event()
+    supervise(partial(_serve, settings), stop_s=settings.drain_s + STOP_S)
 
-    def request_stop(number: int, frame: FrameType | None) -> None:
-        stop.set()
 
+def _serve(settings: Settings, parent: Link) -> None:
+    """Serve until the parent asks to stop."""
+    # Imports Ray, which the parent must not do.
+    from serving.cluster.start import (
+        NotStarted,
+        choose_ports,
+        local_cluster,
+        required_processes,
+        start_service,
+    )
+
+    console = _Terminal()
     try:
         catalog = Catalog.load(settings.catalog)
         hardware(settings.hosts.cpus, settings.hosts.device)  # raises if there is no such device
         settings = choose_ports(settings)
         with console.status("starting Ray") as status, local_cluster():
+            for name, pid in required_processes().items():
+                parent.send(Required(name, pid))
             status.update("starting the gateway and the hosts")
             ports = start_service(settings)
             status.stop()
+            parent.send(Ready())
             _print_usage(console, settings, catalog, ports)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, request_stop)
-            stop.wait()
+            _wait(parent)
             status.update("stopping: answering the accepted requests")
             status.start()
-    except NotStarted as error:
-        raise ValueError(str(error)) from error
-    except KeyboardInterrupt:
-        pass
+    except (NotStarted, ValueError, OSError) as error:
+        parent.send(Failed(str(error), 2))
+        return
+    except _ControllerLost as error:
+        parent.send(Failed(str(error), 1))
+        return
     console.print("stopped")
+
+
+class _ControllerLost(Exception):
+    """The controller of Serve does not come back."""
+
+
+def _wait(parent: Link) -> None:
+    """Return once the parent asks to stop; raise if the controller is lost.
+
+    Ray restarts a controller that has ended. Without one the service answers requests, but no lost
+    host is replaced, and no variant can be added.
+    """
+    from serving.cluster.serve_cluster import is_controller_alive
+
+    answered = time.monotonic()
+    while not parent.stop.wait(POLL_S):
+        if is_controller_alive(POLL_S):
+            answered = time.monotonic()
+        elif time.monotonic() - answered > CONTROLLER_S:
+            raise _ControllerLost(
+                f"the controller of Ray Serve has not answered for {CONTROLLER_S:.0f} s"
+            )
 
 
 def _print_usage(console: Console, settings: Settings, catalog: Catalog, ports: Ports) -> None:
