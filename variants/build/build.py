@@ -126,9 +126,9 @@ def build(
         for name, variant in _measure(
             drafts, model, built, datasets, threads, device, measure, progress
         ):
-            if (note := far_below_dense(variant.report_cards[-1])) is not None:
-                progress.console.print(f"{name}: {note}", highlight=False)
-                variant = variant.model_copy(update={"notes": (*variant.notes, note)})
+            if (warning := far_below_dense(variant.report_cards[-1])) is not None:
+                progress.console.print(f"{name}: {warning}", highlight=False)
+                variant = variant.model_copy(update={"notes": (*variant.notes, warning)})
             artifact.write_record(drafts / name / artifact.RECORD, variant)
         if not is_addition:
             _clear(catalog, keep=recipes)

@@ -119,11 +119,11 @@ def test_what_the_technique_costs_is_not_a_fault(technique: Technique) -> None:
 
 
 def test_a_recipe_of_several_steps_passes() -> None:
-    steps = [
+    steps = (
         Step(technique="unstructured", parameters={"share": 0.5}),
         Step(technique="int8", parameters={}),
         Step(technique="recover", parameters={"epochs": 1}),
-    ]
+    )
     state = STATE
     for technique in resolve_all(steps):
         state = apply_checked(technique, state, DATA, quiet())
