@@ -20,6 +20,7 @@ from rich.progress import Progress, TaskID
 from variants.build.check import load_checked_project
 from variants.build.passes import run_splits
 from variants.build.runtime_choice import choose_runtime, observe_rows
+from variants.build.step_check import apply_checked, far_below_dense
 from variants.catalog import artifact
 from variants.catalog.catalog import Catalog, Model, ReportCard, Runtime, Variant
 from variants.catalog.device import Device
@@ -110,6 +111,9 @@ def build(
             state = dense
             for technique in techniques:
                 state = apply_technique(name, technique, state, datasets.training_data, progress)
+            for note in state.notes:
+                if note.startswith("WARNING"):
+                    progress.console.print(f"{name}: {note}", highlight=False)
             built[name] = make_variant(
                 drafts,
                 name,
@@ -126,6 +130,9 @@ def build(
         for name, variant in _measure(
             drafts, model, built, datasets, threads, device, measure, progress
         ):
+            if (warning := far_below_dense(variant.report_cards[-1])) is not None:
+                progress.console.print(f"{name}: {warning}", highlight=False)
+                variant = variant.model_copy(update={"notes": (*variant.notes, warning)})
             artifact.write_record(drafts / name / artifact.RECORD, variant)
         if not is_addition:
             _clear(catalog, keep=recipes)
@@ -172,12 +179,13 @@ def apply_technique(
     data: TrainingData,
     progress: Progress,
 ) -> CompressionState:
-    """Apply one step of the recipe of a variant.
+    """Apply one step of the recipe of a variant, and check its result.
 
-    Raises `ValueError` with the variant and the technique if it does not support the network.
+    Raises `ValueError` with the variant and the technique if it does not support the network, or
+    if the result does not compute what the step should.
     """
     try:
-        return technique.apply(state, data, progress)
+        return apply_checked(technique, state, data, progress)
     except ValueError as error:
         raise ValueError(f"{name}: {technique.kind}: {error}") from error
 

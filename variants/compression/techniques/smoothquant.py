@@ -29,6 +29,7 @@ class SmoothQuant(Technique):
     kind: ClassVar[str] = "smoothquant"
     accepts: ClassVar[Stage] = Stage.MASKED
     yields: ClassVar[Stage] = Stage.FREE
+    keeps_outputs: ClassVar[bool] = True
 
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Migration strength: 0 leaves the outliers in the activations, 1 moves them to the weights."""

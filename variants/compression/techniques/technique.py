@@ -24,6 +24,8 @@ class Technique(Record, ABC):
     """Latest stage of a state that the technique can be applied to."""
     yields: ClassVar[Stage]
     """Stage after the technique, unless the state was at a later stage already."""
+    keeps_outputs: ClassVar[bool] = False
+    """Whether the network computes the same outputs as before, except for rounding in FP32."""
 
     @abstractmethod
     def apply(
