@@ -39,6 +39,7 @@ from variants.model.loading import (
     load_weights,
 )
 from variants.model.state import Interface
+from variants.model.threads import limit_threads
 from variants.model.training import predict
 
 T = TypeVar("T")
@@ -96,10 +97,11 @@ class CheckedProject:
 
 
 def load_checked_project(project_file: Path) -> CheckedProject:
-    """Load a project and make the quick checks.
+    """Load a project and make the quick checks; limit torch to the CPUs of this process.
 
     Raises `ValueError` with one line for each error.
     """
+    limit_threads()
     results: list[CheckResult] = []
     checked = _load(project_file, _Reporter(results.append))
     errors = [result.text for result in results if result.verdict == "error"]

@@ -1,0 +1,118 @@
+"""What Ray needs of the machine, checked before it starts: folders, free space, open files.
+
+Ray itself reports most of this late, in a log file, or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from serving.cluster.start_failure import NotStarted
+
+SESSION_BYTES: Final = 64 * 2**20
+"""Free space, in bytes, that logs and sockets of Ray need in its folder."""
+
+OPEN_FILES: Final = 256
+"""Least limit on open files: a service starts with it. Each connection of a client is one more."""
+
+TOKEN_VARIABLES: Final = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE")
+
+SHARED_MEMORY: Final = Path("/dev/shm")
+
+
+def ray_folder() -> Path:
+    """Return the folder of Ray's sessions: `ray` in RAY_TMPDIR, TMPDIR or /tmp."""
+    root = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    return Path(root) / "ray"
+
+
+def check_folder(folder: Path, purpose: str, remedy: str) -> None:
+    """Create the folder if it is missing, and write a file in it.
+
+    Raises `NotStarted` with the folder, what it is for, the cause, and the remedy.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+            file.flush()
+    except OSError as error:
+        raise NotStarted(
+            f"{folder} must be writable by user {os.geteuid()}, {purpose} "
+            f"({error.strerror}): {remedy}"
+        ) from None
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise `NotStarted` if fewer bytes than `needed` are free in the folder."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise NotStarted(
+            f"{folder} has {free / 2**20:.0f} MiB free, and Ray needs {needed / 2**20:.0f} MiB: "
+            "make room, or name another folder with RAY_TMPDIR"
+        )
+
+
+def object_store_folder(size: int, shared_memory: Path = SHARED_MEMORY) -> Path:
+    """Return the folder for Ray's object store of `size` bytes: that of shared memory, if it fits.
+
+    Nothing uses the store, so a slower one does no harm.
+    """
+    try:
+        fits = shutil.disk_usage(shared_memory).free >= size
+    except OSError:
+        fits = False
+    return shared_memory if fits and os.access(shared_memory, os.W_OK) else ray_folder()
+
+
+def raise_open_files() -> None:
+    """Raise the limit on open files as far as this user may; child processes inherit it.
+
+    Raises `NotStarted` if that is less than `OPEN_FILES`.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
+        raise NotStarted(
+            f"this process may open {hard} files, and a service needs {OPEN_FILES} or more: "
+            "raise the limit, as with `ulimit -n 65536`, or `--ulimit nofile=65536` for docker run"
+        )
+
+
+def set_token() -> None:
+    """Pass Ray a token for its ports in the environment, if it cannot write one into HOME.
+
+    Ray itself only knows ~/.ray/auth_token. A user without an entry in /etc/passwd, as in
+    OpenShift, often has HOME=/, which is not writable.
+    """
+    if any(name in os.environ for name in TOKEN_VARIABLES):
+        return
+    try:
+        folder = Path.home() / ".ray"
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "auth_token").is_file() or os.access(folder, os.W_OK):
+            return
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home
+        pass
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def prepare_machine(store_bytes: int) -> Path:
+    """Check what Ray needs, and set what it can be given; return the folder of its object store.
+
+    Raises `NotStarted` with what is missing and what would be right.
+    """
+    raise_open_files()
+    folder = ray_folder()
+    check_folder(folder, "for sessions of Ray", "name another with RAY_TMPDIR")
+    store = object_store_folder(store_bytes)
+    check_space(folder, SESSION_BYTES + (store_bytes if store == folder else 0))
+    set_token()
+    return store
