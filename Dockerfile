@@ -39,13 +39,16 @@ FROM ${BASE}
 LABEL org.opencontainers.image.title="paretoserve" \
       org.opencontainers.image.licenses="Apache-2.0"
 
+# OpenShift runs the image as any user of group 0, which may therefore write what user 1000 may.
 # tini reaps the orphaned processes of Ray. The probes of KubeRay run bash, wget and grep; the base
 # image lacks only wget. Versions are not pinned, because Debian keeps only the newest build.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini wget \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 1000 --create-home paretoserve
+    && useradd --uid 1000 --create-home paretoserve \
+    && chgrp -R 0 /home/paretoserve \
+    && chmod -R g=u /home/paretoserve
 
 # In /usr/local, because a login shell, which KubeRay can use, resets any other PATH.
 COPY --from=build /dependencies /usr/local

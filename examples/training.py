@@ -12,6 +12,7 @@ from torch import nn
 
 from variants.catalog import artifact
 from variants.model.dataset import Datasets
+from variants.model.threads import limit_threads
 from variants.model.training import Schedule, accuracy, fit
 
 
@@ -20,6 +21,7 @@ def train(network: nn.Module, datasets: Datasets, schedule: Schedule, weights: P
 
     The test split is not used here. Only report cards use it.
     """
+    limit_threads()
     console = Console()
     started = time.perf_counter()
     with Progress(console=console) as progress:

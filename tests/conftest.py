@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.shared_folder import shared_folder
+from variants.catalog.cpus import available_cpus
 
 if TYPE_CHECKING:
     from tests.service import RunningService
@@ -67,6 +68,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("cluster" if uses_ray else str(item.path)))
         if any(map(item.path.is_relative_to, SLOW)) or "small_catalog" in fixtures:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the processes for `-n logical`: pytest-xdist would count all CPUs of the machine."""
+    return available_cpus()
 
 
 def pytest_configure() -> None:

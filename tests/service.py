@@ -89,7 +89,8 @@ def run_service(folder: Path) -> Iterator[RunningService]:
         warnings.simplefilter("ignore")  # warnings of ray and its imports
         import ray
 
-        from serving.cluster.start import NotStarted, local_cluster, start_service
+        from serving.cluster.start import local_cluster, start_service
+        from serving.cluster.start_failure import NotStarted
 
         catalog = Catalog.load(folder)
         settings = Settings.model_validate(

@@ -10,7 +10,6 @@ ports of 127.0.0.1.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,6 +44,7 @@ from serving.gateway.settings import Settings
 from serving.routing.profile import variant_profiles
 from variants.catalog import artifact
 from variants.catalog.catalog import Catalog
+from variants.catalog.cpus import available_cpus
 from variants.catalog.hardware import hardware
 
 POLICIES: Final = ("pareto", "fixed", "fastest", "slack_fit")
@@ -118,7 +118,7 @@ DEFAULT_FIND_RATE_SECONDS: Final = 5.0
 @click.option(
     "--cores",
     type=click.IntRange(min=1),
-    default=lambda: max(1, len(os.sched_getaffinity(0)) - 1),
+    default=lambda: max(1, available_cpus() - 1),
     help="Batches that all hosts run at a time, live and simulated. [default: all CPUs but one]",
 )
 @click.option(

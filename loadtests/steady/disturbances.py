@@ -13,6 +13,7 @@ from typing import Final
 
 from loadtests.benchmarks.service import PROJECT
 from loadtests.steady.processes import busy_command, running, stop_for
+from variants.catalog.cpus import available_cpus
 
 BURST_FACTOR: Final = 10
 """Arrival rate of a burst, as a multiple of the goodput before it."""
@@ -52,7 +53,7 @@ def _kill_host(victims: Victims) -> None:
 
 
 def _use_all_cores(victims: Victims) -> None:
-    with running([busy_command()] * len(os.sched_getaffinity(0))):
+    with running([busy_command()] * available_cpus()):
         time.sleep(5.0)
 
 

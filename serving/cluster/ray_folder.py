@@ -36,7 +36,7 @@ def ray_folder(root: Path | None = None) -> Iterator[Path]:
     folder of all starts of this user; the default is `paretoserve-<uid>` under `RAY_TMPDIR`, or
     else where temporary files belong. Raises `OSError` if `root` belongs to someone else.
     """
-    root = root or _temporary() / f"paretoserve-{os.getuid()}"
+    root = root or temporary_folder() / f"paretoserve-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     found = root.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
@@ -56,7 +56,7 @@ def ray_folder(root: Path | None = None) -> Iterator[Path]:
             os.close(own)
 
 
-def _temporary() -> Path:
+def temporary_folder() -> Path:
     """Return the folder of temporary files, or `/tmp` if its path is too long for sockets."""
     chosen = os.environ.get("RAY_TMPDIR")
     if chosen:

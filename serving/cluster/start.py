@@ -6,7 +6,6 @@ The gateway and its reconciler would start the hosts too. Starting all at the sa
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import time
 from collections.abc import Collection, Generator
@@ -26,15 +25,17 @@ from serving.cluster.apps import gateway_app
 from serving.cluster.environment import set_token
 from serving.cluster.host_deployment import host_app
 from serving.cluster.loopback import LOOPBACK
+from serving.cluster.machine import prepare_machine
 from serving.cluster.names import GATEWAY, app_name
 from serving.cluster.ray_folder import ray_folder
 from serving.cluster.serve_cluster import list_apps
-from serving.cluster.start_failure import WAITING
+from serving.cluster.start_failure import WAITING, NotStarted
 from serving.control.cluster import GenerationKey
 from serving.control.startup import adopt_catalog, open_store
 from serving.control.store.store import Store
 from serving.gateway.description import Ports
 from serving.gateway.settings import Settings, absolute
+from variants.catalog.cpus import available_cpus
 from variants.catalog.storage import open_storage
 
 LOGICAL_CPUS: Final = 1000
@@ -51,10 +52,6 @@ READY_TIMEOUT_S: Final = 300.0
 
 POLL_S: Final = 0.1
 """Interval, in seconds, at which a starting service is checked."""
-
-
-class NotStarted(Exception):
-    """The service could not be started; the message has the reason and a remedy."""
 
 
 def choose_ports(settings: Settings) -> Settings:
@@ -82,8 +79,9 @@ def _free_port(stack: ExitStack, host: str, port: int, option: str) -> int:
     try:
         probe.bind((host, port))
     except OSError as error:
+        shown = f"[{host}]" if ":" in host else host
         raise NotStarted(
-            f"cannot listen on {host}:{port} ({error.strerror}): stop the process that listens "
+            f"cannot listen on {shown}:{port} ({error.strerror}): stop the process that listens "
             f"there, or choose another port with {option}"
         ) from None
     return int(probe.getsockname()[1])
@@ -93,13 +91,14 @@ def _free_port(stack: ExitStack, host: str, port: int, option: str) -> int:
 def local_cluster() -> Generator[None]:
     """Run Ray and Serve on this machine within a `with`; nothing of Ray leaves loopback.
 
-    Raises `NotStarted` if Ray does not start.
+    Raises `NotStarted` if Ray does not start, or the machine lacks what it needs.
     """
+    store = prepare_machine(OBJECT_STORE_BYTES)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(ray_folder())
-            _start_ray(folder)
+            _start_ray(folder, store)
         except Exception as error:  # Ray raises no narrower type if its node is not up in 30 s
             raise NotStarted(f"{RAY_FAILED}: {error}") from error
         stack.callback(ray.shutdown)
@@ -110,8 +109,11 @@ def local_cluster() -> Generator[None]:
             serve.delete(GATEWAY)
 
 
-def _start_ray(folder: Path) -> None:
-    """Start Ray on 127.0.0.1, protected by a new token, with its files in a folder."""
+def _start_ray(folder: Path, store: Path) -> None:
+    """Start Ray on 127.0.0.1, protected by a new token, with its files in `folder`.
+
+    `store` is the folder of its object store.
+    """
     set_token()
     # Ray has read the variables if it was imported before.
     Config.initialize("")
@@ -126,6 +128,7 @@ def _start_ray(folder: Path) -> None:
             _temp_dir=str(folder),
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
+            _plasma_directory=str(store),
             configure_logging=False,
         )
 
@@ -163,7 +166,7 @@ def start_service(settings: Settings) -> Ports:
     `READY_TIMEOUT_S`; `ValueError` if the catalog, the database or the URL of the
     artifacts cannot be opened.
     """
-    settings = share_cpus(absolute(settings), len(os.sched_getaffinity(0)))
+    settings = share_cpus(absolute(settings), available_cpus())
     with open_store(settings.control, settings.catalog) as store:
         storage = open_storage(settings.artifacts)
         excluded = adopt_catalog(store, settings.catalog, settings.variants, storage=storage)

@@ -1,4 +1,4 @@
-"""Why hosts do not start, from the messages of Serve on their deployments."""
+"""Why a service does not start: an exception, and the messages of Serve on its deployments."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Final
 
 WAITING: Final = "its process has not started yet: the cluster is busy or has no free CPUs"
 """Error of hosts that have not been placed for 30 s."""
+
+
+class NotStarted(Exception):
+    """The service could not be started; the message has the reason and a remedy."""
 
 
 def start_failure(messages: Iterable[str]) -> str | None:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from functools import partial
+from ipaddress import ip_address
 from typing import Final
+from urllib.parse import quote
 
 from rich.console import Console
+from rich.markup import escape
 
+from serving.cluster.machine import check_folder
+from serving.cluster.start_failure import NotStarted
 from serving.cluster.supervisor import Failed, Link, Ready, Required, supervise
+from serving.control.settings import FOLDER
 from serving.gateway.administration import token_file
 from serving.gateway.description import Ports
 from serving.gateway.settings import Settings
-from variants.catalog.catalog import Catalog
+from serving.protocol.openapi.inference_schemas import is_json_capable
+from variants.catalog.catalog import Catalog, Model
 from variants.catalog.hardware import hardware
-from variants.catalog.sample_request import sample_path
+from variants.catalog.sample_request import sample_path, write_zeros
 from variants.report.tables import render_overview
 
 STOP_S: Final = 30.0
@@ -52,7 +60,6 @@ def _serve(settings: Settings, parent: Link) -> None:
     """Serve until the parent asks to stop."""
     # Imports Ray, which the parent must not do.
     from serving.cluster.start import (
-        NotStarted,
         choose_ports,
         local_cluster,
         required_processes,
@@ -63,6 +70,12 @@ def _serve(settings: Settings, parent: Link) -> None:
     try:
         catalog = Catalog.load(settings.catalog)
         hardware(settings.hosts.cpus, settings.hosts.device)  # raises if there is no such device
+        if settings.control.database is None or not settings.control.tokens:
+            check_folder(
+                settings.catalog / FOLDER,
+                "for the state of the service",
+                "copy the catalog to a folder that is, and name that with --catalog",
+            )
         settings = choose_ports(settings)
         with console.status("starting Ray") as status, local_cluster():
             for name, pid in required_processes().items():
@@ -108,23 +121,26 @@ def _wait(parent: Link) -> None:
 
 def _print_usage(console: Console, settings: Settings, catalog: Catalog, ports: Ports) -> None:
     """Print the table of variants, the addresses, and a request to try."""
-    url = f"http://{_connectable(settings.http.host)}:{ports.http}"
+    url = f"http://{reachable(settings.http.host, ports.http)}"
+    folder = shlex.quote(str(settings.catalog))
     console.print(render_overview(catalog))
+    grpc = reachable(settings.grpc.host, ports.grpc)
+    quoted = shlex.quote(url)
     console.print(
-        f"serving [bold]{catalog.model.name}[/] on [bold]{url}[/] "
-        f"and gRPC on [bold]{_connectable(settings.grpc.host)}:{ports.grpc}[/] (Ctrl-C stops it)",
+        f"serving [bold]{escape(catalog.model.name)}[/] on [bold]{escape(url)}[/] "
+        f"and gRPC on [bold]{escape(grpc)}[/] (Ctrl-C stops it)",
         soft_wrap=True,
+        highlight=False,
     )
     lines = (
         "send a request:",
-        f"  curl -s {url}/v2/models/{catalog.model.name}/infer "
-        f"-H 'x-slo-latency-ms: 50' -d @{sample_path(settings.catalog)}",
+        f"  {request_command(settings, catalog.model, url)}",
         "try next:",
         f"  {url}/docs    requests in a browser",
         "  make load    load with several SLO classes (in a clone of the repository)",
-        f"  paretoserve variants list --url {url} --catalog {settings.catalog}    change variants "
+        f"  paretoserve variants list --url {quoted} --catalog {folder}    change variants "
         f"while they are served (docs/variants.md); {_token_place(settings)}",
-        f"  paretoserve report {settings.catalog}    the complete report cards",
+        f"  paretoserve report {folder}    the complete report cards",
         "  docs/models.md    serve your own model",
     )
     for line in lines:
@@ -137,6 +153,27 @@ def _token_place(settings: Settings) -> str:
     return f"the token is in {token_file(settings.catalog)}"
 
 
-def _connectable(host: str) -> str:
-    """Return an address to connect to for an address to listen on."""
-    return "127.0.0.1" if host == "0.0.0.0" else host
+def request_command(settings: Settings, model: Model, url: str) -> str:
+    """Return a shell command that sends the example request, or says why it cannot be JSON."""
+    if not is_json_capable(model.inputs):
+        return "(this model's inputs can only be sent as binary tensors: docs/clients.md)"
+    path = sample_path(settings.catalog)
+    if not path.exists():
+        try:
+            write_zeros(settings.catalog, model)
+        except OSError:
+            return f"(in a browser: {url}/docs; {path} cannot be written)"
+    name = quote(model.name, safe="")
+    target = shlex.quote(f"{url}/v2/models/{name}/infer")
+    globbing = " -g" if "[" in url else ""  # curl would read [::1] as a range
+    return f"curl -s{globbing} {target} -H 'x-slo-latency-ms: 50' -d {shlex.quote(f'@{path}')}"
+
+
+def reachable(host: str, port: int) -> str:
+    """Return HOST:PORT to connect to for an address to listen on; IPv6 is in brackets."""
+    host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1"}.get(host, host)
+    if ":" in host:
+        if ip_address(host.partition("%")[0]).is_unspecified:
+            host = "::1"
+        return f"[{host}]:{port}"
+    return f"{host}:{port}"

@@ -54,6 +54,7 @@ from serving.telemetry.telemetry import Telemetry
 from variants.catalog.catalog import Catalog, Variant
 from variants.catalog.hardware import hardware
 from variants.catalog.recipe import DENSE
+from variants.catalog.sample_request import read_inputs
 
 MAX_BUSY_S: Final = 0.01
 """Maximum time, in seconds, for which each timing of a new host waits for other batches to end."""
@@ -195,6 +196,7 @@ class Gateway:
                 collectors,
                 max_body_bytes=limits.body_bytes,
                 control=control,
+                example=read_inputs(settings.catalog, catalog.model),
             ),
             settings.http.host,
             settings.http.port,

@@ -30,7 +30,7 @@ def listen(bind: str) -> tuple[str, list[socket.socket]]:
 
     Raises `OSError` if that is not possible.
     """
-    listeners = [socket.create_server((bind, 0), backlog=BACKLOG)]
+    listeners = [socket.create_server((bind, 0), family=_family(bind), backlog=BACKLOG)]
     address = f"tcp://{bind}:{listeners[0].getsockname()[1]}"
     if sys.platform == "linux":
         local = socket.socket(socket.AF_UNIX)
@@ -46,7 +46,7 @@ def accept(listener: socket.socket) -> socket.socket:
     """Accept a connection; raises `BlockingIOError` if none is waiting."""
     connection, _ = listener.accept()
     _configure(connection)
-    if sys.platform == "linux" and connection.family == socket.AF_INET:
+    if sys.platform == "linux" and connection.family != socket.AF_UNIX:
         # The kernel closes a connection on which nothing is acknowledged for so long.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MS)
     return connection
@@ -63,11 +63,15 @@ def connect(address: str) -> tuple[socket.socket, int]:
         if connection.connect_ex(_local_name(address)) == 0 and _is_own(connection):
             return connection, 0
         connection.close()
-    connection = socket.socket()
-    _configure(connection)
     host, _, port = address.removeprefix("tcp://").rpartition(":")
+    connection = socket.socket(_family(host))
+    _configure(connection)
     error = connection.connect_ex((host, int(port)))
     return connection, 0 if error == errno.EINPROGRESS else error
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _local_name(address: str) -> str:
@@ -85,7 +89,7 @@ def _is_own(connection: socket.socket) -> bool:
 
 def _configure(connection: socket.socket) -> None:
     connection.setblocking(False)
-    if connection.family == socket.AF_INET:
+    if connection.family != socket.AF_UNIX:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     else:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LOCAL_BUFFER_BYTES)

@@ -33,7 +33,8 @@ def test_hosts_on_one_machine_share_its_cpus(
 def test_a_free_port_is_chosen_once_in_place_of_0() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings of ray
-        from serving.cluster.start import NotStarted, choose_ports
+        from serving.cluster.start import choose_ports
+        from serving.cluster.start_failure import NotStarted
 
     any_free = Settings.model_validate({"http": {"port": 0}, "grpc": {"port": 0}})
     chosen = choose_ports(any_free)

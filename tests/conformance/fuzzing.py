@@ -76,7 +76,7 @@ def _is_valid_length(case: Case[Any], text: str) -> bool:
 def _binary_request(case: Case[Any], noise: Any) -> tuple[bytes, bytes]:
     """Return a JSON part, which is empty for a raw request, and tensors filled with this noise."""
     content = case.operation.definition.raw["requestBody"]["content"]
-    document = content[JSON]["examples"]["blank"]["value"]
+    document = content[JSON]["examples"]["sample"]["value"]
     values = _bytes(noise)
     inputs, raw = [], b""
     for tensor in document["inputs"]:

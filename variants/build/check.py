@@ -43,6 +43,7 @@ from variants.model.loading import (
     load_weights,
 )
 from variants.model.state import CompressionState, Interface
+from variants.model.threads import limit_threads
 from variants.model.training import predict
 
 ACCURACY_SAMPLES: Final = 512
@@ -79,10 +80,11 @@ class CheckedProject:
 
 
 def load_checked_project(project_file: Path) -> CheckedProject:
-    """Load a project and make the quick checks.
+    """Load a project and make the quick checks; limit torch to the CPUs of this process.
 
     Raises `ValueError` with one line for each error.
     """
+    limit_threads()
     results: list[CheckResult] = []
     checked = _load(project_file, Reporter(results.append))
     errors = [result.text for result in results if result.verdict == "error"]

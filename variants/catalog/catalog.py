@@ -167,6 +167,8 @@ class Hardware(Record):
     device: Device = "cpu"
     gpu: str | None = None
     """Name of the GPU; None on the device `cpu`."""
+    cpus: int | None = Field(default=None, ge=1)
+    """CPUs that the measuring process could use; None in cards from before this was recorded."""
 
 
 class ReportCard(Record):

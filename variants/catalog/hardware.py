@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from variants.catalog.catalog import Hardware
+from variants.catalog.cpus import available_cpus
 from variants.catalog.device import DRIVER, Device, gpu_names, is_gpu
 
 CPUINFO: Final = Path("/proc/cpuinfo")
@@ -70,6 +71,7 @@ def hardware(
         threads=threads,
         device=device,
         gpu=gpu,
+        cpus=available_cpus(),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from variants.catalog import artifact
 from variants.catalog.catalog import Model
+from variants.catalog.zero_inputs import zero_input
 
 FILE = "request.json"
 
@@ -18,6 +20,47 @@ FILE = "request.json"
 def sample_path(catalog: Path) -> Path:
     """Return the path of the example request of a catalog."""
     return catalog / FILE
+
+
+def read_inputs(catalog: Path, model: Model) -> list[dict[str, Any]]:
+    """Return the inputs of the example request, or zeros if its file does not fit the model.
+
+    Each has `name`, `datatype`, `shape` and `data`, as in a request of Open Inference V2.
+    """
+    try:
+        inputs: list[dict[str, Any]] = json.loads(sample_path(catalog).read_text())["inputs"]
+        found = [
+            (each["name"], each["datatype"], len(each["shape"]), len(each["data"]))
+            for each in inputs
+        ]
+        expected = [
+            (spec.name, spec.datatype, len(spec.shape), prod(each["shape"]))
+            for spec, each in zip(model.inputs, inputs, strict=True)
+        ]
+    except (OSError, ValueError, TypeError, KeyError):
+        return zeros(model)
+    return inputs if found == expected else zeros(model)
+
+
+def zeros(model: Model) -> list[dict[str, Any]]:
+    """Return one sample of zeros as the inputs of a request; variable dimensions have size 1."""
+    samples = {spec.name: zero_input(spec, 1) for spec in model.inputs}
+    return [
+        {
+            "name": spec.name,
+            "datatype": spec.datatype,
+            "shape": list(samples[spec.name].shape),
+            "data": [
+                "" if value == b"" else value for value in samples[spec.name].ravel().tolist()
+            ],
+        }
+        for spec in model.inputs
+    ]
+
+
+def write_zeros(catalog: Path, model: Model) -> None:
+    """Write a request with a sample of zeros, for a catalog without the example of a build."""
+    artifact.write_file(sample_path(catalog), json.dumps({"inputs": zeros(model)}).encode())
 
 
 def write_sample(catalog: Path, model: Model, samples: Mapping[str, NDArray[Any]]) -> None:

@@ -174,6 +174,7 @@ def _measurement(model: Model, cards: Cards) -> Section:
                 distinct(*(" ".join(card.hardware.flags) or "unknown" for card in all_cards)),
             ),
             ("threads", distinct(*(f"{card.hardware.threads}" for card in all_cards))),
+            ("CPUs of the process", distinct(*(_cpus(card) for card in all_cards))),
             ("GPU", distinct(*(card.hardware.gpu or "none used" for card in all_cards))),
             ("load average", distinct(*(_load(card) for card in all_cards))),
             ("libraries", distinct(*(_versions(card) for card in all_cards))),
@@ -186,6 +187,10 @@ def _measurement(model: Model, cards: Cards) -> Section:
         ),
         is_last_column_text=True,
     )
+
+
+def _cpus(card: ReportCard) -> str:
+    return "unknown" if card.hardware.cpus is None else f"{card.hardware.cpus}"
 
 
 def _load(card: ReportCard) -> str:

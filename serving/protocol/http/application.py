@@ -63,17 +63,19 @@ class HttpProtocol:
         *,
         max_body_bytes: int,
         control: Control | None = None,
+        example: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         """Without `control`, nothing about the variants can be changed.
 
-        `max_body_bytes` is the limit of inference requests, for the documents.
+        `max_body_bytes` is the limit of inference requests, and `example` the inputs of an example
+        request, for the documents.
         """
         self._dataplane = dataplane
         self._documents = documents
         self._registry = registry
         self._control = control
         self._openapi = lru_cache(maxsize=1)(
-            partial(_openapi, dataplane, documents, max_body_bytes, control)
+            partial(_openapi, dataplane, documents, max_body_bytes, control, example)
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -220,6 +222,7 @@ def _openapi(
     documents: Documents,
     max_body_bytes: int,
     control: Control | None,
+    example: Sequence[dict[str, Any]] | None,
     variants: Sequence[str],
 ) -> bytes:
     document = openapi_document(
@@ -228,6 +231,7 @@ def _openapi(
         version=documents.version,
         max_batch=dataplane.max_batch,
         max_body_bytes=max_body_bytes,
+        inputs=example,
     )
     if control is not None:
         control.extend_openapi(document)

@@ -27,6 +27,7 @@ from serving.protocol.openapi.metadata_schemas import metadata_schemas
 from serving.protocol.openapi.paths import all_paths
 from serving.protocol.openapi.slo_schemas import slo_headers
 from variants.catalog.catalog import Model
+from variants.catalog.sample_request import zeros
 
 _DESCRIPTION: Final = """\
 One trained model, served as several compressed variants. Each request is answered by the most
@@ -38,12 +39,19 @@ This is the Open Inference Protocol (V2) over HTTP. Every route with GET also su
 
 
 def openapi_document(
-    model: Model, variants: Sequence[str], *, version: str, max_batch: int, max_body_bytes: int
+    model: Model,
+    variants: Sequence[str],
+    *,
+    version: str,
+    max_batch: int,
+    max_body_bytes: int,
+    inputs: Sequence[Json] | None = None,
 ) -> Json:
     """Return the OpenAPI 3.1 document as a JSON-compatible dictionary.
 
     `version` is the version of the service. A request holds at most `max_batch` samples and
-    `max_body_bytes` bytes, compressed and decompressed.
+    `max_body_bytes` bytes, compressed and decompressed. `inputs` are those of the example request,
+    by default one sample of zeros.
     """
     return {
         "openapi": "3.1.0",
@@ -59,7 +67,7 @@ def openapi_document(
             {"name": "model", "description": "Model and variants"},
             {"name": "server", "description": "Server"},
         ],
-        "paths": all_paths(model, max_body_bytes),
+        "paths": all_paths(model, max_body_bytes, zeros(model) if inputs is None else inputs),
         "components": {
             "schemas": _schemas(model, variants, max_batch),
             "parameters": _parameters(model, variants, max_body_bytes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from serving.errors import (
@@ -45,14 +46,14 @@ _BINARY_INPUTS: Final = (
 _NAME: Final = {"type": "string", "pattern": "^[^/]+$"}
 
 
-def all_paths(model: Model, max_body_bytes: int) -> Json:
-    """Return the path items by path."""
+def all_paths(model: Model, max_body_bytes: int, inputs: Sequence[Json]) -> Json:
+    """Return the path items by path; `inputs` are those of the example request."""
     paths: Json = {}
     for version, suffix in (("", ""), ("/versions/{variant}", "OfVariant")):
         parameters = [ref("parameters", "model")]
         if version:
             parameters.append(ref("parameters", "variant"))
-        for route, item in _model_items(suffix, model, max_body_bytes).items():
+        for route, item in _model_items(suffix, model, max_body_bytes, inputs).items():
             paths[f"/v2/models/{{model}}{version}{route}"] = {"parameters": parameters, **item}
     for verb in ("load", "unload"):
         summary = f"Not supported: models cannot be {verb}ed through this API"
@@ -91,11 +92,11 @@ def all_paths(model: Model, max_body_bytes: int) -> Json:
     }
 
 
-def _model_items(suffix: str, model: Model, max_body_bytes: int) -> Json:
+def _model_items(suffix: str, model: Model, max_body_bytes: int, inputs: Sequence[Json]) -> Json:
     """Return the path items of the model by route, or those of one of its variants."""
     not_found = (ModelNotFound,)
     return {
-        "/infer": _infer(suffix, model, max_body_bytes),
+        "/infer": _infer(suffix, model, max_body_bytes, inputs),
         "": _get(f"model{suffix}", "Inputs and outputs", "Model", errors=not_found),
         "/ready": _get(
             f"modelReady{suffix}",
@@ -114,14 +115,14 @@ def _model_items(suffix: str, model: Model, max_body_bytes: int) -> Json:
     }
 
 
-def _infer(suffix: str, model: Model, max_body_bytes: int) -> Json:
+def _infer(suffix: str, model: Model, max_body_bytes: int, inputs: Sequence[Json]) -> Json:
     binary = {BINARY: {"schema": {"type": "string", "format": "binary"}}}
     in_json, out_json = {}, {}
     if is_json_capable(model.inputs):
-        example = {"summary": "One sample of zeros", "value": example_request(model)}
+        example = {"summary": "One sample", "value": example_request(inputs)}
         in_json[JSON] = {
             "schema": schema_ref(f"InferRequest{suffix}"),
-            "examples": {"blank": example},
+            "examples": {"sample": example},
         }
     if any(is_json_capable([spec]) for spec in model.outputs):
         out_json[JSON] = {"schema": schema_ref("InferResponse")}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.variants import tiny, tiny_conv, two_inputs
 from variants.catalog.catalog import Model
-from variants.catalog.sample_request import sample_path, write_sample
+from variants.catalog.sample_request import read_inputs, sample_path, write_sample, zeros
 from variants.model.dataset import Samples
 from variants.model.state import Interface
 
@@ -54,3 +54,22 @@ def test_the_request_contains_the_first_sample_of_every_input(
 def test_integers_are_written_as_integers(tmp_path: Path) -> None:
     inputs = _written(tmp_path, two_inputs.state().interface, two_inputs.split(1).samples)
     assert all(isinstance(value, int) for one in inputs for value in one["data"])
+
+
+def test_the_example_is_read_if_it_fits_the_model_and_is_zeros_otherwise(tmp_path: Path) -> None:
+    interface = tiny.state().interface
+    written = _written(tmp_path, interface, tiny.split(1, seed=7).samples)
+    model = Model(
+        name="m",
+        factory="m:f",
+        weights_sha256="",
+        datasets_sha256="",
+        inputs=interface.inputs,
+        outputs=interface.outputs,
+    )
+    assert any(written[0]["data"])
+    assert read_inputs(tmp_path, model) == written
+    written[0]["data"].pop()
+    for text in (json.dumps({"inputs": written}), '{"inputs": 3}', "[]", "nonsense"):
+        sample_path(tmp_path).write_text(text)
+        assert read_inputs(tmp_path, model) == zeros(model)

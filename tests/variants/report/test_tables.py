@@ -182,6 +182,7 @@ def test_the_circumstances_of_the_measurement_are_reported() -> None:
         "processor": ["Some CPU 1"],
         "flags": ["avx2"],
         "threads": ["1"],
+        "CPUs of the process": ["unknown"],
         "GPU": ["none used"],
         "load average": ["0.25"],
         "libraries": ["python 3.11, onnxruntime 1.31.1"],

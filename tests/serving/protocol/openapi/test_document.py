@@ -26,6 +26,7 @@ from tests.serving.builders import MODEL, PROFILES, in_process
 from tests.serving.protocol.calls import INFER
 from variants.catalog.catalog import Model, TensorSpec
 from variants.catalog.datatype import NUMPY
+from variants.catalog.sample_request import zeros
 
 Json = dict[str, Any]
 
@@ -204,7 +205,7 @@ async def test_the_explanation_of_a_response_is_as_documented() -> None:
 
 async def post_example(client: httpx.AsyncClient, **arguments: Any) -> httpx.Response:
     content = DOCUMENT["paths"]["/v2/models/{model}/infer"]["post"]["requestBody"]["content"]
-    value = content["application/json"]["examples"]["blank"]["value"]
+    value = content["application/json"]["examples"]["sample"]["value"]
     validator({"$ref": "#/components/schemas/InferRequest"}).validate(value)
     return await client.post(INFER, json=value, **arguments)
 
@@ -223,7 +224,7 @@ async def post_example(client: httpx.AsyncClient, **arguments: Any) -> httpx.Res
     ],
 )
 async def test_other_statuses_of_a_request_are_documented(changed: Json, status: int) -> None:
-    value = example_request(MODEL) | changed
+    value = example_request(zeros(MODEL)) | changed
     async with in_process().client() as client:
         response = await client.post(INFER, json=value)
     assert response.status_code == status
@@ -274,7 +275,7 @@ def test_a_model_of_any_datatype_gets_a_valid_document(datatype: str) -> None:
     assert ("application/json" in body) == in_json
     if in_json:
         schema = {**document, "$ref": "#/components/schemas/InferRequest"}
-        example = body["application/json"]["examples"]["blank"]["value"]
+        example = body["application/json"]["examples"]["sample"]["value"]
         assert jsonschema.Draft202012Validator(schema).is_valid(example)
 
 
@@ -295,10 +296,21 @@ def test_a_model_of_any_datatype_gets_a_valid_document(datatype: str) -> None:
     ],
 )
 async def test_an_input_is_accepted_if_its_schema_allows_it(change: Json, is_valid: bool) -> None:
-    value = example_request(MODEL)
+    value = example_request(zeros(MODEL))
     value["inputs"][0] |= change
     schema = validator({"$ref": "#/components/schemas/InferRequest"})
     assert schema.is_valid(value) == is_valid
     async with in_process().client() as client:
         response = await client.post(INFER, json=value)
     assert response.status_code == (200 if is_valid else 400)
+
+
+def test_the_example_has_the_inputs_that_are_given() -> None:
+    inputs = zeros(MODEL)
+    inputs[0]["data"][0] = 0.5
+    document = openapi_document(
+        MODEL, VARIANTS, version="1", max_batch=4, max_body_bytes=1000, inputs=inputs
+    )
+    for path in ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{variant}/infer"):
+        content = document["paths"][path]["post"]["requestBody"]["content"]
+        assert content["application/json"]["examples"]["sample"]["value"]["inputs"] == inputs
