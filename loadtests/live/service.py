@@ -111,11 +111,8 @@ def _run(settings: Settings, pipe: Connection) -> None:
 
     os.dup2(2, 1)  # Ray prints the output of its processes; stdout is reserved for results
     set_environment()  # before ray is imported
-    from serving.cluster.start import (
-        NotStarted,
-        local_cluster,
-        start_service,
-    )
+    from serving.cluster.start import local_cluster, start_service
+    from serving.cluster.start_failure import NotStarted
 
     try:
         with local_cluster():
