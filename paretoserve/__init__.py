@@ -11,8 +11,17 @@ Importing this package imports neither torch nor onnxruntime nor ray.
 
 from importlib.metadata import version
 
-from paretoserve.api import Catalog, Model, Variant, build, load, open_catalog
+from paretoserve.api import BuildFailed, Catalog, Model, Variant, build, load, open_catalog
 
 __version__ = version("paretoserve")
 
-__all__ = ["Catalog", "Model", "Variant", "__version__", "build", "load", "open_catalog"]
+__all__ = [
+    "BuildFailed",
+    "Catalog",
+    "Model",
+    "Variant",
+    "__version__",
+    "build",
+    "load",
+    "open_catalog",
+]

@@ -9,7 +9,6 @@ Functions import what they need when they are called, so that importing this mod
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from variants.catalog.catalog import Model as ModelRecord
     from variants.catalog.catalog import TensorSpec
     from variants.catalog.catalog import Variant as VariantRecord
+    from variants.catalog.coverage import StepCoverage
     from variants.catalog.device import Device
     from variants.catalog.recipe import Recipe
     from variants.runtime.runner import Runner
@@ -33,6 +33,17 @@ _WIDTH = 100
 """Width of a catalog's repr, in columns."""
 
 
+class BuildFailed(ValueError):
+    """Some recipes could not be built; the variants of all others are in the catalog."""
+
+    def __init__(self, message: str, failures: Mapping[str, Exception], catalog: Catalog) -> None:
+        super().__init__(message)
+        self.failures = failures
+        """The errors by recipe."""
+        self.catalog = catalog
+        """What was built."""
+
+
 def build(
     project: str | PathLike[str],
     catalog: str | PathLike[str] = "catalog",
@@ -40,7 +51,10 @@ def build(
     only: Sequence[str] = (),
     threads: int = 1,
     device: Device = "cpu",
-    seconds_per_point: float = 1.3,
+    seconds_per_point: float | None = None,
+    batch_sizes: Sequence[int] | None = None,
+    quick: bool = False,
+    fail_fast: bool = False,
     progress: bool = True,
 ) -> Catalog:
     """Build and measure the variants of a project file, and write the report into the catalog.
@@ -48,26 +62,38 @@ def build(
     `only` limits the build to these variants, as `paretoserve build --only` does. `threads` is the
     number of compute threads of a serving replica, and `device` is `cpu`, `cuda` or `tensorrt`;
     report cards hold for these. `seconds_per_point` is the time to spend on the latency of each
-    variant at each batch size. `progress` shows bars on stderr.
+    variant at each of the `batch_sizes`, by default 1.3 s and 1, 2, 4 to 64. `quick` measures three
+    batch sizes for a short time, which the report cards record. `progress` shows bars on stderr.
 
-    Raises ValueError, before anything long starts, if the project cannot be built.
+    Raises ValueError, before anything long starts, if the project cannot be built. A recipe that
+    fails is left out, and BuildFailed is raised at the end with the catalog of all others; with
+    `fail_fast`, the first failure is raised at once, and the catalog stays as it was.
     """
     from paretoserve.terminal import progress_bars
     from variants.build.build import build
-    from variants.measurement.report_card import measure
+    from variants.build.failure import RecipesFailed
+    from variants.measurement.report_card import chosen_measure
     from variants.report.files import write_report
 
     folder = Path(catalog)
-    with progress_bars(is_shown=progress) as bars:
-        record = build(
-            Path(project),
-            folder,
-            progress=bars,
-            only=only,
-            threads=threads,
-            device=device,
-            measure=partial(measure, seconds_per_point=seconds_per_point),
-        )
+    measure = chosen_measure(
+        quick=quick, batch_sizes=batch_sizes, seconds_per_point=seconds_per_point
+    )
+    try:
+        with progress_bars(is_shown=progress) as bars:
+            record = build(
+                Path(project),
+                folder,
+                progress=bars,
+                only=only,
+                threads=threads,
+                device=device,
+                measure=measure,
+                fail_fast=fail_fast,
+            )
+    except RecipesFailed as error:
+        write_report(error.catalog, folder)
+        raise BuildFailed(str(error), error.failures, Catalog(folder, error.catalog)) from None
     write_report(record, folder)
     return Catalog(folder, record)
 
@@ -183,6 +209,11 @@ class Variant:
     def notes(self) -> tuple[str, ...]:
         """Decisions of the techniques, such as layers that stayed dense, and why."""
         return self.record.notes
+
+    @property
+    def coverage(self) -> tuple[StepCoverage, ...]:
+        """What each step changed, and which layers it left alone, and why."""
+        return self.record.coverage
 
     @property
     def reports(self) -> dict[str, VariantReport]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from variants.catalog.catalog import BatchLatency, ReportCard
 from variants.catalog.comparison import accuracy_verdict, speed_verdict
 from variants.catalog.recipe import DENSE
-from variants.report.text import REFERENCE, interval, megabytes, milliseconds
+from variants.report.text import REFERENCE, interval, milliseconds, size, size_unit
 
 
 class VariantReport(ReportCard):
@@ -32,10 +32,16 @@ class VariantReport(ReportCard):
         yield "agreement with dense, %", interval(self.agreement, "{:.2f}", scale=100)
         for latency in self.latencies:
             yield f"p50 at batch {latency.batch_size}, ms", self._latency(latency)
-        yield "weights, MB", megabytes(self.weight_bytes)
-        yield "files that are served, MB", megabytes(self.served_bytes)
-        yield "resident memory, MB", megabytes(self.resident_bytes)
+        for label, size_bytes in (
+            ("weights", self.weight_bytes),
+            ("files that are served", self.served_bytes),
+            ("resident memory", self.resident_bytes),
+        ):
+            unit = size_unit((size_bytes,))
+            yield f"{label}, {unit}", size(size_bytes, unit)
         yield "load time, ms", milliseconds(self.load.median_s)
+        if self.timing is not None:
+            yield "latencies timed", self.timing.describe()
 
     def _latency(self, latency: BatchLatency) -> str:
         median = milliseconds(latency.p50_s)

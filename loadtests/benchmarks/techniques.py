@@ -19,7 +19,7 @@ from loadtests.trials.grid import Grid, show
 from variants.catalog.catalog import BatchLatency, Catalog, ReportCard
 from variants.catalog.comparison import cards_on, hardware_keys, latencies_at
 from variants.catalog.recipe import DENSE
-from variants.report.text import NO_VALUE, interval, megabytes, millions
+from variants.report.text import NO_VALUE, interval, millions, size
 
 BATCHES: Final = (1, 16)
 COLUMNS: Final = (
@@ -50,7 +50,7 @@ def rows(folder: Path, catalog: Catalog, key: str) -> Iterator[tuple[str, ...]]:
             f"{catalog.model.name}: {name}",
             millions(card.parameters),
             f"{card.nonzeros / card.parameters:.0%}",
-            megabytes(card.weight_bytes),
+            size(card.weight_bytes, "MB"),
             f"{card.weight_bytes / dense.weight_bytes:.1%}",
             _accuracy(name, card),
             *(_speedup(at.get(name)) for at in latencies),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import yaml
+
+from variants.catalog.document import Document
 
 
 def read_recipe(text: str | None) -> object:
@@ -21,10 +22,9 @@ def read_recipe(text: str | None) -> object:
         raise click.UsageError(f"there is no file {text}")
     content = path.read_text() if is_file else text
     try:
-        recipe = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        place = f"{path} is" if is_file else "--recipe is"
-        raise click.UsageError(f"{place} not valid YAML: {error}") from None
+        recipe = Document(content).content
+    except ValueError as error:
+        raise click.UsageError(f"{path if is_file else '--recipe'}: {error}") from None
     if isinstance(recipe, dict) and set(recipe) == {"recipe"}:
         recipe = recipe["recipe"]
     if isinstance(recipe, list) or (isinstance(recipe, str) and not is_file):

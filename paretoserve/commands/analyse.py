@@ -95,12 +95,12 @@ def sensitivity(
         raise click.UsageError("--criterion is used by --heads: give that option too.")
 
     from variants.analysis.sensitivity.layers import run_sensitivity
-    from variants.analysis.sensitivity.report import table, to_shares_yaml, write_files
+    from variants.analysis.sensitivity.report import sentences, table, to_shares_yaml, write_files
 
     with progress_bars() as progress:
         result = run_sensitivity(project, progress)
     console.print(table(result))
-    print_lines(map(str, write_files(result, out)))
+    print_lines((*sentences(result), *map(str, write_files(result, out))))
     if target is not None or max_drop is not None:
         shares = to_shares_yaml(result, target_percent=target, max_drop_points=max_drop)
         click.echo(shares, nl=False)

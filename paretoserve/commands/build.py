@@ -10,7 +10,15 @@ import click
 
 from loadtests.trials.options import FOLDER
 from paretoserve import api
-from paretoserve.commands.options import CATALOG, DEFAULT_CATALOG, DEVICE, PROJECT, THREADS
+from paretoserve.commands.options import (
+    BATCH_SIZES,
+    CATALOG,
+    DEFAULT_CATALOG,
+    DEVICE,
+    PROJECT,
+    QUICK,
+    THREADS,
+)
 from paretoserve.terminal import console, errors, progress_bars
 from variants.catalog.device import Device
 
@@ -21,15 +29,39 @@ from variants.catalog.device import Device
 @click.option("--only", multiple=True, metavar="VARIANT", help="Build this variant. Repeatable.")
 @THREADS
 @DEVICE
+@QUICK
+@BATCH_SIZES
+@click.option("--fail-fast", is_flag=True, help="End at the first recipe that fails; keep nothing.")
 def build(
-    project: Path, catalog: Path | None, only: tuple[str, ...], threads: int, device: Device
+    project: Path,
+    catalog: Path | None,
+    only: tuple[str, ...],
+    threads: int,
+    device: Device,
+    quick: bool,
+    batch_sizes: tuple[int, ...] | None,
+    fail_fast: bool,
 ) -> None:
     """Build and measure the variants of PROJECT, a recipes file.
 
-    Write the report cards into the catalog as HTML, Markdown and JSON.
+    Write the report cards into the catalog as HTML, Markdown and JSON. A recipe that fails is left
+    out and named at the end, and the exit status is 2.
     """
-    folder = catalog or DEFAULT_CATALOG
-    console.print(api.build(project, folder, only=only, threads=threads, device=device))
+    try:
+        built = api.build(
+            project,
+            catalog or DEFAULT_CATALOG,
+            only=only,
+            threads=threads,
+            device=device,
+            quick=quick,
+            batch_sizes=batch_sizes,
+            fail_fast=fail_fast,
+        )
+    except api.BuildFailed as failed:
+        console.print(failed.catalog)
+        raise
+    console.print(built)
 
 
 @click.command()
@@ -37,19 +69,36 @@ def build(
 @CATALOG
 @THREADS
 @DEVICE
-def measure(project: Path, catalog: Path | None, threads: int, device: Device) -> None:
+@QUICK
+@BATCH_SIZES
+def measure(
+    project: Path,
+    catalog: Path | None,
+    threads: int,
+    device: Device,
+    quick: bool,
+    batch_sizes: tuple[int, ...] | None,
+) -> None:
     """Measure the variants of an existing catalog again.
 
     The catalog must be one of PROJECT. Nothing is built. Report cards of other kinds of hardware
     are kept.
     """
     from variants.build.build import measure_again
+    from variants.measurement.report_card import chosen_measure
     from variants.report.files import write_report
     from variants.report.tables import render_overview
 
     folder = catalog or DEFAULT_CATALOG
     with progress_bars() as progress:
-        measured = measure_again(project, folder, progress=progress, threads=threads, device=device)
+        measured = measure_again(
+            project,
+            folder,
+            progress=progress,
+            threads=threads,
+            device=device,
+            measure=chosen_measure(quick=quick, batch_sizes=batch_sizes),
+        )
     write_report(measured, folder)
     console.print(render_overview(measured))
 

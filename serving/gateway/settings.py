@@ -12,7 +12,6 @@ import os
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -28,7 +27,9 @@ from serving.routing.policy import POLICIES
 from serving.routing.slo import PARAMETERS, Slo
 from serving.routing.slo import parse as parse_slo
 from variants.catalog.device import Device, is_gpu
+from variants.catalog.document import Document
 from variants.catalog.record import Record
+from variants.catalog.words import plain
 
 CONFIG_VARIABLE: Final = "PARETOSERVE_CONFIG"
 CONFIG_FILE: Final = "paretoserve.yaml"
@@ -262,7 +263,7 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         lines = [
-            ": ".join(filter(None, [".".join(map(str, item["loc"])), _plain(item["msg"])]))
+            ": ".join(filter(None, [".".join(map(str, item["loc"])), plain(item)]))
             for item in error.errors()
         ]
         raise ValueError("the settings are wrong: " + "; ".join(lines)) from None
@@ -279,19 +280,14 @@ def absolute(settings: Settings) -> Settings:
     )
 
 
-def _plain(message: str) -> str:
-    """Return a message of pydantic without the prefix of errors that validators raise."""
-    return message.removeprefix("Value error, ")
-
-
 def _read_config_file() -> dict[str, Any]:
     path = Path(os.environ.get(CONFIG_VARIABLE) or CONFIG_FILE)
     if not path.is_file():
         return {}
     try:
-        settings = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
+        settings = Document(path.read_text()).content
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if not isinstance(settings, dict | None):
         raise ValueError(f"{path} must be a mapping from names to settings")
     return settings or {}

@@ -17,7 +17,8 @@ import paretoserve as ps
 from tests.small import datasets
 from variants.catalog.catalog import Model, TensorSpec
 from variants.catalog.recipe import Project
-from variants.measurement.profiling import SECONDS_PER_POINT
+from variants.measurement.profiling import BATCH_SIZES, SECONDS_PER_POINT
+from variants.measurement.report_card import chosen_measure
 from variants.runtime.runner import Tensors
 
 IMAGES = datasets().test.samples["input"][:5]
@@ -30,7 +31,8 @@ def catalog(small_catalog: Path) -> ps.Catalog:
 
 def test_the_package_exports_the_documented_names() -> None:
     assert ps.__all__ == [
-        "Catalog", "Model", "Variant", "__version__", "build", "load", "open_catalog"
+        "BuildFailed", "Catalog", "Model", "Variant", "__version__", "build", "load",
+        "open_catalog",
     ]  # fmt: skip
     assert all(hasattr(ps, name) for name in ps.__all__)
     assert ps.__version__ == version("paretoserve")
@@ -62,8 +64,14 @@ def test_the_first_session_in_a_notebook(small_project: Path, tmp_path: Path) ->
 
 
 def test_a_build_spends_as_long_on_a_measurement_as_the_command() -> None:
-    default = inspect.signature(ps.build).parameters["seconds_per_point"].default
-    assert default == SECONDS_PER_POINT
+    assert inspect.signature(ps.build).parameters["seconds_per_point"].default is None
+    full, quick = chosen_measure().keywords, chosen_measure(quick=True).keywords
+    assert (full["seconds_per_point"], full["batch_sizes"]) == (SECONDS_PER_POINT, BATCH_SIZES)
+    assert quick["seconds_per_point"] < SECONDS_PER_POINT
+    assert quick["batch_sizes"] == (1, 8, 64)
+    assert chosen_measure(quick=True, batch_sizes=(2,)).keywords["batch_sizes"] == (2,)
+    with pytest.raises(ValueError, match="must be positive and ascend"):
+        chosen_measure(batch_sizes=(8, 1))
 
 
 def test_a_build_shows_progress_on_stderr_unless_it_is_switched_off(
@@ -87,7 +95,8 @@ def test_a_catalog_is_a_mapping_of_its_variants(catalog: ps.Catalog, small_proje
 
 def test_the_repr_of_a_catalog_is_its_overview(catalog: ps.Catalog) -> None:
     lines = repr(catalog).splitlines()
-    assert [line.split()[0] for line in lines[2:]] == list(catalog)
+    assert [line.split()[0] for line in lines[2:-1]] == list(catalog)
+    assert lines[-1].startswith(" Measured quickly")
     assert "accuracy" in lines[0]
     assert "\x1b" not in repr(catalog)
 

@@ -72,3 +72,36 @@ def test_a_device_that_is_not_there_is_an_error_before_anything_is_read(
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.strip().startswith("error: the device `cuda` needs an NVIDIA GPU")
     assert [path.name for path in tmp_path.iterdir()] == ["recipes.yaml"]
+
+
+def test_an_error_has_a_traceback_with_debug_only(tmp_path: Path) -> None:
+    (tmp_path / "variant").mkdir()
+    code = (
+        "import paretoserve.main as m, click\n"
+        "@m.cli.command()\n"
+        "def broken(): raise TypeError('a defect')\n"
+        "m.main()"
+    )
+    plain, debug = (
+        subprocess.run(
+            [sys.executable, "-c", code, "broken", *options],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for options in ([], ["--debug"])
+    )
+    assert (plain.returncode, debug.returncode) == (2, 2)
+    assert plain.stderr == "error: TypeError: a defect; --debug prints where it was raised\n"
+    assert "Traceback (most recent call last)" in debug.stderr
+
+
+@pytest.mark.parametrize("sizes", ["", "0,1", "8,1", "1,1", "1,x", "-1"])
+def test_batch_sizes_are_checked_before_anything_is_built(tmp_path: Path, sizes: str) -> None:
+    project = tmp_path / "recipes.yaml"
+    project.write_text("")
+    result = CliRunner().invoke(cli, ["build", str(project), f"--batch-sizes={sizes}"])
+    assert result.exit_code == 2
+    assert "Invalid value for '--batch-sizes'" in result.output

@@ -3,7 +3,8 @@
     Project ─▶ for each recipe: CompressionState ─▶ techniques ─▶ artifact
             ─▶ measure, in turns with dense ─▶ report cards ─▶ catalog ─▶ catalog.json, last
 
-An existing catalog does not change until all new variants are measured. Then each variant is
+A recipe that fails does not end the build: what succeeded is kept, and `RecipesFailed` names the
+rest. An existing catalog does not change until all new variants are measured. Then each variant is
 renamed into place with its report card. A build of all variants removes `catalog.json` until it is
 complete; a folder without this file is not a catalog.
 """
@@ -11,6 +12,7 @@ complete; a folder without this file is not a catalog.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -18,11 +20,14 @@ import safetensors.torch
 from rich.progress import Progress, TaskID
 
 from variants.build.check import load_checked_project
+from variants.build.coverage import cover, cover_packed
+from variants.build.failure import RecipesFailed, describe_failure
 from variants.build.passes import run_splits
 from variants.build.runtime_choice import choose_runtime, observe_rows
 from variants.build.step_check import apply_checked, far_below_dense
 from variants.catalog import artifact
 from variants.catalog.catalog import Catalog, Model, ReportCard, Runtime, Variant
+from variants.catalog.coverage import StepCoverage
 from variants.catalog.device import Device
 from variants.catalog.hardware import hardware
 from variants.catalog.recipe import DENSE, Project, Recipe
@@ -73,6 +78,7 @@ def build(
     threads: int = 1,
     device: Device = "cpu",
     measure: Measure = measure,
+    fail_fast: bool = False,
 ) -> Catalog:
     """Build and measure the variants of a project into the folder `catalog`; return the catalog.
 
@@ -83,7 +89,11 @@ def build(
     two renames: a reader sees the old one, none for a moment, and then the new one.
 
     Raises `ValueError` if the project has errors or the device is a GPU and there is none; this is
-    checked before any variant is built.
+    checked before any variant is built. A recipe that fails, for example because it cannot keep its
+    `max_drop`, is left out; all others are built, measured and kept, and `RecipesFailed` is raised
+    at the end, with the catalog and the failures. An older variant of a recipe that failed is kept
+    with `only`, and deleted in a build of all variants. If `dense` fails, and for every failure
+    with `fail_fast`, the error is raised at once and the catalog stays as it was.
     """
     hardware(threads, device)
     checked = load_checked_project(project_file)
@@ -104,25 +114,39 @@ def build(
 
     dense = CompressionState(network, interface, dense=network)
     with artifact.draft_folder(catalog, prefix="build-") as drafts:
-        built = {}
+        data = datasets.training_data
+        built: dict[str, Variant] = {}
+        failures: dict[str, Exception] = {}
         for name, techniques in recipes.items():
             steps = " ─▶ ".join(technique.kind for technique in techniques) or "as trained"
-            progress.console.print(f"{name}: {steps}", highlight=False)
-            state = dense
-            for technique in techniques:
-                state = apply_technique(name, technique, state, datasets.training_data, progress)
-            for note in state.notes:
-                if note.startswith("WARNING"):
-                    progress.console.print(f"{name}: {note}", highlight=False)
-            built[name] = make_variant(
-                drafts,
-                name,
-                project.recipes[name],
-                state,
-                datasets.training_data,
-                threads=threads,
-                device=device,
-            )
+            progress.console.print(f"{name}: {steps}", highlight=False, markup=False)
+            before = {task.id for task in progress.tasks}
+            try:
+                state = dense
+                for technique in techniques:
+                    state = apply_technique(name, technique, state, data, progress)
+                built[name] = make_variant(
+                    drafts,
+                    name,
+                    project.recipes[name],
+                    state,
+                    data,
+                    threads=threads,
+                    device=device,
+                )
+            except Exception as error:  # a technique, torch or onnxruntime may raise any
+                if fail_fast or name == DENSE:
+                    raise
+                failures[name] = error
+                for task in [task.id for task in progress.tasks if task.id not in before]:
+                    progress.remove_task(task)
+                print_line(progress, f"  failed: {describe_failure(name, error)}")
+            else:
+                for note in state.notes:
+                    if note.startswith("WARNING"):
+                        print_line(progress, f"{name}: {note}")
+                for step in built[name].coverage:
+                    print_line(progress, f"  {step.describe()}")
         if DENSE not in built:
             built[DENSE] = read_record(Variant, catalog / DENSE / artifact.RECORD)
             (drafts / DENSE).symlink_to((catalog / DENSE).absolute())
@@ -131,15 +155,17 @@ def build(
             drafts, model, built, datasets, threads, device, measure, progress
         ):
             if (warning := far_below_dense(variant.report_cards[-1])) is not None:
-                progress.console.print(f"{name}: {warning}", highlight=False)
+                print_line(progress, f"{name}: {warning}")
                 variant = variant.model_copy(update={"notes": (*variant.notes, warning)})
             artifact.write_record(drafts / name / artifact.RECORD, variant)
         if not is_addition:
-            _clear(catalog, keep=recipes)
-        for name in recipes:
+            _clear(catalog, keep=built)
+        for name in recipes.keys() - failures.keys():
             artifact.move(drafts / name, catalog / name)
     write_sample(catalog, model, datasets.validation.samples)
     artifact.write_record(catalog / CATALOG_FILE, model)
+    if failures:
+        raise RecipesFailed(failures, Catalog.load(catalog), len(recipes))
     return Catalog.load(catalog)
 
 
@@ -179,15 +205,16 @@ def apply_technique(
     data: TrainingData,
     progress: Progress,
 ) -> CompressionState:
-    """Apply one step of the recipe of a variant, and check its result.
+    """Apply one step of the recipe of a variant, check its result, and record what it changed.
 
     Raises `ValueError` with the variant and the technique if it does not support the network, or
     if the result does not compute what the step should.
     """
     try:
-        return apply_checked(technique, state, data, progress)
+        after = apply_checked(technique, state, data, progress)
     except ValueError as error:
         raise ValueError(f"{name}: {technique.kind}: {error}") from error
+    return replace(after, coverage=(*state.coverage, cover(technique, state, after)))
 
 
 def make_variant(
@@ -205,12 +232,39 @@ def make_variant(
     A model with packed layers is served in the runtime that is faster on the device, with this
     number of threads. The artifact of dense also contains the original weights.
     """
+    given = state
     state = choose_runtime(state, data.validation.samples, threads=threads, device=device)
     runner, files = create_artifact(state, data)
     if name == DENSE:
         files[plan.WEIGHTS] = safetensors.torch.save(plan.storable_tensors(state.network))
-    variant = Variant(name=name, recipe=recipe, runner=runner, files=(), notes=state.notes)
+    variant = Variant(
+        name=name,
+        recipe=recipe,
+        runner=runner,
+        files=(),
+        notes=state.notes,
+        coverage=_served_coverage(given, state),
+    )
     return artifact.save(folder, variant, files)
+
+
+def _served_coverage(given: CompressionState, served: CompressionState) -> tuple[StepCoverage, ...]:
+    """Return what each step changed of the model that is served.
+
+    Of dynamic INT8, sparse kernels use the packed layers and not the graph.
+    """
+    conversion, steps = given.conversion, given.coverage
+    if conversion is None or served.graph is not None:
+        return steps
+    converter = conversion.converter
+    assert isinstance(converter, Technique)
+    packed = cover_packed(converter, conversion.source, served.packed & served.quantized)
+    return tuple(packed if step.technique == converter.kind else step for step in steps)
+
+
+def print_line(progress: Progress, line: str) -> None:
+    """Print a line above the progress bars, literally."""
+    progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def create_artifact(

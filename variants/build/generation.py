@@ -128,6 +128,8 @@ def build_generation(
     for technique, stage, index, count in _parts(techniques):
         with _watch(progress, stages, stage, index, count):
             state = apply_technique(request.name, technique, state, data, progress)
+    for step in state.coverage:
+        emit(BuildLog(log=step.describe()))
     for note in state.notes:
         emit(BuildLog(log=note))
 

@@ -15,10 +15,12 @@ from typing import Final, Literal, TypeAlias
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
+from variants.catalog.coverage import StepCoverage
 from variants.catalog.device import Device
 from variants.catalog.kernels import KernelTable
 from variants.catalog.recipe import DENSE, Recipe, Reference, VariantName
 from variants.catalog.record import Record, read_record
+from variants.catalog.words import first_problem
 
 Datatype: TypeAlias = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
@@ -145,6 +147,19 @@ class Macs(Record):
     """Operations without those whose weight is zero."""
 
 
+class Timing(Record):
+    """How long the latencies of a card were measured: short measurements are less certain."""
+
+    seconds_per_point: float = Field(gt=0)
+    """Time for each variant at each batch size."""
+    is_quick: bool = False
+    """Whether it was shortened with `--quick` or for a busy machine."""
+
+    def describe(self) -> str:
+        """Return the timing in words."""
+        return f"{'quick: ' if self.is_quick else ''}{self.seconds_per_point:g} s per point"
+
+
 class Provenance(Record):
     """Circumstances of a measurement other than the hardware and the libraries."""
 
@@ -210,6 +225,8 @@ class ReportCard(Record):
     on cards from before this was recorded, which are all of the CPU."""
     elsewhere: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     """On a GPU, the operators of the graph that another provider ran, by the name of it."""
+    timing: Timing | None = None
+    """How long latencies were measured; None on cards from before this was recorded."""
     gpu_bytes: int | None = Field(default=None, ge=0)
     """Growth of the memory in use on the GPU, with the CUDA context; None on the device `cpu`."""
 
@@ -233,6 +250,8 @@ class Variant(Record):
     files: tuple[File, ...]
     notes: tuple[str, ...] = ()
     """Remarks of the techniques for readers, such as layers left dense and the reason."""
+    coverage: tuple[StepCoverage, ...] = ()
+    """What each step of the recipe changed; none in variants from before this was recorded."""
     report_cards: tuple[ReportCard, ...] = ()
 
     def report_card(self, hardware_key: str) -> ReportCard | None:
@@ -298,4 +317,4 @@ class Catalog(Record):
         try:
             return cls(model=model, variants={variant.name: variant for variant in variants})
         except ValidationError as error:
-            raise ValueError(f"{folder}: {error.errors()[0]['msg']}") from None
+            raise ValueError(f"{folder}: {first_problem(error, 'the catalog')}") from None

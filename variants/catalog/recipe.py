@@ -10,15 +10,41 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from variants.catalog.document import Document
 from variants.catalog.record import Record
+from variants.catalog.words import described_pattern, place, plain
 
-VariantName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.:-]{0,62}$")]
-Module: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
-Reference: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+VariantName: TypeAlias = Annotated[
+    str,
+    Field(
+        pattern=described_pattern(
+            r"^[a-z0-9][a-z0-9.:-]{0,62}$",
+            "must be a name of 1 to 63 lower-case letters, digits, dots, colons and hyphens, "
+            "beginning with a letter or digit, such as int8-dynamic",
+        )
+    ),
+]
+Module: TypeAlias = Annotated[
+    str,
+    Field(
+        pattern=described_pattern(
+            r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$",
+            "must be an import path with dots and without .py, such as examples.my.model",
+        )
+    ),
+]
+Reference: TypeAlias = Annotated[
+    str,
+    Field(
+        pattern=described_pattern(
+            r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+            "must be a module and a function, such as examples.my.model:network",
+        )
+    ),
+]
 
 DENSE = "dense"
 
@@ -55,17 +81,23 @@ class Project(Record):
     def load(cls, path: Path) -> Project:
         """Read a project file.
 
-        Raises `ValueError` with one line for each mistake: the file, the field and the problem.
+        Raises `ValueError` with one line for each mistake: the file, its line, the field and the
+        problem. A key that is there twice is a mistake, too.
         """
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text()))
+            document = Document(path.read_text())
         except FileNotFoundError:
             raise ValueError(f"there is no project file {path}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not valid YAML: {error}") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not text in UTF-8: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        try:
+            return cls.model_validate(document.content)
         except ValidationError as error:
             problems = [
-                f"{path}: {'.'.join(map(str, detail['loc'])) or 'the file'}: {_message(detail)}"
+                f"{path}: line {document.line(detail['loc']) or 1}: "
+                f"{place(detail) or 'the file'}: {_message(detail)}"
                 for detail in error.errors()
             ]
             raise ValueError("\n".join(problems)) from None
@@ -73,7 +105,7 @@ class Project(Record):
 
 def _message(error: ErrorDetails) -> str:
     if error["type"] != "extra_forbidden":
-        return error["msg"]
+        return plain(error)
     return (
         f"no such field; the fields are {', '.join(_FIELDS if len(error['loc']) == 1 else _STEP)}"
     )

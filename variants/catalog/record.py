@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from variants.catalog.words import first_problem
+
 R = TypeVar("R", bound="Record")
 
 
@@ -24,6 +26,4 @@ def read_record(kind: type[R], path: Path) -> R:
     try:
         return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{path}: {where or 'the file'}: {first['msg']}") from None
+        raise ValueError(f"{path}: {first_problem(error)}") from None

@@ -25,6 +25,7 @@ from variants.catalog import artifact, generations
 from variants.catalog.catalog import File, Model, Variant
 from variants.catalog.recipe import DENSE
 from variants.catalog.record import R, read_record
+from variants.catalog.words import first_problem
 
 MODEL: Final = "catalog.json"
 _CAUSE_CHARACTERS: Final = 300
@@ -166,9 +167,7 @@ class Storage:
         try:
             return kind.model_validate_json(self._read(path))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"{self._at(path)}: {where or 'the file'}: {first['msg']}") from None
+            raise ValueError(f"{self._at(path)}: {first_problem(error)}") from None
 
     def _read(self, path: str) -> bytes:
         with self._in_words("read", path):

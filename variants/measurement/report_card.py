@@ -20,7 +20,15 @@ from typing import Final
 
 import numpy as np
 
-from variants.catalog.catalog import AnswerComparison, Interval, Macs, Model, ReportCard, Variant
+from variants.catalog.catalog import (
+    AnswerComparison,
+    Interval,
+    Macs,
+    Model,
+    ReportCard,
+    Timing,
+    Variant,
+)
 from variants.catalog.device import Device, provider
 from variants.catalog.hardware import hardware, libraries
 from variants.catalog.recipe import DENSE
@@ -163,10 +171,43 @@ def measure(
             kernels=kernels[name],
             provider=provider(variant.runner, device),
             elsewhere=footprint.elsewhere,
+            timing=Timing(
+                seconds_per_point=seconds_per_point,
+                is_quick=seconds_per_point < SECONDS_PER_POINT,
+            ),
             gpu_bytes=footprint.gpu_bytes,
         )
         on_progress("memory", completed / len(wanted))
     return cards
+
+
+QUICK_BATCH_SIZES: Final = (1, 8, 64)
+QUICK_SECONDS_PER_POINT: Final = 0.2
+
+
+def chosen_measure(
+    *,
+    quick: bool = False,
+    batch_sizes: Sequence[int] | None = None,
+    seconds_per_point: float | None = None,
+) -> partial[dict[str, ReportCard]]:
+    """Return `measure` with the effort that a user chose; what is None has its default.
+
+    `quick` takes three batch sizes, a short time for each and one process for memory; the report
+    cards say so. Raises `ValueError` if the batch sizes are not ascending positive numbers.
+    """
+    sizes = batch_sizes or (QUICK_BATCH_SIZES if quick else BATCH_SIZES)
+    if list(sizes) != sorted(set(sizes)) or sizes[0] < 1:
+        raise ValueError(
+            f"batch sizes must be positive and ascend, as in 1, 8, 64; got {list(sizes)}"
+        )
+    default_s = QUICK_SECONDS_PER_POINT if quick else SECONDS_PER_POINT
+    return partial(
+        measure,
+        batch_sizes=tuple(sizes),
+        seconds_per_point=default_s if seconds_per_point is None else seconds_per_point,
+        processes=1 if quick else PROCESSES,
+    )
 
 
 @dataclass(frozen=True)

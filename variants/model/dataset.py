@@ -66,9 +66,13 @@ class Split:
     def __post_init__(self) -> None:
         if not isinstance(self.samples, Mapping) or not self.samples:
             raise ValueError('samples must map input names to arrays, as in {"input": images}')
-        for what, array in (("labels", self.labels), *self.samples.items()):
+        for name, array in (*self.samples.items(), ("labels", self.labels)):
             if not isinstance(array, np.ndarray):
-                raise ValueError(f"{what} must be a numpy array, got {type(array).__name__}")
+                what = "labels" if name == "labels" else f"samples of {name!r}"
+                raise ValueError(
+                    f"{what} must be a numpy array, got {type(array).__name__}: "
+                    + ("call .numpy() on it" if hasattr(array, "numpy") else "use np.asarray")
+                )
         if self.labels.dtype != np.int64 or self.labels.ndim != 1:
             raise ValueError(
                 f"labels must be INT64 [n], got {self.labels.dtype} {list(self.labels.shape)}"

@@ -17,6 +17,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from variants.catalog.catalog import TensorSpec
+from variants.catalog.coverage import StepCoverage
 from variants.model.dataset import Axes, TrainingData
 
 Packing: TypeAlias = Literal["auto", "always", "never"]
@@ -70,6 +71,8 @@ class CompressionState:
     """How the graph was made, if it can be made again after further training of the network."""
     notes: tuple[str, ...] = ()
     """Remarks for readers of the report card, such as skipped layers and the reason."""
+    coverage: tuple[StepCoverage, ...] = ()
+    """What each step so far changed. Techniques do not set it: `variants.build` does."""
 
     @property
     def stage(self) -> Stage:

@@ -21,9 +21,10 @@ from variants.report.text import (
     REFERENCE,
     Section,
     interval,
-    megabytes,
     millions,
     milliseconds,
+    size,
+    size_unit,
 )
 
 _STAR: Final = "★"
@@ -32,8 +33,8 @@ _STAR: Final = "★"
 def cost_sections(cards: Cards) -> Iterator[Section]:
     """Yield the tables on costs in reading order."""
     sizes = batch_sizes(cards)
-    for size in dict.fromkeys((sizes[0], sizes[-1])):
-        yield _speed(cards, size)
+    for batch in dict.fromkeys((sizes[0], sizes[-1])):
+        yield _speed(cards, batch)
     yield _latencies(cards, sizes)
     yield _crossover(cards, sizes)
     yield _operations(cards)
@@ -41,11 +42,11 @@ def cost_sections(cards: Cards) -> Iterator[Section]:
     yield _memory(cards)
 
 
-def _speed(cards: Cards, size: int) -> Section:
-    best = frontier_at(cards, size)
-    at = latencies_at(cards, size)
+def _speed(cards: Cards, batch: int) -> Section:
+    best = frontier_at(cards, batch)
+    at = latencies_at(cards, batch)
     return Section(
-        f"Speed at batch {size}",
+        f"Speed at batch {batch}",
         ("  variant", "p50, ms", "p95, ms", "p99, ms", "samples/s", "speedup", "verdict"),
         tuple(
             (
@@ -82,15 +83,15 @@ def _dense_runtimes(latency: BatchLatency) -> str:
 
 
 def _latencies(cards: Cards, sizes: Sequence[int]) -> Section:
-    at = {size: latencies_at(cards, size) for size in sizes}
+    at = {batch: latencies_at(cards, batch) for batch in sizes}
     rows = []
     for name in cards:
         for label in ("p50", "p95", "p99", "speedup"):
-            cells = [_latency(at[size].get(name), label) for size in sizes]
+            cells = [_latency(at[batch].get(name), label) for batch in sizes]
             rows.append((name if label == "p50" else "", label, *cells))
     return Section(
         "Latency by batch size, ms",
-        ("variant", "", *(f"{size}" for size in sizes)),
+        ("variant", "", *(f"{batch}" for batch in sizes)),
         tuple(rows),
         is_last_column_text=False,
         note="Speedups in parentheses are within noise.",
@@ -108,8 +109,8 @@ def _latency(latency: BatchLatency | None, label: str) -> str:
 
 
 def _crossover(cards: Cards, sizes: Sequence[int]) -> Section:
-    at = {size: next(iter(latencies_at(cards, size).values())) for size in sizes}
-    dense = ", ".join(f"{size} {latency.reference}" for size, latency in at.items())
+    at = {batch: next(iter(latencies_at(cards, batch).values())) for batch in sizes}
+    dense = ", ".join(f"{batch} {latency.reference}" for batch, latency in at.items())
     return Section(
         "Crossover",
         ("variant", "faster than dense at batch sizes"),
@@ -153,19 +154,20 @@ def _operations(cards: Cards) -> Section:
 
 
 def _storage(cards: Cards) -> Section:
+    sizes = {
+        name: (
+            card.weight_bytes,
+            card.served_bytes,
+            card.compressed_bytes,
+            card.artifact_bytes,
+        )
+        for name, card in cards.items()
+    }
+    unit = size_unit(each for row in sizes.values() for each in row)
     return Section(
-        "Storage, MB",
+        f"Storage, {unit}",
         ("variant", "weights", "runner files", "compressed", "artifact"),
-        tuple(
-            (
-                name,
-                megabytes(card.weight_bytes),
-                megabytes(card.served_bytes),
-                megabytes(card.compressed_bytes),
-                megabytes(card.artifact_bytes),
-            )
-            for name, card in cards.items()
-        ),
+        tuple((name, *(size(each, unit) for each in row)) for name, row in sizes.items()),
         is_last_column_text=False,
         note="Runner files: the files that the runner reads. Compressed: those files by zlib at "
         "level 6. Artifact: all files.",
@@ -174,19 +176,26 @@ def _storage(cards: Cards) -> Section:
 
 def _memory(cards: Cards) -> Section:
     is_on_gpu = any(card.gpu_bytes is not None for card in cards.values())
-    columns = ("variant", "load, ms", "min", "max", "resident, MB", "peak, MB")
+    sizes = {
+        name: (
+            card.resident_bytes,
+            card.peak_bytes,
+            *((card.gpu_bytes,) if is_on_gpu else ()),
+        )
+        for name, card in cards.items()
+    }
+    unit = size_unit(each for row in sizes.values() for each in row)
+    columns = ("variant", "load, ms", "min", "max", f"resident, {unit}", f"peak, {unit}")
     return Section(
         "Load time and memory",
-        (*columns, "GPU, MB") if is_on_gpu else columns,
+        (*columns, f"GPU, {unit}") if is_on_gpu else columns,
         tuple(
             (
                 name,
                 milliseconds(card.load.median_s),
                 milliseconds(card.load.least_s),
                 milliseconds(card.load.most_s),
-                megabytes(card.resident_bytes),
-                megabytes(card.peak_bytes),
-                *((megabytes(card.gpu_bytes),) if is_on_gpu else ()),
+                *(size(each, unit) for each in sizes[name]),
             )
             for name, card in cards.items()
         ),

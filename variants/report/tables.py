@@ -27,10 +27,19 @@ from variants.catalog.comparison import (
     hardware_keys,
     latencies_at,
 )
+from variants.catalog.coverage import describe_untouched, percent
 from variants.report.answers import answer_sections
 from variants.report.costs import cost_sections
 from variants.report.kernels import kernel_sections
-from variants.report.text import NO_VALUE, REFERENCE, Section, interval, megabytes, milliseconds
+from variants.report.text import (
+    NO_VALUE,
+    REFERENCE,
+    Section,
+    interval,
+    milliseconds,
+    size,
+    size_unit,
+)
 
 PLOTS: Final = {
     "frontier.png": "Accuracy against latency",
@@ -71,12 +80,20 @@ def render_table(catalog: Catalog) -> RenderableType:
 
 def render_overview(catalog: Catalog) -> RenderableType:
     """Return one table with a line per variant, for a rich console of at least 90 columns."""
-    return Group(*(_rich_table(_overview(cards)) for cards in _by_hardware(catalog)))
+    parts: list[RenderableType] = []
+    for cards in _by_hardware(catalog):
+        section = _overview(cards)
+        parts.append(_rich_table(section))
+        if section.note:
+            parts.append(Text(f" {section.note}", style="dim"))
+    return Group(*parts)
 
 
 def overview_markdown(catalog: Catalog) -> str:
     """Return one table with a line per variant, as Markdown."""
-    return "\n\n".join(_markdown_table(_overview(cards)) for cards in _by_hardware(catalog))
+    overviews = [_overview(cards) for cards in _by_hardware(catalog)]
+    parts = [part for section in overviews for part in (_markdown_table(section), section.note)]
+    return "\n\n".join(filter(None, parts))
 
 
 def _by_hardware(catalog: Catalog) -> list[Cards]:
@@ -91,6 +108,7 @@ def sections(catalog: Catalog, hardware_key: str) -> Iterator[Section]:
     yield from kernel_sections(cards)
     variants = [catalog.variants[name] for name in cards]
     yield _recipes(variants, cards)
+    yield from _coverage(variants)
     if notes := [(variant.name, note) for variant in variants for note in variant.notes]:
         yield Section("Notes", ("variant", "note"), tuple(notes), is_last_column_text=True)
     yield _measurement(catalog.model, cards)
@@ -99,6 +117,7 @@ def sections(catalog: Catalog, hardware_key: str) -> Iterator[Section]:
 def _overview(cards: Cards) -> Section:
     sizes = batch_sizes(cards)
     first, last = latencies_at(cards, sizes[0]), latencies_at(cards, sizes[-1])
+    unit = size_unit(card.weight_bytes for card in cards.values())
     return Section(
         "",
         (
@@ -107,7 +126,7 @@ def _overview(cards: Cards) -> Section:
             "vs dense, points",
             f"p50 of {sizes[0]}, ms",
             f"p50 of {sizes[-1]}, ms",
-            "MB",
+            unit,
         ),
         tuple(
             (
@@ -116,12 +135,22 @@ def _overview(cards: Cards) -> Section:
                 interval(card.accuracy_difference, "{:+.2f}", scale=100),
                 _median(first.get(name)),
                 _median(last.get(name)),
-                megabytes(card.weight_bytes),
+                size(card.weight_bytes, unit),
             )
             for name, card in cards.items()
         ),
         is_last_column_text=False,
+        note=_quick_note(cards),
     )
+
+
+def _quick_note(cards: Cards) -> str:
+    """Return a sentence on the cards that were measured for a short time; "" if there are none."""
+    quick = [name for name, card in cards.items() if card.timing and card.timing.is_quick]
+    if not quick:
+        return ""
+    names = "all variants" if len(quick) == len(cards) else ", ".join(quick)
+    return f"Measured quickly, so that latencies and speedups are less certain: {names}."
 
 
 def _median(latency: BatchLatency | None) -> str:
@@ -155,6 +184,29 @@ def _recipes(variants: list[Variant], cards: Cards) -> Section:
     )
 
 
+def _coverage(variants: list[Variant]) -> Iterator[Section]:
+    """Yield the table of what each step changed, if there is a step."""
+    rows = [
+        (
+            variant.name if number == 0 else "",
+            step.technique,
+            percent(step.share),
+            describe_untouched(step.untouched, most=None) or "nothing",
+        )
+        for variant in variants
+        for number, step in enumerate(variant.coverage)
+    ]
+    if rows:
+        yield Section(
+            "Coverage",
+            ("variant", "step", "weights touched", "left alone"),
+            tuple(rows),
+            is_last_column_text=True,
+            note="Share of the parameters that a step was given, in tensors that it changed, "
+            "masked, stored in fewer bits or made smaller.",
+        )
+
+
 def _provider(card: ReportCard) -> str:
     return (card.provider or NO_VALUE).removesuffix("ExecutionProvider")
 
@@ -183,6 +235,7 @@ def _measurement(model: Model, cards: Cards) -> Section:
             ("weights, sha256", model.weights_sha256 or "unknown"),
             ("datasets, sha256", model.datasets_sha256 or "unknown"),
             ("test samples", distinct(*(f"{card.test_samples:,}" for card in all_cards))),
+            ("timing", distinct(*(_timing(card) for card in all_cards))),
             ("date", distinct(*(card.measured_at for card in all_cards))),
         ),
         is_last_column_text=True,
@@ -191,6 +244,10 @@ def _measurement(model: Model, cards: Cards) -> Section:
 
 def _cpus(card: ReportCard) -> str:
     return "unknown" if card.hardware.cpus is None else f"{card.hardware.cpus}"
+
+
+def _timing(card: ReportCard) -> str:
+    return "unknown" if card.timing is None else card.timing.describe()
 
 
 def _load(card: ReportCard) -> str:

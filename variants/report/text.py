@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from variants.catalog.catalog import Interval
 
@@ -12,6 +13,10 @@ REFERENCE: Final = "reference"
 
 NO_VALUE: Final = "-"
 """Placeholder for a missing number."""
+
+
+SizeUnit: TypeAlias = Literal["kB", "MB"]
+_UNITS: Final[Mapping[SizeUnit, int]] = {"kB": 10**3, "MB": 10**6}
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,15 @@ def milliseconds(seconds: float) -> str:
     return f"{milli:,.{digits}f}"
 
 
-def megabytes(size_bytes: int | None) -> str:
-    """Format a size in MB (10^6 bytes)."""
-    return NO_VALUE if size_bytes is None else f"{size_bytes / 1e6:,.2f}"
+def size_unit(sizes_bytes: Iterable[int | None]) -> SizeUnit:
+    """Return the unit for sizes that are compared: kB if the smallest is under a MB, else MB."""
+    known = [size for size in sizes_bytes if size is not None]
+    return "kB" if known and min(known) < _UNITS["MB"] else "MB"
+
+
+def size(size_bytes: int | None, unit: SizeUnit) -> str:
+    """Format a size in MB (10^6 bytes) or kB (10^3 bytes), without the unit."""
+    return NO_VALUE if size_bytes is None else f"{size_bytes / _UNITS[unit]:,.2f}"
 
 
 def millions(count: int) -> str:

@@ -11,10 +11,18 @@ from serving.errors import InvalidRequest, shorten
 from serving.protocol.json_document import parse_json
 from variants.catalog.recipe import Recipe, VariantName
 from variants.catalog.record import Record
+from variants.catalog.words import described_pattern, plain
 
 B = TypeVar("B", bound=Record)
 
-Reason: TypeAlias = Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S")]
+Reason: TypeAlias = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=500,
+        pattern=described_pattern(r"\S", "must be text with something other than spaces"),
+    ),
+]
 
 _NAME, _STEPS = "name", "steps"
 
@@ -91,13 +99,11 @@ def describe(error: ValidationError, kind: type[Record]) -> str:
     place = ".".join(str(part) for part in first["loc"] if part not in (_NAME, _STEPS))
     if first["loc"] and first["loc"][-1] == _NAME and not place:
         place = _NAME
-    text = first["msg"].removeprefix("Value error, ")
+    text = plain(first)
     if first["type"] == "extra_forbidden":
         text = f"no such field; the fields are {', '.join(kind.model_fields)}"
         if len(first["loc"]) > 1:
             text = "no such field; a step has the fields technique and parameters"
-    elif first["type"] == "missing":
-        text = "is required"
     return f"{place[:100]}: {text}" if place else text
 
 

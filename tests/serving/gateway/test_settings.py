@@ -101,7 +101,9 @@ def test_the_accuracy_margin_is_a_share(monkeypatch: pytest.MonkeyPatch) -> None
     assert load_settings().accuracy_margin == 0.005
     for wrong in ("-0.1", "1.5", "nan"):
         monkeypatch.setenv("PARETOSERVE_ACCURACY_MARGIN", wrong)
-        with pytest.raises(ValueError, match=r"accuracy_margin: Input should be .* than or equal"):
+        with pytest.raises(
+            ValueError, match=r"accuracy_margin: must be (at least|at most|a finite)"
+        ):
             load_settings()
 
 
@@ -149,10 +151,10 @@ def test_an_experiment_is_read_with_its_arms() -> None:
         pytest.param({"polcy": "pareto"}, "the settings are wrong: polcy: ", id="an unknown key"),
         pytest.param({"http": {"prot": 1}}, "http.prot: ", id="an unknown key of a group"),
         pytest.param(
-            {"http": {"port": 65536}}, "http.port: .* less than", id="a port out of range"
+            {"http": {"port": 65536}}, "http.port: .* at most 65535", id="a port out of range"
         ),
         pytest.param(
-            {"grpc": {"port": 65536}}, "grpc.port: .* less than", id="a gRPC port out of range"
+            {"grpc": {"port": 65536}}, "grpc.port: .* at most 65535", id="a gRPC port out of range"
         ),
         pytest.param({"http": 8000}, "http: ", id="a value in place of a group"),
         pytest.param({"hosts": {"replicas": 0}}, "hosts.replicas: ", id="no replicas"),
@@ -233,7 +235,7 @@ def test_a_wrong_variable_is_named(
 
 def test_a_config_file_that_is_not_yaml_is_named() -> None:
     Path("paretoserve.yaml").write_text("http: [unclosed")
-    with pytest.raises(ValueError, match=r"paretoserve\.yaml is not valid YAML"):
+    with pytest.raises(ValueError, match=r"paretoserve\.yaml: line 1: not valid YAML"):
         load_settings()
 
 

@@ -41,7 +41,7 @@ def test_a_folder_without_a_catalog_is_rejected_with_advice(tmp_path: Path) -> N
 def test_an_invalid_record_raises_an_error_with_the_file_name(tmp_path: Path) -> None:
     folder = write(tmp_path)
     (folder / "catalog.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"catalog\.json: name: Field required"):
+    with pytest.raises(ValueError, match=r"catalog\.json: name: is required"):
         Catalog.load(folder)
 
 

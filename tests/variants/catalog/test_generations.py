@@ -121,7 +121,7 @@ def test_loading_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"int8/2/model\.onnx cannot be read: No such file"):
         generations.load(tmp_path, "int8", 2)
     (folder / RECORD).write_text("{}")
-    with pytest.raises(ValueError, match=r"int8/2/variant\.json: name: Field required"):
+    with pytest.raises(ValueError, match=r"int8/2/variant\.json: name: is required"):
         generations.load(tmp_path, "int8", 2)
     (folder / RECORD).unlink()
     with pytest.raises(ValueError, match=r"int8/2/variant\.json cannot be read: No such file"):

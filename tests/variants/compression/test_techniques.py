@@ -73,8 +73,8 @@ def test_resolve() -> None:
         ("int8", {"bits": 8}, "'int8': bits: .*; known parameters: mode, samples, method"),
         ("int8", {"method": "guess"}, "'int8': method: .*'entropy', 'percentile' or 'auto'"),
         ("activation-pruning", {"mean_below": 0.1}, "share: .*set either both mean_below and"),
-        ("activation-pruning", {"mean_below": -1, "deviation_below": 0}, "than or equal to 0"),
-        ("recover", {"epochs": 0}, "epochs: .*greater than or equal to 1"),
+        ("activation-pruning", {"mean_below": -1, "deviation_below": 0}, "at least 0"),
+        ("recover", {"epochs": 0}, "epochs: .*at least 1"),
         ("recover", {"learning_rate": float("nan")}, "learning_rate: .*finite"),
     ],
 )  # fmt: skip

@@ -154,3 +154,14 @@ def test_drawn_parts_are_disjoint_and_keep_the_order() -> None:
     assert sorted([*first.labels, *second.labels]) == list(numbers)
     assert np.array_equal(split.draw(0, 4)[0].labels, first.labels)
     assert not np.array_equal(split.draw(1, 4)[0].labels, first.labels)
+
+
+def test_torch_tensors_are_refused_with_what_to_call() -> None:
+    torch = pytest.importorskip("torch")
+    labels = np.zeros(2, np.int64)
+    with pytest.raises(ValueError, match=r"samples of 'x' must be .* got Tensor: call \.numpy\(\)"):
+        Split({"x": torch.zeros(2, 3)}, labels)
+    with pytest.raises(ValueError, match=r"labels must be .* got Tensor: call \.numpy\(\) on it"):
+        Split({"x": np.zeros((2, 3))}, torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="got list: use np"):
+        Split({"x": [[1.0], [2.0]]}, labels)  # type: ignore[dict-item]

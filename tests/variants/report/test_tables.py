@@ -9,10 +9,17 @@ import pytest
 from rich.console import Console
 
 from tests.variants.catalog.cards import answers, around, card, catalog, class_difference, latency
-from variants.catalog.catalog import Catalog
+from variants.catalog.catalog import Catalog, Timing
+from variants.catalog.coverage import StepCoverage, Untouched
 from variants.catalog.recipe import Step
-from variants.report.tables import render_json, render_markdown, render_overview, render_table
-from variants.report.text import megabytes, millions, milliseconds, probability
+from variants.report.tables import (
+    overview_markdown,
+    render_json,
+    render_markdown,
+    render_overview,
+    render_table,
+)
+from variants.report.text import millions, milliseconds, probability, size, size_unit
 
 CATALOG = catalog(
     {
@@ -191,6 +198,7 @@ def test_the_circumstances_of_the_measurement_are_reported() -> None:
         "weights, sha256": ["unknown"],
         "datasets, sha256": ["unknown"],
         "test samples": ["10,000"],
+        "timing": ["unknown"],
         "date": ["2026-01-01 00:00:00+00:00"],
     }
 
@@ -298,8 +306,34 @@ def test_p_values_below_a_thousandth_are_not_shown_exactly() -> None:
     ]  # fmt: skip
 
 
-def test_megabytes_are_millions_of_bytes() -> None:
-    assert megabytes(1_234_567_890) == "1,234.57"
+def test_sizes_are_in_kb_if_the_smallest_is_under_a_megabyte() -> None:
+    assert size(1_234_567_890, "MB") == "1,234.57"
+    assert size(20_480, "kB") == "20.48"
+    assert size_unit((23_300_000, None, 1_000_000)) == "MB"
+    assert size_unit((23_300_000, 999_999)) == "kB"
+    assert size_unit((None,)) == "MB"
+
+
+def test_quick_cards_say_so() -> None:
+    dense = CATALOG.variants["dense"]
+    (full,) = dense.report_cards
+    quick = full.model_copy(update={"timing": Timing(seconds_per_point=0.2, is_quick=True)})
+    cards = {**CATALOG.variants, "dense": dense.model_copy(update={"report_cards": (quick,)})}
+    marked = CATALOG.model_copy(update={"variants": cards})
+    assert "less certain: dense." in overview_markdown(marked)
+    assert "less certain" not in overview_markdown(CATALOG)
+    assert "quick: 0.2 s per point" in render_markdown(marked)
+
+
+def test_the_coverage_of_each_step_is_a_table() -> None:
+    left = Untouched(layer="rnn", kind="GRU", weights=90, reason="int8 changes Linear")
+    step = StepCoverage(technique="int8", weights=100, touched=10, untouched=(left,))
+    dense = CATALOG.variants["dense"].model_copy(update={"coverage": (step,)})
+    shown = render_markdown(
+        CATALOG.model_copy(update={"variants": {**CATALOG.variants, "dense": dense}})
+    )
+    assert "| dense | int8 | 10.0% | rnn (GRU, 90 weights: int8 changes Linear) |" in shown
+    assert "### Coverage" not in render_markdown(CATALOG)
 
 
 def test_reading_and_reporting_a_catalog_imports_no_torch() -> None:

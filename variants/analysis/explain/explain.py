@@ -25,6 +25,7 @@ from variants.analysis.explain.reason import Reason, reasons
 from variants.analysis.explain.timeline import Operator, profile_onnx, profile_torch
 from variants.catalog import artifact
 from variants.catalog.catalog import BatchLatency, Catalog, Interval, Model, Runtime, Variant
+from variants.catalog.coverage import StepCoverage
 from variants.catalog.datatype import NUMPY
 from variants.catalog.hardware import hardware
 from variants.catalog.recipe import DENSE
@@ -72,6 +73,11 @@ class Explanation(Record):
     rows: tuple[OperatorRow, ...]
     """Sorted by the variant's time, the longest first."""
     reasons: tuple[Reason, ...]
+    coverage: tuple[StepCoverage, ...] = ()
+    """What each step changed, and which layers it left alone."""
+    unexplained: tuple[str, ...] = ()
+    """Layers with weights that the reasons are not about, with their operators: recurrent layers,
+    embeddings, products of several weights."""
 
 
 def explain(
@@ -129,6 +135,8 @@ def explain(
         dense_seconds=dense_seconds,
         rows=_rows(operators, dense_operators),
         reasons=reasons(evidence),
+        coverage=variant.coverage,
+        unexplained=_unexplained(folder, catalog.model, dense, dense_weights),
     )
 
 
@@ -160,6 +168,20 @@ def profile_variant(
     kernels = None if card is None else card.kernels
     use_kernels(network, sparse_layers(network, plan, tensors), kernels)
     return profile_torch(network.eval(), batch), weights
+
+
+def _unexplained(
+    folder: Path, model: Model, dense: Variant, explained: Mapping[str, StoredWeight]
+) -> tuple[str, ...]:
+    """Return the weights of dense that are in no layer whose time is explained."""
+    if dense.runner == "onnx":
+        return Graph(artifact.read_all(folder / dense.name, dense)[FILE]).others
+    network, _, _ = load_rebuilt(folder / dense.name, model, dense)
+    return tuple(
+        f"{name} {list(parameter.shape)}"
+        for name, parameter in network.named_parameters()
+        if parameter.ndim > 1 and name.removesuffix(".weight") not in explained
+    )
 
 
 def _torch_weights(

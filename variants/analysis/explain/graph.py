@@ -32,6 +32,8 @@ INTEGER_PRODUCTS: Final = frozenset(
     }
 )  # fmt: skip
 _NAME: Final = re.compile(r"^(?P<layer>.+)\.(?:weight|bias)(?:[._].+)?$")
+_MIN_SIZE: Final = 64
+"""Number of values of the smallest matrix that counts as one with weights."""
 _NCHWC: Final = "_nchwc"
 
 
@@ -79,6 +81,18 @@ class Graph:
     def layers(self) -> dict[str, StoredWeight]:
         """The layers that multiply by a stored weight, in the order of computation."""
         return dict(self._layers.values())
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The matrices that are in none of the layers: operator, shape, and name if it has one."""
+        products = set(self._layers)
+        return tuple(
+            f"{reader.op_type} {list(tensor.dims)}" + (f" ({name})" if "." in name else "")
+            for name, tensor in self._tensors.items()
+            if len(tensor.dims) > 1 and tensor.data_type == onnx.TensorProto.FLOAT
+            for reader in self._readers.get(name, [])[:1]
+            if reader.name not in products and np.prod(tensor.dims) >= _MIN_SIZE
+        )
 
     def layer_of(self, node: onnx.NodeProto) -> str | None:
         """Return the layer that a node of the optimized graph belongs to, or None."""

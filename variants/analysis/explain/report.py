@@ -24,16 +24,27 @@ def table(explanation: Explanation, max_rows: int = 20) -> Table:
 
 def sentences(explanation: Explanation) -> list[str]:
     """Return a line for each reason, its code first."""
-    return [f"{reason.code}: {reason.text}" for reason in explanation.reasons]
+    return [f"{reason.code}: {reason.text}" for reason in explanation.reasons] + _limits(
+        explanation
+    )
 
 
 def markdown(explanation: Explanation) -> str:
     """Return the whole explanation as Markdown."""
     lines = [f"## {_title(explanation)}", ""]
     lines += [f"- **{reason.code}**: {reason.text}" for reason in explanation.reasons]
+    lines += [f"- {line}" for line in _limits(explanation)]
     lines += ["", _line(_HEADINGS), _line(["---"] * len(_HEADINGS))]
     lines += [_line(_cells(row)) for row in explanation.rows]
     return "\n".join((*lines, "", _caption(explanation), ""))
+
+
+def _limits(explanation: Explanation) -> list[str]:
+    """Return lines on what the steps changed, and on weights that no reason is about."""
+    lines = [f"weights changed by {step.describe()}" for step in explanation.coverage]
+    if explanation.unexplained:
+        lines.append(f"no reason is about: {', '.join(explanation.unexplained)}")
+    return lines
 
 
 def _title(explanation: Explanation) -> str:

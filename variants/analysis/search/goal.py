@@ -8,6 +8,7 @@ from typing import Final, Literal, Self, TypeAlias
 from pydantic import Field, ValidationError, model_validator
 
 from variants.catalog.record import Record
+from variants.catalog.words import plain
 
 Cost: TypeAlias = Literal["parameters", "bytes", "latency"]
 
@@ -66,7 +67,7 @@ class Goal(Record):
         except ValidationError as error:
             first = error.errors()[0]
             where = "".join(f"{part}: " for part in first["loc"])
-            raise ValueError(f"{where}{first['msg'].removeprefix('Value error, ')}") from None
+            raise ValueError(f"{where}{plain(first)}") from None
 
     @property
     def cost(self) -> Cost:

@@ -138,7 +138,7 @@ class _TrialRunner:
         self._task = progress.add_task("search", total=time_limit_s)
         self._measure = measure
         self.tried = 0
-        """Candidates run so far."""
+        """Candidates built and measured so far. Those that failed are listed with the skipped."""
         self.failed = 0
         """Candidates run without a record, because the failure may not recur."""
 
@@ -158,7 +158,8 @@ class _TrialRunner:
             self._store.add(trial_key(self._context.conditions, recipe), trial)
         else:
             self.failed += 1
-        self.tried += 1
+        if trial.measured is not None:
+            self.tried += 1
         self._progress.console.print(Text(f"{label}: {self._describe(trial)}"))
         return trial
 

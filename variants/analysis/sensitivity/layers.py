@@ -20,7 +20,9 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from variants.build.check import load_checked_project
+from variants.build.coverage import find_unmaskable
 from variants.catalog.catalog import Interval
+from variants.catalog.coverage import Untouched
 from variants.catalog.record import Record
 from variants.measurement.evaluation import accuracy, accuracy_difference
 from variants.model.dataset import Split
@@ -54,6 +56,10 @@ class Sensitivity(Record):
     samples: int = Field(ge=1)
     accuracy: Interval
     curves: tuple[LayerSensitivity, ...]
+    weights: int = Field(default=0, ge=0)
+    """Number of the network's parameters."""
+    uncovered: tuple[Untouched, ...] = ()
+    """Matrices that are not measured, such as those of recurrent layers."""
 
 
 def run_sensitivity(
@@ -119,6 +125,8 @@ def measure_sensitivity(
         samples=len(split),
         accuracy=accuracy(dense, split.labels),
         curves=tuple(curves),
+        weights=sum(parameter.numel() for parameter in network.parameters()),
+        uncovered=find_unmaskable(network),
     )
 
 

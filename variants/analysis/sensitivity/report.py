@@ -16,6 +16,7 @@ from variants.analysis.sensitivity.budget import Allocation, allocate
 from variants.analysis.sensitivity.layers import Sensitivity
 from variants.analysis.sweep.report import points
 from variants.catalog import artifact
+from variants.catalog.coverage import describe_untouched, percent
 
 PLOT: Final = "sensitivity.png"
 JSON: Final = "sensitivity.json"
@@ -40,6 +41,17 @@ def table(sensitivity: Sensitivity) -> Table:
         cells = (points(point.difference) for point in curve.points[1:])
         rendered.add_row(Text(curve.layer), curve.kind, f"{curve.weights:,}", *cells)
     return rendered
+
+
+def sentences(sensitivity: Sensitivity) -> list[str]:
+    """Return a line on the weights that were not measured; none if all were."""
+    if not sensitivity.uncovered:
+        return []
+    number = sum(each.weights for each in sensitivity.uncovered)
+    return [
+        f"not measured: {percent(number / sensitivity.weights)} of {sensitivity.weights:,} "
+        f"weights: {describe_untouched(sensitivity.uncovered, most=None)}"
+    ]
 
 
 def write_files(sensitivity: Sensitivity, folder: Path) -> tuple[Path, Path]:

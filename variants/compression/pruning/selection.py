@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from variants.compression.pruning.group import Group, ParameterCounter
 Scores: TypeAlias = Mapping[str, NDArray[np.float64]]
 """Scores by group, `[units]`; units with low scores are removed first."""
 Scope: TypeAlias = Literal["global", "layer"]
+
+DEFAULT_MAX_RATIO: Final = 0.95
+"""Share of a group's units whose removal is too much by default."""
 
 
 @dataclass(frozen=True)

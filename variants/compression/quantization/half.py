@@ -25,7 +25,8 @@ LARGEST: Final[Mapping[Half, float]] = {"FP16": 65504.0, "BF16": 3.3895314e38}
 _MIN_SIZE: Final = 64
 """Minimum number of values of a converted tensor. For a smaller one, the Cast would take as
 many bytes as the conversion saves."""
-_SUFFIX: Final = "_half"
+HALF_SUFFIX: Final = "_half"
+"""Suffix of the name of a tensor that is stored in 16 bits."""
 
 
 def store_half(model: onnx.ModelProto, kind: Half) -> tuple[onnx.ModelProto, tuple[str, ...]]:
@@ -46,7 +47,7 @@ def store_half(model: onnx.ModelProto, kind: Half) -> tuple[onnx.ModelProto, tup
             result.graph.initializer.append(tensor)
             too_large.append(f"{tensor.name} stays in FP32: {np.abs(values).max():g} is too large")
         else:
-            name = tensor.name + _SUFFIX
+            name = tensor.name + HALF_SUFFIX
             stored = numpy_helper.from_array(values.astype(NUMPY[kind]), name)
             result.graph.initializer.append(stored)
             result.graph.node.append(

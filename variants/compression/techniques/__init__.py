@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from variants.catalog.recipe import Recipe, Step
 from variants.catalog.techniques import CONTENT, StageName, TechniqueInfo, order_error
+from variants.catalog.words import first_problem
 from variants.compression.techniques.activation import ActivationPruning
 from variants.compression.techniques.half import Bf16, Fp16
 from variants.compression.techniques.int8 import Int8
@@ -68,10 +69,8 @@ def resolve(step: Step) -> Technique:
     try:
         return cls.model_validate(step.parameters)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise ValueError(
-            f"invalid parameters of {step.technique!r}: {where}: {first['msg']}; "
+            f"invalid parameters of {step.technique!r}: {first_problem(error, 'together')}; "
             f"known parameters: {', '.join(cls.model_fields)}"
         ) from None
 

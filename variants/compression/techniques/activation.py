@@ -22,7 +22,7 @@ from variants.compression.pruning.neurons import (
     measure_reader_moments,
     merge_by_group,
 )
-from variants.compression.pruning.selection import Limits, choose
+from variants.compression.pruning.selection import DEFAULT_MAX_RATIO, Limits, choose
 from variants.compression.techniques.technique import Technique
 from variants.model.dataset import Samples, TrainingData
 from variants.model.state import CompressionState, Stage
@@ -35,7 +35,7 @@ class ActivationPruning(Technique):
     activation function, over the whole validation split; labels are not used. Set both thresholds,
     or `share`: then one threshold for both is raised until this share of the parameters is removed.
     Layers become physically smaller. A layer that would lose every neuron keeps the one with the
-    largest |mean| + deviation.
+    largest |mean| + deviation. The notes warn of a layer that keeps less than 5 % of its neurons.
     """
 
     kind: ClassVar[str] = "activation-pruning"
@@ -92,6 +92,7 @@ class ActivationPruning(Technique):
         if self.fold_means:
             network, fold_notes = fold_means(network, groups, kept, reader_moments)
             notes += fold_notes
+        notes += _few_left(kept)
         note = "; ".join(f"layer {name}: {k.sum()} of {k.size} neurons" for name, k in kept.items())
         return replace(
             state,
@@ -113,6 +114,16 @@ class ActivationPruning(Technique):
         order = np.lexsort((-(mean + deviation), ~kept))
         kept[order[:size]] = True
         return kept
+
+
+def _few_left(kept: Mapping[str, NDArray[np.bool_]]) -> tuple[str, ...]:
+    """Return a warning for each layer that keeps a smaller share than `structured` leaves."""
+    return tuple(
+        f"warning: layer {name} keeps only {mask.sum()} of {mask.size} neurons; lower the "
+        f"thresholds or share, or exclude it"
+        for name, mask in kept.items()
+        if mask.sum() < mask.size * (1 - DEFAULT_MAX_RATIO)
+    )
 
 
 def find_neuron_groups(network: nn.Module, samples: Samples) -> UnitGroups:

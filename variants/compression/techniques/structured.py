@@ -15,7 +15,7 @@ from torch import nn
 from variants.compression.pruning.graph import UnitGroups, find_unit_groups
 from variants.compression.pruning.group import Group, ParameterCounter, remove_units, update_groups
 from variants.compression.pruning.score import DEFAULT_SAMPLES, Criterion, score
-from variants.compression.pruning.selection import Limits, Scope, choose
+from variants.compression.pruning.selection import DEFAULT_MAX_RATIO, Limits, Scope, choose
 from variants.compression.sparsity.statistics import draw_samples
 from variants.compression.techniques.ramp import BetweenRounds, ramp
 from variants.compression.techniques.technique import Technique
@@ -45,7 +45,7 @@ class Structured(Technique):
     """Score that ranks units; see `variants.compression.pruning.score`."""
     scope: Scope = "global"
     """`global` compares scores across groups; `layer` removes the same ratio from each group."""
-    max_ratio: float = Field(default=0.95, gt=0, le=1)
+    max_ratio: float = Field(default=DEFAULT_MAX_RATIO, gt=0, le=1)
     """Largest share of the units of one group that may be removed."""
     round_to: int = Field(default=1, ge=1)
     """In each pruned group the number of remaining neurons or channels is a multiple of this."""

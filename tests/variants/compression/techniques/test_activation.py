@@ -153,3 +153,14 @@ def test_the_network_becomes_smaller_and_a_note_says_by_how_much() -> None:
     kept = pruned.network[0].out_features  # type: ignore[index]
     assert 0 < kept < tiny.HIDDEN
     assert f"kept layer 0: {kept} of {tiny.HIDDEN} neurons" in pruned.notes[0]
+
+
+def test_a_note_warns_of_a_layer_that_keeps_hardly_any_neuron() -> None:
+    network = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3)).eval()
+    state = CompressionState(network, tiny.state().interface, dense=network)
+    silent = ActivationPruning(mean_below=1e9, deviation_below=1e9)
+    notes = silent.apply(state, tiny.datasets().training_data, quiet()).notes
+    assert any(n.startswith("warning: layer 0 keeps only 1 of 32 neurons; lower") for n in notes)
+    mild = ActivationPruning(mean_below=0, deviation_below=0)
+    notes = mild.apply(state, tiny.datasets().training_data, quiet()).notes
+    assert not any("warning" in note for note in notes)

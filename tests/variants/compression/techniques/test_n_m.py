@@ -56,7 +56,7 @@ def test_if_no_layer_can_be_masked_the_error_says_why() -> None:
     [
         ({"n": 4}, "m: .*must be larger than n"),
         ({"n": 4, "m": 4}, "m: .*must be larger than n, which is 4"),
-        ({"m": 1}, "m: .*greater than or equal to 2"),
+        ({"m": 1}, "m: .*at least 2"),
         ({"criterion": "luck"}, "criterion: .*'magnitude', 'gradient'"),
     ],
 )
