@@ -17,12 +17,14 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
+from variants.catalog import names
 from variants.catalog.catalog import File, Variant
+from variants.catalog.external_data import refuse_external_data
 from variants.catalog.record import Record
 
-RECORD = "variant.json"
+RECORD: Final = names.RECORD
 DRAFTS = ".building"
 """Folder of unfinished variants. Drafts lie deeper than `*/variant.json`."""
 _REPLACED = "replaced-"
@@ -52,16 +54,19 @@ def save(catalog: Path, variant: Variant, files: Mapping[str, bytes]) -> Variant
 def read(folder: Path, file: File) -> bytes:
     """Return the content of a file of the variant in `folder` after verifying its hash.
 
-    Raises `ValueError` with the name of the file if it is missing or its hash differs.
+    Raises `ValueError` with the name of the file if it is missing, if its hash differs, if it is a
+    link that leads out of the folder, or if it is an ONNX model with tensors in other files.
     """
+    found = names.file_in(folder, file.name)
     try:
-        content = (folder / file.name).read_bytes()
+        content = found.read_bytes()
     except OSError as error:
         raise ValueError(f"{folder / file.name} cannot be read: {error.strerror}") from error
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise ValueError(
             f"{folder / file.name} is damaged: its sha256 is not that in {RECORD}; rebuild it"
         )
+    refuse_external_data(folder / file.name, content)
     return content
 
 
@@ -100,6 +105,8 @@ def move(draft: Path, target: Path) -> None:
     the process is killed between the two renames, `recover` restores the backup.
     """
     replaced = target.parent / DRAFTS / f"{_REPLACED}{target.name}"
+    if target.is_symlink():  # what it leads to is not part of the catalog
+        target.unlink()
     if target.exists():
         target.rename(replaced)
     try:

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 from variants.catalog.coverage import StepCoverage
 from variants.catalog.device import Device
 from variants.catalog.kernels import KernelTable
+from variants.catalog.names import RECORD, FileName, file_in, require_inside, require_own_names
 from variants.catalog.recipe import DENSE, Recipe, Reference, VariantName
 from variants.catalog.record import Record, read_record
 from variants.catalog.words import first_problem
@@ -44,10 +45,10 @@ class TensorSpec(Record):
 
 
 class File(Record):
-    """A file of an artifact. `name` is relative to the folder of the variant."""
+    """A file of an artifact, directly in the folder of the variant."""
 
-    name: str
-    sha256: str
+    name: FileName
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
     size_bytes: int = Field(ge=0)
 
 
@@ -254,6 +255,21 @@ class Variant(Record):
     """What each step of the recipe changed; none in variants from before this was recorded."""
     report_cards: tuple[ReportCard, ...] = ()
 
+    @field_validator("files")
+    @classmethod
+    def _require_distinct_names(cls, files: tuple[File, ...]) -> tuple[File, ...]:
+        seen: dict[str, str] = {}
+        for file in files:
+            if (key := file.name.lower()) in seen:
+                raise PydanticCustomError(
+                    "file_name",
+                    "{first} and {second} are one name where case does not count: list each file "
+                    "once",
+                    {"first": seen[key], "second": file.name},
+                )
+            seen[key] = file.name
+        return files
+
     def report_card(self, hardware_key: str) -> ReportCard | None:
         """Return the report card for this hardware key, or None."""
         return next((c for c in self.report_cards if c.hardware.key == hardware_key), None)
@@ -277,6 +293,7 @@ class Model(Record):
         """Read the model of a catalog; raise `ValueError` if it is missing or invalid."""
         if not (folder / "catalog.json").is_file():
             raise ValueError(f"{folder} is not a catalog: it has no catalog.json; run `make build`")
+        file_in(folder, "catalog.json")
         return read_record(cls, folder / "catalog.json")
 
     @field_validator("schema_version")
@@ -312,9 +329,20 @@ class Catalog(Record):
         Raises `ValueError` with the name of the missing or invalid file.
         """
         model = Model.load(folder)
-        variants = [read_record(Variant, path) for path in folder.glob("*/variant.json")]
-        variants.sort(key=lambda variant: (variant.name != DENSE, variant.name))
+        found = {path: read_variant(folder, path) for path in sorted(folder.glob(f"*/{RECORD}"))}
+        require_own_names({path: variant.name for path, variant in found.items()})
+        variants = sorted(found.values(), key=lambda each: (each.name != DENSE, each.name))
         try:
             return cls(model=model, variants={variant.name: variant for variant in variants})
         except ValidationError as error:
             raise ValueError(f"{folder}: {first_problem(error, 'the catalog')}") from None
+
+
+def read_variant(catalog: Path, record: Path) -> Variant:
+    """Read the `variant.json` of a folder in a catalog.
+
+    Raises `ValueError` with the file if it is missing or invalid, or lies outside of the catalog.
+    """
+    require_inside(catalog, record.parent)
+    file_in(record.parent, record.name)
+    return read_record(Variant, record)

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from variants.catalog import artifact
-from variants.catalog.catalog import Variant
-from variants.catalog.record import read_record
+from variants.catalog.catalog import Variant, read_variant
+from variants.catalog.names import file_in, require_inside
 
 GENERATIONS: Final = ".generations"
 """Folder of all generations. Its variants lie deeper than `*/variant.json`, as drafts do."""
@@ -65,12 +65,9 @@ def load(catalog: Path, name: str, number: int) -> Variant:
     path = folder(catalog, name, number)
     if not path.is_dir():
         raise ValueError(f"generation {number} of {name} is not on disk: there is no {path}")
-    variant = _read(path)
+    variant = _read(catalog, path, name)
     for file in variant.files:
-        try:
-            size = (path / file.name).stat().st_size
-        except OSError as error:
-            raise ValueError(f"{path / file.name} cannot be read: {error.strerror}") from None
+        size = file_in(path, file.name).stat().st_size
         if size != file.size_bytes:
             raise ValueError(
                 f"{path / file.name} is damaged: it has {size} bytes, not {file.size_bytes}"
@@ -108,11 +105,14 @@ def adopt(catalog: Path, name: str, number: int) -> str:
 
 
 def source(catalog: Path, name: str) -> Variant:
-    """Read the record in `catalog/<name>/`. Raises `ValueError` if it is missing or invalid."""
+    """Read the record in `catalog/<name>/`.
+
+    Raises `ValueError` if it is missing or invalid, or that of another variant.
+    """
     path = catalog / name
     if not (path / artifact.RECORD).is_file():
         raise ValueError(f"{catalog} has no variant {name!r}: there is no {path}")
-    return _read(path)
+    return _read(catalog, path, name)
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def draft(catalog: Path, name: str) -> Iterator[Draft]:
         path = drafts / name
         path.mkdir()
         for file in variant.files:
-            _link(catalog / name / file.name, path / file.name)
+            _link(file_in(catalog / name, file.name), path / file.name)
         artifact.write_record(path / artifact.RECORD, variant)
         for file in variant.files:  # a build may have replaced the variant meanwhile
             artifact.read(path, file)
@@ -140,10 +140,9 @@ def publish_draft(draft_folder: Path, catalog: Path, name: str, number: int) -> 
     replaced. Raises `ValueError` if the record of the draft is invalid or is that of another
     variant.
     """
-    variant = _read(draft_folder)
-    if variant.name != name:
-        raise ValueError(f"{draft_folder} holds the variant {variant.name!r}, not {name!r}")
+    variant = _read(catalog, draft_folder, name)
     target = folder(catalog, name, number)
+    require_inside(catalog, target)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft_folder.chmod(0o755)
     artifact.sync(draft_folder)
@@ -190,19 +189,21 @@ def _is_intact(catalog: Path, name: str, number: int, expected: str) -> bool:
         return False
 
 
-def _read(path: Path) -> Variant:
-    try:
-        return read_record(Variant, path / artifact.RECORD)
-    except OSError as error:
-        raise ValueError(f"{path / artifact.RECORD} cannot be read: {error.strerror}") from None
+def _read(catalog: Path, folder: Path, name: str) -> Variant:
+    """Read the record in a folder of the catalog; raise `ValueError` if it has another name."""
+    variant = read_variant(catalog, folder / artifact.RECORD)
+    if variant.name != name:
+        raise ValueError(
+            f"{folder} holds the variant {variant.name!r}, not {name!r}: its {artifact.RECORD} "
+            "must have the name of the folder"
+        )
+    return variant
 
 
 def _link(source: Path, target: Path) -> None:
     """Link a file, or copy it where the file system has no links."""
     try:
         target.hardlink_to(source)
-    except FileNotFoundError:
-        raise ValueError(f"{source} cannot be read: there is no such file") from None
     except OSError:
         shutil.copyfile(source, target)
         descriptor = os.open(target, os.O_RDONLY)

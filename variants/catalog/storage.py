@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -23,14 +22,14 @@ from pydantic import ValidationError
 
 from variants.catalog import artifact, generations
 from variants.catalog.catalog import File, Model, Variant
+from variants.catalog.external_data import refuse_external_data
 from variants.catalog.recipe import DENSE
-from variants.catalog.record import R, read_record
+from variants.catalog.record import R
 from variants.catalog.words import first_problem
 
 MODEL: Final = "catalog.json"
 _CAUSE_CHARACTERS: Final = 300
 """Most characters of the message of a storage library."""
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Storage:
@@ -79,12 +78,10 @@ class Storage:
         """Return the record of a generation in the storage."""
         path = _record(name, number)
         variant = self._parse(Variant, path)
-        is_safe = all(
-            _SHA256.fullmatch(file.sha256) and file.name == Path(file.name).name not in ("", "..")
-            for file in variant.files
-        )
-        if variant.name != name or not is_safe:
-            raise ValueError(f"{self._at(path)} is not a record of {name}")
+        if variant.name != name:
+            raise ValueError(
+                f"{self._at(path)} is not a record of {name}: it has the name {variant.name!r}"
+            )
         return variant
 
     def restore(self, catalog: Path, name: str, number: int) -> None:
@@ -111,8 +108,8 @@ class Storage:
         with _locked(catalog, DENSE):
             self._restore_model(catalog)
             try:
-                artifact.read_all(folder, read_record(Variant, folder / artifact.RECORD))
-            except (OSError, ValueError):
+                artifact.read_all(folder, generations.source(catalog, DENSE))
+            except ValueError:
                 with artifact.draft_folder(catalog, prefix=f"{DENSE}-") as drafts:
                     self._download(DENSE, number, drafts / DENSE)
                     artifact.move(drafts / DENSE, folder)
@@ -160,6 +157,7 @@ class Storage:
                     f"{self._at(path)} is damaged: its sha256 is not its name; delete it, and "
                     "start the service again where the catalog is"
                 )
+            refuse_external_data(draft / file.name, (draft / file.name).read_bytes())
             artifact.sync(draft / file.name)
         artifact.write_record(draft / artifact.RECORD, variant)
 

@@ -14,10 +14,9 @@ from serving.control.adoption import adopt_artifact
 from serving.control.state import Generation, VariantRecord
 from serving.control.store.store import Store
 from serving.errors import Conflict, ModelNotFound, NotReady, Unsupported
-from variants.catalog import artifact, generations
+from variants.catalog import generations
 from variants.catalog.catalog import Variant
 from variants.catalog.recipe import Project, Recipe
-from variants.catalog.record import read_record
 from variants.catalog.storage import Storage
 
 
@@ -104,8 +103,8 @@ class Sources:
         if name not in self.names():
             return None
         try:
-            variant = read_record(Variant, self._catalog / name / artifact.RECORD)
-        except (OSError, ValueError) as error:
+            variant = generations.source(self._catalog, name)
+        except ValueError as error:
             raise Conflict(f"the artifact of {name} cannot be read: {error}") from error
         known = {each.digest for each in record.generations} if record else set()
         return None if generations.digest(variant) in known else InCatalog(variant)
