@@ -162,7 +162,7 @@ def test_dense_is_restored_where_a_build_looks_for_it(
         pytest.param(place(GRAPH), b"the grapH", "is damaged: its sha256", id="wrong hash"),
         pytest.param(place(GRAPH), None, "does not exist", id="missing file"),
         pytest.param("int8/1.json", None, "does not exist", id="missing record"),
-        pytest.param("int8/1.json", b'{"name": ', "Invalid JSON", id="invalid record"),
+        pytest.param("int8/1.json", b'{"name": ', "is not valid JSON", id="invalid record"),
         pytest.param(
             "int8/1.json",
             DENSE.model_dump_json().encode(),
