@@ -161,14 +161,14 @@ class _Parent:
                 if not self.connection.closed:
                     sources.append(self.connection.fileno())
                 readable, _, _ = select.select(sources, [], [], timeout)
+                while not self.connection.closed and self.connection.poll():
+                    self._handle_report()  # before a signal, which depends on them
                 if self.signals in readable:
                     for number in os.read(self.signals, 64):
                         if number == signal.SIGCHLD:
                             self._reap()
                         else:
                             self._handle_signal(number)
-                if not self.connection.closed and self.connection.fileno() in readable:
-                    self._handle_report()
                 if end in readable:
                     return self._finish()
                 for descriptor in set(readable) & set(self.required):
@@ -265,7 +265,9 @@ def _caught_signals() -> Iterator[int]:
     former: dict[signal.Signals, object] = {}
     former_wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        # nohup ignores SIGHUP. A shell ignores SIGINT for a command in the background, which it
+        # does not send there; whoever sends it means it.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             former[number] = signal.signal(number, lambda *_: None)
     former[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
     try:

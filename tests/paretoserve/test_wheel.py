@@ -163,6 +163,6 @@ def test_the_command_checks_a_project(installed: Path, project: Path) -> None:
 def test_the_api_builds_a_project(installed: Path, project: Path) -> None:
     file, *table, shape = run(installed, project, sys.executable, "-c", BUILD).splitlines()
     assert Path(file).is_relative_to(installed)
-    assert table[-1].split()[:2] == ["dense", "100.00%"]
+    assert ["dense", "100.00%"] in [line.split()[:2] for line in table]
     assert shape == "(4, 3)"
     assert (project / "catalog" / "report.html").is_file()

@@ -151,7 +151,7 @@ class Macs(Record):
 class Timing(Record):
     """How long the latencies of a card were measured: short measurements are less certain."""
 
-    seconds_per_point: float = Field(gt=0)
+    seconds_per_point: float = Field(ge=0)
     """Time for each variant at each batch size."""
     is_quick: bool = False
     """Whether it was shortened with `--quick` or for a busy machine."""
