@@ -9,7 +9,7 @@ import pytest
 from tests.zoo.networks import SPECIMENS
 from tests.zoo.trial import try_specimen
 
-SAMPLE: Final = ("in-place", "tuple-output", "by-keyword")
+SAMPLE: Final = ("in-place", "tuple-output", "by-keyword", "called-twice")
 
 
 def test_the_zoo_has_many_networks() -> None:
