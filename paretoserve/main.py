@@ -47,7 +47,8 @@ def main() -> None:
     # For the person who repeats a command, the end of the line is as good a place.
     is_debug = "--debug" in arguments
     try:
-        cli([argument for argument in arguments if argument != "--debug"], standalone_mode=False)
+        rest = [argument for argument in arguments if argument != "--debug"]
+        cli(["--debug", *rest] if is_debug else rest, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -105,8 +105,8 @@ def measure(
 
 @click.command()
 @PROJECT
-@click.option("--debug", is_flag=True, help="Print the traceback of each error to stderr.")
-def check(project: Path, debug: bool) -> None:
+@click.pass_context
+def check(context: click.Context, project: Path) -> None:
     """Check whether PROJECT can be built.
 
     Print what is missing or wrong, and what would be right. Try every recipe on few samples, and
@@ -116,9 +116,11 @@ def check(project: Path, debug: bool) -> None:
     from variants.build.check import check
     from variants.build.finding import CheckResult
 
+    is_debug = context.find_root().params.get("debug", False)
+
     def show(finding: CheckResult) -> None:
         console.print(finding.line(), soft_wrap=True)
-        if debug and finding.cause is not None:
+        if is_debug and finding.cause is not None:
             errors.print("".join(traceback.format_exception(finding.cause)), markup=False)
 
     if not check(project, show):
