@@ -10,11 +10,10 @@ one call of the kernels; the line "layer by layer" is the same network called by
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 import numpy as np
@@ -26,10 +25,10 @@ from loadtests.benchmarks import options
 from loadtests.benchmarks.kernels import ratio
 from loadtests.benchmarks.machine import describe_machine
 from loadtests.trials.grid import Grid, show
+from loadtests.trials.options import FOLDER
 from variants.catalog.catalog import Catalog, Model, Variant
-from variants.catalog.datatype import NUMPY
 from variants.catalog.hardware import hardware
-from variants.catalog.sample_request import sample_path
+from variants.catalog.sample_request import read_batch
 from variants.runtime.rounds import choose_clock
 from variants.runtime.runner import Tensors, load_runner
 from variants.runtime.sparse.network import sparse_layers, use_kernels
@@ -42,10 +41,8 @@ LEAST_ROUNDS: Final = 5
 def runners(folder: Path, threads: int) -> dict[str, Callable[[Tensors], object]]:
     """Return what is compared of the catalog in a folder, by name; dense first."""
     catalog = Catalog.load(folder)
-    names = sorted(catalog.variants, key=lambda name: (name != "dense", name))
     compared: dict[str, Callable[[Tensors], object]] = {}
-    for name in names:
-        variant = catalog.variants[name]
+    for name, variant in catalog.variants.items():
         compared[name] = load_runner(folder, catalog.model, variant, threads=threads)
         if variant.runner == "torch":
             compared[f"{name}, layer by layer"] = _layer_by_layer(
@@ -71,15 +68,6 @@ def _layer_by_layer(
     return run
 
 
-def sample(folder: Path) -> dict[str, NDArray[Any]]:
-    """Return the sample of the example request of a catalog, as a batch of one."""
-    request = json.loads(sample_path(folder).read_text())
-    return {
-        each["name"]: np.array(each["data"], NUMPY[each["datatype"]]).reshape(each["shape"])
-        for each in request["inputs"]
-    }
-
-
 def time_in_turns(
     compared: Mapping[str, Callable[[Tensors], object]],
     inputs: Tensors,
@@ -100,7 +88,7 @@ def time_in_turns(
 
 
 @click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", type=FOLDER)
 @click.option(
     "--batch-size", "batch_sizes", type=click.IntRange(min=1), multiple=True, default=BATCH_SIZES,
     help="Repeatable.",
@@ -113,11 +101,13 @@ def main(
 ) -> None:
     """Measure all variants of the catalog in FOLDER."""
     before = describe_machine()
-    compared, one = runners(folder, threads), sample(folder)
-    times = {}
-    for size in batch_sizes:
-        inputs = {name: np.repeat(array, size, axis=0) for name, array in one.items()}
-        times[size] = time_in_turns(compared, inputs, seconds, choose_clock(threads))
+    model, compared = Model.load(folder), runners(folder, threads)
+    times = {
+        size: time_in_turns(
+            compared, read_batch(folder, model, size), seconds, choose_clock(threads)
+        )
+        for size in batch_sizes
+    }
     table = []
     for name in compared:
         cells = [f"{np.median(times[size][name]):.3g}" for size in batch_sizes]

@@ -8,10 +8,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from variants.catalog import artifact
 from variants.catalog.catalog import Model
+from variants.catalog.datatype import NUMPY
 from variants.catalog.zero_inputs import zero_input
 
 FILE = "request.json"
@@ -42,36 +44,50 @@ def read_inputs(catalog: Path, model: Model) -> list[dict[str, Any]]:
     return inputs if found == expected else zeros(model)
 
 
+def read_batch(catalog: Path, model: Model, size: int) -> dict[str, NDArray[Any]]:
+    """Return the sample of the example request, repeated to a batch of this size."""
+    request = json.loads(sample_path(catalog).read_bytes())
+    tensors = {tensor["name"]: tensor for tensor in request["inputs"]}
+    return {
+        spec.name: np.repeat(
+            np.array(tensors[spec.name]["data"], NUMPY[spec.datatype]).reshape(
+                tensors[spec.name]["shape"]
+            ),
+            size,
+            axis=0,
+        )
+        for spec in model.inputs
+    }
+
+
 def zeros(model: Model) -> list[dict[str, Any]]:
     """Return one sample of zeros as the inputs of a request; variable dimensions have size 1."""
-    samples = {spec.name: zero_input(spec, 1) for spec in model.inputs}
-    return [
-        {
-            "name": spec.name,
-            "datatype": spec.datatype,
-            "shape": list(samples[spec.name].shape),
-            "data": [
-                "" if value == b"" else value for value in samples[spec.name].ravel().tolist()
-            ],
-        }
-        for spec in model.inputs
-    ]
+    return _inputs(model, {spec.name: zero_input(spec, 1) for spec in model.inputs})
 
 
 def write_zeros(catalog: Path, model: Model) -> None:
     """Write a request with a sample of zeros, for a catalog without the example of a build."""
-    artifact.write_file(sample_path(catalog), json.dumps({"inputs": zeros(model)}).encode())
+    _write(catalog, zeros(model))
 
 
 def write_sample(catalog: Path, model: Model, samples: Mapping[str, NDArray[Any]]) -> None:
     """Write the first sample as the body of an Open Inference V2 request."""
-    inputs = [
+    _write(catalog, _inputs(model, samples))
+
+
+def _inputs(model: Model, samples: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
+    """Return the first sample as the inputs of a request."""
+    first = {spec.name: samples[spec.name][:1] for spec in model.inputs}
+    return [
         {
             "name": spec.name,
             "datatype": spec.datatype,
-            "shape": [1, *samples[spec.name].shape[1:]],
-            "data": samples[spec.name][0].ravel().tolist(),
+            "shape": list(first[spec.name].shape),
+            "data": ["" if value == b"" else value for value in first[spec.name].ravel().tolist()],
         }
         for spec in model.inputs
     ]
+
+
+def _write(catalog: Path, inputs: list[dict[str, Any]]) -> None:
     artifact.write_file(sample_path(catalog), json.dumps({"inputs": inputs}).encode())

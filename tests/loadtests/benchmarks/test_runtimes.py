@@ -8,11 +8,14 @@ from click.testing import CliRunner
 
 from loadtests.benchmarks import runtimes
 from variants.catalog.catalog import Catalog
+from variants.catalog.sample_request import read_batch
 
 
 def test_all_variants_are_compared_and_those_of_torch_layer_by_layer(small_catalog: Path) -> None:
-    variants = Catalog.load(small_catalog).variants
-    compared, inputs = runtimes.runners(small_catalog, 1), runtimes.sample(small_catalog)
+    catalog = Catalog.load(small_catalog)
+    variants = catalog.variants
+    compared = runtimes.runners(small_catalog, 1)
+    inputs = read_batch(small_catalog, catalog.model, 1)
     layered = {f"{name}, layer by layer" for name, v in variants.items() if v.runner == "torch"}
     assert {*compared} == {*variants} | layered
     assert next(iter(compared)) == "dense"

@@ -9,13 +9,11 @@ batch size. Times by layer come from a profile, which is slower than a plain cal
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -26,11 +24,10 @@ from variants.analysis.explain.timeline import Operator, profile_onnx, profile_t
 from variants.catalog import artifact
 from variants.catalog.catalog import BatchLatency, Catalog, Interval, Model, Runtime, Variant
 from variants.catalog.coverage import StepCoverage
-from variants.catalog.datatype import NUMPY
 from variants.catalog.hardware import hardware
 from variants.catalog.recipe import DENSE
 from variants.catalog.record import Record
-from variants.catalog.sample_request import sample_path
+from variants.catalog.sample_request import read_batch
 from variants.measurement.profiling import profile
 from variants.measurement.reference import dense_loaders
 from variants.model.dataset import Samples
@@ -98,7 +95,7 @@ def explain(
         others = ", ".join(other for other in catalog.variants if other != DENSE)
         raise ValueError(f"no variant {name!r} to compare with dense; there are {others or 'none'}")
     variant, dense = catalog.variants[name], catalog.variants[DENSE]
-    batch = _batch(folder, catalog.model, batch_size)
+    batch = read_batch(folder, catalog.model, batch_size)
     threads_before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
@@ -138,21 +135,6 @@ def explain(
         coverage=variant.coverage,
         unexplained=_unexplained(folder, catalog.model, dense, dense_weights),
     )
-
-
-def _batch(folder: Path, model: Model, batch_size: int) -> Samples:
-    request = json.loads(sample_path(folder).read_bytes())
-    tensors = {tensor["name"]: tensor for tensor in request["inputs"]}
-    return {
-        spec.name: np.repeat(
-            np.array(tensors[spec.name]["data"], NUMPY[spec.datatype]).reshape(
-                tensors[spec.name]["shape"]
-            ),
-            batch_size,
-            axis=0,
-        )
-        for spec in model.inputs
-    }
 
 
 def profile_variant(
