@@ -28,8 +28,9 @@ from serving.gateway.description import HostDescription
 from serving.gateway.registry import Registry, describe_hosts
 from serving.gateway.timing import Pause, time_host
 from serving.gateway.watch import Watch, wrong_files
-from serving.link.connection import BatchFailed, HostConnection
-from serving.link.pool import Connection, HostPool
+from serving.link.calls import BatchFailed, Connection
+from serving.link.connection import HostConnection
+from serving.link.pool import HostPool
 from serving.routing.latency import LatencyModel
 from serving.telemetry.event import HostUsage
 from serving.telemetry.telemetry import Telemetry

@@ -22,9 +22,9 @@ import psutil
 from serving.dataplane.batching import Arrays
 from serving.gateway.description import HostDescription
 from serving.gateway.registry import Registry
+from serving.link.calls import Connection
 from serving.link.connection import HostConnection
 from serving.link.in_process import LocalConnection, LocalHost
-from serving.link.pool import Connection
 from serving.routing.generation import generation_key
 
 logger = logging.getLogger(__name__)

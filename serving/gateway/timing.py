@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from serving.link.pool import Connection
+from serving.link.calls import Connection
 from variants.catalog.catalog import Model
 from variants.catalog.zero_inputs import zero_batch
 

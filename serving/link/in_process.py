@@ -10,7 +10,6 @@ meanwhile.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import threading
@@ -22,11 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from serving.dataplane.awaiting import ended
 from serving.dataplane.batching import Arrays
-from serving.dataplane.executor import BatchResult, HostLost, OnOutcome, Outcome
-from serving.link import liveness
-from serving.link.connection import BATCH_TIMEOUT_S, BatchFailed
+from serving.dataplane.executor import BatchResult, OnOutcome, Outcome
+from serving.link.calls import BatchFailed, Connection
 
 logger = logging.getLogger(__name__)
 
@@ -79,93 +76,36 @@ class LocalHost:
             return BatchFailed(f"the batch failed: {type(error).__name__}")
 
 
-class _Call(NamedTuple):
-    """A batch that the host has not answered."""
+class LocalConnection(Connection):
+    """A gateway's use of a host in its own process; like `HostConnection`.
 
-    on_outcome: OnOutcome[Arrays]
-    sent_at: float
-
-
-class LocalConnection:
-    """A gateway's use of a host in its own process; like `HostConnection`."""
+    The host counts as lost if it takes longer than `BATCH_TIMEOUT_S` for a batch.
+    """
 
     def __init__(self, host: LocalHost, on_lost: Callable[[], None]) -> None:
-        """Call `on_lost` once if the host takes longer than `BATCH_TIMEOUT_S` for a batch.
-
-        It is checked every `HEARTBEAT_MS`.
-        """
-        self.address = host.address
-        self.is_lost = False
+        """Use a host; see `Connection`."""
+        super().__init__(host.address, on_lost)
         self._host = host
-        self._on_lost = on_lost
-        self._loop = asyncio.get_running_loop()
-        self._calls: dict[int, _Call] = {}
-        """Batches in flight by number, the oldest first."""
-        self._number = 0
-        self._next_check = self._loop.call_later(liveness.HEARTBEAT_MS / 1e3, self._check)
-
-    @property
-    def in_flight(self) -> int:
-        """Number of batches that the host has not answered yet."""
-        return len(self._calls)
+        self._check_later()
 
     def send(self, inputs: Arrays, on_outcome: OnOutcome[Arrays]) -> int:
-        """Send one batch, and call `on_outcome` later with its result or its failure.
-
-        The failure is `HostLost` if the host takes too long, `BatchFailed` if its runner raises an
-        exception. The inputs must not change until then. Returns the number of the batch, for
-        `forget`. Raises `HostLost` if the host is lost already.
-        """
-        if self.is_lost:
-            raise HostLost(self.address)
-        self._number += 1
-        self._calls[self._number] = _Call(on_outcome, self._loop.time())
-        self._host.submit(inputs, partial(self._pass_on, self._number))
-        return self._number
-
-    def forget(self, number: int) -> None:
-        """Discard the answer to a batch. Its callback is not called."""
-        self._calls.pop(number, None)
-
-    async def run(self, inputs: Arrays) -> BatchResult[Arrays]:
-        """Run one batch on the host and return its result; raises the failures of `send`."""
-        return await ended(partial(self.send, inputs), self.forget)
-
-    def close(self) -> None:
-        """Send no more batches, without calling `on_lost`. Those in flight fail with `HostLost`."""
-        if not self.is_lost:
-            self._disconnect()
-            self._fail_calls()
+        """Send one batch; see `Connection.send`. The inputs must not change until it has ended."""
+        number = self._next_number()
+        self._record(number, on_outcome)
+        self._host.submit(inputs, partial(self._pass_on, number))
+        return number
 
     def _pass_on(self, number: int, outcome: Outcome[Arrays]) -> None:
         """Bring an outcome from the compute thread to the event loop."""
         with contextlib.suppress(RuntimeError):  # the loop has been closed
             self._loop.call_soon_threadsafe(self._resolve, number, outcome)
 
-    def _resolve(self, number: int, outcome: Outcome[Arrays]) -> None:
-        call = self._calls.pop(number, None)
-        if call is not None:  # else it was forgotten, or the host was lost
-            call.on_outcome(outcome)
-
     def _check(self) -> None:
         """Give up a host that takes too long for a batch; called at intervals."""
-        oldest = next(iter(self._calls.values()), None)
-        if oldest is not None and self._loop.time() - oldest.sent_at > BATCH_TIMEOUT_S:
-            self._disconnect()
-            try:
-                self._on_lost()  # before the batches fail, so that none is sent to this host again
-            finally:
-                self._fail_calls()
+        if self._is_late():
+            self._lose()
         else:
-            self._next_check = self._loop.call_later(liveness.HEARTBEAT_MS / 1e3, self._check)
-
-    def _disconnect(self) -> None:
-        self.is_lost = True
-        self._next_check.cancel()
-
-    def _fail_calls(self) -> None:
-        for number in list(self._calls):
-            self._resolve(number, HostLost(self.address))
+            self._check_later()
 
 
 def _owned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -6,30 +6,10 @@ Variants are given by their routing keys, so the hosts of two generations are ne
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from serving.dataplane.batching import Arrays
-from serving.dataplane.executor import BatchResult, HostLost, OnOutcome
-
-
-class Connection(Protocol):
-    """A connection to one host replica: `HostConnection`, or `LocalConnection` in this process."""
-
-    address: str
-    is_lost: bool
-
-    @property
-    def in_flight(self) -> int:
-        """Number of batches that the host has not answered yet."""
-
-    def send(self, inputs: Arrays, on_outcome: OnOutcome[Arrays]) -> int:
-        """Send one batch; see `HostConnection.send`."""
-
-    async def run(self, inputs: Arrays) -> BatchResult[Arrays]:
-        """Run one batch and return its result; raises the failures of `send`."""
-
-    def close(self) -> None:
-        """Disconnect. Batches in flight fail with `HostLost`."""
+from serving.dataplane.executor import HostLost, OnOutcome
+from serving.link.calls import Connection
 
 
 class HostPool:
@@ -64,7 +44,7 @@ class HostPool:
         return True
 
     def send(self, variant: str, inputs: Arrays, on_outcome: OnOutcome[Arrays]) -> None:
-        """Send one batch to the least loaded replica; see `HostConnection.send`.
+        """Send one batch to the least loaded replica; see `Connection.send`.
 
         Raises `HostLost` if the variant has no live replica.
         """

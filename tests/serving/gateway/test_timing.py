@@ -11,7 +11,8 @@ import pytest
 
 from serving.dataplane.batching import Arrays
 from serving.gateway.timing import MIN_TIMINGS, PAUSE_S, TIMINGS, time_host
-from serving.link.connection import BatchFailed, HostConnection
+from serving.link.calls import BatchFailed
+from serving.link.connection import HostConnection
 from tests.serving.builders import MODEL, answers
 from tests.serving.link.hosts import running_host
 

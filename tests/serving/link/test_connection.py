@@ -10,7 +10,7 @@ import pytest
 
 from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import HostLost
-from serving.link.connection import BatchFailed
+from serving.link.calls import BatchFailed
 from serving.link.liveness import HEARTBEAT_MS
 from serving.link.wire import HEARTBEAT, pack
 from tests.serving.link.hosts import (
@@ -207,7 +207,7 @@ async def test_a_gateway_reads_what_has_arrived_before_it_considers_a_host_silen
 async def test_a_batch_that_is_not_answered_in_time_is_lost(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.link.connection.BATCH_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("serving.link.calls.BATCH_TIMEOUT_S", 0.1)
     gate = GatedRunner()
     with running_host(gate) as host:
         with pytest.raises(HostLost):

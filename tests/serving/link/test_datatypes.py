@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from serving.link.connection import BatchFailed
+from serving.link.calls import BatchFailed
 from tests.onnx_models import identity
 from tests.serving.link.hosts import Connect, in_time, running_host
 from tests.tensors import assert_equal, sample_array

@@ -11,8 +11,7 @@ import pytest
 
 from serving.dataplane.batching import Arrays
 from serving.dataplane.executor import HostLost, Outcome
-from serving.link import in_process
-from serving.link.connection import BatchFailed
+from serving.link.calls import BatchFailed
 from serving.link.in_process import LocalConnection, LocalHost
 from serving.link.pool import HostPool
 from tests.serving.link.hosts import (
@@ -141,7 +140,7 @@ async def test_to_close_the_connection_fails_its_batches_and_no_other() -> None:
 
 
 async def test_a_host_that_takes_too_long_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_process, "BATCH_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("serving.link.calls.BATCH_TIMEOUT_S", 0.01)
     monkeypatch.setattr("serving.link.liveness.HEARTBEAT_MS", 1)
     gate = GatedRunner()
     events: list[str] = []

@@ -77,7 +77,7 @@ async def test_the_batches_of_a_lost_host_fail_and_on_lost_is_called_once(
     host: HostProcess, number: signal.Signals, silence_ms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serving.link.liveness.SILENCE_MS", silence_ms)
-    monkeypatch.setattr("serving.link.connection.BATCH_TIMEOUT_S", NEVER_MS / 1e3)
+    monkeypatch.setattr("serving.link.calls.BATCH_TIMEOUT_S", NEVER_MS / 1e3)
     lost: list[str] = []
     replica_counts: list[int] = []
     pool = HostPool(lambda variant, count: replica_counts.append(count))
