@@ -99,7 +99,7 @@ def list_apps() -> dict[str, App]:
 
 
 def is_controller_alive(timeout_s: float) -> bool:
-    """Return whether Serve's controller answers within so many seconds."""
+    """Return whether Serve's controller answers within this time, in seconds."""
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is None:
         return False

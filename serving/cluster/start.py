@@ -12,7 +12,6 @@ from collections.abc import Collection, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
-from unittest.mock import patch
 
 import ray
 from ray import serve
@@ -118,7 +117,7 @@ def _start_ray(folder: Path, store: Path) -> None:
     # Ray has read the variables if it was imported before.
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
-    with patch.object(services, "resolve_ip_for_localhost", str):  # Ray would replace 127.0.0.1
+    with _loopback_kept():
         ray.init(
             address="local",
             num_cpus=LOGICAL_CPUS,
@@ -131,6 +130,17 @@ def _start_ray(folder: Path, store: Path) -> None:
             _plasma_directory=str(store),
             configure_logging=False,
         )
+
+
+@contextmanager
+def _loopback_kept() -> Generator[None]:
+    """Let Ray take 127.0.0.1 as it is. It would replace it by another address of the machine."""
+    replaced = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = replaced
 
 
 def required_processes() -> dict[str, int]:

@@ -265,8 +265,8 @@ def _caught_signals() -> Iterator[int]:
     former: dict[signal.Signals, object] = {}
     former_wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in SIGNALS:
-        # nohup ignores SIGHUP. A shell ignores SIGINT for a command in the background, which it
-        # does not send there; whoever sends it means it.
+        # nohup ignores SIGHUP, which must then stop nothing. A shell ignores SIGINT for a command
+        # in the background, and does not send it there: it comes from elsewhere, to stop this.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             former[number] = signal.signal(number, lambda *_: None)
     former[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)

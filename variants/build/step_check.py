@@ -18,13 +18,13 @@ from rich.progress import Progress
 
 from variants.catalog.catalog import ReportCard
 from variants.compression.export_comparison import relative_difference
+from variants.compression.quantization.comparator import graph_scores
 from variants.compression.quantization.fake import read_grids
 from variants.compression.techniques.int8 import Int8
 from variants.compression.techniques.technique import Technique
-from variants.model.dataset import Samples, Split, TrainingData, count, rows
+from variants.model.dataset import Split, TrainingData, rows
 from variants.model.forward import all_scores
 from variants.model.state import CompressionState
-from variants.runtime.onnx import OnnxRunner
 
 MAX_UNEXPLAINED_DROP: Final = 0.05
 """Largest accuracy that a graph may lose against its simulation, as a share of the samples."""
@@ -35,7 +35,6 @@ _STANDARD_ERRORS: Final = 3.0
 _EXACT_TOLERANCE: Final = 1e-3
 """Largest difference of outputs after an exact step, relative to the largest output (FP32)."""
 _MAX_SAMPLES: Final = 1000
-_BATCH_SIZE: Final = 32
 
 
 def apply_checked(
@@ -80,7 +79,7 @@ def find_fault(
     source = after.conversion.source.network
     with after.conversion.converter.simulate(source, after):
         expected = all_scores(source, samples).numpy()
-    actual = _run(after.graph, samples, after.interface.outputs[0].name)
+    actual = graph_scores(after.graph, samples, after.interface.outputs[0].name)
     return compare(actual, expected, labels)
 
 
@@ -133,11 +132,3 @@ def _leave_out(
             return half[0], result
         names = half if is_right else names[len(half) :]
     return None
-
-
-def _run(graph: bytes, samples: Samples, output: str) -> NDArray[Any]:
-    runner = OnnxRunner(graph, threads=1)
-    starts = range(0, count(samples), _BATCH_SIZE)
-    return np.concatenate(
-        [runner(rows(samples, slice(s, s + _BATCH_SIZE)))[output] for s in starts]
-    )

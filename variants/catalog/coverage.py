@@ -44,7 +44,7 @@ class StepCoverage(Record):
         return self.touched / self.weights if self.weights else 0.0
 
     def describe(self, most: int | None = _MAX_LISTED) -> str:
-        """Return one line: the share, and at most so many of the layers that were left alone."""
+        """Return one line: the share, and at most `most` of the layers that were left alone."""
         line = f"{self.technique}: {percent(self.share)} of {self.weights:,} weights"
         if not self.untouched:
             return line
@@ -52,7 +52,7 @@ class StepCoverage(Record):
 
 
 def describe_untouched(untouched: tuple[Untouched, ...], most: int | None = _MAX_LISTED) -> str:
-    """Return the layers with their kinds, weights and reasons, at most so many by name."""
+    """Return the layers with their kinds, weights and reasons; at most `most` are named."""
     listed = untouched[:most]
     parts = [
         f"{each.layer} ({each.kind}, {each.weights:,} weights: {each.reason})" for each in listed

@@ -58,11 +58,16 @@ class GraphComparator:
         return signal_to_noise_db(scores, self._dense[:number])
 
     def _scores(self, graph: bytes, samples: Samples) -> Scores:
-        runner = OnnxRunner(graph, threads=1)
-        starts = range(0, count(samples), _BATCH_SIZE)
-        return np.concatenate(
-            [runner(rows(samples, slice(s, s + _BATCH_SIZE)))[self._output] for s in starts]
-        )
+        return graph_scores(graph, samples, self._output)
+
+
+def graph_scores(graph: bytes, samples: Samples, output: str) -> Scores:
+    """Run a graph on all samples; `output` is the name of the scores, `[batch, classes]`."""
+    runner = OnnxRunner(graph, threads=1)
+    starts = range(0, count(samples), _BATCH_SIZE)
+    return np.concatenate(
+        [runner(rows(samples, slice(s, s + _BATCH_SIZE)))[output] for s in starts]
+    )
 
 
 def signal_to_noise_db(scores: Scores, reference: Scores) -> float:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from variants.model.forward import scores
 from variants.runtime.kernels import library, packing
 from variants.runtime.kernels.bound import BoundOperator
 from variants.runtime.kernels.chain import Chain, Elementwise, Operation, Product
@@ -245,7 +246,6 @@ def _difference(network: nn.Module, chained: ChainedNetwork, shape: tuple[int, .
     if actual is None:
         return 0.0
     with torch.inference_mode():
-        expected = network(features)
-    expected = expected[0] if isinstance(expected, tuple | list) else expected
+        expected = scores(network, (features,))
     difference = (torch.from_numpy(actual) - expected).abs().max()
     return float(difference / (expected.abs().max() + _NEGLIGIBLE))
