@@ -50,12 +50,12 @@ class RecordingGateway:
 
 @pytest.fixture
 def catalog(tmp_path: Path, small_catalog: Path) -> Path:
-    """A catalog of `dense` and `int8`, linked to one that is not to be changed."""
+    """A catalog of copies of `dense` and `int8`."""
     folder = tmp_path / "catalog"
     folder.mkdir()
     artifact.write_record(folder / "catalog.json", Catalog.load(small_catalog).model)
     for name in ("dense", "int8"):
-        (folder / name).symlink_to(small_catalog / name)
+        shutil.copytree(small_catalog / name, folder / name)
     return folder
 
 
