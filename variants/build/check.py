@@ -80,11 +80,10 @@ class CheckedProject:
 
 
 def load_checked_project(project_file: Path) -> CheckedProject:
-    """Load a project and make the quick checks; limit torch to the CPUs of this process.
+    """Load a project and make the quick checks.
 
     Raises `ValueError` with one line for each error.
     """
-    limit_threads()
     results: list[CheckResult] = []
     checked = _load(project_file, Reporter(results.append))
     errors = [result.text for result in results if result.verdict == "error"]
@@ -115,7 +114,11 @@ def check(project_file: Path, on_result: OnResult) -> bool:
 
 
 def _load(project_file: Path, reporter: Reporter) -> CheckedProject | None:
-    """Load a project and make the quick checks; return None if it cannot be built."""
+    """Load a project and make the quick checks; return None if it cannot be built.
+
+    Limits torch to the CPUs of this process.
+    """
+    limit_threads()
     project = reporter.attempt("project", partial(Project.load, project_file))
     if project is None:
         return None
